@@ -1,0 +1,1 @@
+"""fewshot-bench: a plugin-based few-shot learning benchmark."""

@@ -1,0 +1,123 @@
+"""Labelled images on the host, as a data set delivers them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fewshot_bench.errors import DataError
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images of one split, sorted by class.
+
+    Arguments:
+        images: uint8 [M, C, H, W]; may be a read-only memory map.
+        counts: int64 [classes]; images of class 0 come first, then those of class 1, ...
+        class_names: one name per class, unique.
+        groups: int64 [classes]; classes of one group never share an episode (two rotations of
+            one character). Sorted; default: each class is a group of its own.
+        families: int64 [classes]; an optional coarser label (the alphabet), constant within a
+            group and sorted; default: all 0.
+        family_names: one name per family.
+    """
+
+    images: npt.NDArray[np.uint8]
+    counts: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+    groups: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    families: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    family_names: tuple[str, ...] = ("all",)
+
+    def __post_init__(self) -> None:
+        classes = len(self.counts)
+        if not self.groups.size:
+            object.__setattr__(self, "groups", np.arange(classes))
+        if not self.families.size:
+            object.__setattr__(self, "families", np.zeros(classes, np.int64))
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            raise DataError(
+                f"images are uint8 [M, C, H, W], not {self.images.dtype} {self.images.shape}"
+            )
+        if int(self.counts.sum()) != len(self.images) or len(self.class_names) != classes:
+            raise DataError("counts, class names and images do not belong together")
+        for name in ("groups", "families"):
+            values = getattr(self, name)
+            if len(values) != classes or (np.diff(values) < 0).any():
+                raise DataError(f"{name} has to be sorted, one number per class")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What :meth:`Dataset.load` returns.
+
+    Arguments:
+        train, validation, test: class-disjoint. ``validation`` may be None: then the last
+            weights are used.
+        digest: hex sha256 of the content that the images were made from (not of an archive).
+        licence: SPDX name or a sentence.
+        source: where the data come from; a citation.
+        notes: sentences that a reader of a result has to know (resize mode, kept-out classes).
+    """
+
+    train: LabelledImages
+    validation: LabelledImages | None
+    test: LabelledImages
+    digest: str
+    licence: str
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+class Dataset:
+    """Base class of data sets. Keyword-only arguments of ``__init__`` become options.
+
+    ``Annotated[int, "help"]`` gives an argument its help text. An argument called ``path`` takes
+    what the user types behind the colon of ``--dataset folder:PATH``.
+
+    Class attributes:
+        splits: names that ``split`` may take; the first is the default.
+        needs_files: False for data that are made, not read.
+    """
+
+    splits: ClassVar[Sequence[str]] = ("official",)
+    needs_files: ClassVar[bool] = True
+
+    def load(self, root: Path | None, cache: Path) -> Splits:
+        """Read the data.
+
+        Arguments:
+            root: the folder that holds the data's files; None if ``needs_files`` is False.
+            cache: a folder of this data set's own for decoded files; may not exist yet.
+
+        Raises:
+            DataError: a file is missing or damaged; says which, and what was expected.
+        """
+        raise NotImplementedError
+
+    def verify(self, root: Path | None) -> str:
+        """Check the files' content against what is known; a sentence on what was checked."""
+        raise NotImplementedError
+
+    def download(self, target: Path) -> None:
+        """Fetch the files into a folder. The default says that it cannot."""
+        raise DataError(
+            f"{type(self).__name__} cannot be downloaded; put its files into {target}, or name "
+            "their folder with --data-root."
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Settings that belong in a record, beyond the options given."""
+        return {}

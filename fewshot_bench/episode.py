@@ -1,0 +1,136 @@
+"""What a few-shot task is made of. Axis 0 of every tensor is the task (T of them in a batch).
+
+The class is an axis of the support set (``way``), so supports carry no labels: the images at
+``support.images[t, c]`` belong to class ``c`` of task ``t``, and targets are indices into that axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fewshot_bench.errors import ConfigError
+
+Kind = Literal["labelled", "unlabelled"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The shape of an episode.
+
+    Arguments:
+        way: number of classes (N).
+        shot: labelled images per class in the support set (K).
+        query: query images per class.
+        unlabelled: further, unlabelled images per class.
+        distractors: classes beside the ``way`` that appear among the unlabelled images only.
+        image_shape: (channels, height, width).
+        pixel_range: what byte 0 and byte 255 become.
+
+    Raises:
+        ConfigError: if a count is too small.
+    """
+
+    way: int
+    shot: int
+    query: int = 15
+    unlabelled: int = 0
+    distractors: int = 0
+    image_shape: tuple[int, int, int] = (1, 28, 28)
+    pixel_range: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for name, least in (("way", 2), ("shot", 1), ("query", 1), ("unlabelled", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name} {getattr(self, name)}: it has to be at least {least}.")
+        if self.distractors < 0 or (self.distractors and not self.unlabelled):
+            raise ConfigError(
+                f"--distractors {self.distractors}: distractor classes appear among unlabelled "
+                "images; give --unlabelled 1 or more, and no negative number."
+            )
+
+    @property
+    def images_per_class(self) -> int:
+        """How many different images an episode takes from one of its classes."""
+        return self.shot + self.query + self.unlabelled
+
+    @property
+    def classes(self) -> int:
+        """How many classes an episode draws, distractors included."""
+        return self.way + self.distractors
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Tensors with the task as their axis 0; None where there is nothing."""
+
+    def map(self, function: Any) -> Any:
+        """A copy with ``function`` applied to every tensor."""
+        changed = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = function(value)
+            elif isinstance(value, _Batch):
+                changed[field.name] = value.map(function)
+        return replace(self, **changed)
+
+    def tasks(self, start: int, stop: int) -> Any:
+        """The tasks start..stop-1 as a batch of their own."""
+        return self.map(lambda tensor: tensor[start:stop])
+
+    def to(self, *target: Any) -> Any:
+        """A copy on a device, or with its images in a floating-point dtype."""
+        dtype = next((t for t in target if isinstance(t, torch.dtype)), None)
+        if dtype is None:
+            return self.map(lambda tensor: tensor.to(*target))
+        return self.map(lambda tensor: tensor.to(*target) if tensor.is_floating_point() else tensor)
+
+
+@dataclass(frozen=True)
+class Support(_Batch):
+    """What a method learns a task from.
+
+    Arguments:
+        images: [T, way, shot, C, H, W]; None in an unlabelled task.
+        unlabelled: [T, U, C, H, W] in random order, or None.
+        key: [T] int64; the task's key for :mod:`fewshot_bench.random`.
+    """
+
+    images: Tensor | None
+    unlabelled: Tensor | None
+    key: Tensor
+
+    def labelled(self) -> tuple[Tensor, Tensor]:
+        """The support set as a plain batch: images [T, way*shot, C, H, W] and labels [way*shot]."""
+        assert self.images is not None, "an unlabelled task has no labelled support images"
+        way, shot = self.images.shape[1:3]
+        labels = torch.arange(way, device=self.images.device).repeat_interleave(shot)
+        return self.images.flatten(1, 2), labels
+
+
+@dataclass(frozen=True)
+class Episode(_Batch):
+    """A batch of T tasks.
+
+    Arguments:
+        support: see :class:`Support`.
+        query: [T, Q, C, H, W] with Q = way * query; the order carries no class information.
+        target: [T, Q] in [0, way); None in an unlabelled task.
+        class_ids: [T, way] classes of the split that the task drew.
+        key: [T] int64.
+        kind: of all tasks of the batch.
+    """
+
+    support: Support
+    query: Tensor
+    target: Tensor | None
+    class_ids: Tensor
+    key: Tensor
+    kind: Kind = "labelled"
+
+    def __len__(self) -> int:
+        return self.query.shape[0]

@@ -1,0 +1,79 @@
+"""Every error that fewshot-bench raises on purpose.
+
+::
+
+    FewshotBenchError              something a user can mend; shown as one line    exit 2
+    ├── ConfigError                a setting that cannot be, or does not exist
+    │   └── UnknownName            a name that nothing registers; suggests the nearest
+    ├── DataError                  a data file that is missing, damaged or not what it claims
+    ├── PluginError                a plugin that fails to load or breaks its contract
+    ├── RecordError                a run folder or record that cannot be read
+    └── Diverged                   a loss, gradient or weight became NaN or infinite    exit 1
+
+The message of each says what was asked, what is possible and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FewshotBenchError(Exception):
+    """Base of all errors that are meant for the person at the keyboard."""
+
+    exit_code = 2
+
+
+class ConfigError(FewshotBenchError):
+    """A setting that is impossible, out of range or not known."""
+
+
+class UnknownName(ConfigError):
+    """A name that nothing registers.
+
+    Arguments:
+        kind: what was looked for, in the singular (``"method"``).
+        name: what was asked.
+        known: the names that exist.
+        hint: what to type next; a sentence of its own.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+        self.kind, self.name, self.known = kind, name, tuple(sorted(known))
+        near = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
+        message = f"no {kind} named '{name}'"
+        message += f"; did you mean '{near[0]}'?" if near else ""
+        message += f" Known: {', '.join(self.known)}." if self.known else " None is registered."
+        super().__init__(message + (f" {hint}" if hint else ""))
+
+
+class DataError(FewshotBenchError):
+    """A data file that is missing, damaged, or not what it claims to be."""
+
+
+class PluginError(FewshotBenchError):
+    """A plugin that cannot be loaded or that breaks the contract it registered for."""
+
+
+class RecordError(FewshotBenchError):
+    """A run folder or record that cannot be read."""
+
+
+class Diverged(FewshotBenchError):
+    """A loss, gradient or weight became NaN or infinite.
+
+    Arguments:
+        step: number of the meta-step, counted from 1.
+        player: name of the player whose loss or gradient it was.
+        what: ``"loss"``, ``"gradient"`` or ``"weight"``.
+    """
+
+    exit_code = 1
+
+    def __init__(self, step: int, player: str, what: str = "loss") -> None:
+        self.step, self.player, self.what = step, player, what
+        super().__init__(
+            f"step {step}: the {what} of player '{player}' is not finite; the last good weights "
+            "are kept. Try a smaller learning rate, or another --seed."
+        )

@@ -1,0 +1,63 @@
+"""The hooks that a plugin may implement. Hook modules import no torch.
+
+Every ``register_*`` hook returns ``{name: "module:attribute"}``; the import string is resolved when
+somebody names it. A plugin is a module listed in the entry-point group ``fewshot_bench``::
+
+    [project.entry-points.fewshot_bench]
+    my_method = "fsb_my_method"
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pluggy
+
+GROUP = "fewshot_bench"
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+Names = dict[str, str]
+
+
+@hookspec
+def register_methods() -> Names:  # type: ignore[empty-body]
+    """Few-shot methods: {name: "module:Method subclass"}."""
+
+
+@hookspec
+def register_datasets() -> Names:  # type: ignore[empty-body]
+    """Data sets: {name: "module:Dataset subclass"}."""
+
+
+@hookspec
+def register_backbones() -> Names:  # type: ignore[empty-body]
+    """Feature extractors: {name: "module:factory"}; factory(image_shape, *, options) -> module.
+
+    The module maps images [N, C, H, W] to feature maps [N, c, h, w] and has ``out_shape`` (c, h, w).
+    """
+
+
+@hookspec
+def register_samplers() -> Names:  # type: ignore[empty-body]
+    """Episode samplers: {name: "module:Sampler subclass"}."""
+
+
+@hookspec
+def register_metrics() -> Names:  # type: ignore[empty-body]
+    """Scores beside accuracy: {name: "module:metric"}; metric(logits [T,Q,way], target [T,Q]) -> [T]."""
+
+
+@hookspec
+def register_observers() -> Names:  # type: ignore[empty-body]
+    """Observers of a run: {name: "module:Observer"}, used when named by ``--with``."""
+
+
+@hookspec
+def register_exporters() -> Names:  # type: ignore[empty-body]
+    """Formats of comparison tables: {name: "module:exporter"}; exporter(Comparison) -> str."""
+
+
+@hookspec(firstresult=True)
+def locate_dataset(name: str) -> Path | None:
+    """A folder that holds the files of a data set, or None. Its content is still verified."""

@@ -1,0 +1,161 @@
+"""The contract of a few-shot method: what an author subclasses and returns.
+
+A method is an ``nn.Module`` that can learn a task from a support set (:meth:`Method.adapt`),
+classify queries with what it learnt (:meth:`Method.predict`), and say what it wants to minimise
+(:meth:`Method.losses`). It never sees an optimiser, a device, a loop or a file. Nearest centroid
+is five lines; a GAN has two players.
+
+Hyper-parameters are keyword-only arguments of ``__init__`` with the paper's value as default.
+Annotated as ``Annotated[float, "one sentence of help"]`` they become options of ``fsb run``; one
+annotated with ``Method`` takes the name of another method, whose options appear with a prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from fewshot_bench.episode import Episode, Support, Task
+from fewshot_bench.nn.norm import observed, uses_batch_statistics
+
+State = Any  # a pytree of tensors, each of shape [T, ...]
+
+
+@dataclass(frozen=True)
+class Player:
+    """Parameters that move together to make one loss smaller.
+
+    Arguments:
+        parameters: {name: parameter}; no parameter belongs to two players.
+        optimiser: from a list of parameters to an optimiser.
+        schedule: (step counted from 0, number of steps) -> factor of the learning rate.
+        clip: largest norm of the player's gradient, or None.
+        ema: decay of an exponential moving average of the parameters that is used at validation
+            and test in their place, or None.
+        reduction: how per-task losses become one: their mean or their sum.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    optimiser: Callable[[Iterable[Tensor]], Optimizer] = partial(Adam, lr=1e-3)
+    schedule: Callable[[int, int], float] | None = None
+    clip: float | None = None
+    ema: float | None = None
+    reduction: Literal["mean", "sum"] = "mean"
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one batch of episodes costs each player.
+
+    Arguments:
+        players: {player: [T] loss of each task}. The loop reduces over tasks and differentiates
+            each with respect to that player's own parameters only.
+        log: {name: [T] number to show and record}; detached by the loop.
+        buffers: {buffer name: [T, ...] what each task would make of it}; the loop stores the mean.
+    """
+
+    players: Mapping[str, Tensor]
+    log: Mapping[str, Tensor] = field(default_factory=dict)
+    buffers: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Method(nn.Module):
+    """Base class of few-shot methods.
+
+    Class attributes, each a declaration that ``fewshot_bench.testing`` checks:
+
+    * ``turns``: which players move together; each turn gets a fresh batch of episodes.
+    * ``source``: ``"episodes"``, or ``"batches"`` of labelled images over all training classes.
+    * ``gradient``: ``"exact"``, or ``"surrogate"`` if a term is stopped (see :func:`nn.stop`).
+    * ``batchable``: tasks do not influence each other, so a batch may be split anywhere.
+    * ``class_equivariant``: relabelling the classes relabels the predictions and no more.
+    * ``capturable``: fixed shapes and no host sync, so that a CUDA graph can hold a step.
+    * ``autocast``: losses stay finite and useful under bf16 autocast.
+    """
+
+    turns: tuple[tuple[str, ...], ...] = (("meta",),)
+    source: Literal["episodes", "batches"] = "episodes"
+    gradient: Literal["exact", "surrogate"] = "exact"
+    batchable: ClassVar[bool] = True
+    class_equivariant: ClassVar[bool] = False
+    capturable: ClassVar[bool] = False
+    autocast: ClassVar[bool] = False
+
+    def __init__(self, task: Task, backbone: nn.Module | None = None) -> None:
+        """Arguments:
+        task: the training task.
+        backbone: from images [N, C, H, W] to feature maps [N, c, h, w], with ``out_shape``
+            (c, h, w); None for a method that wants none (``wants_backbone = False``).
+        """
+        super().__init__()
+        self.task = task
+        self.backbone = backbone
+
+    wants_backbone: ClassVar[bool] = True
+
+    @property
+    def transductive(self) -> bool:
+        """Whether a query's prediction depends on the other queries of its task."""
+        return uses_batch_statistics(self)
+
+    def adapt(self, support: Support) -> State:
+        """Learn each task: a pytree of tensors [T, ...]. Gradients are enabled at test too."""
+        raise NotImplementedError
+
+    def predict(self, state: State, query: Tensor) -> Tensor:
+        """Logits [T, Q, way] of all queries [T, Q, C, H, W] of each task."""
+        raise NotImplementedError
+
+    def losses(self, episode: Episode) -> Losses:
+        """Per-task losses of each player. Default: the query cross-entropy of what was learnt."""
+        with observed(self) as buffers:
+            logits = self.predict(self.adapt(episode.support), episode.query)
+        assert episode.target is not None
+        return Losses(
+            players={"meta": cross_entropy(logits, episode.target)},
+            log={"accuracy": accuracy(logits, episode.target)},
+            buffers=buffers,
+        )
+
+    def players(self) -> dict[str, Player]:
+        """Who trains what. Default: ``meta`` trains everything with Adam; empty if nothing trains."""
+        parameters = trainable(self)
+        return {"meta": Player(parameters)} if parameters else {}
+
+    @classmethod
+    def presets(cls, name: str, dataset: str, task: Task) -> Mapping[str, Any] | None:
+        """Settings of the preset ``name`` (``quick``, ``paper``, ...), or None if there is none.
+
+        Keys are hyper-parameters of the method and options of ``fsb run`` with underscores
+        (``steps``, ``task_batch``, ``train_way``, ``backbone``, ...).
+        """
+        return {} if name == "quick" else None
+
+    @classmethod
+    def preset_names(cls) -> Sequence[str]:
+        """Names that :meth:`presets` knows for some data set and task."""
+        return ("quick",)
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters of a module that require gradients."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy over the images of each task: [T, Q, way] and [T, Q] (or [Q]) -> [T]."""
+    target = target.expand(logits.shape[:2])
+    return F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)
+
+
+@torch.no_grad()
+def accuracy(logits: Tensor, target: Tensor) -> Tensor:
+    """Fraction of queries that are classified correctly: [T, Q, way] and [T, Q] -> [T]."""
+    return (logits.argmax(-1) == target).to(logits.dtype).mean(-1)

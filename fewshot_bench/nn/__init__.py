@@ -1,0 +1,17 @@
+"""Building blocks for methods: per-task weights, normalisation, stopped gradients."""
+
+from fewshot_bench.nn.norm import TaskBatchNorm, observed, uses_batch_statistics
+from fewshot_bench.nn.stop import record, replay, stop
+from fewshot_bench.nn.tasks import per_task, replica, task_weights
+
+__all__ = [
+    "TaskBatchNorm",
+    "observed",
+    "per_task",
+    "record",
+    "replay",
+    "replica",
+    "stop",
+    "task_weights",
+    "uses_batch_statistics",
+]

@@ -1,0 +1,145 @@
+"""Batch normalisation that is right when a batch holds several tasks.
+
+Statistics never cross the task axis: with T tasks in one flattened batch they are taken for each
+task. Three things are handled here so that no method has to:
+
+* ``torch.func.vmap`` of a gradient through an *affine* ``batch_norm`` gives silently wrong
+  meta-gradients (off by up to 2.6 % against finite differences; torch 2.13 and 2.15). Under vmap
+  the affine part is therefore an explicit multiplication.
+* Running statistics are not changed in the forward pass. :func:`observed` collects what they
+  would become, for each task, and the training loop averages that over tasks.
+* Whether the layer uses the statistics of the current batch at test time (which makes a method
+  transductive: Finn et al. 2017's code does) is an argument, not an accident of train/eval mode.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Statistics = Literal["batch", "running"]
+Observations = dict[nn.Module, list[tuple[Tensor, Tensor]]]  # layer: (mean, variance) of each pass
+
+
+class _Context(threading.local):
+    tasks: int = 1  # tasks in the flattened batch
+    vmapped: bool = False
+    observer: Observations | None = None
+
+
+context = _Context()
+
+
+@contextmanager
+def norm_context(**changes: object) -> Iterator[None]:
+    """Set fields of this thread's context for a while."""
+    before = {name: getattr(context, name) for name in changes}
+    for name, value in changes.items():
+        setattr(context, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+
+
+class TaskBatchNorm(nn.Module):
+    """Batch normalisation over [N, C] or [N, C, H, W], for each task apart.
+
+    Arguments:
+        channels: C.
+        statistics: ``"batch"``: of the current batch, in training and at test (transductive);
+            ``"running"``: of the current batch in training, running averages at test.
+        momentum: weight of a new observation in the running averages.
+        eps: added to the variance.
+
+    Source: Ioffe and Szegedy 2015; for its two uses in meta-learning, Bronskill et al. 2020.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        statistics: Statistics = "batch",
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        self.statistics, self.momentum, self.eps = statistics, momentum, eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        if statistics == "running":
+            self.register_buffer("running_mean", torch.zeros(channels))
+            self.register_buffer("running_var", torch.ones(channels))
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[-1]}, statistics={self.statistics}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.statistics == "running" and not self.training:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        if self.statistics == "running" and context.observer is not None:
+            context.observer.setdefault(self, []).append(self._observe(x))
+        if context.vmapped:
+            return self._affine(F.batch_norm(x, None, None, None, None, True, 0.0, self.eps))
+        if context.tasks == 1:
+            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        # [T*N, C, ...] -> [N, T*C, ...]: each (task, channel) becomes a channel of its own.
+        tasks = context.tasks
+        split = x.unflatten(0, (tasks, -1)).transpose(0, 1).flatten(1, 2)
+        normal = F.batch_norm(split, None, None, None, None, True, 0.0, self.eps)
+        return self._affine(normal.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(0, 1))
+
+    def _affine(self, x: Tensor) -> Tensor:
+        shape = (-1,) + (1,) * (x.dim() - 2)
+        return torch.addcmul(self.bias.view(shape), x, self.weight.view(shape))
+
+    @torch.no_grad()
+    def _observe(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and unbiased variance, for each task: [T, C] each ([C] under vmap)."""
+        x = x.detach()
+        if context.vmapped:
+            axes = [0, *range(2, x.dim())]
+        else:
+            x = x.unflatten(0, (context.tasks, -1))
+            axes = [1, *range(3, x.dim())]
+        variance, mean = torch.var_mean(x, dim=axes, correction=1)
+        return mean, variance
+
+
+@contextmanager
+def observed(module: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """Collect what the running statistics below ``module`` would become.
+
+    Yields a dictionary that is filled when the block ends: {buffer name: [T, C]}, for
+    ``Losses.buffers``. Several passes through one layer are averaged.
+    """
+    buffers: dict[str, Tensor] = {}
+    seen: Observations = {}
+    with norm_context(observer=seen):
+        yield buffers
+    for name, layer in module.named_modules():
+        if layer in seen and isinstance(layer, TaskBatchNorm):
+            for buffer, values in zip(
+                ("running_mean", "running_var"), zip(*seen[layer], strict=True), strict=True
+            ):
+                observation = torch.stack(values).mean(0)
+                buffers[f"{name}.{buffer}".lstrip(".")] = torch.lerp(
+                    getattr(layer, buffer).expand_as(observation), observation, layer.momentum
+                )
+
+
+def uses_batch_statistics(module: nn.Module) -> bool:
+    """Whether a layer below ``module`` normalises test images by statistics of their batch."""
+    return any(
+        (isinstance(m, TaskBatchNorm) and m.statistics == "batch")
+        or (isinstance(m, nn.modules.batchnorm._BatchNorm) and not m.track_running_stats)
+        for m in module.modules()
+    )

@@ -1,0 +1,117 @@
+"""Running a module over a batch of tasks, with shared weights or a weight set for each task.
+
+This is the one place that knows how to do that fast on each device, so that a method's code has
+no loop over tasks and no device in it. On a CPU a loop over tasks is fastest (grouped
+convolutions and im2col were measured 2 to 4 times slower); on a GPU the weights are batched with
+``torch.func.vmap``, which shares each kernel launch among all tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from fewshot_bench.nn.norm import Observations, context, norm_context
+
+Weights = Mapping[str, Tensor]
+
+
+def task_weights(module: nn.Module, tasks: int) -> dict[str, Tensor]:
+    """The module's parameters, once for each task: {name: [T, ...]} (views, not copies).
+
+    Gradients with respect to them are per task; gradients with respect to the module's own
+    parameters flow through. Where those are frozen, the copies are leaves of their own.
+    """
+    weights = {}
+    for name, parameter in module.named_parameters():
+        expanded = parameter.expand(tasks, *parameter.shape)
+        if not parameter.requires_grad:
+            expanded = expanded.detach().requires_grad_()
+        weights[name] = expanded
+    return weights
+
+
+def per_task(module: nn.Module, x: Tensor, weights: Weights | None = None) -> Tensor:
+    """Apply a module to the images of each task.
+
+    Arguments:
+        module: from [N, ...] to [N, ...].
+        x: [T, N, ...].
+        weights: {parameter name: [T, ...]}, a weight set for each task; None: the module's own
+            weights for all. Parameters that are not named are the module's own.
+
+    Returns:
+        [T, N, ...].
+    """
+    tasks = x.shape[0]
+    if weights is None:
+        with norm_context(tasks=tasks):
+            y = module(x.flatten(0, 1))
+        return y.unflatten(0, (tasks, -1))
+    if x.device.type != "cpu" and tasks > 1:
+        return _batched(module, x, weights)
+    return _looped(module, x, weights)
+
+
+def _looped(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
+    outputs, seen = [], []
+    for t in range(x.shape[0]):
+        own = {name: weight[t] for name, weight in weights.items()}
+        with _watch() as statistics:
+            outputs.append(functional_call(module, own, (x[t],)))
+        seen.append(statistics)
+    for layer, passes in seen[0].items():
+        of_each_task = (statistics[layer] for statistics in seen)
+        for values in zip(*of_each_task, strict=True) if passes else ():
+            mean, variance = (torch.cat(column) for column in zip(*values, strict=True))
+            _note(layer, mean, variance)
+    return torch.stack(outputs)
+
+
+def _batched(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
+    """One call for all tasks. Running statistics seen inside leave as outputs of the vmap."""
+    layers: list[nn.Module] = []
+
+    def one(own: dict[str, Tensor], images: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        with norm_context(vmapped=True), _watch() as seen:
+            y = functional_call(module, own, (images,))
+        layers.extend(layer for layer, values in seen.items() for _ in values)
+        return y, [value for values in seen.values() for value in values]
+
+    y, statistics = vmap(one)(dict(weights), x)
+    for layer, (mean, variance) in zip(layers, statistics, strict=True):
+        _note(layer, mean, variance)
+    return y
+
+
+@contextmanager
+def _watch() -> Iterator[Observations]:
+    """Divert running statistics, if somebody collects them, into a dictionary of their own."""
+    seen: Observations = {}
+    with norm_context(tasks=1, observer=seen if context.observer is not None else None):
+        yield seen
+
+
+def _note(layer: nn.Module, mean: Tensor, variance: Tensor) -> None:
+    assert context.observer is not None
+    context.observer.setdefault(layer, []).append((mean, variance))
+
+
+def replica(module: nn.Module) -> nn.Module:
+    """A structural copy that shares parameters and buffers.
+
+    ``functional_call`` swaps a module's tensors in place while it runs, so two threads must never
+    call it on one module: each thread gets a replica.
+    """
+    twin = module.__new__(type(module))
+    twin.__dict__ = dict(module.__dict__)
+    twin.__dict__["_parameters"] = dict(module._parameters)
+    twin.__dict__["_buffers"] = dict(module._buffers)
+    twin.__dict__["_modules"] = {
+        name: None if child is None else replica(child) for name, child in module._modules.items()
+    }
+    return twin

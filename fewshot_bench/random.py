@@ -1,0 +1,102 @@
+"""Keyed randomness: every random number is a pure function of (key, tag, position).
+
+A key is a 64-bit integer, held in an int64 tensor of shape [T] (one per task). Numbers come from
+SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014)
+used as a counter-based generator: the n-th number of a stream is ``mix(stream + n * GOLDEN)``.
+Only integer additions, multiplications, shifts and exclusive-ors are used, so every device,
+platform, thread and batch size gives the same bits. There is no state and nothing to seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
+_MIX_1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
+_MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
+
+
+def key_of(*parts: int | str) -> int:
+    """A key from any number of integers and strings: the same everywhere, for ever."""
+    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def fold(key: Tensor, data: Tensor | int | str) -> Tensor:
+    """A new key for each key and datum (a tensor that broadcasts against ``key``)."""
+    if isinstance(data, str):
+        data = key_of(data)
+    return _mix(_mix(key + _GOLDEN) ^ (torch.as_tensor(data, device=key.device) * _GOLDEN))
+
+
+def bits(key: Tensor, tag: str, shape: Sequence[int] = ()) -> Tensor:
+    """Random 63-bit integers, >= 0: int64 of shape [*key.shape, *shape]."""
+    count = math.prod(shape)
+    stream = fold(key, tag)
+    counter = torch.arange(1, count + 1, device=key.device) * _GOLDEN
+    raw = _mix(stream.unsqueeze(-1) + counter)
+    return (raw & 0x7FFFFFFFFFFFFFFF).reshape(*key.shape, *shape)
+
+
+def uniform(
+    key: Tensor, tag: str, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Uniform numbers in [0, 1): shape [*key.shape, *shape]."""
+    width = 24 if dtype == torch.float32 else 53
+    return (bits(key, tag, shape) >> (63 - width)).to(dtype) * 2.0**-width
+
+
+def normal(
+    key: Tensor, tag: str, shape: Sequence[int] = (), dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Standard normal numbers (Box and Muller 1958): shape [*key.shape, *shape].
+
+    Computed in float64 and rounded, so that float32 results agree between platforms but for
+    the rarest of roundings.
+    """
+    angle = uniform(key, tag + "/angle", shape, torch.float64) * (2 * math.pi)
+    radius = (-2 * torch.log1p(-uniform(key, tag + "/radius", shape, torch.float64))).sqrt()
+    return (radius * angle.cos()).to(dtype)
+
+
+def below(key: Tensor, tag: str, bound: Tensor | int, shape: Sequence[int] = ()) -> Tensor:
+    """Random integers in [0, bound): int64 of shape [*key.shape, *shape].
+
+    ``bound`` broadcasts against that shape. The bias of the remainder is under bound / 2**63.
+    """
+    return bits(key, tag, shape) % bound
+
+
+def permutation(key: Tensor, tag: str, n: int) -> Tensor:
+    """A uniform permutation of 0..n-1 for each key: int64 [*key.shape, n]."""
+    return bits(key, tag, (n,)).argsort(dim=-1, stable=True)
+
+
+def subset(key: Tensor, tag: str, size: Tensor, k: int) -> Tensor:
+    """k distinct integers of [0, size), in uniform random order: int64 [*key.shape, k].
+
+    Floyd's algorithm (Bentley and Floyd, CACM 1987), then a permutation: the cost depends on k
+    alone, not on ``size``, which may differ from key to key (int64, shape of ``key``) but has
+    to be at least k.
+    """
+    chosen = torch.full((*key.shape, k), -1, dtype=torch.int64, device=key.device)
+    draws = bits(key, tag + "/floyd", (k,))
+    for i in range(k):
+        last = size - k + i
+        candidate = draws[..., i] % (last + 1)
+        taken = (chosen[..., :i] == candidate.unsqueeze(-1)).any(-1)
+        chosen[..., i] = torch.where(taken, last, candidate)
+    return chosen.gather(-1, permutation(key, tag + "/order", k))
+
+
+def _mix(x: Tensor) -> Tensor:
+    """The finaliser of SplitMix64 on int64, where ``>>`` copies the sign: masks undo that."""
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX_1
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX_2
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)
