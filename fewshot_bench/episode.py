@@ -1,7 +1,7 @@
 """What a few-shot task is made of. Axis 0 of every tensor is the task (T of them in a batch).
 
 The class is an axis of the support set (``way``), so supports carry no labels: the images at
-``support.images[t, c]`` belong to class ``c`` of task ``t``, and targets are indices into that axis.
+``support.images[t, c]`` belong to class ``c`` of task ``t``; targets are indices into that axis.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """Tensors with the task as their axis 0; None where there is nothing."""
 
     def map(self, function: Any) -> Any:
@@ -74,7 +74,7 @@ class _Batch:
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 changed[field.name] = function(value)
-            elif isinstance(value, _Batch):
+            elif isinstance(value, Batch):
                 changed[field.name] = value.map(function)
         return replace(self, **changed)
 
@@ -91,7 +91,7 @@ class _Batch:
 
 
 @dataclass(frozen=True)
-class Support(_Batch):
+class Support(Batch):
     """What a method learns a task from.
 
     Arguments:
@@ -113,7 +113,7 @@ class Support(_Batch):
 
 
 @dataclass(frozen=True)
-class Episode(_Batch):
+class Episode(Batch):
     """A batch of T tasks.
 
     Arguments:

@@ -43,7 +43,9 @@ class Player:
     """
 
     parameters: Mapping[str, nn.Parameter]
-    optimiser: Callable[[Iterable[Tensor]], Optimizer] = partial(Adam, lr=1e-3)
+    optimiser: Callable[[Iterable[Tensor]], Optimizer] = field(
+        default_factory=lambda: partial(Adam, lr=1e-3)
+    )
     schedule: Callable[[int, int], float] | None = None
     clip: float | None = None
     ema: float | None = None
@@ -72,7 +74,6 @@ class Method(nn.Module):
     Class attributes, each a declaration that ``fewshot_bench.testing`` checks:
 
     * ``turns``: which players move together; each turn gets a fresh batch of episodes.
-    * ``source``: ``"episodes"``, or ``"batches"`` of labelled images over all training classes.
     * ``gradient``: ``"exact"``, or ``"surrogate"`` if a term is stopped (see :func:`nn.stop`).
     * ``batchable``: tasks do not influence each other, so a batch may be split anywhere.
     * ``class_equivariant``: relabelling the classes relabels the predictions and no more.
@@ -81,7 +82,6 @@ class Method(nn.Module):
     """
 
     turns: tuple[tuple[str, ...], ...] = (("meta",),)
-    source: Literal["episodes", "batches"] = "episodes"
     gradient: Literal["exact", "surrogate"] = "exact"
     batchable: ClassVar[bool] = True
     class_equivariant: ClassVar[bool] = False
@@ -105,6 +105,9 @@ class Method(nn.Module):
         """Whether a query's prediction depends on the other queries of its task."""
         return uses_batch_statistics(self)
 
+    def check_task(self, task: Task) -> None:
+        """Raise ConfigError if the method, as built, cannot be evaluated on such a task."""
+
     def adapt(self, support: Support) -> State:
         """Learn each task: a pytree of tensors [T, ...]. Gradients are enabled at test too."""
         raise NotImplementedError
@@ -125,7 +128,7 @@ class Method(nn.Module):
         )
 
     def players(self) -> dict[str, Player]:
-        """Who trains what. Default: ``meta`` trains everything with Adam; empty if nothing trains."""
+        """Who trains what; empty if nothing does. Default: ``meta`` trains all with Adam."""
         parameters = trainable(self)
         return {"meta": Player(parameters)} if parameters else {}
 

@@ -41,7 +41,7 @@ def bits(key: Tensor, tag: str, shape: Sequence[int] = ()) -> Tensor:
     stream = fold(key, tag)
     counter = torch.arange(1, count + 1, device=key.device) * _GOLDEN
     raw = _mix(stream.unsqueeze(-1) + counter)
-    return (raw & 0x7FFFFFFFFFFFFFFF).reshape(*key.shape, *shape)
+    return (raw & 0x7FFFFFFFFFFFFFFF).reshape((*key.shape, *shape))
 
 
 def uniform(

@@ -34,7 +34,7 @@ def register_datasets() -> Names:  # type: ignore[empty-body]
 def register_backbones() -> Names:  # type: ignore[empty-body]
     """Feature extractors: {name: "module:factory"}; factory(image_shape, *, options) -> module.
 
-    The module maps images [N, C, H, W] to feature maps [N, c, h, w] and has ``out_shape`` (c, h, w).
+    The module maps images [N, C, H, W] to maps [N, c, h, w] and has ``out_shape`` (c, h, w).
     """
 
 
@@ -45,7 +45,10 @@ def register_samplers() -> Names:  # type: ignore[empty-body]
 
 @hookspec
 def register_metrics() -> Names:  # type: ignore[empty-body]
-    """Scores beside accuracy: {name: "module:metric"}; metric(logits [T,Q,way], target [T,Q]) -> [T]."""
+    """Scores beside accuracy: {name: "module:metric"}.
+
+    metric(logits [T, Q, way], target [T, Q]) -> [T].
+    """
 
 
 @hookspec

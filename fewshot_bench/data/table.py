@@ -1,0 +1,86 @@
+"""A split on the device: bytes, and the index arithmetic that samplers need."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.errors import ConfigError
+
+
+class ClassTable:
+    """All images of a split as uint8 on the device, addressed by class, group and family.
+
+    A group holds the classes that never meet in an episode (the rotations of one character); a
+    family holds groups (an alphabet). Classes are sorted by group and groups by family, so each
+    level is a range of the level below: ``start`` and ``count`` say which.
+
+    Attributes:
+        images: uint8 [M, C, H, W].
+        class_start, class_count: int64 [classes], ranges of images.
+        group_start, group_count: int64 [groups], ranges of classes.
+        family_start, family_count: int64 [families], ranges of groups.
+        class_names: one per class.
+    """
+
+    def __init__(
+        self,
+        labelled: LabelledImages,
+        device: torch.device | str = "cpu",
+        pixel_range: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        self.device = torch.device(device)
+        self.pixel_range = pixel_range
+        self.class_names = labelled.class_names
+        # A copy: the host array may be a read-only memory map.
+        self.images = torch.from_numpy(np.array(labelled.images)).to(self.device)
+        self.class_start, self.class_count = self._ranges(labelled.counts)
+        group_of, groups = np.unique(labelled.groups, return_index=True)
+        self.group_start, self.group_count = self._ranges(
+            np.bincount(np.searchsorted(group_of, labelled.groups))
+        )
+        family_of_group = labelled.families[groups]
+        self.family_start, self.family_count = self._ranges(
+            np.unique(family_of_group, return_counts=True)[1]
+        )
+
+    def _ranges(self, counts: np.ndarray) -> tuple[Tensor, Tensor]:
+        count = torch.as_tensor(np.ascontiguousarray(counts), dtype=torch.int64)
+        return (count.cumsum(0) - count).to(self.device), count.to(self.device)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
+
+    def gather(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Images at these positions, in ``pixel_range``: [*indices.shape, C, H, W]."""
+        low, high = self.pixel_range
+        chosen = self.images.index_select(0, indices.flatten()).to(dtype)
+        chosen.mul_((high - low) / 255)
+        if low:
+            chosen.add_(low)
+        return chosen.unflatten(0, indices.shape)
+
+    def require(self, way: int, per_class: int, what: str = "split") -> None:
+        """Check that an episode of this size can be drawn.
+
+        Raises:
+            ConfigError: too few classes, or a class with too few images.
+        """
+        groups = len(self.group_start)
+        if way > groups:
+            raise ConfigError(
+                f"an episode of {way} classes was asked for, but the {what} has {groups} that may "
+                f"meet; give a --way of at most {groups}."
+            )
+        fewest = int(self.class_count.min())
+        if per_class > fewest:
+            name = self.class_names[int(self.class_count.argmin())]
+            raise ConfigError(
+                f"an episode takes {per_class} images of a class (shot + query + unlabelled), but "
+                f"class '{name}' of the {what} has {fewest}; lower --shot, --query or --unlabelled."
+            )
