@@ -173,7 +173,8 @@ class OpenSampler(Sampler):
         deck = [permutation(fold(stream, g), "deck", int(n)) for g, n in enumerate(stock)]
         families = table.family_count.cpu().tolist() if self.within_family else [len(stock)]
         used = torch.zeros_like(stock)
-        classes, images = [], []
+        classes: list[Tensor] = []
+        images: list[Tensor] = []
         while True:
             key = fold(stream, len(classes))
             groups = _choose(key, (stock - used >= each).split(families), task.classes)
@@ -238,7 +239,7 @@ class EpisodeSource:
         """The episodes with these numbers, as one batch: a single gather."""
         indices = self.indices(ids)
         images = self.table.gather(indices.images(), self.dtype)
-        tasks, way, shot = indices.support.shape
+        _, way, shot = indices.support.shape
         sizes = [way * shot, indices.query.shape[1]]
         support, query, unlabelled = images.tensor_split([sizes[0], sizes[0] + sizes[1]], dim=1)
         return Episode(

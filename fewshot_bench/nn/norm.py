@@ -62,6 +62,9 @@ class TaskBatchNorm(nn.Module):
     Source: Ioffe and Szegedy 2015; for its two uses in meta-learning, Bronskill et al. 2020.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+
     def __init__(
         self,
         channels: int,

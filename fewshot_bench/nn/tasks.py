@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.func import functional_call, vmap
 from fewshot_bench.nn.norm import Observations, context, norm_context
 
 Weights = Mapping[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
 
 
 def task_weights(module: nn.Module, tasks: int) -> dict[str, Tensor]:
@@ -101,7 +103,7 @@ def _note(layer: nn.Module, mean: Tensor, variance: Tensor) -> None:
     context.observer.setdefault(layer, []).append((mean, variance))
 
 
-def replica(module: nn.Module) -> nn.Module:
+def replica(module: M) -> M:
     """A structural copy that shares parameters and buffers.
 
     ``functional_call`` swaps a module's tensors in place while it runs, so two threads must never

@@ -1,0 +1,167 @@
+"""From a configuration to the things that a run needs: device, data, episodes, method."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewshot_bench.config import RunConfig
+from fewshot_bench.data.cache import cache_root
+from fewshot_bench.data.images import Dataset, LabelledImages, Splits
+from fewshot_bench.data.locate import locate
+from fewshot_bench.data.table import ClassTable
+from fewshot_bench.engine.weights import load_weights
+from fewshot_bench.episode import Task
+from fewshot_bench.errors import ConfigError
+from fewshot_bench.hooks.registry import Registered, Registry
+from fewshot_bench.method import Method
+from fewshot_bench.options import build_backbone, build_dataset, build_method
+from fewshot_bench.random import key_of
+from fewshot_bench.sampling import EpisodeSource, Sampler
+
+PIXEL_RANGES = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0)}
+
+
+@dataclass
+class Data:
+    """The splits, and which files and plugin they came from."""
+
+    splits: Splits
+    dataset: Dataset
+    registered: Registered
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this name; ``auto``: a GPU if there is one.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name}: give auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda":
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= found:
+            raise ConfigError(
+                f"--device {name}: torch sees {found} CUDA devices here; give --device cpu."
+            )
+    elif device.type != "cpu":
+        raise ConfigError(f"--device {name}: give auto, cpu, cuda or cuda:N.")
+    return device
+
+
+def load_data(config: RunConfig, registry: Registry) -> Data:
+    """Find, check and read the configured data set."""
+    registered = registry.resolve("datasets", config.dataset)
+    dataset = build_dataset(registry, config.dataset, config.dataset_options)
+    root = None
+    if dataset.needs_files:
+        root = locate(registered.name, config.data_root, registry.locate_dataset)
+    cache = cache_root(config.cache_dir) / registered.name
+    return Data(dataset.load(root, cache), dataset, registered)
+
+
+def train_task(config: RunConfig) -> Task:
+    """The shape of a training episode."""
+    return Task(
+        config.train_way,
+        config.train_shot,
+        config.train_query,
+        config.unlabelled,
+        config.distractors,
+    )
+
+
+def eval_task(config: RunConfig) -> Task:
+    """The shape of a validation or test episode."""
+    return Task(config.way, config.shot, config.query, config.unlabelled, config.distractors)
+
+
+def episodes(
+    images: LabelledImages,
+    config: RunConfig,
+    registry: Registry,
+    split: str,
+    device: torch.device,
+) -> EpisodeSource:
+    """The stream of episodes of one split (``train``, ``validation`` or ``test``).
+
+    Training and validation are always closed (a finite plan could end before the training does);
+    the sampling that was asked for is the test's.
+    """
+    name = config.sampling if split == "test" else "closed"
+    factory: type[Sampler] = registry.resolve("samplers", name).load()
+    table = ClassTable(images, device, PIXEL_RANGES[config.pixels])
+    task = train_task(config) if split == "train" else eval_task(config)
+    table.require(task.classes, task.images_per_class, f"{split} split")
+    seed = key_of(split, config.seed if split == "train" else config.episode_seed)
+    return EpisodeSource(factory(table, task, seed, within_family=config.within_family))
+
+
+def build(config: RunConfig, registry: Registry, source_task: Task, device: torch.device) -> Method:
+    """The method on its device, initialised by ``config.seed`` alone (or from ``config.init``).
+
+    The backbone has a stream of its own, so that every method starts from the same one.
+    """
+    method_class: type[Method] = registry.resolve("methods", config.method).load()
+    with torch.random.fork_rng(devices=[]):
+        backbone: nn.Module | None = None
+        if method_class.wants_backbone:
+            torch.manual_seed(key_of("backbone", config.seed))
+            backbone = build_backbone(
+                registry, config.backbone, config.backbone_options, source_task.image_shape
+            )
+        torch.manual_seed(key_of("method", config.seed))
+        method = build_method(registry, config.method, config.method_options, source_task, backbone)
+    if config.init:
+        load_weights(method, Path(config.init))
+    return method.to(device)
+
+
+def shaped(task: Task, images: LabelledImages, config: RunConfig) -> Task:
+    """The task with the image shape and pixel range of the data."""
+    return replace(task, image_shape=images.image_shape, pixel_range=PIXEL_RANGES[config.pixels])
+
+
+def named_things(
+    config: RunConfig, registry: Registry, with_backbone: bool
+) -> list[dict[str, Any]]:
+    """Every plugin object that the configuration names, with the distribution it came from."""
+    named = [
+        ("methods", config.method),
+        ("datasets", config.dataset),
+        ("samplers", config.sampling),
+    ]
+    named += [("backbones", config.backbone)] if with_backbone and config.backbone else []
+    named += [("metrics", name) for name in config.metrics]
+    named += [("observers", name) for name in config.observers]
+    found = []
+    for kind, name in named:
+        item = registry.resolve(kind, name)
+        found.append(
+            {
+                "kind": kind,
+                "name": item.name,
+                "distribution": item.distribution,
+                "version": item.version,
+            }
+        )
+    return found
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ConfigError now if runs cannot be written there, not after the training."""
+    at = folder
+    while not at.exists() and at != at.parent:
+        at = at.parent
+    if not at.is_dir() or not os.access(at, os.W_OK):
+        raise ConfigError(f"cannot write runs to '{folder}'; give another folder with --runs-dir.")

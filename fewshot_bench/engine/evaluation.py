@@ -1,0 +1,103 @@
+"""Evaluation: learn every task of a stream of episodes, classify its queries, score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.errors import PluginError
+from fewshot_bench.method import accuracy
+from fewshot_bench.sampling import EpisodeSource
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+Tick = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation of E episodes gives.
+
+    Arguments:
+        accuracy: float64 [E], fractions.
+        metrics: {name: float64 [E]}.
+        class_ids: int64 [E, way].
+        confusion: int64 [E, way, way]; rows are true slots, columns predicted ones.
+        adapt_ms, predict_ms: float64 [E], time to learn and to classify each task.
+    """
+
+    accuracy: np.ndarray
+    metrics: dict[str, np.ndarray]
+    class_ids: np.ndarray
+    confusion: np.ndarray
+    adapt_ms: np.ndarray
+    predict_ms: np.ndarray
+
+
+def evaluate(
+    lowering: Eager,
+    source: EpisodeSource,
+    episodes: int,
+    *,
+    chunk: int,
+    metrics: Mapping[str, Metric] | None = None,
+    tick: Tick | None = None,
+) -> Scores:
+    """Score the episodes 0..episodes-1 of a source.
+
+    Arguments:
+        lowering: runs the method; to be used inside its ``running()`` block.
+        chunk: tasks per call; does not change a number.
+        metrics: further scores, each (logits [T, Q, way], target [T, Q]) -> [T].
+        tick: called with (episodes done, accuracy so far).
+    """
+    method = lowering.method
+    was_training = method.training
+    method.eval()
+    parts: dict[str, list[np.ndarray]] = {}
+    try:
+        for start in range(0, episodes, chunk):
+            episode = source.batch(range(start, min(start + chunk, episodes)))
+            prediction = lowering.predict(episode)
+            logits, target = prediction.logits, episode.target
+            assert target is not None
+            expected = (*target.shape, episode.class_ids.shape[1])
+            if logits.shape != expected:
+                raise PluginError(
+                    f"{type(method).__name__}.predict() gave logits of shape "
+                    f"{tuple(logits.shape)}; [T, Q, way] is {expected}."
+                )
+            row = {
+                "accuracy": accuracy(logits.double(), target),
+                "class_ids": episode.class_ids,
+                "confusion": confusion(logits, target),
+                "adapt_ms": prediction.adapt_ms.double(),
+                "predict_ms": prediction.predict_ms.double(),
+            }
+            for name, metric in (metrics or {}).items():
+                row[f"metric {name}"] = metric(logits, target).double()
+            for name, value in row.items():
+                parts.setdefault(name, []).append(value.cpu().numpy())
+            if tick is not None:
+                done = sum(len(a) for a in parts["accuracy"])
+                tick(done, float(np.concatenate(parts["accuracy"]).mean()))
+    finally:
+        method.train(was_training)
+    whole = {name: np.concatenate(values) for name, values in parts.items()}
+    scores = {
+        n.removeprefix("metric "): whole.pop(n) for n in list(whole) if n.startswith("metric ")
+    }
+    return Scores(metrics=scores, **whole)
+
+
+def confusion(logits: Tensor, target: Tensor) -> Tensor:
+    """Counts [T, way, way] of (true slot, predicted slot)."""
+    tasks, _, way = logits.shape
+    cell = target * way + logits.argmax(-1)
+    counts = torch.zeros(tasks, way * way, dtype=torch.int64, device=target.device)
+    counts.scatter_add_(1, cell, torch.ones_like(cell))
+    return counts.unflatten(1, (way, way))

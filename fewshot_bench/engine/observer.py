@@ -1,0 +1,48 @@
+"""Who may watch a run: observers get plain numbers at boundaries, never inside a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+
+class Observer:
+    """Base class of observers, which ``--with NAME`` adds to a run. Override what you need."""
+
+    def run_started(self, config: Mapping[str, Any]) -> None:
+        """The configuration is complete and the data are read."""
+
+    def train_logged(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A window of training steps ended; ``metrics`` are those of its last step."""
+
+    def evaluation_ended(self, split: str, scores: Sequence[float]) -> None:
+        """``split`` (``validation`` or ``test``) was evaluated; one accuracy per episode."""
+
+    def run_ended(self, record: Mapping[str, Any]) -> None:
+        """The record is written."""
+
+
+class Progress(Protocol):
+    """What shows a run while it goes on."""
+
+    def phase(self, name: str, total: int) -> None:
+        """A part of the run begins that has ``total`` units of work."""
+
+    def update(self, done: int, **numbers: float) -> None:
+        """So many units are done; numbers to show beside them."""
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+
+
+class Silent:
+    """A progress that shows nothing."""
+
+    def phase(self, name: str, total: int) -> None:
+        """Show nothing."""
+
+    def update(self, done: int, **numbers: float) -> None:
+        """Show nothing."""
+
+    def message(self, text: str) -> None:
+        """Show nothing."""

@@ -1,0 +1,255 @@
+"""The training loop that every method shares."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from fewshot_bench.engine.lowering import Eager, Gradients
+from fewshot_bench.engine.timing import StepTimer
+from fewshot_bench.errors import Diverged, PluginError
+from fewshot_bench.method import Method, Player
+from fewshot_bench.sampling import EpisodeSource
+
+Weights = dict[str, Tensor]
+Validate = Callable[[int], float]
+Log = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how often.
+
+    Arguments:
+        steps: meta-steps; each holds every turn of the method once.
+        task_batch: tasks in the batch of a turn.
+        validate_every: steps between validations; 0: only at the end.
+        window: steps between reads of device numbers (losses, times): 1 on a CPU.
+    """
+
+    steps: int
+    task_batch: int
+    validate_every: int = 0
+    window: int = 1
+
+
+@dataclass
+class History:
+    """What training leaves behind; filled as it goes, so that a broken run has it too."""
+
+    steps: list[dict[str, float]] = field(default_factory=list)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+    seconds: float = 0.0
+    warmup_seconds: float = 0.0
+
+
+class Trainer:
+    """Trains a method's players on a stream of episodes.
+
+    Arguments:
+        method: on its device.
+        lowering: runs it; used inside its ``running()`` block.
+        source: training episodes; step s, turn r takes the ids of batch s * turns + r.
+        plan: how long.
+        validate: from the step number to an accuracy; decides which weights are kept.
+        log: called at the end of each window with the step and its numbers.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        lowering: Eager,
+        source: EpisodeSource,
+        plan: Plan,
+        validate: Validate | None = None,
+        log: Log | None = None,
+    ) -> None:
+        self.method, self.lowering, self.source, self.plan = method, lowering, source, plan
+        self.validate, self.log = validate, log
+        self.players = check_players(method)
+        self.optimisers = {
+            name: player.optimiser(list(player.parameters.values()))
+            for name, player in self.players.items()
+        }
+        self.base_rates = {
+            name: [group["lr"] for group in optimiser.param_groups]
+            for name, optimiser in self.optimisers.items()
+        }
+        self.averages = {
+            name: [p.detach().clone() for p in player.parameters.values()]
+            for name, player in self.players.items()
+            if player.ema is not None
+        }
+        self.step = 0
+        self.device = source.table.device
+        self.timer = StepTimer(self.device, min(3, max(0, plan.steps - 1)), len(method.turns))
+        self.history = History()
+        self.good = self._snapshot()
+        self._best = -math.inf
+        self._window: list[Gradients] = []
+
+    def run(self) -> History:
+        """Train to the end of the plan and load the weights that validation chose.
+
+        Raises:
+            Diverged: a loss or gradient is not finite. The method then holds the last good
+                weights, as it does when the run is interrupted from the keyboard.
+        """
+        begin = time.perf_counter()
+        try:
+            self.method.train()
+            while self.step < self.plan.steps:
+                self._step()
+                at_end = self.step == self.plan.steps
+                if at_end or self.step % self.plan.window == 0:
+                    self._flush()
+                if self.step == self.timer.warmup:
+                    self.history.warmup_seconds = time.perf_counter() - begin
+                every = self.plan.validate_every
+                if at_end or (every and self.step % every == 0):
+                    self._flush()
+                    self._keep()
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            self.method.load_state_dict(self.good)
+            self.history.seconds = time.perf_counter() - begin
+        return self.history
+
+    def _step(self) -> None:
+        """Every turn once: a fresh batch, the gradients of the players that move, their steps."""
+        turns, size = self.method.turns, self.plan.task_batch
+        for r, turn in enumerate(turns):
+            batch = self.step * len(turns) + r
+            self.timer.start()
+            episode = self.source.batch(range(batch * size, (batch + 1) * size))
+            self.timer.mark()
+            result = self.lowering.gradients(episode, self.players, turn)
+            result.norms = {n: get_total_norm(g) for n, g in result.gradients.items()}
+            self.timer.mark()
+            if self.device.type == "cpu":
+                # Before the weights move: what is kept is then the last good state.
+                self._check(result, self.step + 1)
+            self._move(result)
+            self.timer.mark()
+            result.gradients = {}
+            self._window.append(result)
+        self.step += 1
+
+    @torch.no_grad()
+    def _move(self, result: Gradients) -> None:
+        for name, gradients in result.gradients.items():
+            player, optimiser = self.players[name], self.optimisers[name]
+            parameters = list(player.parameters.values())
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            if player.clip is not None:
+                clip_grads_with_norm_(parameters, player.clip, result.norms[name])
+            if player.schedule is not None:
+                factor = player.schedule(self.step, self.plan.steps)
+                for group, rate in zip(optimiser.param_groups, self.base_rates[name], strict=True):
+                    group["lr"] = rate * factor
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+            if player.ema is not None:
+                torch._foreach_lerp_(self.averages[name], [*parameters], 1 - player.ema)
+        buffers = dict(self.method.named_buffers())
+        for name, proposals in result.buffers.items():
+            buffers[name].copy_(proposals.mean(0))
+
+    def _check(self, result: Gradients, step: int) -> None:
+        for name, loss in result.losses.items():
+            if not bool(torch.isfinite(loss).all()):
+                raise Diverged(step, name, "loss")
+        for name, norm in result.norms.items():
+            if not bool(torch.isfinite(norm)):
+                raise Diverged(step, name, "gradient")
+
+    def _flush(self) -> None:
+        """Read the window's numbers from the device: the only wait."""
+        if not self._window:
+            return
+        self.timer.flush()
+        turns = len(self.method.turns)
+        first = self.step - len(self._window) // turns + 1
+        for i in range(0, len(self._window), turns):
+            step = first + i // turns
+            row: dict[str, float] = {"step": step}
+            for result in self._window[i : i + turns]:
+                self._check(result, step)
+                row |= {f"loss_{name}": float(v.mean()) for name, v in result.losses.items()}
+                row |= {f"gradient_norm_{name}": float(v) for name, v in result.norms.items()}
+                row |= {name: float(v.mean()) for name, v in result.log.items()}
+            self.history.steps.append(row)
+        self._window = []
+        if self.log is not None:
+            self.log(self.step, self.history.steps[-1])
+
+    def _close(self) -> None:
+        """After a fault: record what was reached; with no validation yet, keep what is finite."""
+        with suppress(Diverged):
+            self._flush()
+        current = self._snapshot()
+        if (
+            self.step
+            and not self.history.best_step
+            and all(bool(torch.isfinite(value).all()) for value in current.values())
+        ):
+            self.good, self.history.best_step = current, self.step
+
+    def _keep(self) -> None:
+        """Validate; keep the weights if they are the best so far (or if nothing judges them)."""
+        current = self._snapshot()
+        score = math.inf
+        if self.validate is not None:
+            training = {n: v.clone() for n, v in self.method.state_dict().items()}
+            self.method.load_state_dict(current)
+            score = self.validate(self.step)
+            self.method.load_state_dict(training)
+            self.history.validation.append((self.step, score))
+        if score > self._best or self.validate is None:
+            self._best, self.good, self.history.best_step = score, current, self.step
+
+    def _snapshot(self) -> Weights:
+        """The weights that would be evaluated now: averaged ones where a player averages."""
+        weights = {n: v.detach().clone() for n, v in self.method.state_dict().items()}
+        names = {id(p): n for n, p in self.method.named_parameters()}
+        for player, averages in self.averages.items():
+            for parameter, average in zip(
+                self.players[player].parameters.values(), averages, strict=True
+            ):
+                weights[names[id(parameter)]] = average.clone()
+        return weights
+
+
+def check_players(method: Method) -> Mapping[str, Player]:
+    """The method's players, if they and its turns make sense.
+
+    Raises:
+        PluginError: a parameter with two players, or a turn of an unknown player.
+    """
+    players = method.players()
+    owner: dict[int, str] = {}
+    for name, player in players.items():
+        for parameter_name, parameter in player.parameters.items():
+            if owner.setdefault(id(parameter), name) != name:
+                raise PluginError(
+                    f"{type(method).__name__}.players(): parameter '{parameter_name}' belongs to "
+                    f"both '{owner[id(parameter)]}' and '{name}'."
+                )
+    unknown = [n for turn in method.turns for n in turn if players and n not in players]
+    if unknown:
+        raise PluginError(
+            f"{type(method).__name__}.turns names player '{unknown[0]}', but players() gives: "
+            f"{', '.join(players)}."
+        )
+    return players

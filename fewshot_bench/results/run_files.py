@@ -1,0 +1,118 @@
+"""From a trainer and scores to a run's record and its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewshot_bench.engine.evaluation import Scores
+from fewshot_bench.engine.timing import peak_memory_bytes
+from fewshot_bench.engine.training import Trainer
+from fewshot_bench.episode import Task
+from fewshot_bench.results.statistics import student_interval
+from fewshot_bench.results.tables import write_table
+from fewshot_bench.sampling import EpisodeSource
+
+
+def task_numbers(task: Task) -> dict[str, int]:
+    """The counts of a task, as the record holds them."""
+    names = ("way", "shot", "query", "unlabelled", "distractors")
+    return {name: getattr(task, name) for name in names}
+
+
+def empty_timing() -> dict[str, Any]:
+    """The record's ``timing`` before anything was timed."""
+    return dict.fromkeys(
+        (
+            "step_ms",
+            "tasks_per_s",
+            "phases",
+            "warmup_steps",
+            "adapt_ms",
+            "predict_ms",
+            "peak_memory_bytes",
+            "flops_per_step",
+            "flops_per_s",
+        )
+    )
+
+
+def note_training(record: dict[str, Any], trainer: Trainer) -> None:
+    """Fill the record's ``training``, ``validation`` and ``timing`` from a trainer."""
+    history, timing = trainer.history, record["timing"]
+    record["training"] = {
+        "steps": trainer.step,
+        "seconds": history.seconds,
+        "warmup_seconds": history.warmup_seconds,
+        "engine": trainer.lowering.name,
+    }
+    best = dict(history.validation).get(history.best_step)
+    record["validation"] = {"best_step": history.best_step, "accuracy": best}
+    turns = len(trainer.method.turns)
+    timing |= trainer.timer.summary(trainer.plan.task_batch * turns)
+    if timing["step_ms"] and timing["flops_per_step"]:
+        timing["flops_per_s"] = timing["flops_per_step"] / timing["step_ms"]["median"] * 1e3
+    timing["peak_memory_bytes"] = peak_memory_bytes(trainer.device)
+
+
+def write_training(folder: Path, trainer: Trainer) -> None:
+    """steps.csv and validation.csv."""
+    rows = trainer.history.steps
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
+    times = trainer.timer.columns()
+    write_table(
+        folder / "steps.csv", columns | {name: ms[: len(rows)] for name, ms in times.items()}
+    )
+    write_table(
+        folder / "validation.csv",
+        {
+            "step": [step for step, _ in trainer.history.validation],
+            "accuracy": [accuracy for _, accuracy in trainer.history.validation],
+        },
+    )
+
+
+def note_evaluation(
+    record: dict[str, Any],
+    scores: Scores,
+    level: float,
+    transductive: bool,
+    source: EpisodeSource,
+) -> None:
+    """Fill the record's ``test`` and its times: accuracy with its interval, and the protocol."""
+    interval = student_interval(scores.accuracy, level)
+    extra = {name: student_interval(values, level) for name, values in scores.metrics.items()}
+    record["test"] = {
+        "accuracy": interval.mean,
+        "half_width": interval.half_width,
+        "level": level,
+        "interval": [interval.low, interval.high],
+        "episodes": interval.n,
+        "per_episode_sd": interval.sd,
+        "transductive": transductive,
+        "sampling": source.sampler.sampling,
+        "metrics": {n: {"mean": i.mean, "half_width": i.half_width} for n, i in extra.items()},
+    }
+    record["timing"] |= {
+        "adapt_ms": float(np.median(scores.adapt_ms)),
+        "predict_ms": float(np.median(scores.predict_ms)),
+        "peak_memory_bytes": peak_memory_bytes(source.table.device),
+    }
+
+
+def write_scores(folder: Path, scores: Scores) -> None:
+    """episodes.csv and confusion.csv."""
+    number = np.arange(len(scores.accuracy))
+    classes = {f"class_{c}": scores.class_ids[:, c] for c in range(scores.class_ids.shape[1])}
+    columns = {"episode": number, "accuracy": scores.accuracy, **scores.metrics}
+    times = {"adapt_ms": scores.adapt_ms, "predict_ms": scores.predict_ms}
+    write_table(folder / "episodes.csv", columns | times | classes)
+    episode, target, predicted = scores.confusion.nonzero()
+    count = scores.confusion[episode, target, predicted]
+    write_table(
+        folder / "confusion.csv",
+        {"episode": episode, "target": target, "predicted": predicted, "count": count},
+    )
