@@ -1,0 +1,139 @@
+"""Images out of zip archives, without extraction and without trust."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from fewshot_bench.errors import DataError
+
+MAX_MEMBERS = 5_000_000
+MAX_IMAGE_BYTES = 64 * 2**20
+MAX_PIXELS = 50_000_000
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@contextmanager
+def open_zip(path: Path, expected: str) -> Iterator[zipfile.ZipFile]:
+    """Open an archive for reading.
+
+    Arguments:
+        path: the file.
+        expected: what should be in it, for the message.
+
+    Raises:
+        DataError: the file is missing, unreadable, cut short or no zip archive.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise DataError(f"no file '{path}'; expected {expected}.") from None
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        size = path.stat().st_size
+        raise DataError(
+            f"'{path}' ({size} bytes) is not a complete zip archive ({error}); expected {expected}."
+        ) from error
+    except OSError as error:
+        raise DataError(f"cannot read '{path}' ({error.strerror}); expected {expected}.") from error
+    with archive:
+        yield archive
+
+
+def image_members(
+    archive: zipfile.ZipFile, suffixes: Sequence[str] = IMAGE_SUFFIXES
+) -> list[zipfile.ZipInfo]:
+    """The images of an archive, sorted by path. Hidden files and resource forks are left out.
+
+    Raises:
+        DataError: a member that leaves the archive's folder, is a link, encrypted or absurdly
+            large; or an absurd number of members.
+    """
+    infos = archive.infolist()
+    if len(infos) > MAX_MEMBERS:
+        raise DataError(f"'{archive.filename}' has {len(infos)} members; at most {MAX_MEMBERS}.")
+    chosen = []
+    for info in infos:
+        path = PurePosixPath(info.filename)
+        _refuse(archive, info, path)
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+        if not info.is_dir() and not hidden and path.suffix.lower() in suffixes:
+            chosen.append(info)
+    return sorted(chosen, key=lambda info: info.filename)
+
+
+def _refuse(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: PurePosixPath) -> None:
+    name = info.filename
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.split("/")[0]:
+        problem = "leaves the archive's folder"
+    elif stat.S_ISLNK(info.external_attr >> 16):
+        problem = "is a symbolic link"
+    elif info.flag_bits & 1:
+        problem = "is encrypted"
+    elif info.file_size > MAX_IMAGE_BYTES and path.suffix.lower() in IMAGE_SUFFIXES:
+        problem = f"unpacks to {info.file_size} bytes (at most {MAX_IMAGE_BYTES})"
+    else:
+        return
+    raise DataError(f"'{archive.filename}': member '{name}' {problem}; the archive is refused.")
+
+
+def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """The bytes of one member.
+
+    Raises:
+        DataError: the member is damaged.
+    """
+    try:
+        return archive.read(info)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+        raise DataError(
+            f"'{archive.filename}' is damaged: member '{info.filename}' cannot be read ({error}); "
+            "fetch the file again."
+        ) from error
+
+
+def decode(data: bytes, name: str, mode: str) -> Pixels:
+    """An image as bytes [C, H, W]. Mode ``"1"`` gives 0 and 1, ``"L"`` and ``"RGB"`` 0..255.
+
+    Arguments:
+        data: a PNG or JPEG file.
+        name: where it came from, for the message.
+        mode: Pillow's name of the pixel format to convert to.
+
+    Raises:
+        DataError: not an image, damaged, or absurdly large.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"'{name}' has {image.width} x {image.height} pixels; refused.")
+            pixels = np.asarray(image.convert(mode), dtype=np.uint8)
+    except UnidentifiedImageError:
+        raise DataError(f"'{name}' is not a PNG or JPEG image.") from None
+    except (OSError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:
+        raise DataError(f"'{name}' is a damaged image ({error}).") from error
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's bytes.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read '{path}' ({error.strerror}).") from error

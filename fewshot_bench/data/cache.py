@@ -1,0 +1,122 @@
+"""Decoded images in a cache folder: written once, memory-mapped at the next start.
+
+A cache file is a ``.npy`` file with a tail: JSON of what else has to be known (class names,
+counts), then a checksum. Anything that reads ``.npy`` reads it; a file that fails its check is made again.
+A folder that cannot be written only means that nothing is cached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+_MAGIC = b"fsbcache"
+_TAIL = struct.Struct("<QI8s")  # bytes of JSON, CRC-32 of all before, magic
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Images and what belongs to them.
+
+    Arguments:
+        images: uint8 [M, C, H, W]; a read-only memory map when it came from the cache.
+        meta: anything that JSON can hold.
+    """
+
+    images: npt.NDArray[np.uint8]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def cache_root(cache_dir: str | Path | None = None) -> Path:
+    """The folder of all caches: the one given, or the user's cache folder of this platform."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser()
+    return platformdirs.user_cache_path("fewshot-bench", appauthor=False)
+
+
+def cached(
+    folder: Path, name: str, key: Mapping[str, Any], build: Callable[[], Decoded]
+) -> Decoded:
+    """What ``build`` returns, from the cache if it is there and whole.
+
+    Arguments:
+        folder: where cache files lie; made if missing.
+        name: the beginning of the file's name, for people.
+        key: everything that the result depends on (digest of the source, options); JSON values.
+        build: decodes the images.
+    """
+    digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=10).hexdigest()
+    path = folder / f"{name}-{digest}.npy"
+    found = _read(path)
+    if found is not None:
+        return found
+    made = build()
+    with suppress(OSError):  # a full or read-only disk costs time at the next start, nothing else
+        _write(path, made)
+    return made
+
+
+def _write(path: Path, decoded: Decoded) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=path.stem, suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            np.save(file, np.ascontiguousarray(decoded.images), allow_pickle=False)
+            meta = json.dumps(decoded.meta).encode()
+            file.write(meta)
+            end = file.tell()
+            file.seek(0)
+            checksum = _crc32(file.read, end)
+            file.seek(end)
+            file.write(_TAIL.pack(len(meta), checksum, _MAGIC))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _read(path: Path) -> Decoded | None:
+    """The content of a cache file; None if there is none or it is damaged."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END) - _TAIL.size
+            if end < 0:
+                return None
+            file.seek(end)
+            length, checksum, magic = _TAIL.unpack(file.read(_TAIL.size))
+            file.seek(0)
+            if magic != _MAGIC or length > end or _crc32(file.read, end) != checksum:
+                return None
+            file.seek(end - length)
+            meta = json.loads(file.read(length))
+        images = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return Decoded(images, meta)
+
+
+def _crc32(read: Callable[[int], bytes], length: int) -> int:
+    checksum = 0
+    while length > 0:
+        block = read(min(_CHUNK, length))
+        if not block:
+            return -1
+        checksum = zlib.crc32(block, checksum)
+        length -= len(block)
+    return checksum

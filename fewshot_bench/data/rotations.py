@@ -1,0 +1,41 @@
+"""Quarter turns as new classes (Santoro et al., 2016), as is usual on Omniglot."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.errors import DataError
+
+TURNS = ("rot000", "rot090", "rot180", "rot270")
+
+
+def with_rotations(labelled: LabelledImages, *, twins_meet: bool = False) -> LabelledImages:
+    """Each class becomes four: ``name/rot000`` .. ``name/rot270``, turned counter-clockwise.
+
+    The four are neighbours and share their class's group, so that two rotations of one character
+    never share an episode; with ``twins_meet`` each gets a group of its own.
+
+    Raises:
+        DataError: the images are not square.
+    """
+    height, width = labelled.images.shape[2:]
+    if height != width:
+        raise DataError(f"rotation classes need square images, not {height} x {width}")
+    out = np.empty((4 * len(labelled.images), *labelled.images.shape[1:]), np.uint8)
+    start = 0
+    for count in labelled.counts.tolist():
+        own = labelled.images[start : start + count]
+        for turn in range(4):
+            at = 4 * start + turn * count
+            out[at : at + count] = np.rot90(own, turn, axes=(2, 3))
+        start += count
+    classes = len(labelled.counts)
+    return LabelledImages(
+        images=out,
+        counts=np.repeat(labelled.counts, 4),
+        class_names=tuple(f"{name}/{turn}" for name in labelled.class_names for turn in TURNS),
+        groups=np.arange(4 * classes) if twins_meet else np.repeat(labelled.groups, 4),
+        families=np.repeat(labelled.families, 4),
+        family_names=labelled.family_names,
+    )
