@@ -40,8 +40,8 @@ class DiscriminatorBase(Protocol):
         """Give the classifier further outputs behind those of its classes. Called once, at most."""
 
 
-def as_discriminator(base: Any) -> Method:
-    """The base, if MetaGAN can wrap it.
+def as_discriminator(base: Any) -> Any:
+    """The base (a Method that is a :class:`DiscriminatorBase`), if MetaGAN can wrap it.
 
     Raises:
         ConfigError: it is no method, or lacks a part of :class:`DiscriminatorBase`.

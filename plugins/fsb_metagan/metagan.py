@@ -80,10 +80,7 @@ class MetaGAN(Method):
         dropout: Annotated[float, "share of the task encoder's outputs dropped in training"] = 0.2,
         lr: Annotated[float, "Adam's rate for the discriminator"] = 1e-3,
         generator_lr: Annotated[float, "Adam's rate for the generator and the encoder"] = 1e-3,
-        betas: Annotated[tuple[float, float], "Adam's averaging factors, both players"] = (
-            0.5,
-            0.9,
-        ),
+        betas: Annotated[tuple[float, float], "Adam's averaging factors, for both"] = (0.5, 0.9),
         eps: Annotated[float, "Adam's epsilon, both players"] = 1e-8,
         halve_every: Annotated[int, "halve both rates after so many steps; 0: never"] = 10_000,
         reduction: Annotated[
@@ -91,20 +88,8 @@ class MetaGAN(Method):
         ] = "mean",
     ) -> None:
         super().__init__(task)
-        self.base: Any = as_discriminator(base)
-        self.extra = int(head == "extra")
-        if self.extra:
-            self.base.add_outputs(1)
-        _check(z_dim=z_dim, fakes_per_class=fakes_per_class, dropout=dropout)
-        self.encoder: nn.Module = make_encoder(encoder, task.image_shape)
-        self.generator: nn.Module = make_generator(
-            generator, z_dim + self.encoder.out_features, task.image_shape, task.pixel_range
-        )
-        self.generator_loss, self.z_dim, self.fakes_per_class = (
-            generator_loss,
-            z_dim,
-            fakes_per_class,
-        )
+        self.generator_loss, self.z_dim = generator_loss, z_dim
+        self.fakes_per_class = fakes_per_class
         self.inner_gan, self.test_fakes, self.through_fakes = inner_gan, test_fakes, through_fakes
         self.weights = {
             "supervised": supervised_weight, "real": real_weight, "fake": fake_weight,
@@ -113,7 +98,17 @@ class MetaGAN(Method):
         }  # fmt: skip
         self.dropout, self.halve_every, self.reduction = dropout, halve_every, reduction
         self.rates = {D: lr, G: generator_lr}
-        self.adam = partial(Adam, betas=tuple(betas), eps=eps)
+        self._check()
+        self.base: Any = as_discriminator(base)
+        self.extra = int(head == "extra")
+        if self.extra:
+            self.base.add_outputs(1)
+        encodes = make_encoder(encoder, task.image_shape)
+        self.encoder: nn.Module = encodes
+        self.generator: nn.Module = make_generator(
+            generator, z_dim + encodes.out_features, task.image_shape, task.pixel_range
+        )
+        self.adam = partial(Adam, betas=betas, eps=eps)
         self.turns = ((D,), (G,)) if update == "alternating" else ((D, G),)
         stopped = inner_gan and not through_fakes
         self.gradient = "surrogate" if stopped else self.base.gradient
@@ -155,10 +150,10 @@ class MetaGAN(Method):
             if x_fake is None:
                 return total
             fake_logits, _ = self.discriminate_fakes(theta, x_fake)
-            return (
-                total
-                + self.weights["inner real"] * terms.real(logits, way)
-                + self.weights["inner fake"] * terms.fake(fake_logits, way)
+            return add_weighted(
+                total,
+                (self.weights["inner real"], terms.real(logits, way)),
+                (self.weights["inner fake"], terms.fake(fake_logits, way)),
             )
 
         return loss
@@ -205,8 +200,8 @@ class MetaGAN(Method):
         way, weights = logits.shape[-1] - self.extra, self.weights
         supervised = terms.supervised(logits, episode.target, way)  # eq. 2
         real, fake = terms.real(real_logits, way), terms.fake(fake_logits, way)  # eq. 3
-        loss_D = (  # eqs. 1, 8
-            weights["supervised"] * supervised + weights["real"] * real + weights["fake"] * fake
+        loss_D = add_weighted(  # eqs. 1, 8
+            weights["supervised"] * supervised, (weights["real"], real), (weights["fake"], fake)
         )
         if self.generator_loss == "non_saturating":
             loss_G = terms.non_saturating(fake_logits, way)  # eqs. 4, 9
@@ -243,6 +238,22 @@ class MetaGAN(Method):
             for name in (D, G)
         }
 
+    def _check(self) -> None:
+        """Raise ConfigError for a number that is out of its range."""
+        if self.z_dim < 1:
+            raise ConfigError(f"--z-dim {self.z_dim}: it has to be at least 1.")
+        if self.fakes_per_class is not None and self.fakes_per_class < 1:
+            raise ConfigError(
+                f"--fakes-per-class {self.fakes_per_class}: it has to be at least 1; fakes have no "
+                "part in learning with --fake-weight 0 --inner-fake-weight 0."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"--dropout {self.dropout}: it has to be at least 0, and below 1.")
+        for name, weight in self.weights.items():
+            if not 0 <= weight < float("inf"):
+                option = name.replace(" ", "-")
+                raise ConfigError(f"--{option}-weight {weight}: give 0 or a positive number.")
+
     # ---- declarations -----------------------------------------------------------------------
 
     @property
@@ -262,18 +273,15 @@ class MetaGAN(Method):
         return PRESETS
 
 
+def add_weighted(total: Tensor, *parts: tuple[float, Tensor]) -> Tensor:
+    """The total plus weight * term of each part; a weight of 0 leaves no trace, not even a
+    rounding, so that a control without GAN terms is its base to the last bit."""
+    for weight, term in parts:
+        if weight:
+            total = total + weight * term
+    return total
+
+
 def halving(every: int) -> Callable[[int, int], float]:
     """A schedule that halves the rate every so many steps."""
     return lambda step, steps: 0.5 ** (step // every)
-
-
-def _check(z_dim: int, fakes_per_class: int | None, dropout: float) -> None:
-    if z_dim < 1:
-        raise ConfigError(f"--z-dim {z_dim}: it has to be at least 1.")
-    if fakes_per_class is not None and fakes_per_class < 1:
-        raise ConfigError(
-            f"--fakes-per-class {fakes_per_class}: it has to be at least 1; to take the fakes' "
-            "influence away, give --fake-weight 0 --inner-fake-weight 0."
-        )
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"--dropout {dropout}: it has to be at least 0 and less than 1.")

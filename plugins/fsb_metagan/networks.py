@@ -176,12 +176,11 @@ def make_generator(
     if name == "small":
         blocks = [PlainUp(32, 16, maps[1], 3, SLOPE), PlainUp(16, colours, maps[2], 3, SLOPE)]
         return Generator(in_features, 32, maps[0], blocks, pixel_range)
-    channels = (256, 128, 64, colours)
     blocks = [
         PlainUp(a, b, size, 5, TUTORIAL_SLOPE)
-        for (a, b), size in zip(pairwise(channels), maps, strict=True)
+        for (a, b), size in zip(pairwise((256, 128, 64, colours)), maps, strict=True)
     ]
-    return glorot(Generator(in_features, channels[0], maps[0], blocks, pixel_range))
+    return glorot(Generator(in_features, 256, maps[0], blocks, pixel_range))
 
 
 def glorot(module: M) -> M:
@@ -189,5 +188,6 @@ def glorot(module: M) -> M:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     return module
