@@ -91,7 +91,8 @@ class TaskThreads(Eager):
     """One task a call, tasks spread over threads; gradients are summed in episode order.
 
     Each thread owns a structural replica of the method, because ``functional_call`` swaps a
-    module's tensors in place. Torch runs single-threaded meanwhile.
+    module's tensors in place. Torch runs single-threaded meanwhile, but for a batch of one task,
+    which gets all threads for its operations.
     """
 
     name = "threads"
@@ -105,18 +106,14 @@ class TaskThreads(Eager):
     @contextmanager
     def running(self) -> Iterator[None]:
         """Start the threads, and stop them at the end."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
         self._local = threading.local()  # replicas of an earlier use may be stale
-        try:
-            with ThreadPoolExecutor(
-                self.threads, initializer=torch.set_num_threads, initargs=(1,)
-            ) as p:
-                self._pool = p
+        pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+        with _torch_threads(1), pool:
+            self._pool = pool
+            try:
                 yield
-        finally:
-            self._pool = None
-            torch.set_num_threads(before)
+            finally:
+                self._pool = None
 
     def gradients(
         self, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
@@ -124,6 +121,9 @@ class TaskThreads(Eager):
         def one(task: Episode) -> Gradients:
             return differentiate(self._own(), task, players, turn)
 
+        if len(episode) == 1:
+            with _torch_threads(self.threads):
+                return super().gradients(episode, players, turn)
         return reduce_over_tasks(self._each(one, episode), players, len(episode))
 
     def predict(self, episode: Episode) -> Prediction:
@@ -148,6 +148,17 @@ class TaskThreads(Eager):
             own = replica(self.method)
             self._local.method = own
         return own
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """Let torch's operations use so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def differentiate(
