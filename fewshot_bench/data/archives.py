@@ -118,7 +118,10 @@ def decode(data: bytes, name: str, mode: str) -> Pixels:
         with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"'{name}' has {image.width} x {image.height} pixels; refused.")
-            pixels = np.asarray(image.convert(mode), dtype=np.uint8)
+            picture: Image.Image = image
+            if "transparency" in image.info:  # a palette with one cannot become RGB directly
+                picture = image.convert("RGBA")
+            pixels = np.asarray(picture.convert(mode), dtype=np.uint8)
     except UnidentifiedImageError:
         raise DataError(f"'{name}' is not a PNG or JPEG image.") from None
     except (OSError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:

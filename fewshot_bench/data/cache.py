@@ -1,8 +1,8 @@
 """Decoded images in a cache folder: written once, memory-mapped at the next start.
 
 A cache file is a ``.npy`` file with a tail: JSON of what else has to be known (class names,
-counts), then a checksum. Anything that reads ``.npy`` reads it; a file that fails its check is made again.
-A folder that cannot be written only means that nothing is cached.
+counts), then a checksum. Anything that reads ``.npy`` reads it; a file that fails its check is
+made again. A folder that cannot be written only means that nothing is cached.
 """
 
 from __future__ import annotations
