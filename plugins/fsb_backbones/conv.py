@@ -1,0 +1,83 @@
+"""The two four-layer convolutional networks of the few-shot literature.
+
+Both have four blocks of [3x3 convolution, batch normalisation, ReLU]. ``conv4`` halves the image by
+max-pooling behind each block (Vinyals et al. 2016; Snell et al. 2017); ``conv4-strided`` by
+convolutions of stride 2 (Finn et al. 2017, Omniglot). Weights start as PyTorch's layers do.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from torch import Tensor, nn
+
+from fewshot_bench.errors import ConfigError
+from fewshot_bench.nn import TaskBatchNorm
+
+Channels = Annotated[int, "feature maps of each layer"]
+Statistics = Annotated[
+    Literal["batch", "running"],
+    "batch normalisation at test by the statistics of the batch (transductive) or running ones",
+]
+
+
+class Conv4(nn.Module):
+    """Four convolutional blocks: [N, C, H, W] -> [N, channels, h, w].
+
+    Arguments:
+        image_shape: (C, H, W).
+        channels: of every block.
+        statistics: see :class:`fewshot_bench.nn.TaskBatchNorm`.
+        stride: 2: convolutions halve the image; 1: max-pooling does.
+
+    Raises:
+        ConfigError: an image that four halvings leave nothing of.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        channels: int,
+        statistics: Literal["batch", "running"],
+        stride: Literal[1, 2],
+    ) -> None:
+        super().__init__()
+        before, height, width = image_shape
+        blocks = []
+        for _ in range(4):
+            block = [
+                nn.Conv2d(before, channels, 3, stride=stride, padding=1),
+                TaskBatchNorm(channels, statistics),
+                nn.ReLU(),
+            ]
+            blocks.append(nn.Sequential(*block, *([nn.MaxPool2d(2)] if stride == 1 else [])))
+            # a strided convolution rounds up, a max-pool down
+            height, width = ((n + 1) // 2 if stride == 2 else n // 2 for n in (height, width))
+            before = channels
+        if min(height, width) < 1:
+            raise ConfigError(
+                f"conv4 halves images four times; {image_shape[1]}x{image_shape[2]} is too small. "
+                "Give --image-size 16 or more."
+            )
+        self.blocks = nn.Sequential(*blocks)
+        self.out_shape = (channels, height, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x)
+
+
+def conv4(
+    image_shape: tuple[int, int, int],
+    *,
+    channels: Channels = 64,
+    statistics: Statistics = "running",
+) -> Conv4:
+    """The max-pool network of ProtoNet."""
+    return Conv4(image_shape, channels, statistics, stride=1)
+
+
+def conv4_strided(
+    image_shape: tuple[int, int, int], *, channels: Channels = 64, statistics: Statistics = "batch"
+) -> Conv4:
+    """The strided network of MAML; whether its maps are averaged is up to the method."""
+    return Conv4(image_shape, channels, statistics, stride=2)

@@ -1,0 +1,26 @@
+"""Nearest class mean on pixels: the floor that every trained method has to leave behind."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fewshot_bench.episode import Support
+from fewshot_bench.method import Method
+
+
+class NearestCentroid(Method):
+    """Squared Euclidean distance of pixels to the mean image of each class. Nothing is trained."""
+
+    wants_backbone = False
+    class_equivariant = True
+    capturable = True
+    autocast = True
+
+    def adapt(self, support: Support) -> Tensor:
+        """Class means [T, way, C*H*W]."""
+        assert support.images is not None
+        return support.images.flatten(3).mean(2)
+
+    def predict(self, state: Tensor, query: Tensor) -> Tensor:
+        return -torch.cdist(query.flatten(2), state).square()

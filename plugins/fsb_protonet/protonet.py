@@ -1,0 +1,76 @@
+"""Prototypical networks.
+
+Snell, Swersky and Zemel, "Prototypical Networks for Few-shot Learning", NeurIPS 2017. An image is
+classified by the class mean that is nearest to it in a learned space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any
+
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from fewshot_bench.episode import Support, Task
+from fewshot_bench.method import Method, Player, trainable
+from fewshot_bench.nn import per_task
+
+
+class ProtoNet(Method):
+    """Prototypical network (Snell et al. 2017).
+
+    Trained as the paper does with the query cross-entropy of its softmax over negative squared
+    Euclidean distances; usually on more classes at a time than it is tested on (``--train-way``).
+    """
+
+    class_equivariant = True
+    capturable = True
+
+    def __init__(
+        self,
+        task: Task,
+        backbone: nn.Module,
+        *,
+        lr: Annotated[float, "Adam's rate"] = 1e-3,
+        halve_every: Annotated[int, "halve the rate after so many steps; 0: never"] = 2000,
+    ) -> None:
+        super().__init__(task, backbone)
+        self.lr, self.halve_every = lr, halve_every
+
+    def embed(self, images: Tensor) -> Tensor:
+        """f_phi: images [T, M, C, H, W] -> embeddings [T, M, d]."""
+        assert self.backbone is not None
+        return per_task(self.backbone, images).flatten(2)
+
+    def adapt(self, support: Support) -> Tensor:
+        """Eq. 1: c_k, the mean embedding of each class: [T, way, d]."""
+        images, _ = support.labelled()
+        way = images.shape[1] // self._shot(support)
+        return self.embed(images).unflatten(1, (way, -1)).mean(2)
+
+    def predict(self, state: Tensor, query: Tensor) -> Tensor:
+        """Eq. 2: logits -d(f_phi(x), c_k), d the squared Euclidean distance."""
+        f, c = self.embed(query), state
+        return -(f.unsqueeze(2) - c.unsqueeze(1)).square().sum(-1)
+
+    def players(self) -> dict[str, Player]:
+        halving = (lambda step, _: 0.5 ** (step // self.halve_every)) if self.halve_every else None
+        return {"meta": Player(trainable(self), partial(Adam, lr=self.lr), schedule=halving)}
+
+    @staticmethod
+    def _shot(support: Support) -> int:
+        assert support.images is not None
+        return support.images.shape[2]
+
+    @classmethod
+    def preset_names(cls) -> Sequence[str]:
+        return ("quick", "paper")
+
+    @classmethod
+    def presets(cls, name: str, dataset: str, task: Task) -> Mapping[str, Any] | None:
+        return PRESETS.get(name)
+
+
+PRESETS: dict[str, dict[str, Any]] = {}
