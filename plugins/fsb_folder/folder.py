@@ -78,7 +78,7 @@ class Folder(Dataset):
     def load(self, root: Path | None, cache: Path) -> Splits:
         with open_files(self.path) as files:
             key = {
-                "format": 1,
+                "format": 2,
                 "files": files.stamp,
                 "color": self.color,
                 "size": self.image_size,
@@ -135,6 +135,7 @@ class Folder(Dataset):
         meta = {
             "counts": dict(Counter(class_of(name) for name in files.names)),
             "digest": sha.hexdigest(),
+            "copies": len(files.names) - len(classes_with),
             "in_two_classes": sum(len(classes) > 1 for classes in classes_with.values()),
         }
         return Decoded(images, meta)
@@ -185,6 +186,9 @@ class Folder(Dataset):
             f"{self.resize}); classes split by {how}."
         ]
         notes += [f"Kept together: {', '.join(bundle)}." for bundle in self.bundles]
-        if meta["in_two_classes"]:
-            notes.append(f"{meta['in_two_classes']} files occur in more than one class.")
+        if meta["copies"]:
+            notes.append(
+                f"{meta['copies']} files are copies of another; {meta['in_two_classes']} files "
+                "occur in more than one class."
+            )
         return tuple(notes)
