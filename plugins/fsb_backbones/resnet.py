@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ class ResNet12(nn.Module):
             )
         widths = [channels, width, int(2.5 * width), 5 * width, 10 * width]
         self.blocks = nn.Sequential(
-            *(ResidualBlock(a, b, statistics) for a, b in zip(widths[:-1], widths[1:], strict=True))
+            *(ResidualBlock(a, b, statistics) for a, b in pairwise(widths))
         )
         self.out_shape = (widths[-1], height // 16, wide // 16)
 

@@ -1,0 +1,253 @@
+"""The configuration of a run: signature defaults, then the preset, then what the user says."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.resources import files
+from typing import Any
+
+from fewshot_bench.errors import ConfigError, UnknownName
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.options import (
+    Option,
+    backbone_options,
+    dataset_options,
+    method_options,
+    split_dataset,
+)
+
+DEFAULTS: dict[str, Any] = tomllib.loads(
+    files("fewshot_bench").joinpath("defaults.toml").read_text("utf-8")
+)
+
+
+def _core(name: str, type_: type, help_: str, **more: Any) -> Option:
+    default = DEFAULTS.get(name)
+    return Option(name, type_, default, help_, optional=default is None, **more)
+
+
+CORE: tuple[Option, ...] = (
+    _core("dataset", str, "data set; folder:PATH for your own images"),
+    _core("backbone", str, "network from images to feature maps"),
+    _core("preset", str, "settings by name: quick, paper, ..."),
+    _core("way", int, "classes of an episode", minimum=2),
+    _core("shot", int, "support images per class", minimum=1),
+    _core("query", int, "query images per class", minimum=1),
+    _core("unlabelled", int, "unlabelled images per class", minimum=0),
+    _core("distractors", int, "further classes among the unlabelled images", minimum=0),
+    _core("train_way", int, "classes of a training episode; default: --way", minimum=2),
+    _core("train_shot", int, "support images in training; default: --shot", minimum=1),
+    _core("train_query", int, "query images in training; default: --query", minimum=1),
+    _core("task_batch", int, "tasks in a training step", minimum=1),
+    _core("steps", int, "training steps", minimum=1),
+    _core("validate_every", int, "steps between validations; 0: at the end only", minimum=0),
+    _core("validation_episodes", int, "episodes of a validation", minimum=1),
+    _core("episodes", int, "test episodes", minimum=1),
+    _core("level", float, "of the interval"),
+    _core("sampling", str, "test episodes: closed (images come again) or open (never)"),
+    _core("within_family", bool, "draw an episode's classes from one family, e.g. one alphabet"),
+    _core("pixels", str, "bytes become [0, 1] or [-1, 1]", choices=("unit", "signed")),
+    _core("seed", int, "of initialisation and training episodes"),
+    _core("episode_seed", int, "of validation and test episodes"),
+    _core("device", str, "auto, cpu, cuda, cuda:N"),
+    _core("engine", str, "how tasks are run: auto, eager, threads"),
+    _core("init", str, "folder of a run whose weights to start from"),
+    _core("runs_dir", str, "where runs are written"),
+    _core("data_root", str, "folder of the data set's files"),
+    _core("cache_dir", str, "folder for decoded data; default: the user's cache"),
+)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run's numbers, complete. See ``CORE`` for what each field means.
+
+    ``method_options``, ``backbone_options`` and ``dataset_options`` are flat and complete;
+    ``sources`` says of each setting whether it is the ``default``'s, the ``preset``'s or the
+    ``user``'s.
+    """
+
+    method: str
+    method_options: dict[str, Any]
+    backbone: str
+    backbone_options: dict[str, Any]
+    dataset: str
+    dataset_options: dict[str, Any]
+    preset: str
+    way: int
+    shot: int
+    query: int
+    unlabelled: int
+    distractors: int
+    train_way: int
+    train_shot: int
+    train_query: int
+    task_batch: int
+    steps: int
+    validate_every: int
+    validation_episodes: int
+    episodes: int
+    level: float
+    sampling: str
+    within_family: bool
+    pixels: str
+    seed: int
+    episode_seed: int
+    device: str
+    engine: str
+    init: str | None
+    runs_dir: str
+    data_root: str | None
+    cache_dir: str | None
+    metrics: tuple[str, ...]
+    observers: tuple[str, ...]
+    sources: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: lists for tuples."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
+        """Back from a record.
+
+        Raises:
+            ConfigError: a setting is missing or unknown.
+        """
+        names = {field.name for field in fields(cls)}
+        if names != set(values):
+            odd = sorted(names ^ set(values))
+            raise ConfigError(f"the record's configuration does not fit this version: {odd[0]}.")
+        tuples = {name: tuple(values[name]) for name in ("metrics", "observers")}
+        return cls(**{**values, **tuples})
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the result has to know about the settings."""
+        if self.preset != "quick":
+            return ()
+        return ("preset 'quick' is meant for minutes on two CPU cores, not the paper's schedule",)
+
+
+def configure(method: str, registry: Registry | None = None, **settings: Any) -> RunConfig:
+    """A complete configuration.
+
+    Arguments:
+        method: its name.
+        registry: where names are looked up; default: what is installed.
+        settings: core options, hyper-parameters of the method, of the backbone (``backbone_*``)
+            and of the data set, with underscores; and ``metrics`` and ``observers`` (names).
+
+    Raises:
+        ConfigError: a name, option or value that is not possible; says what is.
+    """
+    registry = registry or Registry.discover()
+    observers, metrics = (_listed(settings.pop(n, ())) for n in ("observers", "metrics"))
+    for kind, names in (("observers", observers), ("metrics", metrics)):
+        for name in names:
+            registry.resolve(kind, name)
+    core = {option.name: option for option in CORE}
+    user = {n: core[n].check(v) for n, v in settings.items() if n in core}
+    values = {name: option.default for name, option in core.items()} | user
+    preset = _preset(registry, method, values)
+    values |= {n: core[n].check(v) for n, v in preset.items() if n in core and n not in user}
+    spaces = _spaces(registry, method, values, {**preset, **settings})
+    _refuse_unknown(method, settings, preset, core, spaces)
+
+    chosen: list[dict[str, Any]] = []
+    sources = {n: _source(n, settings, preset) for n in core}
+    for space in spaces:
+        chosen.append({})
+        for option in space:
+            said = {option.name: option.default, **preset, **settings}[option.name]
+            chosen[-1][option.name] = option.check(said)
+            sources[option.name] = _source(option.name, settings, preset)
+    for name in ("way", "shot", "query"):
+        values[f"train_{name}"] = values[f"train_{name}"] or values[name]
+    if not 0 < values["level"] < 1:
+        raise ConfigError(f"--level {values['level']}: it has to be between 0 and 1.")
+    registry.resolve("samplers", values["sampling"])
+    of_method, of_backbone, of_dataset = chosen
+    return RunConfig(
+        method=method,
+        method_options=of_method,
+        backbone_options=of_backbone,
+        dataset_options=of_dataset,
+        metrics=metrics,
+        observers=observers,
+        sources=sources,
+        **values,
+    )
+
+
+def reconfigure(config: RunConfig, **changes: Any) -> RunConfig:
+    """The configuration with some settings changed; with another data set, its own defaults."""
+    options = [config.method_options, config.backbone_options]
+    if changes.get("dataset", config.dataset) == config.dataset:
+        options.append(config.dataset_options)
+    settings: dict[str, Any] = {option.name: getattr(config, option.name) for option in CORE}
+    settings |= {"metrics": config.metrics, "observers": config.observers}
+    for group in options:
+        settings |= group
+    return configure(config.method, **{**settings, **changes})
+
+
+def _preset(registry: Registry, method: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    from fewshot_bench.episode import Task  # imports torch
+
+    kind = registry.resolve("methods", method).load()
+    dataset, _ = split_dataset(registry, values["dataset"])
+    registry.resolve("datasets", dataset)
+    task = Task(values["way"], values["shot"], values["query"])
+    preset = kind.presets(values["preset"], dataset, task)
+    if preset is None:
+        known = [n for n in kind.preset_names() if kind.presets(n, dataset, task) is not None]
+        raise UnknownName(
+            "preset", values["preset"], known, f"These are for {method} on {dataset}."
+        )
+    return dict(preset)
+
+
+def _spaces(
+    registry: Registry, method: str, values: Mapping[str, Any], chosen: Mapping[str, Any]
+) -> tuple[list[Option], list[Option], list[Option]]:
+    """The options of method, backbone and data set."""
+    kind = registry.resolve("methods", method).load()
+    of_backbone = backbone_options(registry, values["backbone"]) if kind.wants_backbone else []
+    return (
+        method_options(registry, method, chosen),
+        of_backbone,
+        dataset_options(registry, values["dataset"]),
+    )
+
+
+def _refuse_unknown(
+    method: str,
+    settings: Mapping[str, Any],
+    preset: Mapping[str, Any],
+    core: Mapping[str, Option],
+    spaces: Sequence[Sequence[Option]],
+) -> None:
+    known = set(core) | {option.name for space in spaces for option in space}
+    for name in settings:
+        if name not in known:
+            hint = f"See 'fsb run {method} --help'."
+            flags = [n.replace("_", "-") for n in known]
+            raise UnknownName("option", name.replace("_", "-"), flags, hint)
+    for name in preset:
+        # A preset speaks of the backbone that it names; with another, its options fall away.
+        if name not in known and not name.startswith("backbone_"):
+            raise ConfigError(f"a preset of {method} sets '{name}', which is no option here.")
+
+
+def _source(name: str, settings: Mapping[str, Any], preset: Mapping[str, Any]) -> str:
+    return "user" if name in settings else "preset" if name in preset else "default"
+
+
+def _listed(value: Any) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value or ())

@@ -1,0 +1,227 @@
+"""Hyper-parameters as options: read from signatures, checked, and put back into constructors.
+
+Keyword-only parameters are options. ``Annotated[float, "help"]`` gives help; ``Literal`` gives
+choices; ``X | None`` allows none. A parameter annotated with ``Method`` takes the name of a method,
+whose own options appear behind the parameter's name: ``base`` brings ``base_inner_lr``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Union
+
+from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.hooks.registry import Registry
+
+if typing.TYPE_CHECKING:
+    from torch import nn
+
+    from fewshot_bench.data.images import Dataset
+    from fewshot_bench.episode import Task
+    from fewshot_bench.method import Method
+
+_PLAIN = (bool, int, float, str)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting.
+
+    Arguments:
+        name: with underscores; ``flag`` is how it is typed.
+        type: bool, int, float or str; for a tuple, of its items.
+        default: used where neither preset nor user says anything.
+        help: one sentence.
+        choices: what it may be, if that is a list.
+        optional: whether it may be None (typed ``none``).
+        items: length of a tuple, or 0.
+        minimum: the least it may be.
+        method: whether it names a method whose options follow.
+    """
+
+    name: str
+    type: type
+    default: Any
+    help: str = ""
+    choices: tuple[str, ...] = ()
+    optional: bool = False
+    items: int = 0
+    minimum: float | None = None
+    method: bool = False
+
+    @property
+    def flag(self) -> str:
+        """As typed: ``--inner-lr``."""
+        return "--" + self.name.replace("_", "-")
+
+    def check(self, value: Any) -> Any:
+        """The value in the option's type.
+
+        Raises:
+            ConfigError: it is of another type, not a choice, or too small.
+        """
+        if self.optional and (value is None or value == "none"):
+            return None
+        if self.items:
+            if not isinstance(value, list | tuple) or len(value) != self.items:
+                raise ConfigError(f"{self.flag} {value}: it takes {self.items} numbers.")
+            return tuple(self._one(v) for v in value)
+        return self._one(value)
+
+    def _one(self, value: Any) -> Any:
+        right = isinstance(value, self.type) and (self.type is bool or not isinstance(value, bool))
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value, right = float(value), True
+        if self.type is int and isinstance(value, float) and value.is_integer():
+            value, right = int(value), True
+        if isinstance(value, str) and self.type in (int, float):
+            try:
+                value, right = self.type(value), True
+            except ValueError:
+                right = False
+        if not right:
+            raise ConfigError(f"{self.flag} {value}: it takes {_SAID[self.type]}.")
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{self.flag} {value}: it is one of {', '.join(self.choices)}.")
+        if self.minimum is not None and value < self.minimum:
+            raise ConfigError(f"{self.flag} {value}: it has to be at least {self.minimum}.")
+        return value
+
+
+_SAID = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+
+
+def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
+    """The options of a class or function, in the order of its signature.
+
+    Raises:
+        PluginError: a parameter without a default, or of a type that cannot be typed.
+    """
+    function = factory.__init__ if inspect.isclass(factory) else factory
+    hints = typing.get_type_hints(function, include_extras=True)
+    options = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        try:
+            options.append(_option(parameter, hints.get(parameter.name, str), prefix))
+        except ValueError as error:
+            name = getattr(factory, "__qualname__", repr(factory))
+            raise PluginError(f"{name}: parameter '{parameter.name}' {error}") from error
+    return options
+
+
+def _option(parameter: inspect.Parameter, hint: Any, prefix: str) -> Option:
+    name, text = prefix + parameter.name, ""
+    if typing.get_origin(hint) is typing.Annotated:
+        text = next((m for m in hint.__metadata__ if isinstance(m, str)), "")
+        hint = hint.__origin__
+    optional = False
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        rest = [a for a in typing.get_args(hint) if a is not type(None)]
+        optional, hint = len(rest) < len(typing.get_args(hint)), rest[0]
+    if parameter.default is parameter.empty:
+        raise ValueError("has no default; every keyword-only parameter is an option and needs one")
+    default = parameter.default
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        return Option(name, str, default, text, choices, optional)
+    if typing.get_origin(hint) is tuple:
+        items = typing.get_args(hint)
+        return Option(name, items[0], tuple(default), text, optional=optional, items=len(items))
+    if inspect.isclass(hint) and hint not in _PLAIN:
+        from fewshot_bench.method import Method  # imports torch
+
+        if issubclass(hint, Method):
+            return Option(name, str, default, text, method=True)
+    if hint not in _PLAIN:
+        raise ValueError(
+            f"is of type {hint}; bool, int, float, str, Literal and tuples can be typed"
+        )
+    return Option(name, hint, default, text, optional=optional)
+
+
+def method_options(registry: Registry, name: str, chosen: Mapping[str, Any]) -> list[Option]:
+    """A method's options and, prefixed, those of the methods that it is given.
+
+    Arguments:
+        chosen: settings so far; decides which method a nested option names.
+    """
+    return _nested(registry, name, chosen, "")
+
+
+def _nested(registry: Registry, name: str, chosen: Mapping[str, Any], prefix: str) -> list[Option]:
+    options: list[Option] = []
+    for option in options_of(registry.resolve("methods", name).load(), prefix):
+        options.append(option)
+        if option.method:
+            inner = chosen.get(option.name, option.default)
+            options += _nested(registry, inner, chosen, option.name + "_")
+    return options
+
+
+def backbone_options(registry: Registry, name: str) -> list[Option]:
+    """A backbone's options, with ``backbone_`` in front."""
+    return options_of(registry.resolve("backbones", name).load(), "backbone_")
+
+
+def dataset_options(registry: Registry, name: str) -> list[Option]:
+    """A data set's options, without ``path``, which is typed behind the name's colon."""
+    registered, _ = split_dataset(registry, name)
+    options = options_of(registry.resolve("datasets", registered).load())
+    return [option for option in options if option.name != "path"]
+
+
+def split_dataset(registry: Registry, name: str) -> tuple[str, str | None]:
+    """``folder:PATH`` is a registered name and a path; ``distribution:name`` is a name alone."""
+    head, colon, rest = name.partition(":")
+    if colon and head in registry.names("datasets"):
+        return head, rest
+    return name, None
+
+
+def build_method(
+    registry: Registry,
+    name: str,
+    options: Mapping[str, Any],
+    task: Task,
+    backbone: nn.Module | None,
+    prefix: str = "",
+) -> Method:
+    """The method with these (flat, complete) options; inner methods get task and backbone too."""
+    factory = registry.resolve("methods", name).load()
+    values = {}
+    for option in options_of(factory, prefix):
+        value = options[option.name]
+        if option.method:
+            value = build_method(registry, value, options, task, backbone, option.name + "_")
+        values[option.name.removeprefix(prefix)] = value
+    return factory(task, backbone, **values) if factory.wants_backbone else factory(task, **values)
+
+
+def build_backbone(
+    registry: Registry, name: str, options: Mapping[str, Any], image_shape: tuple[int, int, int]
+) -> nn.Module:
+    """The backbone for images of this shape.
+
+    Raises:
+        PluginError: it has no ``out_shape``.
+    """
+    factory = registry.resolve("backbones", name).load()
+    values = {n.removeprefix("backbone_"): v for n, v in options.items()}
+    backbone: nn.Module = factory(image_shape, **values)
+    if not hasattr(backbone, "out_shape"):
+        raise PluginError(f"backbone '{name}' has no out_shape (c, h, w)")
+    return backbone
+
+
+def build_dataset(registry: Registry, name: str, options: Mapping[str, Any]) -> Dataset:
+    """The data set with these options."""
+    registered, path = split_dataset(registry, name)
+    values = dict(options) if path is None else {**options, "path": path}
+    dataset: Dataset = registry.resolve("datasets", registered).load()(**values)
+    return dataset
