@@ -1,1 +1,97 @@
-"""fewshot-bench: a plugin-based few-shot learning benchmark."""
+"""fewshot-bench: a plugin-based few-shot learning benchmark.
+
+``fewshot_bench.run("metagan", dataset="omniglot", way=5, shot=5)`` does what the command line does
+and returns the record that it writes. What plugin authors need is importable from here; nothing
+below imports torch until it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fewshot_bench.hooks.specs import hookimpl
+
+if TYPE_CHECKING:
+    from fewshot_bench.data.images import Dataset, LabelledImages, Splits
+    from fewshot_bench.engine.observer import Observer
+    from fewshot_bench.episode import Episode, Support, Task
+    from fewshot_bench.method import Losses, Method, Player
+    from fewshot_bench.sampling import Sampler
+
+_LAZY = {
+    "Dataset": "data.images",
+    "Episode": "episode",
+    "LabelledImages": "data.images",
+    "Losses": "method",
+    "Method": "method",
+    "Observer": "engine.observer",
+    "Player": "method",
+    "Sampler": "sampling",
+    "Splits": "data.images",
+    "Support": "episode",
+    "Task": "episode",
+}
+
+__all__ = [
+    "Dataset",
+    "Episode",
+    "LabelledImages",
+    "Losses",
+    "Method",
+    "Observer",
+    "Player",
+    "Sampler",
+    "Splits",
+    "Support",
+    "Task",
+    "__version__",
+    "evaluate",
+    "hookimpl",
+    "run",
+]
+
+
+def run(method: str, **settings: Any) -> dict[str, Any]:
+    """Train, test and record.
+
+    Arguments:
+        method: name of a method, as ``fsb list methods`` shows it.
+        settings: options of ``fsb run`` with underscores, e.g. ``inner_lr=0.1``; those that are
+            left out come from the preset (``preset="quick"``), else from the method's signature.
+
+    Returns:
+        The record, as written to ``runs_dir/<id>/record.json``. Its keys are in docs/record.md.
+
+    Raises:
+        FewshotBenchError: a setting, a data file or a plugin is at fault, or training diverged.
+    """
+    from fewshot_bench.config import configure
+    from fewshot_bench.runner import run as run_config
+
+    return run_config(configure(method, **settings))
+
+
+def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:
+    """Evaluate a run's weights on other episodes, another task or other data.
+
+    Arguments:
+        run_folder: the folder of a run that :func:`run` or ``fsb run`` wrote.
+        changes: options of ``fsb run`` with underscores.
+
+    Returns:
+        A record of its own.
+    """
+    from fewshot_bench.runner import evaluate_run
+
+    return evaluate_run(run_folder, **changes)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fewshot-bench")
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"fewshot_bench.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'fewshot_bench' has no attribute '{name}'")

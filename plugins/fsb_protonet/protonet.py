@@ -70,7 +70,38 @@ class ProtoNet(Method):
 
     @classmethod
     def presets(cls, name: str, dataset: str, task: Task) -> Mapping[str, Any] | None:
-        return PRESETS.get(name)
+        if name == "quick":
+            return QUICK
+        return paper(dataset, task) if name == "paper" else None
 
 
-PRESETS: dict[str, dict[str, Any]] = {}
+# For two CPU cores. Not the paper's schedule.
+QUICK: dict[str, Any] = {
+    "backbone": "conv4",
+    "train_way": 20,
+    "train_query": 5,
+    "task_batch": 1,
+    "steps": 1500,
+    "halve_every": 400,
+    "validate_every": 250,
+    "validation_episodes": 200,
+}
+
+
+def paper(dataset: str, task: Task) -> dict[str, Any]:
+    """Snell et al. 2017, sections 3.1 (Omniglot) and 3.2 (Mini-ImageNet)."""
+    omniglot = dataset in ("omniglot", "glyphs")
+    many = 20 if task.shot > 1 else 30
+    return {
+        "backbone": "conv4",
+        "backbone_statistics": "running",
+        "train_way": 60 if omniglot else many,
+        "train_query": 5 if omniglot else 15,
+        "task_batch": 1,
+        "steps": 20_000,
+        "lr": 1e-3,
+        "halve_every": 2000,
+        "validate_every": 1000,
+        "validation_episodes": 600,
+        "episodes": 1000 if omniglot else 600,
+    }

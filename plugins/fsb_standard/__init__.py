@@ -1,1 +1,19 @@
-"""Plugin."""
+"""The samplers, metrics and table formats that fewshot-bench itself brings."""
+
+from fewshot_bench import hookimpl
+
+
+@hookimpl
+def register_samplers() -> dict[str, str]:
+    return {
+        "closed": "fewshot_bench.sampling:ClosedSampler",
+        "open": "fewshot_bench.sampling:OpenSampler",
+    }
+
+
+@hookimpl
+def register_metrics() -> dict[str, str]:
+    return {
+        "accuracy": "fewshot_bench.method:accuracy",
+        "cross-entropy": "fewshot_bench.method:cross_entropy",
+    }

@@ -1,0 +1,89 @@
+"""The record of a run: one JSON file, whose keys are told in docs/record.md."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fewshot_bench.errors import ConfigError, RecordError
+from fewshot_bench.results.schema import SCHEMA, SCHEMA_VERSION
+from fewshot_bench.results.tables import write_atomically
+
+__all__ = ["FILE", "SCHEMA_VERSION", "new_run_folder", "read_record", "write_record"]
+
+FILE = "record.json"
+
+
+def new_run_folder(runs_dir: Path, stem: str) -> Path:
+    """Make a folder of its own for a run: ``<stem>-<UTC time>-<random>``.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        while True:
+            folder = runs_dir / f"{stem}-{stamp}-{secrets.token_hex(2)}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write runs to '{runs_dir}' ({error.strerror}); "
+            "give another folder with --runs-dir."
+        ) from error
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``folder/record.json``. A number that is not finite becomes null."""
+    text = json.dumps(_finite(record), indent=2, allow_nan=False)
+    os.makedirs(folder, exist_ok=True)
+    write_atomically(folder / FILE, text + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a run's folder, checked against the schema.
+
+    Raises:
+        RecordError: there is none, it is damaged, or a newer fewshot-bench wrote it.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise RecordError(f"'{folder}' has no {FILE}; is it the folder of a run?")
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"'{path}' is damaged ({error}).") from error
+    if not isinstance(record, dict):
+        raise RecordError(f"'{path}' is not a record.")
+    version = record.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
+        raise RecordError(
+            f"'{path}' has schema version {version}; this fewshot-bench reads up to "
+            f"{SCHEMA_VERSION}. Upgrade it to read the record."
+        )
+    for key, entry in SCHEMA.items():
+        if key not in record:
+            raise RecordError(f"'{path}' lacks '{key}'.")
+        if not isinstance(record[key], entry.types):
+            raise RecordError(f"'{path}': '{key}' is of the wrong type.")
+    return record

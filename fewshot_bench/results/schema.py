@@ -1,0 +1,62 @@
+"""What a record holds. docs/record.md is made from this, and records are checked against it."""
+
+# ruff: noqa: E501
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCHEMA_VERSION = 1
+
+_NONE = type(None)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key of a record: the JSON types it may have, and what it means."""
+
+    types: tuple[type, ...]
+    meaning: str
+
+
+_T = Entry
+
+SCHEMA: dict[str, Entry] = {
+    "schema_version": _T((int,), "version of this schema; grows when a key changes its meaning"),
+    "status": _T((str,), "`completed`, `failed` (a loss was not finite, a plugin raised) or `interrupted`"),
+    "id": _T((str,), "name of the run's folder"),
+    "command": _T((str,), "the command line or script that started it"),
+    "method": _T((str,), "name of the method"),
+    "dataset": _T((str,), "name of the data set, with its path where it has one"),
+    "dataset_digest": _T((str,), "sha256 of the data's content"),
+    "dataset_licence": _T((str,), "licence of the data"),
+    "dataset_source": _T((str,), "where the data come from"),
+    "split": _T((str, _NONE), "name of the split into training, validation and test classes"),
+    "train_task": _T((dict,), "`way`, `shot`, `query`, `unlabelled`, `distractors` of training episodes"),
+    "task": _T((dict,), "the same of validation and test episodes"),
+    "seed": _T((int,), "of initialisation and training episodes"),
+    "episode_seed": _T((int,), "of validation and test episodes"),
+    "preset": _T((str,), "settings by name; `config.sources` says what they decided"),
+    "config": _T((dict,), "every setting, complete"),
+    "parameters": _T((int,), "how many numbers the method has"),
+    "plugin": _T((dict,), "`distribution` and `version` that the method came from"),
+    "plugins": _T((list,), "the same of everything that the run names: `kind`, `name`, `distribution`, `version`"),
+    "environment": _T((dict,), "versions, processor, threads, commit"),
+    "device": _T((dict,), "`type` (`cpu`, `cuda`) and `name`"),
+    "episodes_digest": _T((str, _NONE), "sha256 of the test episodes' classes, images and targets, in order"),
+    "test": _T((dict, _NONE), "`accuracy`, `half_width`, `level`, `interval` [low, high], `episodes`, `per_episode_sd` (fractions), `transductive`, `sampling` (`closed`, `open`), `metrics`"),
+    "validation": _T((dict, _NONE), "`best_step` and the `accuracy` there; null if nothing was trained"),
+    "training": _T((dict, _NONE), "`steps`, `seconds`, `warmup_seconds`, `engine`; null if nothing was trained"),
+    "timing": _T((dict,), "`step_ms` {`median`, `p95`}, `tasks_per_s`, `phases` (median ms of `sample`, `forward_backward`, `optimiser`), `warmup_steps`, `adapt_ms` and `predict_ms` (median per test task), `peak_memory_bytes` (GPU: allocated; CPU: resident size of the process), `flops_per_step`, `flops_per_s`"),
+    "notes": _T((list,), "sentences that a reader of the result has to know"),
+    "error": _T((str, _NONE), "what went wrong"),
+}  # fmt: skip
+
+
+def markdown() -> str:
+    """The table of docs/record.md."""
+    names = {str: "text", int: "integer", dict: "object", list: "list", _NONE: "null"}
+    lines = ["| key | type | meaning |", "|---|---|---|"]
+    for key, entry in SCHEMA.items():
+        types = " or ".join(names[t] for t in entry.types)
+        lines.append(f"| `{key}` | {types} | {entry.meaning} |")
+    return "\n".join(lines) + "\n"

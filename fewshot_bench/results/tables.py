@@ -1,0 +1,68 @@
+"""Tables of a run: plain CSV that pandas and polars open directly, written atomically."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fewshot_bench.errors import ConfigError, RecordError
+
+Column = Sequence[Any] | npt.NDArray[Any]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old content or the new, never a part.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+    """
+    try:
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(partial, 0o644)
+            os.replace(partial, path)
+        except BaseException:
+            os.unlink(partial)
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write '{path}' ({error.strerror}); give another folder with --runs-dir."
+        ) from error
+
+
+def write_table(path: Path, columns: Mapping[str, Column]) -> None:
+    """Write columns of equal length. Numbers round-trip exactly; a missing one is left empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    plain = [c.tolist() if isinstance(c, np.ndarray) else list(c) for c in columns.values()]
+    writer.writerows(zip(*plain, strict=True))
+    write_atomically(path, buffer.getvalue())
+
+
+def read_table(path: Path) -> dict[str, npt.NDArray[np.float64]]:
+    """The columns of a table of numbers; an empty cell is NaN.
+
+    Raises:
+        RecordError: no such file, or not a table of numbers.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(csv.reader(file))
+        cells = [[float(cell) if cell else np.nan for cell in row] for row in rows]
+        table = np.array(cells, dtype=np.float64).reshape(len(rows), len(header))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} is missing or damaged ({error}).") from error
+    return {name: table[:, i] for i, name in enumerate(header)}
