@@ -129,8 +129,8 @@ def decode(data: bytes, name: str, mode: str) -> Pixels:
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def file_sha256(path: Path) -> str:
-    """Hex sha256 of a file's bytes.
+def file_sha256(path: Path, expected: str) -> str:
+    """Hex sha256 of a file's bytes; ``expected`` says in the message what should be there.
 
     Raises:
         DataError: the file cannot be read.
@@ -138,5 +138,7 @@ def file_sha256(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise DataError(f"no file '{path}'; expected {expected}.") from None
     except OSError as error:
-        raise DataError(f"cannot read '{path}' ({error.strerror}).") from error
+        raise DataError(f"cannot read '{path}' ({error.strerror}); expected {expected}.") from error

