@@ -65,7 +65,13 @@ def load_data(config: RunConfig, registry: Registry) -> Data:
     dataset = build_dataset(registry, config.dataset, config.dataset_options)
     root = None
     if dataset.needs_files:
-        root = locate(registered.name, config.data_root, registry.locate_dataset)
+        root = locate(
+            registered.name,
+            config.data_root,
+            registry.locate_dataset,
+            dataset.download,
+            config.cache_dir,
+        )
     cache = cache_root(config.cache_dir) / registered.name
     return Data(dataset.load(root, cache), dataset, registered)
 

@@ -265,7 +265,7 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         "dataset_digest": data.splits.digest,
         "dataset_licence": data.splits.licence,
         "dataset_source": data.splits.source,
-        "split": config.dataset_options.get("split"),
+        "split": getattr(data.dataset, "split", data.dataset.splits[0]),
         "train_task": task_numbers(assembly.train_task(config)),
         "task": task_numbers(assembly.eval_task(config)),
         "seed": config.seed,

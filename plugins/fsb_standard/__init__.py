@@ -17,3 +17,13 @@ def register_metrics() -> dict[str, str]:
         "accuracy": "fewshot_bench.method:accuracy",
         "cross-entropy": "fewshot_bench.method:cross_entropy",
     }
+
+
+@hookimpl
+def register_exporters() -> dict[str, str]:
+    return {
+        "markdown": "fewshot_bench.results.export:markdown",
+        "latex": "fewshot_bench.results.export:latex",
+        "csv": "fewshot_bench.results.export:to_csv",
+        "json": "fewshot_bench.results.export:to_json",
+    }

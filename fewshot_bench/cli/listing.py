@@ -1,0 +1,63 @@
+"""``fsb list`` and ``fsb plugins``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fewshot_bench.errors import ConfigError, UnknownName
+
+
+def list_names(
+    kind: Annotated[
+        str, typer.Argument(help="methods, datasets, backbones, samplers, metrics, ...")
+    ],
+) -> None:
+    """List what is installed, and which distribution it came from."""
+    from fewshot_bench.hooks.registry import KINDS, Registry
+
+    if kind not in KINDS:
+        raise UnknownName("kind", kind, KINDS, "For example: fsb list methods")
+    table = Table(box=None, pad_edge=False)
+    for column in ("name", "distribution", "version", "from"):
+        table.add_column(column)
+    for name, claims in Registry.discover().names(kind).items():
+        for item in claims:
+            shown = name if len(claims) == 1 else f"{item.distribution}:{name}"
+            table.add_row(*map(escape, (shown, item.distribution, item.version, item.target)))
+    Console().print(table)
+
+
+def plugins(
+    trace: Annotated[
+        str | None, typer.Option("--trace", help="show the traceback of a broken plugin")
+    ] = None,
+) -> None:
+    """List plugins: what each offers, and what is wrong with those that are broken."""
+    from fewshot_bench.hooks.registry import Registry
+
+    found = Registry.discover().plugins
+    if trace is not None:
+        _trace(trace, found)
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("plugin", "distribution", "version", "status", "offers"):
+        table.add_column(column, overflow="fold")
+    for plugin in found:
+        offers = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in plugin.kinds.items())
+        cells = (plugin.name, plugin.distribution, plugin.version, plugin.status)
+        table.add_row(*map(escape, (*cells, plugin.error or offers)))
+    Console().print(table)
+
+
+def _trace(name: str, found: list[Any]) -> None:
+    chosen = [p for p in found if name in (p.name, f"{p.distribution}:{p.name}")]
+    if not chosen:
+        raise UnknownName("plugin", name, [p.name for p in found], "'fsb plugins' shows them.")
+    if not chosen[0].error:
+        raise ConfigError(f"plugin '{name}' is not broken; there is no traceback to show.")
+    typer.echo(chosen[0].traceback, nl=False)

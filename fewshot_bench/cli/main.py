@@ -1,0 +1,122 @@
+"""The command ``fsb``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import entry_points
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from fewshot_bench.cli import compare, data, evaluate, listing, run
+from fewshot_bench.errors import FewshotBenchError, PluginError
+
+# typer carries its own copy of click; its exceptions are reached through a public name.
+USAGE_ERROR, CLICK_ERROR = typer.BadParameter.__mro__[1:3]
+
+COMMANDS_GROUP = "fewshot_bench.commands"
+
+
+class Commands(TyperGroup):
+    """The built-in commands, and those of plugins: listed by name, imported when called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        extra = {point.name for point in entry_points(group=COMMANDS_GROUP)}
+        return [*super().list_commands(ctx), *sorted(extra - set(self.commands))]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        points = entry_points(group=COMMANDS_GROUP, name=cmd_name)
+        if cmd_name in self.commands or not points:
+            return super().get_command(ctx, cmd_name)
+        point = next(iter(points))
+        if not ctx.protected_args and not ctx.args and cmd_name not in sys.argv:
+            stub = typer.Typer(help=f"from {point.dist.name if point.dist else 'a plugin'}")
+            stub.command()(lambda: None)
+            return typer.main.get_command(stub)
+        try:
+            loaded = point.load()
+        except Exception as error:
+            raise PluginError(
+                f"command '{cmd_name}' ({point.value}) cannot be loaded: "
+                f"{type(error).__name__}: {error}."
+            ) from error
+        return typer.main.get_command(loaded)
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Few-shot learning methods on the same episodes, with honest intervals and step times.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+app.add_typer(run.app, name="run")
+app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("list")(listing.list_names)
+app.command("plugins")(listing.plugins)
+app.add_typer(data.app, name="data")
+
+
+def _version(show: bool) -> None:
+    if show:
+        import fewshot_bench
+
+        typer.echo(f"fewshot-bench {fewshot_bench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks of errors")] = False,
+) -> None:
+    """Few-shot learning methods on the same episodes, with honest intervals and step times."""
+
+
+def main() -> NoReturn:
+    """Run the command line; every error is one line on standard error, and an exit code."""
+    # --debug may stand anywhere on the line.
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        code = typer.main.get_command(app).main(
+            args=sys.argv[1:], prog_name="fsb", standalone_mode=False
+        )
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader went away (| head): keep Python from complaining again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted")
+        code = 130
+    except Exception as error:
+        if debug:
+            raise
+        code = explain(error)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def explain(error: Exception) -> int:
+    """One line on what went wrong; the exit code."""
+    if isinstance(error, FewshotBenchError):
+        _say(f"error: {error}")
+        return error.exit_code
+    if isinstance(error, CLICK_ERROR):
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context else "fsb"
+        message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+        message = message if message.endswith((".", "?")) else message + "."
+        _say(f"error: {message} See '{where} --help'.")
+        return 2
+    _say(f"error: {type(error).__name__}: {error} (--debug shows where)")
+    return 1
+
+
+def _say(text: str) -> None:
+    print(" ".join(text.split()), file=sys.stderr)

@@ -1,0 +1,74 @@
+"""What a run shows while it goes on: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+SHOWN = ("accuracy", "loss", "tasks_per_s")
+PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+class Progress:
+    """Live progress on standard error. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        self.bars = Bars(
+            TextColumn("{task.description:<6}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            disable=not self.live,
+        )
+        self.task: TaskID | None = None
+        self.name, self.total = "", 0
+        self.began = self.last = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def phase(self, name: str, total: int) -> None:
+        """A part of the run begins that has ``total`` units of work."""
+        if self.task is not None:
+            self.bars.remove_task(self.task)
+        self.task = self.bars.add_task(name, total=total, numbers="")
+        self.name, self.total = name, total
+        self.began = self.last = time.monotonic()
+
+    def update(self, done: int, **numbers: float) -> None:
+        """So many units are done; a few of the numbers are shown."""
+        losses = {n.removeprefix("loss_"): v for n, v in numbers.items() if n.startswith("loss_")}
+        parts = [f"{name} loss {value:.3f}" for name, value in losses.items()]
+        if "accuracy" in numbers:
+            parts.append(f"accuracy {numbers['accuracy']:.1%}")
+        now = time.monotonic()
+        rate = done / max(now - self.began, 1e-9) * numbers.get("tasks", 1.0)
+        parts.append(f"{rate:.1f} tasks/s")
+        text = ", ".join(parts)
+        if self.task is not None:
+            self.bars.update(self.task, completed=done, numbers=text)
+        if not self.live and (now - self.last > PLAIN_EVERY or done == self.total):
+            self.last = now
+            left = (now - self.began) / max(done, 1) * (self.total - done)
+            self.message(f"{self.name} {done}/{self.total}: {text}, {left:.0f} s left")
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)

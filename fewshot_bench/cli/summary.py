@@ -1,0 +1,130 @@
+"""A record on the screen."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def show_record(record: dict[str, Any], runs_dir: str, *, as_json: bool) -> None:
+    """Print a finished run: a table, or the record itself as JSON and nothing else."""
+    if as_json:
+        path = Path(runs_dir) / record["id"] / "record.json"
+        sys.stdout.write(path.read_text("utf-8"))
+        return
+    console = Console(soft_wrap=False)
+    console.print(table_of(record))
+    console.print(protocol_sentence(record), markup=False, highlight=False)
+    for note in record["notes"]:
+        console.print(f"Note: {note}", markup=False, highlight=False)
+    console.print(f"Record: {Path(runs_dir) / record['id']}", markup=False, highlight=False)
+
+
+def table_of(record: dict[str, Any]) -> Table:
+    """Accuracy, protocol and times."""
+    task, timing, test = record["task"], record["timing"], record["test"]
+    title = f"{record['method']} on {record['dataset']}, {task['way']}-way {task['shot']}-shot"
+    table = Table(title=title, show_header=False, title_justify="left")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = {
+        "accuracy": accuracy_text(test),
+        "episodes": f"{test['episodes']}, spread per episode {percent(test['per_episode_sd'])}",
+        "protocol": f"{protocol_words(test)}, {task['query']} queries per class",
+        "training": _training(record),
+        "step": _step(timing),
+        "of a step": _phases(timing),
+        "learn a task": ms(timing["adapt_ms"]),
+        "classify it": ms(timing["predict_ms"]),
+        "peak memory": _scaled(timing["peak_memory_bytes"], "B"),
+        "FLOPs": _flops(timing),
+        "device": record["device"]["name"],
+    }
+    for name, text in rows.items():
+        if text:
+            table.add_row(name, text)
+    for name, value in test["metrics"].items():
+        half = value["half_width"]
+        table.add_row(name, f"{value['mean']:.4f}" + (f" ± {half:.4f}" if half else ""))
+    return table
+
+
+def accuracy_text(test: dict[str, Any]) -> str:
+    """``97.53 % ± 0.21`` and what the ± is."""
+    text = percent(test["accuracy"])
+    if test["half_width"] is None:
+        return f"{text} (one episode: no interval)"
+    if not test["per_episode_sd"]:
+        return f"{text} (no variation over episodes)"
+    return f"{text} ± {100 * test['half_width']:.2f} ({test['level']:.0%} Student, over episodes)"
+
+
+def protocol_words(test: dict[str, Any]) -> str:
+    """``inductive, closed sampling``."""
+    kind = "transductive" if test["transductive"] else "inductive"
+    return f"{kind}, {test['sampling']} sampling"
+
+
+def protocol_sentence(record: dict[str, Any]) -> str:
+    """What the interval covers."""
+    if record["test"]["sampling"] == "open":
+        return "The interval covers new images of these test classes; not new classes or seeds."
+    return (
+        "The interval covers the choice of episodes from these test images; not new images, "
+        "classes or training seeds."
+    )
+
+
+def percent(fraction: float | None) -> str:
+    """``97.53 %``."""
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def ms(value: float | None) -> str:
+    """``12.3 ms``."""
+    return "" if value is None else f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
+
+
+def _training(record: dict[str, Any]) -> str:
+    training, validation = record["training"], record["validation"]
+    if not training:
+        return "none"
+    text = f"{training['steps']} steps in {training['seconds']:.0f} s"
+    if validation and validation["accuracy"] is not None:
+        best = percent(validation["accuracy"])
+        text += f"; weights of step {validation['best_step']} (validation {best})"
+    return text
+
+
+def _step(timing: dict[str, Any]) -> str:
+    step = timing["step_ms"]
+    if not step:
+        return ""
+    return (
+        f"median {ms(step['median'])}, p95 {ms(step['p95'])}, {timing['tasks_per_s']:.1f} tasks/s"
+    )
+
+
+def _phases(timing: dict[str, Any]) -> str:
+    phases = timing["phases"] or {}
+    return ", ".join(f"{name.replace('_', ' + ')} {ms(value)}" for name, value in phases.items())
+
+
+def _flops(timing: dict[str, Any]) -> str:
+    if not timing["flops_per_step"]:
+        return ""
+    rate = _scaled(timing["flops_per_s"], "FLOP/s")
+    return f"{_scaled(timing['flops_per_step'], 'FLOP')} per step, {rate}"
+
+
+def _scaled(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
