@@ -20,7 +20,7 @@ from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
-from fewshot_bench.options import build_backbone, build_dataset, build_method
+from fewshot_bench.options import build_backbone, build_dataset, build_method, split_dataset
 from fewshot_bench.random import key_of
 from fewshot_bench.sampling import EpisodeSource, Sampler
 
@@ -61,7 +61,8 @@ def pick_device(name: str) -> torch.device:
 
 def load_data(config: RunConfig, registry: Registry) -> Data:
     """Find, check and read the configured data set."""
-    registered = registry.resolve("datasets", config.dataset)
+    name, _ = split_dataset(registry, config.dataset)
+    registered = registry.resolve("datasets", name)
     dataset = build_dataset(registry, config.dataset, config.dataset_options)
     root = None
     if dataset.needs_files:
@@ -144,7 +145,7 @@ def named_things(
     """Every plugin object that the configuration names, with the distribution it came from."""
     named = [
         ("methods", config.method),
-        ("datasets", config.dataset),
+        ("datasets", split_dataset(registry, config.dataset)[0]),
         ("samplers", config.sampling),
     ]
     named += [("backbones", config.backbone)] if with_backbone and config.backbone else []
