@@ -12,7 +12,8 @@ superscripts s and u for the labelled and the unlabelled part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -83,6 +84,7 @@ class MetaGAN(Method):
         betas: Annotated[tuple[float, float], "Adam's averaging factors, for both"] = (0.5, 0.9),
         eps: Annotated[float, "Adam's epsilon, both players"] = 1e-8,
         halve_every: Annotated[int, "halve both rates after so many steps; 0: never"] = 10_000,
+        anneal: Annotated[bool, "let both rates fall to 0 along a cosine instead"] = False,
         reduction: Annotated[
             Literal["mean", "sum"], "how the losses of a batch of tasks become one"
         ] = "mean",
@@ -96,7 +98,8 @@ class MetaGAN(Method):
             "inner real": inner_real_weight, "inner fake": inner_fake_weight,
             "generator": generator_weight,
         }  # fmt: skip
-        self.dropout, self.halve_every, self.reduction = dropout, halve_every, reduction
+        self.dropout, self.reduction = dropout, reduction
+        self.schedule = cosine if anneal else partial(halving, every=halve_every)
         self.rates = {D: lr, G: generator_lr}
         self._check()
         self.base: Any = as_discriminator(base)
@@ -232,7 +235,7 @@ class MetaGAN(Method):
             name: Player(
                 parameters[name],
                 optimiser=partial(self.adam, lr=self.rates[name]),
-                schedule=halving(self.halve_every) if self.halve_every else None,
+                schedule=self.schedule,
                 reduction=self.reduction,
             )
             for name in (D, G)
@@ -282,6 +285,11 @@ def add_weighted(total: Tensor, *parts: tuple[float, Tensor]) -> Tensor:
     return total
 
 
-def halving(every: int) -> Callable[[int, int], float]:
-    """A schedule that halves the rate every so many steps."""
-    return lambda step, steps: 0.5 ** (step // every)
+def halving(step: int, steps: int, every: int) -> float:
+    """The rate's factor if it is halved every so many steps; 0: never."""
+    return 0.5 ** (step // every) if every else 1.0
+
+
+def cosine(step: int, steps: int) -> float:
+    """Half a cosine wave from 1 to 0 (Loshchilov and Hutter 2017)."""
+    return 0.5 + 0.5 * math.cos(math.pi * step / steps)

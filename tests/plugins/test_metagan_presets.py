@@ -1,0 +1,84 @@
+"""Presets of MetaGAN: which exist, that every option in them does, and what they promise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fsb_metagan.metagan import MetaGAN
+
+from fewshot_bench.config import configure
+from fewshot_bench.episode import Task
+from fewshot_bench.errors import ConfigError
+
+CASES = (
+    ("quick", "glyphs", 5),
+    ("quick", "omniglot", 5),
+    ("quick", "omniglot", 20),
+    ("tutorial", "omniglot", 5),
+    ("paper", "omniglot", 5),
+    ("paper", "omniglot", 20),
+)
+WEIGHTS = (
+    "supervised_weight",
+    "real_weight",
+    "fake_weight",
+    "inner_real_weight",
+    "inner_fake_weight",
+    "generator_weight",
+)
+
+
+def options(name: str, dataset: str, way: int) -> dict[str, Any]:
+    config = configure("metagan", preset=name, dataset=dataset, way=way, shot=5)
+    return vars(config) | config.method_options | config.dataset_options
+
+
+@pytest.mark.parametrize(("name", "dataset", "way"), CASES)
+def test_every_term_is_active_in_every_preset(name: str, dataset: str, way: int) -> None:
+    chosen = options(name, dataset, way)
+    assert all(chosen[weight] > 0 for weight in WEIGHTS)
+    assert chosen["inner_gan"]
+    assert chosen["test_fakes"]
+    assert chosen["base"] == "maml"
+    assert sum(chosen[weight] for weight in WEIGHTS) == 6 or name == "quick"
+
+
+def test_the_paper_plays_the_game_as_printed() -> None:
+    chosen = options("paper", "omniglot", 5)
+    assert (chosen["update"], chosen["through_fakes"]) == ("alternating", True)
+    assert (chosen["head"], chosen["generator_loss"]) == ("logsumexp", "non_saturating")
+    assert (chosen["generator"], chosen["encoder"]) == ("paper", "paper")
+    assert (chosen["lr"], chosen["betas"], chosen["halve_every"]) == (1e-3, (0.5, 0.9), 10_000)
+    assert chosen["task_batch"] == 16
+    assert not chosen["base_first_order"]
+    assert options("paper", "omniglot", 20)["task_batch"] == 8
+
+
+def test_the_tutorials_settings() -> None:
+    chosen = options("tutorial", "omniglot", 5)
+    assert (chosen["steps"], chosen["task_batch"], chosen["reduction"]) == (600, 32, "sum")
+    assert (chosen["resize"], chosen["pixels"], chosen["validation"]) == (
+        "bilinear",
+        "signed",
+        "none",
+    )
+    assert (chosen["base_inner_lr"], chosen["base_inner_steps"]) == (0.1, 5)
+    assert chosen["base_first_order"]
+    assert (chosen["update"], chosen["generator_loss"]) == ("joint", "feature_matching")
+    assert chosen["eps"] == 1e-7
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset", "way"),
+    [
+        ("tutorial", "glyphs", 5),
+        ("paper", "glyphs", 5),
+        ("paper", "omniglot", 7),
+        ("x", "glyphs", 5),
+    ],
+)
+def test_presets_that_do_not_exist(name: str, dataset: str, way: int) -> None:
+    assert MetaGAN.presets(name, dataset, Task(way, 5)) is None
+    with pytest.raises(ConfigError, match=f"no preset named '{name}'.*quick"):
+        configure("metagan", preset=name, dataset=dataset, way=way, shot=5)
