@@ -253,7 +253,7 @@ def test(parts: Parts, folder: Path, record: dict[str, Any]) -> None:
 def describe(parts: Parts, folder: Path) -> dict[str, Any]:
     """The record as it stands before anything was trained."""
     config, data = parts.config, parts.data
-    things = assembly.named_things(config, parts.registry, parts.method.backbone is not None)
+    things = assembly.named_things(config, parts.registry, parts.method.wants_backbone)
     method_plugin = next(item for item in things if item["kind"] == "methods")
     return {
         "schema_version": SCHEMA_VERSION,
