@@ -239,9 +239,11 @@ def _refuse_unknown(
             hint = f"See 'fsb run {method} --help'."
             flags = [n.replace("_", "-") for n in known]
             raise UnknownName("option", name.replace("_", "-"), flags, hint)
+    # A preset speaks of the backbone and the inner method that it names; with others, their
+    # options fall away.
+    inner = tuple(f"{option.name}_" for option in spaces[0] if option.method)
     for name in preset:
-        # A preset speaks of the backbone that it names; with another, its options fall away.
-        if name not in known and not name.startswith("backbone_"):
+        if name not in known and not name.startswith(("backbone_", *inner)):
             raise ConfigError(f"a preset of {method} sets '{name}', which is no option here.")
 
 

@@ -43,7 +43,7 @@ class UnknownName(ConfigError):
         self.kind, self.name, self.known = kind, name, tuple(sorted(known))
         near = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
         message = f"no {kind} named '{name}'"
-        message += f"; did you mean '{near[0]}'?" if near else ""
+        message += f"; did you mean '{near[0]}'?" if near else "."
         message += f" Known: {', '.join(self.known)}." if self.known else " None is registered."
         super().__init__(message + (f" {hint}" if hint else ""))
 

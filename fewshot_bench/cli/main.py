@@ -13,8 +13,8 @@ from typer.core import TyperGroup
 from fewshot_bench.cli import compare, data, evaluate, listing, run
 from fewshot_bench.errors import FewshotBenchError, PluginError
 
-# typer carries its own copy of click; its exceptions are reached through a public name.
-USAGE_ERROR, CLICK_ERROR = typer.BadParameter.__mro__[1:3]
+# typer carries its own copy of click; its base exception is reached through a public name.
+CLICK_ERROR = typer.BadParameter.__mro__[2]
 
 COMMANDS_GROUP = "fewshot_bench.commands"
 
@@ -107,6 +107,9 @@ def explain(error: Exception) -> int:
     if isinstance(error, FewshotBenchError):
         _say(f"error: {error}")
         return error.exit_code
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error, file=sys.stderr)  # the help page, as it is
+        return 2
     if isinstance(error, CLICK_ERROR):
         context = getattr(error, "ctx", None)
         where = context.command_path if context else "fsb"

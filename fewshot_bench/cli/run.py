@@ -121,16 +121,17 @@ def _parameter(option: Any, default: Any, panel: str) -> inspect.Parameter:
         annotation = str  # "none" is a value too; the configuration checks the rest
     elif option.type is bool:
         flags += f"/--no-{option.flag[2:]}"
-        default = option.flag if default else f"--no-{option.flag[2:]}"
-    choices = f" [{'|'.join(option.choices)}]" if option.choices else ""
+        default = "on" if default else "off"
+    choices = f" ({', '.join(option.choices)})" if option.choices else ""
+    shown = "none" if default is None else str(default)
     return inspect.Parameter(
         option.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=typer.Option(
             None,
             flags,
-            help=option.help + choices,
-            show_default="none" if default is None else str(default),
+            help=f"{option.help}{choices} (default {shown})".replace("[", r"\["),
+            show_default=False,
             rich_help_panel=panel,
         ),
         annotation=annotation | None,
