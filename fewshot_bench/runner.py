@@ -179,9 +179,10 @@ def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) 
 def make_trainer(parts: Parts) -> Trainer:
     """The loop over the configured number of steps, with validation and logging attached."""
     config, progress = parts.config, parts.progress
+    tasks = config.task_batch * len(parts.method.turns)
 
     def log(step: int, numbers: dict[str, float]) -> None:
-        progress.update(step, **numbers)
+        progress.update(step, tasks=tasks, **numbers)
         for observer in parts.observers:
             observer.train_logged(step, numbers)
 

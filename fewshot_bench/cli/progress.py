@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-SHOWN = ("accuracy", "loss", "tasks_per_s")
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
@@ -53,7 +52,7 @@ class Progress:
         self.began = self.last = time.monotonic()
 
     def update(self, done: int, **numbers: float) -> None:
-        """So many units are done; a few of the numbers are shown."""
+        """So many units are done, of ``tasks`` (default 1) each; a few of the numbers are shown."""
         losses = {n.removeprefix("loss_"): v for n, v in numbers.items() if n.startswith("loss_")}
         parts = [f"{name} loss {value:.3f}" for name, value in losses.items()]
         if "accuracy" in numbers:

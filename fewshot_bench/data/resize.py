@@ -46,6 +46,6 @@ def _smooth(images: torch.Tensor, size: int, mode: Resize) -> torch.Tensor:
         new = torch.nn.functional.interpolate(images.float(), (size, size), mode="bilinear")
         return new.round_().clamp_(0, 255).to(torch.uint8)
     # Imported here, since it takes seconds and few runs need it.
-    from torchvision.transforms.v2 import functional  # type: ignore[import-untyped]
+    from torchvision.transforms.v2 import functional
 
     return functional.resize(images, [size, size], antialias=True)

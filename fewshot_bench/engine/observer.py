@@ -29,7 +29,7 @@ class Progress(Protocol):
         """A part of the run begins that has ``total`` units of work."""
 
     def update(self, done: int, **numbers: float) -> None:
-        """So many units are done; numbers to show beside them."""
+        """So many units are done, of ``tasks`` each; numbers to show beside them."""
 
     def message(self, text: str) -> None:
         """A line that stays."""

@@ -59,9 +59,7 @@ class ResNet12(nn.Module):
                 "Give --image-size 16 or more."
             )
         widths = [channels, width, int(2.5 * width), 5 * width, 10 * width]
-        self.blocks = nn.Sequential(
-            *(ResidualBlock(a, b, statistics) for a, b in pairwise(widths))
-        )
+        self.blocks = nn.Sequential(*(ResidualBlock(a, b, statistics) for a, b in pairwise(widths)))
         self.out_shape = (widths[-1], height // 16, wide // 16)
 
     def forward(self, x: Tensor) -> Tensor:
