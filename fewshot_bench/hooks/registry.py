@@ -130,7 +130,7 @@ class Registry:
             _check_hooks(module)
             names = {kind: _names_of(module, kind) for kind in KINDS}
             self._manager.register(module, name=f"{info.distribution}:{info.name}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             told = (
                 str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
             )
@@ -179,8 +179,18 @@ class Registry:
         raise UnknownName(kind[:-1], name, names, hint)
 
     def locate_dataset(self, name: str) -> Path | None:
-        """The folder that the first ``locate_dataset`` hook names, or None."""
-        found = self._manager.hook.locate_dataset(name=name)
+        """The folder that the first ``locate_dataset`` hook names, or None.
+
+        Raises:
+            PluginError: a hook raises.
+        """
+        try:
+            found = self._manager.hook.locate_dataset(name=name)
+        except Exception as error:
+            raise PluginError(
+                f"a locate_dataset hook raised {type(error).__name__}: {error}."
+                " FSB_PLUGINS=NAME,... loads only the plugins that it names."
+            ) from error
         return None if found is None else Path(found)
 
 
