@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,3 +27,33 @@ def fsb_data() -> Path:
 def data_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder shared by the tests of a session, empty at its start."""
     return tmp_path_factory.mktemp("data-cache")
+
+
+@pytest.fixture
+def fake_distribution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Path]]:
+    """Install a made-up distribution: ``fake_distribution("name", "module", "its source")``.
+
+    Returns the folder that holds all of a test's distributions, for PYTHONPATH.
+    """
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    before = set(sys.modules)
+
+    def install(name: str, module: str, source: str, version: str = "1.0") -> Path:
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (info / "METADATA").write_text(metadata, "utf-8")
+        points = f"[fewshot_bench]\n{module} = {module}\n"
+        (info / "entry_points.txt").write_text(points, "utf-8")
+        (site / f"{module}.py").write_text(source, "utf-8")
+        importlib.invalidate_caches()
+        return site
+
+    yield install
+    for imported in set(sys.modules) - before:
+        if (site / f"{imported}.py").exists():
+            del sys.modules[imported]
