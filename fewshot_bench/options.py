@@ -102,16 +102,23 @@ def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
         PluginError: a parameter without a default, or of a type that cannot be typed.
     """
     function = factory.__init__ if inspect.isclass(factory) else factory
-    hints = typing.get_type_hints(function, include_extras=True)
+    called = getattr(factory, "__qualname__", repr(factory))
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise PluginError(
+            f"{called}: {error} when its annotations are read; import it at run time, not only "
+            "for type checking."
+        ) from error
     options = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.KEYWORD_ONLY:
             continue
         try:
-            options.append(_option(parameter, hints.get(parameter.name, str), prefix))
+            hint = hints.get(parameter.name, type(parameter.default))
+            options.append(_option(parameter, hint, prefix))
         except ValueError as error:
-            name = getattr(factory, "__qualname__", repr(factory))
-            raise PluginError(f"{name}: parameter '{parameter.name}' {error}") from error
+            raise PluginError(f"{called}: parameter '{parameter.name}' {error}.") from error
     return options
 
 
@@ -123,16 +130,23 @@ def _option(parameter: inspect.Parameter, hint: Any, prefix: str) -> Option:
     optional = False
     if typing.get_origin(hint) in (Union, types.UnionType):
         rest = [a for a in typing.get_args(hint) if a is not type(None)]
+        if len(rest) > 1:
+            raise ValueError(f"is of type {hint}; it can be of one type, or of that and None")
         optional, hint = len(rest) < len(typing.get_args(hint)), rest[0]
     if parameter.default is parameter.empty:
         raise ValueError("has no default; every keyword-only parameter is an option and needs one")
     default = parameter.default
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
+        if not all(isinstance(choice, str) for choice in choices):
+            raise ValueError(f"is of type {hint}; the choices of a Literal have to be words")
         return Option(name, str, default, text, choices, optional)
     if typing.get_origin(hint) is tuple:
         items = typing.get_args(hint)
-        return Option(name, items[0], tuple(default), text, optional=optional, items=len(items))
+        if len(set(items)) != 1 or items[0] not in _PLAIN:
+            raise ValueError(f"is of type {hint}; a tuple has to be of items of one plain type")
+        default = None if default is None else tuple(default)
+        return Option(name, items[0], default, text, optional=optional, items=len(items))
     if inspect.isclass(hint) and hint not in _PLAIN:
         from fewshot_bench.method import Method  # imports torch
 
