@@ -123,8 +123,11 @@ class RunConfig:
         if names != set(values):
             odd = sorted(names ^ set(values))
             raise ConfigError(f"the record's configuration does not fit this version: {odd[0]}.")
-        tuples = {name: tuple(values[name]) for name in ("metrics", "observers")}
-        return cls(**{**values, **tuples})
+        back: dict[str, Any] = {name: tuple(values[name]) for name in ("metrics", "observers")}
+        for name in ("method_options", "backbone_options", "dataset_options"):
+            options = values[name].items()
+            back[name] = {n: tuple(v) if isinstance(v, list) else v for n, v in options}
+        return cls(**{**values, **back})
 
     @property
     def notes(self) -> tuple[str, ...]:
