@@ -36,13 +36,13 @@ def compare(
     paths = runs or [runs_dir]
     for path in paths:
         if not path.exists():
-            raise RecordError(f"there is no '{path}'; run something first: fsb run protonet")
+            raise RecordError(f"there is no '{path}'; run something first: fsb run METHOD")
     found, problems = load_runs(paths)
     errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     if not found:
         for problem in problems:
             errors.print(f"left out: {problem}")
-        raise RecordError(f"no finished run in '{paths[0]}'; try: fsb run protonet")
+        raise RecordError(f"no finished run in '{paths[0]}'; try: fsb run METHOD")
     methods = {run.record["method"] for run in found}
     if baseline is not None and baseline not in methods | {run.record["id"] for run in found}:
         raise UnknownName("baseline", baseline, methods, "Give one of them, or the id of a run.")
