@@ -1,0 +1,155 @@
+"""What the source of the package may hold: who imports whom, names, lengths, start-up."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fewshot_bench
+from fewshot_bench.hooks.registry import Registry
+
+PACKAGE = Path(fewshot_bench.__file__).parent
+ROOT = PACKAGE.parent
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+ALGORITHMS = [*SOURCES, *sorted((ROOT / "plugins").rglob("*.py"))]
+ENGLISH = {"folder"}  # a data set whose name messages use as a word
+LONGEST = 320  # lines of a file
+
+# A room imports from itself and from rooms above it.
+ORDER = (
+    {"errors"},
+    {"hooks"},
+    {"episode", "random"},
+    {"nn"},
+    {"method"},
+    {"data"},
+    {"sampling"},
+    {"engine"},
+    {"results"},
+    {"testing"},
+    {"options"},
+    {"config"},
+    {"assembly"},
+    {"runner"},
+    {"cli"},
+    {"__main__"},
+)
+# The hooks stand near the top because they need so little; what plugins return is none of theirs.
+EXACTLY = {"hooks": {"errors"}, "errors": set(), "episode": {"errors", "random"}}
+
+
+def rank(room: str) -> int:
+    return next(i for i, rooms in enumerate(ORDER) if room in rooms)
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted module) of every import in a file, also those inside functions."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: relative import"
+            module = node.module or ""
+            # `from package import module` names a module too
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names)
+
+
+def rooms_imported(path: Path) -> Iterator[tuple[int, str]]:
+    known = set().union(*ORDER)
+    for line, module in imports_of(path):
+        parts = module.split(".")
+        if parts[0] == "fewshot_bench" and parts[1:] and parts[1] in known:
+            yield line, parts[1]
+
+
+def test_every_room_is_in_the_order() -> None:
+    rooms = {room_of(path) for path in SOURCES} - {"__init__"}
+    assert rooms <= set().union(*ORDER)
+
+
+def test_a_room_imports_only_from_rooms_above_it() -> None:
+    wrong = []
+    for path in SOURCES:
+        room = room_of(path)
+        if room == "__init__":
+            continue  # the package's face: names of all rooms, imported when used
+        for line, other in rooms_imported(path):
+            allowed = EXACTLY[room] | {room} if room in EXACTLY else None
+            if rank(other) > rank(room) or (allowed is not None and other not in allowed):
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {room} imports {other}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_order_sees_imports_inside_functions() -> None:
+    found = {room for _, room in rooms_imported(PACKAGE / "cli" / "run.py")}
+    assert {"hooks", "config", "runner"} <= found
+
+
+def test_the_core_imports_no_plugin() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for path in SOURCES
+        for line, module in imports_of(path)
+        if module.split(".")[0].startswith("fsb_")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def literals(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, value) of the strings of a file that are no docstrings."""
+    tree = ast.parse(path.read_text("utf-8"))
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        is_text = isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if is_text and id(node) not in docstrings:
+            yield node.lineno, node.value
+
+
+def test_the_core_knows_no_method_data_set_or_backbone() -> None:
+    registry = Registry.discover()
+    names = {n for kind in ("methods", "datasets", "backbones") for n in registry.names(kind)}
+    assert {"protonet", "omniglot", "conv4"} <= names
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {value!r}"
+        for path in SOURCES
+        for line, value in literals(path)
+        if value in names or set(value.split()) & (names - ENGLISH)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("path", ALGORITHMS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_short(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) < LONGEST
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]], ids=" ".join)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        "import sys, atexit\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'torchvision'}\n"
+        "atexit.register(lambda: print('heavy:', sorted(heavy & set(sys.modules))))\n"
+        "from fewshot_bench.cli.main import main\n"
+        "main()\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.endswith("heavy: []\n")
+    assert len(said.stdout.splitlines()) > 1
