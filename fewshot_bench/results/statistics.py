@@ -97,16 +97,17 @@ def paired_difference(a: Scores, b: Scores, level: float = 0.95) -> Paired:
     Raises:
         ValueError: they are of different lengths, or empty.
     """
-    from scipy.stats import ttest_rel, wilcoxon
+    from scipy.stats import ttest_1samp, wilcoxon
 
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if x.shape != y.shape:
         raise ValueError(f"paired scores have to be of one length, not {len(x)} and {len(y)}")
-    difference = x - y
+    # Without its last bits: equal differences stay equal, so ties are ties.
+    difference = np.round(x - y, 14)
     interval = student_interval(difference, level)
     p_t = p_wilcoxon = effect = None
     if interval.varies and interval.sd:
-        p_t = float(ttest_rel(x, y).pvalue)
+        p_t = float(ttest_1samp(difference, 0.0).pvalue)
         p_wilcoxon = float(wilcoxon(difference).pvalue)
         effect = interval.mean / interval.sd
     return Paired(
