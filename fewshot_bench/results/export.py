@@ -66,13 +66,13 @@ def caption(group: Group) -> str:
     """What the ± covers, in words."""
     first = group.rows[0].run.record["test"]
     covers = (
-        "new images of these test classes, as no image is used twice"
+        "new images of these test classes, as no image is used twice; not new classes"
         if first["sampling"] == "open"
-        else "the choice of episodes from these test images, not new images"
+        else "the choice of episodes from these test images; not new images, classes"
     )
     text = (
         f"± is the half width of a {first['level']:.0%} Student interval over episodes; it covers "
-        f"{covers}, nor new classes or training seeds."
+        f"{covers} or training seeds."
     )
     if group.baseline is not None:
         name = group.baseline.run.label

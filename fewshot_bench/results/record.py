@@ -84,6 +84,10 @@ def read_record(folder: Path) -> dict[str, Any]:
     for key, entry in SCHEMA.items():
         if key not in record:
             raise RecordError(f"'{path}' lacks '{key}'.")
-        if not isinstance(record[key], entry.types):
+        right = isinstance(record[key], entry.types) and not isinstance(record[key], bool)
+        if not right:
             raise RecordError(f"'{path}': '{key}' is of the wrong type.")
+        for name in entry.members if record[key] is not None else ():
+            if name not in record[key]:
+                raise RecordError(f"'{path}': '{key}' lacks '{name}'.")
     return record

@@ -12,13 +12,15 @@ _NONE = type(None)
 
 @dataclass(frozen=True)
 class Entry:
-    """One key of a record: the JSON types it may have, and what it means."""
+    """One key of a record: its JSON types, what it means, and what an object there has to hold."""
 
     types: tuple[type, ...]
     meaning: str
+    members: tuple[str, ...] = ()
 
 
 _T = Entry
+_TASK = ("way", "shot", "query", "unlabelled", "distractors")
 
 SCHEMA: dict[str, Entry] = {
     "schema_version": _T((int,), "version of this schema; grows when a key changes its meaning"),
@@ -31,22 +33,22 @@ SCHEMA: dict[str, Entry] = {
     "dataset_licence": _T((str,), "licence of the data"),
     "dataset_source": _T((str,), "where the data come from"),
     "split": _T((str, _NONE), "name of the split into training, validation and test classes"),
-    "train_task": _T((dict,), "`way`, `shot`, `query`, `unlabelled`, `distractors` of training episodes"),
-    "task": _T((dict,), "the same of validation and test episodes"),
+    "train_task": _T((dict,), "`way`, `shot`, `query`, `unlabelled`, `distractors` of training episodes", _TASK),
+    "task": _T((dict,), "the same of validation and test episodes", _TASK),
     "seed": _T((int,), "of initialisation and training episodes"),
     "episode_seed": _T((int,), "of validation and test episodes"),
     "preset": _T((str,), "settings by name; `config.sources` says what they decided"),
-    "config": _T((dict,), "every setting, complete"),
+    "config": _T((dict,), "every setting, complete", ("dataset_options",)),
     "parameters": _T((int,), "how many numbers the method has"),
     "plugin": _T((dict,), "`distribution` and `version` that the method came from"),
     "plugins": _T((list,), "the same of everything that the run names: `kind`, `name`, `distribution`, `version`"),
     "environment": _T((dict,), "versions, processor, threads, commit"),
-    "device": _T((dict,), "`type` (`cpu`, `cuda`) and `name`"),
+    "device": _T((dict,), "`type` (`cpu`, `cuda`) and `name`", ("type", "name")),
     "episodes_digest": _T((str, _NONE), "sha256 of the test episodes' classes, images and targets, in order"),
-    "test": _T((dict, _NONE), "`accuracy`, `half_width`, `level`, `interval` [low, high], `episodes`, `per_episode_sd` (fractions), `transductive`, `sampling` (`closed`, `open`), `metrics`"),
+    "test": _T((dict, _NONE), "`accuracy`, `half_width`, `level`, `interval` [low, high], `episodes`, `per_episode_sd` (fractions), `transductive`, `sampling` (`closed`, `open`), `metrics`", ("accuracy", "half_width", "level", "interval", "episodes", "per_episode_sd", "transductive", "sampling", "metrics")),
     "validation": _T((dict, _NONE), "`best_step` and the `accuracy` there; null if nothing was trained"),
     "training": _T((dict, _NONE), "`steps`, `seconds`, `warmup_seconds`, `engine`; null if nothing was trained"),
-    "timing": _T((dict,), "`step_ms` {`median`, `p95`}, `tasks_per_s`, `phases` (median ms of `sample`, `forward_backward`, `optimiser`), `warmup_steps`, `adapt_ms` and `predict_ms` (median per test task), `peak_memory_bytes` (GPU: allocated; CPU: resident size of the process), `flops_per_step`, `flops_per_s`"),
+    "timing": _T((dict,), "`step_ms` {`median`, `p95`}, `tasks_per_s`, `phases` (median ms of `sample`, `forward_backward`, `optimiser`), `warmup_steps`, `adapt_ms` and `predict_ms` (median per test task), `peak_memory_bytes` (GPU: allocated; CPU: resident size of the process), `flops_per_step`, `flops_per_s`", ("step_ms", "tasks_per_s", "adapt_ms", "predict_ms")),
     "notes": _T((list,), "sentences that a reader of the result has to know"),
     "error": _T((str, _NONE), "what went wrong"),
 }  # fmt: skip

@@ -63,6 +63,6 @@ def read_table(path: Path) -> dict[str, npt.NDArray[np.float64]]:
             header, *rows = list(csv.reader(file))
         cells = [[float(cell) if cell else np.nan for cell in row] for row in rows]
         table = np.array(cells, dtype=np.float64).reshape(len(rows), len(header))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise RecordError(f"{path} is missing or damaged ({error}).") from error
     return {name: table[:, i] for i, name in enumerate(header)}
