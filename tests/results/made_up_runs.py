@@ -1,0 +1,77 @@
+"""Runs that nobody ran, written as the runner writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fewshot_bench.results.record import SCHEMA_VERSION, new_run_folder, write_record
+from fewshot_bench.results.run_files import empty_timing
+from fewshot_bench.results.statistics import student_interval
+from fewshot_bench.results.tables import write_table
+
+EPISODES = 40
+
+
+def scores_of(seed: int, mean: float = 0.9) -> np.ndarray:
+    """Made-up accuracies of episodes of 75 queries."""
+    return np.random.default_rng(seed).binomial(75, mean, EPISODES) / 75
+
+
+def made_up(method: str, scores: Any, folder_name: str = "x", **changes: Any) -> dict[str, Any]:
+    """A complete record. Keys of ``changes`` replace the record's, those of ``test`` the test's."""
+    interval = student_interval(scores)
+    counts = {"way": 5, "shot": 5, "query": 15, "unlabelled": 0, "distractors": 0}
+    test = {
+        "accuracy": interval.mean,
+        "half_width": interval.half_width,
+        "level": 0.95,
+        "interval": [interval.low, interval.high],
+        "episodes": interval.n,
+        "per_episode_sd": interval.sd,
+        "transductive": False,
+        "sampling": "closed",
+        "metrics": {},
+    }
+    record: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "status": "completed",
+        "id": folder_name,
+        "command": "fsb run",
+        "method": method,
+        "dataset": "marks",
+        "dataset_digest": "d" * 64,
+        "dataset_licence": "CC0",
+        "dataset_source": "made up",
+        "split": "official",
+        "train_task": counts,
+        "task": counts,
+        "seed": 0,
+        "episode_seed": 0,
+        "preset": "quick",
+        "config": {"dataset_options": {"image_size": 28, "train_rotations": True}},
+        "parameters": 10,
+        "plugin": {"distribution": "made-up", "version": "1"},
+        "plugins": [],
+        "environment": {},
+        "device": {"type": "cpu", "name": "a processor"},
+        "episodes_digest": "e" * 64,
+        "test": test,
+        "validation": None,
+        "training": None,
+        "timing": empty_timing(),
+        "notes": [],
+        "error": None,
+    }
+    changed = changes.get("test")
+    return record | changes | ({"test": test | changed} if changed else {})
+
+
+def write_run(runs: Path, method: str, scores: Any, **changes: Any) -> Path:
+    """A run's folder with its record and its episodes."""
+    folder = new_run_folder(runs, method)
+    write_record(folder, made_up(method, scores, folder.name, **changes))
+    write_table(folder / "episodes.csv", {"episode": np.arange(len(scores)), "accuracy": scores})
+    return folder

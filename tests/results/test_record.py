@@ -1,0 +1,97 @@
+"""Records: written whole, checked when read."""
+
+from __future__ import annotations
+
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_runs import made_up
+
+from fewshot_bench.errors import ConfigError, RecordError
+from fewshot_bench.results.record import FILE, new_run_folder, read_record, write_record
+from fewshot_bench.results.schema import SCHEMA, SCHEMA_VERSION
+
+
+def test_a_record_comes_back(tmp_path: Path) -> None:
+    record = made_up("m", [0.1 + 0.2, 1 / 3])
+    write_record(tmp_path / "run", record)
+    assert read_record(tmp_path / "run") == record
+    assert set(record) == set(SCHEMA)
+
+
+def test_a_number_that_is_not_finite_becomes_null(tmp_path: Path) -> None:
+    timing = {"step_ms": {"median": math.nan}, "all": (math.inf, 1.5)}
+    write_record(tmp_path, made_up("m", [0.5, 0.6], timing=timing))
+    text = (tmp_path / FILE).read_text()
+    assert json.loads(text)["timing"] == {"step_ms": {"median": None}, "all": [None, 1.5]}
+    assert "NaN" not in text
+    assert "Infinity" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is damaged"),
+        ("{", "is damaged"),
+        (json.dumps(made_up("m", [0.5, 0.6]))[:-40], "is damaged"),
+        ("[1]", "is not a record"),
+        ("null", "is not a record"),
+        ("{}", "has schema version None"),
+        (json.dumps({"schema_version": SCHEMA_VERSION + 1}), "Upgrade it to read the record"),
+        (json.dumps({"schema_version": "1"}), "has schema version 1"),
+    ],
+)
+def test_a_record_that_cannot_be_read(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(RecordError, match=message):
+        read_record(tmp_path)
+
+
+def test_a_record_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecordError, match="is damaged"):
+        read_record(tmp_path)
+
+
+def test_a_folder_without_a_record(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"has no record\.json; is it the folder of a run"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("key", [key for key in SCHEMA if key != "schema_version"])
+def test_a_missing_key_and_one_of_another_type_are_told(key: str, tmp_path: Path) -> None:
+    record: dict[str, Any] = made_up("m", [0.5, 0.6])
+    write_record(tmp_path, {name: value for name, value in record.items() if name != key})
+    with pytest.raises(RecordError, match=f"lacks '{key}'"):
+        read_record(tmp_path)
+    write_record(tmp_path, record | {key: True})
+    with pytest.raises(RecordError, match=f"'{key}' is of the wrong type"):
+        read_record(tmp_path)
+
+
+def test_a_completed_test_without_its_numbers_is_told(tmp_path: Path) -> None:
+    record = made_up("m", [0.5, 0.6])
+    del record["test"]["half_width"]
+    write_record(tmp_path, record)
+    with pytest.raises(RecordError, match="'test' lacks 'half_width'"):
+        read_record(tmp_path)
+
+
+def test_runs_that_start_together_get_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.strftime", lambda *_: "20260101T000000")
+    with ThreadPoolExecutor(16) as pool:
+        folders = list(pool.map(lambda _: new_run_folder(tmp_path / "runs", "m"), range(400)))
+    assert len(set(folders)) == 400
+    assert all(folder.is_dir() for folder in folders)
+
+
+def test_a_runs_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot write runs to .*--runs-dir"):
+        new_run_folder(tmp_path / "runs", "m")
