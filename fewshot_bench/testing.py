@@ -62,37 +62,49 @@ class TinyBackbone(nn.Module):
 
 
 def tiny_episode(
-    task: Task = TINY, *, tasks: int = 2, seed: int = 0, dtype: torch.dtype = torch.float64
+    way: int = TINY.way,
+    shot: int = TINY.shot,
+    query: int = TINY.query,
+    tasks: int = 2,
+    image_shape: tuple[int, int, int] = TINY.image_shape,
+    unlabelled: int = 0,
+    *,
+    distractors: int = 0,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float64,
 ) -> Episode:
     """A batch of random tasks: each class is a random pattern, its images that plus noise.
 
     Arguments:
-        task: the shape of an episode; ``distractors`` are classes of their own, as ever.
+        way, shot, query, unlabelled, distractors: see :class:`fewshot_bench.episode.Task`.
         tasks: T.
+        image_shape: (C, H, W).
         seed: another one, other images.
         dtype: of the images.
     """
+    task = Task(way, shot, query, unlabelled, distractors, image_shape)
     key = fold(torch.arange(tasks), key_of("tiny_episode", seed))
-    patterns = normal(key, "patterns", (task.classes, 1, *task.image_shape), dtype)
+    patterns = normal(key, "patterns", (task.classes, 1, *image_shape), dtype)
 
     def images(tag: str, classes: int, each: int) -> Tensor:
-        noise = normal(key, tag, (classes, each, *task.image_shape), dtype)
+        noise = normal(key, tag, (classes, each, *image_shape), dtype)
         return patterns[:, :classes] + 0.5 * noise
 
     def shuffled(tag: str, values: Tensor) -> Tensor:
         order = permutation(key, tag, values.shape[1])
         return torch.stack([row[index] for row, index in zip(values, order, strict=True)])
 
-    labels = torch.arange(task.way).repeat_interleave(task.query).expand(tasks, -1)
-    unlabelled = None
-    if task.unlabelled:
-        unlabelled = images("unlabelled", task.classes, task.unlabelled).flatten(1, 2)
-        unlabelled = shuffled("unlabelled order", unlabelled)
+    labels = torch.arange(way).repeat_interleave(query).expand(tasks, -1)
+    others = images("unlabelled", task.classes, unlabelled).flatten(1, 2)
     return Episode(
-        support=Support(images("support", task.way, task.shot), unlabelled, key),
-        query=shuffled("query order", images("query", task.way, task.query).flatten(1, 2)),
+        support=Support(
+            images("support", way, shot),
+            shuffled("unlabelled order", others) if unlabelled else None,
+            key,
+        ),
+        query=shuffled("query order", images("query", way, query).flatten(1, 2)),
         target=shuffled("query order", labels),
-        class_ids=torch.arange(tasks * task.way).unflatten(0, (tasks, task.way)),
+        class_ids=torch.arange(tasks * way).unflatten(0, (tasks, way)),
         key=key,
     )
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fewshot_bench.episode import Episode, Support, Task
+from fewshot_bench.episode import Episode, Support
 from fewshot_bench.errors import UnknownName
 from fewshot_bench.method import Losses, Method, Player
 from fewshot_bench.nn import per_task, stop
@@ -110,9 +108,8 @@ def test_the_method_that_is_checked_stays_as_it_is() -> None:
     assert {p.dtype for p in means.parameters()} == {torch.float32}
 
 
-def test_an_episode_has_the_shapes_that_its_task_says() -> None:
-    task = Task(way=4, shot=3, query=2, unlabelled=2, distractors=1, image_shape=(2, 5, 7))
-    episode = tiny_episode(task, tasks=3, seed=5)
+def test_an_episode_has_the_shapes_that_were_asked_for() -> None:
+    episode = tiny_episode(4, 3, 2, 3, (2, 5, 7), unlabelled=2, distractors=1, seed=5)
     assert episode.support.images is not None
     assert episode.support.unlabelled is not None
     assert episode.target is not None
@@ -125,7 +122,7 @@ def test_an_episode_has_the_shapes_that_its_task_says() -> None:
 
 
 def test_targets_belong_to_their_queries() -> None:
-    episode = tiny_episode(replace(TINY, query=20, shot=20), tasks=4)
+    episode = tiny_episode(shot=20, query=20, tasks=4)
     assert episode.support.images is not None
     means = episode.support.images.flatten(3).mean(2)
     nearest = torch.cdist(episode.query.flatten(2), means).argmin(-1)
