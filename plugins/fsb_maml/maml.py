@@ -56,6 +56,8 @@ class MAML(Method):
         ConfigError: a number out of range.
     """
 
+    capturable = True
+
     def __init__(
         self,
         task: Task,
@@ -112,6 +114,7 @@ class MAML(Method):
             def inner_loss(theta: Weights) -> Tensor:
                 return cross_entropy(self.discriminate(theta, images)[0], labels)
 
+        # At test nothing is differentiated through the inner loop: no graph of it is kept.
         second_order = self.training and not self.first_order
         theta = task_weights(self.net, len(support.key))
         for _ in range(self.inner_steps if self.training else self.test_steps):
@@ -124,7 +127,7 @@ class MAML(Method):
                 name: weight - self.inner_lr * g
                 for (name, weight), g in zip(theta.items(), gradient, strict=True)
             }
-        return theta
+        return theta if self.training else {name: w.detach() for name, w in theta.items()}
 
     def predict(self, state: Weights, query: Tensor) -> Tensor:
         """f_theta' of the queries; the default losses() then are eq. 2's."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
@@ -27,6 +28,7 @@ class ProtoNet(Method):
 
     class_equivariant = True
     capturable = True
+    autocast = True
 
     def __init__(
         self,
@@ -40,15 +42,16 @@ class ProtoNet(Method):
         self.lr, self.halve_every = lr, halve_every
 
     def embed(self, images: Tensor) -> Tensor:
-        """f_phi: images [T, M, C, H, W] -> embeddings [T, M, d]."""
+        """f_phi: images [T, M, C, H, W] -> embeddings [T, M, d]; distances want full precision."""
         assert self.backbone is not None
-        return per_task(self.backbone, images).flatten(2)
+        f = per_task(self.backbone, images).flatten(2)
+        return f.to(torch.promote_types(f.dtype, torch.float32))
 
     def adapt(self, support: Support) -> Tensor:
         """Eq. 1: c_k, the mean embedding of each class: [T, way, d]."""
+        assert support.images is not None
         images, _ = support.labelled()
-        way = images.shape[1] // self._shot(support)
-        return self.embed(images).unflatten(1, (way, -1)).mean(2)
+        return self.embed(images).unflatten(1, support.images.shape[1:3]).mean(2)
 
     def predict(self, state: Tensor, query: Tensor) -> Tensor:
         """Eq. 2: logits -d(f_phi(x), c_k), d the squared Euclidean distance."""
@@ -58,11 +61,6 @@ class ProtoNet(Method):
     def players(self) -> dict[str, Player]:
         halving = (lambda step, _: 0.5 ** (step // self.halve_every)) if self.halve_every else None
         return {"meta": Player(trainable(self), partial(Adam, lr=self.lr), schedule=halving)}
-
-    @staticmethod
-    def _shot(support: Support) -> int:
-        assert support.images is not None
-        return support.images.shape[2]
 
     @classmethod
     def preset_names(cls) -> Sequence[str]:
