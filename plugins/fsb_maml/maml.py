@@ -81,6 +81,8 @@ class MAML(Method):
         for name, value in (("inner-steps", inner_steps), ("test-steps", test_steps)):
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value}: it has to be at least 1.")
+        if inner_lr <= 0:
+            raise ConfigError(f"--inner-lr {inner_lr}: it has to be above 0.")
         self.net = Classifier(backbone, task.way, pooling)
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.test_steps = test_steps or inner_steps
