@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,12 +59,29 @@ def per_task(module: nn.Module, x: Tensor, weights: Weights | None = None) -> Te
     return _looped(module, x, weights)
 
 
+def _everywhere(module: nn.Module, weights: Weights) -> dict[str, Tensor]:
+    """The weights under the name of every place that they are used in.
+
+    A parameter may be in several modules, and a module in several places. ``functional_call`` can
+    do that itself, but leaves its tensors behind in a module that is in two places (torch 2.15).
+    """
+    named = module.named_parameters(remove_duplicate=False)
+    of = {parameter: weights[name] for name, parameter in named if name in weights}
+    return {
+        name: of[parameter]
+        for prefix, child in module.named_modules()
+        for name, parameter in child.named_parameters(prefix, recurse=False, remove_duplicate=False)
+        if parameter in of
+    }
+
+
 def _looped(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
     outputs, seen = [], []
+    weights = _everywhere(module, weights)
     for t in range(x.shape[0]):
         own = {name: weight[t] for name, weight in weights.items()}
         with _watch() as statistics:
-            outputs.append(functional_call(module, own, (x[t],)))
+            outputs.append(functional_call(module, own, (x[t],), tie_weights=False))
         seen.append(statistics)
     for layer, passes in seen[0].items():
         of_each_task = (statistics[layer] for statistics in seen)
@@ -80,11 +97,11 @@ def _batched(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
 
     def one(own: dict[str, Tensor], images: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         with norm_context(vmapped=True), _watch() as seen:
-            y = functional_call(module, own, (images,))
+            y = functional_call(module, own, (images,), tie_weights=False)
         layers.extend(layer for layer, values in seen.items() for _ in values)
         return y, [value for values in seen.values() for value in values]
 
-    y, statistics = vmap(one)(dict(weights), x)
+    y, statistics = vmap(one)(_everywhere(module, weights), x)
     for layer, (mean, variance) in zip(layers, statistics, strict=True):
         _note(layer, mean, variance)
     return y
@@ -109,11 +126,19 @@ def replica(module: M) -> M:
     ``functional_call`` swaps a module's tensors in place while it runs, so two threads must never
     call it on one module: each thread gets a replica.
     """
-    twin = module.__new__(type(module))
+    return cast(M, _replica(module, {}))
+
+
+def _replica(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:
+    """``twins``: those made so far, so that a module in two places has one."""
+    if module in twins:
+        return twins[module]
+    twin = twins[module] = module.__new__(type(module))
     twin.__dict__ = dict(module.__dict__)
     twin.__dict__["_parameters"] = dict(module._parameters)
     twin.__dict__["_buffers"] = dict(module._buffers)
     twin.__dict__["_modules"] = {
-        name: None if child is None else replica(child) for name, child in module._modules.items()
+        name: None if child is None else _replica(child, twins)
+        for name, child in module._modules.items()
     }
     return twin
