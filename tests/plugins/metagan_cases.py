@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from fewshot_bench.engine.lowering import differentiate
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.method import Method, cross_entropy
-from fewshot_bench.nn import per_task, record, replay, stop, task_weights
+from fewshot_bench.nn import per_task, stop, task_weights
+from fewshot_bench.testing import tiny_episode
 
 TASK = Task(way=3, shot=2, query=2, image_shape=(1, 4, 4), pixel_range=(-1.0, 1.0))
 
@@ -81,20 +82,8 @@ class Metric(Method):
         self.fake = nn.Parameter(torch.zeros(count))
 
 
-def episode(task: Task = TASK, tasks: int = 2, seed: int = 0, unlabelled: int = 0) -> Episode:
-    g = torch.Generator().manual_seed(seed)
-
-    def images(*shape: int) -> Tensor:
-        return (
-            torch.rand(tasks, *shape, *task.image_shape, generator=g, dtype=torch.float64) * 2 - 1
-        )
-
-    target = torch.arange(task.way).repeat_interleave(task.query).expand(tasks, -1)
-    key = torch.arange(tasks) + 100 * seed
-    unlabelled_images = images(unlabelled) if unlabelled else None
-    support = Support(images(task.way, task.shot), unlabelled_images, key)
-    query = images(task.way * task.query)
-    return Episode(support, query, target, torch.zeros(tasks, task.way), key)
+def episode(tasks: int = 2, seed: int = 0) -> Episode:
+    return tiny_episode(TASK.way, TASK.shot, TASK.query, tasks, TASK.image_shape, seed=seed)
 
 
 class TinyEncoder(nn.Sequential):
@@ -121,31 +110,3 @@ def metagan(base: Method | None = None, smooth: bool = True, **options: Any) -> 
 def gradient_of(method: MetaGAN, batch: Episode) -> dict[str, list[Tensor]]:
     players = method.players()
     return differentiate(method, batch, players, tuple(players)).gradients
-
-
-def surrogate_error(method: MetaGAN, batch: Episode, player: str) -> float:
-    """Largest relative error of a player's gradient against central differences."""
-    parameters = list(method.players()[player].parameters.values())
-    with record() as constants:
-        gradient = gradient_of(method, batch)[player]
-
-    def value() -> float:
-        with replay(constants):
-            return method.losses(batch).players[player].sum().item()
-
-    worst, size, h = 0.0, 0.0, 1e-5
-    with torch.no_grad():
-        for parameter, own in zip(parameters, gradient, strict=True):
-            flat, g = parameter.view(-1), own.flatten()
-            for i in range(0, len(flat), max(1, len(flat) // 6)):
-                before = flat[i].item()
-                flat[i] = before + h
-                with torch.enable_grad():
-                    above = value()
-                flat[i] = before - h
-                with torch.enable_grad():
-                    below = value()
-                flat[i] = before
-                worst = max(worst, abs((above - below) / (2 * h) - g[i].item()))
-                size = max(size, abs(g[i].item()))
-    return worst / size
