@@ -4,45 +4,37 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import entry_points
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from fewshot_bench.cli import compare, data, evaluate, listing, run
-from fewshot_bench.errors import FewshotBenchError, PluginError
+from fewshot_bench.cli import commands, compare, data, evaluate, listing, run
+from fewshot_bench.errors import FewshotBenchError
 
 # typer carries its own copy of click; its base exception is reached through a public name.
 CLICK_ERROR = typer.BadParameter.__mro__[2]
-
-COMMANDS_GROUP = "fewshot_bench.commands"
 
 
 class Commands(TyperGroup):
     """The built-in commands, and those of plugins: listed by name, imported when called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        extra = {point.name for point in entry_points(group=COMMANDS_GROUP)}
-        return [*super().list_commands(ctx), *sorted(extra - set(self.commands))]
+        return [*super().list_commands(ctx), *commands.offered(self.commands)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        points = entry_points(group=COMMANDS_GROUP, name=cmd_name)
-        if cmd_name in self.commands or not points:
+        """For the list of commands: of a plugin's, no more than its name and origin."""
+        if cmd_name in self.commands:
             return super().get_command(ctx, cmd_name)
-        point = next(iter(points))
-        if not ctx.protected_args and not ctx.args and cmd_name not in sys.argv:
-            stub = typer.Typer(help=f"from {point.dist.name if point.dist else 'a plugin'}")
-            stub.command()(lambda: None)
-            return typer.main.get_command(stub)
-        try:
-            loaded = point.load()
-        except Exception as error:
-            raise PluginError(
-                f"command '{cmd_name}' ({point.value}) cannot be loaded: "
-                f"{type(error).__name__}: {error}."
-            ) from error
-        return typer.main.get_command(loaded)
+        point = commands.offered(self.commands).get(cmd_name)
+        return point and commands.stub(point)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in self.commands:
+            point = commands.resolve(args[0])
+            if point is not None:
+                return args[0], commands.load(point, args[0]), args[1:]
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(

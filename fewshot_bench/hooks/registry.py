@@ -10,7 +10,10 @@ import difflib
 import importlib
 import inspect
 import os
+import re
+import sys
 import traceback
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -58,10 +61,11 @@ class Registered:
         """
         module_name, _, attribute = self.target.partition(":")
         try:
-            return getattr(importlib.import_module(module_name), attribute)
+            with redirect_stdout(sys.stderr):  # standard output is for results
+                return getattr(importlib.import_module(module_name), attribute)
         except FewshotBenchError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(
                 f"{self.kind[:-1]} '{self.name}' of {self.distribution} {self.version} cannot be "
                 f"loaded from '{self.target}': {type(error).__name__}: {error}."
@@ -86,6 +90,24 @@ class PluginInfo:
         return "broken" if self.error else "ok"
 
 
+def plugin_points(group: str) -> list[EntryPoint]:
+    """The entry points of a group, sorted by name, that ``FSB_PLUGINS`` lets through."""
+    wanted = os.environ.get("FSB_PLUGINS")
+    only = None if wanted is None else {n.strip() for n in wanted.split(",") if n.strip()}
+    points: dict[tuple[str, str], EntryPoint] = {}
+    for point in entry_points(group=group):
+        distribution = distribution_of(point)
+        # The first counts, should one distribution be found twice on the path.
+        if only is None or only & {point.name, distribution}:
+            points.setdefault((point.name, distribution), point)
+    return [points[key] for key in sorted(points)]
+
+
+def distribution_of(point: EntryPoint) -> str:
+    """The distribution that an entry point came with."""
+    return point.dist.name if point.dist else "unknown"
+
+
 class Registry:
     """Names and what they stand for. Use :meth:`discover`."""
 
@@ -103,16 +125,8 @@ class Registry:
         ``FSB_PLUGINS=`` (empty) loads none.
         """
         registry = cls()
-        wanted = os.environ.get("FSB_PLUGINS")
-        only = None if wanted is None else {n.strip() for n in wanted.split(",") if n.strip()}
-        seen: set[tuple[str, str]] = set()
-        for point in sorted(entry_points(group=specs.GROUP), key=lambda p: p.name):
-            distribution = point.dist.name if point.dist else "unknown"
-            if (distribution, point.name) in seen:
-                continue  # one distribution found twice on the path
-            seen.add((distribution, point.name))
-            if only is None or only & {point.name, distribution}:
-                registry.add(point)
+        for point in plugin_points(specs.GROUP):
+            registry.add(point)
         return registry
 
     def add(self, point: EntryPoint) -> PluginInfo:
@@ -120,15 +134,17 @@ class Registry:
         dist = point.dist
         info = PluginInfo(
             point.name,
-            dist.name if dist else "unknown",
+            distribution_of(point),
             dist.version if dist else "?",
             point.value,
         )
         self.plugins.append(info)
         try:
-            module = point.load()
-            _check_hooks(module)
-            names = {kind: _names_of(module, kind) for kind in KINDS}
+            with redirect_stdout(sys.stderr):
+                module = point.load()
+                _check_hooks(module)
+                names = {kind: _names_of(module, kind) for kind in KINDS}
+            self._refuse_twice(info, names)
             self._manager.register(module, name=f"{info.distribution}:{info.name}")
         except (Exception, SystemExit) as error:
             told = (
@@ -144,6 +160,20 @@ class Registry:
                     Registered(kind, name, target, info.distribution, info.version)
                 )
         return info
+
+    def _refuse_twice(self, info: PluginInfo, names: dict[str, dict[str, str]]) -> None:
+        """One distribution cannot offer a name twice: ``distribution:name`` would be no way out.
+
+        Raises:
+            PluginError: another hook module of this distribution offers one of the names.
+        """
+        for kind, offered in names.items():
+            for item in self._found[kind]:
+                if item.name in offered and item.distribution == info.distribution:
+                    raise PluginError(
+                        f"{info.module} offers the {kind[:-1]} '{item.name}', which another plugin "
+                        f"of {info.distribution} offers too"
+                    )
 
     def names(self, kind: str) -> dict[str, list[Registered]]:
         """Every name of a kind; more than one entry where distributions claim the same."""
@@ -165,7 +195,7 @@ class Registry:
         claims = [
             item
             for item in names.get(bare, [])
-            if not distribution or item.distribution == distribution
+            if not distribution or _normal(item.distribution) == _normal(distribution)
         ]
         if len(claims) == 1:
             return claims[0]
@@ -194,12 +224,19 @@ class Registry:
         return None if found is None else Path(found)
 
 
+def _normal(distribution: str) -> str:
+    """A distribution's name as packaging tools compare it: ``My_Plugin`` is ``my-plugin``."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
 def _check_hooks(module: ModuleType) -> None:
     """Hold a module's hook implementations against the specifications.
 
     Raises:
         PluginError: a hook or an argument that no specification has, with the nearest name.
     """
+    if not inspect.ismodule(module):
+        raise PluginError("the entry point has to name a module, without ':attribute'")
     known = {n: f for n, f in vars(specs).items() if hasattr(f, f"{specs.GROUP}_spec")}
     for name, function in vars(module).items():
         marked = hasattr(function, f"{specs.GROUP}_impl")

@@ -1,0 +1,80 @@
+"""Commands of plugins: entry points of the group ``fewshot_bench.commands``, each a typer app."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Container
+from contextlib import redirect_stdout
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import typer
+
+from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.hooks.registry import distribution_of, plugin_points
+
+GROUP = "fewshot_bench.commands"
+
+
+def offered(built_in: Container[str]) -> dict[str, EntryPoint]:
+    """{name to type: entry point}; names that are claimed twice have their distribution in front.
+
+    Arguments:
+        built_in: names of fewshot-bench's own commands, which no plugin takes away.
+    """
+    points = plugin_points(GROUP)
+    names = [point.name for point in points]
+    return {
+        point.name
+        if names.count(point.name) == 1 and point.name not in built_in
+        else full_name(point): point
+        for point in points
+    }
+
+
+def resolve(name: str) -> EntryPoint | None:
+    """The entry point of ``name`` or ``distribution:name``, or None.
+
+    Raises:
+        ConfigError: two distributions claim the name.
+    """
+    points = plugin_points(GROUP)
+    claims = [point for point in points if name in (point.name, full_name(point))]
+    if len(claims) > 1:
+        full = " or ".join(full_name(point) for point in claims)
+        raise ConfigError(f"two plugins offer a command '{name}'; write {full}.")
+    return claims[0] if claims else None
+
+
+def full_name(point: EntryPoint) -> str:
+    """``distribution:name``, which always works."""
+    return f"{distribution_of(point)}:{point.name}"
+
+
+def stub(point: EntryPoint) -> Any:
+    """What stands for the command in a list, so that listing imports no plugin."""
+    app = typer.Typer()
+    app.command(help=f"from {distribution_of(point)}")(lambda: None)
+    return typer.main.get_command(app)
+
+
+def load(point: EntryPoint, name: str) -> Any:
+    """Import the command.
+
+    Raises:
+        PluginError: the import fails, or gives no typer app with a command in it.
+    """
+    where = f"command '{name}' of {distribution_of(point)} ({point.value})"
+    try:
+        with redirect_stdout(sys.stderr):  # standard output is for results
+            loaded = point.load()
+    except (Exception, SystemExit) as error:
+        raise PluginError(f"{where} cannot be loaded: {type(error).__name__}: {error}.") from error
+    if not isinstance(loaded, typer.Typer):
+        raise PluginError(f"{where} is a {type(loaded).__name__}; a typer.Typer is wanted.")
+    try:
+        command = typer.main.get_command(loaded)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise PluginError(f"{where} is no usable typer app: {error}.") from error
+    command.name = name
+    return command

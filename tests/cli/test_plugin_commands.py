@@ -1,0 +1,123 @@
+"""Commands that plugins bring: listed by name, imported when called, harmless when broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = """
+import typer
+print("imported")
+app = typer.Typer()
+@app.command()
+def hello(name: str) -> None:
+    print("hello", name)
+group = typer.Typer()
+@group.command()
+def one() -> None:
+    print("one")
+@group.command()
+def two() -> None:
+    print("two")
+def function() -> None: ...
+"""
+POINTS = {
+    "hello": "fake_commands:app",
+    "grouped": "fake_commands:group",
+    "function": "fake_commands:function",
+    "broken": "no_such_module_at_all:app",
+    "run": "fake_commands:app",
+}
+
+
+def install(site: Path, distribution: str, points: dict[str, str]) -> None:
+    info = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n", "utf-8"
+    )
+    lines = [f"{name} = {target}" for name, target in points.items()]
+    text = "\n".join(["[fewshot_bench.commands]", *lines, ""])
+    (info / "entry_points.txt").write_text(text, "utf-8")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    install(tmp_path, "fake-commands", POINTS)
+    (tmp_path / "fake_commands.py").write_text(SOURCE, "utf-8")
+    return tmp_path
+
+
+def fsb(site: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fewshot_bench", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(site), **environ},
+    )
+
+
+def test_commands_are_listed_without_being_imported(site: Path) -> None:
+    said = fsb(site, "--help")
+    assert said.returncode == 0, said.stderr
+    assert "imported" not in said.stdout + said.stderr
+    for name in ("hello", "grouped", "broken", "fake-commands:run"):
+        assert f"  {name} " in said.stdout
+    assert "from fake-commands" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["hello", "world"], "hello world"),
+        (["grouped", "two"], "two"),
+        (["fake-commands:hello", "world"], "hello world"),
+        (["fake-commands:run", "world"], "hello world"),
+    ],
+)
+def test_a_command_runs(site: Path, arguments: list[str], expected: str) -> None:
+    said = fsb(site, *arguments)
+    assert (said.returncode, said.stdout) == (0, expected + "\n"), said.stderr
+
+
+def test_a_plugin_takes_no_built_in_command_away(site: Path) -> None:
+    said = fsb(site, "run", "--help")
+    assert said.returncode == 0
+    assert "METHOD" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["broken"], ("'broken' of fake-commands", "cannot be loaded", "ModuleNotFoundError")),
+        (["function"], ("is a function; a typer.Typer is wanted",)),
+        (["hello", "world", "--loud"], ("No such option: --loud", "'fsb hello --help'")),
+        (["grouped", "twoo"], ("'twoo'", "'two'", "'fsb grouped --help'")),
+        (["no-such-command"], ("No such command 'no-such-command'",)),
+    ],
+)
+def test_one_line_and_code_2(site: Path, arguments: list[str], words: tuple[str, ...]) -> None:
+    said = fsb(site, *arguments)
+    error = said.stderr.removeprefix("imported\n")
+    assert said.returncode == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert all(word in error for word in words), error
+
+
+def test_a_name_claimed_twice_is_refused_only_when_bare(site: Path) -> None:
+    install(site, "another", {"hello": "fake_commands:group"})
+    said = fsb(site, "hello", "world")
+    assert said.returncode == 2
+    assert "write another:hello or fake-commands:hello" in said.stderr
+    assert fsb(site, "another:hello", "one").stdout == "one\n"
+    assert "another:hello" in fsb(site, "--help").stdout
+
+
+def test_fsb_plugins_holds_for_commands_too(site: Path) -> None:
+    assert "fake-commands" not in fsb(site, "--help", FSB_PLUGINS="standard").stdout
