@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fewshot_bench.engine.lowering import Eager, Gradients
 from fewshot_bench.engine.timing import StepTimer
-from fewshot_bench.errors import Diverged, PluginError
+from fewshot_bench.errors import ConfigError, Diverged, PluginError
 from fewshot_bench.method import Method, Player
 from fewshot_bench.sampling import EpisodeSource
 
@@ -75,10 +75,13 @@ class Trainer:
         self.method, self.lowering, self.source, self.plan = method, lowering, source, plan
         self.validate, self.log = validate, log
         self.players = check_players(method)
-        self.optimisers = {
-            name: player.optimiser(list(player.parameters.values()))
-            for name, player in self.players.items()
-        }
+        try:
+            self.optimisers = {
+                name: player.optimiser(list(player.parameters.values()))
+                for name, player in self.players.items()
+            }
+        except ValueError as error:  # a rate or factor out of range
+            raise ConfigError(f"the optimiser refuses its settings: {error}.") from error
         self.base_rates = {
             name: [group["lr"] for group in optimiser.param_groups]
             for name, optimiser in self.optimisers.items()
