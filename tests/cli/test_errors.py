@@ -1,0 +1,140 @@
+"""Bad input to the real command: one line that helps, exit code 2, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FSB = (sys.executable, "-m", "fewshot_bench")
+TINY = (
+    *("--image-size=16", "--train-classes=12", "--validation-classes=0", "--test-classes=12"),
+    *("--train-way=5", "--task-batch=1", "--validate-every=0", "--episodes=4", "--query=2"),
+    *("--shot=1", "--device=cpu"),
+)
+
+# What is typed, and what the answer has to mention: what was asked, what is possible.
+BAD = {
+    "no method": ("run protnet", ("'protnet'", "did you mean 'protonet'")),
+    "no data set": ("run protonet --dataset omniglott", ("did you mean 'omniglot'", "glyphs")),
+    "no backbone": ("run protonet --backbone conv5", ("'conv5'", "did you mean 'conv4'")),
+    "no preset": ("run protonet --preset papr", ("'papr'", "did you mean 'paper'")),
+    "no such option": ("run protonet --inner-lr 0.1", ("--inner-lr", "run protonet --help")),
+    "no number": ("run protonet --way five", ("--way", "five")),
+    "no way": ("run protonet --way 0", ("--way 0", "at least 2")),
+    "no episodes": ("run protonet --episodes 0", ("--episodes 0", "at least 1")),
+    "a negative rate": ("run protonet --lr -1", ("learning rate: -1",)),
+    "too many classes": ("run nearest-centroid --way 200", ("200 classes", "at most 100")),
+    "too few images": ("run nearest-centroid --shot 30", ("45 images", "has 20", "lower --shot")),
+    "no GPU": ("run nearest-centroid --device cuda:99", ("cuda:99", "--device cpu")),
+    "no device": ("run nearest-centroid --device abacus", ("abacus", "cuda:N")),
+    "no command": ("rnu protonet", ("rnu", "fsb --help")),
+    "no kind": ("list metods", ("'metods'", "did you mean 'methods'")),
+    "no run": ("eval nowhere", ("'nowhere' has no record.json",)),
+    "no runs": ("compare nowhere", ("'nowhere'", "fsb run")),
+    "a missing folder": ("run nearest-centroid --dataset folder:nowhere", ("nowhere",)),
+}
+
+
+def fsb(*arguments: str, at: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*FSB, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=at,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def assert_one_line(said: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert "Traceback" not in said.stderr
+    errors = [line for line in said.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, said.stderr
+    assert said.stderr.splitlines()[-1] == errors[0]
+    assert all(word in errors[0] for word in words), errors[0]
+    assert said.stdout == ""
+    assert said.returncode == 2
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_told_in_one_line(case: str, tmp_path: Path) -> None:
+    typed, words = BAD[case]
+    assert_one_line(fsb(*typed.split(), at=tmp_path), *words)
+    assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+def test_missing_and_damaged_data_are_told(tmp_path: Path) -> None:
+    run = ("run", "nearest-centroid", "--dataset", "omniglot", "--cache-dir", str(tmp_path / "c"))
+    missing = fsb(*run, "--data-root", str(tmp_path / "none"), at=tmp_path, FSB_DATA="")
+    assert_one_line(missing, "none")
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for name in ("images_background.zip", "images_evaluation.zip"):
+        (damaged / name).write_bytes(b"PK\x03\x04 torn")
+    said = fsb(*run, "--data-root", str(damaged), at=tmp_path, FSB_DATA="")
+    assert_one_line(said, "images_", ".zip")
+
+
+def test_a_runs_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = fsb("run", "nearest-centroid", "--runs-dir", "file/runs", at=tmp_path)
+    assert_one_line(said, "'file/runs'", "--runs-dir")
+
+
+def only_record(folder: Path) -> tuple[Path, dict[str, Any]]:
+    (path,) = folder.glob("runs/*/record.json")
+    return path.parent, json.loads(path.read_text())
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    said = fsb("run", "protonet", *TINY, "--lr=1e30", "--steps=6", at=tmp_path)
+    assert said.returncode == 1
+    assert said.stdout == ""
+    assert "Traceback" not in said.stderr
+    folder, record = only_record(tmp_path)
+    assert record["status"] == "failed"
+    assert record["test"] is None
+    assert record["error"].startswith("step 2: the ")
+    assert "player 'meta'" in record["error"]
+    assert said.stderr.splitlines()[-1] == f"error: {record['error']}"
+    assert (folder / "weights.safetensors").stat().st_size > 0
+    assert len((folder / "steps.csv").read_text().splitlines()) == 2
+    # Such a run is told of, and compared with nothing.
+    assert "failed" in fsb("compare", at=tmp_path).stderr
+
+
+def test_ctrl_c_keeps_what_was_reached(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*FSB, "run", "protonet", *TINY, "--steps=1000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if line.startswith("train"):
+                break
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    folder, record = only_record(tmp_path)
+    assert record["status"] == "interrupted"
+    assert record["training"]["steps"] >= 1
+    assert (folder / "weights.safetensors").stat().st_size > 0
