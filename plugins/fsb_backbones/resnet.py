@@ -1,4 +1,8 @@
-"""Residual backbones: the few-shot ResNet-12, and torchvision's ResNet-18."""
+"""Residual backbones: the few-shot ResNet-12, and torchvision's ResNet-18.
+
+ResNet-12's weights start as PyTorch's layers do, ResNet-18's as torchvision has them (He et al.
+2015).
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ class ResidualBlock(nn.Module):
 class ResNet12(nn.Module):
     """Four residual blocks (Oreshkin et al. 2018; the widths of Lee et al. 2019).
 
-    [N, C, H, W] -> [N, 10 * width, h, w]; no dropout.
+    [N, C, H, W] -> [N, 10 * width, h, w]. No dropout: a backbone has no key to draw it from.
     """
 
     def __init__(
