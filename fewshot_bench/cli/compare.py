@@ -40,9 +40,11 @@ def compare(
     found, problems = load_runs(paths)
     errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     if not found:
-        for problem in problems:
+        for problem in problems[1:]:
             errors.print(f"left out: {problem}")
-        raise RecordError(f"no finished run in '{paths[0]}'; try: fsb run METHOD")
+        raise RecordError(
+            f"no finished run in '{paths[0]}' ({problems[0].rstrip('.')}); try: fsb run METHOD"
+        )
     methods = {run.record["method"] for run in found}
     if baseline is not None and baseline not in methods | {run.record["id"] for run in found}:
         raise UnknownName("baseline", baseline, methods, "Give one of them, or the id of a run.")
@@ -72,40 +74,46 @@ def _export(result: Comparison, format: str, output: Path | None) -> None:
 
 
 def _show(result: Comparison) -> None:
-    from fewshot_bench.results.export import caption, heading
+    from fewshot_bench.results.export import apart, caption, heading
 
     console = Console()
     for group in result.groups:
-        console.print(_table(group, heading(group)))
-        if group.differs:
-            words = ", ".join(group.differs)
-            console.print(f"Apart from the first table because of: {words}.", style="dim")
-        console.print(caption(group) + _marks(group), style="dim", highlight=False)
+        table, dropped = _table(group, heading(group), console.width)
+        console.print(table)
+        words = [*apart(group), caption(group)]
+        if dropped:
+            words.append(
+                f"No room for: {', '.join(dropped)}; a wider terminal or --format csv has them."
+            )
+        console.print(" ".join(words), style="dim", highlight=False, markup=False)
         console.print()
 
 
-def _table(group: Group, title: str) -> Table:
-    from fewshot_bench.results.export import HEADS, body
+# What goes first where the terminal is narrow. Never the method, its accuracy and difference.
+DROPPED = ("k weights", "peak MB", "classify ms", "train s", "learn ms", "step ms", "tasks/s")
+GAP = 2  # between columns
 
-    rows = body(group)
-    # Columns that say nothing here are left out, so that the rest fits.
-    shown = [i for i in range(len(HEADS)) if any(row[i] not in ("", "-") for row in rows)]
+
+def _table(group: Group, title: str, width: int) -> tuple[Table, list[str]]:
+    """The table in ``width`` characters, and the columns that found no room."""
+    from fewshot_bench.results.export import filled
+
+    heads, rows = filled(group)
+    widths = {
+        head: max(len(head), *(len(row[i]) for row in rows)) + GAP for i, head in enumerate(heads)
+    }
+    dropped = []
+    for head in DROPPED:
+        if sum(widths.values()) - GAP <= width:
+            break
+        if widths.pop(head, None):
+            dropped.append(head)
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
-    for i in shown:
-        table.add_column(HEADS[i], justify="left" if i == 0 else "right", no_wrap=i in (1, 2))
-    for row, shown_row in zip(group.rows, rows, strict=True):
-        paired = row.paired
-        better = bool(paired and paired.p_t is not None and paired.p_t < 0.05)
-        bold = better and paired is not None and paired.difference > 0
-        table.add_row(*(escape(shown_row[i]) for i in shown), style="bold" if bold else "")
-    return table
-
-
-def _marks(group: Group) -> str:
-    marked = any(row.run.record["test"]["transductive"] for row in group.rows)
-    text = " † transductive: all queries of a task are seen together." if marked else ""
-    if group.baseline is not None:
-        text += (
-            " Bold: better than the baseline, paired t test at 5 %, not corrected for the table."
-        )
-    return text
+    for head in widths:
+        left = head == heads[0]
+        table.add_column(head, justify="left" if left else "right", no_wrap=not left)
+    shown = [i for i, head in enumerate(heads) if head in widths]
+    for row, texts in zip(group.rows, rows, strict=True):
+        style = "bold" if row is group.winner else ""
+        table.add_row(*(escape(texts[i]) for i in shown), style=style)
+    return table, dropped

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.record import FILE, read_record
 from fewshot_bench.results.statistics import Paired, paired_difference
 from fewshot_bench.results.tables import read_table
 
-# Two accuracies may stand side by side only if all of these agree.
-PROTOCOL = {
-    "data": ("dataset", "dataset_digest", "split", "dataset_options"),
-    "task": ("task",),
-    "test episodes": ("sampling", "episode_seed", "episodes", "episodes_digest"),
-}
+SIGNIFICANT = 0.05  # of the paired t test behind Group.winner
+DIGESTS = {"dataset_digest": "data of other content", "episodes_digest": "other episodes"}
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,47 @@ class Run:
         return self.record["method"] + (f" (seed {seed})" if seed else "")
 
     def protocol(self) -> dict[str, Any]:
-        """Everything that decides whether an accuracy may stand beside this one."""
-        record, test = self.record, self.record["test"]
-        values = {
-            **{name: record[name] for name in ("dataset", "dataset_digest", "split", "task")},
-            **{name: record[name] for name in ("episode_seed", "episodes_digest")},
-            "sampling": test["sampling"],
-            "episodes": test["episodes"],
+        """Everything that decides whether an accuracy may stand beside this one.
+
+        Options of a data set that begin with ``train_`` are left out: what a method trains on
+        is its own affair, and the digest of the test episodes sees the rest.
+        """
+        record, test, config = self.record, self.record["test"], self.record["config"]
+        options = {
+            name: value
+            for name, value in config["dataset_options"].items()
+            if not name.startswith("train_") and name != "split"
         }
-        # Options of training data do not matter here; the digest of the episodes sees the classes.
-        options = record["config"]["dataset_options"]
-        values["dataset_options"] = {n: v for n, v in options.items() if not n.startswith("train_")}
-        return values
+        return {
+            "dataset": record["dataset"],
+            "split": record["split"],
+            **options,
+            **record["task"],
+            "sampling": test["sampling"],
+            "within_family": config.get("within_family", False),
+            "episode_seed": record["episode_seed"],
+            "episodes": test["episodes"],
+            "level": test["level"],
+            "dataset_digest": record["dataset_digest"],
+            "episodes_digest": record["episodes_digest"],
+        }
+
+    def scores(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Episode numbers and accuracies, sorted by episode.
+
+        Raises:
+            RecordError: they are missing or damaged.
+        """
+        path = self.folder / "episodes.csv"
+        table = read_table(path)
+        try:
+            episode, accuracy = table["episode"], table["accuracy"]
+        except KeyError as error:
+            raise RecordError(f"'{path}' has no column {error}.") from error
+        unique, first = np.unique(episode, return_index=True)
+        if len(unique) != len(episode):
+            raise RecordError(f"'{path}' has an episode more than once.")
+        return unique, accuracy[first]
 
 
 @dataclass
@@ -58,16 +87,21 @@ class Row:
 
 @dataclass
 class Group:
-    """Runs of one protocol, best first."""
+    """Runs of one protocol, best first.
+
+    Arguments:
+        rows: the runs.
+        differs: why these cannot stand beside the first group: one phrase per setting.
+        baseline: the row that the others are compared with; None: nothing is paired.
+        winner: the first row, if the paired t test finds it better than each of the others at
+            5 %; else None. All have to be beaten, so the number of runs needs no correction
+            (an intersection-union test; Berger, Technometrics 1982).
+    """
 
     rows: list[Row]
     differs: tuple[str, ...] = ()
-
-    @property
-    def baseline(self) -> Row | None:
-        """The run that the others are compared with: the one without a difference."""
-        plain = [row for row in self.rows if row.paired is None]
-        return plain[0] if len(plain) == 1 and len(self.rows) > 1 else None
+    baseline: Row | None = None
+    winner: Row | None = None
 
 
 @dataclass
@@ -82,7 +116,7 @@ def load_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
     """The finished runs in these folders.
 
     Arguments:
-        paths: folders of runs, or folders that hold them.
+        paths: folders of runs, their ``record.json``, or folders with runs anywhere below.
 
     Returns:
         The runs, and one line for each that is broken or did not finish; it hides no other.
@@ -90,20 +124,39 @@ def load_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
     runs, problems = [], []
     seen: set[Path] = set()
     for path in paths:
-        inside = sorted(p.parent for p in path.glob(f"*/{FILE}"))
-        for folder in [path] if (path / FILE).is_file() or not inside else inside:
+        for folder in _run_folders(path.parent if path.name == FILE else path) or [path]:
             if folder.resolve() in seen:
                 continue
             seen.add(folder.resolve())
             try:
                 record = read_record(folder)
-                if record["status"] == "completed" and record["test"]:
-                    runs.append(Run(folder, record))
-                else:
-                    problems.append(f"'{folder}': {record['status']}: {record['error']}")
             except RecordError as error:
                 problems.append(str(error))
+                continue
+            if record["status"] == "completed" and record["test"]:
+                runs.append(Run(folder, record))
+            else:
+                why = record["error"] or "it has no result"
+                problems.append(f"'{folder}': {record['status']}: {why}")
     return runs, problems
+
+
+def _run_folders(path: Path) -> list[Path]:
+    """Folders with a record, in order; a link to a run counts, a link to more does not (loops)."""
+    if (path / FILE).is_file():
+        return [path]
+    found: list[Path] = []
+    try:
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+    except OSError:
+        return found
+    for entry in entries:
+        if not entry.is_dir() or entry.name.startswith("."):
+            continue
+        inside = Path(entry.path)
+        if not entry.is_symlink() or (inside / FILE).is_file():
+            found += _run_folders(inside)
+    return found
 
 
 def compare(runs: list[Run], baseline: str | None = None, level: float = 0.95) -> Comparison:
@@ -111,49 +164,84 @@ def compare(runs: list[Run], baseline: str | None = None, level: float = 0.95) -
 
     Arguments:
         runs: see :func:`load_runs`.
-        baseline: name of a method or id of a run; None: nothing is paired.
+        baseline: name of a method or id of a run; None: nothing is paired. Of several runs of
+            a method it is the one of the lowest seed, the newest of these: never the best.
         level: of the intervals of differences.
     """
-    groups: list[tuple[dict[str, Any], list[Run]]] = []
+    groups: dict[str, list[Run]] = {}
+    protocols: dict[str, dict[str, Any]] = {}
     for run in runs:
         protocol = run.protocol()
-        for known, members in groups:
-            if known == protocol:
-                members.append(run)
-                break
-        else:
-            groups.append((protocol, [run]))
+        key = repr(sorted(protocol.items()))
+        protocols.setdefault(key, protocol)
+        groups.setdefault(key, []).append(run)
     result, problems = [], []
-    for protocol, members in groups:
-        members.sort(key=lambda run: -run.record["test"]["accuracy"])
-        rows = [Row(run) for run in members]
+    first = next(iter(protocols.values()), {})
+    for key, members in groups.items():
+        members.sort(key=lambda run: (-run.record["test"]["accuracy"], run.record["id"]))
+        group = Group([Row(run) for run in members], _differs(protocols[key], first))
         if baseline is not None:
-            problems += _pair(rows, baseline, level)
-        differs = _differs(protocol, groups[0][0]) if groups[0][0] is not protocol else ()
-        result.append(Group(rows, differs))
+            problems += _pair(group, baseline, level)
+        group.winner = _winner(group)
+        result.append(group)
     return Comparison(result, problems)
 
 
-def _pair(rows: list[Row], baseline: str, level: float) -> list[str]:
-    """Fill in ``paired``; what could not be paired."""
-    chosen = [r.run for r in rows if baseline in (r.run.record["method"], r.run.record["id"])]
+def _pair(group: Group, baseline: str, level: float) -> list[str]:
+    """Choose the baseline and fill in ``paired``; returns what could not be paired."""
+    chosen = [r for r in group.rows if baseline in (r.run.record["method"], r.run.record["id"])]
     if not chosen:
         return []
-    base, problems = chosen[0], []
+    chosen.sort(key=lambda row: row.run.record["id"], reverse=True)
+    base = min(chosen, key=lambda row: row.run.record["seed"])
     try:
-        reference = read_table(base.folder / "episodes.csv")["accuracy"]
-    except (RecordError, KeyError) as error:
-        return [f"'{base.folder}' has no episodes to pair with ({error})."]
-    for row in rows:
-        if row.run is base:
+        reference = base.run.scores()
+    except RecordError as error:
+        return [f"'{base.run.folder}' has no episodes to pair with ({error})."]
+    group.baseline, problems = base, []
+    for row in group.rows:
+        if row is base:
             continue
         try:
-            scores = read_table(row.run.folder / "episodes.csv")["accuracy"]
-            row.paired = paired_difference(scores, reference, level)
-        except (RecordError, KeyError, ValueError) as error:
+            row.paired = _difference(row.run.scores(), reference, level)
+        except (RecordError, ValueError) as error:
             problems.append(f"'{row.run.folder}' cannot be paired ({error}).")
     return problems
 
 
-def _differs(one: dict[str, Any], other: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(word for word, names in PROTOCOL.items() if any(one[n] != other[n] for n in names))
+def _difference(a: Any, b: Any, level: float) -> Paired:
+    """Pair two runs by the numbers of their episodes."""
+    if not np.array_equal(a[0], b[0]):
+        raise ValueError("it has other episodes than the baseline")
+    return paired_difference(a[1], b[1], level)
+
+
+def _winner(group: Group) -> Row | None:
+    """The first row, if it is better than each of the others."""
+    best, *others = group.rows
+    if (
+        not others
+        or best.run.record["test"]["accuracy"] == others[0].run.record["test"]["accuracy"]
+    ):
+        return None
+    try:
+        scores = best.run.scores()
+        for row in others:
+            paired = _difference(scores, row.run.scores(), 0.95)
+            if paired.difference <= 0 or paired.p_t is None or paired.p_t >= SIGNIFICANT:
+                return None
+    except (RecordError, ValueError):
+        return None
+    return best
+
+
+def _differs(one: dict[str, Any], first: dict[str, Any]) -> tuple[str, ...]:
+    """What sets a protocol apart, in words; a digest only if nothing else tells."""
+    missing = object()
+    names = [n for n in {**first, **one} if one.get(n, missing) != first.get(n, missing)]
+    told = [
+        f"{name} {one.get(name, 'not given')} instead of {first.get(name, 'not given')}"
+        for name in names
+        if name not in DIGESTS
+    ]
+    return tuple(told or [DIGESTS[name] for name in names])

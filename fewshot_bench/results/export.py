@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fewshot_bench.results.compare import Comparison, Group, Row
+from fewshot_bench.results.labels import labels
 
 COLUMNS = (
     "method",
@@ -19,9 +20,13 @@ COLUMNS = (
     "p_t",
     "transductive",
     "step_ms",
+    "step_ms_p95",
     "tasks_per_s",
     "adapt_ms",
     "predict_ms",
+    "peak_memory_bytes",
+    "training_seconds",
+    "parameters",
     "seed",
     "device",
     "run",
@@ -32,6 +37,7 @@ def cells(row: Row) -> dict[str, Any]:
     """One run's numbers: fractions, ms."""
     record, paired = row.run.record, row.paired
     timing, test = record["timing"], record["test"]
+    step, training = timing.get("step_ms") or {}, record["training"] or {}
     return {
         "method": record["method"],
         "accuracy": test["accuracy"],
@@ -40,10 +46,14 @@ def cells(row: Row) -> dict[str, Any]:
         "difference_half_width": paired.half_width if paired else None,
         "p_t": paired.p_t if paired else None,
         "transductive": test["transductive"],
-        "step_ms": timing["step_ms"]["median"] if timing["step_ms"] else None,
-        "tasks_per_s": timing["tasks_per_s"],
-        "adapt_ms": timing["adapt_ms"],
-        "predict_ms": timing["predict_ms"],
+        "step_ms": step.get("median"),
+        "step_ms_p95": step.get("p95"),
+        "tasks_per_s": timing.get("tasks_per_s"),
+        "adapt_ms": timing.get("adapt_ms"),
+        "predict_ms": timing.get("predict_ms"),
+        "peak_memory_bytes": timing.get("peak_memory_bytes"),
+        "training_seconds": training.get("seconds"),
+        "parameters": record["parameters"],
         "seed": record["seed"],
         "device": record["device"]["name"],
         "run": record["id"],
@@ -56,6 +66,7 @@ def heading(group: Group) -> str:
     task, test = record["task"], record["test"]
     split = f" ({record['split']})" if record["split"] else ""
     extra = f", {task['unlabelled']} unlabelled per class" if task["unlabelled"] else ""
+    extra += f", {task['distractors']} distractor classes" if task["distractors"] else ""
     return (
         f"{record['dataset']}{split}, {task['way']}-way {task['shot']}-shot, {task['query']} "
         f"queries per class{extra}, {test['episodes']} {test['sampling']} episodes"
@@ -63,7 +74,7 @@ def heading(group: Group) -> str:
 
 
 def caption(group: Group) -> str:
-    """What the ± covers, in words."""
+    """What the ± covers and the marks mean, in words."""
     first = group.rows[0].run.record["test"]
     covers = (
         "new images of these test classes, as no image is used twice; not new classes"
@@ -75,11 +86,23 @@ def caption(group: Group) -> str:
         f"{covers} or training seeds."
     )
     if group.baseline is not None:
-        name = group.baseline.run.label
+        name = names(group)[group.rows.index(group.baseline)]
         text += f" Differences are from {name} on the same episodes."
     if len({row.run.record["device"]["name"] for row in group.rows}) > 1:
         text += " Times are of different devices and cannot be compared."
+    if any(row.run.record["test"]["transductive"] for row in group.rows):
+        text += " † transductive: all queries of a task are seen together; the others: inductive."
+    if group.winner is not None:
+        text += (
+            " Bold: better than every other run here (paired t tests on the same episodes, each "
+            "at 5 %); one training each, so other seeds may tell otherwise."
+        )
     return text
+
+
+def names(group: Group) -> list[str]:
+    """What the rows are called: the method, and what sets runs of one method apart."""
+    return labels([row.run for row in group.rows])
 
 
 def accuracy(row: Row) -> str:
@@ -101,28 +124,64 @@ def difference(row: Row) -> str:
     return f"{text} (p {'< 0.001' if paired.p_t < 1e-3 else f'= {paired.p_t:.3f}'})"
 
 
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent: ``0.735``, ``35.6``, ``1360``."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def times(row: Row) -> tuple[str, str, str, str]:
     """Step, tasks per second, time to learn and to classify a task."""
     values = cells(row)
     shown = ("step_ms", "tasks_per_s", "adapt_ms", "predict_ms")
-    return tuple("-" if values[n] is None else f"{values[n]:.3g}" for n in shown)  # type: ignore[return-value]
+    return tuple(number(values[n]) for n in shown)  # type: ignore[return-value]
 
 
-HEADS = ("method", "accuracy %", "difference", "step ms", "tasks/s", "learn ms", "classify ms")
+def costs(row: Row) -> tuple[str, str, str]:
+    """Seconds of training, peak memory in MB, thousands of parameters."""
+    values = cells(row)
+    memory, parameters = values["peak_memory_bytes"], values["parameters"]
+    return (
+        number(values["training_seconds"]),
+        number(None if memory is None else memory / 1e6),
+        number(parameters / 1e3),
+    )
+
+
+HEADS = (
+    "method", "accuracy %", "difference", "step ms", "tasks/s", "learn ms", "classify ms",
+    "train s", "peak MB", "k weights",
+)  # fmt: skip
 
 
 def body(group: Group) -> list[tuple[str, ...]]:
     """Rows of a group in the columns of ``HEADS``."""
-    return [(row.run.label, accuracy(row), difference(row), *times(row)) for row in group.rows]
+    return [
+        (name, accuracy(row), difference(row), *times(row), *costs(row))
+        for name, row in zip(names(group), group.rows, strict=True)
+    ]
+
+
+def filled(group: Group) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heads and rows without the columns that say nothing for this group."""
+    rows = body(group)
+    kept = [i for i in range(len(HEADS)) if any(row[i] not in ("", "-") for row in rows)]
+    return tuple(HEADS[i] for i in kept), [tuple(row[i] for i in kept) for row in rows]
 
 
 def markdown(comparison: Comparison) -> str:
     """A table for each protocol, for a README."""
     parts = []
     for group in comparison.groups:
-        lines = [f"**{heading(group)}**", "", f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|"]
-        lines += [f"| {' | '.join(_plain(c) for c in row)} |" for row in body(group)]
-        parts.append("\n".join([*lines, "", caption(group) + _dagger(group)]))
+        heads, rows = filled(group)
+        lines = [f"**{_plain(heading(group))}**", ""]
+        lines += [f"| {' | '.join(heads)} |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+        for row, texts in zip(group.rows, rows, strict=True):
+            cell = "**{}**" if row is group.winner else "{}"
+            shown = [cell.format(_plain(text)) if text else "" for text in texts[:2]]
+            lines.append(f"| {' | '.join([*shown, *map(_plain, texts[2:])])} |")
+        parts.append("\n".join([*lines, "", *apart(group), caption(group)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -130,17 +189,23 @@ def latex(comparison: Comparison) -> str:
     """A booktabs table for each protocol."""
     parts = []
     for group in comparison.groups:
-        rows = [" & ".join(_tex(cell) for cell in row) + r" \\" for row in body(group)]
+        heads, texts = filled(group)
+        lines = []
+        for row, cells_ in zip(group.rows, map(list, texts), strict=True):
+            bold = r"\textbf{%s}" if row is group.winner else "%s"
+            shown = [bold % _tex(cell) for cell in cells_[:2]] + [_tex(c) for c in cells_[2:]]
+            lines.append(" & ".join(shown) + r" \\")
+        words = " ".join([heading(group) + ".", *apart(group), caption(group)])
         parts.append(
             "\n".join(
                 [
                     r"\begin{table}",
-                    rf"\caption{{{_tex(heading(group))}. {_tex(caption(group) + _dagger(group))}}}",
-                    r"\begin{tabular}{l" + "r" * (len(HEADS) - 1) + "}",
+                    rf"\caption{{{_tex(words)}}}",
+                    r"\begin{tabular}{l" + "r" * (len(heads) - 1) + "}",
                     r"\toprule",
-                    " & ".join(_tex(head) for head in HEADS) + r" \\",
+                    " & ".join(_tex(head) for head in heads) + r" \\",
                     r"\midrule",
-                    *rows,
+                    *lines,
                     r"\bottomrule",
                     r"\end{tabular}",
                     r"\end{table}",
@@ -148,6 +213,13 @@ def latex(comparison: Comparison) -> str:
             )
         )
     return "\n\n".join(parts) + "\n"
+
+
+def apart(group: Group) -> list[str]:
+    """A sentence on why the group stands apart from the first one; none for the first."""
+    if not group.differs:
+        return []
+    return [f"Not comparable with the first table: {'; '.join(group.differs)}."]
 
 
 def to_csv(comparison: Comparison) -> str:
@@ -167,6 +239,8 @@ def to_json(comparison: Comparison) -> str:
         {
             "protocol": heading(group),
             "differs": group.differs,
+            "baseline": group.baseline.run.record["id"] if group.baseline else None,
+            "winner": group.winner.run.record["id"] if group.winner else None,
             "rows": [
                 {
                     **cells(row),
@@ -181,17 +255,16 @@ def to_json(comparison: Comparison) -> str:
     return json.dumps({"groups": groups, "problems": comparison.problems}, indent=2) + "\n"
 
 
-def _dagger(group: Group) -> str:
-    marked = any(row.run.record["test"]["transductive"] for row in group.rows)
-    return " † transductive: all queries of a task are seen together." if marked else ""
-
-
 def _plain(text: str) -> str:
     return text.replace("|", r"\|").replace("\n", " ")
 
 
+_TEX = str.maketrans(
+    {character: "\\" + character for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"±": r"$\pm$", "†": r"$\dagger$", "<": "$<$", ">": "$>$", "|": "$|$"}
+)
+
+
 def _tex(text: str) -> str:
-    text = text.replace("\\", "/")
-    for character in "&%$#_{}":
-        text = text.replace(character, "\\" + character)
-    return text.replace("±", r"$\pm$").replace("†", r"$\dagger$").replace("<", "$<$")
+    return text.replace("\n", " ").translate(_TEX)
