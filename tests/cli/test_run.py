@@ -1,0 +1,200 @@
+"""The real command from end to end, on a small built-in data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fewshot_bench
+from fewshot_bench.results.record import read_record
+from fewshot_bench.results.tables import read_table
+
+SETTINGS: dict[str, Any] = {
+    "image_size": 16,
+    "train_classes": 12,
+    "validation_classes": 12,
+    "test_classes": 12,
+    "train_way": 5,
+    "task_batch": 2,
+    "steps": 3,
+    "validate_every": 2,
+    "validation_episodes": 3,
+    "episodes": 6,
+    "shot": 1,
+    "query": 3,
+    "device": "cpu",
+    "backbone_channels": 8,
+}
+TYPED = tuple(f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.items())
+
+WATCHER = """
+import json
+from fewshot_bench import Observer, hookimpl
+
+@hookimpl
+def register_observers():
+    return {"watcher": "fake_watcher:Watcher"}
+
+@hookimpl
+def register_metrics():
+    return {"share-of-first": "fake_watcher:share_of_first"}
+
+def share_of_first(logits, target):
+    return (logits.argmax(-1) == 0).double().mean(-1)
+
+class Watcher(Observer):
+    def __init__(self):
+        self.seen = []
+    def run_started(self, config):
+        self.seen.append(["started", config["method"]])
+    def train_logged(self, step, metrics):
+        self.seen.append(["logged", step])
+    def evaluation_ended(self, split, scores):
+        self.seen.append([split, len(scores)])
+    def run_ended(self, record):
+        self.seen.append(["ended", record["status"]])
+        with open("seen.json", "w") as file:
+            json.dump(self.seen, file)
+"""
+
+
+def fsb(*arguments: str, at: Path, **environment: str) -> str:
+    """What the command prints on standard output; it has to succeed."""
+    said = subprocess.run(
+        [sys.executable, "-m", "fewshot_bench", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=at,
+        env={**os.environ, "COLUMNS": "200", **environment},
+        timeout=120,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    return said.stdout
+
+
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    """A record without what may differ between two equal runs."""
+    record = json.loads(json.dumps(record))
+    for name in ("id", "command"):
+        del record[name]
+    del record["config"]["runs_dir"], record["config"]["sources"]
+    del record["environment"]["commit"]  # the checkout may be edited meanwhile
+    record["training"] = {n: v for n, v in record["training"].items() if "seconds" not in n}
+    record["timing"] = {n: record["timing"][n] for n in ("flops_per_step", "warmup_steps")}
+    return record
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def printed(home: Path) -> str:
+    """What a run with --json prints."""
+    return fsb("run", "protonet", *TYPED, "--json", at=home)
+
+
+def test_json_prints_the_record_and_nothing_else(printed: str, home: Path) -> None:
+    record = json.loads(printed)
+    assert printed == (home / "runs" / record["id"] / "record.json").read_text("utf-8")
+    assert read_record(home / "runs" / record["id"]) == record
+    assert record["status"] == "completed"
+    assert record["plugin"]["distribution"] == "fewshot-bench"
+    assert record["test"]["episodes"] == 6
+    assert record["training"]["steps"] == 3
+    episodes = read_table(home / "runs" / record["id"] / "episodes.csv")
+    assert episodes["accuracy"].mean() == pytest.approx(record["test"]["accuracy"], abs=1e-12)
+
+
+def test_the_same_seeds_give_the_same_numbers_here_and_from_python(
+    printed: str, home: Path, tmp_path: Path
+) -> None:
+    first = json.loads(printed)
+    second = json.loads(fsb("run", "protonet", *TYPED, "--json", at=home))
+    third = fewshot_bench.run("protonet", **SETTINGS, runs_dir=str(tmp_path))
+    assert first["id"] != second["id"]
+    assert without_times(first) == without_times(second) == without_times(third)
+    folders = [home / "runs" / first["id"], home / "runs" / second["id"], tmp_path / third["id"]]
+    for name in ("episodes.csv", "confusion.csv", "steps.csv", "validation.csv"):
+        one, *others = [read_table(folder / name) for folder in folders]
+        same = [column for column in one if not column.endswith("_ms")]
+        for other in others:
+            assert {n: other[n].tolist() for n in same} == {n: one[n].tolist() for n in same}
+    moved = fewshot_bench.run("protonet", **SETTINGS, runs_dir=str(tmp_path), episode_seed=1)
+    assert moved["episodes_digest"] != first["episodes_digest"]
+
+
+def test_a_run_is_evaluated_again(printed: str, home: Path) -> None:
+    before = json.loads(printed)
+    again = json.loads(fsb("eval", f"runs/{before['id']}", "--json", "--runs-dir=e", at=home))
+    assert again["evaluated_from"] == before["id"]
+    assert again["episodes_digest"] == before["episodes_digest"]
+    assert again["test"] == before["test"]
+    other = fewshot_bench.evaluate(
+        str(home / "runs" / before["id"]), way=3, shot=2, episodes=4, runs_dir=str(home / "e")
+    )
+    assert (other["task"]["way"], other["task"]["shot"], other["test"]["episodes"]) == (3, 2, 4)
+    assert other["train_task"] == before["train_task"]
+
+
+def test_runs_are_compared_on_the_same_episodes(printed: str, home: Path) -> None:
+    protonet = json.loads(printed)
+    data = [word for word in TYPED if word.split("=")[0].endswith(("-classes", "-size"))]
+    task = ["--episodes=6", "--shot=1", "--query=3", "--device=cpu"]
+    shown = fsb("run", "nearest-centroid", *data, *task, "--runs-dir=c", at=home)
+    assert "nearest-centroid on glyphs, 5-way 1-shot" in shown
+    (floor,) = (home / "c").glob("nearest-centroid*")
+    runs = (f"runs/{protonet['id']}", f"c/{floor.name}")
+    table = fsb("compare", *runs, "--baseline", "nearest-centroid", at=home)
+    assert "glyphs (generated), 5-way 1-shot, 3 queries per class, 6 closed episodes" in table
+    assert "protonet" in table
+    parsed = json.loads(
+        fsb("compare", *runs, "--baseline=nearest-centroid", "--format=json", at=home)
+    )
+    (group,) = parsed["groups"]
+    paired = {row["method"]: row["paired"] for row in group["rows"]}
+    difference = protonet["test"]["accuracy"] - read_record(floor)["test"]["accuracy"]
+    assert paired["nearest-centroid"] is None
+    assert paired["protonet"]["difference"] == pytest.approx(difference, abs=1e-12)
+    assert parsed["problems"] == []
+
+
+def test_named_observers_and_metrics_are_used_and_recorded(
+    home: Path, printed: str, fake_distribution: Callable[..., Path], tmp_path: Path
+) -> None:
+    site = str(fake_distribution("fake-watcher", "fake_watcher", WATCHER))
+    named = ("--with=watcher", "--metric=share-of-first", "--metric=cross-entropy")
+    text = fsb("run", "protonet", *TYPED, *named, "--json", at=tmp_path, PYTHONPATH=site)
+    record = json.loads(text)
+    seen = json.loads((tmp_path / "seen.json").read_text())
+    assert [seen[0], seen[-1]] == [["started", "protonet"], ["ended", "completed"]]
+    assert ["validation", 3] in seen
+    assert ["test", 6] in seen
+    assert ["logged", 3] in seen
+    assert set(record["test"]["metrics"]) == {"share-of-first", "cross-entropy"}
+    assert "share-of-first" in read_table(tmp_path / "runs" / record["id"] / "episodes.csv")
+    of_fake = {(p["kind"], p["name"]) for p in record["plugins"] if p["version"] == "1.0"}
+    assert of_fake == {("observers", "watcher"), ("metrics", "share-of-first")}
+    # Watching and scoring change no result.
+    assert record["test"]["accuracy"] == json.loads(printed)["test"]["accuracy"]
+    listed = fsb("plugins", at=tmp_path, PYTHONPATH=site)
+    assert "fake-watcher" in listed
+    assert "observers: watcher" in listed
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("methods", "metagan"), ("datasets", "folder"), ("samplers", "open")]
+)
+def test_list_shows_names_and_where_they_come_from(kind: str, name: str, tmp_path: Path) -> None:
+    lines = fsb("list", kind, at=tmp_path).splitlines()
+    (line,) = [line for line in lines if line.split()[0] == name]
+    assert "fewshot-bench" in line
