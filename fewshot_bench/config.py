@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass, fields
 from importlib.resources import files
 from typing import Any
 
-from fewshot_bench.errors import ConfigError, UnknownName
+from fewshot_bench.errors import ConfigError, FewshotBenchError, PluginError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.options import (
     Option,
     backbone_options,
     dataset_options,
+    load,
     method_options,
     split_dataset,
 )
@@ -58,6 +59,9 @@ CORE: tuple[Option, ...] = (
     _core("data_root", str, "folder of the data set's files"),
     _core("cache_dir", str, "folder for decoded data; default: the user's cache"),
 )
+
+# Further words that 'fsb run' takes for itself.
+RESERVED = ("debug", "help", "json", "metric", "metrics", "observers", "with")
 
 
 @dataclass(frozen=True)
@@ -153,13 +157,14 @@ def configure(method: str, registry: Registry | None = None, **settings: Any) ->
     observers, metrics = (_listed(settings.pop(n, ())) for n in ("observers", "metrics"))
     for kind, names in (("observers", observers), ("metrics", metrics)):
         for name in names:
-            registry.resolve(kind, name)
+            load(registry, kind, name)
     core = {option.name: option for option in CORE}
     user = {n: core[n].check(v) for n, v in settings.items() if n in core}
     values = {name: option.default for name, option in core.items()} | user
     preset = _preset(registry, method, values)
     values |= {n: core[n].check(v) for n, v in preset.items() if n in core and n not in user}
     spaces = _spaces(registry, method, values, {**preset, **settings})
+    _refuse_clashes(method, core, spaces)
     _refuse_unknown(method, settings, preset, core, spaces)
 
     chosen: list[dict[str, Any]] = []
@@ -174,7 +179,7 @@ def configure(method: str, registry: Registry | None = None, **settings: Any) ->
         values[f"train_{name}"] = values[f"train_{name}"] or values[name]
     if not 0 < values["level"] < 1:
         raise ConfigError(f"--level {values['level']}: it has to be between 0 and 1.")
-    registry.resolve("samplers", values["sampling"])
+    load(registry, "samplers", values["sampling"])
     of_method, of_backbone, of_dataset = chosen
     return RunConfig(
         method=method,
@@ -203,15 +208,28 @@ def reconfigure(config: RunConfig, **changes: Any) -> RunConfig:
 def _preset(registry: Registry, method: str, values: Mapping[str, Any]) -> dict[str, Any]:
     from fewshot_bench.episode import Task  # imports torch
 
-    kind = registry.resolve("methods", method).load()
+    kind = load(registry, "methods", method)
     dataset, _ = split_dataset(registry, values["dataset"])
-    registry.resolve("datasets", dataset)
     task = Task(values["way"], values["shot"], values["query"])
-    preset = kind.presets(values["preset"], dataset, task)
+    dataset = registry.resolve("datasets", dataset).name  # a preset knows no distributions
+    try:
+        preset = kind.presets(values["preset"], dataset, task)
+    except FewshotBenchError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"presets('{values['preset']}', '{dataset}', ...) of method {method} raised "
+            f"{type(error).__name__}: {error}."
+        ) from error
     if preset is None:
         known = [n for n in kind.preset_names() if kind.presets(n, dataset, task) is not None]
         raise UnknownName(
             "preset", values["preset"], known, f"These are for {method} on {dataset}."
+        )
+    if not isinstance(preset, Mapping):
+        raise PluginError(
+            f"presets('{values['preset']}', '{dataset}', ...) of method {method} returned "
+            f"{type(preset).__name__}; a dictionary or None is wanted."
         )
     return dict(preset)
 
@@ -220,13 +238,30 @@ def _spaces(
     registry: Registry, method: str, values: Mapping[str, Any], chosen: Mapping[str, Any]
 ) -> tuple[list[Option], list[Option], list[Option]]:
     """The options of method, backbone and data set."""
-    kind = registry.resolve("methods", method).load()
+    kind = load(registry, "methods", method)
     of_backbone = backbone_options(registry, values["backbone"]) if kind.wants_backbone else []
     return (
         method_options(registry, method, chosen),
         of_backbone,
         dataset_options(registry, values["dataset"]),
     )
+
+
+def _refuse_clashes(
+    method: str, core: Mapping[str, Option], spaces: Sequence[Sequence[Option]]
+) -> None:
+    """One name, one option: what is typed must never go to two places."""
+    owners = dict.fromkeys((*core, *RESERVED), "'fsb run' itself")
+    for owner, space in zip(
+        (f"method {method}", "the backbone", "the data set"), spaces, strict=True
+    ):
+        for option in space:
+            if option.name in owners:
+                raise PluginError(
+                    f"the option {option.flag} of {owner} clashes with that of "
+                    f"{owners[option.name]}; its author has to rename it."
+                )
+            owners[option.name] = owner
 
 
 def _refuse_unknown(

@@ -7,14 +7,16 @@ whose own options appear behind the parameter's name: ``base`` brings ``base_inn
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.errors import ConfigError, FewshotBenchError, PluginError
 from fewshot_bench.hooks.registry import Registry
 
 if typing.TYPE_CHECKING:
@@ -25,6 +27,13 @@ if typing.TYPE_CHECKING:
     from fewshot_bench.method import Method
 
 _PLAIN = (bool, int, float, str)
+# What the objects behind a name have to be subclasses of; those of other kinds are called.
+_BASES = {
+    "methods": ("fewshot_bench.method", "Method"),
+    "datasets": ("fewshot_bench.data.images", "Dataset"),
+    "samplers": ("fewshot_bench.sampling", "Sampler"),
+    "observers": ("fewshot_bench.engine.observer", "Observer"),
+}
 
 
 @dataclass(frozen=True)
@@ -74,15 +83,15 @@ class Option:
 
     def _one(self, value: Any) -> Any:
         right = isinstance(value, self.type) and (self.type is bool or not isinstance(value, bool))
-        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
-            value, right = float(value), True
         if self.type is int and isinstance(value, float) and value.is_integer():
             value, right = int(value), True
-        if isinstance(value, str) and self.type in (int, float):
+        if self.type in (int, float) and isinstance(value, int | str) and not right:
             try:
-                value, right = self.type(value), True
-            except ValueError:
+                value, right = self.type(value), not isinstance(value, bool)
+            except (ValueError, OverflowError):
                 right = False
+        if self.type is float and right and not math.isfinite(value):
+            right = False
         if not right:
             raise ConfigError(f"{self.flag} {value}: it takes {_SAID[self.type]}.")
         if self.choices and value not in self.choices:
@@ -93,6 +102,38 @@ class Option:
 
 
 _SAID = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+
+
+def load(registry: Registry, kind: str, name: str) -> Any:
+    """The object behind a name, held against what its kind has to be.
+
+    Raises:
+        PluginError: it cannot be imported, or is something else; else as ``Registry.resolve``.
+    """
+    item = registry.resolve(kind, name)
+    loaded = item.load()
+    if kind in _BASES:
+        module, attribute = _BASES[kind]
+        base = getattr(importlib.import_module(module), attribute)  # may import torch
+        fits = inspect.isclass(loaded) and issubclass(loaded, base)
+        wanted = f"subclass of fewshot_bench.{attribute}"
+    else:
+        fits, wanted = callable(loaded), "function or class"
+    if not fits:
+        raise PluginError(f"{item.title} is of type {type(loaded).__name__}; a {wanted} is wanted.")
+    return loaded
+
+
+def _make(registry: Registry, kind: str, name: str, *arguments: Any, **options: Any) -> Any:
+    """Call what stands behind a name; what it raises names the plugin."""
+    factory = load(registry, kind, name)
+    try:
+        return factory(*arguments, **options)
+    except FewshotBenchError:
+        raise
+    except Exception as error:
+        what = f"{registry.resolve(kind, name).title} cannot be built with these settings"
+        raise PluginError(f"{what}: {type(error).__name__}: {error}.") from error
 
 
 def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
@@ -170,7 +211,7 @@ def method_options(registry: Registry, name: str, chosen: Mapping[str, Any]) -> 
 
 def _nested(registry: Registry, name: str, chosen: Mapping[str, Any], prefix: str) -> list[Option]:
     options: list[Option] = []
-    for option in options_of(registry.resolve("methods", name).load(), prefix):
+    for option in options_of(load(registry, "methods", name), prefix):
         options.append(option)
         if option.method:
             inner = chosen.get(option.name, option.default)
@@ -180,20 +221,35 @@ def _nested(registry: Registry, name: str, chosen: Mapping[str, Any], prefix: st
 
 def backbone_options(registry: Registry, name: str) -> list[Option]:
     """A backbone's options, with ``backbone_`` in front."""
-    return options_of(registry.resolve("backbones", name).load(), "backbone_")
+    return options_of(load(registry, "backbones", name), "backbone_")
 
 
 def dataset_options(registry: Registry, name: str) -> list[Option]:
-    """A data set's options, without ``path``, which is typed behind the name's colon."""
-    registered, _ = split_dataset(registry, name)
-    options = options_of(registry.resolve("datasets", registered).load())
+    """A data set's options, without ``path``, which is typed behind the name's colon.
+
+    Raises:
+        ConfigError: something is typed behind the colon, and the data set takes no path.
+    """
+    registered, path = split_dataset(registry, name)
+    options = options_of(load(registry, "datasets", registered))
+    if path is not None and not any(option.name == "path" for option in options):
+        raise ConfigError(
+            f"--dataset {name}: '{registered}' takes nothing behind a colon; write "
+            f"--dataset {registered}."
+        )
     return [option for option in options if option.name != "path"]
 
 
 def split_dataset(registry: Registry, name: str) -> tuple[str, str | None]:
-    """``folder:PATH`` is a registered name and a path; ``distribution:name`` is a name alone."""
+    """``folder:PATH`` is a registered name and a path; ``distribution:name`` is a name alone.
+
+    ``distribution:folder:PATH`` is both.
+    """
     head, colon, rest = name.partition(":")
-    if colon and head in registry.names("datasets"):
+    second, more, path = rest.partition(":")
+    if colon and registry.claims("datasets", f"{head}:{second}"):
+        return f"{head}:{second}", path if more else None
+    if colon and registry.claims("datasets", head):
         return head, rest
     return name, None
 
@@ -207,14 +263,16 @@ def build_method(
     prefix: str = "",
 ) -> Method:
     """The method with these (flat, complete) options; inner methods get task and backbone too."""
-    factory = registry.resolve("methods", name).load()
+    factory = load(registry, "methods", name)
     values = {}
     for option in options_of(factory, prefix):
         value = options[option.name]
         if option.method:
             value = build_method(registry, value, options, task, backbone, option.name + "_")
         values[option.name.removeprefix(prefix)] = value
-    return factory(task, backbone, **values) if factory.wants_backbone else factory(task, **values)
+    arguments = (task, backbone) if factory.wants_backbone else (task,)
+    method: Method = _make(registry, "methods", name, *arguments, **values)
+    return method
 
 
 def build_backbone(
@@ -225,9 +283,8 @@ def build_backbone(
     Raises:
         PluginError: it has no ``out_shape``.
     """
-    factory = registry.resolve("backbones", name).load()
     values = {n.removeprefix("backbone_"): v for n, v in options.items()}
-    backbone: nn.Module = factory(image_shape, **values)
+    backbone: nn.Module = _make(registry, "backbones", name, image_shape, **values)
     if not hasattr(backbone, "out_shape"):
         raise PluginError(f"backbone '{name}' has no out_shape (c, h, w)")
     return backbone
@@ -237,5 +294,5 @@ def build_dataset(registry: Registry, name: str, options: Mapping[str, Any]) -> 
     """The data set with these options."""
     registered, path = split_dataset(registry, name)
     values = dict(options) if path is None else {**options, "path": path}
-    dataset: Dataset = registry.resolve("datasets", registered).load()(**values)
+    dataset: Dataset = _make(registry, "datasets", registered, **values)
     return dataset

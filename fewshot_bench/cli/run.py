@@ -67,10 +67,10 @@ def typed(args: list[str]) -> Iterator[tuple[str, str]]:
 def build_command(name: str, args: list[str], registry: Any) -> Any:
     """The command of a method, with the options that these arguments call for."""
     from fewshot_bench.config import CORE, configure
-    from fewshot_bench.options import backbone_options, dataset_options, method_options
+    from fewshot_bench.options import backbone_options, dataset_options, load, method_options
 
     said = dict(typed(args))
-    kind = registry.resolve("methods", name).load()
+    kind = load(registry, "methods", name)
     deciding = {"dataset", "backbone", "preset", "way", "shot"}
     chosen = {n: v for n, v in said.items() if n in deciding and v}
     nested = {o.name for o in method_options(registry, name, said) if o.method}

@@ -53,6 +53,11 @@ class Registered:
     distribution: str
     version: str
 
+    @property
+    def title(self) -> str:
+        """What it is and where it came from, for messages."""
+        return f"{self.kind[:-1]} '{self.name}' of {self.distribution} {self.version}"
+
     def load(self) -> Any:
         """Import the object.
 
@@ -67,8 +72,8 @@ class Registered:
             raise
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"{self.kind[:-1]} '{self.name}' of {self.distribution} {self.version} cannot be "
-                f"loaded from '{self.target}': {type(error).__name__}: {error}."
+                f"{self.title} cannot be loaded from '{self.target}': "
+                f"{type(error).__name__}: {error}."
             ) from error
 
 
@@ -182,6 +187,15 @@ class Registry:
             names.setdefault(item.name, []).append(item)
         return names
 
+    def claims(self, kind: str, name: str) -> list[Registered]:
+        """Everything that ``name`` or ``distribution:name`` could stand for."""
+        distribution, _, bare = name.rpartition(":")
+        return [
+            item
+            for item in self.names(kind).get(bare, [])
+            if not distribution or _normal(item.distribution) == _normal(distribution)
+        ]
+
     def resolve(self, kind: str, name: str) -> Registered:
         """What ``name`` or ``distribution:name`` stands for.
 
@@ -191,17 +205,12 @@ class Registry:
             PluginError: the plugin that would register it is broken.
         """
         names = self.names(kind)
-        distribution, _, bare = name.rpartition(":")
-        claims = [
-            item
-            for item in names.get(bare, [])
-            if not distribution or _normal(item.distribution) == _normal(distribution)
-        ]
+        claims = self.claims(kind, name)
         if len(claims) == 1:
             return claims[0]
         if claims:
             full = " or ".join(f"{item.distribution}:{item.name}" for item in claims)
-            raise ConfigError(f"two plugins offer a {kind[:-1]} '{bare}'; write {full}.")
+            raise ConfigError(f"two plugins offer a {kind[:-1]} '{name}'; write {full}.")
         broken = [p for p in self.plugins if p.error]
         hint = f"'fsb list {kind}' shows them."
         if broken:
