@@ -1,0 +1,46 @@
+"""Every preset of the baselines is one that a run accepts; quick ones cost about the same."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from fsb_maml.maml import MAML
+
+from fewshot_bench.config import configure
+from fewshot_bench.episode import Task
+from fewshot_bench.errors import ConfigError
+
+DATASETS = ("omniglot", "glyphs", "folder:pictures")
+TASKS = ((5, 1), (5, 5), (20, 1), (20, 5))
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize(
+    ("method", "preset"),
+    [*product(("maml", "protonet"), ("quick", "paper")), ("nearest-centroid", "quick")],
+)
+def test_a_run_accepts_it(method: str, preset: str, dataset: str) -> None:
+    for way, shot in TASKS:
+        config = configure(method, preset=preset, dataset=dataset, way=way, shot=shot)
+        assert (config.train_shot, config.query) == (shot, 15)
+        assert config.train_way >= way if method == "protonet" else config.train_way == way
+        assert config.steps >= 1
+
+
+@pytest.mark.parametrize("method", ["maml", "protonet", "nearest-centroid"])
+def test_a_missing_preset_is_told(method: str) -> None:
+    with pytest.raises(ConfigError, match="no preset named 'tutorial'"):
+        configure(method, preset="tutorial", dataset="omniglot")
+
+
+def test_quick_maml_passes_about_as_many_images_whatever_the_task() -> None:
+    def passes(way: int, shot: int) -> int:
+        preset = MAML.presets("quick", "omniglot", Task(way, shot))
+        assert preset is not None
+        images = way * (preset["inner_steps"] * shot + preset["train_query"])
+        return images * preset["steps"]
+
+    assert passes(5, 5) == 400_000
+    for way, shot in TASKS:
+        assert 200_000 <= passes(way, shot) <= 400_000
