@@ -48,7 +48,7 @@ def compare(
     methods = {run.record["method"] for run in found}
     if baseline is not None and baseline not in methods | {run.record["id"] for run in found}:
         raise UnknownName("baseline", baseline, methods, "Give one of them, or the id of a run.")
-    compared = compare_runs(found, baseline)
+    compared = compare_runs(found, baseline, ranks=format != "terminal")
     result = Comparison(compared.groups, problems + compared.problems)
     if format == "terminal":
         if output is not None:

@@ -66,7 +66,7 @@ class Run:
             RecordError: they are missing or damaged.
         """
         path = self.folder / "episodes.csv"
-        table = read_table(path)
+        table = read_table(path, ("episode", "accuracy"))
         try:
             episode, accuracy = table["episode"], table["accuracy"]
         except KeyError as error:
@@ -159,7 +159,9 @@ def _run_folders(path: Path) -> list[Path]:
     return found
 
 
-def compare(runs: list[Run], baseline: str | None = None, level: float = 0.95) -> Comparison:
+def compare(
+    runs: list[Run], baseline: str | None = None, level: float = 0.95, *, ranks: bool = False
+) -> Comparison:
     """Group runs by protocol and pair each with the baseline of its group.
 
     Arguments:
@@ -167,6 +169,7 @@ def compare(runs: list[Run], baseline: str | None = None, level: float = 0.95) -
         baseline: name of a method or id of a run; None: nothing is paired. Of several runs of
             a method it is the one of the lowest seed, the newest of these: never the best.
         level: of the intervals of differences.
+        ranks: also do the signed-rank tests, which no table shows but the JSON export holds.
     """
     groups: dict[str, list[Run]] = {}
     protocols: dict[str, dict[str, Any]] = {}
@@ -181,13 +184,13 @@ def compare(runs: list[Run], baseline: str | None = None, level: float = 0.95) -
         members.sort(key=lambda run: (-run.record["test"]["accuracy"], run.record["id"]))
         group = Group([Row(run) for run in members], _differs(protocols[key], first))
         if baseline is not None:
-            problems += _pair(group, baseline, level)
+            problems += _pair(group, baseline, level, ranks)
         group.winner = _winner(group)
         result.append(group)
     return Comparison(result, problems)
 
 
-def _pair(group: Group, baseline: str, level: float) -> list[str]:
+def _pair(group: Group, baseline: str, level: float, ranks: bool) -> list[str]:
     """Choose the baseline and fill in ``paired``; returns what could not be paired."""
     chosen = [r for r in group.rows if baseline in (r.run.record["method"], r.run.record["id"])]
     if not chosen:
@@ -203,17 +206,17 @@ def _pair(group: Group, baseline: str, level: float) -> list[str]:
         if row is base:
             continue
         try:
-            row.paired = _difference(row.run.scores(), reference, level)
+            row.paired = _difference(row.run.scores(), reference, level, ranks)
         except (RecordError, ValueError) as error:
             problems.append(f"'{row.run.folder}' cannot be paired ({error}).")
     return problems
 
 
-def _difference(a: Any, b: Any, level: float) -> Paired:
+def _difference(a: Any, b: Any, level: float, ranks: bool) -> Paired:
     """Pair two runs by the numbers of their episodes."""
     if not np.array_equal(a[0], b[0]):
         raise ValueError("it has other episodes than the baseline")
-    return paired_difference(a[1], b[1], level)
+    return paired_difference(a[1], b[1], level, ranks=ranks)
 
 
 def _winner(group: Group) -> Row | None:
@@ -227,7 +230,7 @@ def _winner(group: Group) -> Row | None:
     try:
         scores = best.run.scores()
         for row in others:
-            paired = _difference(scores, row.run.scores(), 0.95)
+            paired = _difference(scores, row.run.scores(), 0.95, ranks=False)
             if paired.difference <= 0 or paired.p_t is None or paired.p_t >= SIGNIFICANT:
                 return None
     except (RecordError, ValueError):

@@ -1,6 +1,7 @@
 """Intervals and paired tests on per-episode scores.
 
-What each of them covers and does not is told in docs/statistics.md.
+What each of them covers and does not is told in docs/statistics.md. Student's t comes from
+``scipy.special``: ``scipy.stats`` takes a second or more to import and is left to the rank test.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Paired:
         difference: mean of the differences.
         half_width, low, high: Student interval of that mean; None for a single episode.
         p_t: two-sided paired t test; None if the differences do not vary.
-        p_wilcoxon: two-sided Wilcoxon signed-rank test; None if all differences are 0.
+        p_wilcoxon: two-sided Wilcoxon signed-rank test; None likewise, or if it was not asked for.
         effect_size: mean difference over its standard deviation (Cohen's d_z); None likewise.
         n: episodes.
         varies: whether the differences vary.
@@ -72,7 +73,7 @@ def student_interval(scores: Scores, level: float = 0.95) -> Interval:
     Raises:
         ValueError: there is no score, or one is not finite.
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     values = np.asarray(scores, dtype=np.float64)
     if not len(values) or not np.isfinite(values).all():
@@ -83,21 +84,22 @@ def student_interval(scores: Scores, level: float = 0.95) -> Interval:
     if (values == values[0]).all():
         return Interval(mean, 0.0, mean, mean, 0.0, n, False)
     sd = float(values.std(ddof=1))
-    half = float(t.ppf(0.5 + level / 2, n - 1)) * sd / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.5 + level / 2)) * sd / math.sqrt(n)
     return Interval(mean, half, mean - half, mean + half, sd, n, True)
 
 
-def paired_difference(a: Scores, b: Scores, level: float = 0.95) -> Paired:
+def paired_difference(a: Scores, b: Scores, level: float = 0.95, *, ranks: bool = True) -> Paired:
     """Compare two methods on the same episodes.
 
     Arguments:
         a, b: scores, episode by episode.
         level: of the interval.
+        ranks: also do the signed-rank test.
 
     Raises:
-        ValueError: they are of different lengths, or empty.
+        ValueError: they are of different lengths, empty, or not finite.
     """
-    from scipy.stats import ttest_1samp, wilcoxon
+    from scipy.special import stdtr
 
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if x.shape != y.shape:
@@ -107,9 +109,9 @@ def paired_difference(a: Scores, b: Scores, level: float = 0.95) -> Paired:
     interval = student_interval(difference, level)
     p_t = p_wilcoxon = effect = None
     if interval.varies and interval.sd:
-        p_t = float(ttest_1samp(difference, 0.0).pvalue)
-        p_wilcoxon = float(wilcoxon(difference).pvalue)
         effect = interval.mean / interval.sd
+        p_t = 2 * float(stdtr(interval.n - 1, -abs(effect) * math.sqrt(interval.n)))
+        p_wilcoxon = _signed_ranks(difference) if ranks else None
     return Paired(
         interval.mean,
         interval.half_width,
@@ -121,3 +123,9 @@ def paired_difference(a: Scores, b: Scores, level: float = 0.95) -> Paired:
         interval.n,
         interval.varies,
     )
+
+
+def _signed_ranks(difference: npt.NDArray[np.float64]) -> float:
+    from scipy.stats import wilcoxon
+
+    return float(wilcoxon(difference).pvalue)

@@ -80,6 +80,20 @@ def test_a_paired_difference_is_scipys() -> None:
     assert paired.high == pytest.approx(interval.high, abs=TOLERANCE)
 
 
+@pytest.mark.parametrize(("n", "shift"), [(3, 0.01), (40, 0.05), (600, 0.02), (600, 0.3)])
+def test_p_is_scipys_into_the_tail(n: int, shift: float) -> None:
+    differences = np.round(np.random.default_rng(n).normal(shift, 0.1, n), 4)
+    expected = stats.ttest_1samp(differences, 0.0).pvalue
+    assert paired_difference(differences, np.zeros(n)).p_t == pytest.approx(expected, rel=1e-11)
+
+
+def test_ranks_are_left_out_unless_asked_for() -> None:
+    a, b = [0.7, 0.9, 0.6, 0.8], [0.6, 0.6, 0.7, 0.5]
+    plain = paired_difference(a, b, ranks=False)
+    assert plain.p_wilcoxon is None
+    assert plain.p_t == paired_difference(a, b).p_t
+
+
 def test_a_difference_changes_its_sign_with_its_sides() -> None:
     a, b = [0.7, 0.9, 0.6, 0.8], [0.6, 0.6, 0.7, 0.5]
     one, other = paired_difference(a, b), paired_difference(b, a)

@@ -32,6 +32,33 @@ def test_a_missing_number_is_an_empty_cell(tmp_path: Path) -> None:
     np.testing.assert_array_equal(table["a"], [1.5, np.nan])
 
 
+def test_only_the_columns_that_are_wanted(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv", {"a": [1, 2], "b": ["word", 3], "c": [4.5, None]})
+    table = read_table(tmp_path / "t.csv", ["c", "a", "d"])
+    assert list(table) == ["a", "c"]
+    np.testing.assert_array_equal(table["c"], [4.5, np.nan])
+    with pytest.raises(RecordError, match="missing or damaged"):
+        read_table(tmp_path / "t.csv", ["b"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['"a, b",c\n1,2\n3,\n', '"a, b",c\r\n1,2\r\n3,""\r\n', '"a, b",c\n"1",2\n\n3,'],
+    ids=["a quoted name", "lines of Windows", "a quoted number and an empty line"],
+)
+def test_other_ways_to_write_a_table(content: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(content.encode())
+    table = read_table(tmp_path / "t.csv")
+    assert list(table) == ["a, b", "c"]
+    assert table["a, b"].tolist() == [1, 3]
+    np.testing.assert_array_equal(table["c"], [2, np.nan])
+
+
+def test_a_column_of_one_missing_number(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.csv", {"a": [1, None]})
+    np.testing.assert_array_equal(read_table(tmp_path / "t.csv")["a"], [1, np.nan])
+
+
 def test_a_table_without_rows(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", {"a": [], "b": []})
     assert {n: len(c) for n, c in read_table(tmp_path / "t.csv").items()} == {"a": 0, "b": 0}
