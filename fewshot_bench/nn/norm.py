@@ -88,16 +88,23 @@ class TaskBatchNorm(nn.Module):
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
-        if self.statistics == "running" and context.observer is not None:
-            context.observer.setdefault(self, []).append(self._observe(x))
+        observer = context.observer if self.statistics == "running" else None
         if context.vmapped:
+            if observer is not None:
+                observer.setdefault(self, []).append(self._observe(x))
             return self._affine(F.batch_norm(x, None, None, None, None, True, 0.0, self.eps))
-        if context.tasks == 1:
-            return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+        tasks, seen = context.tasks, None
+        if observer is not None:
+            # batch_norm stores mean and unbiased variance (momentum 1) while it is at it: a pass
+            # of their own would cost a fifth of a training step on a CPU.
+            seen = self.running_mean.new_zeros(2, tasks, len(self.weight))
+            observer.setdefault(self, []).append((seen[0], seen[1]))
+        mean, variance = (None, None) if seen is None else seen.flatten(1).unbind()
+        if tasks == 1:
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
         # [T*N, C, ...] -> [N, T*C, ...]: each (task, channel) becomes a channel of its own.
-        tasks = context.tasks
         split = x.unflatten(0, (tasks, -1)).transpose(0, 1).flatten(1, 2)
-        normal = F.batch_norm(split, None, None, None, None, True, 0.0, self.eps)
+        normal = F.batch_norm(split, mean, variance, None, None, True, 1.0, self.eps)
         return self._affine(normal.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(0, 1))
 
     def _affine(self, x: Tensor) -> Tensor:
@@ -106,14 +113,9 @@ class TaskBatchNorm(nn.Module):
 
     @torch.no_grad()
     def _observe(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and unbiased variance, for each task: [T, C] each ([C] under vmap)."""
-        x = x.detach()
-        if context.vmapped:
-            axes = [0, *range(2, x.dim())]
-        else:
-            x = x.unflatten(0, (context.tasks, -1))
-            axes = [1, *range(3, x.dim())]
-        variance, mean = torch.var_mean(x, dim=axes, correction=1)
+        """Mean and unbiased variance of one task under vmap, which forbids batch_norm's: [C]."""
+        axes = [0, *range(2, x.dim())]
+        variance, mean = torch.var_mean(x.detach(), dim=axes, correction=1)
         return mean, variance
 
 

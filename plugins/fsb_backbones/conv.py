@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import torch
 from torch import Tensor, nn
 
 from fewshot_bench.errors import ConfigError
@@ -45,12 +46,13 @@ class Conv4(nn.Module):
         before, height, width = image_shape
         blocks = []
         for _ in range(4):
-            block = [
+            block: list[nn.Module] = [
                 nn.Conv2d(before, channels, 3, stride=stride, padding=1),
                 TaskBatchNorm(channels, statistics),
-                nn.ReLU(),
             ]
-            blocks.append(nn.Sequential(*block, *([nn.MaxPool2d(2)] if stride == 1 else [])))
+            # ReLU and max-pooling commute; behind the pooling ReLU has a quarter of the work.
+            block += [nn.MaxPool2d(2), nn.ReLU()] if stride == 1 else [nn.ReLU()]
+            blocks.append(nn.Sequential(*block))
             # a strided convolution rounds up, a max-pool down
             height, width = ((n + 1) // 2 if stride == 2 else n // 2 for n in (height, width))
             before = channels
@@ -60,10 +62,23 @@ class Conv4(nn.Module):
                 "Give --image-size 16 or more."
             )
         self.blocks = nn.Sequential(*blocks)
+        self.stride = stride
         self.out_shape = (channels, height, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.blocks(x)
+        return self.blocks(channels_last(x) if self.stride == 1 else x)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same images, laid out so that max-pooling is fast (on a CPU a fifth of a step).
+
+    Strided convolutions gain nothing from it. ``contiguous`` leaves images of one channel as they
+    are, because both layouts are the same bytes; what follows goes by the strides, though.
+    """
+    n, c, h, w = x.shape
+    if c > 1:
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous().view(n, h, w, c).permute(0, 3, 1, 2)
 
 
 def conv4(

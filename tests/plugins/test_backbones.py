@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from fsb_backbones.conv import conv4, conv4_strided
+from fsb_backbones.conv import channels_last, conv4, conv4_strided
 from fsb_backbones.resnet import resnet12, resnet18
 from torch import Tensor, nn
 
@@ -138,3 +138,26 @@ def test_torchvision_is_imported_only_by_what_needs_it() -> None:
     )
     path = f"import sys; sys.path[:0] = {sys.path!r}; "
     subprocess.run([sys.executable, "-c", path + code], check=True)
+
+
+def test_conv4_is_the_network_of_the_paper() -> None:
+    """Convolution, batch norm, ReLU, max-pool, in this order and in the usual layout."""
+    backbone, x = make("conv4", (3, 21, 18)).double(), torch.randn(5, 3, 21, 18).double()
+    y = x
+    for conv, norm in zip(
+        (m for m in backbone.modules() if isinstance(m, nn.Conv2d)),
+        (m for m in backbone.modules() if isinstance(m, TaskBatchNorm)),
+        strict=True,
+    ):
+        y = nn.functional.conv2d(y, conv.weight, conv.bias, padding=1)
+        y = nn.functional.batch_norm(y, None, None, norm.weight, norm.bias, True)
+        y = nn.functional.max_pool2d(nn.functional.relu(y), 2)
+    torch.testing.assert_close(backbone(x), y, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_last_changes_the_layout_and_no_pixel(channels: int) -> None:
+    x = torch.randn(2, channels, 5, 6)
+    y = channels_last(x)
+    assert torch.equal(x, y)
+    assert y.stride() == (30 * channels, 1, 6 * channels, channels)
