@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -44,12 +46,13 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-app.add_typer(run.app, name="run")
+GROUPS = {"run": run.app, "data": data.app}
+for name, group in GROUPS.items():
+    app.add_typer(group, name=name)
 app.command("eval")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("list")(listing.list_names)
 app.command("plugins")(listing.plugins)
-app.add_typer(data.app, name="data")
 
 
 def _version(show: bool) -> None:
@@ -75,6 +78,9 @@ def main() -> NoReturn:
     # --debug may stand anywhere on the line.
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that has no ± gets a ?
+            stream.reconfigure(errors="replace")
     try:
         code = typer.main.get_command(app).main(
             args=sys.argv[1:], prog_name="fsb", standalone_mode=False
@@ -104,13 +110,19 @@ def explain(error: Exception) -> int:
         return 2
     if isinstance(error, CLICK_ERROR):
         context = getattr(error, "ctx", None)
-        where = context.command_path if context else "fsb"
+        where = context.command_path if context else _typed_command(sys.argv[1:])
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
         message = message if message.endswith((".", "?")) else message + "."
         _say(f"error: {message} See '{where} --help'.")
         return 2
     _say(f"error: {type(error).__name__}: {error} (--debug shows where)")
     return 1
+
+
+def _typed_command(arguments: Sequence[str]) -> str:
+    """``fsb run METHOD`` of a whole line: where the parser lost track of the command."""
+    deep = 2 if arguments and arguments[0] in GROUPS else 1
+    return " ".join(["fsb", *(word for word in arguments[:deep] if not word.startswith("-"))])
 
 
 def _say(text: str) -> None:

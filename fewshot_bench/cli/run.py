@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import sys
 from collections.abc import Iterator
+from contextlib import nullcontext, redirect_stdout
+from functools import partial
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from fewshot_bench.errors import UnknownName
+from fewshot_bench.errors import ConfigError, FewshotBenchError
 
 PANELS = ("Run", "Method", "Backbone", "Data set")
 
@@ -21,7 +24,11 @@ class Methods(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         from fewshot_bench.hooks.registry import Registry
 
-        return list(Registry.discover().names("methods"))
+        return [
+            name if len(claims) == 1 else f"{item.distribution}:{name}"
+            for name, claims in Registry.discover().names("methods").items()
+            for item in claims
+        ]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """For the list of methods only: no options, so that nothing heavy is imported."""
@@ -35,11 +42,13 @@ class Methods(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, Any, list[str]]:
         from fewshot_bench.hooks.registry import Registry
 
-        registry = Registry.discover()
         name, rest = args[0], args[1:]
         if name.startswith("-"):
-            raise UnknownName("method", name, registry.names("methods"), "It comes before options.")
-        return name, build_command(name, rest, registry), rest
+            raise ConfigError(
+                f"fsb run: the method comes first, then its options: fsb run METHOD {name} ...; "
+                "'fsb list methods' shows the methods."
+            )
+        return name, build_command(name, rest, Registry.discover()), rest
 
 
 app = typer.Typer(
@@ -47,6 +56,8 @@ app = typer.Typer(
     help="Train a method, choose its weights by validation, test once, and write a record.",
     no_args_is_help=True,
     subcommand_metavar="METHOD [OPTIONS]",
+    # An option in front of the method reaches resolve_command, which knows what to say.
+    context_settings={"ignore_unknown_options": True},
 )
 
 
@@ -71,7 +82,7 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
 
     said = dict(typed(args))
     kind = load(registry, "methods", name)
-    deciding = {"dataset", "backbone", "preset", "way", "shot"}
+    deciding = {"dataset", "backbone", "preset", "way", "shot", "query"}
     chosen = {n: v for n, v in said.items() if n in deciding and v}
     nested = {o.name for o in method_options(registry, name, said) if o.method}
     chosen |= {n: v for n, v in said.items() if n in nested}
@@ -84,7 +95,7 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
     }
     spaces = [
         CORE,
-        method_options(registry, name, said),
+        method_options(registry, name, config.method_options),
         backbone_options(registry, config.backbone) if kind.wants_backbone else [],
         dataset_options(registry, config.dataset),
     ]
@@ -94,47 +105,51 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
         for option in options
     ]
     parameters += _extras()
-    known = [p.default.param_decls[0].split("/")[0] for p in parameters]
-    _refuse(name, args, known)
+    known = [flag for p in parameters for flag in p.default.param_decls[0].split("/")]
+    _refuse(name, args, known, registry)
 
     def command(**values: Any) -> None:
         _run(name, {n: v for n, v in values.items() if v is not None})
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
-    text = (inspect.getdoc(kind) or "").split("\n\n")[0].replace("\n", " ")
+    text = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+    text += f" Defaults shown are those of --preset {config.preset}."
+    more = "With another --dataset, --backbone or inner method, --help shows the options of that."
     single = typer.Typer(add_completion=False)
-    single.command(name, help=f"{text} Defaults shown are those of --preset {config.preset}.")(
-        command
-    )
+    single.command(name, help=text.replace("[", r"\["), epilog=more)(command)
     return typer.main.get_command(single)
 
 
 def _parameter(option: Any, default: Any, panel: str) -> inspect.Parameter:
-    """One option as typer wants it. What is not typed stays None: the configuration decides."""
-    annotation: Any = option.type
+    """One option as typer wants it: words, which the configuration checks as it does Python's.
+
+    What is not typed stays None: preset and signature decide.
+    """
+    annotation: Any = str
+    metavar: str | None = f"<{option.type.__name__}>"
     flags = option.flag
     if option.items:
-        annotation = tuple[(option.type,) * option.items]  # type: ignore[misc]
+        annotation = tuple[(str,) * option.items]  # type: ignore[misc]
+        metavar = " ".join([f"<{option.type.__name__}>"] * option.items)
         default = " ".join(map(str, default or ()))
-    elif option.optional:
-        annotation = str  # "none" is a value too; the configuration checks the rest
-    elif option.type is bool:
+    elif option.type is bool and not option.optional:
+        annotation, metavar = bool, None
         flags += f"/--no-{option.flag[2:]}"
         default = "on" if default else "off"
-    choices = f" ({', '.join(option.choices)})" if option.choices else ""
-    shown = "none" if default is None else str(default)
+    text = option.help + (f" ({', '.join(option.choices)})" if option.choices else "")
+    if default not in (None, "") or (default is None and "default" not in text):
+        text += f" (default {'none' if default is None else default})"
+    info = typer.Option(
+        None,
+        flags,
+        help=text.replace("[", r"\["),
+        metavar=metavar,
+        show_default=False,
+        rich_help_panel=panel,
+    )
     return inspect.Parameter(
-        option.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=typer.Option(
-            None,
-            flags,
-            help=f"{option.help}{choices} (default {shown})".replace("[", r"\["),
-            show_default=False,
-            rich_help_panel=panel,
-        ),
-        annotation=annotation | None,
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=annotation | None
     )
 
 
@@ -152,16 +167,47 @@ def _extras() -> list[inspect.Parameter]:
     ]  # fmt: skip
 
 
-def _refuse(name: str, args: list[str], known: list[str]) -> None:
-    """Tell of an option that the method does not have, with the nearest one."""
+def _refuse(name: str, args: list[str], known: list[str], registry: Any) -> None:
+    """Tell of an option that this run does not have: the nearest one, or what does have it.
+
+    Raises:
+        ConfigError: there is such an option.
+    """
     for argument in args:
         flag = argument.partition("=")[0]
-        positive = "--" + flag.removeprefix("--no-")
-        if flag.startswith("--") and flag not in ("--help", *known) and positive not in known:
-            near = difflib.get_close_matches(flag, known, n=1, cutoff=0.5)
-            raise UnknownName(
-                "option", flag, near, f"'fsb run {name} --help' shows all of {name}'s."
-            )
+        dashes = len(flag) - len(flag.lstrip("-"))
+        if (
+            flag in ("--help", *known)
+            or dashes not in (1, 2)
+            or not flag[dashes : dashes + 1].isalpha()
+        ):
+            continue
+        message = f"fsb run {name}: no option '{flag}'"
+        near = partial(difflib.get_close_matches, "--" + flag[dashes:], known, 1)
+        # A slip of the fingers first: only then is it worth importing every plugin.
+        if close := near(0.85):
+            message += f"; did you mean '{close[0]}'?"
+        elif owner := next(_owners(registry, flag), None):
+            message += f" here; it belongs to {owner}."
+        elif close := near(0.6):
+            message += f"; did you mean '{close[0]}'?"
+        else:
+            message += "."
+        raise ConfigError(f"{message} See 'fsb run {name} --help'.")
+
+
+def _owners(registry: Any, flag: str) -> Iterator[str]:
+    """What, of all that is installed, has an option that is typed so."""
+    from fewshot_bench.options import load, options_of
+
+    for kind, prefix in (("methods", ""), ("backbones", "backbone_"), ("datasets", "")):
+        for name in registry.names(kind):
+            try:
+                options = options_of(load(registry, kind, name), prefix)
+            except FewshotBenchError:
+                continue  # a broken plugin has its row in 'fsb plugins'
+            if flag in {option.flag for option in options}:
+                yield f"{kind[:-1]} {name}"
 
 
 def _run(name: str, settings: dict[str, Any]) -> None:
@@ -172,6 +218,7 @@ def _run(name: str, settings: dict[str, Any]) -> None:
     from fewshot_bench.runner import run
 
     config = configure(name, **settings)
-    with Progress() as progress:
+    # Whatever a plugin prints, standard output holds the record alone.
+    with Progress() as progress, redirect_stdout(sys.stderr) if as_json else nullcontext():
         record = run(config, progress)
     show_record(record, config.runs_dir, as_json=as_json)
