@@ -70,7 +70,7 @@ def _export(result: Comparison, format: str, output: Path | None) -> None:
     if output is None:
         typer.echo(text, nl=False)
     else:
-        write_atomically(output, text)
+        write_atomically(output, text, "give another file with --output")
 
 
 def _show(result: Comparison) -> None:
@@ -90,7 +90,7 @@ def _show(result: Comparison) -> None:
 
 
 # What goes first where the terminal is narrow. Never the method, its accuracy and difference.
-DROPPED = ("k weights", "peak MB", "classify ms", "train s", "learn ms", "step ms", "tasks/s")
+DROPPED = ("k weights", "peak MB", "classify ms", "train s", "learn ms", "tasks/s", "step ms")
 GAP = 2  # between columns
 
 
@@ -111,7 +111,9 @@ def _table(group: Group, title: str, width: int) -> tuple[Table, list[str]]:
     table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
     for head in widths:
         left = head == heads[0]
-        table.add_column(head, justify="left" if left else "right", no_wrap=not left)
+        table.add_column(
+            head, justify="left" if left else "right", no_wrap=not left, overflow="fold"
+        )
     shown = [i for i, head in enumerate(heads) if head in widths]
     for row, texts in zip(group.rows, rows, strict=True):
         style = "bold" if row is group.winner else ""

@@ -19,8 +19,15 @@ from fewshot_bench.errors import ConfigError, RecordError
 Column = Sequence[Any] | npt.NDArray[Any]
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(
+    path: Path, text: str, hint: str = "give another folder with --runs-dir"
+) -> None:
     """Write a text file so that a reader sees the old content or the new, never a part.
+
+    Arguments:
+        path: of the file.
+        text: its content.
+        hint: what to do if that fails.
 
     Raises:
         ConfigError: the folder cannot be written to.
@@ -38,9 +45,7 @@ def write_atomically(path: Path, text: str) -> None:
             os.unlink(partial)
             raise
     except OSError as error:
-        raise ConfigError(
-            f"cannot write '{path}' ({error.strerror}); give another folder with --runs-dir."
-        ) from error
+        raise ConfigError(f"cannot write '{path}' ({error.strerror}); {hint}.") from error
 
 
 def write_table(path: Path, columns: Mapping[str, Column]) -> None:
