@@ -83,10 +83,10 @@ def quick(dataset: str, task: Task) -> dict[str, Any]:
             "backbone": "conv4",
             "train_way": 20,
             "train_query": 5,
-            "task_batch": 1,
-            "steps": 1500,
-            "halve_every": 400,
-            "validate_every": 250,
+            "task_batch": 2,  # one for each core
+            "steps": 800,
+            "halve_every": 250,
+            "validate_every": 200,
             "validation_episodes": 200,
         }
     # An 84x84 picture costs ten times a character, and there may be few classes to train on.
