@@ -153,7 +153,13 @@ def configure(method: str, registry: Registry | None = None, **settings: Any) ->
     Raises:
         ConfigError: a name, option or value that is not possible; says what is.
     """
-    registry = registry or Registry.discover()
+    return _complete(method, registry or Registry.discover(), settings)
+
+
+def _complete(
+    method: str, registry: Registry, settings: dict[str, Any], *, preset_needed: bool = True
+) -> RunConfig:
+    """See :func:`configure`."""
     observers, metrics = (_listed(settings.pop(n, ())) for n in ("observers", "metrics"))
     for kind, names in (("observers", observers), ("metrics", metrics)):
         for name in names:
@@ -161,7 +167,7 @@ def configure(method: str, registry: Registry | None = None, **settings: Any) ->
     core = {option.name: option for option in CORE}
     user = {n: core[n].check(v) for n, v in settings.items() if n in core}
     values = {name: option.default for name, option in core.items()} | user
-    preset = _preset(registry, method, values)
+    preset = _preset(registry, method, values, needed=preset_needed)
     values |= {n: core[n].check(v) for n, v in preset.items() if n in core and n not in user}
     spaces = _spaces(registry, method, values, {**preset, **settings})
     _refuse_clashes(method, core, spaces)
@@ -202,36 +208,37 @@ def reconfigure(config: RunConfig, **changes: Any) -> RunConfig:
     settings |= {"metrics": config.metrics, "observers": config.observers}
     for group in options:
         settings |= group
-    return configure(config.method, **{**settings, **changes})
+    # What the preset decided stands in the configuration; for other data there may be none.
+    return _complete(
+        config.method, Registry.discover(), {**settings, **changes}, preset_needed=False
+    )
 
 
-def _preset(registry: Registry, method: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _preset(
+    registry: Registry, method: str, values: Mapping[str, Any], *, needed: bool
+) -> dict[str, Any]:
     from fewshot_bench.episode import Task  # imports torch
 
     kind = load(registry, "methods", method)
     dataset, _ = split_dataset(registry, values["dataset"])
     task = Task(values["way"], values["shot"], values["query"])
     dataset = registry.resolve("datasets", dataset).name  # a preset knows no distributions
+    what = f"presets('{values['preset']}', '{dataset}', ...) of method {method}"
     try:
         preset = kind.presets(values["preset"], dataset, task)
     except FewshotBenchError:
         raise
     except Exception as error:
-        raise PluginError(
-            f"presets('{values['preset']}', '{dataset}', ...) of method {method} raised "
-            f"{type(error).__name__}: {error}."
-        ) from error
-    if preset is None:
+        raise PluginError(f"{what} raised {type(error).__name__}: {error}.") from error
+    if preset is None and needed:
         known = [n for n in kind.preset_names() if kind.presets(n, dataset, task) is not None]
         raise UnknownName(
             "preset", values["preset"], known, f"These are for {method} on {dataset}."
         )
-    if not isinstance(preset, Mapping):
-        raise PluginError(
-            f"presets('{values['preset']}', '{dataset}', ...) of method {method} returned "
-            f"{type(preset).__name__}; a dictionary or None is wanted."
-        )
-    return dict(preset)
+    if not isinstance(preset, Mapping | None):
+        got = type(preset).__name__
+        raise PluginError(f"{what} returned {got}; a dictionary or None is wanted.")
+    return dict(preset or {})
 
 
 def _spaces(

@@ -91,4 +91,4 @@ def test_own_options_are_parsed() -> None:
 )
 def test_bad_options_are_one_clear_line(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse(arguments, OPTIONS, "x")
+        parse(arguments, OPTIONS, "data set x")

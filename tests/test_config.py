@@ -159,6 +159,13 @@ def test_another_data_set_comes_with_its_own_defaults() -> None:
     assert changed.method_options == config.method_options
 
 
+def test_a_preset_that_the_other_data_set_lacks_is_no_obstacle(settled: str) -> None:
+    config = configure(settled, preset="paper", steps=12)
+    changed = reconfigure(config, dataset="omniglot")
+    assert (changed.dataset, changed.steps, changed.preset) == ("omniglot", 12, "paper")
+    assert changed.method_options == config.method_options
+
+
 def test_the_quick_preset_says_that_it_is_not_the_papers() -> None:
     assert "not the paper's schedule" in configure("protonet").notes[0]
     assert configure("protonet", preset="paper").notes == ()

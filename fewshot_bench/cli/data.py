@@ -172,7 +172,7 @@ def _choose(
     registry = Registry.discover()
     head, _ = split_dataset(registry, name)
     registered = registry.resolve("datasets", head)
-    options = parse(arguments, dataset_options(registry, name), name)
+    options = parse(arguments, dataset_options(registry, name), f"data set {name}")
     dataset = build_dataset(registry, name, options)
     root = None
     if dataset.needs_files:
@@ -182,11 +182,11 @@ def _choose(
     return _Chosen(dataset, root, cache_root(cache_dir) / registered.name)
 
 
-def parse(arguments: Sequence[str], options: Sequence[Option], name: str) -> dict[str, Any]:
+def parse(arguments: Sequence[str], options: Sequence[Option], owner: str) -> dict[str, Any]:
     """``--image-size 28 --no-train-rotations`` as {option name: value}.
 
     Raises:
-        ConfigError: an option that the data set does not have, or a value that it cannot take.
+        ConfigError: an option that ``owner`` does not have, or a value that it cannot take.
     """
     known = {option.flag: option for option in options}
     values: dict[str, Any] = {}
@@ -196,7 +196,7 @@ def parse(arguments: Sequence[str], options: Sequence[Option], name: str) -> dic
         negative = flag.startswith("--no-") and flag not in known
         option = known.get("--" + flag.removeprefix("--no-") if negative else flag)
         if option is None or (negative and option.type is not bool):
-            raise UnknownName(f"option of data set {name}", flag, known)
+            raise UnknownName(f"option of {owner}", flag, known)
         if option.type is bool:
             values[option.name] = not negative
             continue

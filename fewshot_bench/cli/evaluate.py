@@ -2,40 +2,96 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fewshot_bench.cli.run import parameter
+from fewshot_bench.config import CORE
+from fewshot_bench.errors import ConfigError
+
+# What may differ from the run; the rest decided its training.
+CHANGEABLE = (
+    "dataset",
+    "way",
+    "shot",
+    "query",
+    "unlabelled",
+    "distractors",
+    "episodes",
+    "level",
+    "sampling",
+    "within_family",
+    "episode_seed",
+    "device",
+    "engine",
+    "runs_dir",
+    "data_root",
+    "cache_dir",
+)
+# What else is typed is an option of the data set or of the method (--split, --test-steps, ...).
+CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="folder of a run")],
-    dataset: Annotated[str | None, typer.Option(help="another data set")] = None,
-    split: Annotated[str | None, typer.Option(help="another split")] = None,
-    way: Annotated[int | None, typer.Option(help="classes of an episode")] = None,
-    shot: Annotated[int | None, typer.Option(help="support images per class")] = None,
-    query: Annotated[int | None, typer.Option(help="query images per class")] = None,
-    episodes: Annotated[int | None, typer.Option(help="test episodes")] = None,
-    episode_seed: Annotated[int | None, typer.Option(help="of the test episodes")] = None,
-    sampling: Annotated[str | None, typer.Option(help="closed or open")] = None,
-    within_family: Annotated[
-        bool | None, typer.Option("--within-family/--no-within-family", help="one alphabet")
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N")] = None,
-    data_root: Annotated[str | None, typer.Option(help="folder of the data set's files")] = None,
-    runs_dir: Annotated[str | None, typer.Option(help="where the new record is written")] = None,
+    context: typer.Context,
+    run: Annotated[str, typer.Argument(help="folder of a run", metavar="RUN", show_default=False)],
     json: Annotated[bool, typer.Option("--json", help="print the record and nothing else")] = False,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="a further score; may be repeated")
+    ] = None,
+    **changes: Any,
 ) -> None:
-    """Evaluate a finished run again: other episodes, another way or shot, or other data."""
-    changes: dict[str, Any] = {
-        name: value
-        for name, value in locals().items()
-        if name not in ("run", "json") and value is not None
-    }
+    """Evaluate a finished run again: other episodes, another way or shot, or other data.
+
+    What is not given is as in the run. Options of its method and of the data set may follow too.
+    """
+    if run.startswith("-"):
+        raise ConfigError(f"fsb eval: the folder of the run comes first: fsb eval RUN {run} ...")
+    changes = {name: value for name, value in changes.items() if value is not None}
+    changes |= _further(Path(run), context.args, changes.get("dataset"))
+    if metric:
+        changes["metrics"] = metric
     from fewshot_bench.cli.progress import Progress
     from fewshot_bench.cli.summary import show_record
     from fewshot_bench.runner import evaluate_run
 
-    with Progress() as progress:
+    with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
         record = evaluate_run(run, progress, **changes)
     show_record(record, record["config"]["runs_dir"], as_json=json)
+
+
+def _further(folder: Path, arguments: list[str], dataset: str | None) -> dict[str, Any]:
+    """The typed options of the run's method and of the data set."""
+    if not arguments:
+        return {}
+    from fewshot_bench.cli.data import parse
+    from fewshot_bench.config import RunConfig
+    from fewshot_bench.hooks.registry import Registry
+    from fewshot_bench.options import dataset_options, method_options
+    from fewshot_bench.results.record import read_record
+
+    config, registry = RunConfig.from_dict(read_record(folder)["config"]), Registry.discover()
+    dataset = dataset or config.dataset
+    options = method_options(registry, config.method, config.method_options)
+    options += dataset_options(registry, dataset)
+    return parse(arguments, options, f"fsb eval with {config.method} on {dataset}")
+
+
+def _signature() -> inspect.Signature:
+    """That of :func:`evaluate` with an option for each setting that may differ."""
+    named = inspect.signature(evaluate, eval_str=True).parameters
+    core = {option.name: option for option in CORE}
+    changeable = [parameter(core[name], "As in the run, unless given") for name in CHANGEABLE]
+    own = [p for p in named.values() if p.kind is not p.VAR_KEYWORD]
+    return inspect.Signature([*own, *changeable], return_annotation=None)
+
+
+# typer reads either of the two, depending on its version.
+_SIGNATURE = _signature()
+evaluate.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
+evaluate.__annotations__ = {p.name: p.annotation for p in _SIGNATURE.parameters.values()}

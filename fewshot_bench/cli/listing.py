@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -14,12 +15,19 @@ from fewshot_bench.errors import ConfigError, UnknownName
 
 def list_names(
     kind: Annotated[
-        str, typer.Argument(help="methods, datasets, backbones, samplers, metrics, ...")
-    ],
+        str,
+        typer.Argument(
+            help="methods, datasets, backbones, samplers, metrics, observers or exporters",
+            metavar="KIND",
+            show_default=False,
+        ),
+    ] = "",
 ) -> None:
     """List what is installed, and which distribution it came from."""
     from fewshot_bench.hooks.registry import KINDS, Registry
 
+    if not kind:
+        raise ConfigError(f"fsb list: say of what: {', '.join(KINDS)}; e.g. fsb list methods.")
     if kind not in KINDS:
         raise UnknownName("kind", kind, KINDS, "For example: fsb list methods")
     table = Table(box=None, pad_edge=False)
@@ -29,7 +37,7 @@ def list_names(
         for item in claims:
             shown = name if len(claims) == 1 else f"{item.distribution}:{name}"
             table.add_row(*map(escape, (shown, item.distribution, item.version, item.target)))
-    Console().print(table)
+    _print(table)
 
 
 def plugins(
@@ -51,7 +59,15 @@ def plugins(
         offers = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in plugin.kinds.items())
         cells = (plugin.name, plugin.distribution, plugin.version, plugin.status)
         table.add_row(*map(escape, (*cells, plugin.error or offers)))
-    Console().print(table)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    """On a terminal as wide as it is; in a pipe or file a row is a line."""
+    console = Console()
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console = Console(width=1000)
+    console.print(table)
 
 
 def _trace(name: str, found: list[Any]) -> None:

@@ -49,7 +49,7 @@ app = typer.Typer(
 GROUPS = {"run": run.app, "data": data.app}
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
-app.command("eval")(evaluate.evaluate)
+app.command("eval", context_settings=evaluate.CONTEXT)(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("list")(listing.list_names)
 app.command("plugins")(listing.plugins)

@@ -100,7 +100,7 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
         dataset_options(registry, config.dataset),
     ]
     parameters = [
-        _parameter(option, effective.get(option.name), panel)
+        parameter(option, panel, shown(option, effective.get(option.name)))
         for panel, options in zip(PANELS, spaces, strict=True)
         for option in options
     ]
@@ -121,10 +121,15 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
     return typer.main.get_command(single)
 
 
-def _parameter(option: Any, default: Any, panel: str) -> inspect.Parameter:
+def parameter(option: Any, panel: str, default: str = "") -> inspect.Parameter:
     """One option as typer wants it: words, which the configuration checks as it does Python's.
 
-    What is not typed stays None: preset and signature decide.
+    What is not typed stays None: something else decides.
+
+    Arguments:
+        option: a :class:`fewshot_bench.options.Option`.
+        panel: where ``--help`` shows it.
+        default: what ``--help`` says of its default.
     """
     annotation: Any = str
     metavar: str | None = f"<{option.type.__name__}>"
@@ -132,14 +137,10 @@ def _parameter(option: Any, default: Any, panel: str) -> inspect.Parameter:
     if option.items:
         annotation = tuple[(str,) * option.items]  # type: ignore[misc]
         metavar = " ".join([f"<{option.type.__name__}>"] * option.items)
-        default = " ".join(map(str, default or ()))
     elif option.type is bool and not option.optional:
         annotation, metavar = bool, None
         flags += f"/--no-{option.flag[2:]}"
-        default = "on" if default else "off"
-    text = option.help + (f" ({', '.join(option.choices)})" if option.choices else "")
-    if default not in (None, "") or (default is None and "default" not in text):
-        text += f" (default {'none' if default is None else default})"
+    text = option.help + (f" ({', '.join(option.choices)})" if option.choices else "") + default
     info = typer.Option(
         None,
         flags,
@@ -151,6 +152,17 @@ def _parameter(option: Any, default: Any, panel: str) -> inspect.Parameter:
     return inspect.Parameter(
         option.name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=annotation | None
     )
+
+
+def shown(option: Any, default: Any) -> str:
+    """What ``--help`` says of a default; nothing where the option's own help says it."""
+    if default is None:
+        return "" if "default" in option.help else " (default none)"
+    if option.items:
+        default = " ".join(map(str, default))
+    elif option.type is bool:
+        default = "on" if default else "off"
+    return f" (default {default})" if default != "" else ""
 
 
 def _extras() -> list[inspect.Parameter]:
