@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported, here and in the commands that the tests start: two processes that each
+# want all cores for every operation are many times slower than two that want one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def fsb_data() -> Path:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from toys import TASK, Prototypes, source
+from toys import TASK, Prototypes, source, two_threads
 
 from fewshot_bench.engine.evaluation import confusion, evaluate
-from fewshot_bench.engine.lowering import Eager, TaskThreads
+from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.timing import PHASES, StepTimer, peak_memory_bytes
 from fewshot_bench.engine.weights import load_weights, read_weights, save_weights
 from fewshot_bench.errors import ConfigError, PluginError, RecordError
@@ -19,7 +19,7 @@ def method():
 
 def test_chunks_and_threads_change_no_score() -> None:
     whole = evaluate(Eager(method()), source(seed=2), 30, chunk=30)
-    for lowering, chunk in ((Eager, 1), (Eager, 7), (TaskThreads, 8)):
+    for lowering, chunk in ((Eager, 1), (Eager, 7), (two_threads, 8)):
         runs = lowering(method())
         with runs.running():
             parts = evaluate(runs, source(seed=2), 30, chunk=chunk)

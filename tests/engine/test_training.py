@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from toys import Prototypes, TwoPlayers, source
+from toys import Prototypes, TwoPlayers, source, two_threads
 
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.flops import flops_per_step
-from fewshot_bench.engine.lowering import Eager, TaskThreads, choose, differentiate
+from fewshot_bench.engine.lowering import Eager, choose, differentiate
 from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
 from fewshot_bench.method import Losses, Player
@@ -30,7 +30,7 @@ def trained(method, lowering=Eager, steps=20, **plan):
 @pytest.mark.parametrize("kind", [Prototypes, TwoPlayers])
 def test_every_lowering_takes_the_same_steps(kind) -> None:
     eager, threads = build(kind).double(), build(kind).double()
-    for method, lowering in ((eager, Eager), (threads, TaskThreads)):
+    for method, lowering in ((eager, Eager), (threads, two_threads)):
         data = source()
         data.dtype = torch.float64
         runs = lowering(method)
@@ -41,7 +41,7 @@ def test_every_lowering_takes_the_same_steps(kind) -> None:
 
 
 def test_threads_repeat_to_the_bit() -> None:
-    one, two = (trained(build(Prototypes), TaskThreads) for _ in range(2))
+    one, two = (trained(build(Prototypes), two_threads) for _ in range(2))
     for a, b in zip(
         one.method.state_dict().values(), two.method.state_dict().values(), strict=True
     ):

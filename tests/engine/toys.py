@@ -9,6 +9,7 @@ from torch import nn
 
 from fewshot_bench.data.images import LabelledImages
 from fewshot_bench.data.table import ClassTable
+from fewshot_bench.engine.lowering import TaskThreads
 from fewshot_bench.episode import Task
 from fewshot_bench.method import Losses, Method, Player, accuracy, cross_entropy
 from fewshot_bench.nn import TaskBatchNorm, observed, per_task
@@ -29,6 +30,11 @@ def source(classes: int = 8, seed: int = 0, task: Task = TASK, noise: int = 40) 
         tuple(map(str, range(classes))),
     )
     return EpisodeSource(ClosedSampler(ClassTable(labelled), replace(task), seed))
+
+
+def two_threads(method: Method) -> TaskThreads:
+    """The threaded lowering, whatever the number of cores."""
+    return TaskThreads(method, threads=2)
 
 
 class Prototypes(Method):
