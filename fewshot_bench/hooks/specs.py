@@ -5,6 +5,11 @@ somebody names it. A plugin is a module listed in the entry-point group ``fewsho
 
     [project.entry-points.fewshot_bench]
     my_method = "fsb_my_method"
+
+Commands of ``fsb`` are an entry-point group of their own; each names a ``typer.Typer``::
+
+    [project.entry-points."fewshot_bench.commands"]
+    my-command = "fsb_my_method.cli:app"
 """
 
 from __future__ import annotations
@@ -53,7 +58,7 @@ def register_metrics() -> Names:  # type: ignore[empty-body]
 
 @hookspec
 def register_observers() -> Names:  # type: ignore[empty-body]
-    """Observers of a run: {name: "module:Observer"}, used when named by ``--with``."""
+    """Observers of a run: {name: "module:Observer subclass"}, used when named by ``--with``."""
 
 
 @hookspec
