@@ -32,7 +32,10 @@ def fold(key: Tensor, data: Tensor | int | str) -> Tensor:
     """A new key for each key and datum (a tensor that broadcasts against ``key``)."""
     if isinstance(data, str):
         data = key_of(data)
-    return _mix(_mix(key + _GOLDEN) ^ (torch.as_tensor(data, device=key.device) * _GOLDEN))
+    if isinstance(data, int):
+        # Worked out here: a number that went to a GPU as a tensor would cost a wait for the device.
+        return _mix(_mix(key + _GOLDEN) ^ _signed(data * _GOLDEN))
+    return _mix(_mix(key + _GOLDEN) ^ (data.to(key.device) * _GOLDEN))
 
 
 def bits(key: Tensor, tag: str, shape: Sequence[int] = ()) -> Tensor:
@@ -93,6 +96,11 @@ def subset(key: Tensor, tag: str, size: Tensor, k: int) -> Tensor:
         taken = (chosen[..., :i] == candidate.unsqueeze(-1)).any(-1)
         chosen[..., i] = torch.where(taken, last, candidate)
     return chosen.gather(-1, permutation(key, tag + "/order", k))
+
+
+def _signed(number: int) -> int:
+    """The low 64 bits as a signed integer: what int64 arithmetic makes of an overflow."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def _mix(x: Tensor) -> Tensor:

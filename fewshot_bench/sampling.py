@@ -73,7 +73,9 @@ class Sampler:
     ) -> None:
         self.table, self.task, self.within_family = table, task, within_family
         table.require(task.classes, task.images_per_class)
-        if within_family and not (table.family_count >= task.classes).any():
+        # Families that have enough; found once, because to look waits for the device.
+        self.eligible = (table.family_count >= task.classes).nonzero().squeeze(1)
+        if within_family and not len(self.eligible):
             raise ConfigError(
                 f"--within-family: no family has {task.classes} classes; the largest has "
                 f"{int(table.family_count.max())}. Give a smaller --way."
@@ -128,8 +130,7 @@ class ClosedSampler(Sampler):
         if not self.within_family:
             size = torch.full_like(key, len(table.group_start))
             return subset(key, "classes", size, task.classes)
-        eligible = (table.family_count >= task.classes).nonzero().squeeze(1)
-        family = eligible[below(key, "family", len(eligible))]
+        family = self.eligible[below(key, "family", len(self.eligible))]
         chosen = subset(key, "classes", table.family_count[family], task.classes)
         return table.family_start[family].unsqueeze(-1) + chosen
 
@@ -228,7 +229,7 @@ class EpisodeSource:
             PluginError: the sampler gave one image two parts, or an image of another class.
         """
         if isinstance(ids, range):
-            ids = torch.arange(ids.start, ids.stop, ids.step)
+            ids = torch.arange(ids.start, ids.stop, ids.step, device=self.table.device)
         indices = self.sampler(ids.to(self.table.device))
         if not self._checked:
             check_indices(indices, self.table, self.sampler.task)
