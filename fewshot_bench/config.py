@@ -53,7 +53,10 @@ CORE: tuple[Option, ...] = (
     _core("seed", int, "of initialisation and training episodes"),
     _core("episode_seed", int, "of validation and test episodes"),
     _core("device", str, "auto, cpu, cuda, cuda:N"),
-    _core("engine", str, "how tasks are run: auto, eager, threads"),
+    _core("engine", str, "how tasks are run: auto, eager, threads, batched, im2col, graph"),
+    _core("precision", str, "of products: fp32, tf32, bf16", choices=("fp32", "tf32", "bf16")),
+    _core("task_chunk", int, "tasks in memory at a time; default: the whole step's", minimum=1),
+    _core("profile", bool, "also profile a few steps: trace.json and the dearest operations"),
     _core("init", str, "folder of a run whose weights to start from"),
     _core("runs_dir", str, "where runs are written"),
     _core("data_root", str, "folder of the data set's files"),
@@ -101,6 +104,9 @@ class RunConfig:
     episode_seed: int
     device: str
     engine: str
+    precision: str
+    task_chunk: int | None
+    profile: bool
     init: str | None
     runs_dir: str
     data_root: str | None

@@ -79,6 +79,9 @@ class Method(nn.Module):
     * ``class_equivariant``: relabelling the classes relabels the predictions and no more.
     * ``capturable``: fixed shapes and no host sync, so that a CUDA graph can hold a step.
     * ``autocast``: losses stay finite and useful under bf16 autocast.
+    * ``embeds``: ``adapt`` and ``predict`` see images through the method's own ``embed`` alone
+      (from images [T, M, C, H, W] to features [T, M, ...]), which lets an evaluation embed every
+      image once, however many episodes it is in.
     """
 
     turns: tuple[tuple[str, ...], ...] = (("meta",),)
@@ -87,6 +90,7 @@ class Method(nn.Module):
     class_equivariant: ClassVar[bool] = False
     capturable: ClassVar[bool] = False
     autocast: ClassVar[bool] = False
+    embeds: ClassVar[bool] = False
 
     def __init__(self, task: Task, backbone: nn.Module | None = None) -> None:
         """Arguments:

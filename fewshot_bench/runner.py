@@ -2,56 +2,31 @@
 
 from __future__ import annotations
 
-import re
-import shlex
+import copy
 import shutil
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fewshot_bench import assembly
 from fewshot_bench.config import RunConfig, reconfigure
+from fewshot_bench.engine.cost import advice, cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.flops import flops_per_step
-from fewshot_bench.engine.lowering import Eager, choose
-from fewshot_bench.engine.observer import Observer, Progress, Silent
+from fewshot_bench.engine.observer import Progress, Silent
+from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.engine.weights import load_weights, save_weights
-from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.method import Method
-from fewshot_bench.results.environment import device_name, environment
-from fewshot_bench.results.record import SCHEMA_VERSION, new_run_folder, read_record, write_record
+from fewshot_bench.parts import Parts, choose_lowering, describe, prepare, stem
+from fewshot_bench.results.record import new_run_folder, read_record, write_record
 from fewshot_bench.results.run_files import (
-    empty_timing,
     note_evaluation,
     note_training,
-    task_numbers,
     write_scores,
     write_training,
 )
-from fewshot_bench.sampling import EpisodeSource, digest
+from fewshot_bench.results.tables import write_atomically
+from fewshot_bench.sampling import digest
 
 EVALUATION_CHUNK = 32  # tasks per call at evaluation; changes no number
-
-
-@dataclass
-class Parts:
-    """Everything of a run that is not a number yet."""
-
-    config: RunConfig
-    registry: Registry
-    progress: Progress
-    observers: list[Observer]
-    device: torch.device
-    data: assembly.Data
-    method: Method
-    lowering: Eager
-    train: EpisodeSource
-    validation: EpisodeSource | None
-    test: EpisodeSource
 
 
 def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -67,12 +42,14 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     """
     assembly.check_writable(Path(config.runs_dir))
     parts = prepare(config, progress or Silent())
-    folder = new_run_folder(Path(config.runs_dir), _stem(config))
+    folder = new_run_folder(Path(config.runs_dir), stem(config))
     for observer in parts.observers:
         observer.run_started(config.to_dict())
     record = describe(parts, folder)
     trainer: Trainer | None = None
     try:
+        if config.profile and check_players(parts.method):
+            _profile(parts, folder)
         with parts.lowering.running():
             if check_players(parts.method):
                 trainer = make_trainer(parts)
@@ -129,7 +106,7 @@ def evaluate_run(
     parts = prepare(config, progress or Silent(), train_split=False)
     if check_players(parts.method):
         load_weights(parts.method, folder)
-    target = new_run_folder(Path(config.runs_dir), _stem(config) + "-eval")
+    target = new_run_folder(Path(config.runs_dir), stem(config) + "-eval")
     record = describe(parts, target) | {"evaluated_from": before["id"]}
     record["training"], record["validation"] = before["training"], before["validation"]
     with parts.lowering.running():
@@ -139,41 +116,6 @@ def evaluate_run(
         save_weights(parts.method, target)
     write_record(target, record)
     return record
-
-
-def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) -> Parts:
-    """Resolve every name, read the data, build the method; nothing is trained yet."""
-    registry = Registry.discover()
-    device = assembly.pick_device(config.device)
-    observers = [registry.resolve("observers", name).load()() for name in config.observers]
-    progress.message(f"reading {config.dataset}")
-    data = assembly.load_data(config, registry)
-    splits = data.splits
-
-    def source(name: str) -> EpisodeSource:
-        return assembly.episodes(getattr(splits, name), config, registry, name, device)
-
-    test_source = source("test")
-    if test_source.sampler.length is not None:
-        progress.message(
-            f"the open plan has {test_source.sampler.length} episodes; no image is used twice"
-        )
-    task = assembly.shaped(assembly.train_task(config), splits.test, config)
-    method = assembly.build(config, registry, task, device)
-    method.check_task(assembly.eval_task(config))
-    return Parts(
-        config,
-        registry,
-        progress,
-        observers,
-        device,
-        data,
-        method,
-        choose(config.engine, method, device),
-        source("train") if train_split else test_source,
-        source("validation") if splits.validation is not None and train_split else None,
-        test_source,
-    )
 
 
 def make_trainer(parts: Parts) -> Trainer:
@@ -212,18 +154,36 @@ def make_trainer(parts: Parts) -> Trainer:
         ),
         validate if parts.validation is not None else None,
         log,
+        progress.message,
     )
 
 
 def train(parts: Parts, trainer: Trainer, record: dict[str, Any]) -> None:
     """Train; put what it took into the record."""
     config = parts.config
-    record["timing"]["flops_per_step"] = flops_per_step(
-        parts.method, parts.train, trainer.players, config.task_batch
+    cost = cost_of_step(
+        parts.method, parts.lowering, parts.train, trainer.players, config.task_batch
     )
+    record["timing"]["flops_per_step"] = cost.flops
+    record["timing"]["memory_estimate_bytes"] = cost.memory_bytes
+    if (line := advice(cost, parts.lowering, config.task_batch, parts.device)) is not None:
+        parts.progress.message(line)
     parts.progress.phase("train", config.steps)
     trainer.run()
     note_training(record, trainer)
+
+
+def _profile(parts: Parts, folder: Path) -> None:
+    """Profile a few steps of a copy, which leaves the run's numbers alone."""
+    method = copy.deepcopy(parts.method)
+    lowering = choose_lowering(parts.config, method, parts.device, parts.progress)
+    plan = Plan(PROFILED, parts.config.task_batch)
+    with lowering.running():
+        table = profile_steps(Trainer(method, lowering, parts.train, plan), folder)
+    write_atomically(folder / "profile.txt", table + "\n")
+    parts.progress.message(f"the dearest operations (all of them: {folder / 'trace.json'})")
+    for line in table.splitlines():
+        parts.progress.message(line)
 
 
 def test(parts: Parts, folder: Path, record: dict[str, Any]) -> None:
@@ -249,46 +209,3 @@ def test(parts: Parts, folder: Path, record: dict[str, Any]) -> None:
     record["episodes_digest"] = digest(source, count)
     note_evaluation(record, scores, config.level, parts.method.transductive, source)
     write_scores(folder, scores)
-
-
-def describe(parts: Parts, folder: Path) -> dict[str, Any]:
-    """The record as it stands before anything was trained."""
-    config, data = parts.config, parts.data
-    things = assembly.named_things(config, parts.registry, parts.method.wants_backbone)
-    method_plugin = next(item for item in things if item["kind"] == "methods")
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "status": "running",
-        "id": folder.name,
-        "command": shlex.join(sys.argv),
-        "method": method_plugin["name"],
-        "dataset": config.dataset,
-        "dataset_digest": data.splits.digest,
-        "dataset_licence": data.splits.licence,
-        "dataset_source": data.splits.source,
-        "split": getattr(data.dataset, "split", data.dataset.splits[0]),
-        "train_task": task_numbers(assembly.train_task(config)),
-        "task": task_numbers(assembly.eval_task(config)),
-        "seed": config.seed,
-        "episode_seed": config.episode_seed,
-        "preset": config.preset,
-        "config": config.to_dict(),
-        "parameters": sum(p.numel() for p in parts.method.parameters()),
-        "plugin": {k: method_plugin[k] for k in ("distribution", "version")},
-        "plugins": things,
-        "environment": environment(),
-        "device": {"type": parts.device.type, "name": device_name(parts.device)},
-        "episodes_digest": None,
-        "test": None,
-        "validation": None,
-        "training": None,
-        "timing": empty_timing(),
-        "notes": [*data.splits.notes, *config.notes],
-        "error": None,
-    }
-
-
-def _stem(config: RunConfig) -> str:
-    """The readable part of a run's name; nothing in it can leave the runs folder."""
-    name = f"{config.method}-{config.dataset}-{config.way}w{config.shot}s"
-    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:60].strip("-").lower()

@@ -35,6 +35,7 @@ ORDER = (
     {"options"},
     {"config"},
     {"assembly"},
+    {"parts"},
     {"runner"},
     {"cli"},
     {"__main__"},

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.embedding import check_same, embed_once, pays
+from fewshot_bench.engine.lowering import Eager, Prediction
+from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import accuracy
 from fewshot_bench.sampling import EpisodeSource
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 Tick = Callable[[int, float], None]
+
+FEATURE_CHUNK = 128  # tasks per call where images are embedded already
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Scores:
         metrics: {name: float64 [E]}.
         class_ids: int64 [E, way].
         confusion: int64 [E, way, way]; rows are true slots, columns predicted ones.
-        adapt_ms, predict_ms: float64 [E], time to learn and to classify each task.
+        adapt_ms, predict_ms: float64 [E], time to learn and to classify each task; NaN where
+            the images were embedded beforehand.
     """
 
     accuracy: np.ndarray
@@ -59,32 +64,16 @@ def evaluate(
     was_training = method.training
     method.eval()
     parts: dict[str, list[np.ndarray]] = {}
+    done, correct = 0, 0.0
     try:
-        for start in range(0, episodes, chunk):
-            episode = source.batch(range(start, min(start + chunk, episodes)))
-            prediction = lowering.predict(episode)
-            logits, target = prediction.logits, episode.target
-            assert target is not None
-            expected = (*target.shape, episode.class_ids.shape[1])
-            if logits.shape != expected:
-                raise PluginError(
-                    f"{type(method).__name__}.predict() gave logits of shape "
-                    f"{tuple(logits.shape)}; [T, Q, way] is {expected}."
-                )
-            row = {
-                "accuracy": accuracy(logits.double(), target),
-                "class_ids": episode.class_ids,
-                "confusion": confusion(logits, target),
-                "adapt_ms": prediction.adapt_ms.double(),
-                "predict_ms": prediction.predict_ms.double(),
-            }
-            for name, metric in (metrics or {}).items():
-                row[f"metric {name}"] = metric(logits, target).double()
+        for episode, prediction in predictions(lowering, source, episodes, chunk):
+            row = scores_of(prediction, episode, metrics or {}, type(method).__name__)
             for name, value in row.items():
                 parts.setdefault(name, []).append(value.cpu().numpy())
+            done += len(episode)
+            correct += float(parts["accuracy"][-1].sum())
             if tick is not None:
-                done = sum(len(a) for a in parts["accuracy"])
-                tick(done, float(np.concatenate(parts["accuracy"]).mean()))
+                tick(done, correct / done)
     finally:
         method.train(was_training)
     whole = {name: np.concatenate(values) for name, values in parts.items()}
@@ -92,6 +81,62 @@ def evaluate(
         n.removeprefix("metric "): whole.pop(n) for n in list(whole) if n.startswith("metric ")
     }
     return Scores(metrics=scores, **whole)
+
+
+def predictions(
+    lowering: Eager, source: EpisodeSource, episodes: int, chunk: int
+) -> Iterator[tuple[Episode, Prediction]]:
+    """Predict the episodes, ``chunk`` at a time.
+
+    Where it pays, every image is embedded once. The first chunk is run the direct way all the
+    same: its times are those of learning and classifying a task, and its logits check the rest.
+    """
+    first = min(chunk, episodes)
+    episode = source.batch(range(first))
+    prediction = lowering.predict(episode)
+    yield episode, prediction
+    embedded = first < episodes and pays(lowering, source, episodes)
+    if embedded:
+        direct = prediction.logits
+        lowering, source = embed_once(lowering, source)
+        again = lowering.predict(source.batch(range(first))).logits
+        check_same(direct, again, type(lowering.method).__name__)
+        chunk = FEATURE_CHUNK
+    for start in range(first, episodes, chunk):
+        episode = source.batch(range(start, min(start + chunk, episodes)))
+        prediction = lowering.predict(episode)
+        if embedded:
+            unknown = torch.full((len(episode),), torch.nan)
+            prediction = Prediction(prediction.logits, unknown, unknown)
+        yield episode, prediction
+
+
+def scores_of(
+    prediction: Prediction, episode: Episode, metrics: Mapping[str, Metric], method: str
+) -> dict[str, Tensor]:
+    """The columns of :class:`Scores` for some episodes.
+
+    Raises:
+        PluginError: the logits are of a wrong shape.
+    """
+    logits, target = prediction.logits, episode.target
+    assert target is not None
+    expected = (*target.shape, episode.class_ids.shape[1])
+    if logits.shape != expected:
+        raise PluginError(
+            f"{method}.predict() gave logits of shape {tuple(logits.shape)}; [T, Q, way] is "
+            f"{expected}."
+        )
+    row = {
+        "accuracy": accuracy(logits.double(), target),
+        "class_ids": episode.class_ids,
+        "confusion": confusion(logits, target),
+        "adapt_ms": prediction.adapt_ms.double(),
+        "predict_ms": prediction.predict_ms.double(),
+    }
+    for name, metric in metrics.items():
+        row[f"metric {name}"] = metric(logits, target).double()
+    return row
 
 
 def confusion(logits: Tensor, target: Tensor) -> Tensor:

@@ -1,28 +1,27 @@
-"""How a batch of episodes is run: all at once, or each on a thread of its own.
+"""How a batch of episodes is run, and what comes out of it.
 
-Every lowering gives the same gradients; they differ in speed. On a CPU one task at a time, spread
-over threads that each run torch single-threaded, is fastest; on a GPU all tasks together are.
+Every lowering gives the same gradients; they differ in speed and memory. :class:`Eager` runs the
+whole batch in one call, or in chunks that bound its memory; the others build on it.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from fewshot_bench.engine.precision import FP32, Precision
 from fewshot_bench.engine.timing import Stopwatch
 from fewshot_bench.episode import Episode
-from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, Player
-from fewshot_bench.nn import replica
+from fewshot_bench.nn import Strategy, per_task_strategy
 
-R = TypeVar("R")
+EMBEDDED_AT_ONCE = 100  # images: about those of an episode
 
 
 @dataclass
@@ -43,6 +42,14 @@ class Gradients:
     buffers: dict[str, Tensor]
     norms: dict[str, Tensor] = field(default_factory=dict)
 
+    def numbers(self) -> Gradients:
+        """A copy of what is read later, without the gradients."""
+
+        def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: tensor.clone() for name, tensor in tensors.items()}
+
+        return Gradients(copies(self.losses), {}, copies(self.log), {}, copies(self.norms))
+
 
 @dataclass
 class Prediction:
@@ -54,25 +61,48 @@ class Prediction:
 
 
 class Eager:
-    """The whole batch in one call."""
+    """The whole batch in one call.
 
-    name = "eager"
+    Arguments:
+        method: what is run.
+        name: of this lowering, for the record.
+        strategy: how per-task weights are run; see :func:`fewshot_bench.nn.per_task`.
+        precision: of the arithmetic.
+        task_chunk: tasks in a call at most; None: all of the batch.
+        graph: whether the loop may capture a whole step in a CUDA graph.
+    """
 
-    def __init__(self, method: Method) -> None:
-        self.method = method
+    def __init__(
+        self,
+        method: Method,
+        name: str = "eager",
+        *,
+        strategy: Strategy = "auto",
+        precision: Precision = FP32,
+        task_chunk: int | None = None,
+        graph: bool = False,
+    ) -> None:
+        self.method, self.name, self.graph = method, name, graph
+        self.strategy: Strategy = strategy
+        self.precision, self.task_chunk = precision, task_chunk
 
     def gradients(
         self, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
     ) -> Gradients:
         """Losses of the batch, and each moving player's own gradient."""
-        return reduce_over_tasks(
-            [differentiate(self.method, episode, players, turn)], players, len(episode)
-        )
+        parts = []
+        for part in self.chunks(episode):
+            with self.set_up(part.query.device):
+                parts.append(differentiate(self.method, part, players, turn))
+        return reduce_over_tasks(parts, players, len(episode))
 
     def predict(self, episode: Episode) -> Prediction:
         """Learn and classify every task of the batch; times are shared out equally."""
+        return joined_predictions([self._predict(part) for part in self.chunks(episode)])
+
+    def _predict(self, episode: Episode) -> Prediction:
         watch = Stopwatch(episode.query.device)
-        with torch.enable_grad():
+        with torch.enable_grad(), self.set_up(episode.query.device):
             state = self.method.adapt(episode.support)
             adapt_ms = watch.lap()
             logits = self.method.predict(state, episode.query).detach()
@@ -81,84 +111,53 @@ class Eager:
         each = torch.ones(tasks) / tasks
         return Prediction(logits, each * adapt_ms, each * predict_ms)
 
+    def embed(self, images: Callable[[Tensor], Tensor], count: int, device: torch.device) -> Tensor:
+        """What the method sees of each image: [count, ...].
+
+        Arguments:
+            images: from positions [M] to images [M, C, H, W].
+            count: how many there are.
+            device: that they are on.
+        """
+        everything = torch.arange(count, device=device)
+        return torch.cat([self._embed(images(part)) for part in everything.split(EMBEDDED_AT_ONCE)])
+
+    @torch.no_grad()
+    def _embed(self, images: Tensor) -> Tensor:
+        with self.set_up(images.device):
+            method: Any = self.method  # one that declares embeds
+            return cast(Tensor, method.embed(images.unsqueeze(0)).squeeze(0))
+
+    def at_once(self, tasks: int) -> int:
+        """How many tasks of a batch are in memory at the same time."""
+        return min(tasks, self.task_chunk or tasks)
+
+    def chunks(self, episode: Episode) -> list[Episode]:
+        """The batch in parts of at most ``task_chunk`` tasks."""
+        size = self.task_chunk or len(episode)
+        if size >= len(episode):
+            return [episode]
+        return [episode.tasks(t, t + size) for t in range(0, len(episode), size)]
+
+    @contextmanager
+    def set_up(self, device: torch.device) -> Iterator[None]:
+        """This thread's settings for a call of the method."""
+        with per_task_strategy(self.strategy), self.precision.autocast(device.type):
+            yield
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Hold whatever the lowering needs while it is in use."""
-        yield
+        with self.precision.applied():
+            yield
 
 
-class TaskThreads(Eager):
-    """One task a call, tasks spread over threads; gradients are summed in episode order.
-
-    Each thread owns a structural replica of the method, because ``functional_call`` swaps a
-    module's tensors in place. Torch runs single-threaded meanwhile, but for a batch of one task,
-    which gets all threads for its operations.
-    """
-
-    name = "threads"
-
-    def __init__(self, method: Method, threads: int | None = None) -> None:
-        super().__init__(method)
-        self.threads = threads or torch.get_num_threads()
-        self._local = threading.local()
-        self._pool: ThreadPoolExecutor | None = None
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Start the threads, and stop them at the end."""
-        self._local = threading.local()  # replicas of an earlier use may be stale
-        pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
-        with _torch_threads(1), pool:
-            self._pool = pool
-            try:
-                yield
-            finally:
-                self._pool = None
-
-    def gradients(
-        self, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
-    ) -> Gradients:
-        def one(task: Episode) -> Gradients:
-            return differentiate(self._own(), task, players, turn)
-
-        if len(episode) == 1:
-            with _torch_threads(self.threads):
-                return super().gradients(episode, players, turn)
-        return reduce_over_tasks(self._each(one, episode), players, len(episode))
-
-    def predict(self, episode: Episode) -> Prediction:
-        def one(task: Episode) -> Prediction:
-            return Eager(self._own()).predict(task)
-
-        parts = self._each(one, episode)
-        return Prediction(
-            *(torch.cat([getattr(part, name) for part in parts])
-              for name in ("logits", "adapt_ms", "predict_ms"))
-        )  # fmt: skip
-
-    def _each(self, function: Callable[[Episode], R], episode: Episode) -> list[R]:
-        assert self._pool is not None, "a lowering is used inside its running() block"
-        tasks = [episode.tasks(t, t + 1) for t in range(len(episode))]
-        return list(self._pool.map(function, tasks))
-
-    def _own(self) -> Method:
-        """This thread's replica, in the mode (train or eval) of the original."""
-        own: Method | None = getattr(self._local, "method", None)
-        if own is None or own.training != self.method.training:
-            own = replica(self.method)
-            self._local.method = own
-        return own
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    """Let torch's operations use so many threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def joined_predictions(parts: Sequence[Prediction]) -> Prediction:
+    """One prediction of all tasks, in the order of the parts."""
+    if len(parts) == 1:
+        return parts[0]
+    names = ("logits", "adapt_ms", "predict_ms")
+    return Prediction(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def differentiate(
@@ -213,22 +212,3 @@ def reduce_over_tasks(
         return {name: torch.cat([getattr(part, field)[name] for part in parts]) for name in names}
 
     return Gradients(joined("losses"), gradients, joined("log"), joined("buffers"))
-
-
-def choose(name: str, method: Method, device: torch.device) -> Eager:
-    """The lowering of this name; ``auto``: task threads on a CPU, else eager.
-
-    Raises:
-        ConfigError: no such lowering, or the method couples the tasks of a batch.
-    """
-    threads = device.type == "cpu" and method.batchable
-    if name == "auto":
-        return TaskThreads(method) if threads else Eager(method)
-    if name == "threads" and not threads:
-        raise ConfigError(
-            "--engine threads needs a CPU and a method whose tasks are independent; "
-            "give --engine eager."
-        )
-    if name not in ("eager", "threads"):
-        raise ConfigError(f"no engine '{name}'. Known: auto, eager, threads.")
-    return TaskThreads(method) if name == "threads" else Eager(method)

@@ -6,14 +6,18 @@ which costs one synchronisation. Warm-up steps are kept apart and enter no stati
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
+
+from fewshot_bench.engine.columns import Columns
 
 PHASES = ("sample", "forward_backward", "optimiser")
 
@@ -31,9 +35,9 @@ class StepTimer:
         self.turns = turns
         self.cuda = device.type == "cuda"
         self.warmup = warmup
-        self.rows: list[list[float]] = []  # ms of each phase of each turn
-        self._marks: list[object] = []
-        self._pending: list[list[object]] = []
+        self._table = Columns()  # ms of each turn: step_ms and the phases
+        self._marks: list[Any] = []
+        self._pending: list[tuple[list[Any], Sequence[Any]]] = []  # a turn's ends, its phases'
 
     def start(self) -> None:
         """A turn begins."""
@@ -43,9 +47,18 @@ class StepTimer:
         """A phase ends, in the order of ``PHASES``; the last one ends the turn."""
         self._marks.append(self._now())
         if len(self._marks) == len(PHASES) + 1:
-            self._pending.append(self._marks)
+            self._pending.append((self._marks, self._marks))
 
-    def _now(self) -> object:
+    def replayed(self, inside: Sequence[Any]) -> None:
+        """A captured turn that :meth:`start` began has ended.
+
+        Arguments:
+            inside: the events that are recorded within it, one more than there are phases. Each
+                replay overwrites them, so that of a window the last turn's alone are read.
+        """
+        self._pending.append(([self._marks[0], self._now()], inside))
+
+    def _now(self) -> Any:
         if not self.cuda:
             return time.perf_counter_ns()
         event = torch.cuda.Event(enable_timing=True)
@@ -55,23 +68,28 @@ class StepTimer:
     def flush(self) -> None:
         """Turn what was marked into milliseconds."""
         if self._pending and self.cuda:
-            self._pending[-1][-1].synchronize()  # type: ignore[attr-defined]
-        for marks in self._pending:
-            self.rows.append([self._between(a, b) for a, b in pairwise(marks)])
+            self._pending[-1][0][-1].synchronize()
+        newest = {id(inside): i for i, (_, inside) in enumerate(self._pending)}
+        for i, (ends, inside) in enumerate(self._pending):
+            known = inside if newest[id(inside)] == i else ()
+            phases = [self._between(a, b) for a, b in pairwise(known)]
+            self.add(self._between(ends[0], ends[-1]), phases)
         self._pending = []
 
-    def _between(self, a: object, b: object) -> float:
-        if isinstance(a, int) and isinstance(b, int):
-            return (b - a) / 1e6
-        return float(a.elapsed_time(b))  # type: ignore[attr-defined]
+    def add(self, total: float, phases: Sequence[float] = ()) -> None:
+        """Note a turn: its ms, and those of its phases if they are known."""
+        known = phases or [math.nan] * len(PHASES)
+        self._table.append({"step_ms": total} | dict(zip(PHASES, known, strict=True)))
+
+    def _between(self, a: Any, b: Any) -> float:
+        return float(a.elapsed_time(b)) if self.cuda else (b - a) / 1e6
 
     def columns(self) -> dict[str, np.ndarray]:
-        """{phase_ms: [steps]} with ``step_ms``, their sum, for every step so far."""
-        whole = len(self.rows) // self.turns * self.turns  # an interrupted step is left out
-        rows = np.array(self.rows[:whole], dtype=np.float64)
-        table = rows.reshape(-1, self.turns, len(PHASES)).sum(1)
-        columns = {f"{phase}_ms": table[:, i] for i, phase in enumerate(PHASES)}
-        return {"step_ms": table.sum(1), **columns}
+        """{step_ms and phase_ms: [steps]} of every step so far; a phase not measured is NaN."""
+        arrays = self._table.arrays() or dict.fromkeys(("step_ms", *PHASES), np.empty(0))
+        whole = len(self._table) // self.turns * self.turns  # an interrupted step is left out
+        sums = {n: a[:whole].reshape(-1, self.turns).sum(1) for n, a in arrays.items()}
+        return {n if n == "step_ms" else f"{n}_ms": total for n, total in sums.items()}
 
     def summary(self, tasks_per_step: int) -> dict[str, object]:
         """Median and 95th percentile of a step, medians of its phases; None without steps."""
@@ -84,7 +102,9 @@ class StepTimer:
             "step_ms": {"median": median, "p95": float(np.quantile(steps, 0.95))},
             "tasks_per_s": tasks_per_step / median * 1e3,
             "phases": {
-                name.removesuffix("_ms"): float(np.median(v)) for name, v in columns.items()
+                name.removesuffix("_ms"): float(np.nanmedian(ms))
+                for name, ms in columns.items()
+                if not np.isnan(ms).all()
             },
             "warmup_steps": self.warmup,
         }

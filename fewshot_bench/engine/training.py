@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from fewshot_bench.engine.columns import Columns
+from fewshot_bench.engine.graph import CapturedTurn, make_capturable
 from fewshot_bench.engine.lowering import Eager, Gradients
 from fewshot_bench.engine.timing import StepTimer
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
@@ -44,7 +46,7 @@ class Plan:
 class History:
     """What training leaves behind; filled as it goes, so that a broken run has it too."""
 
-    steps: list[dict[str, float]] = field(default_factory=list)
+    steps: Columns = field(default_factory=Columns)
     validation: list[tuple[int, float]] = field(default_factory=list)
     best_step: int = 0
     seconds: float = 0.0
@@ -61,6 +63,7 @@ class Trainer:
         plan: how long.
         validate: from the step number to an accuracy; decides which weights are kept.
         log: called at the end of each window with the step and its numbers.
+        tell: takes a line on what could not be done as planned.
     """
 
     def __init__(
@@ -71,9 +74,10 @@ class Trainer:
         plan: Plan,
         validate: Validate | None = None,
         log: Log | None = None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.method, self.lowering, self.source, self.plan = method, lowering, source, plan
-        self.validate, self.log = validate, log
+        self.validate, self.log, self.tell = validate, log, tell
         self.players = check_players(method)
         try:
             self.optimisers = {
@@ -98,6 +102,10 @@ class Trainer:
         self.good = self._snapshot()
         self._best = -math.inf
         self._window: list[Gradients] = []
+        self._captured: dict[int, CapturedTurn] = {}
+        self._capture = lowering.graph
+        if self._capture:
+            self._fall_back(make_capturable(list(self.optimisers.values()), self.device))
 
     def run(self) -> History:
         """Train to the end of the plan and load the weights that validation chose.
@@ -110,7 +118,7 @@ class Trainer:
         try:
             self.method.train()
             while self.step < self.plan.steps:
-                self._step()
+                self.advance()
                 at_end = self.step == self.plan.steps
                 if at_end or self.step % self.plan.window == 0:
                     self._flush()
@@ -128,25 +136,65 @@ class Trainer:
             self.history.seconds = time.perf_counter() - begin
         return self.history
 
-    def _step(self) -> None:
+    def advance(self) -> None:
         """Every turn once: a fresh batch, the gradients of the players that move, their steps."""
         turns, size = self.method.turns, self.plan.task_batch
         for r, turn in enumerate(turns):
-            batch = self.step * len(turns) + r
+            first = (self.step * len(turns) + r) * size
+            self._set_rates(turn)
+            if self._capture and self.step >= max(1, self.timer.warmup) and r not in self._captured:
+                self._record(r, turn)
             self.timer.start()
-            episode = self.source.batch(range(batch * size, (batch + 1) * size))
-            self.timer.mark()
-            result = self.lowering.gradients(episode, self.players, turn)
-            result.norms = {n: get_total_norm(g) for n, g in result.gradients.items()}
-            self.timer.mark()
-            if self.device.type == "cpu":
-                # Before the weights move: what is kept is then the last good state.
-                self._check(result, self.step + 1)
-            self._move(result)
-            self.timer.mark()
-            result.gradients = {}
-            self._window.append(result)
+            if r in self._captured:
+                self._window.append(self._captured[r].replay(first))
+                self.timer.replayed(self._captured[r].marks)
+            else:
+                result = self._turn(turn, range(first, first + size), self.timer.mark)
+                self._window.append(result.numbers())
         self.step += 1
+
+    def _turn(
+        self, turn: Sequence[str], ids: Tensor | range, phase_ends: Callable[[], None]
+    ) -> Gradients:
+        """Sample, differentiate, move: what a step is made of, and what a graph holds."""
+        episode = self.source.batch(ids)
+        phase_ends()
+        result = self.lowering.gradients(episode, self.players, turn)
+        result.norms = {n: get_total_norm(g) for n, g in result.gradients.items()}
+        phase_ends()
+        if self.device.type == "cpu":
+            # Before the weights move: what is kept is then the last good state.
+            self._check(result, self.step + 1)
+        self._move(result)
+        phase_ends()
+        return result
+
+    def _record(self, r: int, turn: Sequence[str]) -> None:
+        """Capture a turn in a CUDA graph; if that cannot be, go on without, and say why."""
+        try:
+            self._captured[r] = CapturedTurn(
+                lambda ids, ends: self._turn(turn, ids, ends), self.plan.task_batch, self.device
+            )
+        except RuntimeError as error:
+            self._fall_back(str(error).splitlines()[0])
+
+    def _fall_back(self, why: str | None) -> None:
+        if why is not None:
+            self._capture, self._captured, self.lowering.name = False, {}, "eager"
+            self.tell(f"engine: eager, because no CUDA graph could be captured: {why}")
+
+    def _set_rates(self, turn: Sequence[str]) -> None:
+        for name in turn:
+            schedule = self.players[name].schedule
+            if schedule is None:
+                continue
+            factor = schedule(self.step, self.plan.steps)
+            groups = self.optimisers[name].param_groups
+            for group, rate in zip(groups, self.base_rates[name], strict=True):
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate * factor)
+                else:
+                    group["lr"] = rate * factor
 
     @torch.no_grad()
     def _move(self, result: Gradients) -> None:
@@ -157,10 +205,6 @@ class Trainer:
                 parameter.grad = gradient
             if player.clip is not None:
                 clip_grads_with_norm_(parameters, player.clip, result.norms[name])
-            if player.schedule is not None:
-                factor = player.schedule(self.step, self.plan.steps)
-                for group, rate in zip(optimiser.param_groups, self.base_rates[name], strict=True):
-                    group["lr"] = rate * factor
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             if player.ema is not None:
@@ -195,7 +239,7 @@ class Trainer:
             self.history.steps.append(row)
         self._window = []
         if self.log is not None:
-            self.log(self.step, self.history.steps[-1])
+            self.log(self.step, self.history.steps.last())
 
     def _close(self) -> None:
         """After a fault: record what was reached; with no validation yet, keep what is finite."""

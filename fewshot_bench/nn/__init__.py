@@ -2,12 +2,14 @@
 
 from fewshot_bench.nn.norm import TaskBatchNorm, observed, uses_batch_statistics
 from fewshot_bench.nn.stop import record, replay, stop
-from fewshot_bench.nn.tasks import per_task, replica, task_weights
+from fewshot_bench.nn.tasks import Strategy, per_task, per_task_strategy, replica, task_weights
 
 __all__ = [
+    "Strategy",
     "TaskBatchNorm",
     "observed",
     "per_task",
+    "per_task_strategy",
     "record",
     "replay",
     "replica",

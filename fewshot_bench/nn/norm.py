@@ -30,6 +30,7 @@ Observations = dict[nn.Module, list[tuple[Tensor, Tensor]]]  # layer: (mean, var
 class _Context(threading.local):
     tasks: int = 1  # tasks in the flattened batch
     vmapped: bool = False
+    strategy: str = "auto"  # how per-task weights are run; see tasks.py
     observer: Observations | None = None
 
 

@@ -32,6 +32,8 @@ def empty_timing() -> dict[str, Any]:
             "warmup_steps",
             "adapt_ms",
             "predict_ms",
+            "timed_episodes",
+            "memory_estimate_bytes",
             "peak_memory_bytes",
             "flops_per_step",
             "flops_per_s",
@@ -59,13 +61,12 @@ def note_training(record: dict[str, Any], trainer: Trainer) -> None:
 
 def write_training(folder: Path, trainer: Trainer) -> None:
     """steps.csv and validation.csv."""
-    rows = trainer.history.steps
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns: dict[str, Any] = {name: [row.get(name) for row in rows] for name in names}
-    times = trainer.timer.columns()
-    write_table(
-        folder / "steps.csv", columns | {name: ms[: len(rows)] for name, ms in times.items()}
-    )
+    columns: dict[str, Any] = trainer.history.steps.arrays()
+    if "step" in columns:
+        columns["step"] = columns["step"].astype(np.int64)
+    steps = len(trainer.history.steps)
+    times = {name: ms[:steps] for name, ms in trainer.timer.columns().items()}
+    write_table(folder / "steps.csv", columns | times)
     write_table(
         folder / "validation.csv",
         {
@@ -97,8 +98,9 @@ def note_evaluation(
         "metrics": {n: {"mean": i.mean, "half_width": i.half_width} for n, i in extra.items()},
     }
     record["timing"] |= {
-        "adapt_ms": float(np.median(scores.adapt_ms)),
-        "predict_ms": float(np.median(scores.predict_ms)),
+        "adapt_ms": float(np.nanmedian(scores.adapt_ms)),
+        "predict_ms": float(np.nanmedian(scores.predict_ms)),
+        "timed_episodes": int(np.isfinite(scores.adapt_ms).sum()),
         "peak_memory_bytes": peak_memory_bytes(source.table.device),
     }
 

@@ -49,13 +49,17 @@ def write_atomically(
 
 
 def write_table(path: Path, columns: Mapping[str, Column]) -> None:
-    """Write columns of equal length. Numbers round-trip exactly; a missing one is left empty."""
+    """Write columns of equal length. Numbers round-trip exactly; None and NaN are left empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    plain = [c.tolist() if isinstance(c, np.ndarray) else list(c) for c in columns.values()]
-    writer.writerows(zip(*plain, strict=True))
+    writer.writerows(zip(*map(_plain, columns.values()), strict=True))
     write_atomically(path, buffer.getvalue())
+
+
+def _plain(column: Column) -> list[Any]:
+    values = column.tolist() if isinstance(column, np.ndarray) else list(column)
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
 
 
 def read_table(

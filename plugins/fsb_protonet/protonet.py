@@ -29,6 +29,7 @@ class ProtoNet(Method):
     class_equivariant = True
     capturable = True
     autocast = True
+    embeds = True
 
     def __init__(
         self,

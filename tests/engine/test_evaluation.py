@@ -67,7 +67,8 @@ def test_wrong_logits_are_told() -> None:
 
 def test_timer_keeps_warmup_and_turns_apart() -> None:
     timer = StepTimer(torch.device("cpu"), warmup=1, turns=2)
-    timer.rows = [[5.0, 5.0, 5.0]] * 2 + [[1.0, 2.0, 3.0]] * 4 + [[9.0, 9.0, 9.0]]
+    for row in [[5.0, 5.0, 5.0]] * 2 + [[1.0, 2.0, 3.0]] * 4 + [[9.0, 9.0, 9.0]]:
+        timer.add(sum(row), row)
     summary = timer.summary(tasks_per_step=6)
     assert timer.columns()["step_ms"].tolist() == [30.0, 12.0, 12.0]
     assert summary["step_ms"] == {"median": 12.0, "p95": 12.0}

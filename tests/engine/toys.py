@@ -9,7 +9,7 @@ from torch import nn
 
 from fewshot_bench.data.images import LabelledImages
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.engine.lowering import TaskThreads
+from fewshot_bench.engine.threads import TaskThreads
 from fewshot_bench.episode import Task
 from fewshot_bench.method import Losses, Method, Player, accuracy, cross_entropy
 from fewshot_bench.nn import TaskBatchNorm, observed, per_task
@@ -19,7 +19,9 @@ from fewshot_bench.sampling import ClosedSampler, EpisodeSource
 TASK = Task(3, 2, 3, image_shape=(1, 6, 6))
 
 
-def source(classes: int = 8, seed: int = 0, task: Task = TASK, noise: int = 40) -> EpisodeSource:
+def source(
+    classes: int = 8, seed: int = 0, task: Task = TASK, noise: int = 40, device: str = "cpu"
+) -> EpisodeSource:
     """Separable data: each class is a random pattern with noise on it."""
     rng = np.random.default_rng(7)
     patterns = rng.integers(60, 200, (classes, 1, 1, 6, 6))
@@ -29,7 +31,7 @@ def source(classes: int = 8, seed: int = 0, task: Task = TASK, noise: int = 40) 
         np.full(classes, 10),
         tuple(map(str, range(classes))),
     )
-    return EpisodeSource(ClosedSampler(ClassTable(labelled), replace(task), seed))
+    return EpisodeSource(ClosedSampler(ClassTable(labelled, device), replace(task), seed))
 
 
 def two_threads(method: Method) -> TaskThreads:

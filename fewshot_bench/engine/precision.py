@@ -1,0 +1,63 @@
+"""Precision of the arithmetic: full, TF32 products on a GPU, or bf16 where a method allows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+
+from fewshot_bench.errors import ConfigError
+from fewshot_bench.method import Method
+
+Name = Literal["fp32", "tf32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What convolutions and matrix products are computed in; weights and losses stay float32.
+
+    Arguments:
+        name: ``fp32``; ``tf32``: products of 10-bit mantissas on GPUs that have them (elsewhere
+            the same as fp32); ``bf16``: torch's autocast.
+    """
+
+    name: Name = "fp32"
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Set torch's process-wide switches for a while."""
+        switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+        before = [switch.fp32_precision for switch in switches]
+        for switch in switches:
+            switch.fp32_precision = "tf32" if self.name == "tf32" else "ieee"
+        try:
+            yield
+        finally:
+            for switch, value in zip(switches, before, strict=True):
+                switch.fp32_precision = value
+
+    def autocast(self, device_type: str) -> AbstractContextManager[None]:
+        """This thread's autocast; switched off unless the precision is bf16."""
+        return torch.autocast(device_type, torch.bfloat16, enabled=self.name == "bf16")
+
+
+FP32 = Precision("fp32")
+
+
+def choose_precision(name: str, method: Method) -> Precision:
+    """The precision of this name.
+
+    Raises:
+        ConfigError: there is none, or the method does not declare ``autocast``.
+    """
+    if name not in get_args(Name):
+        raise ConfigError(f"no precision '{name}'. Known: {', '.join(get_args(Name))}.")
+    if name == "bf16" and not method.autocast:
+        raise ConfigError(
+            f"--precision bf16: {type(method).__name__} does not declare that it works under "
+            "autocast; give --precision fp32 or tf32."
+        )
+    return Precision(name)  # type: ignore[arg-type]

@@ -1,0 +1,133 @@
+"""What a run is made of before it starts: names resolved, data read, the record begun."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewshot_bench import assembly
+from fewshot_bench.config import RunConfig
+from fewshot_bench.engine.choice import choose
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.observer import Observer, Progress
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.method import Method
+from fewshot_bench.results.environment import device_name, environment
+from fewshot_bench.results.record import SCHEMA_VERSION
+from fewshot_bench.results.run_files import empty_timing, task_numbers
+from fewshot_bench.sampling import EpisodeSource
+
+
+@dataclass
+class Parts:
+    """Everything of a run that is not a number yet."""
+
+    config: RunConfig
+    registry: Registry
+    progress: Progress
+    observers: list[Observer]
+    device: torch.device
+    data: assembly.Data
+    method: Method
+    lowering: Eager
+    train: EpisodeSource
+    validation: EpisodeSource | None
+    test: EpisodeSource
+
+
+def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) -> Parts:
+    """Resolve every name, read the data, build the method; nothing is trained yet."""
+    registry = Registry.discover()
+    device = assembly.pick_device(config.device)
+    observers = [registry.resolve("observers", name).load()() for name in config.observers]
+    progress.message(f"reading {config.dataset}")
+    data = assembly.load_data(config, registry)
+    splits = data.splits
+
+    def source(name: str) -> EpisodeSource:
+        return assembly.episodes(getattr(splits, name), config, registry, name, device)
+
+    test_source = source("test")
+    if test_source.sampler.length is not None:
+        progress.message(
+            f"the open plan has {test_source.sampler.length} episodes; no image is used twice"
+        )
+    task = assembly.shaped(assembly.train_task(config), splits.test, config)
+    method = assembly.build(config, registry, task, device)
+    method.check_task(assembly.eval_task(config))
+    return Parts(
+        config,
+        registry,
+        progress,
+        observers,
+        device,
+        data,
+        method,
+        choose_lowering(config, method, device, progress),
+        source("train") if train_split else test_source,
+        source("validation") if splits.validation is not None and train_split else None,
+        test_source,
+    )
+
+
+def choose_lowering(
+    config: RunConfig, method: Method, device: torch.device, progress: Progress
+) -> Eager:
+    """What runs a method as configured."""
+    return choose(
+        config.engine,
+        method,
+        device,
+        precision=config.precision,
+        task_chunk=config.task_chunk,
+        tell=progress.message,
+    )
+
+
+def describe(parts: Parts, folder: Path) -> dict[str, Any]:
+    """The record as it stands before anything was trained."""
+    config, data = parts.config, parts.data
+    things = assembly.named_things(config, parts.registry, parts.method.wants_backbone)
+    method_plugin = next(item for item in things if item["kind"] == "methods")
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": "running",
+        "id": folder.name,
+        "command": shlex.join(sys.argv),
+        "method": method_plugin["name"],
+        "dataset": config.dataset,
+        "dataset_digest": data.splits.digest,
+        "dataset_licence": data.splits.licence,
+        "dataset_source": data.splits.source,
+        "split": getattr(data.dataset, "split", data.dataset.splits[0]),
+        "train_task": task_numbers(assembly.train_task(config)),
+        "task": task_numbers(assembly.eval_task(config)),
+        "seed": config.seed,
+        "episode_seed": config.episode_seed,
+        "preset": config.preset,
+        "config": config.to_dict(),
+        "parameters": sum(p.numel() for p in parts.method.parameters()),
+        "plugin": {k: method_plugin[k] for k in ("distribution", "version")},
+        "plugins": things,
+        "environment": environment(),
+        "device": {"type": parts.device.type, "name": device_name(parts.device)},
+        "episodes_digest": None,
+        "test": None,
+        "validation": None,
+        "training": None,
+        "timing": empty_timing(),
+        "notes": [*data.splits.notes, *config.notes],
+        "error": None,
+    }
+
+
+def stem(config: RunConfig) -> str:
+    """The readable part of a run's name; nothing in it can leave the runs folder."""
+    name = f"{config.method}-{config.dataset}-{config.way}w{config.shot}s"
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:60].strip("-").lower()
