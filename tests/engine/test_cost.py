@@ -1,0 +1,89 @@
+"""Operations and memory of a step, known before the run; columns; the profile."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import torch
+from toys import Prototypes, source, two_threads
+
+from fewshot_bench.engine.columns import Columns
+from fewshot_bench.engine.cost import Cost, _held_by_autograd, advice, cost_of_step, free_bytes
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.profiling import PROFILED, profile_steps
+from fewshot_bench.engine.training import Plan, Trainer
+
+CPU = torch.device("cpu")
+
+
+def test_held_memory_by_hand() -> None:
+    x = torch.ones(1000, requires_grad=True)
+    with _held_by_autograd() as peak:
+        y = x.exp()  # keeps its result: 4,000 bytes
+        z = y * y  # keeps y, which is held already
+        total = z.exp()  # another 4,000
+        del y, z
+        total.sum().backward()
+        w = x.exp()  # after the first graph is gone
+        del total, w
+    assert peak[0] == 8000
+
+
+def test_memory_grows_with_the_tasks_that_are_run_at_once() -> None:
+    method = Prototypes()
+
+    def memory(lowering: Eager) -> int:
+        return cost_of_step(method, lowering, source(), method.players(), 16).memory_bytes
+
+    whole, chunked, threads = map(
+        memory, (Eager(method), Eager(method, task_chunk=4), two_threads(method))
+    )
+    assert threads < chunked < whole
+    cost = cost_of_step(method, Eager(method), source(), method.players(), 16)
+    assert whole - chunked == 12 * cost.task_bytes > 0
+
+
+def test_advice_names_a_chunk_that_fits(monkeypatch) -> None:
+    lowering = Eager(Prototypes())
+    monkeypatch.setattr("fewshot_bench.engine.cost.free_bytes", lambda device: 10_000)
+    assert advice(Cost(0, 5_000, 100), lowering, 32, CPU) is None
+    line = advice(Cost(0, 1_000 + 32 * 1_000, 1_000), lowering, 32, CPU)
+    assert line is not None
+    assert "--task-chunk 8 fits" in line
+    line = advice(Cost(0, 50_000, 40_000), lowering, 1, CPU)
+    assert line is not None
+    assert "a smaller task" in line
+
+
+def test_free_memory_is_known_here() -> None:
+    free = free_bytes(CPU)
+    assert free is None or free > 10e6
+
+
+def test_columns_keep_late_names_and_gaps() -> None:
+    table = Columns()
+    table.append({"a": 1.0})
+    table.append({"a": 2.0, "b": 3.0})
+    table.append({"b": 4.0})
+    assert len(table) == 3
+    assert table.last() == {"b": 4.0}
+    a, b = table.arrays()["a"], table.arrays()["b"]
+    assert np.array_equal(a, [1, 2, math.nan], equal_nan=True)
+    assert np.array_equal(b, [math.nan, 3, 4], equal_nan=True)
+
+
+def test_a_profile_is_a_trace_and_ten_operations(tmp_path) -> None:
+    method = Prototypes()
+    runs = Eager(method)
+    with runs.running():
+        table = profile_steps(Trainer(method, runs, source(), Plan(PROFILED, 4)), tmp_path)
+    lines = table.splitlines()
+    assert len(lines) == 11
+    assert "aten::" in table
+    shares = [float(line.split("%")[0]) for line in lines[1:]]
+    assert shares == sorted(shares, reverse=True)
+    assert 0 < sum(shares) <= 100.1
+    events = json.loads((tmp_path / "trace.json").read_text("utf-8"))["traceEvents"]
+    assert len(events) > 100
