@@ -75,6 +75,8 @@ def root(
 
 def main() -> NoReturn:
     """Run the command line; every error is one line on standard error, and an exit code."""
+    # The profiler's own log; read when torch is imported.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     # --debug may stand anywhere on the line.
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
 from fewshot_bench.engine.training import Trainer
@@ -33,7 +34,9 @@ def profile_steps(trainer: Trainer, folder: Path) -> str:
     for _ in range(WARM_UP):
         trainer.advance()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
-    with profile(activities=activities, acc_events=True) as seen:
+    # Task threads are not the thread that profiles.
+    everywhere = _ExperimentalConfig(profile_all_threads=True)
+    with profile(activities=activities, acc_events=True, experimental_config=everywhere) as seen:
         for _ in range(STEPS):
             trainer.advance()
         if cuda:

@@ -1,0 +1,133 @@
+"""easyfsl (easy-few-shot-learning): prototypical networks, a task sampler, evaluation on features.
+
+Follows the project's notebooks on episodic training and on inference with extracted embeddings.
+Its scores are minus the distance, not minus its square: its own choice, and left to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from common import (
+    EVALUATION_ITEMS,
+    FIVE_WAY,
+    PROTONET_ITEMS,
+    Bench,
+    Episode,
+    NotOffered,
+    Shape,
+    Step,
+    evaluation,
+    loss,
+    pooled_net,
+    protonet_training,
+)
+from easyfsl.datasets import FeaturesDataset
+from easyfsl.methods import PrototypicalNetworks
+from easyfsl.samplers import TaskSampler
+from easyfsl.utils import evaluate, predict_embeddings
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+TASKS = 10_000  # of an evaluation on features
+IMAGES_A_BATCH = 256  # while features are extracted
+
+
+def prepare(item: str, bench: Bench) -> Step:
+    """The step of an item; NotOffered where easyfsl has nothing for it."""
+    if item in PROTONET_ITEMS:
+        return _protonet_training(bench, PROTONET_ITEMS[item])
+    if item == "W4_protonet_running_statistics":
+        return _evaluation_on_features(bench)
+    if item in EVALUATION_ITEMS:
+        return _protonet_evaluation(bench, EVALUATION_ITEMS[item])
+    if item == "W3":
+        return _episodes(bench)
+    raise NotOffered("easyfsl has no MAML")
+
+
+def _protonet_training(bench: Bench, shape: Shape) -> Step:
+    network = PrototypicalNetworks(pooled_net()).to(bench.device)
+
+    def loss_of(episode: Episode) -> Tensor:
+        network.process_support_set(episode.support, episode.support_labels)
+        return loss(network(episode.query), episode.query_labels)
+
+    return protonet_training(bench, shape, network, loss_of)
+
+
+def _protonet_evaluation(bench: Bench, running_statistics: bool) -> Step:
+    network = PrototypicalNetworks(pooled_net(running_statistics)).to(bench.device).eval()
+
+    @torch.no_grad()
+    def logits_of(episode: Episode) -> Tensor:
+        network.process_support_set(episode.support, episode.support_labels)
+        return network(episode.query)
+
+    return evaluation(bench, logits_of)
+
+
+def _loader(images: Tensor, labels: list[int], tasks: int, workers: int) -> DataLoader:
+    """``TaskSampler`` over tensors in memory, which ``FeaturesDataset`` is easyfsl's class for."""
+    names = [str(label) for label in range(1 + labels[-1])]
+    dataset = FeaturesDataset(labels, images, names)
+    sampler = TaskSampler(
+        dataset,
+        n_way=FIVE_WAY.way,
+        n_shot=FIVE_WAY.shot,
+        n_query=FIVE_WAY.query,
+        n_tasks=tasks,
+    )
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=sampler.episodic_collate_fn,
+    )
+
+
+def _labels(images: Tensor) -> list[int]:
+    return torch.arange(len(images)).repeat_interleave(images.shape[1]).tolist()
+
+
+def _evaluation_on_features(bench: Bench) -> Step:
+    """easyfsl's fastest way with a frozen network: every test image is embedded once.
+
+    A step is a whole evaluation: the features of all test images, then ``TASKS`` tasks on them.
+    """
+    network = pooled_net().to(bench.device).eval()
+    classifier = PrototypicalNetworks().to(bench.device)
+    test, tasks = (bench.test[:10], 5) if bench.small else (bench.test, TASKS)
+    labels = _labels(test)
+    images = TensorDataset(test.flatten(0, 1), torch.tensor(labels))
+
+    def step() -> int:
+        loader = DataLoader(images, batch_size=IMAGES_A_BATCH)
+        rows = predict_embeddings(loader, network, device=str(bench.device))
+        features = torch.stack(list(rows["embedding"]))
+        on_features = _loader(features, list(rows["class_name"]), tasks, workers=0)
+        evaluate(classifier, on_features, device=str(bench.device), use_tqdm=False)
+        return tasks
+
+    return step
+
+
+def _episodes(bench: Bench) -> Step:
+    """``TaskSampler`` and a DataLoader without workers, which was faster than with two."""
+    images = bench.train.flatten(0, 1)
+    loader = _loader(images, _labels(bench.train), tasks=100_000, workers=0)
+
+    def endless() -> Iterator[tuple[Tensor, ...]]:
+        while True:
+            yield from loader
+
+    episodes = endless()
+
+    def step() -> int:
+        *tensors, _ = next(episodes)
+        for tensor in tensors:
+            tensor.to(bench.device)
+        return 1
+
+    return step
