@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fewshot_bench.data.images import Dataset, LabelledImages, Splits
     from fewshot_bench.engine.observer import Observer
     from fewshot_bench.episode import Episode, Support, Task
-    from fewshot_bench.method import Losses, Method, Player
+    from fewshot_bench.method import Losses, Method, Player, Without
     from fewshot_bench.sampling import Sampler
 
 _LAZY = {
@@ -31,6 +31,7 @@ _LAZY = {
     "Splits": "data.images",
     "Support": "episode",
     "Task": "episode",
+    "Without": "method",
 }
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Splits",
     "Support",
     "Task",
+    "Without",
     "__version__",
     "evaluate",
     "hookimpl",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from fewshot_bench.batches import BatchSource
 from fewshot_bench.config import RunConfig
 from fewshot_bench.data.cache import cache_root
 from fewshot_bench.data.images import Dataset, LabelledImages, Splits
@@ -109,9 +110,16 @@ def episodes(
     factory: type[Sampler] = registry.resolve("samplers", name).load()
     table = ClassTable(images, device, PIXEL_RANGES[config.pixels])
     task = train_task(config) if split == "train" else eval_task(config)
-    table.require(task.classes, task.images_per_class, f"{split} split")
+    prefix = "--train-" if split == "train" else "--"
+    table.require(task.classes, task.images_per_class, f"{split} split", prefix)
     seed = key_of(split, config.seed if split == "train" else config.episode_seed)
     return EpisodeSource(factory(table, task, seed, within_family=config.within_family))
+
+
+def batches(images: LabelledImages, config: RunConfig, device: torch.device) -> BatchSource:
+    """Mini-batches of the training split, of as many images as an episode has queries."""
+    table = ClassTable(images, device, PIXEL_RANGES[config.pixels])
+    return BatchSource(table, config.train_way * config.train_query, key_of("train", config.seed))
 
 
 def build(config: RunConfig, registry: Registry, source_task: Task, device: torch.device) -> Method:

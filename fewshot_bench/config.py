@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from importlib.resources import files
 from typing import Any
 
@@ -206,7 +206,10 @@ def _complete(
 
 
 def reconfigure(config: RunConfig, **changes: Any) -> RunConfig:
-    """The configuration with some settings changed; with another data set, its own defaults."""
+    """The configuration with some settings changed; with another data set, its own defaults.
+
+    ``sources`` stays as it was for what did not change.
+    """
     options = [config.method_options, config.backbone_options]
     if changes.get("dataset", config.dataset) == config.dataset:
         options.append(config.dataset_options)
@@ -215,9 +218,11 @@ def reconfigure(config: RunConfig, **changes: Any) -> RunConfig:
     for group in options:
         settings |= group
     # What the preset decided stands in the configuration; for other data there may be none.
-    return _complete(
+    changed = _complete(
         config.method, Registry.discover(), {**settings, **changes}, preset_needed=False
     )
+    kept = {n: s for n, s in config.sources.items() if n in changed.sources and n not in changes}
+    return replace(changed, sources={**changed.sources, **kept})
 
 
 def _preset(

@@ -16,7 +16,8 @@ The message of each says what was asked, what is possible and what to do next.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class FewshotBenchError(Exception):
@@ -41,7 +42,7 @@ class UnknownName(ConfigError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
         self.kind, self.name, self.known = kind, name, tuple(sorted(known))
-        near = difflib.get_close_matches(name, self.known, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, self.known, n=1, cutoff=0.6)
         message = f"no {kind} named '{name}'"
         message += f"; did you mean '{near[0]}'?" if near else "."
         message += f" Known: {', '.join(self.known)}." if self.known else " None is registered."
@@ -54,6 +55,22 @@ class DataError(FewshotBenchError):
 
 class PluginError(FewshotBenchError):
     """A plugin that cannot be loaded or that breaks the contract it registered for."""
+
+
+@contextmanager
+def blame(what: str) -> Iterator[None]:
+    """Turn what a plugin's code raises into a PluginError that names it.
+
+    Arguments:
+        what: was called, e.g. ``"MyMethod.adapt()"``.
+    """
+    try:
+        yield
+    except FewshotBenchError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split()) or "no message"
+        raise PluginError(f"{what} raised {type(error).__name__}: {text}") from error
 
 
 class RecordError(FewshotBenchError):

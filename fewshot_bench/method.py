@@ -28,6 +28,13 @@ from fewshot_bench.nn.norm import observed, uses_batch_statistics
 State = Any  # a pytree of tensors, each of shape [T, ...]
 
 
+class Without(tuple[str, ...]):
+    """Options of an inner method that the outer one decides, and that are therefore not offered.
+
+    ``base: Annotated[Method, "help", Without(["lr"])]`` leaves out ``--base-lr``.
+    """
+
+
 @dataclass(frozen=True)
 class Player:
     """Parameters that move together to make one loss smaller.
@@ -71,8 +78,11 @@ class Losses:
 class Method(nn.Module):
     """Base class of few-shot methods.
 
-    Class attributes, each a declaration that ``fewshot_bench.testing`` checks:
+    Class attributes, each a declaration that the engine goes by:
 
+    * ``source``: what it trains on: ``"episodes"``, or ``"batches"``, labelled mini-batches over
+      all training classes (see :mod:`fewshot_bench.batches`), for pretrained baselines; the
+      ``way`` of its training task is then the number of training classes.
     * ``turns``: which players move together; each turn gets a fresh batch of episodes.
     * ``gradient``: ``"exact"``, or ``"surrogate"`` if a term is stopped (see :func:`nn.stop`).
     * ``batchable``: tasks do not influence each other, so a batch may be split anywhere.
@@ -84,6 +94,7 @@ class Method(nn.Module):
       image once, however many episodes it is in.
     """
 
+    source: ClassVar[Literal["episodes", "batches"]] = "episodes"
     turns: tuple[tuple[str, ...], ...] = (("meta",),)
     gradient: Literal["exact", "surrogate"] = "exact"
     batchable: ClassVar[bool] = True

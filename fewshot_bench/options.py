@@ -50,6 +50,7 @@ class Option:
         items: length of a tuple, or 0.
         minimum: the least it may be.
         method: whether it names a method whose options follow.
+        without: those of that method's options that do not follow.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Option:
     items: int = 0
     minimum: float | None = None
     method: bool = False
+    without: tuple[str, ...] = ()
 
     @property
     def flag(self) -> str:
@@ -164,8 +166,9 @@ def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
 
 
 def _option(parameter: inspect.Parameter, hint: Any, prefix: str) -> Option:
-    name, text = prefix + parameter.name, ""
+    name, text, without = prefix + parameter.name, "", ()
     if typing.get_origin(hint) is typing.Annotated:
+        without = next((m for m in hint.__metadata__ if isinstance(m, tuple)), ())
         text = next((m for m in hint.__metadata__ if isinstance(m, str)), "")
         hint = hint.__origin__
     optional = False
@@ -192,7 +195,7 @@ def _option(parameter: inspect.Parameter, hint: Any, prefix: str) -> Option:
         from fewshot_bench.method import Method  # imports torch
 
         if issubclass(hint, Method):
-            return Option(name, str, default, text, method=True)
+            return Option(name, str, default, text, method=True, without=without)
     if hint not in _PLAIN:
         raise ValueError(
             f"is of type {hint}; bool, int, float, str, Literal and tuples can be typed"
@@ -215,7 +218,9 @@ def _nested(registry: Registry, name: str, chosen: Mapping[str, Any], prefix: st
         options.append(option)
         if option.method:
             inner = chosen.get(option.name, option.default)
-            options += _nested(registry, inner, chosen, option.name + "_")
+            left_out = {f"{option.name}_{own}" for own in option.without}
+            nested = _nested(registry, inner, chosen, option.name + "_")
+            options += [own for own in nested if own.name not in left_out]
     return options
 
 
@@ -266,6 +271,8 @@ def build_method(
     factory = load(registry, "methods", name)
     values = {}
     for option in options_of(factory, prefix):
+        if option.name not in options:  # decided by the method around this one
+            continue
         value = options[option.name]
         if option.method:
             value = build_method(registry, value, options, task, backbone, option.name + "_")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fewshot_bench import assembly
+from fewshot_bench.batches import BatchSource
 from fewshot_bench.config import RunConfig
 from fewshot_bench.engine.choice import choose
+from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.engine.lowering import Eager
-from fewshot_bench.engine.observer import Observer, Progress
+from fewshot_bench.engine.observer import Observer, Observers, Progress
+from fewshot_bench.errors import blame
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
 from fewshot_bench.results.environment import device_name, environment
@@ -31,12 +34,13 @@ class Parts:
     config: RunConfig
     registry: Registry
     progress: Progress
-    observers: list[Observer]
+    observers: Observers
+    metrics: dict[str, Metric]
     device: torch.device
     data: assembly.Data
     method: Method
     lowering: Eager
-    train: EpisodeSource
+    train: EpisodeSource | BatchSource
     validation: EpisodeSource | None
     test: EpisodeSource
 
@@ -45,7 +49,8 @@ def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) 
     """Resolve every name, read the data, build the method; nothing is trained yet."""
     registry = Registry.discover()
     device = assembly.pick_device(config.device)
-    observers = [registry.resolve("observers", name).load()() for name in config.observers]
+    observers = Observers(_observers(config, registry))
+    metrics = _metrics(config, registry)
     progress.message(f"reading {config.dataset}")
     data = assembly.load_data(config, registry)
     splits = data.splits
@@ -53,12 +58,18 @@ def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) 
     def source(name: str) -> EpisodeSource:
         return assembly.episodes(getattr(splits, name), config, registry, name, device)
 
+    def training_source() -> EpisodeSource | BatchSource:
+        return assembly.batches(splits.train, config, device) if pretrained else source("train")
+
     test_source = source("test")
     if test_source.sampler.length is not None:
         progress.message(
             f"the open plan has {test_source.sampler.length} episodes; no image is used twice"
         )
     task = assembly.shaped(assembly.train_task(config), splits.test, config)
+    pretrained = registry.resolve("methods", config.method).load().source == "batches"
+    if pretrained:
+        task = replace(task, way=len(splits.train.counts))
     method = assembly.build(config, registry, task, device)
     method.check_task(assembly.eval_task(config))
     return Parts(
@@ -66,14 +77,35 @@ def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) 
         registry,
         progress,
         observers,
+        metrics,
         device,
         data,
         method,
         choose_lowering(config, method, device, progress),
-        source("train") if train_split else test_source,
+        training_source() if train_split else test_source,
         source("validation") if splits.validation is not None and train_split else None,
         test_source,
     )
+
+
+def _observers(config: RunConfig, registry: Registry) -> dict[str, Observer]:
+    made = {}
+    for name in config.observers:
+        item = registry.resolve("observers", name)
+        with blame(item.title):
+            made[item.title] = item.load()()
+    return made
+
+
+def _metrics(config: RunConfig, registry: Registry) -> dict[str, Metric]:
+    """The metrics by name, each tried on made-up logits: after the training would be too late."""
+    metrics = {name: registry.resolve("metrics", name).load() for name in config.metrics}
+    queries = config.way * config.query
+    logits = torch.linspace(-1, 1, 2 * queries * config.way).reshape(2, queries, config.way)
+    target = torch.arange(queries).remainder(config.way).expand(2, -1)
+    for name, metric in metrics.items():
+        measured(name, metric, logits, target)
+    return metrics
 
 
 def choose_lowering(
@@ -122,7 +154,7 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         "validation": None,
         "training": None,
         "timing": empty_timing(),
-        "notes": [*data.splits.notes, *config.notes],
+        "notes": [*data.splits.notes, *(config.notes if parts.method.players() else ())],
         "error": None,
     }
 

@@ -16,6 +16,7 @@ from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.engine.weights import load_weights, save_weights
 from fewshot_bench.parts import Parts, choose_lowering, describe, prepare, stem
+from fewshot_bench.results.record import FILE as RECORD
 from fewshot_bench.results.record import new_run_folder, read_record, write_record
 from fewshot_bench.results.run_files import (
     note_evaluation,
@@ -43,11 +44,10 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     assembly.check_writable(Path(config.runs_dir))
     parts = prepare(config, progress or Silent())
     folder = new_run_folder(Path(config.runs_dir), stem(config))
-    for observer in parts.observers:
-        observer.run_started(config.to_dict())
     record = describe(parts, folder)
     trainer: Trainer | None = None
     try:
+        parts.observers.tell("run_started", config.to_dict())
         if config.profile and check_players(parts.method):
             _profile(parts, folder)
         with parts.lowering.running():
@@ -62,8 +62,7 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     except BaseException as error:
         _give_up(parts, folder, record, trainer, error)
         raise
-    for observer in parts.observers:
-        observer.run_ended(record)
+    parts.observers.tell("run_ended", record)
     return record
 
 
@@ -74,8 +73,8 @@ def _give_up(
     trainer: Trainer | None,
     error: BaseException,
 ) -> None:
-    """Keep what a broken run reached; a run that did not begin to train leaves no folder."""
-    if trainer is None or not trainer.step:
+    """Keep what a broken run reached; one that has nothing to train or test leaves no folder."""
+    if trainer is None:
         shutil.rmtree(folder, ignore_errors=True)
         return
     record["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -100,8 +99,10 @@ def evaluate_run(
         A record of its own, with ``evaluated_from`` naming the run; also written.
     """
     folder = Path(run_folder)
+    folder = folder.parent if folder.name == RECORD else folder
     before = read_record(folder)
-    config = reconfigure(RunConfig.from_dict(before["config"]), init=None, **changes)
+    changes = {"init": None, "observers": (), "profile": False, **changes}
+    config = reconfigure(RunConfig.from_dict(before["config"]), **changes)
     assembly.check_writable(Path(config.runs_dir))
     parts = prepare(config, progress or Silent(), train_split=False)
     if check_players(parts.method):
@@ -109,12 +110,16 @@ def evaluate_run(
     target = new_run_folder(Path(config.runs_dir), stem(config) + "-eval")
     record = describe(parts, target) | {"evaluated_from": before["id"]}
     record["training"], record["validation"] = before["training"], before["validation"]
-    with parts.lowering.running():
-        test(parts, target, record)
-    record["status"] = "completed"
-    if check_players(parts.method):
-        save_weights(parts.method, target)
-    write_record(target, record)
+    try:
+        with parts.lowering.running():
+            test(parts, target, record)
+        record["status"] = "completed"
+        if check_players(parts.method):
+            save_weights(parts.method, target)
+        write_record(target, record)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
     return record
 
 
@@ -125,8 +130,7 @@ def make_trainer(parts: Parts) -> Trainer:
 
     def log(step: int, numbers: dict[str, float]) -> None:
         progress.update(step, tasks=tasks, **numbers)
-        for observer in parts.observers:
-            observer.train_logged(step, numbers)
+        parts.observers.tell("train_logged", step, numbers)
 
     def validate(step: int) -> float:
         assert parts.validation is not None
@@ -138,8 +142,7 @@ def make_trainer(parts: Parts) -> Trainer:
         )
         accuracy = float(scores.accuracy.mean())
         progress.message(f"step {step}: validation accuracy {accuracy:.2%}")
-        for observer in parts.observers:
-            observer.evaluation_ended("validation", scores.accuracy.tolist())
+        parts.observers.tell("evaluation_ended", "validation", scores.accuracy.tolist())
         return accuracy
 
     return Trainer(
@@ -194,18 +197,16 @@ def test(parts: Parts, folder: Path, record: dict[str, Any]) -> None:
         record["notes"].append(
             f"{config.episodes} episodes were asked for; the open plan has {count}."
         )
-    metrics = {name: parts.registry.resolve("metrics", name).load() for name in config.metrics}
     parts.progress.phase("test", count)
     scores = evaluate(
         parts.lowering,
         source,
         count,
         chunk=EVALUATION_CHUNK,
-        metrics=metrics,
+        metrics=parts.metrics,
         tick=lambda done, accuracy: parts.progress.update(done, accuracy=accuracy),
     )
-    for observer in parts.observers:
-        observer.evaluation_ended("test", scores.accuracy.tolist())
+    parts.observers.tell("evaluation_ended", "test", scores.accuracy.tolist())
     record["episodes_digest"] = digest(source, count)
     note_evaluation(record, scores, config.level, parts.method.transductive, source)
     write_scores(folder, scores)

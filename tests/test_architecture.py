@@ -28,7 +28,7 @@ ORDER = (
     {"nn"},
     {"method"},
     {"data"},
-    {"sampling"},
+    {"sampling", "batches"},
     {"engine"},
     {"results"},
     {"testing"},
@@ -143,7 +143,7 @@ def test_files_stay_short(path: Path) -> None:
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     script = (
         "import sys, atexit\n"
-        "heavy = {'torch', 'numpy', 'scipy', 'torchvision'}\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'torchvision', 'rich'}\n"
         "atexit.register(lambda: print('heavy:', sorted(heavy & set(sys.modules))))\n"
         "from fewshot_bench.cli.main import main\n"
         "main()\n"

@@ -28,7 +28,7 @@ from easyfsl.methods import PrototypicalNetworks
 from easyfsl.samplers import TaskSampler
 from easyfsl.utils import evaluate, predict_embeddings
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 TASKS = 10_000  # of an evaluation on features
 IMAGES_A_BATCH = 256  # while features are extracted
@@ -68,27 +68,22 @@ def _protonet_evaluation(bench: Bench, running_statistics: bool) -> Step:
     return evaluation(bench, logits_of)
 
 
-def _loader(images: Tensor, labels: list[int], tasks: int, workers: int) -> DataLoader:
-    """``TaskSampler`` over tensors in memory, which ``FeaturesDataset`` is easyfsl's class for."""
-    names = [str(label) for label in range(1 + labels[-1])]
-    dataset = FeaturesDataset(labels, images, names)
-    sampler = TaskSampler(
-        dataset,
-        n_way=FIVE_WAY.way,
-        n_shot=FIVE_WAY.shot,
-        n_query=FIVE_WAY.query,
-        n_tasks=tasks,
-    )
+def _dataset(images: Tensor) -> FeaturesDataset:
+    """Images [classes, images, ...] in easyfsl's class for tensors in memory."""
+    names = [str(label) for label in range(len(images))]
+    labels = torch.arange(len(images)).repeat_interleave(images.shape[1]).tolist()
+    return FeaturesDataset(labels, images.flatten(0, 1), names)
+
+
+def _loader(dataset: FeaturesDataset, tasks: int, workers: int) -> DataLoader:
+    way, shot, query = FIVE_WAY.way, FIVE_WAY.shot, FIVE_WAY.query
+    sampler = TaskSampler(dataset, n_way=way, n_shot=shot, n_query=query, n_tasks=tasks)
     return DataLoader(
         dataset,
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=sampler.episodic_collate_fn,
     )
-
-
-def _labels(images: Tensor) -> list[int]:
-    return torch.arange(len(images)).repeat_interleave(images.shape[1]).tolist()
 
 
 def _evaluation_on_features(bench: Bench) -> Step:
@@ -99,15 +94,14 @@ def _evaluation_on_features(bench: Bench) -> Step:
     network = pooled_net().to(bench.device).eval()
     classifier = PrototypicalNetworks().to(bench.device)
     test, tasks = (bench.test[:10], 5) if bench.small else (bench.test, TASKS)
-    labels = _labels(test)
-    images = TensorDataset(test.flatten(0, 1), torch.tensor(labels))
+    images = DataLoader(_dataset(test), batch_size=IMAGES_A_BATCH)
 
     def step() -> int:
-        loader = DataLoader(images, batch_size=IMAGES_A_BATCH)
-        rows = predict_embeddings(loader, network, device=str(bench.device))
-        features = torch.stack(list(rows["embedding"]))
-        on_features = _loader(features, list(rows["class_name"]), tasks, workers=0)
-        evaluate(classifier, on_features, device=str(bench.device), use_tqdm=False)
+        features = FeaturesDataset.from_dataframe(
+            predict_embeddings(images, network, device=str(bench.device))
+        )
+        loader = _loader(features, tasks, workers=0)
+        evaluate(classifier, loader, device=str(bench.device), use_tqdm=False)
         return tasks
 
     return step
@@ -115,8 +109,7 @@ def _evaluation_on_features(bench: Bench) -> Step:
 
 def _episodes(bench: Bench) -> Step:
     """``TaskSampler`` and a DataLoader without workers, which was faster than with two."""
-    images = bench.train.flatten(0, 1)
-    loader = _loader(images, _labels(bench.train), tasks=100_000, workers=0)
+    loader = _loader(_dataset(bench.train), tasks=100_000, workers=0)
 
     def endless() -> Iterator[tuple[Tensor, ...]]:
         while True:

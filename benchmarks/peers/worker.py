@@ -133,10 +133,9 @@ def _versions(peer: str) -> dict[str, str]:
 
 
 def _one_line(error: Exception) -> str:
-    from common import NotOffered
-
     text = " ".join(str(error).split())
-    return text if isinstance(error, NotOffered) else f"{type(error).__name__}: {text}"
+    kind = type(error).__name__
+    return text if kind == "NotOffered" else f"{kind}: {text}"
 
 
 def _say(reply: TextIO, message: dict[str, Any]) -> None:

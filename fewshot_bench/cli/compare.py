@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from fewshot_bench.results.compare import Comparison, Group
 
 
@@ -30,6 +29,8 @@ def compare(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="write to a file")] = None,
 ) -> None:
     """Show runs side by side, grouped by protocol, and paired on the same episodes."""
+    from rich.console import Console
+
     from fewshot_bench.results.compare import Comparison, load_runs
     from fewshot_bench.results.compare import compare as compare_runs
 
@@ -74,6 +75,8 @@ def _export(result: Comparison, format: str, output: Path | None) -> None:
 
 
 def _show(result: Comparison) -> None:
+    from rich.console import Console
+
     from fewshot_bench.results.export import apart, caption, heading
 
     console = Console()
@@ -96,6 +99,9 @@ GAP = 2  # between columns
 
 def _table(group: Group, title: str, width: int) -> tuple[Table, list[str]]:
     """The table in ``width`` characters, and the columns that found no room."""
+    from rich.markup import escape
+    from rich.table import Table
+
     from fewshot_bench.results.export import filled
 
     heads, rows = filled(group)

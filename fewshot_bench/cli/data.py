@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Column, Table
 
 from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
 
@@ -45,6 +42,10 @@ class _Chosen:
 @app.command("list")
 def list_(data_root: Root = None, cache_dir: Cache = None) -> None:
     """Every data set: its splits, and where its files were found."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Column, Table
+
     from fewshot_bench.hooks.registry import Registry
 
     registry = Registry.discover()
@@ -80,21 +81,18 @@ def prepare(
 ) -> None:
     """Fetch the files if need be, check them, and decode them into the cache."""
     start = time.perf_counter()
-    chosen = _choose(name, context.args, data_root, cache_dir)
+    chosen = _choose(name, context, data_root, cache_dir)
     splits = chosen.load()
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(
-        escape(
-            f"{name}: ready in {time.perf_counter() - start:.1f} s"
-            + (f", from '{chosen.root}'" if chosen.root else "")
-            + f", content {splits.digest[:16]}.."
-        )
+    typer.echo(
+        f"{name}: ready in {time.perf_counter() - start:.1f} s"
+        + (f", from '{chosen.root}'" if chosen.root else "")
+        + f", content {splits.digest[:16]}.."
     )
     for part in PARTS:
-        console.print(f"  {part}: {_size(getattr(splits, part))}")
+        typer.echo(f"  {part}: {_size(getattr(splits, part))}")
     for note in splits.notes:
-        console.print(escape(f"  {note}"))
-    console.print(escape(f"  Licence: {splits.licence}. Source: {splits.source}"))
+        typer.echo(f"  {note}")
+    typer.echo(f"  Licence: {splits.licence}. Source: {splits.source}")
 
 
 def _size(images: LabelledImages | None) -> str:
@@ -110,8 +108,8 @@ def verify(
     context: typer.Context, name: Name, data_root: Root = None, cache_dir: Cache = None
 ) -> None:
     """Read every file and hold it against what is known."""
-    chosen = _choose(name, context.args, data_root, cache_dir)
-    Console(highlight=False, soft_wrap=True).print(escape(chosen.dataset.verify(chosen.root)))
+    chosen = _choose(name, context, data_root, cache_dir)
+    typer.echo(chosen.dataset.verify(chosen.root))
 
 
 @app.command(context_settings=_OPEN)
@@ -139,7 +137,7 @@ def show(
         raise UnknownName("part", part, PARTS)
     if episode < 0:
         raise ConfigError(f"--episode {episode}: it has to be at least 0.")
-    images = getattr(_choose(name, context.args, data_root, cache_dir).load(), part)
+    images = getattr(_choose(name, context, data_root, cache_dir).load(), part)
     if images is None:
         raise ConfigError(f"--part {part}: '{name}' as chosen has no such part.")
     table = ClassTable(images)
@@ -155,13 +153,11 @@ def show(
         raise ConfigError(
             f"cannot write '{output}' ({error}); give another file with -o."
         ) from None
-    Console(highlight=False, soft_wrap=True).print(
-        escape(f"wrote '{output}': episode {episode} of the {part} split of {name}")
-    )
+    typer.echo(f"wrote '{output}': episode {episode} of the {part} split of {name}")
 
 
 def _choose(
-    name: str, arguments: Sequence[str], data_root: str | None, cache_dir: str | None
+    name: str, context: typer.Context, data_root: str | None, cache_dir: str | None
 ) -> _Chosen:
     """The data set of this name with the options typed behind it; its files are fetched."""
     from fewshot_bench.data.cache import cache_root
@@ -172,7 +168,8 @@ def _choose(
     registry = Registry.discover()
     head, _ = split_dataset(registry, name)
     registered = registry.resolve("datasets", head)
-    options = parse(arguments, dataset_options(registry, name), f"data set {name}")
+    space = dataset_options(registry, name)
+    options = parse(context.args, space, f"data set {name}", flags_of(context))
     dataset = build_dataset(registry, name, options)
     root = None
     if dataset.needs_files:
@@ -182,8 +179,21 @@ def _choose(
     return _Chosen(dataset, root, cache_root(cache_dir) / registered.name)
 
 
-def parse(arguments: Sequence[str], options: Sequence[Option], owner: str) -> dict[str, Any]:
+def flags_of(context: typer.Context) -> list[str]:
+    """The flags that a command has of itself."""
+    return [flag for p in context.command.params for flag in p.opts if flag.startswith("--")]
+
+
+def parse(
+    arguments: Sequence[str], options: Sequence[Option], owner: str, also: Sequence[str] = ()
+) -> dict[str, Any]:
     """``--image-size 28 --no-train-rotations`` as {option name: value}.
+
+    Arguments:
+        arguments: as typed.
+        options: what they may be.
+        owner: whose options these are, for the message.
+        also: flags that the command itself has, which may have been meant.
 
     Raises:
         ConfigError: an option that ``owner`` does not have, or a value that it cannot take.
@@ -196,7 +206,7 @@ def parse(arguments: Sequence[str], options: Sequence[Option], owner: str) -> di
         negative = flag.startswith("--no-") and flag not in known
         option = known.get("--" + flag.removeprefix("--no-") if negative else flag)
         if option is None or (negative and option.type is not bool):
-            raise UnknownName(f"option of {owner}", flag, known)
+            raise UnknownName(f"option of {owner}", flag, [*known, *also])
         if option.type is bool:
             values[option.name] = not negative
             continue

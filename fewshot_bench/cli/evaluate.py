@@ -53,7 +53,7 @@ def evaluate(
     if run.startswith("-"):
         raise ConfigError(f"fsb eval: the folder of the run comes first: fsb eval RUN {run} ...")
     changes = {name: value for name, value in changes.items() if value is not None}
-    changes |= _further(Path(run), context.args, changes.get("dataset"))
+    changes |= _further(Path(run), context, changes.get("dataset"))
     if metric:
         changes["metrics"] = metric
     from fewshot_bench.cli.progress import Progress
@@ -65,11 +65,11 @@ def evaluate(
     show_record(record, record["config"]["runs_dir"], as_json=json)
 
 
-def _further(folder: Path, arguments: list[str], dataset: str | None) -> dict[str, Any]:
+def _further(folder: Path, context: typer.Context, dataset: str | None) -> dict[str, Any]:
     """The typed options of the run's method and of the data set."""
-    if not arguments:
+    if not context.args:
         return {}
-    from fewshot_bench.cli.data import parse
+    from fewshot_bench.cli.data import flags_of, parse
     from fewshot_bench.config import RunConfig
     from fewshot_bench.hooks.registry import Registry
     from fewshot_bench.options import dataset_options, method_options
@@ -79,7 +79,15 @@ def _further(folder: Path, arguments: list[str], dataset: str | None) -> dict[st
     dataset = dataset or config.dataset
     options = method_options(registry, config.method, config.method_options)
     options += dataset_options(registry, dataset)
-    return parse(arguments, options, f"fsb eval with {config.method} on {dataset}")
+    fixed = {option.flag for option in CORE} - {option.flag for option in options}
+    for flag in context.args:
+        if flag.partition("=")[0] in fixed:
+            raise ConfigError(
+                f"fsb eval: {flag} decided the training of the run and stays as it was; "
+                "'fsb eval --help' shows what may differ."
+            )
+    owner = f"fsb eval with {config.method} on {dataset}"
+    return parse(context.args, options, owner, flags_of(context))
 
 
 def _signature() -> inspect.Signature:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from fewshot_bench.errors import ConfigError, UnknownName
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def list_names(
@@ -24,6 +24,9 @@ def list_names(
     ] = "",
 ) -> None:
     """List what is installed, and which distribution it came from."""
+    from rich.markup import escape
+    from rich.table import Table
+
     from fewshot_bench.hooks.registry import KINDS, Registry
 
     if not kind:
@@ -46,6 +49,9 @@ def plugins(
     ] = None,
 ) -> None:
     """List plugins: what each offers, and what is wrong with those that are broken."""
+    from rich.markup import escape
+    from rich.table import Table
+
     from fewshot_bench.hooks.registry import Registry
 
     found = Registry.discover().plugins
@@ -64,6 +70,8 @@ def plugins(
 
 def _print(table: Table) -> None:
     """On a terminal as wide as it is; in a pipe or file a row is a line."""
+    from rich.console import Console
+
     console = Console()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = Console(width=1000)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -86,6 +87,8 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
     chosen = {n: v for n, v in said.items() if n in deciding and v}
     nested = {o.name for o in method_options(registry, name, said) if o.method}
     chosen |= {n: v for n, v in said.items() if n in nested}
+    if "backbone" in said and not kind.wants_backbone:
+        raise ConfigError(f"--backbone: {name} has no network to choose; leave it out.")
     config = configure(name, registry, **chosen)
     effective = {
         **config.to_dict(),
@@ -93,12 +96,16 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
         **config.backbone_options,
         **config.dataset_options,
     }
-    spaces = [
+    spaces: list[Sequence[Any]] = [
         CORE,
         method_options(registry, name, config.method_options),
         backbone_options(registry, config.backbone) if kind.wants_backbone else [],
         dataset_options(registry, config.dataset),
     ]
+    presets = f"settings by name: {', '.join(kind.preset_names())}"
+    spaces[0] = [replace(o, help=presets) if o.name == "preset" else o for o in CORE]
+    for option in (option for space in spaces for option in space if option.items):
+        _count_values(option, args)
     parameters = [
         parameter(option, panel, shown(option, effective.get(option.name)))
         for panel, options in zip(PANELS, spaces, strict=True)
@@ -119,6 +126,18 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
     single = typer.Typer(add_completion=False)
     single.command(name, help=text.replace("[", r"\["), epilog=more)(command)
     return typer.main.get_command(single)
+
+
+def _count_values(option: Any, args: list[str]) -> None:
+    """Tell of too few values behind an option that takes several; typer would take the next flag.
+
+    Raises:
+        ConfigError: there are too few.
+    """
+    if option.flag in args:
+        behind = args[args.index(option.flag) + 1 :][: option.items]
+        if len(behind) < option.items or any(word.startswith("--") for word in behind):
+            raise ConfigError(f"{option.flag}: it takes {option.items} numbers.")
 
 
 def parameter(option: Any, panel: str, default: str = "") -> inspect.Parameter:

@@ -49,7 +49,8 @@ def table_of(record: dict[str, Any]) -> Table:
             table.add_row(name, text)
     for name, value in test["metrics"].items():
         half = value["half_width"]
-        table.add_row(name, f"{value['mean']:.4f}" + (f" ± {half:.4f}" if half else ""))
+        mean = "not finite" if value["mean"] is None else f"{value['mean']:.4f}"
+        table.add_row(name, mean + (f" ± {half:.4f}" if half else ""))
     return table
 
 
@@ -125,6 +126,6 @@ def _scaled(value: float | None, unit: str) -> str:
     if value is None:
         return ""
     for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
+        if value >= 0.9995 * factor:  # what rounds to 1,000 is 1 of the next unit
             return f"{value / factor:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}"

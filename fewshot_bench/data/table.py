@@ -65,8 +65,14 @@ class ClassTable:
             chosen.add_(low)
         return chosen.unflatten(0, indices.shape)
 
-    def require(self, way: int, per_class: int, what: str = "split") -> None:
+    def require(self, way: int, per_class: int, what: str = "split", prefix: str = "--") -> None:
         """Check that an episode of this size can be drawn.
+
+        Arguments:
+            way: classes of an episode, distractors included.
+            per_class: images of each.
+            what: the table is, for the message.
+            prefix: of the options that a message names: ``--`` or ``--train-``.
 
         Raises:
             ConfigError: too few classes, or a class with too few images.
@@ -75,12 +81,13 @@ class ClassTable:
         if way > groups:
             raise ConfigError(
                 f"an episode of {way} classes was asked for, but the {what} has {groups} that may "
-                f"meet; give a --way of at most {groups}."
+                f"meet; give a {prefix}way of at most {groups}."
             )
         fewest = int(self.class_count.min())
         if per_class > fewest:
             name = self.class_names[int(self.class_count.argmin())]
             raise ConfigError(
                 f"an episode takes {per_class} images of a class (shot + query + unlabelled), but "
-                f"class '{name}' of the {what} has {fewest}; lower --shot, --query or --unlabelled."
+                f"class '{name}' of the {what} has {fewest}; lower {prefix}shot, {prefix}query or "
+                "--unlabelled."
             )

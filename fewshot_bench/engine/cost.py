@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from fewshot_bench.batches import BatchSource
 from fewshot_bench.engine.lowering import Eager, differentiate
 from fewshot_bench.method import Method, Player
 from fewshot_bench.sampling import EpisodeSource
@@ -38,7 +39,7 @@ class Cost:
 def cost_of_step(
     method: Method,
     lowering: Eager,
-    source: EpisodeSource,
+    source: EpisodeSource | BatchSource,
     players: Mapping[str, Player],
     task_batch: int,
 ) -> Cost:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fewshot_bench.engine.embedding import check_same, embed_once, pays
 from fewshot_bench.engine.lowering import Eager, Prediction
 from fewshot_bench.episode import Episode
-from fewshot_bench.errors import PluginError
+from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.method import accuracy
 from fewshot_bench.sampling import EpisodeSource
 
@@ -135,8 +135,24 @@ def scores_of(
         "predict_ms": prediction.predict_ms.double(),
     }
     for name, metric in metrics.items():
-        row[f"metric {name}"] = metric(logits, target).double()
+        row[f"metric {name}"] = measured(name, metric, logits, target)
     return row
+
+
+def measured(name: str, metric: Metric, logits: Tensor, target: Tensor) -> Tensor:
+    """A metric's scores, float64 [T].
+
+    Raises:
+        PluginError: it raises, or gives something else than one number per task.
+    """
+    with blame(f"metric '{name}'"):
+        scores = torch.as_tensor(metric(logits, target))
+    if scores.shape != logits.shape[:1]:
+        raise PluginError(
+            f"metric '{name}' gave shape {tuple(scores.shape)}; it has to be one number per task, "
+            f"({len(logits)},)."
+        )
+    return scores.double()
 
 
 def confusion(logits: Tensor, target: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from fewshot_bench.engine.precision import FP32, Precision
 from fewshot_bench.engine.timing import Stopwatch
 from fewshot_bench.episode import Episode
-from fewshot_bench.errors import PluginError
+from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.method import Method, Player
 from fewshot_bench.nn import Strategy, per_task_strategy
 
@@ -103,9 +103,11 @@ class Eager:
     def _predict(self, episode: Episode) -> Prediction:
         watch = Stopwatch(episode.query.device)
         with torch.enable_grad(), self.set_up(episode.query.device):
-            state = self.method.adapt(episode.support)
+            with blame(f"{type(self.method).__name__}.adapt()"):
+                state = self.method.adapt(episode.support)
             adapt_ms = watch.lap()
-            logits = self.method.predict(state, episode.query).detach()
+            with blame(f"{type(self.method).__name__}.predict()"):
+                logits = self.method.predict(state, episode.query).detach()
             predict_ms = watch.lap()
         tasks = len(episode)
         each = torch.ones(tasks) / tasks
@@ -164,7 +166,8 @@ def differentiate(
     method: Method, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
 ) -> Gradients:
     """Losses, and the gradient of each moving player's summed loss by its own parameters."""
-    losses = method.losses(episode)
+    with blame(f"{type(method).__name__}.losses()"):
+        losses = method.losses(episode)
     missing = [name for name in turn if name not in losses.players]
     if missing:
         raise PluginError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from fewshot_bench.errors import blame
+
 
 class Observer:
     """Base class of observers, which ``--with NAME`` adds to a run. Override what you need."""
@@ -20,6 +22,23 @@ class Observer:
 
     def run_ended(self, record: Mapping[str, Any]) -> None:
         """The record is written."""
+
+
+class Observers:
+    """All observers of a run; what one of them raises names it.
+
+    Arguments:
+        observers: {title: observer}.
+    """
+
+    def __init__(self, observers: Mapping[str, Observer]) -> None:
+        self.observers = observers
+
+    def tell(self, event: str, *arguments: Any) -> None:
+        """Call a method of every observer."""
+        for title, observer in self.observers.items():
+            with blame(f"{title}.{event}()"):
+                getattr(observer, event)(*arguments)
 
 
 class Progress(Protocol):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from fewshot_bench.batches import BatchSource
 from fewshot_bench.engine.columns import Columns
 from fewshot_bench.engine.graph import CapturedTurn, make_capturable
 from fewshot_bench.engine.lowering import Eager, Gradients
@@ -70,7 +71,7 @@ class Trainer:
         self,
         method: Method,
         lowering: Eager,
-        source: EpisodeSource,
+        source: EpisodeSource | BatchSource,
         plan: Plan,
         validate: Validate | None = None,
         log: Log | None = None,
@@ -121,12 +122,12 @@ class Trainer:
                 self.advance()
                 at_end = self.step == self.plan.steps
                 if at_end or self.step % self.plan.window == 0:
-                    self._flush()
+                    self.flush()
                 if self.step == self.timer.warmup:
                     self.history.warmup_seconds = time.perf_counter() - begin
                 every = self.plan.validate_every
                 if at_end or (every and self.step % every == 0):
-                    self._flush()
+                    self.flush()
                     self._keep()
         except BaseException:
             self._close()
@@ -175,7 +176,7 @@ class Trainer:
             self._captured[r] = CapturedTurn(
                 lambda ids, ends: self._turn(turn, ids, ends), self.plan.task_batch, self.device
             )
-        except RuntimeError as error:
+        except (RuntimeError, PluginError) as error:
             self._fall_back(str(error).splitlines()[0])
 
     def _fall_back(self, why: str | None) -> None:
@@ -221,7 +222,7 @@ class Trainer:
             if not bool(torch.isfinite(norm)):
                 raise Diverged(step, name, "gradient")
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         """Read the window's numbers from the device: the only wait."""
         if not self._window:
             return
@@ -244,7 +245,7 @@ class Trainer:
     def _close(self) -> None:
         """After a fault: record what was reached; with no validation yet, keep what is finite."""
         with suppress(Diverged):
-            self._flush()
+            self.flush()
         current = self._snapshot()
         if (
             self.step

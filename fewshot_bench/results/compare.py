@@ -17,6 +17,8 @@ from fewshot_bench.results.statistics import Paired, paired_difference
 from fewshot_bench.results.tables import read_table
 
 SIGNIFICANT = 0.05  # of the paired t test behind Group.winner
+# What is worth saying of two protocols that have not even their data in common.
+ACROSS_DATA = ("dataset", "way", "shot", "query", "unlabelled", "sampling", "episodes")
 DIGESTS = {"dataset_digest": "data of other content", "episodes_digest": "other episodes"}
 
 
@@ -242,6 +244,8 @@ def _differs(one: dict[str, Any], first: dict[str, Any]) -> tuple[str, ...]:
     """What sets a protocol apart, in words; a digest only if nothing else tells."""
     missing = object()
     names = [n for n in {**first, **one} if one.get(n, missing) != first.get(n, missing)]
+    if "dataset" in names:  # its own options are not what sets them apart
+        names = [n for n in names if n in ACROSS_DATA]
     told = [
         f"{name} {one.get(name, 'not given')} instead of {first.get(name, 'not given')}"
         for name in names

@@ -85,7 +85,7 @@ def note_evaluation(
 ) -> None:
     """Fill the record's ``test`` and its times: accuracy with its interval, and the protocol."""
     interval = student_interval(scores.accuracy, level)
-    extra = {name: student_interval(values, level) for name, values in scores.metrics.items()}
+    extra = {name: _interval_or_none(values, level) for name, values in scores.metrics.items()}
     record["test"] = {
         "accuracy": interval.mean,
         "half_width": interval.half_width,
@@ -95,7 +95,7 @@ def note_evaluation(
         "per_episode_sd": interval.sd,
         "transductive": transductive,
         "sampling": source.sampler.sampling,
-        "metrics": {n: {"mean": i.mean, "half_width": i.half_width} for n, i in extra.items()},
+        "metrics": extra,
     }
     record["timing"] |= {
         "adapt_ms": float(np.nanmedian(scores.adapt_ms)),
@@ -103,6 +103,14 @@ def note_evaluation(
         "timed_episodes": int(np.isfinite(scores.adapt_ms).sum()),
         "peak_memory_bytes": peak_memory_bytes(source.table.device),
     }
+
+
+def _interval_or_none(values: np.ndarray, level: float) -> dict[str, float | None]:
+    """Of a metric; without numbers where it was not finite for some episode."""
+    if not np.isfinite(values).all():
+        return {"mean": None, "half_width": None}
+    interval = student_interval(values, level)
+    return {"mean": interval.mean, "half_width": interval.half_width}
 
 
 def write_scores(folder: Path, scores: Scores) -> None:

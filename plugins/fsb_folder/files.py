@@ -65,7 +65,11 @@ def _below_top(paths: list[str], where: str) -> tuple[list[str], str]:
         top += 1
     for path, p in zip(paths, parts, strict=True):
         if len(p) != top + 2:
-            raise DataError(f"'{where}': '{path}' is not in a class's folder; expected {EXPECTED}.")
+            raise DataError(
+                f"'{where}': '{path}' is not in a class's folder; expected {EXPECTED}. Move it "
+                "there or away; if folders such as train/ and test/ hold the classes, put the "
+                "classes side by side and name the split with --split-file."
+            )
     prefix = "/".join(parts[0][:top])
     return ["/".join(p[top:]) for p in parts], f"{prefix}/" if prefix else ""
 

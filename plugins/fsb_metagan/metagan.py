@@ -23,7 +23,7 @@ from torch.optim import Adam
 
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.method import Losses, Method, Player, State, accuracy, trainable
+from fewshot_bench.method import Losses, Method, Player, State, Without, accuracy, trainable
 from fewshot_bench.nn import observed, per_task, stop
 from fewshot_bench.nn.norm import norm_context
 from fewshot_bench.random import normal, uniform
@@ -47,11 +47,15 @@ class MetaGAN(Method):
         task: Task,
         backbone: nn.Module | None = None,
         *,
-        base: Annotated[Method, "the few-shot classifier that becomes the discriminator"] = "maml",  # type: ignore[assignment]
+        base: Annotated[
+            Method,
+            "the few-shot classifier that becomes the discriminator",
+            Without(["lr", "anneal"]),  # the discriminator's rate is lr below
+        ] = "maml",  # type: ignore[assignment]
         head: Annotated[
             Literal["logsumexp", "extra"],
             "N logits with the fake logit fixed at 0 (eq. 10), or N + 1 logits (eqs. 2, 3)",
-        ] = "logsumexp",
+        ] = "extra",
         generator_loss: Annotated[
             Literal["non_saturating", "feature_matching"],
             "what the generator minimises: eq. 4, or the squared distance of mean features",

@@ -1,0 +1,52 @@
+"""Labelled mini-batches over all classes of a split, for methods that are pretrained.
+
+A method with ``source = "batches"`` trains on these in place of episodes, and is evaluated on
+episodes as every other. Mini-batch i is, like episode i, a pure function of the split, the seed
+and i.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fewshot_bench.data.table import ClassTable
+from fewshot_bench.episode import Episode, Support
+from fewshot_bench.random import below, fold, key_of
+
+
+class BatchSource:
+    """Mini-batches in the form of episodes without a support set.
+
+    The T "tasks" of a batch are T mini-batches: ``query`` [T, size, C, H, W], ``target`` [T, size]
+    in [0, classes of the split), ``class_ids`` [T, classes]. Images are drawn uniformly, with
+    replacement.
+
+    Arguments:
+        table: the split.
+        size: images of a mini-batch.
+        seed: of the stream.
+        dtype: of the images that are delivered.
+    """
+
+    def __init__(
+        self, table: ClassTable, size: int, seed: int, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.table, self.size, self.dtype = table, size, dtype
+        self.stream = torch.tensor(key_of("batches", seed), device=table.device)
+
+    def batch(self, ids: Tensor | range) -> Episode:
+        """The mini-batches with these numbers."""
+        table = self.table
+        if isinstance(ids, range):
+            ids = torch.arange(ids.start, ids.stop, ids.step, device=table.device)
+        key = fold(self.stream, ids.to(table.device))
+        image = below(key, "images", len(table.images), (self.size,))
+        classes = torch.arange(len(table.class_start), device=table.device)
+        return Episode(
+            support=Support(images=None, unlabelled=None, key=key),
+            query=table.gather(image, self.dtype),
+            target=torch.searchsorted(table.class_start, image, right=True) - 1,
+            class_ids=classes.expand(len(key), -1),
+            key=key,
+        )
