@@ -187,3 +187,64 @@ def test_one_distribution_offers_a_name_once(fake_distribution: Callable[..., Pa
     assert "another plugin of fake-good offers too" in (rows["more"].error or "")
     assert "has to name a module" in (rows["attribute"].error or "")
     assert Registry.discover().resolve("methods", "fake-good:good").target == "json:loads"
+
+
+WATCHED = """
+from fewshot_bench import Observer, hookimpl
+import torch
+
+@hookimpl
+def register_observers():
+    return {"bad-watcher": "fake_watched:Bad"}
+
+@hookimpl
+def register_metrics():
+    return {n: "fake_watched:" + n for n in ("raises", "scalar", "infinite")}
+
+@hookimpl
+def register_methods():
+    return {"lazy": "fake_watched_method:Lazy"}
+
+class Bad(Observer):
+    def run_started(self, config):
+        raise RuntimeError("no desk")
+
+def raises(logits, target):
+    raise KeyError("top")
+
+def scalar(logits, target):
+    return logits.mean()
+
+def infinite(logits, target):
+    return torch.full((len(logits),), torch.inf)
+"""
+LAZY = """
+from fewshot_bench import Method
+
+class Lazy(Method):
+    wants_backbone = False
+"""
+
+
+def test_what_runs_into_trouble_is_named_and_leaves_nothing(fake_distribution, tmp_path) -> None:
+    import fewshot_bench
+
+    site = fake_distribution("fake-watched", "fake_watched", WATCHED)
+    (site / "fake_watched_method.py").write_text(LAZY, "utf-8")
+    small: dict[str, Any] = {
+        "train_classes": 6, "validation_classes": 0, "test_classes": 6, "way": 3, "shot": 1,
+        "query": 2, "episodes": 4, "runs_dir": str(tmp_path / "runs"),
+        "cache_dir": str(tmp_path / "cache"),
+    }  # fmt: skip
+    for method, more, message in (
+        ("nearest-centroid", {"observers": "bad-watcher"}, r"bad-watcher.*run_started\(\) raised"),
+        ("nearest-centroid", {"metrics": "raises"}, "metric 'raises' raised KeyError"),
+        ("nearest-centroid", {"metrics": "scalar"}, "metric 'scalar' gave shape"),
+        ("lazy", {}, r"Lazy.adapt\(\) raised NotImplementedError: no message"),
+    ):
+        with pytest.raises(PluginError, match=message):
+            fewshot_bench.run(method, **small, **more)
+        assert not list((tmp_path / "runs").glob("*"))
+    record = fewshot_bench.run("nearest-centroid", **small, metrics="infinite")
+    assert record["test"]["metrics"]["infinite"] == {"mean": None, "half_width": None}
+    assert record["notes"][-1].startswith("Glyphs")  # nothing of a preset: nothing was trained

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -92,3 +94,29 @@ def test_own_options_are_parsed() -> None:
 def test_bad_options_are_one_clear_line(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(arguments, OPTIONS, "data set x")
+
+
+def test_the_real_command(tmp_path: Path) -> None:
+    def fsb(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "fewshot_bench", "data", *arguments],
+            capture_output=True, text=True, cwd=tmp_path, check=False,
+        )  # fmt: skip
+
+    listed = fsb("list")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert "glyphs" in listed.stdout
+    sheet = fsb("show", "glyphs", *SMALL, "--way", "3", "-o", "sheet.png", "--cache-dir", "c")
+    assert sheet.returncode == 0, sheet.stderr
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.size[0] > 28 * 5
+    prepared = fsb("prepare", "glyphs", *SMALL, "--cache-dir", "c")
+    assert "glyphs: ready in" in prepared.stdout
+    (tmp_path / "own" / "a").mkdir(parents=True)
+    (tmp_path / "own" / "a" / "1.png").write_bytes(b"damaged")
+    damaged = fsb("verify", "folder:own")
+    assert damaged.returncode == 2
+    assert damaged.stdout == ""
+    assert damaged.stderr.startswith("error: ")
+    assert len(damaged.stderr.splitlines()) == 1
+    assert "1.png" in damaged.stderr

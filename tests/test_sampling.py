@@ -1,5 +1,7 @@
 """The sampler under hypothesis: right parts, right classes, no information where none belongs."""
 
+import time
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -217,3 +219,32 @@ def test_shape_check() -> None:
     indices = ClosedSampler(table, Task(3, 1, 2), 0)(torch.arange(2))
     with pytest.raises(PluginError, match="not"):
         check_indices(indices, table, Task(3, 1, 1))
+
+
+def test_it_is_many_times_faster_than_image_by_image() -> None:
+    """The guard of the sampler's speed: a ratio in one process, so that no machine matters."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60 * 20, 1, 28, 28), dtype=np.uint8)
+    table = ClassTable(LabelledImages(images, np.full(60, 20), tuple(map(str, range(60)))))
+    fast = EpisodeSource(ClosedSampler(table, Task(5, 5, 15), 0))
+
+    def plain(episodes: int) -> None:
+        for _ in range(episodes):
+            chosen = rng.choice(60, 5, replace=False)
+            drawn = [
+                torch.from_numpy(images[c * 20 + i]).float() / 255
+                for c in chosen
+                for i in rng.choice(20, 20, replace=False)
+            ]
+            torch.stack(drawn)
+
+    def seconds(work, *arguments) -> float:
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            work(*arguments)
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    ours = seconds(fast.batch, range(64)) / 64
+    assert seconds(plain, 16) / 16 > 3 * ours

@@ -39,6 +39,18 @@ BAD = {
     "no kind": ("list metods", ("'metods'", "did you mean 'methods'")),
     "no run": ("eval nowhere", ("'nowhere' has no record.json",)),
     "no runs": ("compare nowhere", ("'nowhere'", "fsb run")),
+    "a rate of the base": ("run metagan --base-lr 0.1", ("no option '--base-lr'",)),
+    "one of two numbers": ("run metagan --betas 0.5 --steps 2", ("--betas", "2 numbers")),
+    "a floor with a network": ("run nearest-centroid --backbone conv4", ("no network to choose",)),
+    "too few training classes": (
+        "run protonet --train-classes 3",
+        ("20 classes", "train split has 3 ", "--train-way of at most 3"),
+    ),
+    "too few training images": (
+        "run protonet --train-query 30",
+        ("train split has 20", "lower --train-shot, --train-query"),
+    ),
+    "no option of show": ("data show glyphs --shto 3", ("did you mean '--shot'",)),
     "a missing folder": ("run nearest-centroid --dataset folder:nowhere", ("nowhere",)),
 }
 
@@ -110,6 +122,34 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     assert len((folder / "steps.csv").read_text().splitlines()) == 2
     # Such a run is told of, and compared with nothing.
     assert "failed" in fsb("compare", at=tmp_path).stderr
+
+
+def test_a_first_step_that_is_not_finite_leaves_a_record_too(tmp_path: Path) -> None:
+    said = fsb("run", "maml", *TINY, "--inner-lr=1e30", "--steps=4", at=tmp_path)
+    assert said.returncode == 1
+    folder, record = only_record(tmp_path)
+    assert (record["status"], record["training"]["steps"]) == ("failed", 0)
+    assert record["error"].startswith("step 1: the ")
+    assert (folder / "weights.safetensors").stat().st_size > 0
+    assert record["timing"]["step_ms"] is None
+
+
+def test_eval_tells_of_options(tmp_path: Path) -> None:
+    fsb("run", "nearest-centroid", *TINY[:4], "--episodes=4", "--query=2", at=tmp_path)
+    folder, _ = only_record(tmp_path)
+    typed = {
+        "--episdes 5": "did you mean '--episodes'",
+        "--wya 3": "--way",
+        "--seed 3": "--seed decided the training of the run and stays",
+    }
+    for options, words in typed.items():
+        assert_one_line(fsb("eval", str(folder), *options.split(), at=tmp_path), words)
+    # the record's own path will do, and what did not change keeps its source
+    said = fsb("eval", str(folder / "record.json"), "--episodes=3", "--json", at=tmp_path)
+    record = json.loads(said.stdout)
+    assert record["test"]["episodes"] == 3
+    sources = record["config"]["sources"]
+    assert (sources["episodes"], sources["query"], sources["level"]) == ("user", "user", "default")
 
 
 def test_ctrl_c_keeps_what_was_reached(tmp_path: Path) -> None:
