@@ -1,0 +1,43 @@
+"""Sampler and loop over many steps: the memory of the process stays where it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from toys import Prototypes, source
+
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.training import Plan, Trainer
+
+BYTES_A_STEP = 400  # a dozen numbers of eight bytes, in arrays that grow by steps
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text("utf-8").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system has no /proc")
+@pytest.mark.parametrize("steps", [3_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_memory_is_flat(steps: int) -> None:
+    torch.manual_seed(0)
+    method = Prototypes()
+    runs = Eager(method)
+    trainer = Trainer(method, runs, source(), Plan(steps, 1))
+    method.train()
+    with runs.running():
+        for _ in range(steps // 10):
+            trainer.advance()
+            trainer.flush()
+        before = resident()
+        for _ in range(steps - steps // 10):
+            trainer.advance()
+            trainer.flush()
+    grown = resident() - before
+    print(f"{steps} steps: {grown / 1e6:.1f} MB more than after the first tenth")
+    assert grown < 4e6 + BYTES_A_STEP * steps / 10
+    assert len(trainer.history.steps) == steps
