@@ -36,3 +36,17 @@ def _add_download_helpers() -> None:
     for name in ("_get_confirm_token", "_save_response_content"):
         if not hasattr(torchvision.datasets.utils, name):
             setattr(torchvision.datasets.utils, name, gone)
+
+
+def complete_torchmeta() -> None:
+    """Give torchmeta's ``SubsetTask`` the ``__getitems__`` that torch now asks of such a class.
+
+    Has to run after torchmeta is imported. Its loader indexes one image at a time and never calls
+    it; torch only looks for it when the task is made.
+    """
+    from torchmeta.utils.data import SubsetTask
+
+    def getitems(self: Any, indices: list[int]) -> list[Any]:
+        return [self[index] for index in indices]
+
+    SubsetTask.__getitems__ = getitems

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
+import shims
 import torch
 from common import (
     CHANNELS,
@@ -168,6 +169,7 @@ class Characters(ClassDataset):
 
 
 def _batches(bench: Bench, workers: int) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    shims.complete_torchmeta()
     dataset = CombinationMetaDataset(
         Characters(bench.train),
         num_classes_per_task=FIVE_WAY.way,

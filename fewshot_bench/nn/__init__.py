@@ -2,11 +2,21 @@
 
 from fewshot_bench.nn.norm import TaskBatchNorm, observed, uses_batch_statistics
 from fewshot_bench.nn.stop import record, replay, stop
-from fewshot_bench.nn.tasks import Strategy, per_task, per_task_strategy, replica, task_weights
+from fewshot_bench.nn.tasks import (
+    Strategy,
+    double_backward,
+    expects_double_backward,
+    per_task,
+    per_task_strategy,
+    replica,
+    task_weights,
+)
 
 __all__ = [
     "Strategy",
     "TaskBatchNorm",
+    "double_backward",
+    "expects_double_backward",
     "observed",
     "per_task",
     "per_task_strategy",

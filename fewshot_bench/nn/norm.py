@@ -31,6 +31,7 @@ class _Context(threading.local):
     tasks: int = 1  # tasks in the flattened batch
     vmapped: bool = False
     strategy: str = "auto"  # how per-task weights are run; see tasks.py
+    double_backward: bool = False  # what is computed will be differentiated twice; see tasks.py
     observer: Observations | None = None
 
 

@@ -18,7 +18,7 @@ from torch.optim import Adam
 from fewshot_bench.episode import Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method, Player, cross_entropy, trainable
-from fewshot_bench.nn import per_task, stop, task_weights
+from fewshot_bench.nn import double_backward, per_task, stop, task_weights
 from fsb_maml.presets import PRESETS, preset
 
 Weights = dict[str, Tensor]  # {parameter name: [T, ...]}, a weight set for each task
@@ -121,7 +121,8 @@ class MAML(Method):
         theta = task_weights(self.net, len(support.key))
         for _ in range(self.inner_steps if self.training else self.test_steps):
             # Tasks are independent, so the gradient of the sum holds that of each (eq. 1).
-            loss = inner_loss(theta).sum()
+            with double_backward(second_order):
+                loss = inner_loss(theta).sum()
             gradient = torch.autograd.grad(loss, list(theta.values()), create_graph=second_order)
             if not second_order:
                 gradient = tuple(stop(g) for g in gradient)

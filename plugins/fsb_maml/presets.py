@@ -39,7 +39,7 @@ def _quick(dataset: str, task: Task) -> Mapping[str, Any]:
     """About the same time for every task: fewer steps where a task has more images to pass."""
     query = 15 if task.way <= 5 else 5
     passes = task.way * (QUICK["inner_steps"] * task.shot + query)
-    steps = max(100, min(2000, 400_000 // passes))
+    steps = max(100, min(2000, 300_000 // passes))
     settings = QUICK | {"train_query": query}
     if dataset in CHARACTERS:
         return settings | {"steps": steps}
