@@ -57,7 +57,7 @@ def main() -> None:
                 results["items"][item] = time_item(item, peers, data, device, arguments)
             print(f"  {results['items'][item]}", file=sys.stderr, flush=True)
             write(results, arguments.out)  # after every item: a run that is cut off leaves these
-    print(markdown(results))
+    print(markdown(results), end="")
 
 
 def time_item(

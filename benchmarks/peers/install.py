@@ -57,14 +57,15 @@ Way = Callable[[Environment, "Peer"], None]
 
 @dataclass(frozen=True)
 class Peer:
-    """A pinned peer, the module that it is imported as, and how else it may be installed.
+    """A pinned peer, and how else it may be installed.
 
-    ``needs`` are the dependencies without which it cannot be imported.
+    ``check`` is Python that runs where the peer is of use; ``needs`` are the dependencies without
+    which it does not.
     """
 
     name: str
     release: str | None
-    module: str
+    check: str
     needs: tuple[str, ...] = ()
     other_ways: dict[str, Way] = field(default_factory=dict)
 
@@ -108,12 +109,14 @@ def _try(environment: Environment, peer: Peer) -> dict[str, str | None]:
     for how, way in {"plain": _plain, **peer.other_ways}.items():
         try:
             way(environment, peer)
-            shimmed = _import(environment, peer)
+            without_shims = _check(environment, peer)
         except Failed as error:
             errors.append(f"{how}: {error}")
             continue
-        found = how + (", with an import shim" if shimmed else "")
-        return {"version": peer.release, "how": found, "error": "; ".join(errors) or None}
+        if without_shims:
+            errors.append(f"{how}, without shims: {without_shims}")
+            how += ", with shims"
+        return {"version": peer.release, "how": how, "error": "; ".join(errors) or None}
     return {"version": peer.release, "how": None, "error": "; ".join(errors)}
 
 
@@ -138,21 +141,21 @@ def _with_new_c(environment: Environment, peer: Peer) -> None:
     with tarfile.open(archive) as source:
         source.extractall(environment.build, filter="data")
     folder = environment.build / archive.name.removesuffix(".tar.gz")
-    for module in sorted((folder / peer.module).rglob("*.pyx")):
+    for module in sorted((folder / peer.name).rglob("*.pyx")):
         run([environment.python, "-m", "cython", "-3", str(module)])
     environment.install("--no-deps", "--no-build-isolation", str(folder))
     environment.install(*peer.needs)
 
 
-def _import(environment: Environment, peer: Peer) -> bool:
-    """Import the peer; whether that took the shims of ``shims.py``."""
+def _check(environment: Environment, peer: Peer) -> str | None:
+    """Try the peer: None where it runs, what went wrong where it runs with the shims only."""
     try:
-        run([environment.python, "-c", f"import {peer.module}"])
-    except Failed:
-        code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import shims; shims.apply(); "
-        run([environment.python, "-c", code + f"import {peer.module}"])
-        return True
-    return False
+        run([environment.python, "-c", peer.check])
+    except Failed as error:
+        shims = f"import sys; sys.path.insert(0, {str(HERE)!r}); import shims; shims.apply()\n"
+        run([environment.python, "-c", shims + peer.check])
+        return str(error)
+    return None
 
 
 def uv(*arguments: str) -> None:
@@ -177,28 +180,35 @@ def telling_line(output: str) -> str:
     return re.sub(r"\w+://\S+", "[address]", line.removeprefix("cause: "))[:300]
 
 
+# easyfsl's networks run on any torch; its sampler is what breaks.
+TASK_SAMPLER = """
+import torch
+from easyfsl.datasets import FeaturesDataset
+from easyfsl.samplers import TaskSampler
+TaskSampler(FeaturesDataset([0, 0], torch.zeros(2, 1), ["a"]), 1, 1, 1, 1)
+"""
 PEERS = (
     Peer(
         "learn2learn",
         "0.2.0",
-        "learn2learn",
+        "import learn2learn",
         needs=("numpy", "scipy", "requests", "tqdm", "gym==0.26.2"),
         other_ways={
             "without dependencies": _without_dependencies,
             "source with new C": _with_new_c,
         },
     ),
-    Peer("torchopt", "0.7.3", "torchopt"),
-    Peer("higher", "0.2.1", "higher"),
+    Peer("torchopt", "0.7.3", "import torchopt"),
+    Peer("higher", "0.2.1", "import higher"),
     Peer(
         "torchmeta",
         "1.8.0",
-        "torchmeta",
+        "import torchmeta",
         needs=("numpy", "pillow", "h5py", "tqdm", "requests", "ordered-set"),
         other_ways={"without dependencies": _without_dependencies},
     ),
-    Peer("easyfsl", "1.5.0", "easyfsl"),
-    Peer("libfewshot", None, "core"),
+    Peer("easyfsl", "1.5.0", TASK_SAMPLER),
+    Peer("libfewshot", None, "import core"),
 )
 
 

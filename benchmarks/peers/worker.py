@@ -22,9 +22,12 @@ import sys
 import time
 import warnings
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, TextIO
 
-ADAPTERS = ("learn2learn", "torchopt", "higher", "torchmeta", "easyfsl")
+ADAPTERS = sorted(
+    path.stem.removesuffix("_items") for path in Path(__file__).parent.glob("*_items.py")
+)
 WARM_UP_SECONDS = 2.0
 TURN_SECONDS = 8.0
 
