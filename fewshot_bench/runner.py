@@ -73,8 +73,8 @@ def _give_up(
     trainer: Trainer | None,
     error: BaseException,
 ) -> None:
-    """Keep what a broken run reached; one that has nothing to train or test leaves no folder."""
-    if trainer is None:
+    """Keep what a broken run reached; one that did not begin to train leaves no folder."""
+    if trainer is None or not trainer.began:
         shutil.rmtree(folder, ignore_errors=True)
         return
     record["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"

@@ -145,7 +145,7 @@ def test_a_plugin_that_raises_before_training_leaves_no_folder(settings, monkeyp
     def broken(*_):
         raise RuntimeError("no")
 
-    monkeypatch.setattr(runner, "flops_per_step", broken)
+    monkeypatch.setattr(runner, "cost_of_step", broken)
     with pytest.raises(RuntimeError):
         fewshot_bench.run("protonet", **settings)
     assert not list(Path(settings["runs_dir"]).iterdir())

@@ -7,8 +7,10 @@ that makes sense for it (one optimiser step, one evaluated task, one delivered b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +62,7 @@ EVALUATION_ITEMS = {
     "W4_protonet_running_statistics": True,
     "W4_protonet_running_statistics_per_episode": True,
 }
+TRIAL_SECONDS = 2.0  # for each configuration that a peer's loader is tried in
 ITEMS = (*MAML_ITEMS, *PROTONET_ITEMS, "W3", "W4_maml", *EVALUATION_ITEMS)
 
 
@@ -77,7 +80,7 @@ class Bench:
     """The data, resident as floats in [0, 1], and the sizes of the run.
 
     ``train`` and ``test`` are [classes, 20, 1, 28, 28]. ``small`` asks for steps of a fraction of
-    a second, for tests.
+    a second, for tests. ``configuration`` says how a peer is used where that was found by trying.
     """
 
     def __init__(self, path: str, device: str = "cpu", small: bool = False) -> None:
@@ -86,6 +89,7 @@ class Bench:
         self.train = self._floats(arrays["train"])
         self.test = self._floats(arrays["test"])
         self.small = small
+        self.configuration: str | None = None
         self.tasks = 2 if small else META_BATCH
         self._random = np.random.default_rng(0)
 
@@ -207,3 +211,29 @@ def evaluation(bench: Bench, logits_of: Callable[[Episode], Tensor]) -> Step:
 def loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean cross-entropy, the loss of both loops."""
     return F.cross_entropy(logits, labels)
+
+
+def fastest(bench: Bench, candidates: Mapping[str, Callable[[], Step]]) -> Step:
+    """The fastest of a peer's configurations on this machine, named in ``bench.configuration``.
+
+    A small run takes the first, which costs nothing.
+    """
+    if bench.small:
+        candidates = dict([next(iter(candidates.items()))])
+    rates: dict[str, float] = {}
+    steps: dict[str, Step] = {}
+    for name, make in candidates.items():
+        step = steps[name] = make()
+        step()  # starts worker processes, if any
+        units, start = 0, time.perf_counter()
+        while not units or time.perf_counter() - start < TRIAL_SECONDS:
+            units += step()
+        rates[name] = units / (time.perf_counter() - start)
+    bench.configuration = max(rates, key=lambda name: rates[name])
+    return steps[bench.configuration]
+
+
+def endless(loader: Iterable[Any]) -> Iterator[Any]:
+    """The batches of a loader, over and over."""
+    while True:
+        yield from loader

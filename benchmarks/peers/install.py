@@ -177,7 +177,8 @@ def telling_line(output: str) -> str:
     causes = [line for line in lines if re.search(r"fatal error|error in|we can conclude", line)]
     raised = [line for line in lines if re.match(r"\w+(Error|Exception)\b", line)]
     line = causes[0] if causes else (raised or lines or ["no output"])[-1]
-    return re.sub(r"\w+://\S+", "[address]", line.removeprefix("cause: "))[:300]
+    line = re.sub(r" \(/\S+\)", "", line.removeprefix("cause: "))  # where on this machine
+    return re.sub(r"\w+://\S+", "[address]", line)[:300]
 
 
 # easyfsl's networks run on any torch; its sampler is what breaks.

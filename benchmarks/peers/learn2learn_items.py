@@ -6,6 +6,8 @@ documentation of ``Taskset``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import learn2learn as l2l
 import torch
 from common import (
@@ -22,14 +24,18 @@ from common import (
     Shape,
     Step,
     StridedNet,
+    endless,
     evaluation,
+    fastest,
     loss,
     meta_training,
     pooled_net,
     protonet_training,
 )
 from torch import Tensor, nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
+
+IMAGES_EACH = FIVE_WAY.shot + FIVE_WAY.query
 
 
 def prepare(item: str, bench: Bench) -> Step:
@@ -106,30 +112,41 @@ def _protonet_evaluation(bench: Bench, running_statistics: bool) -> Step:
     return evaluation(bench, logits_of)
 
 
-def _episodes(bench: Bench) -> Step:
-    """``Taskset`` with the fused sampler, over images that are floats in memory already.
-
-    ``Taskset.sample()`` in the calling process, as in the example, was faster than a DataLoader
-    with two workers. The labels come class by class, so that support and query are two gathers.
-    """
+def _taskset(bench: Bench, number: int) -> l2l.data.Taskset:
+    """5-way tasks of 20 images a class, of images that are floats in memory already."""
     classes, images = bench.train.shape[:2]
     labels = torch.arange(classes).repeat_interleave(images)
     dataset = l2l.data.MetaDataset(TensorDataset(bench.train.flatten(0, 1), labels))
-    each = FIVE_WAY.shot + FIVE_WAY.query
-    tasks = l2l.data.Taskset(
-        dataset,
-        task_transforms=[
-            l2l.data.transforms.FusedNWaysKShots(dataset, n=FIVE_WAY.way, k=each),
-            l2l.data.transforms.LoadData(dataset),
-            l2l.data.transforms.RemapLabels(dataset),
-            l2l.data.transforms.ConsecutiveLabels(dataset),
-        ],
-    )
-    is_support = torch.arange(FIVE_WAY.way * each) % each < FIVE_WAY.shot
+    transforms = [
+        l2l.data.transforms.FusedNWaysKShots(dataset, n=FIVE_WAY.way, k=IMAGES_EACH),
+        l2l.data.transforms.LoadData(dataset),
+        l2l.data.transforms.RemapLabels(dataset),
+        l2l.data.transforms.ConsecutiveLabels(dataset),
+    ]
+    return l2l.data.Taskset(dataset, task_transforms=transforms, num_tasks=number)
 
-    def step() -> int:
-        data, labels = tasks.sample()
-        Episode(data[is_support], labels[is_support], data[~is_support], labels[~is_support])
-        return 1
 
-    return step
+def _episodes(bench: Bench) -> Step:
+    """``Taskset``, sampled in the process or by a DataLoader with two workers: the faster one.
+
+    The images come class by class, so that support and query are one gather each.
+    """
+    is_support = torch.arange(FIVE_WAY.way * IMAGES_EACH) % IMAGES_EACH < FIVE_WAY.shot
+
+    def delivery(next_task: Callable[[], tuple[Tensor, Tensor]]) -> Step:
+        def step() -> int:
+            data, labels = next_task()
+            Episode(data[is_support], labels[is_support], data[~is_support], labels[~is_support])
+            return 1
+
+        return step
+
+    def with_workers() -> Step:
+        tasks = _taskset(bench, number=100_000)
+        loader = endless(DataLoader(tasks, batch_size=None, shuffle=True, num_workers=2))
+        return delivery(lambda: next(loader))
+
+    def in_process() -> Step:
+        return delivery(_taskset(bench, number=-1).sample)
+
+    return fastest(bench, {"in the process": in_process, "2 workers": with_workers})

@@ -1,7 +1,6 @@
-"""Names that torch and torchvision have dropped since the peers were written.
+"""What torch and torchvision have dropped, or ask for, since the peers were written.
 
-A shim only puts back a name or an argument that a peer asks for while it is imported or set up;
-nothing that is timed passes through one.
+A shim is met while a peer is imported or set up; nothing that is timed passes through one.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Follows the project's examples ``maml`` and ``protonet`` and its data set of Omn
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import shims
@@ -25,7 +25,9 @@ from common import (
     NotOffered,
     Shape,
     Step,
+    endless,
     evaluation,
+    fastest,
     loss,
     meta_training,
     pooled_net,
@@ -168,28 +170,30 @@ class Characters(ClassDataset):
         return Character(index, self.images[index], self.get_target_transform(index))
 
 
-def _batches(bench: Bench, workers: int) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+def _episodes(bench: Bench) -> Step:
+    """``BatchMetaDataLoader``, with no workers or with two, whichever is faster."""
     shims.complete_torchmeta()
+    splitter = ClassSplitter(
+        shuffle=True, num_train_per_class=FIVE_WAY.shot, num_test_per_class=FIVE_WAY.query
+    )
     dataset = CombinationMetaDataset(
         Characters(bench.train),
         num_classes_per_task=FIVE_WAY.way,
         target_transform=Categorical(FIVE_WAY.way),
-        dataset_transform=ClassSplitter(
-            shuffle=True, num_train_per_class=FIVE_WAY.shot, num_test_per_class=FIVE_WAY.query
-        ),
+        dataset_transform=splitter,
     )
-    return iter(BatchMetaDataLoader(dataset, batch_size=TASKS_A_BATCH, num_workers=workers))
 
+    def delivery(workers: int) -> Step:
+        loader = BatchMetaDataLoader(dataset, batch_size=TASKS_A_BATCH, num_workers=workers)
+        batches = endless(loader)
 
-def _episodes(bench: Bench) -> Step:
-    """``BatchMetaDataLoader`` with two workers, which was faster than none."""
-    batches = _batches(bench, workers=2)
+        def step() -> int:
+            batch = next(batches)
+            support, query = batch["train"], batch["test"]
+            for tensor in (*support, *query):
+                tensor.to(bench.device)
+            return len(support[0])
 
-    def step() -> int:
-        batch = next(batches)
-        support, query = batch["train"], batch["test"]
-        for tensor in (*support, *query):
-            tensor.to(bench.device)
-        return len(support[0])
+        return step
 
-    return step
+    return fastest(bench, {f"{n} workers": partial(delivery, n) for n in (0, 2)})

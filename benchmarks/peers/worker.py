@@ -106,6 +106,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         "versions": _versions(arguments.peer),
         "threads": torch.get_num_threads(),
         "device": arguments.device,
+        "configuration": bench.configuration,
     }
     return turn, facts
 

@@ -96,7 +96,7 @@ class Trainer:
             for name, player in self.players.items()
             if player.ema is not None
         }
-        self.step = 0
+        self.step, self.began = 0, False
         self.device = source.table.device
         self.timer = StepTimer(self.device, min(3, max(0, plan.steps - 1)), len(method.turns))
         self.history = History()
@@ -115,7 +115,7 @@ class Trainer:
             Diverged: a loss or gradient is not finite. The method then holds the last good
                 weights, as it does when the run is interrupted from the keyboard.
         """
-        begin = time.perf_counter()
+        begin, self.began = time.perf_counter(), True
         try:
             self.method.train()
             while self.step < self.plan.steps:
