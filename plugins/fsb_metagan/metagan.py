@@ -55,7 +55,7 @@ class MetaGAN(Method):
         head: Annotated[
             Literal["logsumexp", "extra"],
             "N logits with the fake logit fixed at 0 (eq. 10), or N + 1 logits (eqs. 2, 3)",
-        ] = "extra",
+        ] = "logsumexp",
         generator_loss: Annotated[
             Literal["non_saturating", "feature_matching"],
             "what the generator minimises: eq. 4, or the squared distance of mean features",

@@ -18,7 +18,6 @@ QUICK: dict[str, Any] = {
     "base_inner_lr": 0.1,
     "base_inner_steps": 5,
     "base_pooling": "flatten",
-    "head": "logsumexp",
     "generator": "small",
     "encoder": "small",
     "fakes_per_class": 1,

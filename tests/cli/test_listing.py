@@ -110,7 +110,7 @@ def test_a_run_is_evaluated_with_other_settings(run_folder: str, fsb: Callable[.
         ("RUN --way x", "--way x: it takes a whole number"),
         ("RUN --glyph-sed 3", "did you mean '--glyph-seed'?"),
         ("RUN --glyph-seed", "--glyph-seed: a value has to follow"),
-        ("RUN --steps 4", "no option of fsb eval with nearest-centroid on glyphs named '--steps'"),
+        ("RUN --steps 4", "fsb eval: --steps decided the training of the run"),
         ("RUN --dataset omniglott", "did you mean 'omniglot'?"),
         ("--glyph-seed 3 RUN", "the folder of the run comes first: fsb eval RUN --glyph-seed"),
         ("", "Missing argument 'RUN'. See 'fsb eval --help'."),

@@ -109,7 +109,7 @@ def helped(fsb: Callable[..., Said]) -> Callable[..., str]:
         ("maml --train-way 1.5", "error: --train-way 1.5: it takes a whole number."),
         ("maml --inner-lr nan", "error: --inner-lr nan: it takes a number."),
         ("maml --pixels bytes", "error: --pixels bytes: it is one of unit, signed."),
-        ("metagan --betas 1", "'--betas' requires 2 arguments."),
+        ("metagan --betas 1", "--betas: it takes 2 numbers."),
         ("metagan --betas 1 x", "error: --betas x: it takes a number."),
         ("maml more", "unexpected extra argument"),
         ("--seed 3 maml", "fsb run: the method comes first, then its options: fsb run METHOD"),
