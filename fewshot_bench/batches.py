@@ -13,6 +13,7 @@ from torch import Tensor
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Episode, Support
 from fewshot_bench.random import below, fold, key_of
+from fewshot_bench.sampling import numbers
 
 
 class BatchSource:
@@ -38,9 +39,7 @@ class BatchSource:
     def batch(self, ids: Tensor | range) -> Episode:
         """The mini-batches with these numbers."""
         table = self.table
-        if isinstance(ids, range):
-            ids = torch.arange(ids.start, ids.stop, ids.step, device=table.device)
-        key = fold(self.stream, ids.to(table.device))
+        key = fold(self.stream, numbers(ids, table.device))
         image = below(key, "images", len(table.images), (self.size,))
         classes = torch.arange(len(table.class_start), device=table.device)
         return Episode(

@@ -228,9 +228,7 @@ class EpisodeSource:
         Raises:
             PluginError: the sampler gave one image two parts, or an image of another class.
         """
-        if isinstance(ids, range):
-            ids = torch.arange(ids.start, ids.stop, ids.step, device=self.table.device)
-        indices = self.sampler(ids.to(self.table.device))
+        indices = self.sampler(numbers(ids, self.table.device))
         if not self._checked:
             check_indices(indices, self.table, self.sampler.task)
             self._checked = True
@@ -254,6 +252,13 @@ class EpisodeSource:
             class_ids=indices.class_ids,
             key=indices.key,
         )
+
+
+def numbers(ids: Tensor | range, device: torch.device) -> Tensor:
+    """Episode numbers, int64 [T], on a device; those of a range are made there."""
+    if isinstance(ids, range):
+        return torch.arange(ids.start, ids.stop, ids.step, device=device)
+    return ids.to(device)
 
 
 def check_indices(indices: Indices, table: ClassTable, task: Task) -> None:

@@ -151,7 +151,8 @@ class Trainer:
                 self.timer.replayed(self._captured[r].marks)
             else:
                 result = self._turn(turn, range(first, first + size), self.timer.mark)
-                self._window.append(result.numbers())
+                result.gradients, result.buffers = {}, {}  # what is read later is the numbers
+                self._window.append(result)
         self.step += 1
 
     def _turn(

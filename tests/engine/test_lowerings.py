@@ -141,6 +141,13 @@ def test_what_cannot_be_is_told() -> None:
         choose("graph", ProtoNet(TINY, TinyBackbone()), CPU)
 
 
+def test_a_chunk_bounds_the_tasks_in_memory_of_threads_too() -> None:
+    for chunk, held in ((None, torch.get_num_threads()), (1, 1), (100, torch.get_num_threads())):
+        runs = choose("auto", Prototypes(), CPU, task_chunk=chunk)
+        assert isinstance(runs, TaskThreads)
+        assert runs.at_once(64) == held
+
+
 def test_auto_on_a_gpu_captures_what_declares_it_and_tells_of_what_does_not() -> None:
     said: list[str] = []
     cuda = torch.device("cuda")
