@@ -80,8 +80,12 @@ def time_item(
     for _ in range(arguments.turns):
         limits.append(measure(device, repeats=2))
         rates.append(ours.turn())
-        for peer, worker in able.items():
-            theirs[peer].append(worker.turn())
+        for peer, worker in list(able.items()):
+            try:
+                theirs[peer].append(worker.turn())
+            except RuntimeError as error:  # it takes no further turn; the others do
+                worker.error = str(error)
+                del able[peer], theirs[peer]
     for worker in (ours, *others.values()):
         worker.close()
     medians = {peer: statistics.median(values) for peer, values in theirs.items()}

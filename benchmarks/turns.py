@@ -67,7 +67,7 @@ class Worker:
         self.process.stdin.flush()
         answer = self._answer()
         if "error" in answer:
-            raise RuntimeError(f"{self.process.args}: {answer['error']}")
+            raise RuntimeError(answer["error"])
         return float(answer["rate"])
 
     def close(self) -> None:

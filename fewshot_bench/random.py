@@ -87,14 +87,23 @@ def subset(key: Tensor, tag: str, size: Tensor, k: int) -> Tensor:
     Floyd's algorithm (Bentley and Floyd, CACM 1987), then a permutation: the cost depends on k
     alone, not on ``size``, which may differ from key to key (int64, shape of ``key``) but has
     to be at least k.
+
+    The algorithm draws the i-th candidate of [0, size - k + i] and takes that range's end instead
+    where the candidate was taken before: by an equal candidate, or as the end of an earlier range
+    that was taken so itself. That second way is a chain of references, followed by doubling; step
+    by step, thousands of small operations would cost more than the images do.
     """
-    chosen = torch.full((*key.shape, k), -1, dtype=torch.int64, device=key.device)
-    draws = bits(key, tag + "/floyd", (k,))
-    for i in range(k):
-        last = size - k + i
-        candidate = draws[..., i] % (last + 1)
-        taken = (chosen[..., :i] == candidate.unsqueeze(-1)).any(-1)
-        chosen[..., i] = torch.where(taken, last, candidate)
+    place = torch.arange(k, device=key.device)
+    first = (size - k).unsqueeze(-1)
+    candidate = bits(key, tag + "/floyd", (k,)) % (first + place + 1)
+    again = (candidate.unsqueeze(-1) == candidate.unsqueeze(-2)).tril(-1).any(-1)
+    refers_to = candidate - first  # the range that this candidate is the end of, if any
+    earlier = (refers_to >= 0) & (refers_to < place)
+    refers_to = torch.where(earlier, refers_to, place)
+    for _ in range((k - 1).bit_length()):
+        again = again | again.gather(-1, refers_to)
+        refers_to = refers_to.gather(-1, refers_to)
+    chosen = torch.where(again, first + place, candidate)
     return chosen.gather(-1, permutation(key, tag + "/order", k))
 
 
@@ -105,6 +114,6 @@ def _signed(number: int) -> int:
 
 def _mix(x: Tensor) -> Tensor:
     """The finaliser of SplitMix64 on int64, where ``>>`` copies the sign: masks undo that."""
-    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX_1
-    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX_2
-    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+    x = (x >> 30).bitwise_and_(0x3FFFFFFFF).bitwise_xor_(x).mul_(_MIX_1)
+    x = (x >> 27).bitwise_and_(0x1FFFFFFFFF).bitwise_xor_(x).mul_(_MIX_2)
+    return (x >> 31).bitwise_and_(0x1FFFFFFFF).bitwise_xor_(x)

@@ -21,7 +21,7 @@ def script(*arguments: str) -> str:
 
 
 def test_one_command_writes_one_table(tmp_path: Path) -> None:
-    items = ("W1_one_shot_one_step", "W3", "W6_help")
+    items = ("W1_one_shot_one_step", "W3", "W5", "W6_help")
     out = script(
         "run.py", "--small", "--turns", "2", "--no-peers", "--items", *items, "--out", str(tmp_path)
     )

@@ -81,6 +81,20 @@ def test_subsets_are_distinct_uniform_and_in_uniform_order() -> None:
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
+def test_subsets_are_those_of_floyds_algorithm_step_by_step() -> None:
+    sizes = torch.arange(40).remainder(9) + 12  # small, so that candidates are often taken
+    drawn = subset(torch.arange(40), "s", sizes, 12)
+    candidates = bits(torch.arange(40), "s/floyd", (12,)).tolist()
+    orders = permutation(torch.arange(40), "s/order", 12).tolist()
+    for row, draws, order, size in zip(drawn.tolist(), candidates, orders, sizes, strict=True):
+        chosen: list[int] = []
+        for i, draw in enumerate(draws):
+            last = int(size) - 12 + i
+            candidate = draw % (last + 1)
+            chosen.append(last if candidate in chosen else candidate)
+        assert row == [chosen[j] for j in order]
+
+
 def test_permutations_are_uniform() -> None:
     drawn = permutation(torch.arange(12_000), "p", 3)
     counts = np.unique((drawn * torch.tensor([9, 3, 1])).sum(1).numpy(), return_counts=True)[1]

@@ -60,10 +60,9 @@ PROTONET_ITEMS = {"W2_5way": FIVE_WAY, "W2_60way": Shape(60, 5, 5)}
 EVALUATION_ITEMS = {
     "W4_protonet_batch_statistics": False,
     "W4_protonet_running_statistics": True,
-    "W4_protonet_running_statistics_per_episode": True,
 }
 TRIAL_SECONDS = 2.0  # for each configuration that a peer's loader is tried in
-ITEMS = (*MAML_ITEMS, *PROTONET_ITEMS, "W3", "W4_maml", *EVALUATION_ITEMS)
+ITEMS = (*MAML_ITEMS, *PROTONET_ITEMS, "W3", "W4_maml", *EVALUATION_ITEMS, "W5")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from torch import Tensor
 from fewshot_bench.data.images import LabelledImages
 from fewshot_bench.errors import ConfigError
 
+KEPT_AS_FLOATS = 256 * 2**20  # bytes: larger splits are converted image by image
+
 
 class ClassTable:
     """All images of a split as uint8 on the device, addressed by class, group and family.
@@ -36,6 +38,7 @@ class ClassTable:
         self.class_names = labelled.class_names
         # A copy: the host array may be a read-only memory map.
         self.images = torch.from_numpy(np.array(labelled.images)).to(self.device)
+        self._floats: Tensor | None = None
         self.class_start, self.class_count = self._ranges(labelled.counts)
         group_of, groups = np.unique(labelled.groups, return_index=True)
         self.group_start, self.group_count = self._ranges(
@@ -58,12 +61,21 @@ class ClassTable:
 
     def gather(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Images at these positions, in ``pixel_range``: [*indices.shape, C, H, W]."""
-        low, high = self.pixel_range
-        chosen = self.images.index_select(0, indices.flatten()).to(dtype)
-        chosen.mul_((high - low) / 255)
-        if low:
-            chosen.add_(low)
+        flat = indices.flatten()
+        floats = 4 * self.images.numel()
+        if self.device.type == "cpu" and dtype == torch.float32 and floats <= KEPT_AS_FLOATS:
+            # Conversion costs a CPU several times the copy; a GPU hides it and has dearer memory.
+            if self._floats is None:
+                self._floats = self._normalised(self.images, dtype)
+            chosen = self._floats.index_select(0, flat)
+        else:
+            chosen = self._normalised(self.images.index_select(0, flat), dtype)
         return chosen.unflatten(0, indices.shape)
+
+    def _normalised(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        low, high = self.pixel_range
+        images = images.to(dtype).mul_((high - low) / 255)
+        return images.add_(low) if low else images
 
     def require(self, way: int, per_class: int, what: str = "split", prefix: str = "--") -> None:
         """Check that an episode of this size can be drawn.
