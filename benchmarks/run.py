@@ -72,6 +72,8 @@ def time_item(
     """
     small = arguments.small
     ours = Worker(sys.executable, "fewshot_bench", item, data, device, small)
+    if ours.error is not None:
+        raise RuntimeError(f"{item}: {ours.error}")
     others = {peer: Worker(peers_python(), peer, item, data, device, small) for peer in peers}
     able = {peer: worker for peer, worker in others.items() if worker.error is None}
     rates: list[float] = []
