@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from fewshot_bench.engine.heap import keep_freed_memory
 from fewshot_bench.engine.precision import FP32, Precision
 from fewshot_bench.engine.timing import Stopwatch
 from fewshot_bench.episode import Episode
@@ -150,6 +151,7 @@ class Eager:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Hold whatever the lowering needs while it is in use."""
+        keep_freed_memory()
         with self.precision.applied():
             yield
 

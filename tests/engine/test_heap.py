@@ -1,0 +1,33 @@
+"""What is freed is used again, and not fetched anew from the system."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys
+from fewshot_bench.engine.heap import keep_freed_memory
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+import numpy as np
+def use():
+    np.ones(6_000_000)  # 48 MB: beyond what glibc keeps by itself
+use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_freed_memory_is_used_again() -> None:
+    faults = {
+        way: int(subprocess.check_output([sys.executable, "-c", FAULTS, way], text=True))
+        for way in ("kept", "given back")
+    }
+    assert faults["kept"] * 10 < faults["given back"]
