@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,13 @@ from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
-from fewshot_bench.options import build_backbone, build_dataset, build_method, split_dataset
+from fewshot_bench.options import (
+    build_backbone,
+    build_dataset,
+    build_method,
+    method_options,
+    split_dataset,
+)
 from fewshot_bench.random import key_of
 from fewshot_bench.sampling import EpisodeSource, Sampler
 
@@ -157,6 +164,8 @@ def named_things(
         ("samplers", config.sampling),
     ]
     named += [("backbones", config.backbone)] if with_backbone and config.backbone else []
+    inner = method_options(registry, config.method, config.method_options)
+    named += [("methods", config.method_options[option.name]) for option in inner if option.method]
     named += [("metrics", name) for name in config.metrics]
     named += [("observers", name) for name in config.observers]
     found = []
@@ -171,6 +180,17 @@ def named_things(
             }
         )
     return found
+
+
+def modules_of(things: Sequence[Mapping[str, str]], registry: Registry) -> set[str]:
+    """The top-level modules behind what :func:`named_things` found."""
+    return {
+        registry.resolve(thing["kind"], f"{thing['distribution']}:{thing['name']}")
+        .target.partition(":")[0]
+        .partition(".")[0]
+        for thing in things
+        if thing["kind"] != "observers"
+    }
 
 
 def check_writable(folder: Path) -> None:

@@ -21,7 +21,7 @@ from fewshot_bench.engine.observer import Observer, Observers, Progress
 from fewshot_bench.errors import blame
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
-from fewshot_bench.results.environment import device_name, environment
+from fewshot_bench.results.environment import code_digest, device_name, environment
 from fewshot_bench.results.record import SCHEMA_VERSION
 from fewshot_bench.results.run_files import empty_timing, task_numbers
 from fewshot_bench.sampling import EpisodeSource
@@ -147,7 +147,10 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parts.method.parameters()),
         "plugin": {k: method_plugin[k] for k in ("distribution", "version")},
         "plugins": things,
-        "environment": environment(),
+        "environment": {
+            **environment(),
+            "code": code_digest(assembly.modules_of(things, parts.registry)),
+        },
         "device": {"type": parts.device.type, "name": device_name(parts.device)},
         "episodes_digest": None,
         "test": None,

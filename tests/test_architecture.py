@@ -37,6 +37,7 @@ ORDER = (
     {"assembly"},
     {"parts"},
     {"runner"},
+    {"grid"},
     {"cli"},
     {"__main__"},
 )

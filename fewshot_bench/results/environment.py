@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
+# Parts of this package that show results and do not make them.
+SHOWING = ("cli", "figures", "report", "results", "grid.py", "testing.py")
 PACKAGES = ("fewshot-bench", "torch", "torchvision", "numpy", "scipy")
 
 
@@ -29,6 +34,39 @@ def environment() -> dict[str, Any]:
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "commit": _commit(),
     }
+
+
+def torch_version() -> str | None:
+    """The installed torch's; does not import it."""
+    return _version("torch")
+
+
+def code_digest(modules: Iterable[str]) -> str:
+    """sha256 over the source of this package and of some modules: what made the numbers of a run.
+
+    Arguments:
+        modules: top-level names of packages or modules, those of the run's plugins.
+    """
+    sha = hashlib.sha256()
+    for module in sorted({"fewshot_bench", *modules}):
+        for path in _sources(module):
+            sha.update(f"{module}/{path.name}\0".encode())
+            sha.update(path.read_bytes())
+    return sha.hexdigest()
+
+
+def _sources(module: str) -> list[Path]:
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        return []
+    if spec.submodule_search_locations is None:
+        return [Path(spec.origin)]
+    root = Path(spec.origin).parent
+    return sorted(
+        path
+        for path in root.rglob("*.py")
+        if module != "fewshot_bench" or path.relative_to(root).parts[0] not in SHOWING
+    )
 
 
 def device_name(device: torch.device) -> str:

@@ -42,7 +42,7 @@ SCHEMA: dict[str, Entry] = {
     "parameters": _T((int,), "how many numbers the method has"),
     "plugin": _T((dict,), "`distribution` and `version` that the method came from"),
     "plugins": _T((list,), "the same of everything that the run names: `kind`, `name`, `distribution`, `version`"),
-    "environment": _T((dict,), "versions, processor, threads, commit"),
+    "environment": _T((dict,), "versions, processor, threads, commit; `code`: sha256 of the source that made the numbers"),
     "device": _T((dict,), "`type` (`cpu`, `cuda`) and `name`", ("type", "name")),
     "episodes_digest": _T((str, _NONE), "sha256 of the test episodes' classes, images and targets, in order"),
     "test": _T((dict, _NONE), "`accuracy`, `half_width`, `level`, `interval` [low, high], `episodes`, `per_episode_sd` (fractions), `transductive`, `sampling` (`closed`, `open`), `metrics`", ("accuracy", "half_width", "level", "interval", "episodes", "per_episode_sd", "transductive", "sampling", "metrics")),

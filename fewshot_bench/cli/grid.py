@@ -1,0 +1,87 @@
+"""What ``fsb compare`` has to run before it can show it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fewshot_bench.errors import ConfigError, RecordError, UnknownName
+
+if TYPE_CHECKING:
+    from fewshot_bench.grid import Grid
+    from fewshot_bench.results.compare import Run
+
+# Settings of 'fsb run' that 'fsb compare' takes too, for all methods; the rest is for a file.
+COMMON = (
+    "dataset", "preset", "way", "shot", "query", "unlabelled", "distractors", "steps",
+    "task_batch", "validate_every", "validation_episodes", "episodes", "sampling", "within_family",
+    "episode_seed", "device", "engine", "precision", "data_root", "cache_dir",
+)  # fmt: skip
+SEVERAL = ("way", "shot", "query")  # that may be given more than once: a column each
+
+
+def split_names(names: Sequence[str]) -> tuple[list[str], list[Path], list[Path]]:
+    """Methods, files of grids, and folders to read.
+
+    Raises:
+        RecordError: a word that is none of them, with the nearest method.
+        ConfigError: a file together with something else.
+    """
+    from fewshot_bench.hooks.registry import Registry
+
+    methods: list[str] = []
+    files: list[Path] = []
+    folders: list[Path] = []
+    registry: Registry | None = None
+    for name in names:
+        path = Path(name)
+        if path.suffix == ".toml":
+            files.append(path)
+            continue
+        plain = not any(mark in name for mark in ("/", "\\"))
+        if plain:
+            registry = registry or Registry.discover()
+            if registry.claims("methods", name):
+                methods.append(name)  # ./NAME is a folder of that name
+                continue
+        if not path.exists():
+            known = registry.names("methods") if registry else {}
+            if plain:
+                raise UnknownName("method or folder", name, known)
+            raise RecordError(f"there is no '{path}'; run something first: fsb run METHOD")
+        folders.append(path)
+    if files and len(names) > 1:
+        raise ConfigError(f"'{files[0]}' says all that is compared; give it alone.")
+    return methods, files, folders
+
+
+def grid_of(methods: Sequence[str], settings: Mapping[str, Any], seeds: int) -> Grid:
+    """The grid that was typed."""
+    from fewshot_bench.grid import Entry, Grid, seeds_of
+
+    twice = next((name for name in methods if list(methods).count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(
+            f"{twice} is named twice; a file with [methods.NAME] tables compares its variants."
+        )
+    return Grid(tuple(Entry(name, name) for name in methods), dict(settings), seeds_of(seeds))
+
+
+def run_missing(grid: Grid, runs_dir: Path) -> tuple[list[Run], list[str]]:
+    """Run what is missing of a grid.
+
+    Returns:
+        All its runs, and a line for each that failed.
+    """
+    from fewshot_bench.cli.progress import Progress
+    from fewshot_bench.grid import Grid, run_grid
+    from fewshot_bench.hooks.registry import Registry
+
+    where = Grid(grid.entries, {**grid.settings, "runs_dir": str(runs_dir)}, grid.seeds)
+    # Standard output is for the table, whatever a plugin prints.
+    with Progress() as progress, redirect_stdout(sys.stderr):
+        done, problems = run_grid(where, Registry.discover(), progress)
+    return [run for _, run in done], problems

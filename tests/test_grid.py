@@ -1,0 +1,229 @@
+"""Grids of runs: what is run, what is found again, and what is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fewshot_bench.errors import ConfigError, Diverged, FewshotBenchError
+from fewshot_bench.grid import Cell, Entry, Finished, Grid, cells_of, read_grid, run_grid, seeds_of
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.results.compare import Run
+from fewshot_bench.results.environment import code_digest
+
+TINY: dict[str, Any] = {
+    "dataset": "glyphs",
+    "train_classes": 8,
+    "validation_classes": 0,
+    "test_classes": 8,
+    "way": 3,
+    "query": 2,
+    "episodes": 4,
+    "steps": 1,
+    "task_batch": 1,
+    "train_way": 3,
+    "train_query": 2,
+}
+
+
+class Heard:
+    """A progress that remembers."""
+
+    def __init__(self) -> None:
+        self.cells: list[tuple[int, int, str, float | None]] = []
+        self.lines: list[str] = []
+
+    def cell(self, number: int, of: int, title: str, seconds_left: float | None) -> None:
+        self.cells.append((number, of, title, seconds_left))
+
+    def phase(self, name: str, total: int) -> None:
+        pass
+
+    def update(self, done: int, **numbers: float) -> None:
+        pass
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def grid(runs: Path, *methods: str, **settings: Any) -> Grid:
+    seeds = settings.pop("seeds", (0,))
+    entries = tuple(Entry(name, name) for name in methods)
+    return Grid(entries, {**TINY, "runs_dir": str(runs), **settings}, seeds)
+
+
+def go(wanted: Grid) -> tuple[list[tuple[Cell, Run]], list[str], Heard]:
+    heard = Heard()
+    done, problems = run_grid(wanted, Registry.discover(), heard)
+    return done, problems, heard
+
+
+def test_every_combination_is_run_once_and_then_found_again(tmp_path: Path) -> None:
+    wanted = grid(tmp_path, "nearest-centroid", "protonet", shot=[1, 2], seeds=(0, 3))
+    done, problems, heard = go(wanted)
+    assert not problems
+    titles = [cell.title for cell, _ in done]
+    assert titles == [
+        f"{method}, 3-way {shot}-shot, seed {seed}"
+        for seed in (0, 3)
+        for shot in (1, 2)
+        for method in ("nearest-centroid", "protonet")
+    ]
+    assert [title for _, _, title, _ in heard.cells] == titles
+    assert heard.cells[0][3] is None  # nothing is known yet
+    assert heard.cells[-1][3] is not None
+    for cell, run in done:
+        assert (run.record["method"], run.record["seed"]) == (cell.entry, cell.config.seed)
+        assert run.record["task"]["shot"] == cell.config.shot
+    # The seed is of the training alone: all runs of a setting share their episodes.
+    digests = {(run.record["task"]["shot"], run.record["episodes_digest"]) for _, run in done}
+    assert len(digests) == 2
+
+    again, problems, heard = go(wanted)
+    assert not problems
+    assert not heard.cells
+    assert len(heard.lines) == 8
+    assert all("there already, in" in line for line in heard.lines)
+    assert [run.record["id"] for _, run in again] == [run.record["id"] for _, run in done]
+
+    _, _, heard = go(grid(tmp_path, "protonet", shot=[1, 2], seeds=(0, 1)))
+    assert [title for _, _, title, _ in heard.cells] == [
+        f"protonet, 3-way {shot}-shot, seed 1" for shot in (1, 2)
+    ]
+
+
+def changed(folder: Path, **changes: Any) -> None:
+    path = folder / "record.json"
+    record = json.loads(path.read_text("utf-8"))
+    for key, value in changes.items():
+        outer, _, inner = key.partition("__")
+        if inner:
+            record[outer][inner] = value
+        else:
+            record[outer] = value
+    path.write_text(json.dumps(record), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"environment__code": "0" * 64}, "other code"),
+        ({"environment__torch": "1.0"}, "other torch"),
+        ({"dataset_digest": "0" * 64}, "other data"),
+        ({"device__type": "cuda"}, "other device"),
+        ({"plugins": []}, "other plugin versions"),
+        ({"evaluated_from": "another"}, None),
+        ({"status": "interrupted"}, None),
+        ({"config__way": 4}, None),
+    ],
+)
+def test_a_run_of_another_origin_is_not_taken(
+    tmp_path: Path, change: dict[str, Any], told: str | None
+) -> None:
+    wanted = grid(tmp_path, "nearest-centroid", shot=1)
+    ((_, run),), _, _ = go(wanted)
+    changed(run.folder, **change)
+    _, _, heard = go(wanted)
+    assert len(heard.cells) == 1
+    assert [told in line for line in heard.lines if "run again" in line] == [True] * bool(told)
+
+
+def test_the_newest_run_counts(tmp_path: Path) -> None:
+    wanted = grid(tmp_path, "nearest-centroid", shot=1)
+    ((cell, run),), _, _ = go(wanted)
+    later = run.folder.with_name("nearest-centroid-glyphs-3w1s-29991231T000000-0000")
+    shutil.copytree(run.folder, later)
+    changed(later, id=later.name)
+    found, line = Finished(tmp_path, Registry.discover()).find(cell)
+    assert line is None
+    assert found is not None
+    assert found.folder == later
+
+
+def test_a_cell_that_fails_stops_no_other(tmp_path: Path, monkeypatch: Any) -> None:
+    from fewshot_bench import grid as module
+
+    real = module.run
+
+    def run(config: Any, progress: Any) -> Any:
+        if config.shot == 1:
+            raise Diverged(7, "meta")
+        return real(config, progress)
+
+    monkeypatch.setattr(module, "run", run)
+    done, problems, _ = go(grid(tmp_path, "nearest-centroid", shot=[1, 2]))
+    assert [cell.config.shot for cell, _ in done] == [2]
+    (problem,) = problems
+    assert problem.startswith("nearest-centroid, 3-way 1-shot, seed 0: step 7: the loss")
+
+
+FILE = """
+seeds = [0, 2]
+dataset = "glyphs"
+way = 5
+shot = [1, 5]
+baseline = "maml"
+target = 0.9
+
+[methods.maml]
+[methods.slow-maml]
+method = "maml"
+inner-lr = 0.01
+"""
+
+
+def test_a_file_holds_a_grid(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(FILE, "utf-8")
+    wanted = read_grid(path)
+    assert wanted.entries == (Entry("maml", "maml"), Entry("slow-maml", "maml", {"inner_lr": 0.01}))
+    assert wanted.seeds == (0, 2)
+    assert wanted.shown == {"baseline": "maml", "target": 0.9}
+    cells = cells_of(wanted, Registry.discover())
+    assert len(cells) == 8
+    assert [cell.config.method_options["inner_lr"] for cell in cells[:2]] != [0.01, 0.01]
+    assert cells[1].config.method_options["inner_lr"] == 0.01
+    assert {cell.column for cell in cells} == {"5-way 1-shot", "5-way 5-shot"}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("seeds = ", "cannot be read"),
+        ("way = 5", r"no \[methods.NAME\] table"),
+        ("methods = 3", r"no \[methods.NAME\] table"),
+        ("[methods]\nmaml = 3", "methods.maml has to be a table"),
+        ("[methods.maml]\n[maml]\nx = 1", "no table \\[maml\\]"),
+        ("seeds = 0\n[methods.maml]", "at least 1"),
+        ("seeds = [1, 1]\n[methods.maml]", "list of seeds"),
+        ("seeds = true\n[methods.maml]", "list of seeds"),
+        ("shot = []\n[methods.maml]", "at least one value"),
+        ("shto = 5\n[methods.maml]", "did you mean 'shot'"),
+        ("[methods.mmal]", "did you mean 'maml'"),
+        ('[methods.maml]\n[methods.again]\nmethod = "maml"', "twice with the same settings"),
+    ],
+)
+def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=told):
+        cells_of(read_grid(path), Registry.discover())
+
+
+def test_no_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FewshotBenchError, match="cannot be read"):
+        read_grid(tmp_path / "none.toml")
+
+
+def test_seeds() -> None:
+    assert seeds_of(3) == (0, 1, 2)
+    assert seeds_of([5, 1]) == (5, 1)
+
+
+def test_the_code_is_that_of_the_package_and_the_plugins() -> None:
+    assert code_digest(["fsb_maml"]) == code_digest(["fsb_maml"])
+    assert len({code_digest([]), code_digest(["fsb_maml"]), code_digest(["fsb_protonet"])}) == 3
