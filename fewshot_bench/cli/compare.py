@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fewshot_bench.errors import ConfigError, RecordError, UnknownName
+from fewshot_bench.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from fewshot_bench.results.comparison import Comparison
+    from fewshot_bench.results.runs import Run
 
-    from fewshot_bench.results.compare import Comparison, Group
+STYLES = {
+    "heading": {"bold": True, "underline": True},
+    "head": {"bold": True},
+    "bold": {"bold": True},
+    "dim": {"dim": True},
+}
 
 
 def compare(
@@ -23,44 +30,97 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="method or run that the others are compared with, paired")
     ] = None,
+    interval: Annotated[
+        str | None,
+        typer.Option(
+            help="what the ± is: student, percentile, bca, classes, hierarchical or seeds; unless "
+            "given, student with one training seed and hierarchical with several",
+        ),
+    ] = None,
+    level: Annotated[
+        float | None, typer.Option(help="of all intervals; unless given, that of the records")
+    ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="also show the time to this validation accuracy, like 0.95")
+    ] = None,
     format: Annotated[
         str, typer.Option(help="terminal, or what 'fsb list exporters' shows")
     ] = "terminal",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="write to a file")] = None,
 ) -> None:
-    """Show runs side by side, grouped by protocol, and paired on the same episodes."""
-    from rich.console import Console
+    """Show methods and settings side by side, grouped by protocol and paired on the same episodes.
 
-    from fewshot_bench.results.compare import Comparison, load_runs
-    from fewshot_bench.results.compare import compare as compare_runs
+    Exit code 2 if something that was named could not be used or compared.
+    """
+    from fewshot_bench.results.runs import load_runs
 
     paths = runs or [runs_dir]
     for path in paths:
         if not path.exists():
             raise RecordError(f"there is no '{path}'; run something first: fsb run METHOD")
     found, problems = load_runs(paths)
-    errors = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
     if not found:
         for problem in problems[1:]:
-            errors.print(f"left out: {problem}")
+            _say(problem)
         raise RecordError(
             f"no finished run in '{paths[0]}' ({problems[0].rstrip('.')}); try: fsb run METHOD"
         )
-    methods = {run.record["method"] for run in found}
-    if baseline is not None and baseline not in methods | {run.record["id"] for run in found}:
-        raise UnknownName("baseline", baseline, methods, "Give one of them, or the id of a run.")
-    compared = compare_runs(found, baseline, ranks=format != "terminal")
-    result = Comparison(compared.groups, problems + compared.problems)
+    show_runs(
+        found, problems, baseline=baseline, interval=interval, target=target, format=format,
+        output=output, level=level, strict=bool(runs),
+    )  # fmt: skip
+
+
+def show_runs(
+    runs: list[Run],
+    problems: list[str],
+    *,
+    baseline: str | None = None,
+    interval: str | None = None,
+    target: float | None = None,
+    format: str = "terminal",
+    output: Path | None = None,
+    level: float | None = None,
+    strict: bool = True,
+) -> None:
+    """Print a comparison, or write it to a file; what was left out goes to standard error.
+
+    Arguments:
+        runs: what to compare.
+        problems: a line for each run that could not be read.
+        baseline, interval, target, level: see :func:`fewshot_bench.results.compare.compare`.
+        format: ``terminal`` or the name of an exporter.
+        output: a file for anything but ``terminal``; None: standard output.
+        strict: exit with code 2 if something was left out or stands apart.
+    """
+    from fewshot_bench.results.compare import compare as compare_runs
+
+    if format == "terminal" and output is not None:
+        raise ConfigError("-o wants a format for files; give --format markdown, for example.")
+    result = compare_runs(
+        runs, baseline, level, interval=interval, target=target, ranks=format != "terminal"
+    )
+    told = [*problems, *result.problems]
+    if not result.tables:
+        for problem in told[1:]:
+            _say(problem)
+        raise RecordError(f"none of the runs can be compared: {told[0]}")
+    result.problems[:] = told
     if format == "terminal":
-        if output is not None:
-            raise ConfigError("-o wants a format for files; give --format markdown, for example.")
         _show(result)
     else:
         _export(result, format, output)
-    for problem in result.problems:
-        errors.print(f"left out: {problem}")
-    if problems and runs:
+    for problem in told:
+        _say(problem)
+    if strict and len(result.tables) > 1:
+        reasons = "; ".join(dict.fromkeys(", ".join(t.differs) for t in result.tables[1:]))
+        typer.echo(f"mixed protocols, {len(result.tables)} tables: {reasons}", err=True)
+    if strict and (told or len(result.tables) > 1):
         raise typer.Exit(2)
+
+
+def _say(problem: str) -> None:
+    typer.echo(f"left out: {' '.join(problem.split())}", err=True)
 
 
 def _export(result: Comparison, format: str, output: Path | None) -> None:
@@ -75,53 +135,9 @@ def _export(result: Comparison, format: str, output: Path | None) -> None:
 
 
 def _show(result: Comparison) -> None:
-    from rich.console import Console
+    from fewshot_bench.results.exporters.terminal import terminal
 
-    from fewshot_bench.results.export import apart, caption, heading
+    def style(text: str, name: str) -> str:
+        return typer.style(text, **STYLES[name]) if name else text
 
-    console = Console()
-    for group in result.groups:
-        table, dropped = _table(group, heading(group), console.width)
-        console.print(table)
-        words = [*apart(group), caption(group)]
-        if dropped:
-            words.append(
-                f"No room for: {', '.join(dropped)}; a wider terminal or --format csv has them."
-            )
-        console.print(" ".join(words), style="dim", highlight=False, markup=False)
-        console.print()
-
-
-# What goes first where the terminal is narrow. Never the method, its accuracy and difference.
-DROPPED = ("k weights", "peak MB", "classify ms", "train s", "learn ms", "tasks/s", "step ms")
-GAP = 2  # between columns
-
-
-def _table(group: Group, title: str, width: int) -> tuple[Table, list[str]]:
-    """The table in ``width`` characters, and the columns that found no room."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from fewshot_bench.results.export import filled
-
-    heads, rows = filled(group)
-    widths = {
-        head: max(len(head), *(len(row[i]) for row in rows)) + GAP for i, head in enumerate(heads)
-    }
-    dropped = []
-    for head in DROPPED:
-        if sum(widths.values()) - GAP <= width:
-            break
-        if widths.pop(head, None):
-            dropped.append(head)
-    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
-    for head in widths:
-        left = head == heads[0]
-        table.add_column(
-            head, justify="left" if left else "right", no_wrap=not left, overflow="fold"
-        )
-    shown = [i for i, head in enumerate(heads) if head in widths]
-    for row, texts in zip(group.rows, rows, strict=True):
-        style = "bold" if row is group.winner else ""
-        table.add_row(*(escape(texts[i]) for i in shown), style=style)
-    return table, dropped
+    typer.echo(terminal(result, shutil.get_terminal_size().columns, style), nl=False)

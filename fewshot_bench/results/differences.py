@@ -1,0 +1,125 @@
+"""Tests within a table: against the baseline, and which cells of a column are the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from fewshot_bench.results.comparison import SIGNIFICANT, Cell, Difference, Table
+from fewshot_bench.results.pivot import age
+from fewshot_bench.results.runs import Array
+from fewshot_bench.results.statistics import Paired, paired_difference
+
+POWER = 0.8  # of the difference that a comparison would have found
+# Variances of differences below this are rounding: one query of 1,000 in one of 100,000 episodes
+# makes 1e-11.
+ROUNDING = 1e-13
+
+
+def against(table: Table, baseline: str, level: float, *, ranks: bool) -> None:
+    """Pair every cell with the baseline's cell of its column, and correct over the table.
+
+    Arguments:
+        table: its cells' ``paired`` and its ``baselines`` are filled in.
+        baseline: name of a method or a row, or id of a run. Of several rows of a method it is the
+            one with most settings, then of the lowest seed, then the newest: never the best.
+        level: of the intervals.
+        ranks: also do the signed-rank tests.
+    """
+    named = [
+        row
+        for row in table.rows
+        if baseline in (row.name, row.method) or baseline in {r.record["id"] for r in row.runs}
+    ]
+    named.sort(key=lambda row: max(map(age, row.runs)), reverse=True)
+    named.sort(key=lambda row: min(run.record["seed"] for run in row.runs))
+    named.sort(key=lambda row: sum(cell is None for cell in row.cells))
+    for at in range(len(table.settings)):
+        base = next((row for row in named if row.cells[at] is not None), None)
+        table.baselines[at] = base
+        if base is None:
+            continue
+        reference = base.cells[at]
+        assert reference is not None
+        for cell in table.column(at):
+            if cell is not reference:
+                paired, over_seeds = pair(cell, reference, level, ranks=ranks)
+                cell.paired = Difference(paired, over_seeds, base)
+    _correct([difference for *_, difference in table.paired])
+
+
+def pair(a: Cell, b: Cell, level: float, *, ranks: bool) -> tuple[Paired, bool]:
+    """The difference a - b on the same episodes, and whether it is one over seeds.
+
+    With several seeds of both it is about the methods. Else it is about these trainings, each
+    cell by the mean of its seeds.
+    """
+    from fewshot_bench.results.intervals import paired_over_seeds
+
+    if len(a.scores) > 1 and len(b.scores) > 1:
+        return paired_over_seeds(a.scores, b.scores, level), True
+    return paired_difference(a.scores.mean(0), b.scores.mean(0), level, ranks=ranks), False
+
+
+def _correct(differences: Sequence[Difference]) -> None:
+    """Holm's correction, and what these tests would have found."""
+    from fewshot_bench.results.intervals import detectable_difference, holm
+
+    tested = [one for one in differences if one.paired.p_t is not None]
+    for one, p in zip(tested, holm([one.paired.p_t for one in tested]), strict=True):
+        one.p_holm = p
+        if not one.found and one.paired.effect_size:
+            # The sharpest of Holm's thresholds: what passes it is found whatever the others are.
+            sd = abs(one.paired.difference / one.paired.effect_size)
+            alpha = SIGNIFICANT / len(tested)
+            one.detectable = detectable_difference(sd, one.paired.n, POWER, alpha)
+
+
+def mark_best(cells: Sequence[Cell]) -> None:
+    """Mark the best of a column, or those that cannot be told from it.
+
+    Every pair of cells is tested, and Holm's correction is over all of them.
+    """
+    if len(cells) < 2:
+        return
+    from fewshot_bench.results.intervals import holm
+
+    pairs = np.array(list(combinations(range(len(cells)), 2)))
+    p_values = _tests(cells, pairs)
+    tested = ~np.isnan(p_values)
+    corrected = np.ones(len(pairs))
+    corrected[tested] = holm(p_values[tested])
+    best = max(range(len(cells)), key=lambda i: cells[i].accuracy)
+    with_best = (pairs == best).any(1)
+    others = pairs[with_best].sum(1) - best
+    tied = others[corrected[with_best] >= SIGNIFICANT]
+    for i in tied:
+        cells[i].mark = "tied"
+    cells[best].mark = "tied" if len(tied) else "best"
+
+
+def _tests(cells: Sequence[Cell], pairs: Array) -> Array:
+    """The p value of each pair; NaN where the difference does not vary."""
+    if all(len(cell.scores) == 1 for cell in cells):
+        return _t_tests(np.concatenate([cell.scores for cell in cells]))[pairs[:, 0], pairs[:, 1]]
+    p_values = [pair(cells[i], cells[j], 0.95, ranks=False)[0].p_t for i, j in pairs]
+    return np.array([math.nan if p is None else p for p in p_values])
+
+
+def _t_tests(scores: Array) -> Array:
+    """Two-sided p values of the paired t tests of all rows [rows, episodes] with each other."""
+    from scipy.special import stdtr
+
+    n = scores.shape[1]
+    if n < 2:
+        return np.full((len(scores), len(scores)), math.nan)
+    mean = scores.mean(1, keepdims=True)
+    products = (scores - mean) @ (scores - mean).T / (n - 1)
+    own = np.diag(products)
+    variance = own[:, None] + own[None, :] - 2 * products
+    variance[variance < ROUNDING] = math.nan
+    p: Array = 2 * stdtr(n - 1, -np.abs(mean - mean.T) / np.sqrt(variance / n))
+    return p
