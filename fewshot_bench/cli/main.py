@@ -50,7 +50,7 @@ GROUPS = {"run": run.app, "data": data.app}
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
 app.command("eval", context_settings=evaluate.CONTEXT)(evaluate.evaluate)
-app.command("compare")(compare.compare)
+app.command("compare", context_settings=compare.CONTEXT)(compare.compare)
 app.command("list")(listing.list_names)
 app.command("plugins")(listing.plugins)
 
