@@ -99,7 +99,7 @@ def _differences(table: Table, comparison: Comparison) -> Block:
         block.sections,
         difference_words(table, comparison),
         sentences(table, comparison),
-        ("p Wilcoxon", "d_z", "p"),
+        ("p Wilcoxon", "d_z", "p", f"{level} interval"),
     )
 
 
@@ -131,7 +131,7 @@ def _speeds(table: Table, comparison: Comparison) -> Block:
              "peak MB", "k weights", "device")  # fmt: skip
     sections: dict[str, list[tuple[str, ...]]] = {}
     for setting, row, cell in table.filled:
-        on = "+".join(letters[name] for name in cell.speed.devices)
+        on = "+".join(sorted(letters[name] for name in cell.speed.devices))
         texts = (row.title, *_speed(cell.speed, len(cell.runs)), on if len(letters) > 1 else "-")
         sections.setdefault(str(setting), []).append(texts)
     block = _filled(heads, sections)

@@ -115,7 +115,9 @@ def _table(
                 if np.array_equal(episode, numbers.setdefault(setting, episode)):
                     own.append(run)
                 else:
-                    comparison.problems.append(f"'{run.folder}' numbers its episodes otherwise.")
+                    comparison.problems.append(
+                        f"'{run.folder}' numbers its episodes otherwise than the others do."
+                    )
             values = [scores[id(run)][1] for run in own]
             row.cells.append(_cell(own, values, comparison, level, interval) if own else None)
         if row.runs:

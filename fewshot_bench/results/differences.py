@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 
 from fewshot_bench.results.comparison import SIGNIFICANT, Cell, Difference, Table
 from fewshot_bench.results.pivot import age
@@ -87,39 +87,44 @@ def mark_best(cells: Sequence[Cell]) -> None:
         return
     from fewshot_bench.results.intervals import holm
 
-    pairs = np.array(list(combinations(range(len(cells)), 2)))
-    p_values = _tests(cells, pairs)
+    one, other = np.triu_indices(len(cells), 1)
+    p_values = _tests(cells, one, other)
     tested = ~np.isnan(p_values)
-    corrected = np.ones(len(pairs))
+    corrected = np.ones(len(one))
     corrected[tested] = holm(p_values[tested])
     best = max(range(len(cells)), key=lambda i: cells[i].accuracy)
-    with_best = (pairs == best).any(1)
-    others = pairs[with_best].sum(1) - best
-    tied = others[corrected[with_best] >= SIGNIFICANT]
+    # Of each pair with the best one, the other.
+    tied = (one + other - best)[((one == best) | (other == best)) & (corrected >= SIGNIFICANT)]
     for i in tied:
         cells[i].mark = "tied"
     cells[best].mark = "tied" if len(tied) else "best"
 
 
-def _tests(cells: Sequence[Cell], pairs: Array) -> Array:
+Indices = npt.NDArray[np.intp]
+
+
+def _tests(cells: Sequence[Cell], one: Indices, other: Indices) -> Array:
     """The p value of each pair; NaN where the difference does not vary."""
     if all(len(cell.scores) == 1 for cell in cells):
-        return _t_tests(np.concatenate([cell.scores for cell in cells]))[pairs[:, 0], pairs[:, 1]]
-    p_values = [pair(cells[i], cells[j], 0.95, ranks=False)[0].p_t for i, j in pairs]
+        return _t_tests(np.concatenate([cell.scores for cell in cells]), one, other)
+    p_values = [
+        pair(cells[i], cells[j], 0.95, ranks=False)[0].p_t for i, j in zip(one, other, strict=True)
+    ]
     return np.array([math.nan if p is None else p for p in p_values])
 
 
-def _t_tests(scores: Array) -> Array:
-    """Two-sided p values of the paired t tests of all rows [rows, episodes] with each other."""
+def _t_tests(scores: Array, one: Indices, other: Indices) -> Array:
+    """Two-sided p values of the paired t tests of rows of the scores [rows, episodes]."""
     from scipy.special import stdtr
 
     n = scores.shape[1]
     if n < 2:
-        return np.full((len(scores), len(scores)), math.nan)
-    mean = scores.mean(1, keepdims=True)
-    products = (scores - mean) @ (scores - mean).T / (n - 1)
+        return np.full(len(one), math.nan)
+    mean = scores.mean(1)
+    rest = scores - mean[:, None]
+    products = rest @ rest.T / (n - 1)
     own = np.diag(products)
-    variance = own[:, None] + own[None, :] - 2 * products
+    variance = own[one] + own[other] - 2 * products[one, other]
     variance[variance < ROUNDING] = math.nan
-    p: Array = 2 * stdtr(n - 1, -np.abs(mean - mean.T) / np.sqrt(variance / n))
+    p: Array = 2 * stdtr(n - 1, -np.abs(mean[one] - mean[other]) / np.sqrt(variance / n))
     return p

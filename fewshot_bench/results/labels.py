@@ -35,7 +35,10 @@ def row_names(rows: Sequence[Sequence[Run]], choices: Sequence[Mapping[str, Any]
         choices: what was chosen for each row; the names in which they differ tell rows apart.
     """
     seeds = [sorted({run.record["seed"] for run in row}) for row in rows]
-    alone = [{"seed": own[0]} if len(own) == 1 else {} for own in seeds]
+    alone = [
+        {"seed": own[0]} if len(own) == 1 and not row[0].seedless else {}
+        for row, own in zip(rows, seeds, strict=True)
+    ]
     values = [{**one, **_common(row)} for one, row in zip(alone, rows, strict=True)]
     keys = [{**one, **chosen} for one, chosen in zip(alone, choices, strict=True)]
     return _told_apart([row[0] for row in rows], keys, values)

@@ -168,11 +168,9 @@ def _newest(runs: list[Run]) -> tuple[list[Run], list[str]]:
     kept: dict[tuple[Setting, int], Run] = {}
     told = []
     for run in sorted(runs, key=age, reverse=True):
-        # A method without parameters is not trained: its seeds are one and the same.
-        fixed = run.record["training"] is None and not run.record["parameters"]
         seed = run.record["seed"]
-        newer = kept.setdefault((run.setting, 0 if fixed else seed), run)
-        if newer is not run and (not fixed or newer.record["seed"] == seed):
+        newer = kept.setdefault((run.setting, 0 if run.seedless else seed), run)
+        if newer is not run and newer.record["seed"] == seed:
             told.append(
                 f"'{run.folder}' is {run.record['method']} of seed {seed} on {run.setting} again; "
                 f"the newer '{newer.record['id']}' counts."

@@ -50,6 +50,11 @@ class Run:
         """Way, shot and unlabelled images of the test task."""
         return Setting(*(self.record["task"][name] for name in Setting._fields))
 
+    @property
+    def seedless(self) -> bool:
+        """Whether the seed changes nothing: no parameters, no training."""
+        return self.record["training"] is None and not self.record["parameters"]
+
     def protocol(self) -> dict[str, Any]:
         """Everything but the setting that decides whether accuracies may share a table.
 

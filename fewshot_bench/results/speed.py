@@ -87,7 +87,9 @@ def _numbers(record: dict[str, Any]) -> dict[str, float | None]:
 
 def _median(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
+    if len(known) < 2:
+        return known[0] if known else None
+    return statistics.median(known)
 
 
 def seconds_to(run: Run, target: float) -> float | None:

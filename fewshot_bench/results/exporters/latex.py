@@ -31,7 +31,7 @@ def _table(block: Block, table: Table) -> str:
     words = [text.replace(TIED, "Underlined:", 1) for text in block.words]
     caption = " ".join([f"{start} {heading(table)}.", *apart(table), *words])
     heads = ["" if first else block.heads[0], *block.heads[1:]]
-    lines = []
+    lines: list[str] = []
     for section, entries in block.sections.items():
         if section:
             lines += [r"\addlinespace"] if lines else []

@@ -12,7 +12,7 @@ def markdown(comparison: Comparison) -> str:
     parts = []
     for table in comparison.tables:
         parts.append(f"**{_plain(heading(table))}**")
-        parts += apart(table)
+        parts += map(_plain, apart(table))
         for block in blocks(table, comparison):
             parts.append(_table(block))
             if block.told:
@@ -42,6 +42,6 @@ def _cell(entry: Entry) -> str:
 
 
 def _plain(text: str) -> str:
-    for sign in ("|", "*", "_"):
+    for sign in ("|", "*"):
         text = text.replace(sign, "\\" + sign)
     return text.replace("\n", " ")
