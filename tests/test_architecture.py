@@ -37,6 +37,7 @@ ORDER = (
     {"assembly"},
     {"parts"},
     {"runner"},
+    {"figures"},
     {"cli"},
     {"__main__"},
 )
