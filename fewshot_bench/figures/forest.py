@@ -26,7 +26,7 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
     groups = paired_rows(runs, ask)
     if not groups:
         return None
-    heights = [AROUND + ROW * len(rows) for rows in groups.values()]
+    heights = [AROUND + ROW * len(rows) + folds(rows) for rows in groups.values()]
     figure = Figure(figsize=(WIDTH, 0.4 + 0.25 * len(groups) + sum(heights)), layout="constrained")
     reach = [
         max(abs(end) for _, paired in rows for end in points(paired) if np.isfinite(end))
@@ -46,6 +46,12 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
         "" if alike else "Each setting has its own scale.",
     )
     return figure
+
+
+def folds(rows: Rows) -> float:
+    """Inches for names that take more than two lines."""
+    most = max(folded(name).count("\n") for name, _ in rows)
+    return 0.12 * max(0, most - 1) * len(rows)
 
 
 def _panel(axes: Axes, rows: Rows) -> None:

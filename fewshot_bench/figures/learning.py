@@ -42,7 +42,7 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
     for panel, player in zip(axes[1:], players, strict=True):
         name = player.removeprefix(LOSS)
         panel.set_ylabel("training loss" + (f" ({name})" if len(players) > 1 else ""))
-        if wide_range([value for line in panel.lines for value in line.get_ydata()]):
+        if wide_range([value for line in panel.lines for value in line.get_ydata()], 10.0):
             panel.set_yscale("log")
             plain_ticks(panel.yaxis)
     for panel in axes:

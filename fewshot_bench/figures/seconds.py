@@ -57,15 +57,14 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
             ends = [np.nan if end is None else PERCENT * end for end in test["interval"]]
             whiskers(
                 axes, [time[-1] / unit], [PERCENT * test["accuracy"]], *ends,
-                color=line.get_color(), marker="*", markersize=9, markeredgecolor="white",
-                markeredgewidth=0.6, zorder=5,
+                color=line.get_color(), marker="*", markersize=8, zorder=5,
             )  # fmt: skip
     if wide_range([t[0] for _, values in kept for _, t, _ in values] + totals):
         axes.set_xscale("log")
         plain_ticks(axes.xaxis)
     axes.set_xlabel(f"time in training steps ({name})")
     axes.set_ylabel("accuracy (%)")
-    star = Line2D([], [], color=GREY, marker="*", markersize=9, linestyle="none")
+    star = Line2D([], [], color=GREY, marker="*", markersize=8, linestyle="none")
     legend(figure, [*handles, star], [*(s.label for s, _ in kept), "test accuracy"])
     all_ = [series for series, _ in kept]
     level = f"{PERCENT * all_[0].runs[0].record['test']['level']:g}"

@@ -14,7 +14,7 @@ from fewshot_bench.figures.style import PERCENT, caption, legend, look, panels, 
 from fewshot_bench.results.compare import Run
 from fewshot_bench.results.labels import labels
 
-SPREAD = 0.4  # of a step of the axis: what the points of one setting take up
+BETWEEN, SPREAD = 0.06, 0.4  # steps of the axis between two points, and that all may take up
 WAY, SHOT = 0, 1
 AXES = ("classes of an episode (way)", "support images per class (shot)")
 Place = tuple[int, int]  # way, shot
@@ -106,7 +106,8 @@ def _panel(
     }
     here = {name: of for name, of in here.items() if of}
     values = sorted({value for of in here.values() for value in of})
-    shifts = np.linspace(-0.5, 0.5, len(here)) * SPREAD if len(here) > 1 else [0.0]
+    spread = min(SPREAD, BETWEEN * (len(here) - 1))
+    shifts = np.linspace(-spread / 2, spread / 2, len(here))
     handles = {}
     for (name, of), shift in zip(here.items(), shifts, strict=True):
         x = [values.index(value) + shift for value in sorted(of)]

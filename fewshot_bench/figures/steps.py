@@ -48,16 +48,17 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
         boxprops={"facecolor": "#56B4E9"}, medianprops={"color": "black", "linewidth": 1.6},
     )  # fmt: skip
     for y, (_, t) in zip(at, shown, strict=True):
-        median = float(np.median(t["step_ms"]))
+        median, end = np.quantile(t["step_ms"], (0.5, 0.95))
         left.annotate(
-            f"{median:.0f}" if median >= 100 else f"{median:.3g}", (median, y), xytext=(0, 9), textcoords="offset points",
-            ha="center", fontsize=6.5,
+            f"{median:.0f}" if median >= 100 else f"{median:.3g}", (end, y), xytext=(5, 0),
+            textcoords="offset points", va="center", fontsize=7,
         )  # fmt: skip
     if wide_range([value for _, t in shown for value in t["step_ms"]]):
         left.set_xscale("log")
         plain_ticks(left.xaxis)
     else:
         left.set_xlim(left=0)
+    left.margins(x=0.12)
     left.set_xlabel("time of a training step (ms)")
     left.set_yticks(at, names)
     left.set_ylim(len(names) - 0.4, -0.7)
@@ -78,7 +79,7 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
     on = devices([s for s, _ in kept])
     caption(
         figure,
-        "Boxes: quartiles of the step time with its median; whiskers: 5 % to 95 %; steps of the "
+        "Boxes: quartiles of the step time; number: its median; whiskers: 5 % to 95 %. Steps of the "
         "warm-up are left out. Bars: each phase's share of the time of all these steps.",
         f"{'Device' if len(on) == 1 else 'Different devices'}: {'; '.join(on)}.",
     )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fewshot_bench.errors import ConfigError
 
@@ -92,7 +92,7 @@ def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None
     figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
-def folded(name: str, letters: int = 32) -> str:
+def folded(name: str, letters: int = 40) -> str:
     """A long name on several lines."""
     return "\n".join(textwrap.wrap(name, letters)) or name
 
@@ -106,6 +106,7 @@ def wide_range(values: Any, factor: float = 20.0) -> bool:
 
 def plain_ticks(axis: Any) -> None:
     """Numbers as they are on a logarithmic axis, not powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
