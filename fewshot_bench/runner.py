@@ -126,7 +126,7 @@ def evaluate_run(
 
 
 def _pictures(parts: Parts, folder: Path) -> Pictures | None:
-    """What keeps the method's pictures, where they are asked for; those before training are kept."""
+    """What keeps the method's pictures, where they are asked for; keeps those before training."""
     if not parts.config.pictures:
         return None
     if parts.validation is None:

@@ -40,7 +40,7 @@ def figure(
 
     check(kind, output)
     for name, value in (("baseline", baseline), ("episode", episode)):
-        if value is not None and name not in KINDS[kind].uses:
+        if value is not None and name != KINDS[kind].uses:
             raise ConfigError(f"--{name}: '{kind}' does not go by it; leave it out.")
     paths = runs or [runs_dir]
     for path in paths:

@@ -23,26 +23,27 @@ class Kind:
     """A kind of picture.
 
     Arguments:
-        target: ``"module:function"``; the function takes (runs, :class:`Ask`) -> Figure.
+        module: of this package; its ``draw`` takes (runs, :class:`Ask`) and returns a Figure, or
+            None if no run has what it needs.
         sentence: what it shows.
-        uses: fields of :class:`Ask` that it goes by.
+        uses: the field of :class:`Ask` that it goes by.
     """
 
-    target: str
+    module: str
     sentence: str
-    uses: tuple[str, ...] = ()
+    uses: str = ""
 
 
 KINDS: dict[str, Kind] = {
-    "learning": Kind("learning:draw", "validation accuracy and training losses against the step"),
-    "time": Kind("seconds:draw", "validation accuracy against training time, and test accuracy"),
-    "forest": Kind("forest:draw", "paired differences from --baseline, by setting", ("baseline",)),
-    "classes": Kind("classes:draw", "accuracy of each class, and of each family (alphabet)"),
-    "confusion": Kind("confusion:draw", "which class was taken for which in one --episode", ("episode",)),
-    "steps": Kind("steps:draw", "how long a training step takes, and what its time goes into"),
-    "settings": Kind("settings:draw", "accuracy against shot and way"),
-    "episode": Kind("pictures:draw", "a real task beside a generator's images for it, over training"),
-}  # fmt: skip
+    "learning": Kind("learning", "validation accuracy and training losses against the step"),
+    "time": Kind("seconds", "validation accuracy against training time, and test accuracy"),
+    "forest": Kind("forest", "paired differences from --baseline, by setting", "baseline"),
+    "classes": Kind("classes", "accuracy of each class, and of each family (alphabet)"),
+    "confusion": Kind("confusion", "which class was taken for which in an --episode", "episode"),
+    "steps": Kind("steps", "how long a training step takes, and what its time goes into"),
+    "settings": Kind("settings", "accuracy against shot and way"),
+    "episode": Kind("pictures", "a real task beside a generator's images for it, over training"),
+}
 
 
 @dataclass
@@ -96,15 +97,14 @@ def draw(kind: str, runs: Sequence[Run], ask: Ask | None = None) -> Figure:
         ConfigError: no matplotlib, or an option that is missing or impossible.
         RecordError: none of the runs has what this kind needs.
     """
+    check(kind)
     from matplotlib import rc_context
 
-    check(kind)
     style = importlib.import_module("fewshot_bench.figures.style")
-    module, _, function = KINDS[kind].target.partition(":")
+    module = importlib.import_module(f"fewshot_bench.figures.{KINDS[kind].module}")
     ask = ask or Ask()
     with rc_context(style.RC):
-        function = getattr(importlib.import_module(f"fewshot_bench.figures.{module}"), function)
-        figure: Figure | None = function(list(runs), ask)
+        figure: Figure | None = module.draw(list(runs), ask)
     if figure is None:
         why = f" ({ask.left_out[-1].rstrip('.')})" if ask.left_out else ""
         ask.left_out = ask.left_out[:-1]
@@ -121,5 +121,3 @@ def save(figure: Figure, path: Path) -> None:
     from fewshot_bench.figures.style import write
 
     write(figure, path)
-
-

@@ -96,5 +96,5 @@ def readable(runs: Sequence[Run], ask: Ask) -> list[tuple[Run, Answers]]:
         try:
             kept.append((run, answers(run)))
         except RecordError as error:
-            ask.lacks(run, f"is left out: {error}")
+            ask.lacks(run, f"({error})")
     return kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -65,7 +66,7 @@ def _name(c: int, names: Names | None) -> str:
     return f"class {c}" if names is None else names.classes[c]
 
 
-def dots(axes: Axes, scores: Scores) -> list[object]:
+def dots(axes: Axes, scores: Scores) -> list[Any]:
     """A row per name, the hardest of the first run on top; a marker per run."""
     first = scores[0]
     order = sorted(first, key=lambda name: (first[name].mean, name))
@@ -85,7 +86,7 @@ def dots(axes: Axes, scores: Scores) -> list[object]:
     return handles
 
 
-def profile(axes: Axes, scores: Scores) -> list[object]:
+def profile(axes: Axes, scores: Scores) -> list[Any]:
     """Too many classes to name: each run's accuracies from the lowest to the highest."""
     handles = []
     for i, of in enumerate(scores):
@@ -93,7 +94,7 @@ def profile(axes: Axes, scores: Scores) -> list[object]:
         rank = np.arange(1, len(x) + 1)
         style = look(i)
         if len(scores) == 1:
-            axes.vlines(rank, low, np.minimum(high, PERCENT), color=style["color"], alpha=0.3, lw=0.5)
+            axes.vlines(rank, low, np.minimum(high, 100), color=style["color"], alpha=0.3, lw=0.5)
         (line,) = axes.plot(rank, x, **style, markevery=max(1, len(x) // 12))
         handles.append(line)
     axes.set_xlabel("classes, from the hardest to the easiest")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
 from fewshot_bench.figures import Ask
-from fewshot_bench.figures.series import in_words, short_data
+from fewshot_bench.figures.series import in_words, setting, short_data
 from fewshot_bench.figures.style import COLOURS, GREY, PERCENT, WIDTH, caption, folded, whiskers
 from fewshot_bench.results.compare import Run
 from fewshot_bench.results.labels import labels
@@ -103,7 +103,7 @@ def paired_rows(runs: list[Run], ask: Ask) -> dict[str, Rows]:
         groups.setdefault(repr(sorted(run.protocol().items(), key=str)), []).append(run)
     several = len({run.record["dataset"] for run in runs}) > 1
     found: dict[str, Rows] = {}
-    for members in groups.values():
+    for members in sorted(groups.values(), key=lambda m: (m[0].record["dataset"], setting(m[0]))):
         rows = _against_baseline(members, ask)
         heading = (f"{short_data(members[0])}, " if several else "") + in_words(members[0])
         if heading in found:  # the same task, other episodes

@@ -17,7 +17,17 @@ from fewshot_bench.figures.series import (
     table_of,
     tables,
 )
-from fewshot_bench.figures.style import BAND, PERCENT, Floats, caption, legend, look, panels, plain_ticks, wide_range
+from fewshot_bench.figures.style import (
+    BAND,
+    PERCENT,
+    Floats,
+    caption,
+    legend,
+    look,
+    panels,
+    plain_ticks,
+    wide_range,
+)
 from fewshot_bench.results.compare import Run
 
 LOSS = "loss_"
@@ -42,7 +52,7 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
     for panel, player in zip(axes[1:], players, strict=True):
         name = player.removeprefix(LOSS)
         panel.set_ylabel("training loss" + (f" ({name})" if len(players) > 1 else ""))
-        if wide_range([value for line in panel.lines for value in line.get_ydata()], 10.0):
+        if wide_range(np.concatenate([np.asarray(line.get_ydata()) for line in panel.lines]), 10.0):
             panel.set_yscale("log")
             plain_ticks(panel.yaxis)
     for panel in axes:

@@ -42,14 +42,16 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
         try:
             kept = read(run.folder)
         except RecordError as error:
-            ask.lacks(run, f"is left out: {error}")
+            ask.lacks(run, f"({error})")
             continue
         rows += [(run, name, kept) for name in kept.drawn]
     if not rows:
         return None
     count = 1 + max(len(moments(kept.drawn[name])) for _, name, kept in rows)
     each = WIDTH / count
-    figure = Figure(figsize=(WIDTH, 0.1 + len(rows) * (each * _height(rows) + 0.3)), layout="constrained")
+    figure = Figure(
+        figsize=(WIDTH, 0.1 + len(rows) * (each * _height(rows) + 0.3)), layout="constrained"
+    )
     grid = figure.subplots(len(rows), count, squeeze=False)
     labels = apart([run for run, _, _ in rows])
     for axes, (_, name, kept), label in zip(grid, rows, labels, strict=True):

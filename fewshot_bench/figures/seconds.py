@@ -44,7 +44,7 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
     unit, name = (60.0, "min") if max(totals) >= MINUTES else (1.0, "s")
     handles = []
     for i, (series, values) in enumerate(kept):
-        step, times = common_steps([(s, t) for s, t, _ in values])
+        _, times = common_steps([(s, t) for s, t, _ in values])
         _, seen = common_steps([(s, a) for s, _, a in values])
         mean, low, high = (PERCENT * part for part in over_seeds(seen))
         at = np.mean(times, axis=0) / unit

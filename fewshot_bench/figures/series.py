@@ -134,7 +134,7 @@ def tables(
             try:
                 values.append(read(run))
             except RecordError as error:
-                ask.lacks(run, f"is left out: {error}")
+                ask.lacks(run, f"({error})")
                 continue
             runs.append(run)
         if runs:

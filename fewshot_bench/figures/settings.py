@@ -26,9 +26,7 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
     """A panel against shot for each way, and one against way for each shot."""
     series = gather(runs, ask)
     points = gather_points(series)
-    wanted = [
-        (data, by, fixed) for data, named in points.items() for by, fixed in panels_of(named)
-    ]
+    wanted = [(data, by, fixed) for data, named in points.items() for by, fixed in panels_of(named)]
     figure, axes = panels(len(wanted), height=2.6)
     names = list(dict.fromkeys(name for named in points.values() for name in named))
     handles: dict[str, Any] = {}

@@ -79,8 +79,8 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
     on = devices([s for s, _ in kept])
     caption(
         figure,
-        "Boxes: quartiles of the step time; number: its median; whiskers: 5 % to 95 %. Steps of the "
-        "warm-up are left out. Bars: each phase's share of the time of all these steps.",
+        "Boxes: quartiles of the step time; number: its median; whiskers: 5 % to 95 %. Steps of "
+        "the warm-up are left out. Bars: each phase's share of the time of all these steps.",
         f"{'Device' if len(on) == 1 else 'Different devices'}: {'; '.join(on)}.",
     )
     return figure

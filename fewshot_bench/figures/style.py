@@ -19,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from fewshot_bench.errors import ConfigError
 
-RC: dict[str, Any] = {
+RC: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.spines.top": False,
@@ -117,8 +117,8 @@ def whiskers(
     """Points with intervals; NaN where there is none. ``sideways``: the intervals lie along x."""
     of = x if sideways else y
     ends = np.array([np.subtract(of, low), np.subtract(high, of)]).reshape(2, -1)
-    along = {"xerr" if sideways else "yerr": np.maximum(ends, 0)}
-    style = {"capsize": 2.5, "elinewidth": 1.0, "linestyle": "none"} | more
+    along: dict[str, Any] = {"xerr" if sideways else "yerr": np.maximum(ends, 0)}
+    style: dict[str, Any] = {"capsize": 2.5, "elinewidth": 1.0, "linestyle": "none"} | more
     return axes.errorbar(x, y, **along, **style)
 
 

@@ -143,7 +143,7 @@ class MetaGAN(Method):
         return per_task(self.generator, code)
 
     def pictures(self, support: Support) -> dict[str, Tensor]:
-        """As many fakes as there are support images. G knows the task alone: rows are no classes."""
+        """As many fakes as support images. G knows the task alone, so a row is no class."""
         assert support.images is not None
         way, shot = support.images.shape[1:3]
         fakes = self.draw(self.encode(support), support.key, "pictures", way * shot)
