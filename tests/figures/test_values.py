@@ -120,7 +120,9 @@ def test_forest(tmp_path: Path) -> None:
     low, high = stats.ttest_1samp(difference, 0).confidence_interval(0.95)
     assert bars(axes.containers[0])[0][:, 0] == pytest.approx([low, high])
     assert axes.lines[0].get_xdata() == [0, 0]  # the line at zero
-    assert axes.texts[0].get_text() == f"+7.50 [{low:+.2f}, {high:+.2f}]".replace("-", "\N{MINUS SIGN}")
+    assert axes.texts[0].get_text() == f"+7.50 [{low:+.2f}, {high:+.2f}]".replace(
+        "-", "\N{MINUS SIGN}"
+    )
     assert axes.texts[1].get_text() == "+0.00 [+0.00, +0.00]"
     filled = [container.lines[0].get_markerfacecolor() for container in axes.containers]
     assert filled == ["white", "white"]  # 7.5 -0.46 to 15.46: not sure; and no difference
