@@ -49,9 +49,7 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
         return None
     count = 1 + max(len(moments(kept.drawn[name])) for _, name, kept in rows)
     each = WIDTH / count
-    figure = Figure(
-        figsize=(WIDTH, 0.1 + len(rows) * (each * _height(rows) + 0.3)), layout="constrained"
-    )
+    figure = Figure(figsize=(WIDTH, len(rows) * (each * _height(rows) + 0.2)), layout="constrained")
     grid = figure.subplots(len(rows), count, squeeze=False)
     labels = apart([run for run, _, _ in rows])
     for axes, (_, name, kept), label in zip(grid, rows, labels, strict=True):

@@ -105,5 +105,5 @@ def test_pictures_that_cannot_be_are_told(tmp_path: Path) -> None:
     from fewshot_bench.runner import run
 
     own = {"runs_dir": str(tmp_path / "runs"), "cache_dir": str(tmp_path / "cache")}
-    run(configure("protonet", pictures=True, **SMALL, **own), Heard())
+    run(configure("protonet", pictures=True, train_way=3, **SMALL, **own), Heard())
     assert "--pictures: protonet draws none" in Heard.lines

@@ -99,6 +99,7 @@ def test_the_tracker_of_the_documentation(tmp_path: Path, monkeypatch: pytest.Mo
     assert issubclass(observer, Observer)
     assert len([line for line in code.splitlines() if line]) <= 20
     watched(observer(), tmp_path)
-    assert ("log_metrics", ({"step": 2, "loss_meta": 0.5, "gradient_norm_meta": 3.0, "accuracy": 0.5}, 2)) in heard  # fmt: skip
+    logged = [arguments for name, arguments in heard if name == "log_metrics"]
+    assert [(numbers["loss_meta"], step) for numbers, step in logged] == [(1.0, 1), (0.5, 2)]
     assert ("log_metric", ("test accuracy", 0.5, 2)) in heard
     assert heard[-1] == ("end_run", ())
