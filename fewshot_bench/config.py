@@ -126,11 +126,13 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Back from a record.
+        """Back from a record; settings that are newer than it have their defaults.
 
         Raises:
             ConfigError: a setting is missing or unknown.
         """
+        # An older version did without the settings that it did not have.
+        values = {option.name: option.default for option in CORE} | dict(values)
         names = {field.name for field in fields(cls)}
         if names != set(values):
             odd = sorted(names ^ set(values))
