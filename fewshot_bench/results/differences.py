@@ -91,7 +91,7 @@ def mark_best(cells: Sequence[Cell]) -> None:
     p_values = _tests(cells, one, other)
     tested = ~np.isnan(p_values)
     corrected = np.ones(len(one))
-    corrected[tested] = holm(p_values[tested])
+    corrected[tested] = holm(p_values[tested].tolist())
     best = max(range(len(cells)), key=lambda i: cells[i].accuracy)
     # Of each pair with the best one, the other.
     tied = (one + other - best)[((one == best) | (other == best)) & (corrected >= SIGNIFICANT)]
