@@ -72,7 +72,8 @@ def compare(
     words = what or []
     cut = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
     what, further = words[:cut], words[cut:]
-    shown: dict[str, Any] = {"baseline": baseline, "interval": interval, "level": level, "target": target}
+    shown: dict[str, Any] = {"baseline": baseline, "interval": interval}
+    shown |= {"level": level, "target": target}
     found, problems = _found(what, further, runs_dir, seeds, settings, shown)
     if not found:
         for problem in problems[1:]:

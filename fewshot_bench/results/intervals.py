@@ -20,7 +20,7 @@ KINDS = ("student", "percentile", "bca", "classes", "hierarchical", "seeds")
 RESAMPLES = 9999
 _PAIRS_AT_ONCE = 512  # rows of the table of episode pairs that are in memory
 _COVERED = {
-    "closed": "the choice of episodes from these test images; not new images, classes",
+    "closed": "the choice of episodes from these test images; not new images or classes",
     "open": "new images of these test classes, as no image is used twice; not new classes",
 }
 
@@ -74,11 +74,11 @@ def class_interval(
 ) -> Interval:
     """Interval of the mean for new classes: the classes at hand are a sample of all.
 
-    With class effects u_c, an episode's accuracy is mu + (sum of u_c over its classes) / way + rest.
+    With class effects u_c, an episode's accuracy is mu + (sum of its classes' u_c) / way + rest.
     Two episodes with k classes in common have covariance k var(u) / way^2, so the slope of the
-    products of their residuals on k gives var(u) (Haseman and Elston 1972, for relatives). The
-    mean of C classes then varies by var(u) / C, and for given classes by the variance s^2 / E of
-    the closed interval; the degrees of freedom of the sum are Satterthwaite's (1946).
+    products of their residuals on k gives var(u) (as Haseman and Elston 1972 do for relatives).
+    The mean of C classes then varies by var(u) / C, and for given classes by the variance s^2 / E
+    of the closed interval; the degrees of freedom of the sum are Satterthwaite's (1946).
 
     Arguments:
         scores: [E], one per episode.
@@ -316,30 +316,19 @@ def _check(n: int, power: float, alpha: float) -> None:
 
 
 def what_it_covers(kind: str, sampling: str) -> str:
-    """A sentence for a table's caption: what varies and what is fixed.
+    """For a table's caption: what may vary and what stays fixed.
 
     Arguments:
         kind: one of ``KINDS``.
         sampling: of the episodes, ``closed`` or ``open``.
     """
     covered = _COVERED.get(sampling, f"the choice of {sampling} episodes; not new classes")
-    names = {
-        "student": "Student interval over episodes",
-        "percentile": "percentile bootstrap interval over episodes",
-        "bca": "BCa bootstrap interval over episodes",
-    }
-    if kind in names:
-        return f"{names[kind]}: it covers {covered} or training seeds"
+    if kind in ("student", "percentile", "bca"):
+        return f"it covers {covered}, and not training seeds."
     if kind == "classes":
-        return (
-            "interval with classes as clusters: it covers new classes of the same kind; not "
-            "training seeds"
-        )
+        return "it covers new classes of the same kind; not training seeds."
     if kind == "hierarchical":
-        return f"interval over training seeds and episodes: it covers new seeds and {covered}"
+        return f"it covers new training seeds and {covered}."
     if kind == "seeds":
-        return (
-            "Student interval over training seeds alone: it covers new seeds on these episodes; "
-            "not other episodes, images or classes"
-        )
+        return "it covers new training seeds on these episodes; not other episodes or classes."
     raise ValueError(f"no interval '{kind}'; there are: {', '.join(KINDS)}")
