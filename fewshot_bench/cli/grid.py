@@ -65,7 +65,8 @@ def split_names(names: Sequence[str]) -> tuple[list[str], list[Path], list[Path]
         if not path.exists():
             known = registry.names("methods") if registry else {}
             if plain:
-                raise UnknownName("method or folder", name, known)
+                hint = "Folders of runs come from: fsb run METHOD."
+                raise UnknownName("method or folder", name, known, hint)
             raise RecordError(f"there is no '{path}'; run something first: fsb run METHOD")
         folders.append(path)
     if files and len(names) > 1:

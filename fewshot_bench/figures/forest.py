@@ -100,7 +100,9 @@ def paired_rows(runs: list[Run], ask: Ask) -> dict[str, Rows]:
         raise UnknownName("baseline", ask.baseline, methods, "Give one of them, or a run's id.")
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(repr(sorted(run.protocol().items(), key=str)), []).append(run)
+        protocol = sorted(run.protocol().items(), key=str)
+        same = repr((protocol, run.setting, run.record["episodes_digest"]))
+        groups.setdefault(same, []).append(run)
     several = len({run.record["dataset"] for run in runs}) > 1
     found: dict[str, Rows] = {}
     for members in sorted(groups.values(), key=lambda m: (m[0].record["dataset"], setting(m[0]))):

@@ -66,7 +66,7 @@ def pair(a: Cell, b: Cell, level: float, *, ranks: bool) -> tuple[Paired, bool]:
 
 def _correct(differences: Sequence[Difference]) -> None:
     """Holm's correction, and what these tests would have found."""
-    from fewshot_bench.results.intervals import detectable_difference, holm
+    from fewshot_bench.results.power import detectable_difference, holm
 
     tested = [one for one in differences if one.paired.p_t is not None]
     for one, p in zip(tested, holm([one.paired.p_t for one in tested]), strict=True):
@@ -85,7 +85,7 @@ def mark_best(cells: Sequence[Cell]) -> None:
     """
     if len(cells) < 2:
         return
-    from fewshot_bench.results.intervals import holm
+    from fewshot_bench.results.power import holm
 
     one, other = np.triu_indices(len(cells), 1)
     p_values = _tests(cells, one, other)

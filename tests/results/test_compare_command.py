@@ -64,7 +64,7 @@ def test_the_table_in_eighty_columns(home: Path) -> None:
     text = " ".join(" ".join(lines).split())
     assert lines[0] == "marks (official), 15 queries per class, 40 closed episodes"
     assert lines[2].split("  ")[0] == "accuracy, %"
-    assert "5-way 1-shot" in lines[2] < "5-way 5-shot"
+    assert lines[2].split("%")[1].split() == ["5-way", "1-shot", "5-way", "5-shot"]
     assert [line.split()[0] for line in lines[3:6]] == ["alpha", "beta", "gamma"]
     beta = student_interval(scores_of(2, 0.8))
     assert beta.half_width is not None
@@ -79,7 +79,7 @@ def test_columns_give_way_in_order_and_are_named(home: Path) -> None:
     """Accuracies and differences stay, down to forty columns."""
     wide = shown(home, "--baseline=gamma", columns=160)
     assert "No room for" not in wide
-    assert all(head in wide for head in ("k weights", "peak MB", "train s", "classify ms"))
+    assert {"weights", "peak", "train", "classify"} <= set(wide.split())  # heads are folded
     gap = 100 * float((scores_of(1, 0.95) - scores_of(3, 0.6)).mean())
     write_run(home / "runs", "a-method-with-a-name-far-too-long", scores_of(9))
     before: set[str] = set()

@@ -14,14 +14,16 @@ from fewshot_bench.results.intervals import (
     KINDS,
     bootstrap_interval,
     class_interval,
-    detectable_difference,
-    episodes_needed,
     hierarchical_interval,
-    holm,
     paired_over_seeds,
-    power_of,
     seeds_interval,
     what_it_covers,
+)
+from fewshot_bench.results.power import (
+    detectable_difference,
+    episodes_needed,
+    holm,
+    power_of,
 )
 from fewshot_bench.results.statistics import paired_difference, student_interval
 
