@@ -29,7 +29,7 @@ from fewshot_bench.sampling import EpisodeSource
 
 EVALUATED = 60  # test episodes of a step of W4; its rate is that of 600
 MANY_EVALUATED = 10_000  # where every image is embedded once
-DELIVERED = 64
+DELIVERED = 64  # episodes of a batch of W3
 
 _MAML = {
     "method": "maml",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import statistics
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,7 +146,7 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
             for entry in grid.entries:
                 settings = {**fixed, **column, **entry.settings, "seed": seed}
                 config = configure(entry.method, registry, **settings)
-                key = json.dumps(plain(config), sort_keys=True)
+                key = settings_key(config.to_dict())
                 if key in seen:
                     raise ConfigError(f"'{entry.name}' is in the grid twice with the same settings")
                 seen.add(key)
@@ -160,11 +161,9 @@ def _column(config: RunConfig, values: Mapping[str, Any]) -> str:
     return ", ".join([f"{config.way}-way {config.shot}-shot", *others])
 
 
-def plain(config: RunConfig) -> dict[str, Any]:
-    """The part of a configuration that decides numbers, as JSON gives it back."""
-    settings = {name: value for name, value in config.to_dict().items() if name not in ASIDE}
-    back: dict[str, Any] = json.loads(json.dumps(settings))
-    return back
+def settings_key(config: Mapping[str, Any]) -> str:
+    """The part of a configuration, or of a record's, that decides numbers, as one text."""
+    return json.dumps({n: v for n, v in config.items() if n not in ASIDE}, sort_keys=True)
 
 
 class Finished:
@@ -178,48 +177,51 @@ class Finished:
     def __init__(self, runs_dir: Path, registry: Registry) -> None:
         self.registry = registry
         self.runs = load_runs([runs_dir])[0] if runs_dir.is_dir() else []
-        self._digests: dict[str, str] = {}
+        self._alike: dict[str, list[Run]] = {}  # by settings, oldest first
+        for candidate in sorted(self.runs, key=lambda r: r.record["id"].rsplit("-", 2)[1:]):
+            if "evaluated_from" not in candidate.record:
+                key = settings_key(candidate.record["config"])
+                self._alike.setdefault(key, []).append(candidate)
+        self._data: dict[str, str] = {}  # digests of what was looked at once
+        self._code: dict[frozenset[str], str] = {}
 
     def find(self, cell: Cell) -> tuple[Run | None, str | None]:
         """The newest run that stands for a cell; and a line where one nearly does."""
-        settings, origin = plain(cell.config), self._origin(cell.config)
-        near: tuple[Run, list[str]] | None = None
-        for candidate in sorted(self.runs, key=lambda r: r.record["id"].rsplit("-", 2)[1:]):
-            record = candidate.record
-            own = {n: v for n, v in record["config"].items() if n not in ASIDE}
-            if own != settings or "evaluated_from" in record:
-                continue
-            theirs = origin_of(record)
+        alike = self._alike.get(settings_key(cell.config.to_dict()), [])
+        origin = self._origin(cell.config) if alike else {}
+        nearly: str | None = None
+        for candidate in reversed(alike):
+            theirs = origin_of(candidate.record)
             other = [name for name, value in origin.items() if theirs[name] != value]
-            if near is None or not other or near[1]:
-                near = candidate, other
-        if near is None:
-            return None, None
-        found, other = near
-        if not other:
-            return found, None
-        return None, f"{cell.title}: '{found.folder}' is of other {' and '.join(other)}"
+            if not other:
+                return candidate, None
+            told = f"{cell.title}: '{candidate.folder}' is of other {' and '.join(other)}"
+            nearly = nearly or told
+        return None, nearly
 
     def seconds(self, method: str) -> float | None:
         """Median seconds that training of a method took."""
-        known = sorted(
+        known = [
             candidate.record["training"]["seconds"]
             for candidate in self.runs
             if candidate.record["method"] == method and candidate.record["training"]
-        )
-        return known[len(known) // 2] if known else None
+        ]
+        return statistics.median(known) if known else None
 
     def _origin(self, config: RunConfig) -> dict[str, Any]:
         """What ``origin_of`` would say of a run that were started now."""
         backbone = load(self.registry, "methods", config.method).wants_backbone
         things = assembly.named_things(config, self.registry, backbone)
         data = repr((config.dataset, sorted(config.dataset_options.items())))
-        if data not in self._digests:
-            self._digests[data] = assembly.load_data(config, self.registry).splits.digest
+        if data not in self._data:
+            self._data[data] = assembly.load_data(config, self.registry).splits.digest
+        modules = frozenset(assembly.modules_of(things, self.registry))
+        if modules not in self._code:
+            self._code[modules] = code_digest(modules)
         return {
-            "data": self._digests[data],
+            "data": self._data[data],
             "plugin versions": _versions(things),
-            "code": code_digest(assembly.modules_of(things, self.registry)),
+            "code": self._code[modules],
             "torch": torch_version(),
             "device": assembly.pick_device(config.device).type,
         }
@@ -256,30 +258,34 @@ def run_grid(
     """
     cells = cells_of(grid, registry)
     finished = Finished(Path(cells[0].config.runs_dir), registry)
-    there: list[tuple[Cell, Run]] = []
+    done: dict[int, Run] = {}  # by the position of the cell
     missing = []
-    for cell in cells:
+    for place, cell in enumerate(cells):
         found, line = finished.find(cell)
         if found is not None:
-            there.append((cell, found))
+            done[place] = found
             progress.message(f"{cell.title}: there already, in '{found.folder}'")
         else:
-            missing.append(cell)
+            missing.append(place)
             if line is not None:
                 progress.message(f"{line}; it is run again")
     problems = []
-    for i, cell in enumerate(missing):
-        left = [finished.seconds(other.config.method) for other in missing[i:]]
-        known = [seconds for seconds in left if seconds is not None]
-        estimate = sum(known) / len(known) * len(left) if known else None
-        progress.cell(i + 1, len(missing), cell.title, estimate)
+    for i, place in enumerate(missing):
+        cell = cells[place]
+        left = [cells[later].config.method for later in missing[i:]]
+        progress.cell(i + 1, len(missing), cell.title, _seconds_left(finished, left))
         try:
             folder = Path(cell.config.runs_dir) / run(cell.config, progress)["id"]
         except FewshotBenchError as error:
             problems.append(f"{cell.title}: {error}")
             continue
-        done = Run(folder, read_record(folder))
-        finished.runs.append(done)
-        there.append((cell, done))
-    order = {id(cell): i for i, cell in enumerate(cells)}
-    return sorted(there, key=lambda pair: order[id(pair[0])]), problems
+        done[place] = Run(folder, read_record(folder))
+        finished.runs.append(done[place])
+    return [(cells[place], done[place]) for place in sorted(done)], problems
+
+
+def _seconds_left(finished: Finished, methods: Sequence[str]) -> float | None:
+    """What these trainings will take; one of an unknown method counts as the mean of the others."""
+    of_method = {method: finished.seconds(method) for method in set(methods)}
+    known = [seconds for method in methods if (seconds := of_method[method]) is not None]
+    return sum(known) / len(known) * len(methods) if known else None

@@ -65,9 +65,7 @@ def choose(
             "give --engine auto."
         )
     if name == "threads" or (name == "auto" and cpu and method.batchable):
-        # A thread holds one task: to hold fewer tasks is to use fewer threads.
-        threads = torch.get_num_threads()
-        return TaskThreads(method, min(threads, task_chunk or threads), precision=exact)
+        return TaskThreads(method, precision=exact, task_chunk=task_chunk)
     if name in ("batched", "im2col"):
         return Eager(method, name, strategy=name, precision=exact, task_chunk=task_chunk)  # type: ignore[arg-type]
     graph = not cpu and method.capturable and name in ("auto", "graph")

@@ -37,7 +37,9 @@ class TaskThreads(Eager):
 
     def __init__(self, method: Method, threads: int | None = None, **settings: Any) -> None:
         super().__init__(method, "threads", **settings)
-        self.threads = threads or torch.get_num_threads()
+        most = threads or torch.get_num_threads()
+        # A thread holds one task: to hold fewer tasks is to use fewer threads.
+        self.threads = min(most, self.task_chunk or most)
         self._local = threading.local()
         self._pool: ThreadPoolExecutor | None = None
 
