@@ -67,8 +67,8 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def load_data(config: RunConfig, registry: Registry) -> Data:
-    """Find, check and read the configured data set."""
+def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -> Data:
+    """Find, check and read the configured data set; ``download``: fetch it if it is not here."""
     name, _ = split_dataset(registry, config.dataset)
     registered = registry.resolve("datasets", name)
     dataset = build_dataset(registry, config.dataset, config.dataset_options)
@@ -78,7 +78,7 @@ def load_data(config: RunConfig, registry: Registry) -> Data:
             registered.name,
             config.data_root,
             registry.locate_dataset,
-            dataset.download,
+            dataset.download if download else None,
             config.cache_dir,
         )
     cache = cache_root(config.cache_dir) / registered.name

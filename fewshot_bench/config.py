@@ -57,6 +57,7 @@ CORE: tuple[Option, ...] = (
     _core("precision", str, "of products: fp32, tf32, bf16", choices=("fp32", "tf32", "bf16")),
     _core("task_chunk", int, "tasks in memory at a time; default: the whole step's", minimum=1),
     _core("profile", bool, "also profile a few steps: trace.json and the dearest operations"),
+    _core("pictures", bool, "keep what the method draws of a validation task, over training"),
     _core("init", str, "folder of a run whose weights to start from"),
     _core("runs_dir", str, "where runs are written"),
     _core("data_root", str, "folder of the data set's files"),
@@ -107,6 +108,7 @@ class RunConfig:
     precision: str
     task_chunk: int | None
     profile: bool
+    pictures: bool
     init: str | None
     runs_dir: str
     data_root: str | None
@@ -124,11 +126,13 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Back from a record.
+        """Back from a record; settings that are newer than it have their defaults.
 
         Raises:
             ConfigError: a setting is missing or unknown.
         """
+        # An older version did without the settings that it did not have.
+        values = {option.name: option.default for option in CORE} | dict(values)
         names = {field.name for field in fields(cls)}
         if names != set(values):
             odd = sorted(names ^ set(values))

@@ -21,13 +21,15 @@ from fewshot_bench.engine.observer import Progress
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.options import load
-from fewshot_bench.results.compare import Run, load_runs
 from fewshot_bench.results.environment import code_digest, torch_version
 from fewshot_bench.results.record import read_record
+from fewshot_bench.results.runs import Run, load_runs
 from fewshot_bench.runner import run
 
 # Settings that leave a run's numbers alone.
-ASIDE = ("runs_dir", "data_root", "cache_dir", "device", "sources", "profile", "observers")
+ASIDE = (
+    "runs_dir", "data_root", "cache_dir", "device", "sources", "profile", "pictures", "observers",
+)  # fmt: skip
 SHOWN = ("baseline", "interval", "target", "level")  # keys of a file that are about the table
 NO_AXES = ("metrics", "observers")  # settings that are lists themselves
 
@@ -148,7 +150,8 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
                 if key in seen:
                     raise ConfigError(f"'{entry.name}' is in the grid twice with the same settings")
                 seen.add(key)
-                cells.append(Cell(entry.name, config, _column(config, column)))
+                told = {n: v for n, v in column.items() if len(axes[n]) > 1}
+                cells.append(Cell(entry.name, config, _column(config, told)))
     return cells
 
 

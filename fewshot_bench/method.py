@@ -142,6 +142,15 @@ class Method(nn.Module):
             buffers=buffers,
         )
 
+    def pictures(self, support: Support) -> Mapping[str, Tensor]:
+        """Images by name, each [T, way, k, C, H, W], that the method makes up for these tasks.
+
+        To be looked at, and for nothing else: ``--pictures`` asks for them at each validation, in
+        evaluation mode and without gradients. Noise is keyed by ``support.key``, so that the
+        same task shows the training and not the draw. Default: none.
+        """
+        return {}
+
     def players(self) -> dict[str, Player]:
         """Who trains what; empty if nothing does. Default: ``meta`` trains all with Adam."""
         parameters = trainable(self)

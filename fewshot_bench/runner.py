@@ -12,6 +12,7 @@ from fewshot_bench.config import RunConfig, reconfigure
 from fewshot_bench.engine.cost import advice, cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.observer import Progress, Silent
+from fewshot_bench.engine.pictures import Pictures
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.engine.weights import load_weights, save_weights
@@ -47,12 +48,13 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     record = describe(parts, folder)
     trainer: Trainer | None = None
     try:
+        parts.observers.follow(folder)
         parts.observers.tell("run_started", config.to_dict())
         if config.profile and check_players(parts.method):
             _profile(parts, folder)
         with parts.lowering.running():
             if check_players(parts.method):
-                trainer = make_trainer(parts)
+                trainer = make_trainer(parts, _pictures(parts, folder))
                 train(parts, trainer, record)
                 write_training(folder, trainer)
                 save_weights(parts.method, folder)
@@ -101,7 +103,7 @@ def evaluate_run(
     folder = Path(run_folder)
     folder = folder.parent if folder.name == RECORD else folder
     before = read_record(folder)
-    changes = {"init": None, "observers": (), "profile": False, **changes}
+    changes = {"init": None, "observers": (), "profile": False, "pictures": False, **changes}
     config = reconfigure(RunConfig.from_dict(before["config"]), **changes)
     assembly.check_writable(Path(config.runs_dir))
     parts = prepare(config, progress or Silent(), train_split=False)
@@ -123,7 +125,22 @@ def evaluate_run(
     return record
 
 
-def make_trainer(parts: Parts) -> Trainer:
+def _pictures(parts: Parts, folder: Path) -> Pictures | None:
+    """What keeps the method's pictures, where they are asked for; keeps those before training."""
+    if not parts.config.pictures:
+        return None
+    if parts.validation is None:
+        parts.progress.message("--pictures: these data have no validation task to draw")
+        return None
+    task = parts.validation.batch(range(1))
+    pictures = Pictures(parts.method, task, parts.validation.table.pixel_range, folder)
+    if not pictures.keep(0):
+        parts.progress.message(f"--pictures: {parts.config.method} draws none")
+        return None
+    return pictures
+
+
+def make_trainer(parts: Parts, pictures: Pictures | None = None) -> Trainer:
     """The loop over the configured number of steps, with validation and logging attached."""
     config, progress = parts.config, parts.progress
     tasks = config.task_batch * len(parts.method.turns)
@@ -143,6 +160,8 @@ def make_trainer(parts: Parts) -> Trainer:
         accuracy = float(scores.accuracy.mean())
         progress.message(f"step {step}: validation accuracy {accuracy:.2%}")
         parts.observers.tell("evaluation_ended", "validation", scores.accuracy.tolist())
+        if pictures is not None:
+            pictures.keep(step)
         return accuracy
 
     return Trainer(

@@ -38,6 +38,7 @@ ORDER = (
     {"parts"},
     {"runner"},
     {"grid"},
+    {"figures"},
     {"cli"},
     {"__main__"},
 )

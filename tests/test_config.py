@@ -134,11 +134,17 @@ def test_a_configuration_survives_json() -> None:
 def test_a_configuration_of_another_version_is_refused(change: str) -> None:
     values = configure("nearest-centroid").to_dict()
     if change == "missing":
-        del values["level"]
+        del values["method_options"]
     else:
-        values["levels"] = 1
-    with pytest.raises(ConfigError, match=r"does not fit this version: levels?"):
+        values["method_option"] = 1
+    with pytest.raises(ConfigError, match=r"does not fit this version: method_options?"):
         RunConfig.from_dict(values)
+
+
+def test_a_setting_newer_than_a_record_has_its_default() -> None:
+    values = configure("nearest-centroid").to_dict()
+    del values["task_chunk"]
+    assert RunConfig.from_dict(values) == configure("nearest-centroid")
 
 
 def test_a_changed_configuration_keeps_the_rest() -> None:

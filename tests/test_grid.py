@@ -12,8 +12,8 @@ import pytest
 from fewshot_bench.errors import ConfigError, Diverged, FewshotBenchError
 from fewshot_bench.grid import Cell, Entry, Finished, Grid, cells_of, read_grid, run_grid, seeds_of
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.results.compare import Run
 from fewshot_bench.results.environment import code_digest
+from fewshot_bench.results.runs import Run
 
 TINY: dict[str, Any] = {
     "dataset": "glyphs",

@@ -28,6 +28,7 @@ class Progress:
             disable=not self.live,
         )
         self.task: TaskID | None = None
+        self.whole: TaskID | None = None
         self.name, self.total = "", 0
         self.began = self.last = time.monotonic()
 
@@ -42,6 +43,15 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self.bars.stop()
+
+    def cell(self, number: int, of: int, title: str, seconds_left: float | None) -> None:
+        """A run of a grid begins; ``seconds_left``: for it and the later ones, if known."""
+        left = "" if seconds_left is None else f", about {_duration(seconds_left)} left for all"
+        if self.whole is None:
+            self.whole = self.bars.add_task("runs", total=of, numbers="")
+        self.bars.update(self.whole, completed=number - 1, numbers=f"{title}{left}")
+        if not self.live:
+            self.message(f"run {number}/{of}: {title}{left}")
 
     def phase(self, name: str, total: int) -> None:
         """A part of the run begins that has ``total`` units of work."""
@@ -71,3 +81,10 @@ class Progress:
     def message(self, text: str) -> None:
         """A line that stays."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

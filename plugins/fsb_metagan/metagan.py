@@ -134,9 +134,20 @@ class MetaGAN(Method):
     def generate(self, h_T: Tensor, key: Tensor, tag: str, real: int) -> Tensor:
         """x_fake = G(z, T) with z ~ N(0, 1), in place of ``real`` images: [T, F, C, H, W]."""
         count = self.task.way * self.fakes_per_class if self.fakes_per_class else real
+        return self.draw(h_T, key, tag, count)
+
+    def draw(self, h_T: Tensor, key: Tensor, tag: str, count: int) -> Tensor:
+        """``count`` fakes of each task: [T, count, C, H, W]."""
         z = normal(key, f"metagan/z/{tag}", (count, self.z_dim), h_T.dtype)
         code = torch.cat([z, h_T.unsqueeze(1).expand(-1, count, -1)], dim=-1)
         return per_task(self.generator, code)
+
+    def pictures(self, support: Support) -> dict[str, Tensor]:
+        """As many fakes as support images. G knows the task alone, so a row is no class."""
+        assert support.images is not None
+        way, shot = support.images.shape[1:3]
+        fakes = self.draw(self.encode(support), support.key, "pictures", way * shot)
+        return {"generated images": fakes.unflatten(1, (way, shot))}
 
     # ---- the discriminator ------------------------------------------------------------------
 

@@ -22,8 +22,8 @@ def register_metrics() -> dict[str, str]:
 @hookimpl
 def register_exporters() -> dict[str, str]:
     return {
-        "markdown": "fewshot_bench.results.export:markdown",
-        "latex": "fewshot_bench.results.export:latex",
-        "csv": "fewshot_bench.results.export:to_csv",
-        "json": "fewshot_bench.results.export:to_json",
+        "markdown": "fewshot_bench.results.exporters.markdown:markdown",
+        "latex": "fewshot_bench.results.exporters.latex:latex",
+        "csv": "fewshot_bench.results.exporters.data:to_csv",
+        "json": "fewshot_bench.results.exporters.data:to_json",
     }

@@ -45,7 +45,7 @@ def fsb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         ("datasets", ["folder", "glyphs", "omniglot"]),
         ("backbones", ["conv4", "conv4-strided", "resnet12", "resnet18"]),
         ("samplers", ["closed", "open"]),
-        ("observers", []),
+        ("observers", ["tensorboard"]),
     ],
 )
 def test_a_list_has_a_line_for_each_name(

@@ -75,3 +75,15 @@ def write_run(runs: Path, method: str, scores: Any, **changes: Any) -> Path:
     write_record(folder, made_up(method, scores, folder.name, **changes))
     write_table(folder / "episodes.csv", {"episode": np.arange(len(scores)), "accuracy": scores})
     return folder
+
+
+def task(way: int = 5, shot: int = 5, query: int = 15) -> dict[str, int]:
+    """The counts of a task, as a record holds them."""
+    return {"way": way, "shot": shot, "query": query, "unlabelled": 0, "distractors": 0}
+
+
+def write_curve(folder: Path, step_ms: list[float], validation: dict[int, float]) -> None:
+    """steps.csv and validation.csv: {step: accuracy}."""
+    write_table(folder / "steps.csv", {"step": range(1, len(step_ms) + 1), "step_ms": step_ms})
+    columns = {"step": list(validation), "accuracy": list(validation.values())}
+    write_table(folder / "validation.csv", columns)

@@ -1,0 +1,123 @@
+"""Pictures of finished runs. Importing this imports nothing heavy; drawing needs matplotlib."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fewshot_bench.errors import ConfigError, RecordError, UnknownName
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from fewshot_bench.results.compare import Run
+
+SUFFIXES = (".png", ".pdf", ".svg")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of picture.
+
+    Arguments:
+        module: of this package; its ``draw`` takes (runs, :class:`Ask`) and returns a Figure, or
+            None if no run has what it needs.
+        sentence: what it shows.
+        uses: the field of :class:`Ask` that it goes by.
+    """
+
+    module: str
+    sentence: str
+    uses: str = ""
+
+
+KINDS: dict[str, Kind] = {
+    "learning": Kind("learning", "validation accuracy and training losses against the step"),
+    "time": Kind("seconds", "validation accuracy against training time, and test accuracy"),
+    "forest": Kind("forest", "paired differences from --baseline, by setting", "baseline"),
+    "classes": Kind("classes", "accuracy of each class, and of each family (alphabet)"),
+    "confusion": Kind("confusion", "which class was taken for which in an --episode", "episode"),
+    "steps": Kind("steps", "how long a training step takes, and what its time goes into"),
+    "settings": Kind("settings", "accuracy against shot and way"),
+    "episode": Kind("pictures", "a real task beside a generator's images for it, over training"),
+}
+
+
+@dataclass
+class Ask:
+    """What a picture is asked for, and what it could not show.
+
+    Arguments:
+        baseline: method or id of a run that others are compared with.
+        episode: number of a test episode; None: the hardest.
+        left_out: one line for each thing that the picture lacks, filled while drawing.
+    """
+
+    baseline: str | None = None
+    episode: int | None = None
+    left_out: list[str] = field(default_factory=list)
+
+    def lacks(self, run: Run, why: str) -> None:
+        """Note that a run is not in the picture."""
+        self.left_out.append(f"'{run.folder}' {why}")
+
+
+def check(kind: str, path: Path | None = None) -> None:
+    """Raise now what :func:`draw` and :func:`save` would raise after reading all runs.
+
+    Raises:
+        UnknownName: no such kind.
+        ConfigError: a file that ends in something else than ``SUFFIXES``, or no matplotlib.
+    """
+    if kind not in KINDS:
+        raise UnknownName("kind of figure", kind, KINDS, "'fsb figure --help' tells what they are.")
+    if path is not None and path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"-o {path}: the ending has to be .png, .pdf or .svg.")
+    try:
+        importlib.import_module("matplotlib")
+    except ImportError as error:
+        raise ConfigError(
+            f"figures need matplotlib ({error}); install it: pip install 'fewshot-bench[figures]'"
+        ) from error
+
+
+def draw(kind: str, runs: Sequence[Run], ask: Ask | None = None) -> Figure:
+    """A picture of these runs.
+
+    Arguments:
+        kind: one of ``KINDS``.
+        runs: see :func:`fewshot_bench.results.compare.load_runs`.
+        ask: options; its ``left_out`` tells afterwards what is not in the picture.
+
+    Raises:
+        UnknownName: no such kind, or no such baseline.
+        ConfigError: no matplotlib, or an option that is missing or impossible.
+        RecordError: none of the runs has what this kind needs.
+    """
+    check(kind)
+    from matplotlib import rc_context
+
+    style = importlib.import_module("fewshot_bench.figures.style")
+    module = importlib.import_module(f"fewshot_bench.figures.{KINDS[kind].module}")
+    ask = ask or Ask()
+    with rc_context(style.RC):
+        figure: Figure | None = module.draw(list(runs), ask)
+    if figure is None:
+        why = f" ({ask.left_out[-1].rstrip('.')})" if ask.left_out else ""
+        ask.left_out = ask.left_out[:-1]
+        raise RecordError(f"nothing to draw: no run has what '{kind}' needs{why}.")
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a picture; the same figure gives the same bytes.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    from fewshot_bench.figures.style import write
+
+    write(figure, path)

@@ -1,0 +1,52 @@
+"""Names of the test classes, read again from the data of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fewshot_bench.errors import DataError, FewshotBenchError
+from fewshot_bench.figures import Ask
+from fewshot_bench.results.compare import Run
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the classes of a test split are called.
+
+    Arguments:
+        classes: by class id.
+        families: name of each class's family, by class id; None if the data have none.
+    """
+
+    classes: tuple[str, ...]
+    families: tuple[str, ...] | None
+
+
+def names_of(run: Run, ask: Ask) -> Names | None:
+    """The names, or None (and a line in ``ask``) if the data are not at hand. Downloads nothing."""
+    try:
+        return _read(run)
+    except FewshotBenchError as error:
+        ask.left_out.append(f"names of the classes, whose ids stand for them: {error}")
+        return None
+
+
+def _read(run: Run) -> Names:
+    """Load the data set as the run did.
+
+    Raises:
+        FewshotBenchError: it is not there, has changed, or an older configuration does not fit.
+    """
+    from fewshot_bench.assembly import load_data
+    from fewshot_bench.config import CORE, RunConfig
+    from fewshot_bench.hooks.registry import Registry
+
+    # Options that are younger than the record are as they would be if nobody had named them.
+    values = {option.name: option.default for option in CORE} | run.record["config"]
+    config = RunConfig.from_dict(values)
+    splits = load_data(config, Registry.discover(), download=False).splits
+    if splits.digest != run.record["dataset_digest"]:
+        raise DataError(f"the data of {config.dataset} here are of other content than the run's.")
+    test = splits.test
+    names = [test.family_names[i] for i in test.families]
+    return Names(test.class_names, tuple(names) if len(test.family_names) > 1 else None)

@@ -1,0 +1,194 @@
+"""Runs gathered into what is drawn as one: the seeds of one method, configured alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from fewshot_bench.errors import RecordError
+from fewshot_bench.figures import Ask
+from fewshot_bench.figures.style import Floats
+from fewshot_bench.results.compare import Run
+from fewshot_bench.results.labels import ASIDE, labels
+from fewshot_bench.results.tables import read_table
+
+# Further settings that change no number that is drawn together.
+ALIKE = ASIDE | {"seed", "init", "profile", "pictures", "engine", "task_chunk"}
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Series:
+    """Runs that differ in their training seed alone.
+
+    Arguments:
+        label: what a legend says.
+        runs: by seed.
+    """
+
+    label: str
+    runs: list[Run]
+
+    @property
+    def seeds(self) -> int:
+        """How many there are."""
+        return len(self.runs)
+
+
+def gather(runs: Sequence[Run], ask: Ask) -> list[Series]:
+    """The series in these runs, in the order in which they first come.
+
+    A run that repeats another (settings and seed) is left out: the newest counts.
+    """
+    found: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        seeds = found.setdefault(_configuration(run), {})
+        seed, twin = run.record["seed"], seeds.get(run.record["seed"])
+        if twin is not None:
+            older, newer = sorted((twin, run), key=lambda r: _stamp(r.record["id"]))
+            ask.lacks(older, f"is repeated by '{newer.folder.name}', which is newer")
+            run = newer
+        seeds[seed] = run
+    chosen = [[seeds[seed] for seed in sorted(seeds)] for seeds in found.values()]
+    return [Series(label, runs) for label, runs in zip(_labels(chosen), chosen, strict=True)]
+
+
+def _configuration(run: Run) -> str:
+    """Everything but the seed that a run's numbers depend on."""
+    record = run.record
+    settings = {n: v for n, v in record["config"].items() if n not in ALIKE}
+    return repr((record["method"], sorted(settings.items(), key=str), setting(run), _data(run)))
+
+
+def _stamp(name: str) -> tuple[str, str]:
+    """What orders run ids by time: their time stamp, then all of them."""
+    parts = name.rsplit("-", 2)
+    return (parts[1] if len(parts) == 3 else "", name)
+
+
+def setting(run: Run) -> tuple[int, int]:
+    """(way, shot) of the test episodes."""
+    return run.record["task"]["way"], run.record["task"]["shot"]
+
+
+def _data(run: Run) -> str:
+    return str(run.record["dataset"])
+
+
+def in_words(run: Run) -> str:
+    """``5-way 1-shot``."""
+    way, shot = setting(run)
+    return f"{way}-way {shot}-shot"
+
+
+def unseeded(runs: Iterable[Run]) -> list[Run]:
+    """The same runs as if all were of seed 0: for names that do not tell the seed."""
+    return [replace(run, record=run.record | {"seed": 0}) for run in runs]
+
+
+def _labels(chosen: Sequence[Sequence[Run]]) -> list[str]:
+    """A name for each series: the method, what sets it apart, and its setting where they differ."""
+    first = [runs[0] for runs in chosen]
+    names = apart(unseeded(first))
+    for i, runs in enumerate(chosen):
+        if len(runs) > 1:
+            names[i] += f", {len(runs)} seeds"
+        elif runs[0].record["seed"]:
+            names[i] += f", seed {runs[0].record['seed']}"
+    return names
+
+
+def apart(runs: Sequence[Run]) -> list[str]:
+    """One name per run; the method's settings are told among runs of one task only."""
+    groups: dict[tuple[str, tuple[int, int]], list[int]] = {}
+    for i, run in enumerate(runs):
+        groups.setdefault((_data(run), setting(run)), []).append(i)
+    names = [""] * len(runs)
+    for members in groups.values():
+        for i, name in zip(members, labels([runs[i] for i in members]), strict=True):
+            names[i] = name
+    settings, data = {setting(run) for run in runs}, {_data(run) for run in runs}
+    for i, run in enumerate(runs):
+        names[i] += f", {in_words(run)}" if len(settings) > 1 else ""
+        names[i] += f", {short_data(run)}" if len(data) > 1 else ""
+    return names
+
+
+def short_data(run: Run) -> str:
+    """The data set, of a path its last part."""
+    name, colon, path = _data(run).partition(":")
+    return path.rstrip("/").rpartition("/")[2] if colon else name
+
+
+def tables(
+    series: Sequence[Series], ask: Ask, read: Callable[[Run], Value]
+) -> list[tuple[Series, list[Value]]]:
+    """What ``read`` makes of each run; one that raises RecordError is left out and told."""
+    kept = []
+    for one in series:
+        runs, values = [], []
+        for run in one.runs:
+            try:
+                values.append(read(run))
+            except RecordError as error:
+                ask.lacks(run, f"({error})")
+                continue
+            runs.append(run)
+        if runs:
+            kept.append((Series(one.label, runs), values))
+    return kept
+
+
+def table_of(run: Run, name: str, *needed: str) -> dict[str, Floats]:
+    """A table of a run.
+
+    Raises:
+        RecordError: it is missing, empty, damaged, or lacks a column.
+    """
+    path = run.folder / name
+    if not path.is_file():
+        trained = run.record["training"] is not None
+        raise RecordError(f"it has no {name}" if trained else "it trained nothing")
+    table = read_table(path)
+    for column in needed:
+        if column not in table:
+            raise RecordError(f"its {name} has no column '{column}'")
+    if not len(next(iter(table.values()), ())):
+        raise RecordError(f"its {name} is empty")
+    return table
+
+
+def over_seeds(values: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
+    """Mean, smallest and largest over the seeds: [seeds][points] -> three of [points]."""
+    stacked = np.stack(values)
+    return stacked.mean(0), stacked.min(0), stacked.max(0)
+
+
+def common_steps(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, list[Floats]]:
+    """The steps that all curves (steps, values) have, and each curve's values there."""
+    steps = curves[0][0]
+    for other, _ in curves[1:]:
+        steps = np.intersect1d(steps, other)
+    return steps, [values[np.searchsorted(at, steps)] for at, values in curves]
+
+
+def stretches(*columns: Floats, most: int = 50) -> list[list[Floats]]:
+    """Columns of one length cut into at most ``most`` stretches of neighbours."""
+    parts = min(most, len(columns[0]))
+    return [list(np.array_split(column, parts)) for column in columns]
+
+
+def span_words(series: Sequence[Series], one: str) -> str:
+    """What a caption says of bands: over seeds where there are several, else ``one``."""
+    several = any(s.seeds > 1 for s in series)
+    words = "Several seeds: mean over the training seeds, band from the lowest to the highest."
+    single = any(s.seeds == 1 for s in series)
+    return " ".join(([words] if several else []) + ([one] if single and one else []))
+
+
+def devices(series: Sequence[Series]) -> list[Any]:
+    """The devices that the runs were on, each once."""
+    return list(dict.fromkeys(r.record["device"]["name"] for s in series for r in s.runs))

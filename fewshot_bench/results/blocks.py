@@ -1,0 +1,193 @@
+"""The parts of a table as text: accuracies, differences, times. Exporters only lay them out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fewshot_bench.results.comparison import Cell, Comparison, Difference, Table
+from fewshot_bench.results.sentences import (
+    accuracy_words,
+    devices,
+    difference_words,
+    sentences,
+    speed_words,
+)
+from fewshot_bench.results.speed import Speed
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A text of a block.
+
+    Arguments:
+        text: what it says; empty where there is nothing.
+        mark: ``best``, ``tied`` or empty.
+        dagger: whether the result is transductive.
+    """
+
+    text: str
+    mark: str = ""
+    dagger: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """Lines under the same heads.
+
+    Arguments:
+        heads: of the columns; the first tells what the block is and stands over the methods.
+        sections: {setting, or empty where the columns are the settings: lines of entries}.
+        words: sentences that explain it.
+        told: sentences that say what it means.
+        optional: heads of columns that may be left out where space is short, the first one first;
+            None: a block whose columns are of equal rank.
+    """
+
+    heads: tuple[str, ...]
+    sections: dict[str, list[tuple[Entry, ...]]]
+    words: list[str]
+    told: list[str]
+    optional: tuple[str, ...] | None = None
+
+
+def blocks(table: Table, comparison: Comparison) -> list[Block]:
+    """Accuracies; differences where there is a baseline; times where anything was timed."""
+    found = [_accuracies(table, comparison)]
+    if table.paired:
+        found.append(_differences(table, comparison))
+    speed = _speeds(table, comparison)
+    return [*found, *([speed] if len(speed.heads) > 1 else [])]
+
+
+def _accuracies(table: Table, comparison: Comparison) -> Block:
+    lines = [
+        (Entry(row.title), *(_accuracy(cell) if cell else Entry("") for cell in row.cells))
+        for row in table.rows
+    ]
+    heads = ("accuracy, %", *map(str, table.settings))
+    return Block(heads, {"": lines}, accuracy_words(table, comparison), [])
+
+
+def _accuracy(cell: Cell) -> Entry:
+    """``97.53 ± 0.21``, or why there is no ±."""
+    text, interval = f"{100 * cell.accuracy:.2f}", cell.interval
+    if interval.half_width is None:
+        text += " (one seed)" if cell.kind == "seeds" else " (one episode)"
+    elif not interval.varies:
+        text += " (no variation)"
+    else:
+        text += f" ± {100 * interval.half_width:.2f}"
+    return Entry(text, cell.mark, cell.transductive)
+
+
+DIFFERENCES = ("difference", "interval", "p", "p Holm", "p Wilcoxon", "d_z")
+
+
+def _differences(table: Table, comparison: Comparison) -> Block:
+    level = f"{100 * comparison.level_of(table):g} %"
+    sections: dict[str, list[tuple[str, ...]]] = {}
+    for setting, row, _, difference in table.paired:
+        line = (row.title, *_difference(difference))
+        sections.setdefault(str(setting), []).append(line)
+    names = list(dict.fromkeys(difference.baseline.name for *_, difference in table.paired))
+    against = names[0] if len(names) == 1 else table.paired[0][3].baseline.method
+    heads = (f"against {against}", *DIFFERENCES)
+    block = _filled(heads, sections)
+    return Block(
+        tuple(f"{level} interval" if head == "interval" else head for head in block.heads),
+        block.sections,
+        difference_words(table, comparison),
+        sentences(table, comparison),
+        ("p Wilcoxon", "d_z", "p", f"{level} interval"),
+    )
+
+
+def _difference(difference: Difference) -> tuple[str, ...]:
+    paired = difference.paired
+    interval = "no variation"
+    if paired.low is None or paired.high is None:
+        interval = "one episode"
+    elif paired.varies:
+        interval = f"{100 * paired.low:+.2f} to {100 * paired.high:+.2f}"
+    return (
+        f"{100 * paired.difference:+.2f}",
+        interval,
+        *map(_p, (paired.p_t, difference.p_holm, paired.p_wilcoxon)),
+        "-" if paired.effect_size is None else f"{paired.effect_size:+.2f}",
+    )
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return "-"
+    return "< 0.001" if p < 1e-3 else f"{p:.3f}"
+
+
+def _speeds(table: Table, comparison: Comparison) -> Block:
+    letters = devices(table)
+    target = f"to {100 * (comparison.target or 0):g} % s"
+    heads = ("speed", "step ms", "tasks/s", "learn ms", "classify ms", "train s", target,
+             "peak MB", "k weights", "device")  # fmt: skip
+    sections: dict[str, list[tuple[str, ...]]] = {}
+    for setting, row, cell in table.filled:
+        on = "+".join(sorted(letters[name] for name in cell.speed.devices))
+        texts = (row.title, *_speed(cell.speed, len(cell.runs)), on if len(letters) > 1 else "-")
+        sections.setdefault(str(setting), []).append(texts)
+    block = _filled(heads, sections)
+    timed = set(block.heads) & set(heads[1:8])  # a count of weights alone is no speed
+    return Block(
+        block.heads if timed else block.heads[:1],
+        block.sections,
+        speed_words(table, comparison),
+        [],
+        ("k weights", "peak MB", "classify ms", "train s", "learn ms", "tasks/s", "step ms"),
+    )
+
+
+def _speed(speed: Speed, runs: int) -> tuple[str, ...]:
+    memory, weights = speed.peak_memory_bytes, speed.parameters
+    return (
+        number(speed.step_ms),
+        number(speed.tasks_per_s),
+        number(speed.adapt_ms),
+        number(speed.predict_ms),
+        number(speed.training_seconds),
+        _target(speed, runs),
+        number(None if memory is None else memory / 1e6),
+        number(None if weights is None else weights / 1e3),
+    )
+
+
+def _target(speed: Speed, runs: int) -> str:
+    """Seconds; ``not reached``; with several seeds also how many of them got there."""
+    if speed.target_seconds is None:
+        return "-"
+    share = f" ({speed.target_reached} of {runs})" if speed.target_reached != runs > 1 else ""
+    if math.isinf(speed.target_seconds):
+        return "not reached" if not speed.target_reached else f"not reached{share}"
+    return number(speed.target_seconds) + share
+
+
+def number(value: float | None) -> str:
+    """Three significant digits, without an exponent: ``0.735``, ``35.0``, ``1360``."""
+    if value is None:
+        return "-"
+    return f"{value:.0f}" if abs(value) >= 99.95 or not value else f"{value:#.3g}"
+
+
+def _filled(heads: tuple[str, ...], sections: dict[str, list[tuple[str, ...]]]) -> Block:
+    """Without the columns that say nothing; a lone section needs no name."""
+    lines = [line for part in sections.values() for line in part]
+    kept = [i for i in range(len(heads)) if any(line[i] not in ("", "-") for line in lines)]
+    return Block(
+        tuple(heads[i] for i in kept),
+        {
+            name if len(sections) > 1 else "": [
+                tuple(Entry(line[i]) for i in kept) for line in part
+            ]
+            for name, part in sections.items()
+        },
+        [],
+        [],
+    )

@@ -1,0 +1,1 @@
+"""Formats of comparison tables: each maps a Comparison to a string."""

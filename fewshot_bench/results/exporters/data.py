@@ -1,0 +1,127 @@
+"""Comparisons for programs: CSV and JSON, numbers in full."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from dataclasses import fields
+from typing import Any
+
+from fewshot_bench.results.comparison import Cell, Comparison, Table
+from fewshot_bench.results.sentences import accuracy_words, heading, sentences
+from fewshot_bench.results.speed import Speed
+
+
+def to_csv(comparison: Comparison) -> str:
+    """One line per row and setting; the protocol is the first column."""
+    lines = [
+        {"protocol": heading(table), "setting": str(setting), "method": row.method, "row": row.name}
+        | _flat(values(cell))
+        for table in comparison.tables
+        for setting, row, cell in table.filled
+    ]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, lines[0] if lines else (), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return buffer.getvalue()
+
+
+def _flat(cell: dict[str, Any]) -> dict[str, Any]:
+    """Without lists and objects: intervals by their ends, pairs with a prefix."""
+    paired = dict(cell.pop("paired") or dict.fromkeys(PAIRED))
+    flat: dict[str, Any] = {}
+    for name, value in [*cell.items(), *((f"paired_{n}", v) for n, v in paired.items())]:
+        if name.endswith("interval"):
+            flat[f"{name}_low"], flat[f"{name}_high"] = value or (None, None)
+        elif isinstance(value, list):
+            flat[name] = " + ".join(map(str, value))
+        else:
+            flat[name] = value
+    return flat
+
+
+def to_json(comparison: Comparison) -> str:
+    """Tables; in each row a cell per setting, under the setting's name."""
+    tables = [_table(table, comparison) for table in comparison.tables]
+    whole = {
+        "level": comparison.level,
+        "target": comparison.target,
+        "tables": tables,
+        "problems": comparison.problems,
+    }
+    return json.dumps(whole, indent=2, allow_nan=False) + "\n"
+
+
+def _table(table: Table, comparison: Comparison) -> dict[str, Any]:
+    names = list(map(str, table.settings))
+    return {
+        "heading": heading(table),
+        "protocol": table.protocol,
+        "differs": list(table.differs),
+        "level": comparison.level_of(table),
+        "settings": [
+            {"name": name, **setting._asdict()}
+            for name, setting in zip(names, table.settings, strict=True)
+        ],
+        "baselines": {
+            name: row and row.name for name, row in zip(names, table.baselines, strict=True)
+        },
+        "rows": [
+            {
+                "name": row.name,
+                "method": row.method,
+                "settings": {
+                    name: cell and values(cell) for name, cell in zip(names, row.cells, strict=True)
+                },
+            }
+            for row in table.rows
+        ],
+        "caption": " ".join(accuracy_words(table, comparison)),
+        "sentences": sentences(table, comparison),
+    }
+
+
+PAIRED = ("baseline", "over_seeds", "n", "difference", "half_width", "interval", "p_t",
+          "p_wilcoxon", "p_holm", "effect_size", "detectable")  # fmt: skip
+
+
+def values(cell: Cell) -> dict[str, Any]:
+    """Everything of one cell: fractions, ms, s; None where there is nothing."""
+    return {
+        "accuracy": cell.accuracy,
+        "half_width": cell.half_width,
+        "interval": _ends(cell.interval),
+        "interval_kind": cell.kind,
+        "varies": cell.interval.varies,
+        "mark": cell.mark,
+        "transductive": cell.transductive,
+        "episodes": cell.scores.shape[1],
+        "paired": _paired(cell),
+        **_speed(cell.speed),
+        "seeds": [run.record["seed"] for run in cell.runs],
+        "runs": [run.record["id"] for run in cell.runs],
+    }
+
+
+def _ends(interval: Any) -> list[float] | None:
+    return None if interval.low is None else [interval.low, interval.high]
+
+
+def _paired(cell: Cell) -> dict[str, Any] | None:
+    if cell.paired is None:
+        return None
+    one, paired = cell.paired, cell.paired.paired
+    found = (one.baseline.name, one.over_seeds, paired.n, paired.difference, paired.half_width,
+             _ends(paired), paired.p_t, paired.p_wilcoxon, one.p_holm, paired.effect_size,
+             one.detectable)  # fmt: skip
+    return dict(zip(PAIRED, found, strict=True))
+
+
+def _speed(speed: Speed) -> dict[str, Any]:
+    found = {field.name: getattr(speed, field.name) for field in fields(speed)}
+    if speed.target_seconds is not None and math.isinf(speed.target_seconds):
+        found["target_seconds"] = None  # ``target_reached`` tells it from one that is not known
+    return found | {"devices": list(speed.devices)}

@@ -1,0 +1,174 @@
+"""Finished runs: found in folders, their protocol and their scores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from fewshot_bench.errors import RecordError
+from fewshot_bench.results.record import FILE, read_record
+from fewshot_bench.results.tables import read_table
+
+Array = npt.NDArray[np.float64]
+
+
+class Setting(NamedTuple):
+    """What a column of a table stands for: the task, but for its query count."""
+
+    way: int
+    shot: int
+    unlabelled: int = 0
+    distractors: int = 0
+
+    def __str__(self) -> str:
+        text = f"{self.way}-way {self.shot}-shot"
+        text += f", {self.unlabelled} unlabelled" if self.unlabelled else ""
+        return text + (f", {self.distractors} distractors" if self.distractors else "")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run and where it is."""
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The method, with the seed where it is not 0."""
+        seed = self.record["seed"]
+        return self.record["method"] + (f" (seed {seed})" if seed else "")
+
+    @property
+    def setting(self) -> Setting:
+        """Way, shot and unlabelled images of the test task."""
+        return Setting(*(self.record["task"][name] for name in Setting._fields))
+
+    @property
+    def seedless(self) -> bool:
+        """Whether the seed changes nothing: no parameters, no training."""
+        return self.record["training"] is None and not self.record["parameters"]
+
+    def protocol(self) -> dict[str, Any]:
+        """Everything but the setting that decides whether accuracies may share a table.
+
+        Options of a data set that begin with ``train_`` are left out: what a method trains on
+        is its own affair, and the digest of the test episodes sees the rest.
+        """
+        record, test, config = self.record, self.record["test"], self.record["config"]
+        options = {
+            name: value
+            for name, value in config["dataset_options"].items()
+            if not name.startswith("train_") and name != "split"
+        }
+        return {
+            "dataset": record["dataset"],
+            "split": record["split"],
+            **options,
+            "query": record["task"]["query"],
+            "sampling": test["sampling"],
+            "within_family": config.get("within_family", False),
+            "episode_seed": record["episode_seed"],
+            "episodes": test["episodes"],
+            "level": test["level"],
+            "dataset_digest": record["dataset_digest"],
+        }
+
+    def scores(self) -> tuple[Array, Array]:
+        """Episode numbers and accuracies, sorted by episode.
+
+        Raises:
+            RecordError: they are missing or damaged.
+        """
+        return self._column("accuracy")
+
+    def classes(self) -> npt.NDArray[np.int64]:
+        """Class ids of each episode [episodes, way], sorted by episode.
+
+        Raises:
+            RecordError: they are missing or damaged.
+        """
+        way = self.record["task"]["way"]
+        return np.stack([self._column(f"class_{c}")[1] for c in range(way)], 1).astype(np.int64)
+
+    def _column(self, name: str) -> tuple[Array, Array]:
+        path = self.folder / "episodes.csv"
+        table = read_table(path, ("episode", name))
+        try:
+            episode, values = table["episode"], table[name]
+        except KeyError as error:
+            raise RecordError(f"'{path}' has no column {error}.") from error
+        unique, first = np.unique(episode, return_index=True)
+        if len(unique) != len(episode):
+            raise RecordError(f"'{path}' has an episode more than once.")
+        return unique, values[first]
+
+    def checked_scores(self) -> tuple[Array, Array]:
+        """The same as :meth:`scores`, all there and those that the record tells of.
+
+        Raises:
+            RecordError: they are not.
+        """
+        episode, accuracy = self.scores()
+        path, test = self.folder / "episodes.csv", self.record["test"]
+        if len(episode) != test["episodes"]:
+            raise RecordError(
+                f"'{path}' has {len(episode)} episodes, its record {test['episodes']}; "
+                "it may be cut off."
+            )
+        if not abs(float(accuracy.mean()) - test["accuracy"]) < 1e-6:
+            raise RecordError(f"'{path}' does not hold the accuracies that its record tells of.")
+        return episode, accuracy
+
+
+def load_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """The finished runs in these folders.
+
+    Arguments:
+        paths: folders of runs, their ``record.json``, or folders with runs anywhere below.
+
+    Returns:
+        The runs, and one line for each that is broken or did not finish; it hides no other.
+    """
+    runs, problems = [], []
+    seen: set[Path] = set()
+    for path in paths:
+        for folder in _run_folders(path.parent if path.name == FILE else path) or [path]:
+            if folder.resolve() in seen:
+                continue
+            seen.add(folder.resolve())
+            try:
+                record = read_record(folder)
+            except RecordError as error:
+                problems.append(str(error))
+                continue
+            if record["status"] == "completed" and record["test"]:
+                runs.append(Run(folder, record))
+            else:
+                why = record["error"] or "it has no result"
+                problems.append(f"'{folder}': {record['status']}: {why}")
+    return runs, problems
+
+
+def _run_folders(path: Path) -> list[Path]:
+    """Folders with a record, in order; a link to a run counts, a link to more does not (loops)."""
+    if (path / FILE).is_file():
+        return [path]
+    found: list[Path] = []
+    try:
+        entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+    except OSError:
+        return found
+    for entry in entries:
+        if not entry.is_dir() or entry.name.startswith("."):
+            continue
+        inside = Path(entry.path)
+        if not entry.is_symlink() or (inside / FILE).is_file():
+            found += _run_folders(inside)
+    return found

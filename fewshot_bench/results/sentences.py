@@ -1,0 +1,221 @@
+"""A table in words: what it shows, what the ± covers, what the differences say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fewshot_bench.results.comparison import Cell, Comparison, Difference, Row, Table
+from fewshot_bench.results.runs import Setting
+
+INTERVAL_WORDS = {
+    "student": "Student interval over episodes",
+    "percentile": "percentile bootstrap interval over episodes",
+    "bca": "BCa bootstrap interval over episodes",
+    "classes": "interval with test classes as clusters",
+    "hierarchical": "interval over training seeds and episodes together",
+    "seeds": "Student interval over training seeds alone",
+}
+TIED = "*:"  # begins the sentence on the mark; a format may mark them otherwise
+MOST_NAMES = 4  # in one sentence
+
+
+def heading(table: Table) -> str:
+    """``omniglot (official), 15 queries per class, 600 closed episodes``."""
+    protocol = table.protocol
+    split = f" ({protocol['split']})" if protocol["split"] else ""
+    within = " of one family each" if protocol["within_family"] else ""
+    return (
+        f"{protocol['dataset']}{split}, {protocol['query']} queries per class, "
+        f"{protocol['episodes']} {protocol['sampling']} episodes{within}"
+    )
+
+
+def apart(table: Table) -> list[str]:
+    """A sentence on why the table stands apart from the first one; none for the first."""
+    if not table.differs:
+        return []
+    return [f"Not comparable with the first table: {'; '.join(table.differs)}."]
+
+
+def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
+    """What the ± covers and what the marks mean."""
+    return [
+        *_intervals(table, comparison.level_of(table)),
+        *_marks(table),
+        *_transductive(table),
+        *_evaluated(table),
+    ]
+
+
+def _intervals(table: Table, level: float) -> list[str]:
+    from fewshot_bench.results.intervals import what_it_covers
+
+    sampling = table.protocol["sampling"]
+    cells = [cell for _, _, cell in table.filled if cell.half_width is not None]
+    kinds = [kind for kind in INTERVAL_WORDS if any(cell.kind == kind for cell in cells)]
+    words = []
+    for kind in kinds:
+        seeds = {len(cell.runs) > 1 for cell in cells if cell.kind == kind}
+        where = " where there is one training seed" if len(kinds) > 1 and seeds == {False} else ""
+        where = where or (" where there are several" if len(kinds) > 1 else "")
+        words.append(
+            f"±{where} is the half width of a {100 * level:g} % {INTERVAL_WORDS[kind]}: "
+            f"{what_it_covers(kind, sampling)}"
+        )
+    return words
+
+
+def _marks(table: Table) -> list[str]:
+    marks = {cell.mark for _, _, cell in table.filled}
+    tests = "paired t tests of all pairs of the column, Holm-corrected at 5 %"
+    words = []
+    if "best" in marks:
+        words.append(f"Bold: better than every other method of its column ({tests}).")
+    if "tied" in marks:
+        words.append(f"{TIED} the highest accuracy, or not to be told from it ({tests}).")
+    words += [
+        f"Tied on {setting}: {_listed(row.name for row in rows)}."
+        for setting, rows in _ties(table)
+        if len(rows) > 1
+    ]
+    if marks > {""} and any(len(cell.runs) == 1 and cell.trained for _, _, cell in table.filled):
+        words.append("Where there is one training, other seeds may tell otherwise.")
+    return words
+
+
+def _ties(table: Table) -> list[tuple[Setting, list[Row]]]:
+    return [
+        (setting, [row for s, row, cell in table.filled if s == setting and cell.mark == "tied"])
+        for setting in table.settings
+    ]
+
+
+def _transductive(table: Table) -> list[str]:
+    if not any(cell.transductive for _, _, cell in table.filled):
+        return []
+    return ["† transductive: all queries of a task are seen together; the others: inductive."]
+
+
+def _evaluated(table: Table) -> list[str]:
+    """Of cells whose weights were trained for another task, by another run."""
+    words = []
+    for setting, row, cell in table.filled:
+        record = cell.runs[0].record
+        task = record["train_task"]
+        if record.get("evaluated_from") and (task["way"], task["shot"]) != setting[:2]:
+            trained = f"{task['way']}-way {task['shot']}-shot"
+            words.append(f"{row.name} on {setting}: weights trained on {trained}.")
+    return words
+
+
+def _listed(names: Iterable[str]) -> str:
+    names = list(names)
+    if len(names) > MOST_NAMES:
+        names = [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
+
+
+def difference_words(table: Table, comparison: Comparison) -> list[str]:
+    """What the columns of the differences are."""
+    differences = [difference for *_, difference in table.paired]
+    tests = sum(one.paired.p_t is not None for one in differences)
+    names = _listed(dict.fromkeys(one.baseline.name for one in differences))
+    level, plural = _level(table, comparison), "s" if tests != 1 else ""
+    words = [
+        f"Differences from {names} on the same episodes, in points, with {level} intervals. p: "
+        f"paired t test, and after Holm's correction over {tests} test{plural} (all of this "
+        "table). d_z: mean difference over its standard deviation."
+    ]
+    missing = [str(s) for s, row in zip(table.settings, table.baselines, strict=True) if not row]
+    if missing:
+        words.append(f"No run of the baseline on {_listed(missing)}.")
+    return words
+
+
+def _level(table: Table, comparison: Comparison) -> str:
+    return f"{100 * comparison.level_of(table):g} %"
+
+
+def sentences(table: Table, comparison: Comparison) -> list[str]:
+    """One plain sentence per difference."""
+    level = _level(table, comparison)
+    return [sentence(*parts, level) for parts in table.paired]
+
+
+def sentence(setting: Setting, row: Row, cell: Cell, difference: Difference, level: str) -> str:
+    """``On 5-way 1-shot, this trained a is better than this trained b by 0.31 points ...``.
+
+    Arguments:
+        setting, row, cell, difference: see :attr:`Table.paired`.
+        level: of the interval, in words.
+    """
+    base = difference.baseline
+    reference = next(c for c in base.cells if c is not None and c.runs[0].setting == setting)
+    about = difference.over_seeds
+    one, other = _subject(row, cell, about), _subject(base, reference, about)
+    paired = difference.paired
+    points = f"{100 * abs(paired.difference):.2f} points"
+    better = "better" if paired.difference > 0 else "worse"
+    verb = "are on average" if one.startswith("the ") else "is"
+    where = "on these episodes"
+    if about:
+        where = f"over {len(cell.runs)} and {len(reference.runs)} training seeds"
+    start = f"On {setting}, {one} {verb} {better} than {other} by {points}"
+    if difference.p_holm is None or paired.low is None or paired.high is None:
+        if paired.n == 1:
+            return f"{start}; one episode allows no test."
+        if not paired.difference:
+            return f"On {setting}, {one} and {other} score the same on every episode."
+        return f"{start} on every episode; without variation there is no test."
+    p = f"{p_text(difference.p_holm)} after Holm"
+    if difference.found:
+        sign = 1 if paired.difference > 0 else -1
+        low, high = sorted(100 * sign * end for end in (paired.low, paired.high))
+        return f"{start} ({level} interval {low:.2f} to {high:.2f}; {p}) {where}."
+    text = (
+        f"On {setting}, no difference found between {one} and {other} "
+        f"({100 * paired.difference:+.2f} points, {level} interval {100 * paired.low:+.2f} to "
+        f"{100 * paired.high:+.2f}; {p}) {where}"
+    )
+    if difference.detectable is None:
+        return f"{text}."
+    count = f"{paired.n} {'seeds' if about else 'episodes'}"
+    found = f"{100 * difference.detectable:.2f} points would have been (power 80 %)"
+    return f"{text}: with {count} one of {found}."
+
+
+def _subject(row: Row, cell: Cell, over_seeds: bool) -> str:
+    if over_seeds or not cell.trained:
+        return row.name
+    if len(cell.runs) > 1:
+        return f"the {len(cell.runs)} trainings of {row.name}"
+    return f"this trained {row.name}"
+
+
+def p_text(p: float) -> str:
+    """``p = 0.031``, ``p < 0.001``."""
+    return "p < 0.001" if p < 1e-3 else f"p = {p:.3f}"
+
+
+def speed_words(table: Table, comparison: Comparison) -> list[str]:
+    """What the times are, and whether they can be compared."""
+    cells = [cell for _, _, cell in table.filled]
+    words = []
+    if any(len(cell.runs) > 1 for cell in cells):
+        words.append("Times are medians over training seeds.")
+    if comparison.target is not None:
+        words.append(
+            f"To {100 * comparison.target:g} %: seconds of training steps until validation first "
+            "reached it."
+        )
+    letters = devices(table)
+    if len(letters) > 1:
+        named = "; ".join(f"{letter} {name}" for name, letter in letters.items())
+        words.append(f"Times of different devices cannot be compared: {named}.")
+    return words
+
+
+def devices(table: Table) -> dict[str, str]:
+    """A letter for each device whose times the table has."""
+    names = dict.fromkeys(name for _, _, cell in table.filled for name in cell.speed.devices)
+    return {name: chr(ord("A") + i) for i, name in enumerate(names)}

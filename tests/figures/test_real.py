@@ -1,0 +1,45 @@
+"""Names of classes are read from the data of the run, or ids stand for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drawn_runs import evaluated, loaded
+
+from fewshot_bench.assembly import load_data
+from fewshot_bench.config import configure
+from fewshot_bench.figures import Ask
+from fewshot_bench.figures.real import names_of
+from fewshot_bench.hooks.registry import Registry
+
+SMALL = {"train_classes": 2, "validation_classes": 0, "test_classes": 3, "alphabet_size": 2}
+
+
+def test_names_and_families_of_a_run(tmp_path: Path) -> None:
+    own = SMALL | {"cache_dir": str(tmp_path / "cache")}
+    config = configure("nearest-centroid", dataset="glyphs", **own)
+    splits = load_data(config, Registry.discover()).splits
+    # As an older version wrote it, which had fewer options.
+    older = {n: v for n, v in config.to_dict().items() if n not in ("pictures", "profile")}
+    evaluated(tmp_path / "runs", config=older, dataset_digest=splits.digest)
+    ask = Ask()
+    names = names_of(loaded(tmp_path / "runs")[0], ask)
+    assert names is not None
+    assert names.classes == splits.test.class_names
+    assert names.families == ("test-00", "test-00", "test-01")
+    assert not ask.left_out
+
+
+def test_data_that_changed_or_are_not_here(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("FSB_DATA", raising=False)
+    own = {"cache_dir": str(tmp_path / "cache")}
+    changed = configure("nearest-centroid", dataset="glyphs", **SMALL, **own)
+    absent = configure("nearest-centroid", dataset="omniglot", **own)
+    evaluated(tmp_path / "runs", "absent", config=absent.to_dict())
+    evaluated(tmp_path / "runs", "changed", config=changed.to_dict())
+    for run, why in zip(loaded(tmp_path / "runs"), ("not found", "other content"), strict=True):
+        ask = Ask()
+        assert names_of(run, ask) is None
+        (line,) = ask.left_out
+        assert line.startswith("names of the classes, whose ids stand for them: ")
+        assert why in line
