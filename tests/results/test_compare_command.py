@@ -69,7 +69,7 @@ def test_the_table_in_eighty_columns(home: Path) -> None:
     beta = student_interval(scores_of(2, 0.8))
     assert beta.half_width is not None
     assert f"{100 * beta.mean:.2f} ± {100 * beta.half_width:.2f} †" in lines[4]
-    assert "a 95 % Student interval over episodes" in text
+    assert "95 % interval (Student's t over episodes)" in text
     assert "† transductive" in text
     assert "Bold: better than every other method" in text
     assert any(line.split()[:2] == ["alpha", "1361"] for line in lines)
@@ -129,7 +129,7 @@ def test_the_interval_and_the_target_are_options(home: Path) -> None:
     assert "(one seed)" in text
     said = fsb("--interval=bca", "--target=0.9", at=home)
     assert said.returncode == 0
-    assert "BCa bootstrap interval" in " ".join(said.stdout.split())
+    assert "(BCa bootstrap over episodes)" in " ".join(said.stdout.split())
     assert "validation.csv" in said.stderr  # made-up runs have no curve
 
 
