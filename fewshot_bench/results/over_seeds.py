@@ -124,7 +124,9 @@ class _TwoWay:
         from scipy.special import stdtrit
 
         t_seeds, t_episodes = stdtrit((self.seeds - 1, self.episodes - 1), tail)
-        return math.sqrt(t_seeds**2 * self.of_seeds + t_episodes**2 * self.of_episodes)
+        # Not the squares: with 2 seeds t reaches 1e304.
+        parts = (t_seeds * math.sqrt(self.of_seeds), t_episodes * math.sqrt(self.of_episodes))
+        return math.hypot(*map(float, parts))
 
 
 def _two_way(scores: Grid) -> _TwoWay:
@@ -133,7 +135,7 @@ def _two_way(scores: Grid) -> _TwoWay:
     Raises:
         ValueError: they are no such table, or one is not finite.
     """
-    table: npt.NDArray[np.float64] = np.round(np.asarray(scores, dtype=np.float64), 14)
+    table = np.asarray(np.round(np.asarray(scores, dtype=np.float64), 14), dtype=np.float64)
     if table.ndim != 2:
         raise ValueError(f"scores of seeds and episodes are a table [S, E], not {table.shape}")
     checked(table.ravel())

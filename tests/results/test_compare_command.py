@@ -93,8 +93,7 @@ def test_columns_give_way_in_order_and_are_named(home: Path) -> None:
         assert f"{gap:+.2f}" in plain
         assert "--format csv" in plain
         assert "…" not in plain
-        first_column = "".join(line[:12].strip() for line in text.splitlines())
-        assert "a-method-with-a-name" in first_column or columns > 50
+        assert text.count("\na-method-with-a-") >= 2  # folded, not cut
 
 
 def test_the_baseline_is_named_and_told_in_sentences(home: Path) -> None:

@@ -44,9 +44,15 @@ def test_p_values(counts: list[int], spread: float, tmp_path: Path) -> None:
     np.testing.assert_allclose(found, np.array(expected, dtype=float), rtol=1e-4)
 
 
-@pytest.mark.parametrize("counts", [[1] * 8, [4] * 6], ids=["a seed each", "four each"])
-def test_who_is_tied_with_the_best(counts: list[int], tmp_path: Path) -> None:
-    cells = table_of(tmp_path, counts, 0.002, 0.007).column(0)
+@pytest.mark.parametrize(
+    ("counts", "spread", "step"),
+    [([1] * 8, 0.002, 0.004), ([4] * 6, 0.01, 0.02)],
+    ids=["a seed each", "four each"],
+)
+def test_who_is_tied_with_the_best(
+    counts: list[int], spread: float, step: float, tmp_path: Path
+) -> None:
+    cells = table_of(tmp_path, counts, spread, step).column(0)
     one, other = np.triu_indices(len(cells), 1)
     corrected = dict(
         zip(zip(one, other, strict=True), holm(one_by_one(cells, one, other)), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -12,6 +13,7 @@ from fewshot_bench.results.sentences import apart, heading
 
 GAP = 2  # between columns
 MOST_TOLD = 12  # sentences below a table
+TOGETHER = re.compile(r" (?=%)|(?<=\bp) (?=[<=])|(?<=p [<=]) ")
 Style = Callable[[str, str], str]
 
 
@@ -134,8 +136,8 @@ def _lines(block: Block, columns: list[int], width: int, style: Style) -> list[s
 
 
 def _folded(text: str, width: int) -> list[str]:
-    """Lines of at most ``width`` characters; a number stays with its unit."""
-    kept = text.replace(" %", "\N{NO-BREAK SPACE}%")
+    """Lines of at most ``width`` characters; a number stays with its unit, or its p."""
+    kept = TOGETHER.sub("\N{NO-BREAK SPACE}", text)
     lines = textwrap.wrap(kept, width, break_on_hyphens=False)
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
