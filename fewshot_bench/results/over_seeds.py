@@ -135,7 +135,7 @@ def _two_way(scores: Grid) -> _TwoWay:
     Raises:
         ValueError: they are no such table, or one is not finite.
     """
-    table = np.asarray(np.round(np.asarray(scores, dtype=np.float64), 14), dtype=np.float64)
+    table = np.asarray(scores, dtype=np.float64).round(14)
     if table.ndim != 2:
         raise ValueError(f"scores of seeds and episodes are a table [S, E], not {table.shape}")
     checked(table.ravel())

@@ -34,11 +34,11 @@ def paired_power(sd: float, difference: float, n: int, alpha: float = 0.05) -> f
         return 1.0 if difference else alpha
     critical = float(stdtrit(n - 1, 1 - alpha / 2))
     noncentral = abs(difference) / sd * math.sqrt(n)
-    # Where next to nothing is left of a tail, scipy's function may underflow to NaN: the far side
-    # is under 1e-11 from a noncentrality of 7 on, and the near one is certain then.
+    # Where next to nothing is left of a tail, scipy's function may underflow to NaN: on the near
+    # side at a large noncentrality, on the far side from a small alpha on.
     missed = float(nctdtr(n - 1, noncentral, critical))
-    far = float(nctdtr(n - 1, noncentral, -critical)) if noncentral < 7 else 0.0
-    return 1.0 if math.isnan(missed) else 1 - missed + far
+    far = float(nctdtr(n - 1, noncentral, -critical))
+    return 1.0 if math.isnan(missed) else 1 - missed + (0.0 if math.isnan(far) else far)
 
 
 def detectable_difference(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
