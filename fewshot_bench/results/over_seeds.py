@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fewshot_bench.results.roots import root
 from fewshot_bench.results.statistics import Interval, Paired, Scores, checked, student_interval
 
 Grid = Sequence[Sequence[float]] | npt.NDArray[np.float64]
@@ -109,8 +110,6 @@ class _TwoWay:
 
     def p_value(self) -> float:
         """Twice the tail at which the half width is the distance of the mean from 0."""
-        from scipy.optimize import brentq
-
         distance = abs(self.mean)
         if distance == 0:
             return 1.0
@@ -118,7 +117,7 @@ class _TwoWay:
         least = -700.0  # exp of it is the smallest tail that a float holds
         if short(least) < 0:
             return 0.0
-        return 2 * math.exp(brentq(short, least, math.log(0.5), xtol=1e-13, rtol=1e-13))
+        return 2 * math.exp(root(short, least, math.log(0.5)))
 
     def _half(self, tail: float) -> float:
         from scipy.special import stdtrit

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 
+from fewshot_bench.results.roots import root
+
 MOST = 10**9  # episodes; a comparison that needs more is not to be had
 
 
@@ -53,8 +55,6 @@ def detectable_difference(sd: float, n: int, power: float = 0.8, alpha: float = 
     Raises:
         ValueError: an argument is out of range.
     """
-    from scipy.optimize import brentq
-
     _check(sd, alpha, power)
     if n < 2:
         raise ValueError(f"a paired test needs at least 2 episodes, not {n}")
@@ -64,7 +64,7 @@ def detectable_difference(sd: float, n: int, power: float = 0.8, alpha: float = 
     while paired_power(1.0, high, n, alpha) < power:
         high *= 2
     missing = lambda d: paired_power(1.0, d, n, alpha) - power  # noqa: E731
-    return sd * float(brentq(missing, 0.0, high, xtol=1e-13, rtol=1e-13))
+    return sd * root(missing, 0.0, high)
 
 
 def episodes_needed(sd: float, difference: float, power: float = 0.8, alpha: float = 0.05) -> int:
