@@ -164,13 +164,13 @@ def _speed(speed: Speed, runs: int) -> tuple[str, ...]:
 
 
 def _target(speed: Speed, runs: int) -> str:
-    """Seconds; ``not reached``; with several seeds also how many of them got there."""
+    """Seconds; ``not reached``; ``303 (2 of 3)``, ``only 1 of 3`` where not all seeds got there."""
     if speed.target_seconds is None:
         return "-"
-    share = f" ({speed.target_reached} of {runs})" if speed.target_reached != runs > 1 else ""
+    share = f"{speed.target_reached} of {runs}"
     if math.isinf(speed.target_seconds):
-        return "not reached" if not speed.target_reached else f"not reached{share}"
-    return number(speed.target_seconds) + share
+        return f"only {share}" if speed.target_reached else "not reached"
+    return number(speed.target_seconds) + (f" ({share})" if speed.target_reached != runs else "")
 
 
 def number(value: float | None) -> str:
