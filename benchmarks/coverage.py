@@ -35,6 +35,9 @@ from fewshot_bench.results.statistics import Interval, paired_difference, studen
 
 Row = dict[str, Any]
 RESAMPLES = 999  # of a bootstrap here; 9,999 are the default
+SIZES = (100, 600)  # episodes
+SEEDS = (3, 5, 10)
+SHARES = (0.0, 0.3, 1.0, 3.0, 30.0)  # the seeds' part of the variance over the episodes'
 
 
 class Hits:
@@ -66,7 +69,7 @@ class Hits:
 
 def episodes(random: np.random.Generator, experiments: int) -> Iterator[Row]:
     """Student, percentile, BCa and paired intervals over independent episodes."""
-    for n in (100, 600):
+    for n in SIZES:
         for name, (truth, draw) in DISTRIBUTIONS.items():
             hits = Hits()
             for _ in range(experiments):
@@ -136,8 +139,8 @@ def classes(random: np.random.Generator, experiments: int) -> Iterator[Row]:
 def seeds(random: np.random.Generator, experiments: int) -> Iterator[Row]:
     """The hierarchical interval, what was not taken, and those that cover less."""
     claim, narrow = "new seeds and episodes", "new seeds, these episodes"
-    for count in (3, 5, 10):
-        for share in (0.0, 0.3, 1.0, 3.0, 30.0):
+    for count in SEEDS:
+        for share in SHARES:
             hits, found = Hits(), 0
             for _ in range(experiments):
                 table, of_episodes = seeds_by_episodes(random, count, 600, share)

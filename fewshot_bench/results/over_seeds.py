@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from fewshot_bench.results.statistics import Interval, Paired, Scores, checked, student_interval
 
+LEAST = -140.0  # log of the smallest tail that is looked for, 1e-61; quantiles overflow far below
 Grid = Sequence[Sequence[float]] | npt.NDArray[np.float64]
 
 
@@ -115,10 +116,9 @@ class _TwoWay:
         if distance == 0:
             return 1.0
         short = lambda log: self._half(math.exp(log)) - distance  # noqa: E731
-        least = -700.0  # exp of it is the smallest tail that a float holds
-        if short(least) < 0:
-            return 0.0
-        return 2 * math.exp(brentq(short, least, math.log(0.5), xtol=1e-13, rtol=1e-13))
+        if short(LEAST) < 0:
+            return 2 * math.exp(LEAST)
+        return 2 * math.exp(brentq(short, LEAST, math.log(0.5), xtol=1e-13, rtol=1e-13))
 
     def _half(self, tail: float) -> float:
         from scipy.special import stdtrit

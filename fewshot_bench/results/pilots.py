@@ -73,11 +73,11 @@ def pilot_of(runs: list[Run]) -> Pilot:
             f"'{runs[0].folder}' and '{runs[1].folder}' cannot be paired: "
             f"{'; '.join(groups[1].differs)}."
         )
-    parts = [_binomial(run) for run in runs]
-    falls = None if any(part is None for part in parts) else sum(p for p in parts if p is not None)
     scores = [run.scores() for run in runs]
     if others and not np.array_equal(scores[0][0], scores[1][0]):
         raise RecordError(f"'{others[0].folder}' has other episodes than '{first.folder}'.")
+    parts = [_binomial(run) for run in runs]
+    falls = None if any(part is None for part in parts) else sum(p for p in parts if p is not None)
     # Without its last bits: equal differences stay equal.
     spread = np.round(scores[0][1] - scores[1][1] if others else scores[0][1], 14)
     variance = float(np.var(spread, ddof=1)) if len(spread) > 1 else 0.0
