@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fewshot_bench.results.roots import root
 from fewshot_bench.results.statistics import Interval, Paired, Scores, checked, student_interval
 
+LEAST = -140.0  # log of the smallest tail that is looked for, 1e-61; quantiles overflow far below
 Grid = Sequence[Sequence[float]] | npt.NDArray[np.float64]
 
 
@@ -114,18 +115,15 @@ class _TwoWay:
         if distance == 0:
             return 1.0
         short = lambda log: self._half(math.exp(log)) - distance  # noqa: E731
-        least = -700.0  # exp of it is the smallest tail that a float holds
-        if short(least) < 0:
-            return 0.0
-        return 2 * math.exp(root(short, least, math.log(0.5)))
+        if short(LEAST) < 0:
+            return 2 * math.exp(LEAST)
+        return 2 * math.exp(root(short, LEAST, math.log(0.5)))
 
     def _half(self, tail: float) -> float:
         from scipy.special import stdtrit
 
         t_seeds, t_episodes = stdtrit((self.seeds - 1, self.episodes - 1), tail)
-        # Not the squares: with 2 seeds t reaches 1e304.
-        parts = (t_seeds * math.sqrt(self.of_seeds), t_episodes * math.sqrt(self.of_episodes))
-        return math.hypot(*map(float, parts))
+        return math.sqrt(t_seeds**2 * self.of_seeds + t_episodes**2 * self.of_episodes)
 
 
 def _two_way(scores: Grid) -> _TwoWay:
