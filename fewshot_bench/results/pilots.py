@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_bench.errors import RecordError
-from fewshot_bench.results.compare import Run, compare
+from fewshot_bench.results.pivot import episodes_differ
+from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import read_table
 
 
@@ -67,12 +68,11 @@ def pilot_of(runs: list[Run]) -> Pilot:
             nothing varies.
     """
     first, *others = runs
-    groups = compare(runs).groups
-    if len(groups) > 1:
-        raise RecordError(
-            f"'{runs[0].folder}' and '{runs[1].folder}' cannot be paired: "
-            f"{'; '.join(groups[1].differs)}."
-        )
+    for other in others:
+        if reasons := episodes_differ(other, first):
+            raise RecordError(
+                f"'{first.folder}' and '{other.folder}' cannot be paired: {'; '.join(reasons)}."
+            )
     scores = [run.scores() for run in runs]
     if others and not np.array_equal(scores[0][0], scores[1][0]):
         raise RecordError(f"'{others[0].folder}' has other episodes than '{first.folder}'.")
