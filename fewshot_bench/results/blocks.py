@@ -73,12 +73,18 @@ def _accuracy(cell: Cell) -> Entry:
     """``97.53 ± 0.21``, or why there is no ±."""
     text, interval = f"{100 * cell.accuracy:.2f}", cell.interval
     if interval.half_width is None:
-        text += " (one seed)" if cell.kind == "seeds" else " (one episode)"
+        text += f" ({_why_none(cell)})"
     elif not interval.varies:
         text += " (no variation)"
     else:
         text += f" ± {100 * interval.half_width:.2f}"
     return Entry(text, cell.mark, cell.transductive)
+
+
+def _why_none(cell: Cell) -> str:
+    if cell.kind == "seeds" and len(cell.runs) == 1:
+        return "one seed"
+    return "one episode" if cell.scores.shape[1] == 1 else "no interval"
 
 
 DIFFERENCES = ("difference", "interval", "p", "p Holm", "p Wilcoxon", "d_z")
@@ -90,9 +96,7 @@ def _differences(table: Table, comparison: Comparison) -> Block:
     for setting, row, _, difference in table.paired:
         line = (row.title, *_difference(difference))
         sections.setdefault(str(setting), []).append(line)
-    names = list(dict.fromkeys(difference.baseline.name for *_, difference in table.paired))
-    against = names[0] if len(names) == 1 else table.paired[0][3].baseline.method
-    heads = (f"against {against}", *DIFFERENCES)
+    heads = (f"against {table.paired[0][3].baseline.method}", *DIFFERENCES)
     block = _filled(heads, sections)
     return Block(
         tuple(f"{level} interval" if head == "interval" else head for head in block.heads),
@@ -160,13 +164,13 @@ def _speed(speed: Speed, runs: int) -> tuple[str, ...]:
 
 
 def _target(speed: Speed, runs: int) -> str:
-    """Seconds; ``not reached``; with several seeds also how many of them got there."""
+    """Seconds; ``not reached``; ``303 (2 of 3)``, ``only 1 of 3`` where not all seeds got there."""
     if speed.target_seconds is None:
         return "-"
-    share = f" ({speed.target_reached} of {runs})" if speed.target_reached != runs > 1 else ""
+    share = f"{speed.target_reached} of {runs}"
     if math.isinf(speed.target_seconds):
-        return "not reached" if not speed.target_reached else f"not reached{share}"
-    return number(speed.target_seconds) + share
+        return f"only {share}" if speed.target_reached else "not reached"
+    return number(speed.target_seconds) + (f" ({share})" if speed.target_reached != runs else "")
 
 
 def number(value: float | None) -> str:

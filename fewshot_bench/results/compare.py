@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
+from fewshot_bench.results import intervals
 from fewshot_bench.results.comparison import Cell, Comparison, Row, Table
 from fewshot_bench.results.differences import against, mark_best
+from fewshot_bench.results.intervals import INTERVALS
 from fewshot_bench.results.labels import row_names
 from fewshot_bench.results.pivot import Layout, lay_out
 from fewshot_bench.results.runs import Array, Run, Setting, load_runs
@@ -16,8 +18,6 @@ from fewshot_bench.results.speed import speed_of
 from fewshot_bench.results.statistics import Interval, student_interval
 
 __all__ = ["INTERVALS", "Run", "compare", "load_runs"]
-
-INTERVALS = ("student", "percentile", "bca", "classes", "hierarchical", "seeds")
 
 
 def compare(
@@ -122,7 +122,12 @@ def _table(
             row.cells.append(_cell(own, values, comparison, level, interval) if own else None)
         if row.runs:
             table.rows.append(row)
-    for at in range(len(table.settings)):
+    filled = [at for at in range(len(table.settings)) if table.column(at)]
+    table.settings = [table.settings[at] for at in filled]
+    table.baselines = [None] * len(filled)
+    for row in table.rows:
+        row.cells = [row.cells[at] for at in filled]
+    for at in range(len(filled)):
         mark_best(table.column(at))
     _sort(table)
     return table if table.rows else None
@@ -153,8 +158,6 @@ def _interval(
     runs: list[Run], scores: Array, level: float, asked: str | None
 ) -> tuple[str, Interval]:
     """The kind of interval and the interval of the scores [seeds, episodes] of a cell."""
-    from fewshot_bench.results import intervals
-
     several = len(scores) > 1
     kind = asked or ("hierarchical" if several else "student")
     if kind == "hierarchical" and several:

@@ -24,16 +24,17 @@ class Difference:
 
     Arguments:
         paired: the difference with its interval and tests.
-        over_seeds: both have several training seeds, so it is about the methods; else it is
-            about these trainings.
+        seeds: how many training seeds of each, so that it is about the methods; 0 where one of
+            them has a single seed, so that it is about these trainings.
         baseline: the row that it is a difference from.
         p_holm: the t test's p value, corrected over all differences of the table; None where
             nothing varies.
-        detectable: the difference that would have been found with a power of 80 %, or None.
+        detectable: what would have been found with a power of 80 %, where nothing was found; None
+            over seeds.
     """
 
     paired: Paired
-    over_seeds: bool
+    seeds: int
     baseline: Row
     p_holm: float | None = None
     detectable: float | None = None

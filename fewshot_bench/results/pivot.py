@@ -12,7 +12,7 @@ from fewshot_bench.results.labels import settings
 from fewshot_bench.results.runs import Run, Setting
 
 # What is worth saying of two protocols that have not even their data in common.
-ACROSS_DATA = ("dataset", "query", "sampling", "episodes")
+ACROSS_DATA = ("dataset", "way", "shot", "query", "sampling", "episodes")
 DIGESTS = {"dataset_digest": "data of other content", "episodes_digest": "other episodes"}
 # Compared by value in every column; other settings only where someone or something chose them.
 BY_VALUE = ("preset", "plugin")
@@ -107,6 +107,19 @@ def _differs(one: dict[str, Any], first: dict[str, Any]) -> tuple[str, ...]:
         if name not in DIGESTS
     ]
     return tuple(told or [DIGESTS[name] for name in names])
+
+
+def episodes_differ(one: Run, first: Run) -> tuple[str, ...]:
+    """Why two runs cannot be paired, one phrase per reason; empty if they can."""
+    whole = [
+        {
+            **run.protocol(),
+            **run.setting._asdict(),
+            "episodes_digest": run.record["episodes_digest"],
+        }
+        for run in (one, first)
+    ]
+    return _differs(*whole)
 
 
 def _rows(runs: list[Run]) -> tuple[list[list[Run]], list[Mapping[str, Any]], list[str]]:

@@ -1,89 +1,103 @@
-"""Many tests at once, and how many episodes a comparison needs."""
+"""How small a difference a paired comparison can find, and how many episodes one needs.
+
+Everything is about the two-sided paired t test. Its power at n episodes, where the differences have
+mean d and standard deviation s, is the chance that a noncentral t variable with n - 1 degrees of
+freedom and noncentrality d √n / s lies beyond the critical values (Cohen, "Statistical Power
+Analysis for the Behavioral Sciences", 1988, chapter 2).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+
+from fewshot_bench.results.roots import root
+
+MOST = 10**9  # episodes; a comparison that needs more is not to be had
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p-values corrected for their number (Holm, Scandinavian Journal of Statistics 1979).
-
-    A None is no test: it stays None and does not count.
-    """
-    present = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, i) in enumerate(present):
-        largest = max(largest, min(1.0, p * (len(present) - rank)))
-        corrected[i] = largest
-    return corrected
-
-
-def power_of(difference: float, sd: float, n: int, alpha: float = 0.05) -> float:
-    """Power of the two-sided paired t test to find a difference in its own direction.
+def paired_power(sd: float, difference: float, n: int, alpha: float = 0.05) -> float:
+    """Chance that the paired t test finds a difference.
 
     Arguments:
-        difference: the true one.
-        sd: of the differences of single episodes.
+        sd: standard deviation of the per-episode differences, over 0.
+        difference: their true mean, in the unit of ``sd``.
         n: episodes, at least 2.
-        alpha: level of the test.
+        alpha: level of the two-sided test.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
     from scipy.special import nctdtr, stdtrit
 
+    _check(sd, alpha)
+    if n < 2:
+        raise ValueError(f"a paired test needs at least 2 episodes, not {n}")
+    if sd == 0:
+        return 1.0 if difference else alpha
     critical = float(stdtrit(n - 1, 1 - alpha / 2))
-    shift = abs(difference) / sd * math.sqrt(n)
-    if shift > 30:  # where the series of nctdtr gives up, nothing is missed
-        return 1.0
-    # Rejections in the wrong direction count for nothing: to find the opposite is no finding.
-    return float(1 - nctdtr(n - 1, shift, critical))
+    noncentral = abs(difference) / sd * math.sqrt(n)
+    # Where next to nothing is left of a tail, scipy's function may underflow to NaN: on the near
+    # side at a large noncentrality, on the far side from a small alpha on.
+    missed = float(nctdtr(n - 1, noncentral, critical))
+    far = float(nctdtr(n - 1, noncentral, -critical))
+    return 1.0 if math.isnan(missed) else 1 - missed + (0.0 if math.isnan(far) else far)
 
 
 def detectable_difference(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The true difference that n episodes would find with this power (paired t test).
+    """The smallest true difference that a paired t test finds with this power.
 
     Arguments:
-        sd: of the differences of single episodes; 0: any difference would be found.
-        n: episodes.
-        power, alpha: of the test.
+        sd: standard deviation of the per-episode differences; the result has its unit.
+        n: episodes, at least 2.
+        power: chance to find it, in (alpha, 1).
+        alpha: level of the two-sided test.
 
     Raises:
-        ValueError: fewer than two episodes, or a power or level outside (0, 1).
+        ValueError: an argument is out of range.
     """
-    from scipy.optimize import brentq
-
-    _check(n, power, alpha)
+    _check(sd, alpha, power)
+    if n < 2:
+        raise ValueError(f"a paired test needs at least 2 episodes, not {n}")
     if sd == 0:
         return 0.0
-    unit = sd / math.sqrt(n)
-
-    def missing(difference: float) -> float:
-        return power_of(difference, sd, n, alpha) - power
-
-    return float(brentq(missing, 0, 29 * unit, xtol=1e-12 * unit)) if missing(0) < 0 else 0.0
+    high = 1.0
+    while paired_power(1.0, high, n, alpha) < power:
+        high *= 2
+    missing = lambda d: paired_power(1.0, d, n, alpha) - power  # noqa: E731
+    return sd * root(missing, 0.0, high)
 
 
 def episodes_needed(sd: float, difference: float, power: float = 0.8, alpha: float = 0.05) -> int:
-    """The fewest episodes with which a paired t test finds a true difference with this power.
+    """The smallest number of episodes at which the paired t test finds a difference.
+
+    Arguments:
+        sd: standard deviation of the per-episode differences.
+        difference: the true mean difference to find, over 0, in the unit of ``sd``.
+        power: chance to find it, in (alpha, 1).
+        alpha: level of the two-sided test.
 
     Raises:
-        ValueError: the difference is 0, or a power or level outside (0, 1).
+        ValueError: an argument is out of range, or over a billion episodes are needed.
     """
-    if difference == 0:
-        raise ValueError("a difference of 0 is never found")
-    _check(2, power, alpha)
-    low, high = 1, 2
-    while power_of(difference, sd, high, alpha) < power:
+    _check(sd, alpha, power)
+    if not (difference > 0 and math.isfinite(difference)):
+        raise ValueError(f"the difference to find has to be over 0, not {difference}")
+    low, high = 1, 2  # power is not enough at low (one episode has no test)
+    while paired_power(sd, difference, high, alpha) < power:
         low, high = high, 2 * high
+        if high > MOST:
+            raise ValueError("more than a billion episodes are needed")
     while high - low > 1:
         middle = (low + high) // 2
-        if power_of(difference, sd, middle, alpha) < power:
-            low = middle
-        else:
-            high = middle
+        enough = paired_power(sd, difference, middle, alpha) >= power
+        low, high = (low, middle) if enough else (middle, high)
     return high
 
 
-def _check(n: int, power: float, alpha: float) -> None:
-    if n < 2 or not 0 < power < 1 or not 0 < alpha < 1:
-        raise ValueError("at least two episodes, and a power and level between 0 and 1 are needed")
+def _check(sd: float, alpha: float, power: float | None = None) -> None:
+    if not (sd >= 0 and math.isfinite(sd)):
+        raise ValueError(f"a standard deviation is at least 0, not {sd}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha has to lie between 0 and 1, not {alpha}")
+    if power is not None and not alpha < power < 1:
+        raise ValueError(f"the power has to lie between alpha ({alpha:g}) and 1, not {power}")

@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fewshot_bench.results.comparison import Cell, Comparison, Difference, Row, Table
+from fewshot_bench.results.intervals import INTERVALS, what_it_covers
 from fewshot_bench.results.runs import Setting
 
-INTERVAL_WORDS = {
-    "student": "Student interval over episodes",
-    "percentile": "percentile bootstrap interval over episodes",
-    "bca": "BCa bootstrap interval over episodes",
-    "classes": "interval with test classes as clusters",
-    "hierarchical": "interval over training seeds and episodes together",
-    "seeds": "Student interval over training seeds alone",
-}
 TIED = "*:"  # begins the sentence on the mark; a format may mark them otherwise
 MOST_NAMES = 4  # in one sentence
 
@@ -48,18 +41,16 @@ def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
 
 
 def _intervals(table: Table, level: float) -> list[str]:
-    from fewshot_bench.results.intervals import what_it_covers
-
     sampling = table.protocol["sampling"]
     cells = [cell for _, _, cell in table.filled if cell.half_width is not None]
-    kinds = [kind for kind in INTERVAL_WORDS if any(cell.kind == kind for cell in cells)]
+    kinds = [kind for kind in INTERVALS if any(cell.kind == kind for cell in cells)]
     words = []
     for kind in kinds:
         seeds = {len(cell.runs) > 1 for cell in cells if cell.kind == kind}
         where = " where there is one training seed" if len(kinds) > 1 and seeds == {False} else ""
         where = where or (" where there are several" if len(kinds) > 1 else "")
         words.append(
-            f"±{where} is the half width of a {100 * level:g} % {INTERVAL_WORDS[kind]}: "
+            f"±{where} is the half width of a {100 * level:g} % interval ({INTERVALS[kind]}). "
             f"{what_it_covers(kind, sampling)}"
         )
     return words
@@ -67,7 +58,7 @@ def _intervals(table: Table, level: float) -> list[str]:
 
 def _marks(table: Table) -> list[str]:
     marks = {cell.mark for _, _, cell in table.filled}
-    tests = "paired t tests of all pairs of the column, Holm-corrected at 5 %"
+    tests = "paired tests of all pairs of the column, Holm-corrected at 5 %"
     words = []
     if "best" in marks:
         words.append(f"Bold: better than every other method of its column ({tests}).")
@@ -120,10 +111,12 @@ def difference_words(table: Table, comparison: Comparison) -> list[str]:
     differences = [difference for *_, difference in table.paired]
     tests = sum(one.paired.p_t is not None for one in differences)
     names = _listed(dict.fromkeys(one.baseline.name for one in differences))
+    over = any(one.seeds for one in differences)
+    seeds = " (over seeds and episodes where both have several training seeds)" if over else ""
     level, plural = _level(table, comparison), "s" if tests != 1 else ""
     words = [
         f"Differences from {names} on the same episodes, in points, with {level} intervals. p: "
-        f"paired t test, and after Holm's correction over {tests} test{plural} (all of this "
+        f"paired t test{seeds}, and after Holm's correction over {tests} test{plural} (all of this "
         "table). d_z: mean difference over its standard deviation."
     ]
     missing = [str(s) for s, row in zip(table.settings, table.baselines, strict=True) if not row]
@@ -151,15 +144,13 @@ def sentence(setting: Setting, row: Row, cell: Cell, difference: Difference, lev
     """
     base = difference.baseline
     reference = next(c for c in base.cells if c is not None and c.runs[0].setting == setting)
-    about = difference.over_seeds
-    one, other = _subject(row, cell, about), _subject(base, reference, about)
+    over_seeds = difference.seeds > 0
+    one, other = _subject(row, cell, over_seeds), _subject(base, reference, over_seeds)
     paired = difference.paired
     points = f"{100 * abs(paired.difference):.2f} points"
     better = "better" if paired.difference > 0 else "worse"
     verb = "are on average" if one.startswith("the ") else "is"
-    where = "on these episodes"
-    if about:
-        where = f"over {len(cell.runs)} and {len(reference.runs)} training seeds"
+    where = f"over {difference.seeds} training seeds of each" if over_seeds else "on these episodes"
     start = f"On {setting}, {one} {verb} {better} than {other} by {points}"
     if difference.p_holm is None or paired.low is None or paired.high is None:
         if paired.n == 1:
@@ -179,9 +170,8 @@ def sentence(setting: Setting, row: Row, cell: Cell, difference: Difference, lev
     )
     if difference.detectable is None:
         return f"{text}."
-    count = f"{paired.n} {'seeds' if about else 'episodes'}"
     found = f"{100 * difference.detectable:.2f} points would have been (power 80 %)"
-    return f"{text}: with {count} one of {found}."
+    return f"{text}: with {paired.n} episodes one of {found}."
 
 
 def _subject(row: Row, cell: Cell, over_seeds: bool) -> str:

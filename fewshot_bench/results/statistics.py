@@ -63,6 +63,18 @@ class Paired:
     varies: bool
 
 
+def checked(scores: Scores) -> npt.NDArray[np.float64]:
+    """The scores as an array.
+
+    Raises:
+        ValueError: there is no score, or one is not finite.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        raise ValueError("an interval needs at least one score, all finite")
+    return values
+
+
 def student_interval(scores: Scores, level: float = 0.95) -> Interval:
     """Student's t interval of the mean of independent scores.
 
@@ -75,9 +87,7 @@ def student_interval(scores: Scores, level: float = 0.95) -> Interval:
     """
     from scipy.special import stdtrit
 
-    values = np.asarray(scores, dtype=np.float64)
-    if not len(values) or not np.isfinite(values).all():
-        raise ValueError("an interval needs at least one score, all finite")
+    values = checked(scores)
     mean, n = float(values.mean()), len(values)
     if n == 1:
         return Interval(mean, None, None, None, None, 1, False)

@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def _plain_numbers(
     longest = max(map(len, lines), default=0)
     if not lines or not wanted or longest > csv.field_size_limit():
         return None
-    if any(line.count(",") != commas for line in lines):
+    if set(map(str.count, lines, repeat(","))) != {commas}:
         return None
     try:
         numbers = np.loadtxt(lines, delimiter=",", usecols=wanted, ndmin=2, comments=None)

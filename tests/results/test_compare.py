@@ -385,7 +385,7 @@ def test_a_new_level_is_for_all(tmp_path: Path) -> None:
     table = only(compared(tmp_path, "a", level=0.8))
     ends = stats.ttest_1samp(scores_of(2), 0).confidence_interval(0.8)
     assert cell(table, "b").interval.low == pytest.approx(ends.low, rel=1e-9)
-    assert "80 % Student interval" in markdown(compared(tmp_path, level=0.8))
+    assert "80 % interval (Student" in markdown(compared(tmp_path, level=0.8))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,10 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +75,7 @@ def test_latex_is_balanced_and_escaped(two_tables: Comparison) -> None:
     assert "$-$" in text or "+" in text
     body = text.split("\n", 1)[1]
     assert text.isascii()
-    assert not re.search(r"(?<!\\)[%#_]", body)
+    assert not re.search(r"(?<!\\)[%#_]", body.replace("$d_z$", ""))
     assert body.count("{") == body.count("}")
     assert r"\textbf{" in text
     assert r"\underline{" in text
@@ -80,11 +83,23 @@ def test_latex_is_balanced_and_escaped(two_tables: Comparison) -> None:
     assert "*:" not in text
 
 
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(two_tables: Comparison, tmp_path: Path) -> None:
+    start, end = "\\documentclass{article}\n\\usepackage{booktabs}\n", "\\end{document}\n"
+    (tmp_path / "a.tex").write_text(start + "\\begin{document}\n" + latex(two_tables) + end)
+    said = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert said.returncode == 0, said.stdout[-2000:]
+    assert "Overfull" not in said.stdout
+
+
 def test_a_long_name_is_folded_in_latex(tmp_path: Path) -> None:
     write_run(tmp_path, "short", scores_of(1))
     assert r"\begin{tabular}{lr}" in latex(compare(load_runs([tmp_path])[0]))
     write_run(tmp_path, "long" * 9, scores_of(1))
-    assert r"\begin{tabular}{p{0.3\linewidth}r}" in latex(compare(load_runs([tmp_path])[0]))
+    assert r"\begin{tabular}{p{0.25\linewidth}r}" in latex(compare(load_runs([tmp_path])[0]))
 
 
 def test_json_has_each_row_and_setting(two_tables: Comparison) -> None:
@@ -168,3 +183,24 @@ def test_only_so_many_sentences_fit_a_screen(tmp_path: Path) -> None:
     text = " ".join(plain(compare(load_runs([tmp_path])[0], "m00"), 200))
     assert text.count("On 5-way 5-shot") == 12
     assert "... and 2 more; --format json has all." in text
+
+
+def test_the_exporter_of_the_documentation_works(two_tables: Comparison) -> None:
+    page = Path(__file__).parents[2] / "docs/compare.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    space: dict[str, Any] = {}
+    exec(code, space)
+    assert "5-way 5-shot: a_b|c% 0.9" in space["best_of_each"](two_tables)
+
+
+def test_the_documentation_names_every_key_of_a_cell(two_tables: Comparison) -> None:
+    page = (Path(__file__).parents[2] / "docs/compare.md").read_text("utf-8")
+    (told,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    cell = json.loads(told)
+    (found,) = [
+        row["settings"]["5-way 5-shot"]
+        for row in json.loads(to_json(two_tables))["tables"][0]["rows"]
+        if row["name"] == "same"
+    ]
+    assert list(cell) == list(found)
+    assert list(cell["paired"]) == list(found["paired"])

@@ -11,8 +11,20 @@ from made_up_runs import made_up, scores_of, task, write_run
 
 from fewshot_bench.results.compare import compare, load_runs
 from fewshot_bench.results.comparison import Comparison
+from fewshot_bench.results.exporters.markdown import markdown
+from fewshot_bench.results.intervals import (
+    INTERVALS,
+    bootstrap_interval,
+    class_interval,
+    hierarchical_interval,
+    paired_over_seeds,
+    seeds_interval,
+)
 from fewshot_bench.results.pivot import lay_out
 from fewshot_bench.results.runs import Run
+from fewshot_bench.results.sentences import sentences
+from fewshot_bench.results.statistics import student_interval
+from fewshot_bench.results.tables import write_table
 
 TRAINED = {"steps": 10, "seconds": 1.0, "warmup_seconds": 0.0, "engine": "eager"}
 
@@ -118,3 +130,71 @@ def test_a_cell_of_several_seeds_is_their_mean(tmp_path: Path) -> None:
     assert cell.scores.shape == (3, 40)
     assert cell.accuracy == pytest.approx(np.mean([scores_of(s + 10, 0.65) for s in range(3)]))
     assert cell.kind == "hierarchical"
+
+
+def test_several_seeds_of_both_are_about_the_methods(tmp_path: Path) -> None:
+    result = seeded(tmp_path, a=3, bbbb=4)
+    (table,) = compare([run for row in result.tables[0].rows for run in row.runs], "a").tables
+    ((_, _, cell, found),) = table.paired
+    base = table.rows[1].cells[0]
+    assert base is not None
+    assert found.seeds == 3
+    expected = paired_over_seeds(cell.scores[:3], base.scores)
+    assert found.paired == expected
+    assert expected.p_t is not None
+    (text,) = sentences(table, Comparison([table]))
+    assert text.startswith("On 5-way 5-shot, bbbb is better than a by ")
+    assert text.endswith(" after Holm) over 3 training seeds of each.")
+
+
+def test_one_seed_of_either_is_about_trainings(tmp_path: Path) -> None:
+    result = seeded(tmp_path, a=1, bbbb=4)
+    (table,) = compare([run for row in result.tables[0].rows for run in row.runs], "a").tables
+    ((_, _, cell, found),) = table.paired
+    assert found.seeds == 0
+    assert found.paired.difference == pytest.approx(cell.scores.mean() - scores_of(10, 0.65).mean())
+    (text,) = sentences(table, Comparison([table]))
+    assert text.startswith(
+        "On 5-way 5-shot, the 4 trainings of bbbb are on average better than this trained a by "
+    )
+
+
+KINDS = {
+    "student": lambda scores: student_interval(scores.mean(0)),
+    "percentile": lambda scores: bootstrap_interval(scores.mean(0), method="percentile"),
+    "bca": lambda scores: bootstrap_interval(scores.mean(0), method="BCa"),
+    "hierarchical": hierarchical_interval,
+    "seeds": lambda scores: seeds_interval(scores.mean(1)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_interval(kind: str, tmp_path: Path) -> None:
+    (row,) = seeded(tmp_path, a=3).tables[0].rows
+    result = compare(row.runs, interval=kind)
+    (cell,) = result.tables[0].column(0)
+    assert cell.kind == kind
+    assert cell.interval == KINDS[kind](cell.scores)
+    assert f"95 % interval ({INTERVALS[kind]}). It covers" in markdown(result)
+
+
+def test_one_seed_beside_several_is_told_apart(tmp_path: Path) -> None:
+    text = markdown(seeded(tmp_path, a=3, bb=1))
+    assert "± where there is one training seed is the half width of a 95 % interval (S" in text
+    assert "± where there are several is the half width of a 95 % interval (training s" in text
+
+
+def test_classes_as_clusters_need_the_classes(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, "m", scores_of(0))
+    (run,), _ = load_runs([folder])
+    lost = compare([run], interval="classes")
+    assert lost.tables == []
+    assert "has no column 'class_0'" in lost.problems[0]
+    ids = np.random.default_rng(0).integers(0, 30, (40, 5))
+    columns = {f"class_{c}": ids[:, c] for c in range(5)}
+    write_table(
+        folder / "episodes.csv", {"episode": range(40), "accuracy": scores_of(0), **columns}
+    )
+    (table,) = compare([run], interval="classes").tables
+    (cell,) = table.column(0)
+    assert cell.interval == class_interval(scores_of(0), ids)

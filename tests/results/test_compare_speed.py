@@ -95,8 +95,8 @@ def test_medians_over_seeds(tmp_path: Path) -> None:
         ([0.5], "not reached"),
         ([0.5, 0.5], "not reached"),
         ([0.9, 0.9, 0.5], "1.00 (2 of 3)"),
-        ([0.9, 0.5], "not reached (1 of 2)"),
-        ([0.9, 0.5, 0.5], "not reached (1 of 3)"),
+        ([0.9, 0.5], "only 1 of 2"),
+        ([0.9, 0.5, 0.5], "only 1 of 3"),
     ],
 )
 def test_how_many_seeds_reach_the_target(curves: list[float], text: str, tmp_path: Path) -> None:

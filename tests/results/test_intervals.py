@@ -1,207 +1,308 @@
-"""Intervals for other claims, Holm and power: by hand, against scipy, by simulation."""
+"""Intervals over episodes, classes and seeds; Holm: by hand, against scipy, and properties."""
 
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
-import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
+from fewshot_bench.errors import UnknownName
 from fewshot_bench.results.intervals import (
-    KINDS,
+    INTERVALS,
     bootstrap_interval,
     class_interval,
     hierarchical_interval,
+    holm,
     paired_over_seeds,
     seeds_interval,
     what_it_covers,
 )
-from fewshot_bench.results.power import (
-    detectable_difference,
-    episodes_needed,
-    holm,
-    power_of,
-)
-from fewshot_bench.results.statistics import paired_difference, student_interval
+from fewshot_bench.results.statistics import Interval, paired_difference, student_interval
 
-SCORES = np.random.default_rng(0).binomial(75, 0.9, 60) / 75
+RANDOM = np.random.default_rng(7)
+SCORES = RANDOM.binomial(75, 0.9, 120) / 75
+METHODS = ("percentile", "BCa")
+fractions = st.integers(0, 20).map(lambda hits: hits / 20)
 
 
-@pytest.mark.parametrize(("method", "scipys"), [("percentile", "percentile"), ("bca", "BCa")])
-def test_bootstraps_are_scipys(method: str, scipys: str) -> None:
-    ours = bootstrap_interval(SCORES, 0.9, method, resamples=999, seed=7)
-    theirs = scipy.stats.bootstrap(
-        (SCORES,), np.mean, confidence_level=0.9, n_resamples=999, method=scipys,
-        rng=np.random.default_rng(7),
+def numbers(interval: Interval) -> list[float]:
+    values = (interval.mean, interval.half_width, interval.low, interval.high)
+    return [value for value in values if value is not None]
+
+
+# Bootstrap
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_a_bootstrap_is_scipys(method: str, level: float) -> None:
+    random = np.random.default_rng(3)
+    expected = stats.bootstrap(
+        (SCORES,), np.mean, confidence_level=level, method=method, n_resamples=999,
+        random_state=random,
     ).confidence_interval  # fmt: skip
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
-    assert ours.half_width == pytest.approx((theirs.high - theirs.low) / 2, abs=1e-9)
-    assert ours == bootstrap_interval(SCORES, 0.9, method, resamples=999, seed=7)
+    found = bootstrap_interval(SCORES, level, method, resamples=999, seed=3)
+    assert found.low == pytest.approx(expected.low, abs=1e-12)
+    assert found.high == pytest.approx(expected.high, abs=1e-12)
+    assert found.mean == pytest.approx(SCORES.mean())
+    assert found.half_width == pytest.approx((expected.high - expected.low) / 2, abs=1e-12)
 
 
-def test_paired_tests_are_scipys() -> None:
-    other = np.random.default_rng(1).binomial(75, 0.88, 60) / 75
-    paired = paired_difference(SCORES, other)
-    t = scipy.stats.ttest_rel(SCORES, other)
-    assert paired.p_t == pytest.approx(t.pvalue, abs=1e-9)
-    low, high = t.confidence_interval(0.95)
-    assert (paired.low, paired.high) == pytest.approx((low, high), abs=1e-9)
-    # Equal differences have to be ties, which rounding errors of the subtraction would hide.
-    ranks = scipy.stats.wilcoxon(np.round(SCORES - other, 14))
-    assert paired.p_wilcoxon == pytest.approx(ranks.pvalue, abs=1e-9)
+def test_a_bootstrap_repeats_and_depends_on_its_seed() -> None:
+    one, again = (bootstrap_interval(SCORES, resamples=200, seed=1) for _ in range(2))
+    assert one == again
+    assert one != bootstrap_interval(SCORES, resamples=200, seed=2)
 
 
-@pytest.mark.parametrize("method", ["percentile", "bca"])
-def test_scores_without_variation_have_no_width_and_no_nan(method: str) -> None:
-    interval = bootstrap_interval([0.5] * 5, 0.95, method)
-    assert (interval.half_width, interval.varies) == (0, False)
-    assert not class_interval([0.5] * 3, np.array([[0, 1], [1, 2], [0, 2]])).varies
-    flat = hierarchical_interval(np.full((3, 4), 0.7))
-    assert (flat.half_width, flat.varies) == (0, False)
-    same = paired_over_seeds(np.full((2, 3), 0.5), np.full((2, 3), 0.25))
-    assert (same.difference, same.p_t, same.varies) == (0.25, None, False)
-    assert bootstrap_interval([0.5]).half_width is None
+def test_bca_leans_to_the_longer_tail() -> None:
+    skewed = np.array([1.0] * 40 + [0.9] * 8 + [0.2] * 2)
+    plain, corrected = (bootstrap_interval(skewed, method=method) for method in METHODS)
+    assert plain.low is not None
+    assert corrected.low is not None
+    assert corrected.low < plain.low
 
 
-def test_a_two_way_layout_by_hand() -> None:
-    # Means of seeds 1 and 3, of episodes 1, 2 and 3, nothing left: MS_s = 6, MS_e = 2, MS_r = 0.
-    y = np.array([[0.0, 1.0, 2.0], [2.0, 3.0, 4.0]])
-    interval = hierarchical_interval(y)
-    error = math.sqrt((6 + 2) / 6)
-    freedom = 8**2 / (6**2 / 1 + 2**2 / 2)
-    assert interval.mean == 2
-    assert interval.half_width == pytest.approx(scipy.stats.t.ppf(0.975, freedom) * error)
-    assert interval.sd == pytest.approx(math.sqrt(6 / 3 + 2 / 2))
-    paired = paired_over_seeds(y + 1, np.zeros_like(y))
-    assert paired.p_t == pytest.approx(2 * scipy.stats.t.sf(3 / error, freedom))
-    assert paired.effect_size == pytest.approx(3 / math.sqrt(3))
+@given(st.lists(fractions, min_size=1, max_size=12), st.sampled_from(METHODS))
+@settings(max_examples=60, deadline=None)
+def test_a_bootstrap_is_never_nan(scores: list[float], method: str) -> None:
+    found = bootstrap_interval(scores, method=method, resamples=50)
+    assert all(map(math.isfinite, numbers(found)))
+    assert found.varies == (len(set(scores)) > 1)
+    if found.low is not None:
+        assert found.high is not None
+        assert min(scores) - 1e-12 <= found.low <= found.high <= max(scores) + 1e-12
 
 
-def test_the_variance_of_classes_by_hand() -> None:
-    # Four episodes of two of three classes; residuals -1, 1, 1, -1 and the numbers k of classes
-    # in common, of the pairs: 12: 1, 13: 1, 14: 2, 23: 1, 24: 1, 34: 1 -> mean 7/6.
-    ids = np.array([[0, 1], [1, 2], [0, 2], [0, 1]])
-    scores = np.array([0.0, 2.0, 2.0, 0.0])
-    products = {1: [-1, -1, 1, -1, -1], 2: [1]}
-    k = np.array([1] * 5 + [2])
-    p = np.array(products[1] + products[2])
-    slope = ((k - k.mean()) * (p - p.mean())).sum() / ((k - k.mean()) ** 2).sum()
-    of_classes, of_episodes = 4 * slope / 3, (4 / 3) / 4
-    variance = of_classes + of_episodes
-    freedom = variance**2 / (of_classes**2 / 2 + of_episodes**2 / 3)
-    interval = class_interval(scores, ids)
-    assert slope > 0
-    assert interval.half_width == pytest.approx(
-        scipy.stats.t.ppf(0.975, freedom) * math.sqrt(variance)
+def test_a_bootstrap_of_scores_that_differ_in_their_last_bits() -> None:
+    found = bootstrap_interval([0.1 + 0.2, 0.3, 0.3], method="BCa")
+    assert not found.varies
+    assert found.half_width == 0
+
+
+def test_another_bootstrap_is_refused() -> None:
+    with pytest.raises(ValueError, match="not basic"):
+        bootstrap_interval(SCORES, method="basic")
+
+
+# Classes
+
+
+def test_without_a_class_in_two_episodes_it_is_students() -> None:
+    ids = np.arange(15).reshape(5, 3)
+    scores = [0.2, 0.5, 0.9, 0.4, 0.7]
+    assert class_interval(scores, ids) == student_interval(scores)
+
+
+def test_one_class_per_episode_is_the_one_way_layout() -> None:
+    """4 classes of 30 episodes that differ far more than their episodes do: t of 4 means."""
+    means = np.array([0.2, 0.4, 0.5, 0.9])
+    ids = np.repeat(np.arange(4), 30)[:, None]
+    scores = np.repeat(means, 30) + np.tile([-1e-6, 1e-6], 60)
+    expected = student_interval(means)
+    found = class_interval(scores, ids)
+    assert found.mean == pytest.approx(expected.mean)
+    assert found.half_width == pytest.approx(expected.half_width, rel=0.02)
+    narrow = student_interval(scores).half_width
+    assert narrow is not None
+    assert expected.half_width is not None
+    assert narrow < expected.half_width / 5
+
+
+def test_the_variance_of_a_class_effect_is_found() -> None:
+    """Many classes, many episodes: the variance of the mean is g Σ n² / E² + s / E."""
+    random = np.random.default_rng(0)
+    classes, episodes, way, effect, rest = 400, 4000, 5, 0.05, 0.1
+    ids = random.random((episodes, classes)).argpartition(way)[:, :way]
+    scores = effect * random.normal(size=classes)[ids].sum(axis=1)
+    scores += rest * random.normal(size=episodes)
+    uses = np.bincount(ids.ravel())
+    expected = math.sqrt(effect**2 * (uses @ uses) / episodes**2 + rest**2 / episodes)
+    half = class_interval(scores, ids).half_width
+    assert half == pytest.approx(1.96 * expected, rel=0.1)
+
+
+@given(st.permutations(range(30)), st.permutations(range(12)))
+@settings(max_examples=15, deadline=None)
+def test_order_and_names_of_classes_do_not_matter(order: list[int], names: list[int]) -> None:
+    random = np.random.default_rng(5)
+    ids = random.random((30, 12)).argpartition(3)[:, :3]
+    scores = random.binomial(15, 0.8, 30) / 15
+    other = class_interval(scores[order], np.array(names)[ids[order]][:, ::-1])
+    assert numbers(other) == pytest.approx(numbers(class_interval(scores, ids)), rel=1e-9)
+
+
+def test_one_set_of_classes_tells_nothing_of_others() -> None:
+    ids = np.tile(np.arange(5), (40, 1))
+    found = class_interval(SCORES[:40], ids)
+    assert (found.half_width, found.low, found.high) == (None, None, None)
+    assert found.varies
+
+
+@given(
+    st.lists(
+        st.tuples(fractions, st.sets(st.integers(0, 7), min_size=2, max_size=2)),
+        min_size=1,
+        max_size=14,
     )
+)
+@settings(max_examples=80, deadline=None)
+def test_a_class_interval_is_never_nan(episodes: list[tuple[float, set[int]]]) -> None:
+    scores = [score for score, _ in episodes]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = class_interval(scores, [sorted(ids) for _, ids in episodes])
+    assert all(map(math.isfinite, numbers(found)))
+    assert found.half_width is None or found.half_width >= 0
+    assert found.varies == (len(set(scores)) > 1)
 
 
-def test_classes_that_do_nothing_leave_the_closed_interval() -> None:
-    rng = np.random.default_rng(3)
-    ids = np.stack([rng.choice(100, 5, replace=False) for _ in range(400)])
-    ids[::2], scores = ids[1::2], np.tile([0.4, 0.6], 200)  # alike in classes, unlike in scores
-    closed, of_classes = student_interval(scores), class_interval(scores, ids)
-    assert of_classes.half_width == pytest.approx(closed.half_width, rel=1e-6)
+def test_ids_have_to_fit_the_scores() -> None:
+    with pytest.raises(ValueError, match="class ids"):
+        class_interval([0.5, 0.6], [[1, 2]])
 
 
-def test_new_classes_are_covered_where_the_closed_interval_does_not() -> None:
-    rng = np.random.default_rng(5)
-    closed = of_classes = 0
-    for _ in range(120):
-        effect = rng.normal(0, 0.08, 60)
-        ids = np.stack([rng.choice(60, 5, replace=False) for _ in range(200)])
-        scores = 0.8 + effect[ids].mean(1) + rng.normal(0, 0.05, 200)
-        for_classes, plain = class_interval(scores, ids), student_interval(scores)
-        of_classes += for_classes.low <= 0.8 <= for_classes.high  # type: ignore[operator]
-        closed += plain.low <= 0.8 <= plain.high  # type: ignore[operator]
-    assert of_classes >= 0.87 * 120
-    assert closed <= 0.75 * 120
+# Seeds
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_seeds_and_episodes_are_covered(seeds: int) -> None:
-    rng = np.random.default_rng(seeds)
-    hits = 0
-    for _ in range(300):
-        y = (
-            rng.normal(0, 0.01, (seeds, 1))
-            + rng.normal(0, 0.06, (1, 100))
-            + rng.normal(0, 0.05, (seeds, 100))
+def test_a_two_way_layout_worked_by_hand() -> None:
+    """Seeds 0 and 4 apart, episodes 1 and 3 apart, no rest: the variances are 8 and 2."""
+    table = [[0.0, 2.0], [4.0, 6.0]]
+    found = hierarchical_interval(table, 0.5)
+    # t of one degree of freedom is 1 at 50 %: half² = 8 / 2 + 2 / 2.
+    assert found.mean == 3.0
+    assert found.half_width == pytest.approx(math.sqrt(5))
+    assert found.sd == pytest.approx(math.sqrt(10))
+    assert found.n == 4
+
+
+def test_a_rest_is_taken_out_of_the_episodes() -> None:
+    """The mean squares of a table, from their definitions."""
+    table = RANDOM.normal(size=(4, 30)) + RANDOM.normal(size=(4, 1)) + RANDOM.normal(size=(1, 30))
+    grand, by_seed, by_episode = table.mean(), table.mean(axis=1), table.mean(axis=0)
+    ms_seed = 30 * ((by_seed - grand) ** 2).sum() / 3
+    ms_episode = 4 * ((by_episode - grand) ** 2).sum() / 29
+    rest = table - by_seed[:, None] - by_episode + grand
+    ms_rest = (rest**2).sum() / (3 * 29)
+    t_seed, t_episode = stats.t.ppf(0.975, 3), stats.t.ppf(0.975, 29)
+    half = math.sqrt((t_seed**2 * ms_seed + t_episode**2 * (ms_episode - ms_rest)) / 120)
+    assert hierarchical_interval(table).half_width == pytest.approx(half, rel=1e-12)
+
+
+def test_seeds_alone_are_students() -> None:
+    means = [0.91, 0.93, 0.92]
+    assert seeds_interval(means) == student_interval(means)
+
+
+def test_one_seed_has_no_width() -> None:
+    assert seeds_interval([0.9]).half_width is None
+    found = hierarchical_interval([SCORES])
+    assert found.half_width is None
+    assert found.varies
+    paired = paired_over_seeds([SCORES], [SCORES[::-1]])
+    assert (paired.half_width, paired.p_t, paired.effect_size) == (None, None, None)
+
+
+def test_seeds_that_do_not_matter_leave_the_paired_test() -> None:
+    """With each seed's scores the same, only episodes vary: the paired t test of one seed."""
+    a, b = RANDOM.binomial(75, 0.9, 50) / 75, RANDOM.binomial(75, 0.85, 50) / 75
+    one = paired_difference(a, b)
+    found = paired_over_seeds([a, a, a], [b, b, b])
+    assert found.difference == pytest.approx(one.difference)
+    assert found.half_width == pytest.approx(one.half_width, rel=1e-9)
+    assert found.p_t == pytest.approx(one.p_t, rel=1e-6)
+    assert found.effect_size == pytest.approx(one.effect_size, rel=1e-9)
+    assert found.n == 50
+    assert found.p_wilcoxon is None
+
+
+def test_episodes_that_do_not_matter_leave_the_test_over_seeds() -> None:
+    means = np.array([0.01, 0.03, 0.05, 0.02])
+    found = paired_over_seeds(np.repeat(means[:, None], 9, axis=1), np.zeros((4, 9)))
+    expected = stats.ttest_1samp(means, 0.0)
+    assert found.p_t == pytest.approx(expected.pvalue, rel=1e-9)
+    assert found.half_width == pytest.approx(seeds_interval(means).half_width, rel=1e-9)
+
+
+@given(
+    st.integers(2, 4).flatmap(
+        lambda s: st.lists(
+            st.lists(fractions, min_size=s, max_size=s), min_size=2, max_size=6
         )
-        interval = hierarchical_interval(y)
-        hits += interval.low <= 0 <= interval.high  # type: ignore[operator]
-    assert 0.9 * 300 <= hits <= 0.99 * 300
+    )
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_p_and_interval_agree(rows: list[list[float]]) -> None:
+    table = np.array(rows)
+    found = paired_over_seeds(table, np.full(table.shape, 0.5), 0.95)
+    assert found.half_width is not None
+    if found.p_t is None:
+        assert not found.varies
+        return
+    assert 0 < found.p_t <= 1
+    if abs(abs(found.difference) - found.half_width) > 1e-9:
+        assert (found.p_t < 0.05) == (abs(found.difference) > found.half_width)
 
 
-def test_over_seeds_alone() -> None:
-    assert seeds_interval([0.8]).half_width is None
-    assert seeds_interval([0.8, 0.9]) == student_interval([0.8, 0.9])
+@given(st.permutations(range(3)), st.permutations(range(20)))
+@settings(max_examples=15, deadline=None)
+def test_the_order_of_seeds_and_episodes_does_not_matter(
+    seeds: list[int], episodes: list[int]
+) -> None:
+    table = np.random.default_rng(1).random((3, 20))
+    other = table[seeds][:, episodes]
+    expected = numbers(hierarchical_interval(table))
+    assert numbers(hierarchical_interval(other)) == pytest.approx(expected, rel=1e-9)
 
 
-def test_holm_by_hand() -> None:
+def test_what_is_no_table_is_refused() -> None:
+    with pytest.raises(ValueError, match="table"):
+        hierarchical_interval(SCORES)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="of one shape"):
+        paired_over_seeds([[0.5, 0.6]], [[0.5]])
+    with pytest.raises(ValueError, match="finite"):
+        hierarchical_interval([[0.5, math.nan], [0.1, 0.2]])
+
+
+# Holm, captions
+
+
+def test_holm_worked_by_hand() -> None:
     assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06])
-    assert holm([]) == []
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([None]) == [None]
-    assert holm([0.7, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
 
 
-@given(st.lists(st.one_of(st.none(), st.floats(0, 1))))
-def test_holm_only_raises_and_keeps_the_order(p_values: list[float | None]) -> None:
+@given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=12))
+def test_holm_keeps_the_order_and_only_raises(p_values: list[float | None]) -> None:
     corrected = holm(p_values)
-    assert [c is None for c in corrected] == [p is None for p in p_values]
-    pairs = [(p, c) for p, c in zip(p_values, corrected, strict=True) if p is not None]
-    assert all(p <= c <= 1 for p, c in pairs)  # type: ignore[operator]
-    assert [c for _, c in sorted(pairs)] == sorted(c for _, c in pairs)  # type: ignore[type-var]
+    done = [(p, c) for p, c in zip(p_values, corrected, strict=True) if p is not None]
+    assert all(c is None for p, c in zip(p_values, corrected, strict=True) if p is None)
+    assert all(c is not None and p <= c <= min(1.0, len(done) * p) for p, c in done)
+    ordered = [c for _, c in sorted(done)]
+    assert ordered == sorted(ordered)
 
 
-def test_the_familywise_error_is_kept() -> None:
-    rng = np.random.default_rng(0)
-    p = rng.uniform(size=(2000, 6))  # six true null hypotheses
-    wrong = sum(min(holm(row)) < 0.05 for row in p.tolist())  # type: ignore[type-var]
-    assert wrong / 2000 <= 0.06
+def test_every_interval_says_what_it_covers() -> None:
+    said = {
+        (kind, how): what_it_covers(kind, how) for kind in INTERVALS for how in ("open", "closed")
+    }
+    assert all(text.startswith("It covers ") and text.endswith("fixed.") for text in said.values())
+    student, seeds = said["student", "closed"], said["seeds", "closed"]
+    assert "which episodes were drawn from these test images" in student
+    assert "the images, their classes and the training seed are fixed" in student
+    assert said["student", "open"] != student
+    assert "images of these test classes" in said["student", "open"]
+    assert "classes and images came into the test" in said["classes", "open"]
+    assert "covers the training seed and which" in said["hierarchical", "closed"]
+    assert "the test episodes, their images and classes are fixed" in seeds
 
 
-def test_planned_episodes_reach_the_planned_power() -> None:
-    n = episodes_needed(0.06, 0.01, power=0.8)
-    assert power_of(0.01, 0.06, n) >= 0.8 > power_of(0.01, 0.06, n - 1)
-    assert detectable_difference(0.06, n) <= 0.01 < detectable_difference(0.06, n - 1)
-    draws = np.random.default_rng(0).normal(0.01, 0.06, (2000, n))
-    t = draws.mean(1) / (draws.std(1, ddof=1) / math.sqrt(n))
-    found = (t > scipy.stats.t.ppf(0.975, n - 1)).mean()
-    assert abs(found - 0.8) <= 0.03
-
-
-def test_what_cannot_be_planned() -> None:
-    with pytest.raises(ValueError, match="never found"):
-        episodes_needed(0.1, 0)
-    for n, power in ((1, 0.8), (10, 0), (10, 1)):
-        with pytest.raises(ValueError, match="between 0 and 1"):
-            detectable_difference(0.1, n, power)
-    assert detectable_difference(0, 10) == 0
-    assert episodes_needed(1e-9, 1.0) == 2
-
-
-def test_wrong_shapes() -> None:
-    with pytest.raises(ValueError, match="way"):
-        class_interval([0.1, 0.2], np.zeros((3, 2), dtype=int))
-    with pytest.raises(ValueError, match="two seeds"):
-        hierarchical_interval(np.ones((1, 5)))
-    with pytest.raises(ValueError, match="one shape"):
-        paired_over_seeds(np.ones((2, 5)), np.ones((3, 5)))
-    with pytest.raises(ValueError, match="no bootstrap"):
-        bootstrap_interval([0.1, 0.2], method="other")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_interval_is_put_in_words(kind: str) -> None:
-    closed, opened = (what_it_covers(kind, sampling) for sampling in ("closed", "open"))
-    assert closed.startswith("it covers")
-    assert (closed == opened) == (kind in ("classes", "seeds"))
-
-
-def test_no_such_interval() -> None:
-    with pytest.raises(ValueError, match="no interval 'x'"):
-        what_it_covers("x", "closed")
+def test_an_unknown_interval_is_told() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'student'"):
+        what_it_covers("studnet", "closed")

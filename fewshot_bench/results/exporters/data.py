@@ -84,7 +84,7 @@ def _table(table: Table, comparison: Comparison) -> dict[str, Any]:
     }
 
 
-PAIRED = ("baseline", "over_seeds", "n", "difference", "half_width", "interval", "p_t",
+PAIRED = ("baseline", "seeds", "n", "difference", "half_width", "interval", "p_t",
           "p_wilcoxon", "p_holm", "effect_size", "detectable")  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def _paired(cell: Cell) -> dict[str, Any] | None:
     if cell.paired is None:
         return None
     one, paired = cell.paired, cell.paired.paired
-    found = (one.baseline.name, one.over_seeds, paired.n, paired.difference, paired.half_width,
+    found = (one.baseline.name, one.seeds, paired.n, paired.difference, paired.half_width,
              _ends(paired), paired.p_t, paired.p_wilcoxon, one.p_holm, paired.effect_size,
              one.detectable)  # fmt: skip
     return dict(zip(PAIRED, found, strict=True))

@@ -8,7 +8,6 @@ from fewshot_bench.results.blocks import Block, Entry, blocks
 from fewshot_bench.results.comparison import Comparison, Table
 from fewshot_bench.results.sentences import TIED, apart, heading
 
-LONGEST = 32  # characters of a name that is not folded
 STARTS = {"accuracy, %": "Accuracy in per cent on", "speed": "Speed on"}
 
 
@@ -31,28 +30,31 @@ def _table(block: Block, table: Table) -> str:
     words = [text.replace(TIED, "Underlined:", 1) for text in block.words]
     caption = " ".join([f"{start} {heading(table)}.", *apart(table), *words])
     heads = ["" if first else block.heads[0], *block.heads[1:]]
+    narrow = block.optional is not None  # many columns of few characters
+    longest = max(len(line[0].text) for part in block.sections.values() for line in part)
+    folded = r"\raggedright " if longest > (20 if narrow else 32) else ""
+    first_column = r"p{0.25\linewidth}" if folded else "l"
     lines: list[str] = []
     for section, entries in block.sections.items():
         if section:
             lines += [r"\addlinespace"] if lines else []
             lines.append(rf"\multicolumn{{{len(heads)}}}{{l}}{{\emph{{{tex(section)}}}}} \\")
-        lines += [" & ".join(map(_cell, line)) + r" \\" for line in entries]
-    longest = max(len(line[0].text) for part in block.sections.values() for line in part)
-    first_column = "l" if longest <= LONGEST else r"p{0.3\linewidth}"
+        lines += [folded + " & ".join(map(_cell, line)) + r" \\" for line in entries]
     told = [
         r"\par\smallskip",
         r"\begin{minipage}{\linewidth}\footnotesize",
-        *(tex(text) for text in block.told),
+        *(tex(text) + r"\par" for text in block.told),
         r"\end{minipage}",
     ]
     return "\n".join(
         [
             r"\begin{table}[tbp]",
             r"\centering",
-            rf"\caption{{{tex(caption)}}}",
+            rf"\caption{{{tex(caption)}}}\smallskip",
+            *([r"\footnotesize\setlength{\tabcolsep}{3pt}"] if narrow else []),
             rf"\begin{{tabular}}{{{first_column}{'r' * (len(heads) - 1)}}}",
             r"\toprule",
-            " & ".join(map(tex, heads)) + r" \\",
+            " & ".join([tex(heads[0]), *(_head(head, narrow) for head in heads[1:])]) + r" \\",
             r"\midrule",
             *lines,
             r"\bottomrule",
@@ -61,6 +63,14 @@ def _table(block: Block, table: Table) -> str:
             r"\end{table}",
         ]
     )
+
+
+def _head(text: str, narrow: bool) -> str:
+    """In a narrow table its words stand below each other."""
+    words = tex(text).replace(r" \%", r"~\%").split(" ")
+    if not narrow or len(words) == 1:
+        return " ".join(words)
+    return r"\shortstack{" + r"\\".join(words) + "}"
 
 
 def _cell(entry: Entry) -> str:
@@ -81,4 +91,4 @@ _NEGATIVE = re.compile(r"(?<![\w-])-(?=\d)")
 
 def tex(text: str) -> str:
     """Plain text with what LaTeX would read as commands escaped."""
-    return _NEGATIVE.sub("\N{MINUS SIGN}", text).translate(_SIGNS)
+    return _NEGATIVE.sub("\N{MINUS SIGN}", text).translate(_SIGNS).replace(r"d\_z", "$d_z$")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -12,6 +13,7 @@ from fewshot_bench.results.sentences import apart, heading
 
 GAP = 2  # between columns
 MOST_TOLD = 12  # sentences below a table
+TOGETHER = re.compile(r" (?=%)|(?<=\bp) (?=[<=])|(?<=p [<=]) ")
 Style = Callable[[str, str], str]
 
 
@@ -34,7 +36,7 @@ def terminal(comparison: Comparison, width: int, style: Style) -> str:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+    return _folded(text, width) or [""]
 
 
 def _block(block: Block, width: int, style: Style) -> list[str]:
@@ -51,9 +53,8 @@ def _block(block: Block, width: int, style: Style) -> list[str]:
     if len(block.told) > MOST_TOLD:
         told.append(f"... and {len(block.told) - MOST_TOLD} more; --format json has all.")
     for text in told:
-        lines += textwrap.wrap(
-            text, width, initial_indent="- ", subsequent_indent="  ", break_on_hyphens=False
-        )
+        first, *more = _folded(text, width - 2)
+        lines += [f"- {first}", *(f"  {line}" for line in more)]
     return lines + [style(line, "dim") for line in _wrapped(" ".join(words), width)]
 
 
@@ -135,7 +136,10 @@ def _lines(block: Block, columns: list[int], width: int, style: Style) -> list[s
 
 
 def _folded(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, subsequent_indent="", break_on_hyphens=False)
+    """Lines of at most ``width`` characters; a number stays with its unit, or its p."""
+    kept = TOGETHER.sub("\N{NO-BREAK SPACE}", text)
+    lines = textwrap.wrap(kept, width, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
 
 
 def _joined(texts: Sequence[str], widths: Sequence[int]) -> str:

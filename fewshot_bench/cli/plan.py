@@ -1,0 +1,206 @@
+"""``fsb plan``."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fewshot_bench.errors import ConfigError, RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fewshot_bench.results.compare import Run
+    from fewshot_bench.results.pilots import Pilot
+
+
+def plan(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="two pilot runs on the same episodes, or one", metavar="RUN...", show_default=False
+        ),
+    ],
+    difference: Annotated[float, typer.Option(help="to find, in points of accuracy")] = 0.5,
+    power: Annotated[float, typer.Option(help="chance to find it")] = 0.8,
+    alpha: Annotated[float, typer.Option(help="level of the two-sided test")] = 0.05,
+    sampling: Annotated[
+        str | None, typer.Option(help="closed or open  [default: as the pilots]")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="print the plan as JSON (fractions)")
+    ] = False,
+) -> None:
+    """Tell how many episodes a comparison needs, from pilot runs.
+
+    With open sampling also, which query count lets the data set's images reach the power.
+    """
+    if not (0 < difference <= 100):
+        raise ConfigError(f"--difference {difference:g}: points of accuracy, over 0, at most 100.")
+    if not 0 < alpha < 1:
+        raise ConfigError(f"--alpha {alpha:g}: it has to lie between 0 and 1.")
+    if not alpha < power < 1:
+        raise ConfigError(f"--power {power:g}: it has to lie between --alpha ({alpha:g}) and 1.")
+    if sampling not in (None, "closed", "open"):
+        raise ConfigError(f"--sampling {sampling}: give closed or open.")
+    from fewshot_bench.results.pilots import pilot_of
+
+    pilot = pilot_of(_load(runs))
+    result = _plan(pilot, difference / 100, power, alpha)
+    result["sampling"] = sampling or pilot.runs[0].record["test"]["sampling"]
+    if result["sampling"] == "open":
+        result |= _open(pilot, difference / 100, power, alpha)
+    result["assumed"] = _assumed(pilot, result)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(result, indent=2))
+    else:
+        _show(pilot, result)
+
+
+def _load(paths: list[Path]) -> list[Run]:
+    """One or two finished runs."""
+    from fewshot_bench.results.compare import load_runs
+
+    for path in paths:
+        if not path.exists():
+            raise RecordError(f"there is no '{path}'; run a pilot first: fsb run METHOD")
+    found, problems = load_runs(paths)
+    if problems:
+        raise RecordError(problems[0].rstrip(".") + ".")
+    if len(found) > 2:
+        raise ConfigError(f"fsb plan takes one or two runs, not {len(found)}; name their folders.")
+    return found
+
+
+def _plan(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[str, Any]:
+    from fewshot_bench.results.power import detectable_difference, episodes_needed
+
+    try:
+        needed = episodes_needed(pilot.sd(), difference, power, alpha)
+    except ValueError as error:
+        raise ConfigError(f"--difference {100 * difference:g}: {error}.") from error
+    return {
+        "difference": difference,
+        "power": power,
+        "alpha": alpha,
+        "runs": [run.record["id"] for run in pilot.runs],
+        "paired": len(pilot.runs) == 2,
+        "query": pilot.query,
+        "sd": pilot.sd(),
+        "sd_that_falls": None if pilot.falls is None else math.sqrt(pilot.falls),
+        "episodes": needed,
+        "pilot_episodes": pilot.episodes,
+        "pilot_finds": detectable_difference(pilot.sd(), pilot.episodes, power, alpha),
+    }
+
+
+def _open(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[str, Any]:
+    """Episodes of the open plan and their power at each query count."""
+    from fewshot_bench.results.power import detectable_difference, paired_power
+
+    rows = []
+    for query, episodes in _open_plans(pilot):
+        sd = pilot.sd(query)
+        reached = paired_power(sd, difference, episodes, alpha)
+        finds = detectable_difference(sd, episodes, power, alpha)
+        row = {"query": query, "episodes": episodes, "sd": sd, "power": reached, "finds": finds}
+        rows.append({**row, "reaches": reached >= power})
+    if not rows:
+        raise ConfigError("no open plan of at least 2 episodes fits into the test split.")
+    best = max(rows, key=lambda row: row["power"])
+    return {"open": rows, "best_query": best["query"], "reached": best["reaches"]}
+
+
+def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
+    """(query count, episodes) of each open plan of the pilots' task with 2 episodes or more."""
+    from dataclasses import replace
+
+    from fewshot_bench.assembly import eval_task, load_data
+    from fewshot_bench.config import RunConfig
+    from fewshot_bench.data.table import ClassTable
+    from fewshot_bench.hooks.registry import Registry
+    from fewshot_bench.random import key_of
+
+    record = pilot.runs[0].record
+    config, registry = RunConfig.from_dict(record["config"]), Registry.discover()
+    splits = load_data(config, registry).splits
+    if splits.digest != record["dataset_digest"]:
+        raise RecordError(f"{config.dataset} has other content than when the pilots ran.")
+    table, task = ClassTable(splits.test), eval_task(config)
+    sampler = registry.resolve("samplers", "open").load()
+    most = int(table.class_count.min()) - task.shot - task.unlabelled
+    seed = key_of("test", config.episode_seed)
+    for query in _counts(most) if pilot.falls is not None else [pilot.query]:
+        length = sampler(
+            table, replace(task, query=query), seed, within_family=config.within_family
+        ).length
+        if length < 2:
+            return
+        yield query, length
+
+
+def _counts(most: int) -> list[int]:
+    """Query counts to look at: each up to 20, then in steps of about a quarter."""
+    counts = [*range(1, 20)]
+    while counts[-1] < most:
+        counts.append(counts[-1] + max(1, counts[-1] // 4))
+    return [count for count in counts if count < most] + [most]
+
+
+def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
+    """Sentences on what the plan takes for granted."""
+    told = [
+        "The differences will vary as those of these two trained networks do."
+        if result["paired"]
+        else "One pilot: the other method is taken to vary as much and not to be paired, so this "
+        "many episodes are enough where pairing helps; a second pilot tells how much it does."
+    ]
+    if "open" in result:
+        told.append(
+            "One query per class in the pilots: other query counts cannot be foretold."
+            if pilot.falls is None
+            else "With the query count only the binomial part of the variance changes; "
+            "given episode and class, the methods are taken to err independently. If they err on "
+            "the same queries, more queries help less than this says."
+        )
+    return told
+
+
+def _show(pilot: Pilot, result: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+
+    def points(fraction: float) -> str:
+        return f"{100 * fraction:.2f}"
+
+    wanted, test = points(result["difference"]), f"two-sided paired t test at {result['alpha']:g}"
+    spread = "differences vary" if result["paired"] else "differences of unpaired runs vary"
+    console.print(f"{' against '.join(result['runs'])}")
+    console.print(
+        f"To find {wanted} points with power {result['power']:g} ({test}): {result['episodes']} "
+        f"episodes of {result['query']} queries per class."
+    )
+    console.print(
+        f"Per episode, {spread} by {points(result['sd'])} points (standard deviation). The "
+        f"pilots' {result['pilot_episodes']} episodes find {points(result['pilot_finds'])} points."
+    )
+    if "open" in result:
+        heads = ("queries", "episodes", "sd", "power", "finds")
+        table = Table(*heads, title="open sampling: all that the split has", title_justify="left")
+        for row in result["open"]:
+            cells = (points(row["sd"]), f"{row['power']:.3f}", points(row["finds"]))
+            style = "bold" if row["query"] == result["best_query"] else ""
+            table.add_row(str(row["query"]), str(row["episodes"]), *cells, style=style)
+        console.print(table)
+        console.print(
+            f"The power is greatest with {result['best_query']} queries per class; "
+            + ("it is reached." if result["reached"] else "no query count reaches the power asked.")
+        )
+    console.print(" ".join(result["assumed"]), style="dim")

@@ -1,0 +1,124 @@
+"""What pilot runs tell of the episodes that a comparison needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fewshot_bench.errors import RecordError
+from fewshot_bench.results.pivot import episodes_differ
+from fewshot_bench.results.runs import Run
+from fewshot_bench.results.tables import read_table
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """How much a difference varies from episode to episode.
+
+    Arguments:
+        runs: one or two.
+        variance: of a per-episode difference, at the pilots' query count.
+        falls: the part of it that is inverse to the query count; None where one query per class
+            does not tell.
+    """
+
+    runs: tuple[Run, ...]
+    variance: float
+    falls: float | None
+
+    @property
+    def query(self) -> int:
+        """Queries per class in the pilots."""
+        return int(self.runs[0].record["task"]["query"])
+
+    @property
+    def episodes(self) -> int:
+        """Episodes of the pilots."""
+        return int(self.runs[0].record["test"]["episodes"])
+
+    def sd(self, query: int | None = None) -> float:
+        """Standard deviation of a difference at this query count, or at the pilots' own.
+
+        Raises:
+            ValueError: another count than the pilots', whose part that falls is not known.
+        """
+        if query is None or query == self.query:
+            return math.sqrt(self.variance)
+        if self.falls is None:
+            raise ValueError("pilots of one query per class do not tell of other counts")
+        return math.sqrt(self.variance - self.falls * (1 - self.query / query))
+
+
+def pilot_of(runs: list[Run]) -> Pilot:
+    """Two runs on the same episodes, or one that stands for two that are not paired.
+
+    The part of the variance that falls with more queries is the binomial one of each class in
+    each episode, (1/way²) Σ_c p_c (1 - p_c) / query, without bias by p (1 - p) ≈ a (1 - a) query /
+    (query - 1) with the measured a. Of two runs the parts are added: given the episode and class,
+    they are assumed to err independently. More than the whole variance it cannot be.
+
+    Arguments:
+        runs: one or two.
+
+    Raises:
+        RecordError: the runs are of different protocols, their tables are missing or damaged, or
+            nothing varies.
+    """
+    first, *others = runs
+    for other in others:
+        if reasons := episodes_differ(other, first):
+            raise RecordError(
+                f"'{first.folder}' and '{other.folder}' cannot be paired: {'; '.join(reasons)}."
+            )
+    scores = [run.scores() for run in runs]
+    if others and not np.array_equal(scores[0][0], scores[1][0]):
+        raise RecordError(f"'{others[0].folder}' has other episodes than '{first.folder}'.")
+    parts = [_binomial(run) for run in runs]
+    falls = None if any(part is None for part in parts) else sum(p for p in parts if p is not None)
+    # Without its last bits: equal differences stay equal.
+    spread = np.round(scores[0][1] - scores[1][1] if others else scores[0][1], 14)
+    variance = float(np.var(spread, ddof=1)) if len(spread) > 1 else 0.0
+    if not others:  # the second method that there is not: as variable, and independent
+        variance, falls = 2 * variance, None if falls is None else 2 * falls
+    if variance == 0 or np.ptp(spread) == 0:
+        raise RecordError(
+            f"the scores of '{first.folder}' do not vary{' from the other' if others else ''}: "
+            "nothing can be planned from them; give pilots of more episodes or queries."
+        )
+    return Pilot(tuple(runs), variance, None if falls is None else min(falls, variance))
+
+
+def _binomial(run: Run) -> float | None:
+    """Mean over episodes of the binomial variance of an accuracy; None at one query per class."""
+    query, way = run.record["task"]["query"], run.record["task"]["way"]
+    if query < 2:
+        return None
+    accuracy = class_accuracies(run)
+    within = (accuracy * (1 - accuracy)).sum(axis=1) / (query - 1) / way**2
+    return float(within.mean())
+
+
+def class_accuracies(run: Run) -> npt.NDArray[np.float64]:
+    """Accuracy of each class slot in each episode [E, way], from confusion.csv.
+
+    Raises:
+        RecordError: the table is missing or damaged.
+    """
+    path = run.folder / "confusion.csv"
+    table = read_table(path, ("episode", "target", "predicted", "count"))
+    try:
+        episode, target = table["episode"].astype(int), table["target"].astype(int)
+        hit = table["predicted"] == table["target"]
+        count, way = table["count"], run.record["task"]["way"]
+        total, right = np.zeros((2, len(np.unique(episode)), way))
+        row = np.searchsorted(np.unique(episode), episode)
+        np.add.at(total, (row, target), count)
+        np.add.at(right, (row[hit], target[hit]), count[hit])
+    except (KeyError, IndexError, ValueError) as error:
+        raise RecordError(f"'{path}' is no table of confusions ({error}).") from error
+    if not len(total) or (total == 0).any():
+        raise RecordError(f"'{path}' lacks classes of some episodes.")
+    return right / total
