@@ -3,7 +3,7 @@
     uv run python benchmarks/coverage.py
 
 Writes ``results/<date>-coverage.md`` and ``.json``. Needs no data set and no GPU; 2,000 simulated
-experiments of each case take about ten minutes on one core.
+experiments of each case took ten minutes on one core.
 """
 
 from __future__ import annotations
