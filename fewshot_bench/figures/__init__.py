@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
+from fewshot_bench.results.tables import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,6 +119,7 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    from fewshot_bench.figures.style import write
+    from fewshot_bench.figures.style import rendered
 
-    write(figure, path)
+    content = rendered(figure, path.suffix.lower().removeprefix("."))
+    write_atomically(path, content, "give another file with -o")
