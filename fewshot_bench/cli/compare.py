@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_bench.cli.grid import parameters
-from fewshot_bench.errors import ConfigError, RecordError
+from fewshot_bench.errors import ConfigError, RecordError, UnknownName
 
 if TYPE_CHECKING:
+    from fewshot_bench.grid import Grid
     from fewshot_bench.results.comparison import Comparison
     from fewshot_bench.results.runs import Run
 
@@ -73,8 +74,12 @@ def compare(
     Methods, or a file with a grid of them, are run where no finished run has the same settings,
     data, code and versions. Exit code 2 if something that was named could not be used or compared.
     """
-    # A list of words takes unknown options in, too: what follows the first is the data set's.
+    if format == "terminal" and output is not None:
+        raise ConfigError("-o wants a format for files; give --format markdown, for example.")
+    if format != "terminal":
+        _exporter(format)
     words = what or []
+    # A list of words takes unknown options in, too: what follows the first is the data set's.
     cut = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
     what, further = words[:cut], words[cut:]
     shown: dict[str, Any] = {"baseline": baseline, "interval": interval}
@@ -115,13 +120,36 @@ def _found(
     elif settings or further or seeds != 1:
         typed = next(iter([*(f"--{n.replace('_', '-')}" for n in settings), *further, "--seeds"]))
         raise ConfigError(f"{typed} is about runs to make; name the methods, too.")
-    runs, problems = run_missing(grid, runs_dir) if grid else ([], [])
+    runs: list[Run] = []
+    problems: list[str] = []
+    if grid is not None:
+        _check_first(grid, runs_dir, **shown)
+        runs, problems = run_missing(grid, runs_dir)
     if folders or grid is None:
         if not what and not runs_dir.exists():
             raise RecordError(f"there is no '{runs_dir}'; run something first: fsb run METHOD")
         read, unread = load_runs(folders or [runs_dir])
         runs, problems = [*runs, *read], [*problems, *unread]
     return runs, problems
+
+
+def _check_first(
+    grid: Grid,
+    runs_dir: Path,
+    *,
+    baseline: str | None,
+    interval: str | None,
+    level: float | None,
+    target: float | None,
+) -> None:
+    """Raise before hours of training what would be raised after them."""
+    from fewshot_bench.results.compare import check
+
+    check(level, interval, target)
+    known = {name for entry in grid.entries for name in (entry.name, entry.method)}
+    if baseline is not None and baseline not in known and not (runs_dir / baseline).is_dir():
+        hint = "Give one of them, or the id of a run."
+        raise UnknownName("baseline", baseline, known, hint)
 
 
 def show_runs(
@@ -146,8 +174,6 @@ def show_runs(
         output: a file for anything but ``terminal``; None: standard output.
         strict: exit with code 2 if something was left out or stands apart.
     """
-    if format == "terminal" and output is not None:
-        raise ConfigError("-o wants a format for files; give --format markdown, for example.")
     how = {"baseline": baseline, "interval": interval, "target": target, "level": level}
     result = compared(runs, problems, ranks=format != "terminal", **how)
     if format == "terminal":
@@ -198,11 +224,21 @@ def _say(problem: str) -> None:
     typer.echo(f"left out: {' '.join(problem.split())}", err=True)
 
 
-def _export(result: Comparison, format: str, output: Path | None) -> None:
+def _exporter(format: str) -> Any:
+    """What writes this format.
+
+    Raises:
+        UnknownName: nothing does.
+    """
     from fewshot_bench.hooks.registry import Registry
+
+    return Registry.discover().resolve("exporters", format).load()
+
+
+def _export(result: Comparison, format: str, output: Path | None) -> None:
     from fewshot_bench.results.tables import write_atomically
 
-    text = Registry.discover().resolve("exporters", format).load()(result)
+    text = _exporter(format)(result)
     if output is None:
         typer.echo(text, nl=False)
     else:
