@@ -39,6 +39,7 @@ ORDER = (
     {"runner"},
     {"grid"},
     {"figures"},
+    {"report"},
     {"cli"},
     {"__main__"},
 )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
-from fewshot_bench.results.tables import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,6 +119,7 @@ def save(figure: Figure, path: Path) -> None:
         ConfigError: the file cannot be written.
     """
     from fewshot_bench.figures.style import rendered
+    from fewshot_bench.results.tables import write_atomically
 
     content = rendered(figure, path.suffix.lower().removeprefix("."))
     write_atomically(path, content, "give another file with -o")

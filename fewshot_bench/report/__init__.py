@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.results.tables import write_atomically
 
 if TYPE_CHECKING:
     from fewshot_bench.results.comparison import Comparison
@@ -31,6 +30,7 @@ def write_report(comparison: Comparison, folder: Path, *, pictures: bool = True)
     """
     from fewshot_bench.report.gallery import gallery
     from fewshot_bench.report.page import html, page
+    from fewshot_bench.results.tables import write_atomically
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
