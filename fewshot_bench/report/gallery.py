@@ -14,6 +14,8 @@ from fewshot_bench.results.sentences import heading, listed
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from fewshot_bench.results.runs import Run
+
 # Pictures of more rows cannot be read, and each table has a set of its own.
 MOST_ROWS, MOST_TABLES = 8, 3
 TITLES = {
@@ -106,6 +108,8 @@ def _chosen(table: Table) -> list[Row]:
 def _figure(kind: str, table: Table, rows: list[Row], level: float) -> Figure | None:
     if kind == "settings" and len(table.settings) < 2:
         return None  # a lone point
+    if kind == "confusion":
+        return draw(kind, _side_by_side(table, rows))
     if kind != "forest":
         return draw(kind, [run for row in rows for run in row.runs])
     if not table.paired:
@@ -116,6 +120,14 @@ def _figure(kind: str, table: Table, rows: list[Row], level: float) -> Figure | 
 
     with rc_context(style.RC):
         return forest.draw_table(table, rows, level)
+
+
+def _side_by_side(table: Table, rows: list[Row]) -> list[Run]:
+    """One run of the best row and of the baseline, of the same episodes."""
+    first = [cell.runs[0] for row in rows if (cell := row.cells[0]) is not None]
+    base = table.baselines[0]
+    other = [cell.runs[0] for cell in (base.cells[0] if base else None,) if cell is not None]
+    return list({id(run): run for run in [*first[:1], *other]}.values())
 
 
 def _address(figure: Figure) -> str:
