@@ -162,7 +162,7 @@ def test_a_locate_dataset_hook_that_raises_is_a_plugin_error(fake_distribution: 
 def test_unknown_names_suggest_the_nearest() -> None:
     with pytest.raises(UnknownName, match="did you mean 'markdown'") as error:
         Registry.discover().resolve("exporters", "markdwon")
-    assert "Known: csv, json, latex, markdown." in str(error.value)
+    assert "Known: csv, html, json, latex, markdown." in str(error.value)
 
 
 def test_discovering_imports_nothing_heavy() -> None:
