@@ -6,6 +6,7 @@ and torch versions and kind of device. Where it was written and who watched do n
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import statistics
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fewshot_bench import assembly
-from fewshot_bench.config import RunConfig, configure
+from fewshot_bench.config import DEFAULTS, RunConfig, configure
 from fewshot_bench.engine.observer import Progress
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
@@ -105,9 +106,12 @@ def read_grid(path: Path) -> Grid:
         if isinstance(value, dict):
             raise ConfigError(f"'{path}': there is no table [{name}]; settings stand at the top.")
     shown = {name: settings.pop(name) for name in SHOWN if name in settings}
-    if "level" in shown:
-        settings["level"] = shown["level"]
-    return Grid(tuple(entries), settings, seeds_of(settings.pop("seeds", 1)), shown)
+    seeds = seeds_of(settings.pop("seeds", 1))
+    for name in settings.keys() - DEFAULTS.keys():
+        near = difflib.get_close_matches(name, (*SHOWN, "seeds", "methods"), 1, 0.8)
+        if near:
+            raise ConfigError(f"'{path}': no setting '{name}'; did you mean '{near[0]}'?")
+    return Grid(tuple(entries), settings, seeds, shown)
 
 
 def _underscored(table: Mapping[str, Any]) -> dict[str, Any]:
@@ -271,6 +275,9 @@ def run_grid(
     problems = []
     for i, place in enumerate(missing):
         cell = cells[place]
+        if any(_seedless_twin(cells[p], cell, run) for p, run in done.items()):
+            progress.message(f"{cell.title}: nothing is trained, so the seed changes nothing")
+            continue
         left = [cells[later].config.method for later in missing[i:]]
         progress.cell(i + 1, len(missing), cell.title, _seconds_left(finished, left))
         try:
@@ -281,6 +288,11 @@ def run_grid(
         done[place] = Run(folder, read_record(folder))
         finished.runs.append(done[place])
     return [(cells[place], done[place]) for place in sorted(done)], problems
+
+
+def _seedless_twin(one: Cell, cell: Cell, run: Run) -> bool:
+    """Whether a run of another seed stands for this cell too."""
+    return run.seedless and (one.entry, one.column) == (cell.entry, cell.column)
 
 
 def _seconds_left(finished: Finished, methods: Sequence[str]) -> float | None:

@@ -36,6 +36,7 @@ Level = Annotated[
 Target = Annotated[
     float | None, typer.Option(help="also show the time to this validation accuracy, like 0.95")
 ]
+FEW = 100  # runs
 STYLES = {
     "heading": {"bold": True, "underline": True},
     "head": {"bold": True},
@@ -87,7 +88,16 @@ def compare(
     found, problems = _found(what, further, runs_dir, seeds, settings, shown)
     if not found:
         raise none_finished(what[0] if what else runs_dir, problems)
-    show_runs(found, problems, format=format, output=output, strict=bool(what), **shown)
+    read = not what or any(Path(word).is_dir() for word in what)
+    show_runs(
+        found,
+        problems,
+        format=format,
+        output=output,
+        strict=bool(what),
+        may_differ=not read,
+        **shown,
+    )
 
 
 def _found(
@@ -104,8 +114,6 @@ def _found(
 
     methods, files, folders = split_names(what)
     settings = {name: value for name, value in settings.items() if value is not None}
-    if shown["level"] is not None and (methods or files):
-        settings["level"] = shown["level"]
     grid = None
     if files:
         from fewshot_bench.grid import read_grid
@@ -163,6 +171,7 @@ def show_runs(
     output: Path | None = None,
     level: float | None = None,
     strict: bool = True,
+    may_differ: bool = False,
 ) -> None:
     """Print a comparison, or write it to a file; what was left out goes to standard error.
 
@@ -173,14 +182,16 @@ def show_runs(
         format: ``terminal`` or the name of an exporter.
         output: a file for anything but ``terminal``; None: standard output.
         strict: exit with code 2 if something was left out or stands apart.
+        may_differ: several tables are what was asked for.
     """
     how = {"baseline": baseline, "interval": interval, "target": target, "level": level}
-    result = compared(runs, problems, ranks=format != "terminal", **how)
+    # On a screen the signed-rank tests of a large table would be waited for.
+    result = compared(runs, problems, ranks=format != "terminal" or len(runs) <= FEW, **how)
     if format == "terminal":
         _show(result)
     else:
         _export(result, format, output)
-    tell(result, strict)
+    tell(result, strict, may_differ)
 
 
 def compared(runs: list[Run], problems: list[str], **how: Any) -> Comparison:
@@ -201,14 +212,15 @@ def compared(runs: list[Run], problems: list[str], **how: Any) -> Comparison:
     return result
 
 
-def tell(result: Comparison, strict: bool) -> None:
+def tell(result: Comparison, strict: bool, may_differ: bool = False) -> None:
     """Say what was left out and what stands apart; if ``strict``, that is exit code 2."""
     for problem in result.problems:
         _say(problem)
-    if strict and len(result.tables) > 1:
+    mixed = len(result.tables) > 1 and not may_differ
+    if strict and mixed:
         reasons = "; ".join(dict.fromkeys(", ".join(t.differs) for t in result.tables[1:]))
         typer.echo(f"mixed protocols, {len(result.tables)} tables: {reasons}", err=True)
-    if strict and (result.problems or len(result.tables) > 1):
+    if strict and (result.problems or mixed):
         raise typer.Exit(2)
 
 

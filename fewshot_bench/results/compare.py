@@ -50,7 +50,7 @@ def compare(
     check(level, interval, target)
     usable, problems = _with_scores(runs)
     layouts, replaced = lay_out([run for run, _ in usable], by_level=level is None)
-    comparison = Comparison([], problems + replaced, level, target)
+    comparison = Comparison([], problems + replaced, level, target, baseline)
     scores = {id(run): values for run, values in usable}
     for layout in layouts:
         table = _table(layout, scores, comparison, interval)

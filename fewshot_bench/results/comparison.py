@@ -170,12 +170,14 @@ class Comparison:
         problems: a line for each run that is left out.
         level: of the intervals, in (0, 1); None: each table's own.
         target: validation accuracy whose time was asked for, or None.
+        baseline: what the rows are compared with, or None.
     """
 
     tables: list[Table]
     problems: list[str] = field(default_factory=list)
     level: float | None = None
     target: float | None = None
+    baseline: str | None = None
 
     def level_of(self, table: Table) -> float:
         """The level of a table's intervals."""

@@ -146,7 +146,11 @@ def load_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
     """
     runs, problems = [], []
     seen: set[Path] = set()
+    named: set[Path] = set()
     for path in paths:
+        if path.resolve() in named:
+            problems.append(f"'{path}' is named twice; it counts once.")
+        named.add(path.resolve())
         for folder in _run_folders(path.parent if path.name == FILE else path) or [path]:
             if folder.resolve() in seen:
                 continue

@@ -8,7 +8,8 @@ from fewshot_bench.results.comparison import Cell, Comparison, Difference, Row, 
 from fewshot_bench.results.intervals import INTERVALS, what_it_covers
 from fewshot_bench.results.runs import Setting
 
-TIED = "*:"  # begins the sentence on the mark; a format may mark them otherwise
+BOLD = "Bold:"
+TIED = "*:"  # begin the sentences on the marks; a format may mark otherwise
 MOST_NAMES = 4  # in one sentence
 
 
@@ -37,7 +38,14 @@ def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
         *_marks(table),
         *_transductive(table),
         *_evaluated(table),
+        *_no_baseline(table, comparison),
     ]
+
+
+def _no_baseline(table: Table, comparison: Comparison) -> list[str]:
+    if comparison.baseline is None or any(table.baselines):
+        return []
+    return [f"No run of the baseline {comparison.baseline} is on these episodes."]
 
 
 def _intervals(table: Table, level: float) -> list[str]:
@@ -61,7 +69,7 @@ def _marks(table: Table) -> list[str]:
     tests = "paired tests of all pairs of the column, Holm-corrected at 5 %"
     words = []
     if "best" in marks:
-        words.append(f"Bold: better than every other method of its column ({tests}).")
+        words.append(f"{BOLD} better than every other method of its column ({tests}).")
     if "tied" in marks:
         words.append(f"{TIED} the highest accuracy, or not to be told from it ({tests}).")
     words += [
@@ -88,7 +96,8 @@ def best_sentences(table: Table) -> list[str]:
     for at, setting in enumerate(table.settings):
         rows = [(row, cell) for row in table.rows if (cell := row.cells[at]) is not None]
         best, cell = max(rows, key=lambda one: one[1].accuracy)
-        text = f"On {setting}, {best.name} has the highest accuracy, {100 * cell.accuracy:.2f} %"
+        name = _subject(best, cell, len(cell.runs) > 1)
+        text = f"On {setting}, {name} has the highest accuracy, {100 * cell.accuracy:.2f} %"
         others = [row.name for row in tied[setting] if row is not best]
         if cell.mark == "best":
             text += ", and the difference from every other method survives Holm's correction"
@@ -134,12 +143,27 @@ def difference_words(table: Table, comparison: Comparison) -> list[str]:
     words = [
         f"Differences from {names} on the same episodes, in points, with {level} intervals. p: "
         f"paired t test{seeds}, and after Holm's correction over {tests} test{plural} (all of this "
-        "table). d_z: mean difference over its standard deviation."
+        "table). d_z: mean difference over its standard deviation.",
+        *_what_differences_cover(table, differences),
     ]
     missing = [str(s) for s, row in zip(table.settings, table.baselines, strict=True) if not row]
     if missing:
         words.append(f"No run of the baseline on {listed(missing)}.")
     return words
+
+
+def _what_differences_cover(table: Table, differences: list[Difference]) -> list[str]:
+    """What varies in the intervals of the differences, which --interval leaves as they are."""
+    sampling = table.protocol["sampling"]
+    kinds = [
+        kind
+        for kind, over_seeds in (("student", False), ("hierarchical", True))
+        if any(bool(one.seeds) == over_seeds and one.paired.varies for one in differences)
+    ]
+    return [
+        f"Intervals of differences ({INTERVALS[kind]}): {what_it_covers(kind, sampling)}"
+        for kind in kinds
+    ]
 
 
 def _level(table: Table, comparison: Comparison) -> str:

@@ -87,8 +87,12 @@ def read_table(
             raise ValueError("rows of different lengths")
         wanted = [i for i, name in enumerate(header) if only is None or name in only]
         return {header[i]: _numbers([row[i] for row in rows]) for i in wanted}
-    except (OSError, ValueError, csv.Error) as error:
-        raise RecordError(f"{path} is missing or damaged ({error}).") from error
+    except FileNotFoundError as error:
+        raise RecordError(f"'{path}' is missing.") from error
+    except OSError as error:
+        raise RecordError(f"'{path}' cannot be read ({error.strerror}).") from error
+    except (ValueError, csv.Error) as error:
+        raise RecordError(f"'{path}' is damaged ({error}).") from error
 
 
 def _plain_numbers(

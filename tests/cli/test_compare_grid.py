@@ -88,6 +88,25 @@ def test_what_is_there_is_told_and_not_run_again(home: Path) -> None:
     assert json.loads(again.stdout) == json.loads((home / "first.json").read_text("utf-8"))
 
 
+def test_options_of_the_table_run_nothing_again(home: Path) -> None:
+    before = sorted(path.name for path in (home / "runs").iterdir())
+    (home / "other.toml").write_text("level = 0.9\n" + FILE, "utf-8")
+    done = fsb("other.toml", "--interval", "bca", "--target", "0.5", "--format", "json", at=home)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (home / "runs").iterdir()) == before
+    (table,) = json.loads(done.stdout)["tables"]
+    assert table["level"] == 0.9
+
+
+def test_several_query_counts_are_two_tables_and_no_mistake(tmp_path: Path) -> None:
+    words = f"nearest-centroid --shot 1 {QUICK} --query 3 --format json"
+    done = fsb(*words.split(), at=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["tables"]) == 2
+    # Read again, they are runs of different protocols.
+    assert fsb("runs", at=tmp_path).returncode == 2
+
+
 def test_methods_are_run_with_several_seeds_on_the_same_episodes(tmp_path: Path) -> None:
     words = f"nearest-centroid protonet --seeds 2 --shot 1 --baseline nearest-centroid {QUICK}"
     done = fsb(*words.split(), "--glyph-seed", "3", "--format", "json", at=tmp_path)

@@ -124,9 +124,9 @@ def test_what_did_not_finish_or_is_broken_is_told_and_hides_no_other(tmp_path: P
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "missing or damaged"),
+        (None, "is missing"),
         ("accuracy\n0.5\n", "no column 'episode'"),
-        ("episode,accuracy\n0,word\n", "missing or damaged"),
+        ("episode,accuracy\n0,word\n", "is damaged"),
         ("episode,accuracy\n0,0.5\n1,0.5\n", "has 2 episodes, its record 40; it may be cut off"),
         ("episode,accuracy\n" + "7,0.5\n" * 40, "an episode more than once"),
         (

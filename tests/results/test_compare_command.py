@@ -71,7 +71,7 @@ def test_the_table_in_eighty_columns(home: Path) -> None:
     assert f"{100 * beta.mean:.2f} ± {100 * beta.half_width:.2f} †" in lines[4]
     assert "95 % interval (Student's t over episodes)" in text
     assert "† transductive" in text
-    assert "Bold: better than every other method" in text
+    assert "Bold, ^: better than every other method" in text
     assert any(line.split()[:2] == ["alpha", "1361"] for line in lines)
 
 
@@ -195,7 +195,7 @@ def _spoil(home: Path, case: str) -> Path:
 
 SPOILT = {
     "a newer schema": "schema version 99",
-    "without episodes": "episodes.csv is missing or damaged",
+    "without episodes": "episodes.csv' is missing",
     "a torn record": "record.json' is damaged",
     "torn episodes": "it may be cut off",
     "one method twice": "gamma of seed 0 on 5-way 5-shot again; the newer",
@@ -224,12 +224,38 @@ def test_comparing_imports_neither_torch_nor_all_of_scipy(home: Path) -> None:
         "main()\n"
     )
     said = subprocess.run(
-        [sys.executable, "-c", script, "compare", "--baseline", "beta"],
+        [sys.executable, "-c", script, "compare"],
         capture_output=True, text=True, cwd=home, check=False,
     )  # fmt: skip
     assert said.returncode == 0, said.stderr
     assert said.stdout.endswith("heavy: []\n")
     assert "alpha" in said.stdout
+
+
+def test_the_best_is_marked_where_bold_is_not_seen(home: Path) -> None:
+    lines = shown(home).splitlines()
+    assert lines[3].split()[-1] == "^"
+    assert sum("^" in line for line in lines[3:6]) == 1
+
+
+def test_signed_ranks_are_on_the_screen_where_there_is_room(home: Path) -> None:
+    text = shown(home, "--baseline", "gamma", columns=160)
+    (line,) = (one for one in text.splitlines() if one.startswith("against gamma"))
+    assert "Wilcoxon" in " ".join(text.split())
+    assert "p" in line.split()
+
+
+def test_a_run_named_twice_is_told(home: Path) -> None:
+    run = next((home / "runs").glob("alpha-*"))
+    said = fsb(f"{run}", f"{run}", at=home)
+    assert said.returncode == 2
+    assert said.stderr == f"left out: '{run}' is named twice; it counts once.\n"
+
+
+def test_a_table_without_the_baseline_says_so(home: Path) -> None:
+    write_run(home / "runs", "gamma", scores_of(5), dataset="signs")
+    text = " ".join(fsb("--baseline", "beta", at=home).stdout.split())
+    assert text.count("No run of the baseline beta is on these episodes.") == 1
 
 
 @pytest.mark.slow

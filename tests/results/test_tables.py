@@ -37,7 +37,7 @@ def test_only_the_columns_that_are_wanted(tmp_path: Path) -> None:
     table = read_table(tmp_path / "t.csv", ["c", "a", "d"])
     assert list(table) == ["a", "c"]
     np.testing.assert_array_equal(table["c"], [4.5, np.nan])
-    with pytest.raises(RecordError, match="missing or damaged"):
+    with pytest.raises(RecordError, match=r"is (missing|damaged)"):
         read_table(tmp_path / "t.csv", ["b"])
 
 
@@ -100,10 +100,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 )
 def test_a_damaged_table_is_a_record_error(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes(content)
-    with pytest.raises(RecordError, match=r"t\.csv is missing or damaged"):
+    with pytest.raises(RecordError, match=r"t\.csv' is (damaged|missing)"):
         read_table(tmp_path / "t.csv")
 
 
 def test_a_missing_table_is_a_record_error(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="missing or damaged"):
+    with pytest.raises(RecordError, match=r"is (missing|damaged)"):
         read_table(tmp_path / "none.csv")

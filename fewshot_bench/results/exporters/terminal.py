@@ -9,9 +9,10 @@ from itertools import chain
 
 from fewshot_bench.results.blocks import Block, Entry, blocks
 from fewshot_bench.results.comparison import Comparison
-from fewshot_bench.results.sentences import apart, heading
+from fewshot_bench.results.sentences import BOLD, apart, heading
 
 GAP = 2  # between columns
+BEST = "^"  # beside bold, which a pipe or a file does not show
 MOST_TOLD = 12  # sentences below a table
 TOGETHER = re.compile(r" (?=%)|(?<=\bp) (?=[<=])|(?<=p [<=]) ")
 Style = Callable[[str, str], str]
@@ -44,7 +45,7 @@ def _block(block: Block, width: int, style: Style) -> list[str]:
     columns, dropped = _fitting(block, width)
     for part in columns:
         lines += ([""] if lines else []) + _lines(block, part, width, style)
-    words = list(block.words)
+    words = [text.replace(BOLD, f"Bold, {BEST}:", 1) for text in block.words]
     if dropped:
         words.append(
             f"No room for: {', '.join(dropped)}; a wider terminal or --format csv has them."
@@ -98,7 +99,7 @@ def _widths(block: Block) -> list[int]:
 
 
 def _marks(entry: Entry) -> str:
-    marks = ("*" if entry.mark == "tied" else "") + ("†" if entry.dagger else "")
+    marks = {"tied": "*", "best": BEST}.get(entry.mark, "") + ("†" if entry.dagger else "")
     return f" {marks}" if marks else ""
 
 
