@@ -10,6 +10,7 @@ import difflib
 import itertools
 import json
 import statistics
+import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -179,9 +180,9 @@ class Finished:
 
     def __init__(self, runs_dir: Path, registry: Registry) -> None:
         self.registry = registry
-        self.runs = load_runs([runs_dir])[0] if runs_dir.is_dir() else []
+        runs = load_runs([runs_dir])[0] if runs_dir.is_dir() else []
         self._alike: dict[str, list[Run]] = {}  # by settings, oldest first
-        for candidate in sorted(self.runs, key=lambda r: r.record["id"].rsplit("-", 2)[1:]):
+        for candidate in sorted(runs, key=lambda r: r.record["id"].rsplit("-", 2)[1:]):
             if "evaluated_from" not in candidate.record:
                 key = settings_key(candidate.record["config"])
                 self._alike.setdefault(key, []).append(candidate)
@@ -201,15 +202,6 @@ class Finished:
             told = f"{cell.title}: '{candidate.folder}' is of other {' and '.join(other)}"
             nearly = nearly or told
         return None, nearly
-
-    def seconds(self, method: str) -> float | None:
-        """Median seconds that training of a method took."""
-        known = [
-            candidate.record["training"]["seconds"]
-            for candidate in self.runs
-            if candidate.record["method"] == method and candidate.record["training"]
-        ]
-        return statistics.median(known) if known else None
 
     def _origin(self, config: RunConfig) -> dict[str, Any]:
         """What ``origin_of`` would say of a run that were started now."""
@@ -262,11 +254,13 @@ def run_grid(
     cells = cells_of(grid, registry)
     finished = Finished(Path(cells[0].config.runs_dir), registry)
     done: dict[int, Run] = {}  # by the position of the cell
-    missing = []
+    missing, pace = [], Pace()
     for place, cell in enumerate(cells):
         found, line = finished.find(cell)
         if found is not None:
             done[place] = found
+            training = found.record["training"]
+            pace.note(cell, training["seconds"] if training else 0.0)
             progress.message(f"{cell.title}: there already, in '{found.folder}'")
         else:
             missing.append(place)
@@ -278,15 +272,16 @@ def run_grid(
         if any(_seedless_twin(cells[p], cell, run) for p, run in done.items()):
             progress.message(f"{cell.title}: nothing is trained, so the seed changes nothing")
             continue
-        left = [cells[later].config.method for later in missing[i:]]
-        progress.cell(i + 1, len(missing), cell.title, _seconds_left(finished, left))
+        left = pace.left([cells[later] for later in missing[i:]])
+        progress.cell(i + 1, len(missing), cell.title, left)
+        began = time.monotonic()
         try:
             folder = Path(cell.config.runs_dir) / run(cell.config, progress)["id"]
         except FewshotBenchError as error:
             problems.append(f"{cell.title}: {error}")
             continue
         done[place] = Run(folder, read_record(folder))
-        finished.runs.append(done[place])
+        pace.note(cell, time.monotonic() - began)
     return [(cells[place], done[place]) for place in sorted(done)], problems
 
 
@@ -295,8 +290,27 @@ def _seedless_twin(one: Cell, cell: Cell, run: Run) -> bool:
     return run.seedless and (one.entry, one.column) == (cell.entry, cell.column)
 
 
-def _seconds_left(finished: Finished, methods: Sequence[str]) -> float | None:
-    """What these trainings will take; one of an unknown method counts as the mean of the others."""
-    of_method = {method: finished.seconds(method) for method in set(methods)}
-    known = [seconds for method in methods if (seconds := of_method[method]) is not None]
-    return sum(known) / len(known) * len(methods) if known else None
+class Pace:
+    """What the runs of a grid take, told from those that are done."""
+
+    def __init__(self) -> None:
+        self._took: dict[tuple[str, str], list[float]] = {}  # by row and column
+
+    def note(self, cell: Cell, seconds: float) -> None:
+        """A run took so long."""
+        self._took.setdefault((cell.entry, cell.column), []).append(seconds)
+
+    def left(self, cells: Sequence[Cell]) -> float | None:
+        """Seconds for these cells; None where nothing is known.
+
+        A cell takes what its row took in its column, else in others; one of a row that has not
+        been run yet, what the others took on average.
+        """
+        each = [self._of(cell) for cell in cells]
+        known = [seconds for seconds in each if seconds is not None]
+        return sum(known) / len(known) * len(cells) if known else None
+
+    def _of(self, cell: Cell) -> float | None:
+        row = [s for (entry, _), took in self._took.items() if entry == cell.entry for s in took]
+        same = self._took.get((cell.entry, cell.column), row)
+        return statistics.mean(same) if same else None

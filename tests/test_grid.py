@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from fewshot_bench.errors import ConfigError, Diverged, FewshotBenchError
-from fewshot_bench.grid import Cell, Entry, Finished, Grid, cells_of, read_grid, run_grid, seeds_of
+from fewshot_bench.grid import (
+    Cell,
+    Entry,
+    Finished,
+    Grid,
+    Pace,
+    cells_of,
+    read_grid,
+    run_grid,
+    seeds_of,
+)
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.environment import code_digest
 from fewshot_bench.results.runs import Run
@@ -95,6 +105,19 @@ def test_every_combination_is_run_once_and_then_found_again(tmp_path: Path) -> N
     assert [title for _, _, title, _ in heard.cells] == [
         f"protonet, 3-way {shot}-shot, seed 1" for shot in (1, 2)
     ]
+
+
+def test_time_left_is_told_from_what_is_done() -> None:
+    wanted = Grid((Entry("a", "nearest-centroid"), Entry("b", "maml")), {"shot": [1, 5]})
+    first, second, third, fourth = cells_of(wanted, Registry.discover())
+    pace = Pace()
+    assert pace.left([first, second, third, fourth]) is None
+    pace.note(first, 2.0)
+    assert pace.left([second, third, fourth]) == 6.0  # nothing is known of b
+    pace.note(second, 100.0)
+    assert pace.left([third, fourth]) == 102.0
+    pace.note(third, 8.0)
+    assert pace.left([first, third, fourth]) == 110.0  # each as in its own column
 
 
 def changed(folder: Path, **changes: Any) -> None:

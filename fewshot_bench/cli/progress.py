@@ -6,10 +6,25 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+class _Remaining(TimeRemainingColumn):
+    """Time left, but for a bar whose text tells it: runs are too unlike for an average."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.fields.get("tells_time") else super().render(task)
 
 
 class Progress:
@@ -23,7 +38,7 @@ class Progress:
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(compact=True),
+            _Remaining(compact=True),
             console=self.console,
             disable=not self.live,
         )
@@ -48,7 +63,7 @@ class Progress:
         """A run of a grid begins; ``seconds_left``: for it and the later ones, if known."""
         left = "" if seconds_left is None else f", about {_duration(seconds_left)} left for all"
         if self.whole is None:
-            self.whole = self.bars.add_task("runs", total=of, numbers="")
+            self.whole = self.bars.add_task("runs", total=of, numbers="", tells_time=True)
         self.bars.update(self.whole, completed=number - 1, numbers=f"{title}{left}")
         if not self.live:
             self.message(f"run {number}/{of}: {title}{left}")
