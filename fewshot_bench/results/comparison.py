@@ -29,8 +29,7 @@ class Difference:
         baseline: the row that it is a difference from.
         p_holm: the t test's p value, corrected over all differences of the table; None where
             nothing varies.
-        detectable: what would have been found with a power of 80 %, where nothing was found; None
-            over seeds.
+        detectable: what would have been found with a power of 80 %, where nothing was found.
     """
 
     paired: Paired

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from functools import cache
 
 from fewshot_bench.results.comparison import SIGNIFICANT, Cell, Difference, Table
-from fewshot_bench.results.intervals import detectable_difference, holm, paired_over_seeds
+from fewshot_bench.results.intervals import (
+    detectable_difference,
+    detectable_over_seeds,
+    holm,
+    paired_over_seeds,
+)
 from fewshot_bench.results.pairs import best_and_tied
 from fewshot_bench.results.pivot import age
 from fewshot_bench.results.statistics import Paired, paired_difference
@@ -44,7 +49,7 @@ def against(table: Table, baseline: str, level: float, *, ranks: bool) -> None:
             if cell is not reference:
                 paired, seeds = pair(cell, reference, level, ranks=ranks)
                 cell.paired = Difference(paired, seeds, base)
-    _correct([difference for *_, difference in table.paired])
+    _correct(table)
 
 
 def pair(a: Cell, b: Cell, level: float, *, ranks: bool) -> tuple[Paired, int]:
@@ -59,15 +64,24 @@ def pair(a: Cell, b: Cell, level: float, *, ranks: bool) -> tuple[Paired, int]:
     return paired_difference(a.scores.mean(0), b.scores.mean(0), level, ranks=ranks), 0
 
 
-def _correct(differences: Sequence[Difference]) -> None:
+def _correct(table: Table) -> None:
     """Holm's correction, and what these tests would have found."""
-    tested = [one for one in differences if one.paired.p_t is not None]
-    for one, p in zip(tested, holm([one.paired.p_t for one in tested]), strict=True):
+    tested = [part for part in table.paired if part[3].paired.p_t is not None]
+    corrected = holm([difference.paired.p_t for *_, difference in tested])
+    for (setting, _, cell, one), p in zip(tested, corrected, strict=True):
         one.p_holm = p
-        if not one.found and not one.seeds and one.paired.effect_size:
-            # The sharpest of Holm's thresholds: what passes it is found whatever the others are.
+        if one.found or not one.paired.effect_size:
+            continue
+        # The sharpest of Holm's thresholds: what passes it is found whatever the others are.
+        alpha = SIGNIFICANT / len(tested)
+        if one.seeds:
+            base = one.baseline.cells[table.settings.index(setting)]
+            assert base is not None
+            a, b = cell.scores[: one.seeds], base.scores[: one.seeds]
+            one.detectable = detectable_over_seeds(a, b, POWER, alpha)
+        else:
             sd = abs(one.paired.difference / one.paired.effect_size)
-            one.detectable = sd * _detectable(one.paired.n, SIGNIFICANT / len(tested))
+            one.detectable = sd * _detectable(one.paired.n, alpha)
 
 
 @cache

@@ -14,6 +14,7 @@ import numpy as np
 from fewshot_bench.errors import UnknownName
 from fewshot_bench.results.classes import class_interval
 from fewshot_bench.results.over_seeds import (
+    detectable_over_seeds,
     hierarchical_interval,
     paired_over_seeds,
     seeds_interval,
@@ -26,6 +27,7 @@ __all__ = [
     "bootstrap_interval",
     "class_interval",
     "detectable_difference",
+    "detectable_over_seeds",
     "episodes_needed",
     "hierarchical_interval",
     "holm",

@@ -88,6 +88,27 @@ def paired_over_seeds(a: Grid, b: Grid, level: float = 0.95) -> Paired:
     return Paired(mean, half, low, high, p_t, None, effect, x.shape[1], layout.varies)
 
 
+def detectable_over_seeds(a: Grid, b: Grid, power: float = 0.8, alpha: float = 0.05) -> float:
+    """About the true difference that :func:`paired_over_seeds` would find with this power.
+
+    It is the half width at the test's threshold plus that of a one-sided interval of level
+    ``power``, both with the variances at hand: the usual sum of two quantiles (Cohen 1988). Few
+    seeds tell their variance badly, and so this.
+
+    Arguments:
+        a, b: [S, E], at least two seeds and episodes, as in :func:`paired_over_seeds`.
+        power: chance to find it.
+        alpha: level of the two-sided test.
+
+    Raises:
+        ValueError: as :func:`paired_over_seeds`, or there is a single seed or episode.
+    """
+    layout = _two_way(np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64))
+    if layout.seeds == 1 or layout.episodes == 1:
+        raise ValueError("a single seed or episode has no test")
+    return layout._half(alpha / 2) + layout._half(1 - power)
+
+
 @dataclass(frozen=True)
 class _TwoWay:
     """Seeds by episodes: the mean, and the two parts of its variance."""

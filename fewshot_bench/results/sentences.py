@@ -212,7 +212,8 @@ def sentence(setting: Setting, row: Row, cell: Cell, difference: Difference, lev
     if difference.detectable is None:
         return f"{text}."
     found = f"{100 * difference.detectable:.2f} points would have been (power 80 %)"
-    return f"{text}: with {paired.n} episodes one of {found}."
+    given = f"{difference.seeds} seeds and " if over_seeds else ""
+    return f"{text}: with {given}{paired.n} episodes one of {'about ' * over_seeds}{found}."
 
 
 def _subject(row: Row, cell: Cell, over_seeds: bool) -> str:

@@ -15,6 +15,7 @@ from fewshot_bench.results.exporters.markdown import markdown
 from fewshot_bench.results.intervals import (
     INTERVALS,
     bootstrap_interval,
+    detectable_over_seeds,
     class_interval,
     hierarchical_interval,
     paired_over_seeds,
@@ -145,6 +146,21 @@ def test_several_seeds_of_both_are_about_the_methods(tmp_path: Path) -> None:
     (text,) = sentences(table, Comparison([table]))
     assert text.startswith("On 5-way 5-shot, bbbb is better than a by ")
     assert text.endswith(" after Holm) over 3 training seeds of each.")
+
+
+def test_seeds_that_find_nothing_tell_what_they_would_have_found(tmp_path: Path) -> None:
+    for seed in range(3):
+        write_run(tmp_path, "a", scores_of(seed, 0.8), seed=seed, training=TRAINED)
+        write_run(tmp_path, "b", scores_of(seed + 50, 0.8), seed=seed, training=TRAINED)
+    (table,) = compare(load_runs([tmp_path])[0], "a").tables
+    ((_, _, cell, found),) = table.paired
+    base = next(row for row in table.rows if row.name == "a").cells[0]
+    assert base is not None
+    assert found.detectable == detectable_over_seeds(cell.scores, base.scores)
+    (text,) = sentences(table, Comparison([table]))
+    assert "no difference found between b and a" in text
+    told = f"of about {100 * found.detectable:.2f} points would have been (power 80 %)."
+    assert text.endswith(f": with 3 seeds and 40 episodes one {told}")
 
 
 def test_one_seed_of_either_is_about_trainings(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from fewshot_bench.results.over_seeds import detectable_over_seeds, paired_over_seeds
 from fewshot_bench.results.power import detectable_difference, episodes_needed, paired_power
 
 
@@ -77,3 +79,27 @@ def test_one_episode_has_no_test() -> None:
         detectable_difference(1.0, 1)
     with pytest.raises(ValueError, match="at least 2"):
         paired_power(1.0, 1.0, 1)
+
+
+def test_what_several_seeds_would_have_found_by_hand() -> None:
+    # Seeds alone vary: means 0, 1, 2, whose standard error is 1/√3 with two degrees of freedom.
+    scores = np.arange(3.0)[:, None] + np.zeros((3, 4))
+    error = 1 / math.sqrt(3)
+    expected = (stats.t.ppf(0.975, 2) + stats.t.ppf(0.8, 2)) * error
+    assert detectable_over_seeds(scores, 0 * scores) == pytest.approx(expected, rel=1e-9)
+    with pytest.raises(ValueError, match="single seed or episode"):
+        detectable_over_seeds(scores[:1], scores[:1])
+
+
+def test_what_several_seeds_would_have_found_is_about_right() -> None:
+    rng = np.random.default_rng(0)
+    shape = (5, 100)
+    draws = [
+        rng.normal(0, 0.05, (1, shape[1]))
+        + rng.normal(0, 0.05, shape)
+        + rng.normal(0, 0.005, (5, 1))
+        for _ in range(200)
+    ]
+    difference = float(np.median([detectable_over_seeds(x, 0 * x) for x in draws]))
+    found = np.mean([paired_over_seeds(x + difference, 0 * x).p_t < 0.05 for x in draws])  # type: ignore[operator]
+    assert 0.65 <= found <= 0.9
