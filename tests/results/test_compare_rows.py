@@ -15,8 +15,8 @@ from fewshot_bench.results.exporters.markdown import markdown
 from fewshot_bench.results.intervals import (
     INTERVALS,
     bootstrap_interval,
-    detectable_over_seeds,
     class_interval,
+    detectable_over_seeds,
     hierarchical_interval,
     paired_over_seeds,
     seeds_interval,
