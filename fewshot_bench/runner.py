@@ -228,4 +228,4 @@ def test(parts: Parts, folder: Path, record: dict[str, Any]) -> None:
     parts.observers.tell("evaluation_ended", "test", scores.accuracy.tolist())
     record["episodes_digest"] = digest(source, count)
     note_evaluation(record, scores, config.level, parts.method.transductive, source)
-    write_scores(folder, scores)
+    write_scores(folder, scores, source.table.group_count.cpu().numpy())

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fewshot_bench
@@ -10,6 +11,7 @@ from fewshot_bench import assembly, runner
 from fewshot_bench.config import configure
 from fewshot_bench.errors import ConfigError, Diverged
 from fewshot_bench.results.record import read_record
+from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import read_table
 from fewshot_bench.sampling import EpisodeSource
 
@@ -58,6 +60,20 @@ def test_the_test_split_is_read_after_training_and_never_before(settings, monkey
     first_test = used.index(test)
     assert {train, validation} <= set(used[:first_test])
     assert set(used[first_test:]) == {test}
+
+
+def test_classes_that_share_images_are_one_cluster(settings) -> None:
+    few = {k: v for k, v in settings.items() if k not in ("steps", "task_batch")}
+    few = {k: v for k, v in few.items() if not k.startswith(("validate_", "backbone_"))}
+    for turned in (False, True):
+        record = fewshot_bench.run("nearest-centroid", test_rotations=turned, **few)
+        folder = Path(settings["runs_dir"]) / record["id"]
+        table = read_table(folder / "episodes.csv")
+        ids = np.stack([table[f"class_{c}"] for c in range(3)], 1)
+        assert ("group_0" in table) == turned
+        # Glyphs turn into four classes that are neighbours.
+        clusters = Run(folder, record).clusters()
+        assert np.array_equal(clusters, ids // 4 if turned else ids)
 
 
 def test_record_and_files_of_a_run(settings) -> None:

@@ -169,7 +169,7 @@ def _interval(
     if kind in ("percentile", "bca"):
         return kind, intervals.bootstrap_interval(mean, level, kind)
     if kind == "classes":
-        return kind, intervals.class_interval(mean, runs[0].classes(), level)
+        return kind, intervals.class_interval(mean, runs[0].clusters(), level)
     return "student", student_interval(mean, level)
 
 

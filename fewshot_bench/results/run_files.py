@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fewshot_bench.engine.evaluation import Scores
 from fewshot_bench.engine.timing import peak_memory_bytes
@@ -113,10 +114,21 @@ def _interval_or_none(values: np.ndarray, level: float) -> dict[str, float | Non
     return {"mean": interval.mean, "half_width": interval.half_width}
 
 
-def write_scores(folder: Path, scores: Scores) -> None:
-    """episodes.csv and confusion.csv."""
+def write_scores(folder: Path, scores: Scores, group_count: npt.NDArray[np.int64]) -> None:
+    """episodes.csv and confusion.csv.
+
+    Arguments:
+        folder: of the run.
+        scores: of the test episodes.
+        group_count: how many classes each group has, group after group: rotations of one character
+            are classes that share their images, so an interval for new classes counts them as one.
+    """
     number = np.arange(len(scores.accuracy))
-    classes = {f"class_{c}": scores.class_ids[:, c] for c in range(scores.class_ids.shape[1])}
+    way = range(scores.class_ids.shape[1])
+    classes = {f"class_{c}": scores.class_ids[:, c] for c in way}
+    if (group_count > 1).any():
+        group = np.repeat(np.arange(len(group_count)), group_count)
+        classes |= {f"group_{c}": group[scores.class_ids[:, c]] for c in way}
     columns = {"episode": number, "accuracy": scores.accuracy, **scores.metrics}
     times = {"adapt_ms": scores.adapt_ms, "predict_ms": scores.predict_ms}
     write_table(folder / "episodes.csv", columns | times | classes)

@@ -94,14 +94,18 @@ class Run:
         """
         return self._column("accuracy")
 
-    def classes(self) -> npt.NDArray[np.int64]:
-        """Class ids of each episode [episodes, way], sorted by episode.
+    def clusters(self) -> npt.NDArray[np.int64]:
+        """The classes of each episode [episodes, way], sorted by episode, for ``class_interval``.
+
+        Classes that share images, as the rotations of a character do, have one number.
 
         Raises:
             RecordError: they are missing or damaged.
         """
         way = self.record["task"]["way"]
-        return np.stack([self._column(f"class_{c}")[1] for c in range(way)], 1).astype(np.int64)
+        path = self.folder / "episodes.csv"
+        kind = "group" if "group_0" in read_table(path, ("group_0",)) else "class"
+        return np.stack([self._column(f"{kind}_{c}")[1] for c in range(way)], 1).astype(np.int64)
 
     def _column(self, name: str) -> tuple[Array, Array]:
         path = self.folder / "episodes.csv"
