@@ -19,11 +19,16 @@ if TYPE_CHECKING:
 
 def plan(
     runs: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
-            help="two pilot runs on the same episodes, or one", metavar="RUN...", show_default=False
+            help="two pilot runs on the same episodes, or one; unless named, the newest run in "
+            "--runs-dir and the newest of another method on its episodes",
+            show_default=False,
         ),
-    ],
+    ] = None,
+    runs_dir: Annotated[Path, typer.Option(help="where pilots are if none is named")] = Path(
+        "runs"
+    ),
     difference: Annotated[float, typer.Option(help="to find, in points of accuracy")] = 0.5,
     power: Annotated[float, typer.Option(help="chance to find it")] = 0.8,
     alpha: Annotated[float, typer.Option(help="level of the two-sided test")] = 0.05,
@@ -48,7 +53,7 @@ def plan(
         raise ConfigError(f"--sampling {sampling}: give closed or open.")
     from fewshot_bench.results.pilots import pilot_of
 
-    pilot = pilot_of(_load(runs))
+    pilot = pilot_of(_load(runs) if runs else _newest(runs_dir))
     result = _plan(pilot, difference / 100, power, alpha)
     result["sampling"] = sampling or pilot.runs[0].record["test"]["sampling"]
     if result["sampling"] == "open":
@@ -75,6 +80,21 @@ def _load(paths: list[Path]) -> list[Run]:
     if len(found) > 2:
         raise ConfigError(f"fsb plan takes one or two runs, not {len(found)}; name their folders.")
     return found
+
+
+def _newest(runs_dir: Path) -> list[Run]:
+    """The newest run, and the newest of another method that can be paired with it."""
+    from fewshot_bench.results.pivot import age, episodes_differ
+    from fewshot_bench.results.runs import load_runs
+
+    found = load_runs([runs_dir])[0] if runs_dir.exists() else []
+    if not found:
+        raise RecordError(f"no finished run in '{runs_dir}'; run a pilot first: fsb run METHOD")
+    newest, *others = sorted(found, key=age, reverse=True)
+    for other in others:
+        if other.record["method"] != newest.record["method"] and not episodes_differ(other, newest):
+            return [newest, other]
+    return [newest]
 
 
 def _plan(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[str, Any]:

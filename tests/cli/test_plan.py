@@ -194,5 +194,21 @@ def test_bad_pilots(two: tuple[Path, Path], tmp_path: Path) -> None:
     (third / "confusion.csv").write_text("episode,target\n0,0\n", "utf-8")
     assert_refused([third], "confusion.csv", "no table of confusions")
     (third / "episodes.csv").unlink()
-    assert_refused([two[0], third], "missing or damaged")
+    assert_refused([two[0], third], "is missing")
     assert_refused([two[0], "--sampling", "open"], "record's configuration does not fit")
+
+
+def test_unless_named_the_newest_pair_is_the_pilot(tmp_path: Path) -> None:
+    pilot(tmp_path, "a", 1)
+    pilot(tmp_path, "b", 2)
+    pilot(tmp_path, "c", 3, query=5)
+    for path, stamp in zip(sorted(tmp_path.iterdir()), (1, 3, 2), strict=True):
+        record = json.loads((path / "record.json").read_text("utf-8"))
+        record["id"] = f"{path.name[0]}-2026010{stamp}T000000-0000"
+        (path / "record.json").write_text(json.dumps(record), "utf-8")
+    found = planned("--runs-dir", tmp_path)
+    # c is newer than a, but has other query counts.
+    assert [run[0] for run in found["runs"]] == ["b", "a"]
+    assert found["paired"]
+    with pytest.raises(FewshotBenchError, match="no finished run in"):
+        said("--runs-dir", tmp_path / "nowhere")
