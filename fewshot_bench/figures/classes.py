@@ -55,7 +55,12 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
     caption(
         figure,
         "Classes: mean over the test episodes that hold the class"
-        + (", each run sorted on its own." if bare else f"; bars: {level} over these episodes."),
+        + (
+            ", each run sorted on its own."
+            if bare
+            else f"; bars: {level} over these episodes, cut at 0 and "
+            "100; no bar: one episode, or no variation."
+        ),
         f"Families: mean over their classes; bars: {level} over these classes." if right else "",
         f"Hardest for {labels[0]}: {told}." if many else "",
     )
@@ -81,7 +86,6 @@ def dots(axes: Axes, scores: Scores) -> list[Any]:
     axes.set_yticks(range(len(order)), order)
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlim(right=min(axes.get_xlim()[1], PERCENT + 1))  # an interval may reach further
     axes.set_xlabel("accuracy (%)")
     return handles
 
@@ -94,7 +98,7 @@ def profile(axes: Axes, scores: Scores) -> list[Any]:
         rank = np.arange(1, len(x) + 1)
         style = look(i)
         if len(scores) == 1:
-            axes.vlines(rank, low, np.minimum(high, 100), color=style["color"], alpha=0.3, lw=0.5)
+            axes.vlines(rank, low, high, color=style["color"], alpha=0.3, lw=0.5)
         (line,) = axes.plot(rank, x, **style, markevery=max(1, len(x) // 12))
         handles.append(line)
     axes.set_xlabel("classes, from the hardest to the easiest")
@@ -103,8 +107,11 @@ def profile(axes: Axes, scores: Scores) -> list[Any]:
 
 
 def ends(intervals: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means, low and high ends in percent; NaN where a single score has no interval."""
+    """Means, low and high ends in percent, within 0 and 100; NaN where one score has no interval.
+
+    Student's interval of a few scores reaches beyond what an accuracy can be.
+    """
     rows = [(i.mean, i.low, i.high) for i in intervals]
     table = PERCENT * np.array([[np.nan if v is None else v for v in row] for row in rows])
     mean, low, high = table.T
-    return mean, low, high
+    return mean, np.clip(low, 0, PERCENT), np.clip(high, 0, PERCENT)

@@ -163,7 +163,8 @@ def test_classes_are_sorted_and_have_intervals_over_their_episodes(tmp_path: Pat
     assert x == pytest.approx([70, 80, 100 * 2.8 / 3])
     assert y == [0, 1, 2]
     low, high = stats.ttest_1samp(100 * scores[1], 0).confidence_interval(0.95)
-    assert bars(axes.containers[0])[1][:, 0] == pytest.approx([low, high])
+    assert high > 100  # which no accuracy is
+    assert bars(axes.containers[0])[1][:, 0] == pytest.approx([low, 100])
     assert left_out[0].startswith("names of the classes, whose ids stand for them: ")
 
 
@@ -180,7 +181,7 @@ def test_families_are_means_over_their_classes(tmp_path: Path, monkeypatch) -> N
     means = 100 * np.array([2.8 / 3, 0.8])
     assert x == pytest.approx([70, means.mean()])
     low, high = stats.ttest_1samp(means, 0).confidence_interval(0.95)
-    assert bars(of_families.containers[0])[1][:, 0] == pytest.approx([low, high])
+    assert bars(of_families.containers[0])[1][:, 0] == pytest.approx([low, min(high, 100)])
 
 
 def test_many_classes_become_a_profile(tmp_path: Path, monkeypatch) -> None:
