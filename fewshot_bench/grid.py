@@ -143,7 +143,8 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
         if not values:
             raise ConfigError(f"{name} = []: give at least one value.")
     fixed = {name: value for name, value in grid.settings.items() if name not in axes}
-    cells, seen = [], set()
+    cells: list[Cell] = []
+    seen: dict[str, str] = {}
     for seed in grid.seeds:
         for point in itertools.product(*axes.values()):
             column = dict(zip(axes, point, strict=True))
@@ -152,8 +153,8 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
                 config = configure(entry.method, registry, **settings)
                 key = settings_key(config.to_dict())
                 if key in seen:
-                    raise ConfigError(f"'{entry.name}' is in the grid twice with the same settings")
-                seen.add(key)
+                    raise ConfigError(f"'{seen[key]}' and '{entry.name}' have the same settings.")
+                seen[key] = entry.name
                 told = {n: v for n, v in column.items() if len(axes[n]) > 1}
                 cells.append(Cell(entry.name, config, _column(config, told)))
     return cells

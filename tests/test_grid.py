@@ -231,7 +231,10 @@ def test_a_file_holds_a_grid(tmp_path: Path) -> None:
         ("shot = []\n[methods.maml]", "at least one value"),
         ("shto = 5\n[methods.maml]", "did you mean 'shot'"),
         ("[methods.mmal]", "did you mean 'maml'"),
-        ('[methods.maml]\n[methods.again]\nmethod = "maml"', "twice with the same settings"),
+        (
+            '[methods.maml]\n[methods.again]\nmethod = "maml"',
+            "and 'again' have the same settings",
+        ),
     ],
 )
 def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COMMON = (
     "dataset", "preset", "unlabelled", "distractors", "steps", "task_batch", "validate_every",
     "validation_episodes", "episodes", "sampling", "within_family", "episode_seed", "device",
-    "engine", "precision", "data_root", "cache_dir",
+    "engine", "precision", "pictures", "data_root", "cache_dir",
 )  # fmt: skip
 SEVERAL = ("way", "shot", "query")  # may be given more than once: a column for each value
 
