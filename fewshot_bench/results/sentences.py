@@ -161,7 +161,8 @@ def _what_differences_cover(table: Table, differences: list[Difference]) -> list
         if any(bool(one.seeds) == over_seeds and one.paired.varies for one in differences)
     ]
     return [
-        f"Intervals of differences ({INTERVALS[kind]}): {what_it_covers(kind, sampling)}"
+        f"The interval of a difference ({INTERVALS[kind]}): "
+        f"{what_it_covers(kind, sampling).replace('It', 'it', 1)}"
         for kind in kinds
     ]
 
