@@ -13,8 +13,8 @@ superscripts s and u for the labelled and the unlabelled part.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -50,7 +50,8 @@ class MetaGAN(Method):
         base: Annotated[
             Method,
             "the few-shot classifier that becomes the discriminator",
-            Without(["lr", "anneal"]),  # the discriminator's rate is lr below
+            # What it minimises and how fast is decided below.
+            Without(["lr", "anneal", "halve_every", "clip", "loss"]),
         ] = "maml",  # type: ignore[assignment]
         head: Annotated[
             Literal["logsumexp", "extra"],
@@ -106,10 +107,8 @@ class MetaGAN(Method):
         self.schedule = cosine if anneal else partial(halving, every=halve_every)
         self.rates = {D: lr, G: generator_lr}
         self._check()
-        self.base: Any = as_discriminator(base)
         self.extra = int(head == "extra")
-        if self.extra:
-            self.base.add_outputs(1)
+        self.base: Any = as_discriminator(base, self.extra)
         encodes = make_encoder(encoder, task.image_shape)
         self.encoder: nn.Module = encodes
         self.generator: nn.Module = make_generator(
@@ -157,17 +156,27 @@ class MetaGAN(Method):
             logits, features = self.base.discriminate(theta_T, x_fake)
         return logits, features
 
-    def inner_loss(self, support: Support, x_fake: Tensor | None) -> InnerLoss:
-        """Eq. 7: the three terms on the support set, with S^u = S^s; [T] from theta."""
+    def inner_loss(self, support: Support, h_T: Callable[[], Tensor] | None) -> InnerLoss:
+        """Eq. 7: the three terms on the support set, with S^u = S^s; [T] from theta.
+
+        ``h_T`` None: the supervised term alone. Fakes are made when they are first asked for: a
+        base without an inner loop never does.
+        """
         images, labels = support.labelled()
+
+        @cache
+        def x_fake() -> Tensor:
+            assert h_T is not None
+            x = self.generate(h_T(), support.key, "support", len(labels))
+            return x if self.through_fakes else stop(x)
 
         def loss(theta: State) -> Tensor:
             logits, _ = self.base.discriminate(theta, images)
             way = logits.shape[-1] - self.extra
             total = terms.supervised(logits, labels, way)
-            if x_fake is None:
+            if h_T is None:
                 return total
-            fake_logits, _ = self.discriminate_fakes(theta, x_fake)
+            fake_logits, _ = self.discriminate_fakes(theta, x_fake())
             return add_weighted(
                 total,
                 (self.weights["inner real"], terms.real(logits, way)),
@@ -176,19 +185,11 @@ class MetaGAN(Method):
 
         return loss
 
-    def learn(self, support: Support, h_T: Tensor | None) -> State:
-        """theta_T = theta - alpha * gradient of eq. 7, as often as the base does; h_T None: with
-        the supervised term alone."""
-        x_fake = None
-        if h_T is not None:
-            _, labels = support.labelled()
-            x_fake = self.generate(h_T, support.key, "support", len(labels))
-            x_fake = x_fake if self.through_fakes else stop(x_fake)
-        return self.base.adapt(support, self.inner_loss(support, x_fake))
-
     def adapt(self, support: Support) -> State:
+        """theta_T = theta - alpha * gradient of eq. 7, as often as the base does."""
         with_fakes = self.inner_gan and (self.training or self.test_fakes)
-        return self.learn(support, self.encode(support) if with_fakes else None)
+        h_T = partial(self.encode, support) if with_fakes else None
+        return self.base.adapt(support, self.inner_loss(support, h_T))
 
     def predict(self, state: State, query: Tensor) -> Tensor:
         logits, _ = self.base.discriminate(state, query)
@@ -207,7 +208,8 @@ class MetaGAN(Method):
         unlabelled = episode.support.unlabelled
         with observed(self) as buffers:
             h_T = self.encode(episode.support)
-            theta_T = self.learn(episode.support, h_T if self.inner_gan else None)
+            inner = self.inner_loss(episode.support, (lambda: h_T) if self.inner_gan else None)
+            theta_T = self.base.adapt(episode.support, inner)
             logits, features = self.base.discriminate(theta_T, episode.query)
             real_logits, real_features = logits, features
             if unlabelled is not None:

@@ -41,9 +41,9 @@ def fsb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("methods", ["maml", "metagan", "nearest-centroid", "protonet"]),
+        ("methods", ["maml", "metagan", "nearest-centroid", "protonet", "relationnet"]),
         ("datasets", ["folder", "glyphs", "omniglot"]),
-        ("backbones", ["conv4", "conv4-strided", "resnet12", "resnet18"]),
+        ("backbones", ["conv4", "conv4-relation", "conv4-strided", "resnet12", "resnet18"]),
         ("samplers", ["closed", "open"]),
         ("observers", ["tensorboard"]),
     ],

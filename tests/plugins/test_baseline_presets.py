@@ -18,7 +18,10 @@ TASKS = ((5, 1), (5, 5), (20, 1), (20, 5))
 @pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize(
     ("method", "preset"),
-    [*product(("maml", "protonet"), ("quick", "paper")), ("nearest-centroid", "quick")],
+    [
+        *product(("maml", "protonet", "relationnet"), ("quick", "paper")),
+        ("nearest-centroid", "quick"),
+    ],
 )
 def test_a_run_accepts_it(method: str, preset: str, dataset: str) -> None:
     for way, shot in TASKS:
@@ -28,7 +31,7 @@ def test_a_run_accepts_it(method: str, preset: str, dataset: str) -> None:
         assert config.steps >= 1
 
 
-@pytest.mark.parametrize("method", ["maml", "protonet", "nearest-centroid"])
+@pytest.mark.parametrize("method", ["maml", "protonet", "relationnet", "nearest-centroid"])
 def test_a_missing_preset_is_told(method: str) -> None:
     with pytest.raises(ConfigError, match="no preset named 'tutorial'"):
         configure(method, preset="tutorial", dataset="omniglot")

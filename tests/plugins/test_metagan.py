@@ -46,8 +46,8 @@ class Slope(Method):
         mean = images.mean((2, 3, 4))
         return torch.stack([state * mean, torch.zeros_like(mean)], dim=-1), mean.unsqueeze(-1)
 
-    def add_outputs(self, count: int) -> None:
-        raise AssertionError("the logsumexp head has no further output")
+    def become_discriminator(self, outputs: int) -> None:
+        assert outputs == 0
 
 
 class Constant(nn.Module):
@@ -262,7 +262,10 @@ def test_turns_and_schedule() -> None:
     ("options", "message"),
     [
         ({"base": "maml"}, "metagan cannot wrap 'maml'"),
-        ({"base": Method(TASK)}, "metagan cannot wrap 'Method'.*--base maml"),
+        (
+            {"base": Method(TASK)},
+            "cannot wrap 'Method', which lacks become_disc.* and discriminate",
+        ),
         ({"z_dim": 0}, "--z-dim 0"),
         ({"fakes_per_class": 0}, "--fakes-per-class 0"),
         ({"dropout": 1.0}, "--dropout 1.0"),
