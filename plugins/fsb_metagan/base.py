@@ -41,7 +41,8 @@ class DiscriminatorBase(Protocol):
         """Learn each task.
 
         Arguments:
-            support: see :class:`fewshot_bench.episode.Support`.
+            support: see :class:`fewshot_bench.episode.Support`. In an unlabelled task each image
+                stands there as a class of its own, and ``inner_loss`` knows that it is none.
             inner_loss: from a state (halfway through learning) to the loss [T] whose gradient
                 makes the next step; None: the base's own.
         """

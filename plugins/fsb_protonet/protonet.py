@@ -18,6 +18,7 @@ from torch.optim import Adam
 from fewshot_bench.episode import Support, Task
 from fewshot_bench.method import Method, Player, trainable
 from fewshot_bench.nn import per_task
+from fewshot_bench.schedules import halving
 
 
 class ProtoNet(Method):
@@ -90,8 +91,11 @@ class ProtoNet(Method):
         return logits, f
 
     def players(self) -> dict[str, Player]:
-        halving = (lambda step, _: 0.5 ** (step // self.halve_every)) if self.halve_every else None
-        return {"meta": Player(trainable(self), partial(Adam, lr=self.lr), schedule=halving)}
+        return {
+            "meta": Player(
+                trainable(self), partial(Adam, lr=self.lr), schedule=halving(self.halve_every)
+            )
+        }
 
     @classmethod
     def preset_names(cls) -> Sequence[str]:

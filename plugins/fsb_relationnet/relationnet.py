@@ -23,6 +23,7 @@ from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Losses, Method, Player, accuracy, cross_entropy, trainable
 from fewshot_bench.nn import TaskBatchNorm, observed, per_task, uses_batch_statistics
+from fewshot_bench.schedules import halving
 from fsb_relationnet.presets import PRESETS, preset
 
 PADDED_BELOW = 10  # a side that two unpadded convolutions and poolings would leave nothing of
@@ -175,9 +176,12 @@ class RelationNet(Method):
             self.fake = nn.Linear(channels * height * width, outputs)
 
     def players(self) -> dict[str, Player]:
-        halving = (lambda step, _: 0.5 ** (step // self.halve_every)) if self.halve_every else None
         adam = partial(Adam, lr=self.lr)
-        return {"meta": Player(trainable(self), adam, schedule=halving, clip=self.clip)}
+        return {
+            "meta": Player(
+                trainable(self), adam, schedule=halving(self.halve_every), clip=self.clip
+            )
+        }
 
     @classmethod
     def preset_names(cls) -> Sequence[str]:

@@ -25,6 +25,7 @@ WEIGHTS = (
     "supervised_weight",
     "real_weight",
     "fake_weight",
+    "inner_supervised_weight",
     "inner_real_weight",
     "inner_fake_weight",
     "generator_weight",
@@ -43,7 +44,7 @@ def test_every_term_is_active_in_every_preset(name: str, dataset: str, way: int)
     assert chosen["inner_gan"]
     assert chosen["test_fakes"]
     assert chosen["base"] == ("relationnet" if name.endswith("relationnet") else "maml")
-    assert sum(chosen[weight] for weight in WEIGHTS) == 6 or name == "quick"
+    assert sum(chosen[weight] for weight in WEIGHTS) == 7 or name == "quick"
 
 
 def test_the_paper_plays_the_game_as_printed() -> None:
