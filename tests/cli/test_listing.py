@@ -41,7 +41,10 @@ def fsb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("methods", ["maml", "metagan", "nearest-centroid", "protonet", "relationnet"]),
+        (
+            "methods",
+            ["maml", "metagan", "nearest-centroid", "protonet", "relationnet", "soft-kmeans"],
+        ),
         ("datasets", ["folder", "glyphs", "omniglot"]),
         ("backbones", ["conv4", "conv4-relation", "conv4-strided", "resnet12", "resnet18"]),
         ("samplers", ["closed", "open"]),

@@ -122,7 +122,7 @@ def test_labelled_and_unlabelled_batches_alternate_by_step() -> None:
         def losses(self, episode):
             seen.append((episode.kind, episode.target is None))
             if episode.target is None:
-                images = episode.support.unlabelled.unsqueeze(2)
+                images = episode.support.unlabelled.unflatten(1, (3, 2))
                 support = replace(episode.support, images=images)
                 target = torch.zeros(episode.query.shape[:2], dtype=torch.int64)
                 episode = replace(episode, support=support, target=target)
