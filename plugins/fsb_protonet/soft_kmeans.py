@@ -51,9 +51,10 @@ class SoftKMeans(ProtoNet):
         if distractors_are == "cluster":
             self.log_radius = nn.Parameter(torch.tensor(math.log(FIRST_RADIUS)))
         if distractors_are == "masked":
-            self.mask = nn.Sequential(nn.Linear(5, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 2))
+            last = nn.Linear(HIDDEN, 2)
             # The statistics change the masks of an untrained network a little only.
-            nn.init.normal_(self.mask[2].weight, std=0.01)
+            nn.init.normal_(last.weight, std=0.01)
+            self.mask = nn.Sequential(nn.Linear(5, HIDDEN), nn.Tanh(), last)
             self.gradient = "surrogate"
 
     def adapt(self, support: Support, inner_loss: object = None) -> State:

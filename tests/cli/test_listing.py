@@ -45,7 +45,7 @@ def fsb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
             "methods",
             ["maml", "metagan", "nearest-centroid", "protonet", "relationnet", "soft-kmeans"],
         ),
-        ("datasets", ["folder", "glyphs", "omniglot"]),
+        ("datasets", ["cifar-fs", "fc100", "folder", "glyphs", "mini-imagenet", "omniglot"]),
         ("backbones", ["conv4", "conv4-relation", "conv4-strided", "resnet12", "resnet18"]),
         ("samplers", ["closed", "open"]),
         ("observers", ["tensorboard"]),
