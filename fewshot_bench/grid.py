@@ -120,12 +120,11 @@ def seeds_of(seeds: Any) -> tuple[int, ...]:
     Raises:
         ConfigError: none, twice the same, or no integers.
     """
-    if isinstance(seeds, int) and not isinstance(seeds, bool):
-        seeds = list(range(seeds))
-    whole = isinstance(seeds, list) and all(type(seed) is int for seed in seeds)
-    if not whole or not seeds or len(set(seeds)) != len(seeds):
+    listed = list(range(seeds)) if type(seeds) is int else seeds
+    whole = isinstance(listed, list) and all(type(seed) is int for seed in listed)
+    if not whole or not listed or len(set(listed)) != len(listed):
         raise ConfigError(f"seeds {seeds}: give a number of at least 1, or a list of seeds.")
-    return tuple(seeds)
+    return tuple(listed)
 
 
 def cells_of(grid: Grid, registry: Registry) -> list[Cell]:

@@ -41,6 +41,7 @@ ORDER = (
     {"runner"},
     {"grid"},
     {"figures"},
+    {"report"},
     {"cli"},
     {"__main__"},
 )

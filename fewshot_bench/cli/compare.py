@@ -10,14 +10,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_bench.cli.grid import parameters
-from fewshot_bench.errors import ConfigError, RecordError
+from fewshot_bench.errors import ConfigError, RecordError, UnknownName
 
 if TYPE_CHECKING:
+    from fewshot_bench.grid import Grid
     from fewshot_bench.results.comparison import Comparison
     from fewshot_bench.results.runs import Run
 
 # What else is typed is an option of the data set.
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+# Options that 'fsb report' has, too.
+Baseline = Annotated[
+    str | None, typer.Option(help="method or run that the others are compared with, paired")
+]
+Interval = Annotated[
+    str | None,
+    typer.Option(
+        help="what the ± is: student, percentile, bca, classes, hierarchical or seeds; unless "
+        "given, student with one training seed and hierarchical with several",
+    ),
+]
+Level = Annotated[
+    float | None, typer.Option(help="of all intervals; unless given, that of the records")
+]
+Target = Annotated[
+    float | None, typer.Option(help="also show the time to this validation accuracy, like 0.95")
+]
 STYLES = {
     "heading": {"bold": True, "underline": True},
     "head": {"bold": True},
@@ -41,22 +59,10 @@ def compare(
     seeds: Annotated[
         int, typer.Option(help="training seeds of each method; the test episodes stay the same")
     ] = 1,
-    baseline: Annotated[
-        str | None, typer.Option(help="method or run that the others are compared with, paired")
-    ] = None,
-    interval: Annotated[
-        str | None,
-        typer.Option(
-            help="what the ± is: student, percentile, bca, classes, hierarchical or seeds; unless "
-            "given, student with one training seed and hierarchical with several",
-        ),
-    ] = None,
-    level: Annotated[
-        float | None, typer.Option(help="of all intervals; unless given, that of the records")
-    ] = None,
-    target: Annotated[
-        float | None, typer.Option(help="also show the time to this validation accuracy, like 0.95")
-    ] = None,
+    baseline: Baseline = None,
+    interval: Interval = None,
+    level: Level = None,
+    target: Target = None,
     format: Annotated[
         str, typer.Option(help="terminal, or what 'fsb list exporters' shows")
     ] = "terminal",
@@ -68,19 +74,19 @@ def compare(
     Methods, or a file with a grid of them, are run where no finished run has the same settings,
     data, code and versions. Exit code 2 if something that was named could not be used or compared.
     """
-    # A list of words takes unknown options in, too: what follows the first is the data set's.
+    if format == "terminal" and output is not None:
+        raise ConfigError("-o wants a format for files; give --format markdown, for example.")
+    if format != "terminal":
+        _exporter(format)
     words = what or []
+    # A list of words takes unknown options in, too: what follows the first is the data set's.
     cut = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
     what, further = words[:cut], words[cut:]
     shown: dict[str, Any] = {"baseline": baseline, "interval": interval}
     shown |= {"level": level, "target": target}
     found, problems = _found(what, further, runs_dir, seeds, settings, shown)
     if not found:
-        for problem in problems[1:]:
-            _say(problem)
-        where = [*what, runs_dir][0]
-        why = problems[0].rstrip(".") if problems else "it holds none"
-        raise RecordError(f"no finished run in '{where}' ({why}); try: fsb run METHOD")
+        raise none_finished(what[0] if what else runs_dir, problems)
     show_runs(found, problems, format=format, output=output, strict=bool(what), **shown)
 
 
@@ -114,13 +120,36 @@ def _found(
     elif settings or further or seeds != 1:
         typed = next(iter([*(f"--{n.replace('_', '-')}" for n in settings), *further, "--seeds"]))
         raise ConfigError(f"{typed} is about runs to make; name the methods, too.")
-    runs, problems = run_missing(grid, runs_dir) if grid else ([], [])
+    runs: list[Run] = []
+    problems: list[str] = []
+    if grid is not None:
+        _check_first(grid, runs_dir, **shown)
+        runs, problems = run_missing(grid, runs_dir)
     if folders or grid is None:
         if not what and not runs_dir.exists():
             raise RecordError(f"there is no '{runs_dir}'; run something first: fsb run METHOD")
         read, unread = load_runs(folders or [runs_dir])
         runs, problems = [*runs, *read], [*problems, *unread]
     return runs, problems
+
+
+def _check_first(
+    grid: Grid,
+    runs_dir: Path,
+    *,
+    baseline: str | None,
+    interval: str | None,
+    level: float | None,
+    target: float | None,
+) -> None:
+    """Raise before hours of training what would be raised after them."""
+    from fewshot_bench.results.compare import check
+
+    check(level, interval, target)
+    known = {name for entry in grid.entries for name in (entry.name, entry.method)}
+    if baseline is not None and baseline not in known and not (runs_dir / baseline).is_dir():
+        hint = "Give one of them, or the id of a run."
+        raise UnknownName("baseline", baseline, known, hint)
 
 
 def show_runs(
@@ -145,41 +174,71 @@ def show_runs(
         output: a file for anything but ``terminal``; None: standard output.
         strict: exit with code 2 if something was left out or stands apart.
     """
-    from fewshot_bench.results.compare import compare as compare_runs
-
-    if format == "terminal" and output is not None:
-        raise ConfigError("-o wants a format for files; give --format markdown, for example.")
-    result = compare_runs(
-        runs, baseline, level, interval=interval, target=target, ranks=format != "terminal"
-    )
-    told = [*problems, *result.problems]
-    if not result.tables:
-        for problem in told[1:]:
-            _say(problem)
-        raise RecordError(f"none of the runs can be compared: {told[0]}")
-    result.problems[:] = told
+    how = {"baseline": baseline, "interval": interval, "target": target, "level": level}
+    result = compared(runs, problems, ranks=format != "terminal", **how)
     if format == "terminal":
         _show(result)
     else:
         _export(result, format, output)
-    for problem in told:
+    tell(result, strict)
+
+
+def compared(runs: list[Run], problems: list[str], **how: Any) -> Comparison:
+    """The comparison of these runs, whose ``problems`` begin with those of reading them.
+
+    Raises:
+        RecordError: nothing is left to show; else as
+            :func:`fewshot_bench.results.compare.compare`, which takes ``how``.
+    """
+    from fewshot_bench.results.compare import compare as compare_runs
+
+    result = compare_runs(runs, **how)
+    result.problems[:] = [*problems, *result.problems]
+    if not result.tables:
+        for problem in result.problems[1:]:
+            _say(problem)
+        raise RecordError(f"none of the runs can be compared: {result.problems[0]}")
+    return result
+
+
+def tell(result: Comparison, strict: bool) -> None:
+    """Say what was left out and what stands apart; if ``strict``, that is exit code 2."""
+    for problem in result.problems:
         _say(problem)
     if strict and len(result.tables) > 1:
         reasons = "; ".join(dict.fromkeys(", ".join(t.differs) for t in result.tables[1:]))
         typer.echo(f"mixed protocols, {len(result.tables)} tables: {reasons}", err=True)
-    if strict and (told or len(result.tables) > 1):
+    if strict and (result.problems or len(result.tables) > 1):
         raise typer.Exit(2)
+
+
+def none_finished(where: Path | str, problems: list[str]) -> RecordError:
+    """What to raise if no run could be read; the further problems are told now."""
+    for problem in problems[1:]:
+        _say(problem)
+    why = problems[0].rstrip(".") if problems else "it holds none"
+    return RecordError(f"no finished run in '{where}' ({why}); try: fsb run METHOD")
 
 
 def _say(problem: str) -> None:
     typer.echo(f"left out: {' '.join(problem.split())}", err=True)
 
 
-def _export(result: Comparison, format: str, output: Path | None) -> None:
+def _exporter(format: str) -> Any:
+    """What writes this format.
+
+    Raises:
+        UnknownName: nothing does.
+    """
     from fewshot_bench.hooks.registry import Registry
+
+    return Registry.discover().resolve("exporters", format).load()
+
+
+def _export(result: Comparison, format: str, output: Path | None) -> None:
     from fewshot_bench.results.tables import write_atomically
 
-    text = Registry.discover().resolve("exporters", format).load()(result)
+    text = _exporter(format)(result)
     if output is None:
         typer.echo(text, nl=False)
     else:

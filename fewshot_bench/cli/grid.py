@@ -124,4 +124,8 @@ def run_missing(grid: Grid, runs_dir: Path) -> tuple[list[Run], list[str]]:
     # Standard output is for the table, whatever a plugin prints.
     with Progress() as progress, redirect_stdout(sys.stderr):
         done, problems = run_grid(where, Registry.discover(), progress)
-    return [run for _, run in done], problems
+    named = [
+        run if cell.entry == cell.config.method else replace(run, entry=cell.entry)
+        for cell, run in done
+    ]
+    return named, problems

@@ -156,7 +156,7 @@ def parameter(option: Any, panel: str, default: str = "") -> inspect.Parameter:
     if option.items:
         annotation = tuple[(str,) * option.items]  # type: ignore[misc]
         metavar = " ".join([f"<{option.type.__name__}>"] * option.items)
-    elif option.type is bool and not option.optional:
+    elif option.type is bool:  # also an optional one: to leave it out is its third value
         annotation, metavar = bool, None
         flags += f"/--no-{option.flag[2:]}"
     text = option.help + (f" ({', '.join(option.choices)})" if option.choices else "") + default

@@ -118,6 +118,8 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         ConfigError: the file cannot be written.
     """
-    from fewshot_bench.figures.style import write
+    from fewshot_bench.figures.style import rendered
+    from fewshot_bench.results.tables import write_atomically
 
-    write(figure, path)
+    content = rendered(figure, path.suffix.lower().removeprefix("."))
+    write_atomically(path, content, "give another file with -o")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +13,9 @@ from fewshot_bench.figures import Ask
 from fewshot_bench.figures.series import in_words, setting, short_data
 from fewshot_bench.figures.style import COLOURS, GREY, PERCENT, WIDTH, caption, folded, whiskers
 from fewshot_bench.results.compare import Run
+from fewshot_bench.results.comparison import Row, Table
 from fewshot_bench.results.labels import labels
+from fewshot_bench.results.sentences import listed
 from fewshot_bench.results.statistics import Paired, paired_difference
 
 LEVEL = 0.95
@@ -24,8 +28,29 @@ Rows = list[tuple[str, Paired]]
 def draw(runs: list[Run], ask: Ask) -> Figure | None:
     """A panel for each setting, a row for each run, and a line at zero."""
     groups = paired_rows(runs, ask)
-    if not groups:
-        return None
+    return _picture(groups, str(ask.baseline), f"{PERCENT * LEVEL:g} % Student") if groups else None
+
+
+def draw_table(table: Table, rows: Sequence[Row], level: float) -> Figure:
+    """The same from the differences of a table, which may be over several training seeds.
+
+    Arguments:
+        table: with differences.
+        rows: those of its rows that are shown.
+        level: of its intervals.
+    """
+    groups: dict[str, Rows] = {}
+    for where, row, _, difference in table.paired:
+        if any(row is one for one in rows):
+            groups.setdefault(str(where), []).append((row.title, difference.paired))
+    several = any(difference.seeds for *_, difference in table.paired)
+    kind = f"{PERCENT * level:g} %" + ("" if several else " Student")
+    ordered = {name: sorted(one, key=lambda r: -r[1].difference) for name, one in groups.items()}
+    names = listed(dict.fromkeys(difference.baseline.name for *_, difference in table.paired))
+    return _picture(ordered, names, kind, seeds=several)
+
+
+def _picture(groups: dict[str, Rows], baseline: str, kind: str, *, seeds: bool = False) -> Figure:
     heights = [AROUND + ROW * len(rows) + folds(rows) for rows in groups.values()]
     figure = Figure(figsize=(WIDTH, 0.4 + 0.25 * len(groups) + sum(heights)), layout="constrained")
     reach = [
@@ -37,12 +62,16 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
     for axes, (heading, rows) in zip(grid[:, 0], groups.items(), strict=True):
         _panel(axes, rows)
         axes.set_title(heading if len(groups) > 1 else "", loc="left", fontweight="bold")
-    axes.set_xlabel(f"accuracy minus that of {ask.baseline} (points)")
+    axes.set_xlabel(f"accuracy minus that of {baseline} (points)")
+    covers = (
+        "Where both have several training seeds, it covers new seeds and episodes."
+        if seeds
+        else "It covers neither new classes nor new training seeds."
+    )
     caption(
         figure,
-        f"Points: mean paired difference over the same test episodes; bars: its {PERCENT * LEVEL:g}"
-        " % Student interval, which is not corrected for the number of rows and covers neither "
-        "new classes nor new training seeds. Filled: the interval leaves out zero.",
+        f"Points: mean paired difference over the same test episodes; bars: its {kind} interval, "
+        f"not corrected for the number of rows. {covers} Filled: the interval leaves out zero.",
         "" if alike else "Each setting has its own scale.",
     )
     return figure
@@ -96,7 +125,9 @@ def paired_rows(runs: list[Run], ask: Ask) -> dict[str, Rows]:
     if ask.baseline is None:
         raise ConfigError("forest compares with a run: give --baseline METHOD.")
     methods = {run.record["method"] for run in runs}
-    if ask.baseline not in methods | {run.record["id"] for run in runs}:
+    if ask.baseline not in methods | {run.name for run in runs} | {
+        run.record["id"] for run in runs
+    }:
         raise UnknownName("baseline", ask.baseline, methods, "Give one of them, or a run's id.")
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -117,7 +148,7 @@ def paired_rows(runs: list[Run], ask: Ask) -> dict[str, Rows]:
 
 def _against_baseline(members: list[Run], ask: Ask) -> Rows:
     """The runs of one protocol against its baseline: the lowest seed, the newest of these."""
-    chosen = [r for r in members if ask.baseline in (r.record["method"], r.record["id"])]
+    chosen = [r for r in members if ask.baseline in (r.name, r.record["method"], r.record["id"])]
     if not chosen:
         for run in members:
             ask.lacks(run, f"has no run of {ask.baseline} on the same episodes beside it")

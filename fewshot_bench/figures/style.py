@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +13,6 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-from fewshot_bench.errors import ConfigError
 
 RC: Any = {
     "font.size": 8,
@@ -122,9 +117,8 @@ def whiskers(
     return axes.errorbar(x, y, **along, **style)
 
 
-def write(figure: Figure, path: Path) -> None:
-    """See :func:`fewshot_bench.figures.save`."""
-    format = path.suffix.lower().removeprefix(".")
+def rendered(figure: Figure, format: str) -> bytes:
+    """A picture as the content of a png, pdf or svg file; the same figure gives the same bytes."""
     nameless: dict[str, dict[str, None]] = {
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -135,13 +129,4 @@ def write(figure: Figure, path: Path) -> None:
         figure.savefig(
             buffer, format=format, metadata=nameless[format], bbox_inches="tight", pad_inches=0.04
         )
-    try:
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(buffer.getvalue())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write '{path}' ({error.strerror}); give another file with -o."
-        ) from error
+    return buffer.getvalue()

@@ -17,7 +17,7 @@ from fewshot_bench.results.runs import Array, Run, Setting, load_runs
 from fewshot_bench.results.speed import speed_of
 from fewshot_bench.results.statistics import Interval, student_interval
 
-__all__ = ["INTERVALS", "Run", "compare", "load_runs"]
+__all__ = ["INTERVALS", "Run", "check", "compare", "load_runs"]
 
 
 def compare(
@@ -47,7 +47,7 @@ def compare(
         ConfigError: ``interval``, ``level`` or ``target`` cannot be.
         UnknownName: no run is called like the baseline.
     """
-    _check(level, interval, target)
+    check(level, interval, target)
     usable, problems = _with_scores(runs)
     layouts, replaced = lay_out([run for run, _ in usable], by_level=level is None)
     comparison = Comparison([], problems + replaced, level, target)
@@ -63,7 +63,8 @@ def compare(
     return comparison
 
 
-def _check(level: float | None, interval: str | None, target: float | None) -> None:
+def check(level: float | None, interval: str | None, target: float | None) -> None:
+    """Raise what :func:`compare` would raise whatever the runs are."""
     if interval is not None and interval not in INTERVALS:
         raise UnknownName("interval", interval, INTERVALS)
     if level is not None and not 0 < level < 1:

@@ -32,6 +32,7 @@ def against(table: Table, baseline: str, level: float, *, ranks: bool) -> None:
     named.sort(key=lambda row: max(map(age, row.runs)), reverse=True)
     named.sort(key=lambda row: min(run.record["seed"] for run in row.runs))
     named.sort(key=lambda row: sum(cell is None for cell in row.cells))
+    named.sort(key=lambda row: row.name != baseline)
     for at in range(len(table.settings)):
         base = next((row for row in named if row.cells[at] is not None), None)
         table.baselines[at] = base

@@ -21,8 +21,8 @@ MOST = 3  # settings in a label; more would be a table of their own
 def labels(runs: Sequence[Run]) -> list[str]:
     """One name per run: its method, and in brackets what sets it apart from its like.
 
-    Runs of one method get the settings in which they differ, or, where none does, the last part
-    of their id.
+    Runs of one method, or of one entry of a grid, get the settings in which they differ, or,
+    where none does, the last part of their id.
     """
     told = [{"seed": run.record["seed"], **settings(run)} for run in runs]
     return _told_apart(runs, told, told)
@@ -78,13 +78,13 @@ def settings(run: Run) -> dict[str, Any]:
 def _told_apart(
     runs: Sequence[Run], keys: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """Names with the ``values`` of those ``keys`` in which runs of one method differ."""
+    """Names with the ``values`` of those ``keys`` in which runs of one name differ."""
     names = [
-        run.record["method"] + (f" (seed {one['seed']})" if one.get("seed") else "")
+        run.name + (f" (seed {one['seed']})" if one.get("seed") else "")
         for run, one in zip(runs, keys, strict=True)
     ]
-    for method in {run.record["method"] for run in runs}:
-        alike = [i for i, run in enumerate(runs) if run.record["method"] == method]
+    for name in {run.name for run in runs}:
+        alike = [i for i, run in enumerate(runs) if run.name == name]
         if len(alike) < 2:
             continue
         differ = list(dict.fromkeys(key for i in alike for key in keys[i]))
@@ -92,7 +92,7 @@ def _told_apart(
         for i in alike:
             shown = [key for key in differ[:MOST] if key in values[i]]
             words = ", ".join(f"{key} {_short(values[i][key])}" for key in shown)
-            names[i] = f"{method} ({words})" if words else method
+            names[i] = f"{name} ({words})" if words else name
     repeated = {name for name, count in Counter(names).items() if count > 1}
     return [
         f"{name} {run.record['id'].rsplit('-', 1)[-1]}" if name in repeated else name

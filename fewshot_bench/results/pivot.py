@@ -126,7 +126,7 @@ def _rows(runs: list[Run]) -> tuple[list[list[Run]], list[Mapping[str, Any]], li
     """Runs of one configuration, with what was chosen for it, and what was replaced."""
     methods: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        methods[run.record["method"]].append(run)
+        methods[run.name].append(run)
     rows: dict[str, list[Run]] = {}
     choices: dict[str, Mapping[str, Any]] = {}
     for method, members in methods.items():

@@ -34,16 +34,22 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run and where it is."""
+    """A finished run and where it is.
+
+    Arguments:
+        folder: of the run.
+        record: its record.
+        entry: what a grid calls it, where that is not the method's name.
+    """
 
     folder: Path
     record: dict[str, Any]
+    entry: str | None = None
 
     @property
-    def label(self) -> str:
-        """The method, with the seed where it is not 0."""
-        seed = self.record["seed"]
-        return self.record["method"] + (f" (seed {seed})" if seed else "")
+    def name(self) -> str:
+        """What it is called where nothing else tells it apart."""
+        return self.entry or str(self.record["method"])
 
     @property
     def setting(self) -> Setting:

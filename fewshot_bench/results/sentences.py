@@ -65,7 +65,7 @@ def _marks(table: Table) -> list[str]:
     if "tied" in marks:
         words.append(f"{TIED} the highest accuracy, or not to be told from it ({tests}).")
     words += [
-        f"Tied on {setting}: {_listed(row.name for row in rows)}."
+        f"Tied on {setting}: {listed(row.name for row in rows)}."
         for setting, rows in _ties(table)
         if len(rows) > 1
     ]
@@ -79,6 +79,23 @@ def _ties(table: Table) -> list[tuple[Setting, list[Row]]]:
         (setting, [row for s, row, cell in table.filled if s == setting and cell.mark == "tied"])
         for setting in table.settings
     ]
+
+
+def best_sentences(table: Table) -> list[str]:
+    """One plain sentence per setting on its highest accuracy: ``... has the highest accuracy``."""
+    words = []
+    tied = dict(_ties(table))
+    for at, setting in enumerate(table.settings):
+        rows = [(row, cell) for row in table.rows if (cell := row.cells[at]) is not None]
+        best, cell = max(rows, key=lambda one: one[1].accuracy)
+        text = f"On {setting}, {best.name} has the highest accuracy, {100 * cell.accuracy:.2f} %"
+        others = [row.name for row in tied[setting] if row is not best]
+        if cell.mark == "best":
+            text += ", and the difference from every other method survives Holm's correction"
+        elif others:
+            text += f"; it cannot be told from that of {listed(others)}"
+        words.append(f"{text}." if len(rows) > 1 else f"On {setting}, {best.name} stands alone.")
+    return words
 
 
 def _transductive(table: Table) -> list[str]:
@@ -99,7 +116,7 @@ def _evaluated(table: Table) -> list[str]:
     return words
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     names = list(names)
     if len(names) > MOST_NAMES:
         names = [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
@@ -110,7 +127,7 @@ def difference_words(table: Table, comparison: Comparison) -> list[str]:
     """What the columns of the differences are."""
     differences = [difference for *_, difference in table.paired]
     tests = sum(one.paired.p_t is not None for one in differences)
-    names = _listed(dict.fromkeys(one.baseline.name for one in differences))
+    names = listed(dict.fromkeys(one.baseline.name for one in differences))
     over = any(one.seeds for one in differences)
     seeds = " (over seeds and episodes where both have several training seeds)" if over else ""
     level, plural = _level(table, comparison), "s" if tests != 1 else ""
@@ -121,7 +138,7 @@ def difference_words(table: Table, comparison: Comparison) -> list[str]:
     ]
     missing = [str(s) for s, row in zip(table.settings, table.baselines, strict=True) if not row]
     if missing:
-        words.append(f"No run of the baseline on {_listed(missing)}.")
+        words.append(f"No run of the baseline on {listed(missing)}.")
     return words
 
 

@@ -21,13 +21,13 @@ Column = Sequence[Any] | npt.NDArray[Any]
 
 
 def write_atomically(
-    path: Path, text: str, hint: str = "give another folder with --runs-dir"
+    path: Path, content: str | bytes, hint: str = "give another folder with --runs-dir"
 ) -> None:
-    """Write a text file so that a reader sees the old content or the new, never a part.
+    """Write a file so that a reader sees the old content or the new, never a part.
 
     Arguments:
         path: of the file.
-        text: its content.
+        content: text is written as UTF-8.
         hint: what to do if that fails.
 
     Raises:
@@ -36,8 +36,8 @@ def write_atomically(
     try:
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.chmod(partial, 0o644)

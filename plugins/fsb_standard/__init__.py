@@ -26,4 +26,5 @@ def register_exporters() -> dict[str, str]:
         "latex": "fewshot_bench.results.exporters.latex:latex",
         "csv": "fewshot_bench.results.exporters.data:to_csv",
         "json": "fewshot_bench.results.exporters.data:to_json",
+        "html": "fewshot_bench.report.page:html",
     }

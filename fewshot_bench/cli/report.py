@@ -1,0 +1,57 @@
+"""``fsb report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewshot_bench.cli.compare import (
+    Baseline,
+    Interval,
+    Level,
+    Target,
+    compared,
+    none_finished,
+    tell,
+)
+from fewshot_bench.errors import RecordError
+
+
+def report(
+    output: Annotated[Path, typer.Option("-o", "--output", help="folder of the page")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="folders of runs, or folders that hold them")
+    ] = None,
+    runs_dir: Annotated[Path, typer.Option(help="read if no folder is named")] = Path("runs"),
+    baseline: Baseline = None,
+    interval: Interval = None,
+    level: Level = None,
+    target: Target = None,
+    pictures: Annotated[bool, typer.Option(help="draw them, which needs matplotlib")] = True,
+) -> None:
+    """Write finished runs as one page: sentences, tables, pictures, and how to repeat each run.
+
+    The page opens from disk, in a browser, and needs nothing else. Exit code 2 if something that
+    was named could not be used or compared.
+    """
+    from fewshot_bench.figures import check
+    from fewshot_bench.report import PAGE, write_report
+    from fewshot_bench.results.runs import load_runs
+
+    if pictures:
+        check("learning")  # before anything is read
+    paths = runs or [runs_dir]
+    for path in paths:
+        if not path.exists():
+            raise RecordError(f"there is no '{path}'; run something first: fsb run METHOD")
+    found, problems = load_runs(paths)
+    if not found:
+        raise none_finished(paths[0], problems)
+    how = {"baseline": baseline, "interval": interval, "level": level, "target": target}
+    result = compared(found, problems, ranks=True, **how)
+    for line in write_report(result, output, pictures=pictures):
+        typer.echo(line, err=True)
+    typer.echo(f"wrote '{output / PAGE}'")
+    tell(result, strict=bool(runs))
