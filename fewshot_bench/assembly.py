@@ -31,6 +31,7 @@ from fewshot_bench.options import (
 )
 from fewshot_bench.random import key_of
 from fewshot_bench.sampling import EpisodeSource, Sampler
+from fewshot_bench.semisupervised import Labels, labelled_images, training_sources
 
 PIXEL_RANGES = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0)}
 
@@ -91,8 +92,8 @@ def train_task(config: RunConfig) -> Task:
         config.train_way,
         config.train_shot,
         config.train_query,
-        config.unlabelled,
-        config.distractors,
+        config.train_unlabelled,
+        config.train_distractors,
     )
 
 
@@ -110,23 +111,47 @@ def episodes(
 ) -> EpisodeSource:
     """The stream of episodes of one split (``train``, ``validation`` or ``test``).
 
-    Training and validation are always closed (a finite plan could end before the training does);
-    the sampling that was asked for is the test's.
+    Validation is always closed; the sampling that was asked for is the test's.
     """
+    if split == "train":
+        return training_episodes(images, config, device)[0]
     name = config.sampling if split == "test" else "closed"
     factory: type[Sampler] = registry.resolve("samplers", name).load()
     table = ClassTable(images, device, PIXEL_RANGES[config.pixels])
-    task = train_task(config) if split == "train" else eval_task(config)
-    prefix = "--train-" if split == "train" else "--"
-    table.require(task.classes, task.images_per_class, f"{split} split", prefix)
-    seed = key_of(split, config.seed if split == "train" else config.episode_seed)
+    task = eval_task(config)
+    table.require(task.classes, task.images_per_class, f"{split} split")
+    seed = key_of(split, config.episode_seed)
     return EpisodeSource(factory(table, task, seed, within_family=config.within_family))
+
+
+def labels(config: RunConfig) -> Labels:
+    """Which part of the training split is labelled."""
+    return Labels(config.labelled_fraction, config.labelled_classes, config.labelled_seed)
+
+
+def training_episodes(
+    images: LabelledImages, config: RunConfig, device: torch.device
+) -> tuple[EpisodeSource, EpisodeSource | None]:
+    """Labelled training tasks and, where some classes have no labels, unlabelled ones.
+
+    They are always closed: a finite plan could end before the training does.
+    """
+    table, task = ClassTable(images, device, PIXEL_RANGES[config.pixels]), train_task(config)
+    table.require(task.classes, task.images_per_class, "train split", "--train-")
+    seed = key_of("train", config.seed)
+    return training_sources(table, task, seed, labels(config), within_family=config.within_family)
 
 
 def batches(images: LabelledImages, config: RunConfig, device: torch.device) -> BatchSource:
     """Mini-batches of the training split, of as many images as an episode has queries."""
-    table = ClassTable(images, device, PIXEL_RANGES[config.pixels])
-    return BatchSource(table, config.train_way * config.train_query, key_of("train", config.seed))
+    table, wanted = ClassTable(images, device, PIXEL_RANGES[config.pixels]), labels(config)
+    labelled = None if wanted.fraction == wanted.classes == 1 else labelled_images(table, wanted)
+    return BatchSource(
+        table,
+        config.train_way * config.train_query,
+        key_of("train", config.seed),
+        labelled=labelled,
+    )
 
 
 def build(config: RunConfig, registry: Registry, source_task: Task, device: torch.device) -> Method:

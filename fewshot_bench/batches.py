@@ -28,19 +28,27 @@ class BatchSource:
         size: images of a mini-batch.
         seed: of the stream.
         dtype: of the images that are delivered.
+        labelled: positions of the images that are labelled; None: all are.
     """
 
     def __init__(
-        self, table: ClassTable, size: int, seed: int, dtype: torch.dtype = torch.float32
+        self,
+        table: ClassTable,
+        size: int,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+        labelled: Tensor | None = None,
     ) -> None:
-        self.table, self.size, self.dtype = table, size, dtype
+        self.table, self.size, self.dtype, self.labelled = table, size, dtype, labelled
         self.stream = torch.tensor(key_of("batches", seed), device=table.device)
 
     def batch(self, ids: Tensor | range) -> Episode:
         """The mini-batches with these numbers."""
         table = self.table
         key = fold(self.stream, numbers(ids, table.device))
-        image = below(key, "images", len(table.images), (self.size,))
+        pool = table.images if self.labelled is None else self.labelled
+        image = below(key, "images", len(pool), (self.size,))
+        image = image if self.labelled is None else self.labelled[image]
         classes = torch.arange(len(table.class_start), device=table.device)
         return Episode(
             support=Support(images=None, unlabelled=None, key=key),

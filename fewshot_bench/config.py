@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from importlib.resources import files
 from typing import Any
 
 from fewshot_bench.errors import ConfigError, FewshotBenchError, PluginError, UnknownName
@@ -18,54 +16,9 @@ from fewshot_bench.options import (
     method_options,
     split_dataset,
 )
+from fewshot_bench.settings import CORE, DEFAULTS, RESERVED
 
-DEFAULTS: dict[str, Any] = tomllib.loads(
-    files("fewshot_bench").joinpath("defaults.toml").read_text("utf-8")
-)
-
-
-def _core(name: str, type_: type, help_: str, **more: Any) -> Option:
-    default = DEFAULTS.get(name)
-    return Option(name, type_, default, help_, optional=default is None, **more)
-
-
-CORE: tuple[Option, ...] = (
-    _core("dataset", str, "data set; folder:PATH for your own images"),
-    _core("backbone", str, "network from images to feature maps"),
-    _core("preset", str, "settings by name: quick, paper, ..."),
-    _core("way", int, "classes of an episode", minimum=2),
-    _core("shot", int, "support images per class", minimum=1),
-    _core("query", int, "query images per class", minimum=1),
-    _core("unlabelled", int, "unlabelled images per class", minimum=0),
-    _core("distractors", int, "further classes among the unlabelled images", minimum=0),
-    _core("train_way", int, "classes of a training episode; default: --way", minimum=2),
-    _core("train_shot", int, "support images in training; default: --shot", minimum=1),
-    _core("train_query", int, "query images in training; default: --query", minimum=1),
-    _core("task_batch", int, "tasks in a training step", minimum=1),
-    _core("steps", int, "training steps", minimum=1),
-    _core("validate_every", int, "steps between validations; 0: at the end only", minimum=0),
-    _core("validation_episodes", int, "episodes of a validation", minimum=1),
-    _core("episodes", int, "test episodes", minimum=1),
-    _core("level", float, "of the interval"),
-    _core("sampling", str, "test episodes: closed (images come again) or open (never)"),
-    _core("within_family", bool, "draw an episode's classes from one family, e.g. one alphabet"),
-    _core("pixels", str, "bytes become [0, 1] or [-1, 1]", choices=("unit", "signed")),
-    _core("seed", int, "of initialisation and training episodes"),
-    _core("episode_seed", int, "of validation and test episodes"),
-    _core("device", str, "auto, cpu, cuda, cuda:N"),
-    _core("engine", str, "how tasks are run: auto, eager, threads, batched, im2col, graph"),
-    _core("precision", str, "of products: fp32, tf32, bf16", choices=("fp32", "tf32", "bf16")),
-    _core("task_chunk", int, "tasks in memory at a time; default: the whole step's", minimum=1),
-    _core("profile", bool, "also profile a few steps: trace.json and the dearest operations"),
-    _core("pictures", bool, "keep what the method draws of a validation task, over training"),
-    _core("init", str, "folder of a run whose weights to start from"),
-    _core("runs_dir", str, "where runs are written"),
-    _core("data_root", str, "folder of the data set's files"),
-    _core("cache_dir", str, "folder for decoded data; default: the user's cache"),
-)
-
-# Further words that 'fsb run' takes for itself.
-RESERVED = ("debug", "help", "json", "metric", "metrics", "observers", "with")
+__all__ = ["CORE", "DEFAULTS", "RunConfig", "configure", "reconfigure"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +45,11 @@ class RunConfig:
     train_way: int
     train_shot: int
     train_query: int
+    train_unlabelled: int
+    train_distractors: int
+    labelled_fraction: float
+    labelled_classes: float
+    labelled_seed: int
     task_batch: int
     steps: int
     validate_every: int
@@ -133,6 +91,9 @@ class RunConfig:
         """
         # An older version did without the settings that it did not have.
         values = {option.name: option.default for option in CORE} | dict(values)
+        for name in ("unlabelled", "distractors"):  # training had what the evaluation has
+            if values[f"train_{name}"] is None:
+                values[f"train_{name}"] = values[name]
         names = {field.name for field in fields(cls)}
         if names != set(values):
             odd = sorted(names ^ set(values))
@@ -146,9 +107,18 @@ class RunConfig:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the result has to know about the settings."""
-        if self.preset != "quick":
-            return ()
-        return ("preset 'quick' is meant for minutes on two CPU cores, not the paper's schedule",)
+        told = []
+        if self.preset == "quick":
+            told.append(
+                "preset 'quick' is meant for minutes on two CPU cores, not the paper's schedule"
+            )
+        for of, part in (
+            ("the images of each training class", self.labelled_fraction),
+            ("the training classes", self.labelled_classes),
+        ):
+            if part < 1:
+                told.append(f"{part:.3g} of {of} is labelled (seed {self.labelled_seed})")
+        return tuple(told)
 
 
 def configure(method: str, registry: Registry | None = None, **settings: Any) -> RunConfig:
@@ -191,8 +161,9 @@ def _complete(
             said = {option.name: option.default, **preset, **settings}[option.name]
             chosen[-1][option.name] = option.check(said)
             sources[option.name] = _source(option.name, settings, preset)
-    for name in ("way", "shot", "query"):
-        values[f"train_{name}"] = values[f"train_{name}"] or values[name]
+    for name in ("way", "shot", "query", "unlabelled", "distractors"):
+        if values[f"train_{name}"] is None:
+            values[f"train_{name}"] = values[name]
     if not 0 < values["level"] < 1:
         raise ConfigError(f"--level {values['level']}: it has to be between 0 and 1.")
     load(registry, "samplers", values["sampling"])

@@ -92,6 +92,8 @@ class Method(nn.Module):
     * ``embeds``: ``adapt`` and ``predict`` see images through the method's own ``embed`` alone
       (from images [T, M, C, H, W] to features [T, M, ...]), which lets an evaluation embed every
       image once, however many episodes it is in.
+    * ``unlabelled_tasks``: ``losses`` also takes tasks without any label (``episode.kind`` is
+      ``"unlabelled"``; ``support.images`` and ``target`` are None), for ``--labelled-classes``.
     """
 
     source: ClassVar[Literal["episodes", "batches"]] = "episodes"
@@ -102,6 +104,7 @@ class Method(nn.Module):
     capturable: ClassVar[bool] = False
     autocast: ClassVar[bool] = False
     embeds: ClassVar[bool] = False
+    unlabelled_tasks: ClassVar[bool] = False
 
     def __init__(self, task: Task, backbone: nn.Module | None = None) -> None:
         """Arguments:

@@ -41,6 +41,7 @@ class Parts:
     method: Method
     lowering: Eager
     train: EpisodeSource | BatchSource
+    unlabelled: EpisodeSource | None  # tasks without labels, for methods that learn from them
     validation: EpisodeSource | None
     test: EpisodeSource
 
@@ -58,8 +59,11 @@ def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) 
     def source(name: str) -> EpisodeSource:
         return assembly.episodes(getattr(splits, name), config, registry, name, device)
 
-    def training_source() -> EpisodeSource | BatchSource:
-        return assembly.batches(splits.train, config, device) if pretrained else source("train")
+    def training() -> tuple[EpisodeSource | BatchSource, EpisodeSource | None]:
+        if pretrained:
+            return assembly.batches(splits.train, config, device), None
+        labelled, unlabelled = assembly.training_episodes(splits.train, config, device)
+        return labelled, unlabelled if method.unlabelled_tasks else None
 
     test_source = source("test")
     if test_source.sampler.length is not None:
@@ -72,6 +76,7 @@ def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) 
         task = replace(task, way=len(splits.train.counts))
     method = assembly.build(config, registry, task, device)
     method.check_task(assembly.eval_task(config))
+    train, unlabelled = training() if train_split else (test_source, None)
     return Parts(
         config,
         registry,
@@ -82,7 +87,8 @@ def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) 
         data,
         method,
         choose_lowering(config, method, device, progress),
-        training_source() if train_split else test_source,
+        train,
+        unlabelled,
         source("validation") if splits.validation is not None and train_split else None,
         test_source,
     )

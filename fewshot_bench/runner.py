@@ -177,6 +177,7 @@ def make_trainer(parts: Parts, pictures: Pictures | None = None) -> Trainer:
         validate if parts.validation is not None else None,
         log,
         progress.message,
+        parts.unlabelled,
     )
 
 

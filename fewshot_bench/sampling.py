@@ -121,8 +121,13 @@ class ClosedSampler(Sampler):
         variant = below(key, "variant", table.group_count[groups], (task.classes,))
         classes = table.group_start[groups] + variant
         own_key = fold(key.unsqueeze(-1), torch.arange(task.classes, device=key.device))
-        images = subset(own_key, "images", table.class_count[classes], task.images_per_class)
-        return self.arrange(key, classes, images + table.class_start[classes].unsqueeze(-1))
+        return self.arrange(key, classes, self.images(own_key, classes))
+
+    def images(self, key: Tensor, classes: Tensor) -> Tensor:
+        """Different images [T, classes, shot + query + unlabelled] of classes [T, classes]."""
+        table = self.table
+        place = subset(key, "images", table.class_count[classes], self.task.images_per_class)
+        return place + table.class_start[classes].unsqueeze(-1)
 
     def _groups(self, key: Tensor) -> Tensor:
         """Distinct groups [T, classes], of one family if asked."""

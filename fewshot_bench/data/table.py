@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ class ClassTable:
         self.class_names = labelled.class_names
         # A copy: the host array may be a read-only memory map.
         self.images = torch.from_numpy(np.array(labelled.images)).to(self.device)
-        self._floats: Tensor | None = None
+        self._floats: list[Tensor] = []  # at most one; shared with the table's parts
         self.class_start, self.class_count = self._ranges(labelled.counts)
         group_of, groups = np.unique(labelled.groups, return_index=True)
         self.group_start, self.group_count = self._ranges(
@@ -59,15 +61,28 @@ class ClassTable:
         _, channels, height, width = self.images.shape
         return channels, height, width
 
+    def part(self, groups: Tensor) -> ClassTable:
+        """A table of some groups, given sorted, over the same images; classes count from 0 anew."""
+        whole, part = self, copy.copy(self)
+        classes = _members(whole.group_start[groups], whole.group_count[groups])
+        part.class_start, part.class_count = whole.class_start[classes], whole.class_count[classes]
+        part.class_names = tuple(whole.class_names[c] for c in classes.tolist())
+        part.group_count = whole.group_count[groups]
+        part.group_start = part.group_count.cumsum(0) - part.group_count
+        family = torch.repeat_interleave(whole.family_count)[groups]
+        part.family_count = family.unique(return_counts=True)[1]
+        part.family_start = part.family_count.cumsum(0) - part.family_count
+        return part
+
     def gather(self, indices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Images at these positions, in ``pixel_range``: [*indices.shape, C, H, W]."""
         flat = indices.flatten()
         floats = 4 * self.images.numel()
         if self.device.type == "cpu" and dtype == torch.float32 and floats <= KEPT_AS_FLOATS:
             # Conversion costs a CPU several times the copy; a GPU hides it and has dearer memory.
-            if self._floats is None:
-                self._floats = self._normalised(self.images, dtype)
-            chosen = self._floats.index_select(0, flat)
+            if not self._floats:
+                self._floats.append(self._normalised(self.images, dtype))
+            chosen = self._floats[0].index_select(0, flat)
         else:
             chosen = self._normalised(self.images.index_select(0, flat), dtype)
         return chosen.unflatten(0, indices.shape)
@@ -103,3 +118,11 @@ class ClassTable:
                 f"class '{name}' of the {what} has {fewest}; lower {prefix}shot, {prefix}query or "
                 "--unlabelled."
             )
+
+
+def _members(start: Tensor, count: Tensor) -> Tensor:
+    """The members of ranges, one range after the other."""
+    which = torch.repeat_interleave(count)
+    first = count.cumsum(0) - count
+    place = torch.arange(len(which), device=start.device) - first[which]
+    return start[which] + place

@@ -61,6 +61,7 @@ class Trainer:
         method: on its device.
         lowering: runs it; used inside its ``running()`` block.
         source: training episodes; step s, turn r takes the ids of batch s * turns + r.
+        unlabelled: unlabelled tasks, for every second step, from the second on.
         plan: how long.
         validate: from the step number to an accuracy; decides which weights are kept.
         log: called at the end of each window with the step and its numbers.
@@ -76,8 +77,10 @@ class Trainer:
         validate: Validate | None = None,
         log: Log | None = None,
         tell: Callable[[str], None] = lambda _: None,
+        unlabelled: EpisodeSource | None = None,
     ) -> None:
-        self.method, self.lowering, self.source, self.plan = method, lowering, source, plan
+        self.method, self.lowering, self.plan = method, lowering, plan
+        self.sources = (source,) if unlabelled is None else (source, unlabelled)
         self.validate, self.log, self.tell = validate, log, tell
         self.players = check_players(method)
         try:
@@ -103,7 +106,7 @@ class Trainer:
         self.good = self._snapshot()
         self._best = -math.inf
         self._window: list[Gradients] = []
-        self._captured: dict[int, CapturedTurn] = {}
+        self._captured: dict[tuple[int, int], CapturedTurn] = {}  # by turn and source
         self._capture = lowering.graph
         if self._capture:
             self._fall_back(make_capturable(list(self.optimisers.values()), self.device))
@@ -140,26 +143,28 @@ class Trainer:
     def advance(self) -> None:
         """Every turn once: a fresh batch, the gradients of the players that move, their steps."""
         turns, size = self.method.turns, self.plan.task_batch
+        k = self.step % len(self.sources)
         for r, turn in enumerate(turns):
             first = (self.step * len(turns) + r) * size
             self._set_rates(turn)
-            if self._capture and self.step >= max(1, self.timer.warmup) and r not in self._captured:
-                self._record(r, turn)
+            ready = self._capture and self.step >= max(1, self.timer.warmup)
+            if ready and (r, k) not in self._captured:
+                self._record(r, k, turn)
             self.timer.start()
-            if r in self._captured:
-                self._window.append(self._captured[r].replay(first))
-                self.timer.replayed(self._captured[r].marks)
+            if (r, k) in self._captured:
+                self._window.append(self._captured[r, k].replay(first))
+                self.timer.replayed(self._captured[r, k].marks)
             else:
-                result = self._turn(turn, range(first, first + size), self.timer.mark)
+                result = self._turn(k, turn, range(first, first + size), self.timer.mark)
                 result.gradients, result.buffers = {}, {}  # what is read later is the numbers
                 self._window.append(result)
         self.step += 1
 
     def _turn(
-        self, turn: Sequence[str], ids: Tensor | range, phase_ends: Callable[[], None]
+        self, k: int, turn: Sequence[str], ids: Tensor | range, phase_ends: Callable[[], None]
     ) -> Gradients:
-        """Sample, differentiate, move: what a step is made of, and what a graph holds."""
-        episode = self.source.batch(ids)
+        """Sample from source k, differentiate, move: what a step is made of, and a graph holds."""
+        episode = self.sources[k].batch(ids)
         phase_ends()
         result = self.lowering.gradients(episode, self.players, turn)
         result.norms = {n: get_total_norm(g) for n, g in result.gradients.items()}
@@ -171,11 +176,11 @@ class Trainer:
         phase_ends()
         return result
 
-    def _record(self, r: int, turn: Sequence[str]) -> None:
+    def _record(self, r: int, k: int, turn: Sequence[str]) -> None:
         """Capture a turn in a CUDA graph; if that cannot be, go on without, and say why."""
         try:
-            self._captured[r] = CapturedTurn(
-                lambda ids, ends: self._turn(turn, ids, ends), self.plan.task_batch, self.device
+            self._captured[r, k] = CapturedTurn(
+                lambda ids, ends: self._turn(k, turn, ids, ends), self.plan.task_batch, self.device
             )
         except (RuntimeError, PluginError) as error:
             self._fall_back(str(error).splitlines()[0])

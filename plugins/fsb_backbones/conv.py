@@ -1,8 +1,10 @@
-"""The two four-layer convolutional networks of the few-shot literature.
+"""The three four-layer convolutional networks of the few-shot literature.
 
-Both have four blocks of [3x3 convolution, batch normalisation, ReLU]. ``conv4`` halves the image by
+All have four blocks of [3x3 convolution, batch normalisation, ReLU]. ``conv4`` halves the image by
 max-pooling behind each block (Vinyals et al. 2016; Snell et al. 2017); ``conv4-strided`` by
-convolutions of stride 2 (Finn et al. 2017, Omniglot). Weights start as PyTorch's layers do.
+convolutions of stride 2 (Finn et al. 2017, Omniglot); ``conv4-relation`` by max-pooling behind the
+first two blocks, which leaves maps for a relation module (Sung et al. 2018). Weights start as
+PyTorch's layers do.
 """
 
 from __future__ import annotations
@@ -30,9 +32,11 @@ class Conv4(nn.Module):
         channels: of every block.
         statistics: see :class:`fewshot_bench.nn.TaskBatchNorm`.
         stride: 2: convolutions halve the image; 1: max-pooling does.
+        pools: blocks that max-pool, with stride 1.
+        unpadded: blocks whose convolutions have no padding.
 
     Raises:
-        ConfigError: an image that four halvings leave nothing of.
+        ConfigError: an image that the halvings leave nothing of.
     """
 
     def __init__(
@@ -41,29 +45,32 @@ class Conv4(nn.Module):
         channels: int,
         statistics: Literal["batch", "running"],
         stride: Literal[1, 2],
+        pools: int = 4,
+        unpadded: int = 0,
     ) -> None:
         super().__init__()
-        before, height, width = image_shape
+        before, *sides = image_shape
         blocks = []
-        for _ in range(4):
+        for i in range(4):
+            padding, pool = int(i >= unpadded), stride == 1 and i < pools
             block: list[nn.Module] = [
-                nn.Conv2d(before, channels, 3, stride=stride, padding=1),
+                nn.Conv2d(before, channels, 3, stride=stride, padding=padding),
                 TaskBatchNorm(channels, statistics),
             ]
             # ReLU and max-pooling commute; behind the pooling ReLU has a quarter of the work.
-            block += [nn.MaxPool2d(2), nn.ReLU()] if stride == 1 else [nn.ReLU()]
+            block += [nn.MaxPool2d(2), nn.ReLU()] if pool else [nn.ReLU()]
             blocks.append(nn.Sequential(*block))
-            # a strided convolution rounds up, a max-pool down
-            height, width = ((n + 1) // 2 if stride == 2 else n // 2 for n in (height, width))
+            sides = [(n + 2 * padding - 3) // stride + 1 for n in sides]
+            sides = [n // 2 if pool else n for n in sides]
             before = channels
-        if min(height, width) < 1:
+        if min(sides) < 1:
             raise ConfigError(
-                f"conv4 halves images four times; {image_shape[1]}x{image_shape[2]} is too small. "
+                f"conv4 shrinks images four times; {image_shape[1]}x{image_shape[2]} is too small. "
                 "Give --image-size 16 or more."
             )
         self.blocks = nn.Sequential(*blocks)
         self.stride = stride
-        self.out_shape = (channels, height, width)
+        self.out_shape = (channels, *sides)
 
     def forward(self, x: Tensor) -> Tensor:
         by_channels = self.stride == 1 or not expects_double_backward()
@@ -98,3 +105,13 @@ def conv4_strided(
 ) -> Conv4:
     """The strided network of MAML; whether its maps are averaged is up to the method."""
     return Conv4(image_shape, channels, statistics, stride=2)
+
+
+def conv4_relation(
+    image_shape: tuple[int, int, int],
+    *,
+    channels: Channels = 64,
+    statistics: Statistics = "running",
+) -> Conv4:
+    """The embedding module of Relation Networks: 64 maps of 5x5 of an Omniglot image."""
+    return Conv4(image_shape, channels, statistics, stride=1, pools=2, unpadded=2)

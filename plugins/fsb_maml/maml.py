@@ -50,7 +50,7 @@ class MAML(Method):
 
     It can serve as the base of a method that changes what the inner loop descends: ``adapt`` takes
     an inner loss, ``discriminate`` gives logits and features under a task's weights, and
-    ``add_outputs`` widens the classifier.
+    ``become_discriminator`` widens the classifier.
 
     Raises:
         ConfigError: a number out of range.
@@ -136,10 +136,12 @@ class MAML(Method):
         """f_theta' of the queries; the default losses() then are eq. 2's."""
         return self.discriminate(state, query)[0]
 
-    def add_outputs(self, count: int) -> None:
-        """Give the last layer further outputs behind those of the classes."""
+    def become_discriminator(self, outputs: int) -> None:
+        """Give the last layer further outputs behind those of the classes; its logits have a zero
+        point of their own."""
         head = self.net.head
-        self.net.head = nn.Linear(head.in_features, head.out_features + count)
+        if outputs:
+            self.net.head = nn.Linear(head.in_features, head.out_features + outputs)
 
     def players(self) -> dict[str, Player]:
         """Algorithm 2, line 10: Adam on theta."""

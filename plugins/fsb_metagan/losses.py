@@ -56,3 +56,12 @@ def feature_matching(real_features: Tensor, fake_features: Tensor) -> Tensor:
     [T, M, d] of real images and [T, F, d] of fakes -> [T].
     """
     return (real_features.mean(1) - fake_features.mean(1)).square().sum(-1)
+
+
+def add_weighted(total: Tensor, *parts: tuple[float, Tensor]) -> Tensor:
+    """The total plus weight * term of each part; a weight of 0 leaves no trace, not even a
+    rounding, so that a control without GAN terms is its base to the last bit."""
+    for weight, term in parts:
+        if weight:
+            total = total + weight * term
+    return total

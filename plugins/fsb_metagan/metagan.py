@@ -12,9 +12,9 @@ superscripts s and u for the labelled and the unlabelled part.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -27,6 +27,7 @@ from fewshot_bench.method import Losses, Method, Player, State, Without, accurac
 from fewshot_bench.nn import observed, per_task, stop
 from fewshot_bench.nn.norm import norm_context
 from fewshot_bench.random import normal, uniform
+from fewshot_bench.schedules import cosine, halving
 from fsb_metagan import losses as terms
 from fsb_metagan.base import InnerLoss, as_discriminator
 from fsb_metagan.networks import Size, make_encoder, make_generator
@@ -38,9 +39,13 @@ D, G = "discriminator", "generator"
 class MetaGAN(Method):
     """A base method as the discriminator of a GAN (Zhang et al. 2018).
 
+    It learns from unlabelled images of a task (Q^u) and from tasks without labels.
+
     Raises:
         ConfigError: the base cannot be wrapped, or a number is out of range.
     """
+
+    unlabelled_tasks = True
 
     def __init__(
         self,
@@ -50,7 +55,8 @@ class MetaGAN(Method):
         base: Annotated[
             Method,
             "the few-shot classifier that becomes the discriminator",
-            Without(["lr", "anneal"]),  # the discriminator's rate is lr below
+            # What it minimises and how fast is decided below.
+            Without(["lr", "anneal", "halve_every", "clip", "loss"]),
         ] = "maml",  # type: ignore[assignment]
         head: Annotated[
             Literal["logsumexp", "extra"],
@@ -60,25 +66,27 @@ class MetaGAN(Method):
             Literal["non_saturating", "feature_matching"],
             "what the generator minimises: eq. 4, or the squared distance of mean features",
         ] = "non_saturating",
-        generator: Annotated[Size, "the generator network"] = "paper",
-        encoder: Annotated[Size, "the task encoder network"] = "paper",
+        generator: Annotated[Size, "G(z, T), the generator network"] = "paper",
+        encoder: Annotated[Size, "the task encoder network, for h_T"] = "paper",
         z_dim: Annotated[int, "normal noise values that a fake is made from"] = 100,
         fakes_per_class: Annotated[
             int | None,
-            "fakes per class, beside the support and the query set; none: as many as real",
+            "fakes per class, beside the support and the query set; none: as many as real "
+            "(algorithm 1)",
         ] = None,
         update: Annotated[
             Literal["alternating", "joint"],
             "a fresh batch of tasks for each player (algorithm 1), or one batch for both",
         ] = "alternating",
         inner_gan: Annotated[bool, "real and fake terms in the inner loop too (eq. 7)"] = True,
-        test_fakes: Annotated[bool, "real and fake terms when adapting at test too"] = True,
+        test_fakes: Annotated[bool, "eq. 7's real and fake terms when adapting at test too"] = True,
         through_fakes: Annotated[
-            bool, "the generator's gradient also flows through the fakes of the inner loop"
+            bool, "the generator's gradient (eq. 9) also flows through eq. 7's fakes"
         ] = True,
         supervised_weight: Annotated[float, "of eq. 2 in the outer loss (eq. 8)"] = 1.0,
         real_weight: Annotated[float, "of eq. 3's real term in the outer loss (eq. 8)"] = 1.0,
         fake_weight: Annotated[float, "of eq. 3's fake term in the outer loss (eq. 8)"] = 1.0,
+        inner_supervised_weight: Annotated[float, "of eq. 2 in the inner loss (eq. 7)"] = 1.0,
         inner_real_weight: Annotated[float, "of eq. 3's real term in the inner loss (eq. 7)"] = 1.0,
         inner_fake_weight: Annotated[float, "of eq. 3's fake term in the inner loss (eq. 7)"] = 1.0,
         generator_weight: Annotated[float, "of the generator's loss (eqs. 4, 9)"] = 1.0,
@@ -99,17 +107,15 @@ class MetaGAN(Method):
         self.inner_gan, self.test_fakes, self.through_fakes = inner_gan, test_fakes, through_fakes
         self.weights = {
             "supervised": supervised_weight, "real": real_weight, "fake": fake_weight,
-            "inner real": inner_real_weight, "inner fake": inner_fake_weight,
-            "generator": generator_weight,
+            "inner supervised": inner_supervised_weight, "inner real": inner_real_weight,
+            "inner fake": inner_fake_weight, "generator": generator_weight,
         }  # fmt: skip
         self.dropout, self.reduction = dropout, reduction
-        self.schedule = cosine if anneal else partial(halving, every=halve_every)
+        self.schedule = cosine if anneal else halving(halve_every)
         self.rates = {D: lr, G: generator_lr}
         self._check()
-        self.base: Any = as_discriminator(base)
         self.extra = int(head == "extra")
-        if self.extra:
-            self.base.add_outputs(1)
+        self.base: Any = as_discriminator(base, self.extra)
         encodes = make_encoder(encoder, task.image_shape)
         self.encoder: nn.Module = encodes
         self.generator: nn.Module = make_generator(
@@ -124,8 +130,7 @@ class MetaGAN(Method):
 
     def encode(self, support: Support) -> Tensor:
         """h_T [T, d]: the mean of the support images' codes, some of them dropped in training."""
-        images, _ = support.labelled()
-        codes = per_task(self.encoder, images)
+        codes = per_task(self.encoder, support_images(support))
         if self.training and self.dropout:
             noise = uniform(support.key, "metagan/dropout", codes.shape[1:], codes.dtype)
             codes = codes * (noise >= self.dropout) / (1 - self.dropout)
@@ -157,18 +162,33 @@ class MetaGAN(Method):
             logits, features = self.base.discriminate(theta_T, x_fake)
         return logits, features
 
-    def inner_loss(self, support: Support, x_fake: Tensor | None) -> InnerLoss:
-        """Eq. 7: the three terms on the support set, with S^u = S^s; [T] from theta."""
-        images, labels = support.labelled()
+    def inner_loss(self, support: Support, h_T: Callable[[], Tensor] | None) -> InnerLoss:
+        """Eq. 7: the three terms on the support set, with S^u = S^s; [T] from theta.
+
+        In an unlabelled task S^s is empty, and there is no supervised term. ``h_T`` None: without
+        real and fake terms. Fakes are made when they are first asked for: a base without an inner
+        loop never does.
+        """
+        images = support_images(support)
+        labels = None if support.images is None else support.labelled()[1]
+
+        @cache
+        def x_fake() -> Tensor:
+            assert h_T is not None
+            x = self.generate(h_T(), support.key, "support", images.shape[1])
+            return x if self.through_fakes else stop(x)
 
         def loss(theta: State) -> Tensor:
             logits, _ = self.base.discriminate(theta, images)
             way = logits.shape[-1] - self.extra
-            total = terms.supervised(logits, labels, way)
-            if x_fake is None:
+            if labels is None:
+                total = 0 * logits.sum((1, 2))  # there may be no term to descend at all
+            else:
+                total = self.weights["inner supervised"] * terms.supervised(logits, labels, way)
+            if h_T is None:
                 return total
-            fake_logits, _ = self.discriminate_fakes(theta, x_fake)
-            return add_weighted(
+            fake_logits, _ = self.discriminate_fakes(theta, x_fake())
+            return terms.add_weighted(
                 total,
                 (self.weights["inner real"], terms.real(logits, way)),
                 (self.weights["inner fake"], terms.fake(fake_logits, way)),
@@ -176,19 +196,20 @@ class MetaGAN(Method):
 
         return loss
 
-    def learn(self, support: Support, h_T: Tensor | None) -> State:
-        """theta_T = theta - alpha * gradient of eq. 7, as often as the base does; h_T None: with
-        the supervised term alone."""
-        x_fake = None
-        if h_T is not None:
-            _, labels = support.labelled()
-            x_fake = self.generate(h_T, support.key, "support", len(labels))
-            x_fake = x_fake if self.through_fakes else stop(x_fake)
-        return self.base.adapt(support, self.inner_loss(support, x_fake))
+    def learn(self, support: Support, h_T: Callable[[], Tensor] | None) -> State:
+        """theta_T = theta - alpha * gradient of eq. 7, as often as the base does.
+
+        To a base that has no inner loop, each image of an unlabelled task is a class of its own:
+        the evidence for real is then the sum over those.
+        """
+        inner = self.inner_loss(support, h_T)
+        if support.images is None:
+            support = replace(support, images=support_images(support).unsqueeze(2))
+        return self.base.adapt(support, inner)
 
     def adapt(self, support: Support) -> State:
         with_fakes = self.inner_gan and (self.training or self.test_fakes)
-        return self.learn(support, self.encode(support) if with_fakes else None)
+        return self.learn(support, partial(self.encode, support) if with_fakes else None)
 
     def predict(self, state: State, query: Tensor) -> Tensor:
         logits, _ = self.base.discriminate(state, query)
@@ -199,44 +220,43 @@ class MetaGAN(Method):
     def losses(self, episode: Episode) -> Losses:
         """Eqs. 8 and 9: both players' losses on the query set, at the adapted theta_T.
 
-        Q^u is the unlabelled set where the episode has one (sample-level semi-supervised
-        learning), else Q^s. The fakes need no stop for the discriminator's sake: each player's
-        loss is differentiated by its own parameters only, and theta makes no fakes.
+        Q^u is the unlabelled set where a labelled task has one (sample-level semi-supervised
+        learning), else the query set. An unlabelled task (task-level) has no supervised term. The
+        fakes need no stop for the discriminator's sake: each player's loss is differentiated by
+        its own parameters only, and theta makes no fakes.
         """
-        assert episode.target is not None
-        unlabelled = episode.support.unlabelled
+        support, target, weights = episode.support, episode.target, self.weights
         with observed(self) as buffers:
-            h_T = self.encode(episode.support)
-            theta_T = self.learn(episode.support, h_T if self.inner_gan else None)
+            h_T = self.encode(support)
+            theta_T = self.learn(support, (lambda: h_T) if self.inner_gan else None)
             logits, features = self.base.discriminate(theta_T, episode.query)
             real_logits, real_features = logits, features
-            if unlabelled is not None:
-                real_logits, real_features = self.base.discriminate(theta_T, unlabelled)
+            if target is not None and support.unlabelled is not None:
+                real_logits, real_features = self.base.discriminate(theta_T, support.unlabelled)
             x_fake = self.generate(h_T, episode.key, "query", episode.query.shape[1])
             fake_logits, fake_features = self.discriminate_fakes(theta_T, x_fake)
 
-        way, weights = logits.shape[-1] - self.extra, self.weights
-        supervised = terms.supervised(logits, episode.target, way)  # eq. 2
+        way = logits.shape[-1] - self.extra
         real, fake = terms.real(real_logits, way), terms.fake(fake_logits, way)  # eq. 3
-        loss_D = add_weighted(  # eqs. 1, 8
-            weights["supervised"] * supervised, (weights["real"], real), (weights["fake"], fake)
-        )
+        log = {
+            "real": real,
+            "fake": fake,
+            "p_real_of_real": terms.real_logit(real_logits, way).sigmoid().mean(-1),
+            "p_real_of_fake": terms.real_logit(fake_logits, way).sigmoid().mean(-1),
+        }
+        loss_D = 0 * real
+        if target is not None:
+            supervised = terms.supervised(logits, target, way)  # eq. 2
+            log |= {"accuracy": accuracy(logits[..., :way], target), "supervised": supervised}
+            loss_D = weights["supervised"] * supervised
+        loss_D = terms.add_weighted(
+            loss_D, (weights["real"], real), (weights["fake"], fake)
+        )  # eq. 8
         if self.generator_loss == "non_saturating":
             loss_G = terms.non_saturating(fake_logits, way)  # eqs. 4, 9
         else:
             loss_G = terms.feature_matching(real_features, fake_features)
-        return Losses(
-            players={D: loss_D, G: weights["generator"] * loss_G},
-            log={
-                "accuracy": accuracy(logits[..., :way], episode.target),
-                "supervised": supervised,
-                "real": real,
-                "fake": fake,
-                "p_real_of_real": terms.real_logit(real_logits, way).sigmoid().mean(-1),
-                "p_real_of_fake": terms.real_logit(fake_logits, way).sigmoid().mean(-1),
-            },
-            buffers=buffers,
-        )
+        return Losses({D: loss_D, G: weights["generator"] * loss_G}, log, buffers)
 
     def players(self) -> dict[str, Player]:
         """The discriminator owns the base's parameters, the generator G's and the encoder's."""
@@ -291,20 +311,9 @@ class MetaGAN(Method):
         return PRESETS
 
 
-def add_weighted(total: Tensor, *parts: tuple[float, Tensor]) -> Tensor:
-    """The total plus weight * term of each part; a weight of 0 leaves no trace, not even a
-    rounding, so that a control without GAN terms is its base to the last bit."""
-    for weight, term in parts:
-        if weight:
-            total = total + weight * term
-    return total
-
-
-def halving(step: int, steps: int, every: int) -> float:
-    """The rate's factor if it is halved every so many steps; 0: never."""
-    return 0.5 ** (step // every) if every else 1.0
-
-
-def cosine(step: int, steps: int) -> float:
-    """Half a cosine wave from 1 to 0 (Loshchilov and Hutter 2017)."""
-    return 0.5 + 0.5 * math.cos(math.pi * step / steps)
+def support_images(support: Support) -> Tensor:
+    """The support set [T, M, C, H, W], with or without its labels."""
+    if support.images is not None:
+        return support.labelled()[0]
+    assert support.unlabelled is not None, "a task without images"
+    return support.unlabelled

@@ -1,4 +1,4 @@
-"""Settings of ``--preset quick | tutorial | paper``."""
+"""Settings of ``--preset quick | tutorial | paper | paper-relationnet``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from fewshot_bench.episode import Task
 
-PRESETS = ("quick", "tutorial", "paper")
+PRESETS = ("quick", "tutorial", "paper", "paper-relationnet")
 
 # For two CPU cores; not the paper's schedule. The base is maml's own quick preset. Every term of
 # the game is active; those of the inner loop weigh less than in the paper.
@@ -80,6 +80,8 @@ def preset(name: str, dataset: str, task: Task) -> Mapping[str, Any] | None:
         return TUTORIAL
     if name == "paper" and dataset == "omniglot" and task.way in (5, 20):
         return _paper(task)
+    if name == "paper-relationnet" and dataset == "omniglot" and task.way in (5, 20):
+        return _paper_relationnet(task)
     return None
 
 
@@ -103,5 +105,24 @@ def _paper(task: Task) -> Mapping[str, Any]:
         "task_batch": 8 if twenty else 16,
         "steps": 60_000,
         "validate_every": 1000,
+        "validation_episodes": 600,
+    }
+
+
+def _paper_relationnet(task: Task) -> Mapping[str, Any]:
+    """Zhang et al. 2018, Omniglot, MetaGAN + Relation Network: one task a step.
+
+    Queries a class are those of Sung et al. 2018, as is the network; the paper states no number of
+    iterations, and these are Sung et al.'s.
+    """
+    queries = {(5, 1): 19, (5, 5): 15, (20, 1): 10, (20, 5): 5}
+    return {
+        "backbone": "conv4-relation",
+        "backbone_statistics": "batch",
+        "base": "relationnet",
+        "train_query": queries.get((task.way, task.shot), 15),
+        "task_batch": 1,
+        "steps": 1_000_000,
+        "validate_every": 5000,
         "validation_episodes": 600,
     }

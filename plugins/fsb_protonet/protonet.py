@@ -6,6 +6,7 @@ classified by the class mean that is nearest to it in a learned space.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from torch.optim import Adam
 from fewshot_bench.episode import Support, Task
 from fewshot_bench.method import Method, Player, trainable
 from fewshot_bench.nn import per_task
+from fewshot_bench.schedules import halving
 
 
 class ProtoNet(Method):
@@ -24,6 +26,9 @@ class ProtoNet(Method):
 
     Trained as the paper does with the query cross-entropy of its softmax over negative squared
     Euclidean distances; usually on more classes at a time than it is tested on (``--train-way``).
+
+    It can serve as the base of a method that tells real from fake by its logits (``fsb_metagan``):
+    those of distances have no zero point, which ``become_discriminator`` mends.
     """
 
     class_equivariant = True
@@ -41,6 +46,7 @@ class ProtoNet(Method):
     ) -> None:
         super().__init__(task, backbone)
         self.lr, self.halve_every = lr, halve_every
+        self.fake: nn.Linear | None = None
 
     def embed(self, images: Tensor) -> Tensor:
         """f_phi: images [T, M, C, H, W] -> embeddings [T, M, d]; distances want full precision."""
@@ -48,20 +54,48 @@ class ProtoNet(Method):
         f = per_task(self.backbone, images).flatten(2)
         return f.to(torch.promote_types(f.dtype, torch.float32))
 
-    def adapt(self, support: Support) -> Tensor:
-        """Eq. 1: c_k, the mean embedding of each class: [T, way, d]."""
+    def adapt(self, support: Support, inner_loss: object = None) -> Tensor:
+        """Eq. 1: c_k, the mean embedding of each class: [T, way, d].
+
+        There is no inner loop, and so nothing to do with an inner loss.
+        """
         assert support.images is not None
         images, _ = support.labelled()
         return self.embed(images).unflatten(1, support.images.shape[1:3]).mean(2)
 
     def predict(self, state: Tensor, query: Tensor) -> Tensor:
         """Eq. 2: logits -d(f_phi(x), c_k), d the squared Euclidean distance."""
-        f, c = self.embed(query), state
-        return -(f.unsqueeze(2) - c.unsqueeze(1)).square().sum(-1)
+        return -distances(self.embed(query), state)
+
+    def become_discriminator(self, outputs: int) -> None:
+        """Learn where distances turn from real to fake, and how sharply.
+
+        logsumexp(-d) of raw distances is so negative that everything is fake. Logits become
+        s (m - d), with a learned scale s, at first 1, which is eq. 2's softmax, and a learned
+        threshold m for the mean over the features of a squared difference, at first 0.5, about
+        what an untrained network has between classes. A further output is linear in f_phi(x).
+        """
+        assert self.backbone is not None
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.threshold = nn.Parameter(torch.full((), 0.5))
+        if outputs:
+            self.fake = nn.Linear(math.prod(self.backbone.out_shape), outputs)  # type: ignore[arg-type]
+
+    def discriminate(self, state: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """After ``become_discriminator``: logits [T, M, way + outputs] and f_phi [T, M, d]."""
+        f = self.embed(images)
+        m = self.threshold * f.shape[-1]
+        logits = self.log_scale.exp() * (m - distances(f, state))
+        if self.fake is not None:
+            logits = torch.cat([logits, self.fake(f)], dim=-1)
+        return logits, f
 
     def players(self) -> dict[str, Player]:
-        halving = (lambda step, _: 0.5 ** (step // self.halve_every)) if self.halve_every else None
-        return {"meta": Player(trainable(self), partial(Adam, lr=self.lr), schedule=halving)}
+        return {
+            "meta": Player(
+                trainable(self), partial(Adam, lr=self.lr), schedule=halving(self.halve_every)
+            )
+        }
 
     @classmethod
     def preset_names(cls) -> Sequence[str]:
@@ -72,6 +106,11 @@ class ProtoNet(Method):
         if name == "quick":
             return quick(dataset, task)
         return paper(dataset, task) if name == "paper" else None
+
+
+def distances(f: Tensor, c: Tensor) -> Tensor:
+    """Squared Euclidean ones of embeddings [T, M, d] and prototypes [T, way, d]: [T, M, way]."""
+    return (f.unsqueeze(2) - c.unsqueeze(1)).square().sum(-1)
 
 
 CHARACTERS = ("omniglot", "glyphs")  # small pictures of many classes

@@ -41,9 +41,12 @@ def fsb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("methods", ["maml", "metagan", "nearest-centroid", "protonet"]),
-        ("datasets", ["folder", "glyphs", "omniglot"]),
-        ("backbones", ["conv4", "conv4-strided", "resnet12", "resnet18"]),
+        (
+            "methods",
+            ["maml", "metagan", "nearest-centroid", "protonet", "relationnet", "soft-kmeans"],
+        ),
+        ("datasets", ["cifar-fs", "fc100", "folder", "glyphs", "mini-imagenet", "omniglot"]),
+        ("backbones", ["conv4", "conv4-relation", "conv4-strided", "resnet12", "resnet18"]),
         ("samplers", ["closed", "open"]),
         ("observers", ["tensorboard"]),
     ],

@@ -1,6 +1,7 @@
 """The loop: it learns, keeps what validation chose, stops at the first bad number."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from fewshot_bench.engine.lowering import Eager, differentiate
 from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
 from fewshot_bench.method import Losses, Player
+from fewshot_bench.semisupervised import UnlabelledTasks
 
 
 def build(kind, **options):
@@ -110,6 +112,29 @@ def test_turns_get_fresh_batches_and_move_one_player_each() -> None:
     assert len(set(keys)) == len(keys)
     assert len(trainer.timer.columns()["step_ms"]) == 3
     assert set(trainer.history.steps.arrays()) >= {"loss_critic", "loss_forger", "accuracy"}
+
+
+def test_labelled_and_unlabelled_batches_alternate_by_step() -> None:
+    """Not by turn: each player has to see both kinds."""
+    seen = []
+
+    class Watched(TwoPlayers):
+        def losses(self, episode):
+            seen.append((episode.kind, episode.target is None))
+            if episode.target is None:
+                images = episode.support.unlabelled.unflatten(1, (3, 2))
+                support = replace(episode.support, images=images)
+                target = torch.zeros(episode.query.shape[:2], dtype=torch.int64)
+                episode = replace(episode, support=support, target=target)
+            return super().losses(episode)
+
+    method, whole = build(Watched), source()
+    runs = Eager(method)
+    unlabelled = UnlabelledTasks(whole.sampler)
+    with runs.running():
+        Trainer(method, runs, whole, Plan(4, 2), unlabelled=unlabelled).run()
+    labelled, other = ("labelled", False), ("unlabelled", True)
+    assert seen == [labelled, labelled, other, other] * 2
 
 
 def test_validation_chooses_the_weights() -> None:

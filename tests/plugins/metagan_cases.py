@@ -53,8 +53,9 @@ class Descent(Method):
     def predict(self, state: dict[str, Tensor], query: Tensor) -> Tensor:
         return self.discriminate(state, query)[0]
 
-    def add_outputs(self, count: int) -> None:
-        self.head = nn.Linear(4, self.task.way + count)
+    def become_discriminator(self, outputs: int) -> None:
+        if outputs:
+            self.head = nn.Linear(4, self.task.way + outputs)
 
 
 class Metric(Method):
@@ -78,8 +79,8 @@ class Metric(Method):
     def predict(self, state: Tensor, query: Tensor) -> Tensor:
         return self.discriminate(state, query)[0]
 
-    def add_outputs(self, count: int) -> None:
-        self.fake = nn.Parameter(torch.zeros(count))
+    def become_discriminator(self, outputs: int) -> None:
+        self.fake = nn.Parameter(torch.zeros(outputs))
 
 
 def episode(tasks: int = 2, seed: int = 0) -> Episode:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from fsb_backbones.conv import channels_last, conv4, conv4_strided
+from fsb_backbones.conv import channels_last, conv4, conv4_relation, conv4_strided
 from fsb_backbones.resnet import resnet12, resnet18
 from torch import Tensor, nn
 
@@ -19,10 +19,16 @@ from fewshot_bench.nn.tasks import _batched, _looped
 FACTORIES = {
     "conv4": conv4,
     "conv4-strided": conv4_strided,
+    "conv4-relation": conv4_relation,
     "resnet12": resnet12,
     "resnet18": resnet18,
 }
-SMALL = {"conv4": {"channels": 4}, "conv4-strided": {"channels": 4}, "resnet12": {"width": 4}}
+SMALL = {
+    "conv4": {"channels": 4},
+    "conv4-strided": {"channels": 4},
+    "conv4-relation": {"channels": 4},
+    "resnet12": {"width": 4},
+}
 ALL = pytest.mark.parametrize("name", FACTORIES)
 
 
@@ -55,6 +61,9 @@ def test_out_shape_is_what_comes_out(name: str, shape: tuple[int, int, int]) -> 
         ("conv4", (1, 28, 28), (64, 1, 1), 111_936),
         ("conv4", (3, 84, 84), (64, 5, 5), 113_088),
         ("conv4-strided", (1, 28, 28), (64, 2, 2), 111_936),
+        # Sung et al. 2018: H = 64 behind two more halvings of 5x5, H = 576 of 19x19.
+        ("conv4-relation", (1, 28, 28), (64, 5, 5), 111_936),
+        ("conv4-relation", (3, 84, 84), (64, 19, 19), 113_088),
         # Lee et al. 2019: 640 maps, 12.4 million weights.
         ("resnet12", (3, 84, 84), (640, 5, 5), 12_424_320),
         # He et al. 2016: 11,689,512 weights, of which the classifier has 513,000.

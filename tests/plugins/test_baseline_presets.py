@@ -18,17 +18,23 @@ TASKS = ((5, 1), (5, 5), (20, 1), (20, 5))
 @pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize(
     ("method", "preset"),
-    [*product(("maml", "protonet"), ("quick", "paper")), ("nearest-centroid", "quick")],
+    [
+        *product(("maml", "protonet", "relationnet", "soft-kmeans"), ("quick", "paper")),
+        ("nearest-centroid", "quick"),
+    ],
 )
 def test_a_run_accepts_it(method: str, preset: str, dataset: str) -> None:
     for way, shot in TASKS:
         config = configure(method, preset=preset, dataset=dataset, way=way, shot=shot)
         assert (config.train_shot, config.query) == (shot, 15)
-        assert config.train_way >= way if method == "protonet" else config.train_way == way
+        many = method in ("protonet", "soft-kmeans")
+        assert config.train_way >= way if many else config.train_way == way
         assert config.steps >= 1
 
 
-@pytest.mark.parametrize("method", ["maml", "protonet", "nearest-centroid"])
+@pytest.mark.parametrize(
+    "method", ["maml", "protonet", "relationnet", "soft-kmeans", "nearest-centroid"]
+)
 def test_a_missing_preset_is_told(method: str) -> None:
     with pytest.raises(ConfigError, match="no preset named 'tutorial'"):
         configure(method, preset="tutorial", dataset="omniglot")

@@ -46,8 +46,8 @@ class Slope(Method):
         mean = images.mean((2, 3, 4))
         return torch.stack([state * mean, torch.zeros_like(mean)], dim=-1), mean.unsqueeze(-1)
 
-    def add_outputs(self, count: int) -> None:
-        raise AssertionError("the logsumexp head has no further output")
+    def become_discriminator(self, outputs: int) -> None:
+        assert outputs == 0
 
 
 class Constant(nn.Module):
@@ -253,7 +253,7 @@ def test_turns_and_schedule() -> None:
         group = player.optimiser([nn.Parameter(torch.zeros(1))]).param_groups[0]
         assert (group["lr"], group["betas"], group["eps"]) == (rate, (0.5, 0.9), 1e-8)
         assert [player.schedule(step, 300) for step in (0, 99, 100, 250)] == [1, 1, 0.5, 0.25]
-    assert metagan(halve_every=0).players()["generator"].schedule(1000, 2000) == 1
+    assert metagan(halve_every=0).players()["generator"].schedule is None
     annealed = metagan(anneal=True).players()["discriminator"].schedule
     assert [annealed(step, 300) for step in (0, 150, 300)] == pytest.approx([1, 0.5, 0])
 
@@ -262,7 +262,10 @@ def test_turns_and_schedule() -> None:
     ("options", "message"),
     [
         ({"base": "maml"}, "metagan cannot wrap 'maml'"),
-        ({"base": Method(TASK)}, "metagan cannot wrap 'Method'.*--base maml"),
+        (
+            {"base": Method(TASK)},
+            "cannot wrap 'Method', which lacks become_disc.* and discriminate",
+        ),
         ({"z_dim": 0}, "--z-dim 0"),
         ({"fakes_per_class": 0}, "--fakes-per-class 0"),
         ({"dropout": 1.0}, "--dropout 1.0"),

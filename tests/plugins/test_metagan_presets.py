@@ -18,11 +18,14 @@ CASES = (
     ("tutorial", "omniglot", 5),
     ("paper", "omniglot", 5),
     ("paper", "omniglot", 20),
+    ("paper-relationnet", "omniglot", 5),
+    ("paper-relationnet", "omniglot", 20),
 )
 WEIGHTS = (
     "supervised_weight",
     "real_weight",
     "fake_weight",
+    "inner_supervised_weight",
     "inner_real_weight",
     "inner_fake_weight",
     "generator_weight",
@@ -40,8 +43,8 @@ def test_every_term_is_active_in_every_preset(name: str, dataset: str, way: int)
     assert all(chosen[weight] > 0 for weight in WEIGHTS)
     assert chosen["inner_gan"]
     assert chosen["test_fakes"]
-    assert chosen["base"] == "maml"
-    assert sum(chosen[weight] for weight in WEIGHTS) == 6 or name == "quick"
+    assert chosen["base"] == ("relationnet" if name.endswith("relationnet") else "maml")
+    assert sum(chosen[weight] for weight in WEIGHTS) == 7 or name == "quick"
 
 
 def test_the_paper_plays_the_game_as_printed() -> None:
@@ -53,6 +56,13 @@ def test_the_paper_plays_the_game_as_printed() -> None:
     assert chosen["task_batch"] == 16
     assert not chosen["base_first_order"]
     assert options("paper", "omniglot", 20)["task_batch"] == 8
+
+
+def test_over_a_relation_network_it_is_one_task_a_step() -> None:
+    chosen = options("paper-relationnet", "omniglot", 20)
+    assert (chosen["task_batch"], chosen["train_query"], chosen["halve_every"]) == (1, 5, 10_000)
+    assert chosen["backbone"] == "conv4-relation"
+    assert chosen["backbone_options"]["backbone_statistics"] == "batch"
 
 
 def test_the_tutorials_settings() -> None:

@@ -1,0 +1,62 @@
+"""The settings that every run has, whatever its method and data: ``CORE``, their defaults."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.resources import files
+from typing import Any
+
+from fewshot_bench.options import Option
+
+DEFAULTS: dict[str, Any] = tomllib.loads(
+    files("fewshot_bench").joinpath("defaults.toml").read_text("utf-8")
+)
+
+
+def _core(name: str, type_: type, help_: str, **more: Any) -> Option:
+    default = DEFAULTS.get(name)
+    return Option(name, type_, default, help_, optional=default is None, **more)
+
+
+CORE: tuple[Option, ...] = (
+    _core("dataset", str, "data set; folder:PATH for your own images"),
+    _core("backbone", str, "network from images to feature maps"),
+    _core("preset", str, "settings by name: quick, paper, ..."),
+    _core("way", int, "classes of an episode", minimum=2),
+    _core("shot", int, "support images per class", minimum=1),
+    _core("query", int, "query images per class", minimum=1),
+    _core("unlabelled", int, "unlabelled images per class", minimum=0),
+    _core("distractors", int, "further classes among the unlabelled images", minimum=0),
+    _core("train_way", int, "classes of a training episode; default: --way", minimum=2),
+    _core("train_shot", int, "support images in training; default: --shot", minimum=1),
+    _core("train_query", int, "query images in training; default: --query", minimum=1),
+    _core("train_unlabelled", int, "the same in training; default: --unlabelled", minimum=0),
+    _core("train_distractors", int, "the same in training; default: --distractors", minimum=0),
+    _core("labelled_fraction", float, "part of each training class's images that is labelled"),
+    _core("labelled_classes", float, "part of the training classes that is labelled"),
+    _core("labelled_seed", int, "of what is labelled: the same for every method and --seed"),
+    _core("task_batch", int, "tasks in a training step", minimum=1),
+    _core("steps", int, "training steps", minimum=1),
+    _core("validate_every", int, "steps between validations; 0: at the end only", minimum=0),
+    _core("validation_episodes", int, "episodes of a validation", minimum=1),
+    _core("episodes", int, "test episodes", minimum=1),
+    _core("level", float, "of the interval"),
+    _core("sampling", str, "test episodes: closed (images come again) or open (never)"),
+    _core("within_family", bool, "draw an episode's classes from one family, e.g. one alphabet"),
+    _core("pixels", str, "bytes become [0, 1] or [-1, 1]", choices=("unit", "signed")),
+    _core("seed", int, "of initialisation and training episodes"),
+    _core("episode_seed", int, "of validation and test episodes"),
+    _core("device", str, "auto, cpu, cuda, cuda:N"),
+    _core("engine", str, "how tasks are run: auto, eager, threads, batched, im2col, graph"),
+    _core("precision", str, "of products: fp32, tf32, bf16", choices=("fp32", "tf32", "bf16")),
+    _core("task_chunk", int, "tasks in memory at a time; default: the whole step's", minimum=1),
+    _core("profile", bool, "also profile a few steps: trace.json and the dearest operations"),
+    _core("pictures", bool, "keep what the method draws of a validation task, over training"),
+    _core("init", str, "folder of a run whose weights to start from"),
+    _core("runs_dir", str, "where runs are written"),
+    _core("data_root", str, "folder of the data set's files"),
+    _core("cache_dir", str, "folder for decoded data; default: the user's cache"),
+)
+
+# Further words that 'fsb run' takes for itself.
+RESERVED = ("debug", "help", "json", "metric", "metrics", "observers", "with")

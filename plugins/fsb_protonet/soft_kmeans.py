@@ -1,0 +1,125 @@
+"""Semi-supervised prototypical networks.
+
+Ren, Triantafillou, Ravi, Snell, Swersky, Tenenbaum, Larochelle and Zemel, "Meta-Learning for
+Semi-Supervised Few-Shot Classification", ICLR 2018. The prototypes of a ProtoNet are where a soft
+k-means of the task begins, which takes one step with the task's unlabelled images.
+
+Symbols as in the paper: ``h`` the embedding, ``p`` prototypes, ``z`` assignments of unlabelled
+images, ``m`` masks; a tilde (``_u``, here) marks what belongs to unlabelled images, and refined
+prototypes are ``p_r``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from fewshot_bench.episode import Support, Task
+from fewshot_bench.method import State
+from fewshot_bench.nn import stop
+from fsb_protonet.protonet import ProtoNet, distances
+
+HIDDEN = 20  # of the network that predicts masks, as in the authors' code
+FIRST_RADIUS = 100.0  # of the cluster of distractors, as in the authors' code
+
+
+class SoftKMeans(ProtoNet):
+    """ProtoNet whose prototypes are refined by unlabelled images (Ren et al. 2018).
+
+    Without unlabelled images it is ProtoNet, so training and test may have different numbers of
+    them (``--train-unlabelled``, ``--unlabelled``).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        backbone: nn.Module,
+        *,
+        distractors_are: Annotated[
+            Literal["ignored", "cluster", "masked"],
+            "unlabelled images of other classes: nothing of their own (section 3.1.1), a cluster "
+            "at the origin (3.1.2), or masked by their distance (3.1.3)",
+        ] = "cluster",
+        lr: Annotated[float, "Adam's rate"] = 1e-3,
+        halve_every: Annotated[int, "halve the rate after so many steps; 0: never"] = 2000,
+    ) -> None:
+        super().__init__(task, backbone, lr=lr, halve_every=halve_every)
+        self.distractors_are = distractors_are
+        if distractors_are == "cluster":
+            self.log_radius = nn.Parameter(torch.tensor(math.log(FIRST_RADIUS)))
+        if distractors_are == "masked":
+            last = nn.Linear(HIDDEN, 2)
+            # The statistics change the masks of an untrained network a little only.
+            nn.init.normal_(last.weight, std=0.01)
+            self.mask = nn.Sequential(nn.Linear(5, HIDDEN), nn.Tanh(), last)
+            self.gradient = "surrogate"
+
+    def adapt(self, support: Support, inner_loss: object = None) -> State:
+        """p_r [T, way, d]: the step of soft k-means from the prototypes p."""
+        p = super().adapt(support)
+        if support.unlabelled is None:
+            return p
+        assert support.images is not None
+        h_u = self.embed(support.unlabelled)
+        d_u = distances(h_u, p)
+        if self.distractors_are == "cluster":
+            z_u = self.beside_distractors(h_u, d_u)
+        else:
+            z_u = torch.softmax(-d_u, dim=-1)
+        if self.distractors_are == "masked":
+            z_u = z_u * self.masks(d_u)
+        return refined(p, support.images.shape[2], h_u, z_u)
+
+    def beside_distractors(self, h_u: Tensor, d_u: Tensor) -> Tensor:
+        """z of the classes beside one more cluster: [T, U, way].
+
+        z_jc is proportional to exp(-d(h_j, p_c) / r_c^2 - A(r_c)), A(r) = log(2 pi) / 2 + log r,
+        with r = 1 for the classes, and for the distractors p = 0 and r learned.
+        """
+        log_r = self.log_radius
+        of_classes = -d_u
+        of_distractors = -h_u.square().sum(-1, keepdim=True) * (-2 * log_r).exp() - log_r
+        return torch.softmax(torch.cat([of_classes, of_distractors], -1), dim=-1)[..., :-1]
+
+    def masks(self, d_u: Tensor) -> Tensor:
+        """m_jc = sigmoid(-gamma_c (d_jc - beta_c)) of normalised distances: [T, U, way].
+
+        Threshold beta_c and slope gamma_c come from a network that sees statistics of the
+        distances to p_c; these are constants to the gradient, as in the authors' code, whose
+        beta and gamma are exponentials too.
+        """
+        d = d_u / d_u.mean(1, keepdim=True).clamp_min(1e-12)
+        beta, gamma = self.mask(stop(statistics(d))).exp().unsqueeze(1).unbind(-1)
+        return torch.sigmoid(-gamma * (d - beta))
+
+
+def refined(p: Tensor, shot: int, h_u: Tensor, z_u: Tensor) -> Tensor:
+    """Means of the labelled images, of weight 1, and of the unlabelled ones, of weight z.
+
+    Arguments:
+        p: [T, way, d], means of ``shot`` labelled images each.
+        h_u: [T, U, d].
+        z_u: [T, U, way].
+
+    Returns:
+        [T, way, d].
+    """
+    weight = shot + z_u.sum(1).unsqueeze(-1)
+    return (shot * p + z_u.transpose(1, 2) @ h_u) / weight
+
+
+def statistics(d: Tensor) -> Tensor:
+    """Least, greatest, variance, skewness and excess kurtosis of each class's distances.
+
+    Distances [T, U, way] of mean 1 over U -> [T, way, 5]. Where all are equal, the variance
+    divides as 1.
+    """
+    centred = d - d.mean(1, keepdim=True)
+    variance = centred.square().mean(1)
+    spread = torch.where(variance > 0, variance, 1.0)
+    skewness = centred.pow(3).mean(1) / spread.pow(1.5)
+    kurtosis = centred.pow(4).mean(1) / spread.square() - 3
+    return torch.stack([d.amin(1), d.amax(1), variance, skewness, kurtosis], dim=-1)

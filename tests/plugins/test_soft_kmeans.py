@@ -1,0 +1,134 @@
+"""Soft k-means ProtoNet: refined prototypes by hand, gradients, what unlabelled images are for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from fsb_protonet.protonet import ProtoNet
+from fsb_protonet.soft_kmeans import FIRST_RADIUS, SoftKMeans, statistics
+from test_protonet import Pixels
+
+import fewshot_bench
+from fewshot_bench.episode import Support, Task
+from fewshot_bench.testing import TINY, TinyBackbone, gradient_error, tiny_episode
+
+KINDS = ("ignored", "cluster", "masked")
+TASK = Task(2, 2, 1, unlabelled=1, image_shape=(1, 1, 2))
+
+
+def tiny(kind: str, statistics: Any = "batch") -> SoftKMeans:
+    torch.manual_seed(0)
+    return SoftKMeans(TINY, TinyBackbone(statistics=statistics), distractors_are=kind).double()  # type: ignore[arg-type]
+
+
+def by_hand(kind: str) -> tuple[SoftKMeans, Support]:
+    """Prototypes (0, 0) and (2, 0) of two images each; unlabelled (1, 1) and (0, 1)."""
+    method = SoftKMeans(TASK, Pixels(), distractors_are=kind).double()  # type: ignore[arg-type]
+    with torch.no_grad():
+        method.backbone.scale.fill_(1.0)  # type: ignore[union-attr,operator]
+    images = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]], [[2.0, 1.0], [2.0, -1.0]]]).double()
+    unlabelled = torch.tensor([[1.0, 1.0], [0.0, 1.0]]).double()
+    return method, Support(
+        images.view(1, 2, 2, 1, 1, 2), unlabelled.view(1, 2, 1, 1, 2), torch.tensor([0])
+    )
+
+
+def expected(z: list[list[float]]) -> list[list[float]]:
+    """Of each class: (2 p + z_1 (1, 1) + z_2 (0, 1)) / (2 + z_1 + z_2); p is (0, 0), (2, 0)."""
+    rows = []
+    for c, p in enumerate((0.0, 2.0)):
+        total = 2 + z[0][c] + z[1][c]
+        rows.append([(2 * p + z[0][c]) / total, (z[0][c] + z[1][c]) / total])
+    return rows
+
+
+def assert_prototypes(got: torch.Tensor, z: list[list[float]]) -> None:
+    torch.testing.assert_close(got[0], torch.tensor(expected(z)).double(), rtol=1e-6, atol=1e-9)
+
+
+def test_one_step_of_soft_k_means_by_hand() -> None:
+    # Squared distances: 2 and 2 of the first image, 1 and 5 of the second.
+    method, support = by_hand("ignored")
+    near = 1 / (1 + math.exp(-4))
+    assert_prototypes(method.adapt(support), [[0.5, 0.5], [near, 1 - near]])
+
+
+def test_with_a_cluster_of_distractors_by_hand() -> None:
+    # The origin is 2 and 1 away, over r^2 = 4, and log r = log 2 is its normaliser.
+    method, support = by_hand("cluster")
+    assert math.exp(method.log_radius.item()) == pytest.approx(FIRST_RADIUS)
+    with torch.no_grad():
+        method.log_radius.fill_(math.log(2.0))
+    z = []
+    for to_0, to_2, to_origin in ((2, 2, 2), (1, 5, 1)):
+        mass = [math.exp(-to_0), math.exp(-to_2), math.exp(-to_origin / 4) / 2]
+        z.append([mass[0] / sum(mass), mass[1] / sum(mass)])
+    assert_prototypes(method.adapt(support), z)
+
+
+def test_masks_by_hand() -> None:
+    # Distances over their means: class 0 has (2, 1) / 1.5, class 1 has (2, 5) / 3.5. A network of
+    # zeros has beta = gamma = 1.
+    method, support = by_hand("masked")
+    with torch.no_grad():
+        for parameter in method.mask.parameters():
+            parameter.zero_()
+    near = 1 / (1 + math.exp(-4))
+    z = [[0.5, 0.5], [near, 1 - near]]
+    d = [[2 / 1.5, 2 / 3.5], [1 / 1.5, 5 / 3.5]]
+    masked = [
+        [a / (1 + math.exp(b - 1)) for a, b in zip(row, own, strict=True)]
+        for row, own in zip(z, d, strict=True)
+    ]
+    assert_prototypes(method.adapt(support), masked)
+
+
+def test_statistics_by_hand() -> None:
+    d = torch.tensor([0.0, 0.0, 3.0]).double().view(1, 3, 1)
+    # mean 1, deviations -1, -1, 2: variance 6/3, third moment 6/3, fourth 18/3
+    got = statistics(d)[0, 0].tolist()
+    assert got == pytest.approx([0, 3, 2, 2 / 2**1.5, 6 / 4 - 3])
+    assert statistics(torch.ones(1, 4, 2)).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("statistics", ["batch", "running"])
+def test_gradient_matches_finite_differences(kind: str, statistics: str) -> None:
+    method = tiny(kind, statistics)
+    assert method.gradient == ("surrogate" if kind == "masked" else "exact")
+    batch = tiny_episode(unlabelled=2, distractors=1)
+    assert gradient_error(method, batch, samples=6)["meta"] < 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_unlabelled_images_it_is_protonet(kind: str) -> None:
+    method, batch = tiny(kind), tiny_episode()
+    torch.manual_seed(0)
+    plain = ProtoNet(TINY, TinyBackbone()).double()
+    assert torch.equal(method.losses(batch).players["meta"], plain.losses(batch).players["meta"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_order_of_unlabelled_images_and_other_tasks_change_nothing(kind: str) -> None:
+    method, batch = tiny(kind), tiny_episode(unlabelled=2)
+    together = method.losses(batch).players["meta"]
+    turned = replace(batch.support, unlabelled=batch.support.unlabelled.flip(1))
+    again = method.losses(replace(batch, support=turned)).players["meta"]
+    torch.testing.assert_close(again, together, rtol=1e-10, atol=1e-10)
+    alone = [method.losses(batch.tasks(t, t + 1)).players["meta"] for t in range(2)]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-10, atol=1e-10)
+
+
+def test_a_run_with_few_labels_and_distractors(tmp_path: Any) -> None:
+    record = fewshot_bench.run(
+        "soft-kmeans", dataset="glyphs", train_classes=20, validation_classes=8, test_classes=8,
+        way=3, shot=1, query=2, train_way=3, train_query=1, labelled_fraction=0.1,
+        unlabelled=2, distractors=2, steps=2, episodes=40, validation_episodes=2,
+        backbone_channels=4, runs_dir=str(tmp_path), cache_dir=str(tmp_path / "c"),
+    )  # fmt: skip
+    assert record["status"] == "completed"
+    assert record["train_task"]["distractors"] == record["task"]["distractors"] == 2
