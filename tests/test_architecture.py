@@ -33,6 +33,7 @@ ORDER = (
     {"results"},
     {"testing"},
     {"options"},
+    {"defaults"},
     {"config"},
     {"assembly"},
     {"parts"},

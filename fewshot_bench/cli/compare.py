@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_bench.cli.grid import parameters
-from fewshot_bench.errors import ConfigError, RecordError
+from fewshot_bench.errors import ConfigError, PluginError, RecordError, blame
 
 if TYPE_CHECKING:
     from fewshot_bench.results.comparison import Comparison
@@ -177,9 +177,15 @@ def _say(problem: str) -> None:
 
 def _export(result: Comparison, format: str, output: Path | None) -> None:
     from fewshot_bench.hooks.registry import Registry
+    from fewshot_bench.options import load
     from fewshot_bench.results.tables import write_atomically
 
-    text = Registry.discover().resolve("exporters", format).load()(result)
+    registry = Registry.discover()
+    title = registry.resolve("exporters", format).title
+    with blame(title):
+        text = load(registry, "exporters", format)(result)
+    if not isinstance(text, str):
+        raise PluginError(f"{title} returned {type(text).__name__}; text is wanted.")
     if output is None:
         typer.echo(text, nl=False)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -12,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from fewshot_bench.cli import commands, compare, data, evaluate, figure, listing, plan, run
-from fewshot_bench.errors import FewshotBenchError
+from fewshot_bench.errors import FewshotBenchError, PluginWarning
 
 # typer carries its own copy of click; its base exception is reached through a public name.
 CLICK_ERROR = typer.BadParameter.__mro__[2]
@@ -82,6 +83,7 @@ def main() -> NoReturn:
     # --debug may stand anywhere on the line.
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    warnings.showwarning = _warn
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that has no ± gets a ?
             stream.reconfigure(errors="replace")
@@ -102,6 +104,11 @@ def main() -> NoReturn:
             raise
         code = explain(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """A warning in one line: what a plugin's author reads, without the line of our code."""
+    _say(f"warning: {message}" if category is PluginWarning else f"{category.__name__}: {message}")
 
 
 def explain(error: Exception) -> int:
