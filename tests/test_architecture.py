@@ -39,6 +39,7 @@ ORDER = (
     {"runner"},
     {"testing"},
     {"pytest_plugin"},
+    {"scaffold"},
     {"grid"},
     {"figures"},
     {"cli"},

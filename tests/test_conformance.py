@@ -15,6 +15,7 @@ from fewshot_bench.testing.named import suite
 
 Check = Callable[[], None]
 SLOW = {"metagan"}  # two players over a method with an inner loop
+DEAR = {"gradients", "resume", "beats-chance", "speed"}  # minutes of such a method
 NEEDS = {"folder": "a path", "omniglot": "its files"}
 NAMES = [
     pytest.param(kind, name, marks=[pytest.mark.slow] if name in SLOW else [])
@@ -30,6 +31,15 @@ def test_a_built_in_passes_every_check(kind: str, name: str) -> None:
     outcomes = list(perform_all(found.checks, found.subject))
     assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
     assert any(o.status == "passed" for o in outcomes)
+
+
+@pytest.mark.parametrize("name", sorted(SLOW))
+def test_a_slow_built_in_passes_the_quick_checks(name: str) -> None:
+    found = suite(Registry.discover(), name)
+    quick = [check.id for check in found.checks if check.id not in DEAR]
+    outcomes = list(perform_all(found.checks, found.subject, quick))
+    assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
+    assert len(outcomes) == len(found.checks) - len(DEAR)
 
 
 @pytest.mark.conformance("maml", first_order=True)

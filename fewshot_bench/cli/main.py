@@ -12,7 +12,18 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from fewshot_bench.cli import check, commands, compare, data, evaluate, figure, listing, plan, run
+from fewshot_bench.cli import (
+    check,
+    commands,
+    compare,
+    data,
+    evaluate,
+    figure,
+    listing,
+    new,
+    plan,
+    run,
+)
 from fewshot_bench.errors import FewshotBenchError, PluginWarning
 
 # typer carries its own copy of click; its base exception is reached through a public name.
@@ -55,6 +66,7 @@ app.command("compare", context_settings=compare.CONTEXT)(compare.compare)
 app.command("figure", help=figure.HELP)(figure.figure)
 app.command("plan")(plan.plan)
 app.command("check", context_settings=check.CONTEXT)(check.check)
+app.command("new")(new.new)
 app.command("list")(listing.list_names)
 app.command("plugins")(listing.plugins)
 
