@@ -20,8 +20,6 @@ from fewshot_bench import Method
 
 class Mine(Method):
     wants_backbone = False
-    transductive = False
-    noise = 0.0
 
     def __init__(self, task, *, noise: float = 0.0):
         super().__init__(task)
@@ -32,7 +30,7 @@ class Mine(Method):
 
     def predict(self, state, query):
         logits = -torch.cdist(query.flatten(2), state)
-        return logits + self.noise * torch.rand_like(logits)
+        return logits + self.noise * torch.rand_like(logits) if self.noise else logits
 
 
 def score(logits, target):
