@@ -37,7 +37,7 @@ ORDER = (
     {"assembly"},
     {"parts"},
     {"runner"},
-    {"testing"},
+    {"testing", "predict"},
     {"pytest_plugin"},
     {"scaffold"},
     {"grid"},

@@ -22,6 +22,7 @@ from fewshot_bench.cli import (
     listing,
     new,
     plan,
+    predict,
     run,
 )
 from fewshot_bench.errors import FewshotBenchError, PluginWarning
@@ -66,6 +67,7 @@ app.command("compare", context_settings=compare.CONTEXT)(compare.compare)
 app.command("figure", help=figure.HELP)(figure.figure)
 app.command("plan")(plan.plan)
 app.command("check", context_settings=check.CONTEXT)(check.check)
+app.command("predict")(predict.predict)
 app.command("new")(new.new)
 app.command("list")(listing.list_names)
 app.command("plugins")(listing.plugins)
