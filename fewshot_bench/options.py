@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-from fewshot_bench.errors import ConfigError, FewshotBenchError, PluginError
+from fewshot_bench.errors import ConfigError, PluginError, blame
 from fewshot_bench.hooks.registry import Registry
 
 if typing.TYPE_CHECKING:
@@ -129,13 +129,8 @@ def load(registry: Registry, kind: str, name: str) -> Any:
 def _make(registry: Registry, kind: str, name: str, *arguments: Any, **options: Any) -> Any:
     """Call what stands behind a name; what it raises names the plugin."""
     factory = load(registry, kind, name)
-    try:
+    with blame(f"{registry.resolve(kind, name).title}, built with these settings,"):
         return factory(*arguments, **options)
-    except FewshotBenchError:
-        raise
-    except Exception as error:
-        what = f"{registry.resolve(kind, name).title} cannot be built with these settings"
-        raise PluginError(f"{what}: {type(error).__name__}: {error}.") from error
 
 
 def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
