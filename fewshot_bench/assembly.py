@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,8 +18,8 @@ from fewshot_bench.data.locate import locate
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Task
-from fewshot_bench.errors import ConfigError
-from fewshot_bench.hooks.registry import Registered, Registry
+from fewshot_bench.errors import ConfigError, PluginError, blame
+from fewshot_bench.hooks.registry import CORE, Registered, Registry
 from fewshot_bench.method import Method
 from fewshot_bench.options import (
     build_backbone,
@@ -83,7 +82,14 @@ def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -
             config.cache_dir,
         )
     cache = cache_root(config.cache_dir) / registered.name
-    return Data(dataset.load(root, cache), dataset, registered)
+    with blame(f"{registered.title}: load()"):
+        splits = dataset.load(root, cache)
+    if not isinstance(splits, Splits):
+        raise PluginError(
+            f"{registered.title}: load() returned {type(splits).__name__}; fewshot_bench.Splits "
+            "are wanted."
+        )
+    return Data(splits, dataset, registered)
 
 
 def train_task(config: RunConfig) -> Task:
@@ -115,7 +121,7 @@ def episodes(
     """
     if split == "train":
         return training_episodes(images, config, device)[0]
-    name = config.sampling if split == "test" else "closed"
+    name = config.sampling if split == "test" else f"{CORE}:closed"
     factory: type[Sampler] = registry.resolve("samplers", name).load()
     table = ClassTable(images, device, PIXEL_RANGES[config.pixels])
     task = eval_task(config)
@@ -179,10 +185,8 @@ def shaped(task: Task, images: LabelledImages, config: RunConfig) -> Task:
     return replace(task, image_shape=images.image_shape, pixel_range=PIXEL_RANGES[config.pixels])
 
 
-def named_things(
-    config: RunConfig, registry: Registry, with_backbone: bool
-) -> list[dict[str, Any]]:
-    """Every plugin object that the configuration names, with the distribution it came from."""
+def named_things(config: RunConfig, registry: Registry, with_backbone: bool) -> list[Registered]:
+    """Every plugin object that the configuration names; the method first."""
     named = [
         ("methods", config.method),
         ("datasets", split_dataset(registry, config.dataset)[0]),
@@ -193,29 +197,12 @@ def named_things(
     named += [("methods", config.method_options[option.name]) for option in inner if option.method]
     named += [("metrics", name) for name in config.metrics]
     named += [("observers", name) for name in config.observers]
-    found = []
-    for kind, name in named:
-        item = registry.resolve(kind, name)
-        found.append(
-            {
-                "kind": kind,
-                "name": item.name,
-                "distribution": item.distribution,
-                "version": item.version,
-            }
-        )
-    return found
+    return [registry.resolve(kind, name) for kind, name in named]
 
 
-def modules_of(things: Sequence[Mapping[str, str]], registry: Registry) -> set[str]:
-    """The top-level modules behind what :func:`named_things` found."""
-    return {
-        registry.resolve(thing["kind"], f"{thing['distribution']}:{thing['name']}")
-        .target.partition(":")[0]
-        .partition(".")[0]
-        for thing in things
-        if thing["kind"] != "observers"
-    }
+def sources_of(things: Sequence[Registered]) -> set[str]:
+    """The modules and files that make the numbers of what :func:`named_things` found."""
+    return {thing.source for thing in things if thing.kind != "observers"}
 
 
 def check_writable(folder: Path) -> None:

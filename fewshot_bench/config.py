@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from fewshot_bench.errors import ConfigError, FewshotBenchError, PluginError, UnknownName
+from fewshot_bench.defaults import preset_of, settle
+from fewshot_bench.errors import ConfigError, PluginError, UnknownName
+from fewshot_bench.hooks.registry import CORE as OWN
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.options import (
     Option,
@@ -14,7 +16,6 @@ from fewshot_bench.options import (
     dataset_options,
     load,
     method_options,
-    split_dataset,
 )
 from fewshot_bench.settings import CORE, DEFAULTS, RESERVED
 
@@ -140,17 +141,24 @@ def _complete(
     method: str, registry: Registry, settings: dict[str, Any], *, preset_needed: bool = True
 ) -> RunConfig:
     """See :func:`configure`."""
-    observers, metrics = (_listed(settings.pop(n, ())) for n in ("observers", "metrics"))
+    method = registry.settled("methods", method)
+    observers, metrics = (
+        tuple(registry.settled(kind, name) for name in _listed(settings.pop(kind, ())))
+        for kind in ("observers", "metrics")
+    )
     for kind, names in (("observers", observers), ("metrics", metrics)):
         for name in names:
             load(registry, kind, name)
     core = {option.name: option for option in CORE}
     user = {n: core[n].check(v) for n, v in settings.items() if n in core}
     values = {name: option.default for name, option in core.items()} | user
-    preset = _preset(registry, method, values, needed=preset_needed)
+    settle(registry, values, {n: OWN for n in core if n not in user})
+    preset = preset_of(registry, method, values, needed=preset_needed)
     values |= {n: core[n].check(v) for n, v in preset.items() if n in core and n not in user}
+    author = registry.resolve("methods", method).distribution
+    settle(registry, values, {n: author for n in preset if n not in user})
     spaces = _spaces(registry, method, values, {**preset, **settings})
-    _refuse_clashes(method, core, spaces)
+    _refuse_clashes(registry.resolve("methods", method).title, core, spaces)
     _refuse_unknown(method, settings, preset, core, spaces)
 
     chosen: list[dict[str, Any]] = []
@@ -159,7 +167,11 @@ def _complete(
         chosen.append({})
         for option in space:
             said = {option.name: option.default, **preset, **settings}[option.name]
-            chosen[-1][option.name] = option.check(said)
+            value = option.check(said)
+            if option.method:
+                typed = option.name in settings
+                value = registry.settled("methods", value, None if typed else author)
+            chosen[-1][option.name] = value
             sources[option.name] = _source(option.name, settings, preset)
     for name in ("way", "shot", "query", "unlabelled", "distractors"):
         if values[f"train_{name}"] is None:
@@ -200,33 +212,6 @@ def reconfigure(config: RunConfig, **changes: Any) -> RunConfig:
     return replace(changed, sources={**changed.sources, **kept})
 
 
-def _preset(
-    registry: Registry, method: str, values: Mapping[str, Any], *, needed: bool
-) -> dict[str, Any]:
-    from fewshot_bench.episode import Task  # imports torch
-
-    kind = load(registry, "methods", method)
-    dataset, _ = split_dataset(registry, values["dataset"])
-    task = Task(values["way"], values["shot"], values["query"])
-    dataset = registry.resolve("datasets", dataset).name  # a preset knows no distributions
-    what = f"presets('{values['preset']}', '{dataset}', ...) of method {method}"
-    try:
-        preset = kind.presets(values["preset"], dataset, task)
-    except FewshotBenchError:
-        raise
-    except Exception as error:
-        raise PluginError(f"{what} raised {type(error).__name__}: {error}.") from error
-    if preset is None and needed:
-        known = [n for n in kind.preset_names() if kind.presets(n, dataset, task) is not None]
-        raise UnknownName(
-            "preset", values["preset"], known, f"These are for {method} on {dataset}."
-        )
-    if not isinstance(preset, Mapping | None):
-        got = type(preset).__name__
-        raise PluginError(f"{what} returned {got}; a dictionary or None is wanted.")
-    return dict(preset or {})
-
-
 def _spaces(
     registry: Registry, method: str, values: Mapping[str, Any], chosen: Mapping[str, Any]
 ) -> tuple[list[Option], list[Option], list[Option]]:
@@ -245,9 +230,7 @@ def _refuse_clashes(
 ) -> None:
     """One name, one option: what is typed must never go to two places."""
     owners = dict.fromkeys((*core, *RESERVED), "'fsb run' itself")
-    for owner, space in zip(
-        (f"method {method}", "the backbone", "the data set"), spaces, strict=True
-    ):
+    for owner, space in zip((method, "the backbone", "the data set"), spaces, strict=True):
         for option in space:
             if option.name in owners:
                 raise PluginError(

@@ -10,6 +10,8 @@
     ├── RecordError                a run folder or record that cannot be read
     └── Diverged                   a loss, gradient or weight became NaN or infinite    exit 1
 
+:class:`PluginWarning` is told, and what was asked goes on without the plugin.
+
 The message of each says what was asked, what is possible and what to do next.
 """
 
@@ -55,6 +57,10 @@ class DataError(FewshotBenchError):
 
 class PluginError(FewshotBenchError):
     """A plugin that cannot be loaded or that breaks the contract it registered for."""
+
+
+class PluginWarning(UserWarning):
+    """A plugin that failed where others could take its place."""
 
 
 @contextmanager

@@ -211,12 +211,12 @@ class Finished:
         data = repr((config.dataset, sorted(config.dataset_options.items())))
         if data not in self._data:
             self._data[data] = assembly.load_data(config, self.registry).splits.digest
-        modules = frozenset(assembly.modules_of(things, self.registry))
+        modules = frozenset(assembly.sources_of(things))
         if modules not in self._code:
             self._code[modules] = code_digest(modules)
         return {
             "data": self._data[data],
-            "plugin versions": _versions(things),
+            "plugin versions": _versions([thing.identity for thing in things]),
             "code": self._code[modules],
             "torch": torch_version(),
             "device": assembly.pick_device(config.device).type,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-from fewshot_bench.errors import ConfigError, FewshotBenchError, PluginError
+from fewshot_bench.errors import ConfigError, PluginError, blame
 from fewshot_bench.hooks.registry import Registry
 
 if typing.TYPE_CHECKING:
@@ -129,13 +129,8 @@ def load(registry: Registry, kind: str, name: str) -> Any:
 def _make(registry: Registry, kind: str, name: str, *arguments: Any, **options: Any) -> Any:
     """Call what stands behind a name; what it raises names the plugin."""
     factory = load(registry, kind, name)
-    try:
+    with blame(f"{registry.resolve(kind, name).title}, built with these settings,"):
         return factory(*arguments, **options)
-    except FewshotBenchError:
-        raise
-    except Exception as error:
-        what = f"{registry.resolve(kind, name).title} cannot be built with these settings"
-        raise PluginError(f"{what}: {type(error).__name__}: {error}.") from error
 
 
 def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
@@ -203,6 +198,19 @@ def _option(parameter: inspect.Parameter, hint: Any, prefix: str) -> Option:
     return Option(name, hint, default, text, optional=optional)
 
 
+def own_options(registry: Registry, kind: str, name: str, prefix: str = "") -> list[Option]:
+    """The options of what stands behind a name.
+
+    Raises:
+        PluginError: names the plugin; see :func:`options_of`.
+    """
+    factory = load(registry, kind, name)
+    try:
+        return options_of(factory, prefix)
+    except PluginError as error:
+        raise PluginError(f"{registry.resolve(kind, name).title}: {error}") from error
+
+
 def method_options(registry: Registry, name: str, chosen: Mapping[str, Any]) -> list[Option]:
     """A method's options and, prefixed, those of the methods that it is given.
 
@@ -214,10 +222,13 @@ def method_options(registry: Registry, name: str, chosen: Mapping[str, Any]) -> 
 
 def _nested(registry: Registry, name: str, chosen: Mapping[str, Any], prefix: str) -> list[Option]:
     options: list[Option] = []
-    for option in options_of(load(registry, "methods", name), prefix):
+    for option in own_options(registry, "methods", name, prefix):
         options.append(option)
         if option.method:
-            inner = chosen.get(option.name, option.default)
+            author = registry.resolve("methods", name).distribution
+            inner = chosen.get(option.name)
+            if inner is None:
+                inner = registry.settled("methods", option.default, author)
             left_out = {f"{option.name}_{own}" for own in option.without}
             nested = _nested(registry, inner, chosen, option.name + "_")
             options += [own for own in nested if own.name not in left_out]
@@ -226,7 +237,7 @@ def _nested(registry: Registry, name: str, chosen: Mapping[str, Any], prefix: st
 
 def backbone_options(registry: Registry, name: str) -> list[Option]:
     """A backbone's options, with ``backbone_`` in front."""
-    return options_of(load(registry, "backbones", name), "backbone_")
+    return own_options(registry, "backbones", name, "backbone_")
 
 
 def dataset_options(registry: Registry, name: str) -> list[Option]:
@@ -236,7 +247,7 @@ def dataset_options(registry: Registry, name: str) -> list[Option]:
         ConfigError: something is typed behind the colon, and the data set takes no path.
     """
     registered, path = split_dataset(registry, name)
-    options = options_of(load(registry, "datasets", registered))
+    options = own_options(registry, "datasets", registered)
     if path is not None and not any(option.name == "path" for option in options):
         raise ConfigError(
             f"--dataset {name}: '{registered}' takes nothing behind a colon; write "
@@ -293,7 +304,10 @@ def build_backbone(
     values = {n.removeprefix("backbone_"): v for n, v in options.items()}
     backbone: nn.Module = _make(registry, "backbones", name, image_shape, **values)
     if not hasattr(backbone, "out_shape"):
-        raise PluginError(f"backbone '{name}' has no out_shape (c, h, w)")
+        raise PluginError(
+            f"{registry.resolve('backbones', name).title} has no out_shape (c, h, w); its factory "
+            "has to set it on the module that it returns."
+        )
     return backbone
 
 

@@ -19,6 +19,7 @@ from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.observer import Observer, Observers, Progress
 from fewshot_bench.errors import blame
+from fewshot_bench.hooks.files import is_file
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
 from fewshot_bench.results.environment import code_digest, device_name, environment
@@ -132,13 +133,13 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
     """The record as it stands before anything was trained."""
     config, data = parts.config, parts.data
     things = assembly.named_things(config, parts.registry, parts.method.wants_backbone)
-    method_plugin = next(item for item in things if item["kind"] == "methods")
+    method = things[0]
     return {
         "schema_version": SCHEMA_VERSION,
         "status": "running",
         "id": folder.name,
         "command": shlex.join(sys.argv),
-        "method": method_plugin["name"],
+        "method": method.name,
         "dataset": config.dataset,
         "dataset_digest": data.splits.digest,
         "dataset_licence": data.splits.licence,
@@ -151,11 +152,11 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         "preset": config.preset,
         "config": config.to_dict(),
         "parameters": sum(p.numel() for p in parts.method.parameters()),
-        "plugin": {k: method_plugin[k] for k in ("distribution", "version")},
-        "plugins": things,
+        "plugin": {"distribution": method.distribution, "version": method.version},
+        "plugins": [thing.identity for thing in things],
         "environment": {
             **environment(),
-            "code": code_digest(assembly.modules_of(things, parts.registry)),
+            "code": code_digest(assembly.sources_of(things)),
         },
         "device": {"type": parts.device.type, "name": device_name(parts.device)},
         "episodes_digest": None,
@@ -170,5 +171,6 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
 
 def stem(config: RunConfig) -> str:
     """The readable part of a run's name; nothing in it can leave the runs folder."""
-    name = f"{config.method}-{config.dataset}-{config.way}w{config.shot}s"
+    method = Path(config.method).name if is_file(config.method) else config.method
+    name = f"{method}-{config.dataset}-{config.way}w{config.shot}s"
     return re.sub(r"[^A-Za-z0-9]+", "-", name)[:60].strip("-").lower()

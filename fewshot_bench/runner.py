@@ -9,6 +9,7 @@ from typing import Any
 
 from fewshot_bench import assembly
 from fewshot_bench.config import RunConfig, reconfigure
+from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.cost import advice, cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.observer import Progress, Silent
@@ -16,6 +17,7 @@ from fewshot_bench.engine.pictures import Pictures
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.engine.weights import load_weights, save_weights
+from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.parts import Parts, choose_lowering, describe, prepare, stem
 from fewshot_bench.results.record import FILE as RECORD
 from fewshot_bench.results.record import new_run_folder, read_record, write_record
@@ -104,7 +106,8 @@ def evaluate_run(
     folder = folder.parent if folder.name == RECORD else folder
     before = read_record(folder)
     changes = {"init": None, "observers": (), "profile": False, "pictures": False, **changes}
-    config = reconfigure(RunConfig.from_dict(before["config"]), **changes)
+    meant = as_recorded(Registry.discover(), before["config"], before["plugins"])
+    config = reconfigure(RunConfig.from_dict(meant), **changes)
     assembly.check_writable(Path(config.runs_dir))
     parts = prepare(config, progress or Silent(), train_split=False)
     if check_players(parts.method):

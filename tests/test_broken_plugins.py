@@ -116,11 +116,23 @@ def test_an_object_of_the_wrong_type(kind: str, name: str, wanted: str, registry
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
-        ("taken", {}, "--steps of method taken clashes with that of 'fsb run' itself"),
-        ("reserved", {}, "--json of method reserved clashes with that of 'fsb run' itself"),
-        ("sized", {}, "--image-size of the data set clashes with that of method sized"),
+        (
+            "taken",
+            {},
+            "--steps of method 'taken' of fake-odd 1.0 clashes with that of 'fsb run'",
+        ),
+        (
+            "reserved",
+            {},
+            "--json of method 'reserved' of fake-odd 1.0 clashes",
+        ),
+        (
+            "sized",
+            {},
+            "--image-size of the data set clashes with that of method 'sized' of fake-odd",
+        ),
         ("presets", {}, r"presets\('quick', 'glyphs', ...\) .*RuntimeError: no such table"),
-        ("listed", {}, "method listed returned list; a dictionary or None"),
+        ("listed", {}, "method 'listed' of fake-odd 1.0 returned list; a dictionary or None"),
         ("function", {}, "method 'function' of fake-odd"),
         ("nearest-centroid", {"dataset": "nothing"}, "dataset 'nothing' of fake-odd"),
         ("nearest-centroid", {"sampling": "drawn"}, "sampler 'drawn' of fake-odd"),

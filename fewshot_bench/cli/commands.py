@@ -11,7 +11,8 @@ from typing import Any
 import typer
 
 from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.hooks.registry import distribution_of, plugin_points
+from fewshot_bench.hooks.points import distribution_of, plugin_points
+from fewshot_bench.hooks.registered import PluginInfo
 
 GROUP = "fewshot_bench.commands"
 
@@ -44,6 +45,21 @@ def resolve(name: str) -> EntryPoint | None:
         full = " or ".join(full_name(point) for point in claims)
         raise ConfigError(f"two plugins offer a command '{name}'; write {full}.")
     return claims[0] if claims else None
+
+
+def rows() -> list[PluginInfo]:
+    """A row of ``fsb plugins`` for each command; imports them all."""
+    found = []
+    for point in plugin_points(GROUP):
+        version = point.dist.version if point.dist else "?"
+        info = PluginInfo(point.name, distribution_of(point), version, point.value)
+        try:
+            load(point, point.name)
+            info.kinds["command"] = [f"fsb {point.name}"]
+        except PluginError as error:
+            info.fail(error, str(error))
+        found.append(info)
+    return found
 
 
 def full_name(point: EntryPoint) -> str:

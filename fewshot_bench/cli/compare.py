@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_bench.cli.grid import parameters
-from fewshot_bench.errors import ConfigError, RecordError, UnknownName
+from fewshot_bench.errors import ConfigError, PluginError, RecordError, UnknownName, blame
 
 if TYPE_CHECKING:
     from fewshot_bench.grid import Grid
@@ -244,13 +244,19 @@ def _exporter(format: str) -> Any:
     """
     from fewshot_bench.hooks.registry import Registry
 
-    return Registry.discover().resolve("exporters", format).load()
+    return Registry.discover().resolve("exporters", format)
 
 
 def _export(result: Comparison, format: str, output: Path | None) -> None:
+    from fewshot_bench.hooks.registry import Registry
+    from fewshot_bench.options import load
     from fewshot_bench.results.tables import write_atomically
 
-    text = _exporter(format)(result)
+    title = _exporter(format).title
+    with blame(title):
+        text = load(Registry.discover(), "exporters", format)(result)
+    if not isinstance(text, str):
+        raise PluginError(f"{title} returned {type(text).__name__}; text is wanted.")
     if output is None:
         typer.echo(text, nl=False)
     else:

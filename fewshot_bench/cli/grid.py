@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fewshot_bench.cli.run import parameter
 from fewshot_bench.config import CORE, DEFAULTS
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
+from fewshot_bench.hooks.files import is_file
 
 if TYPE_CHECKING:
     from fewshot_bench.grid import Grid
@@ -56,7 +57,7 @@ def split_names(names: Sequence[str]) -> tuple[list[str], list[Path], list[Path]
         if path.suffix == ".toml":
             files.append(path)
             continue
-        plain = not any(mark in name for mark in ("/", "\\"))
+        plain = is_file(name) or not any(mark in name for mark in ("/", "\\"))
         if plain:
             registry = registry or Registry.discover()
             if registry.claims("methods", name):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Annotated, Any
+import traceback
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fewshot_bench.errors import ConfigError, UnknownName
+from fewshot_bench.cli import commands
+from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from fewshot_bench.hooks.registry import PluginInfo, Registry
 
 
 def list_names(
@@ -45,7 +49,12 @@ def list_names(
 
 def plugins(
     trace: Annotated[
-        str | None, typer.Option("--trace", help="show the traceback of a broken plugin")
+        str | None,
+        typer.Option(
+            "--trace",
+            metavar="NAME",
+            help="show the traceback of a broken plugin, or of something that it registers",
+        ),
     ] = None,
 ) -> None:
     """List plugins: what each offers, and what is wrong with those that are broken."""
@@ -54,16 +63,18 @@ def plugins(
 
     from fewshot_bench.hooks.registry import Registry
 
-    found = Registry.discover().plugins
+    registry = Registry.discover()
+    found = [*registry.plugins, *commands.rows()]
     if trace is not None:
-        _trace(trace, found)
+        _trace(trace, found, registry)
         return
     table = Table(box=None, pad_edge=False)
-    for column in ("plugin", "distribution", "version", "status", "offers"):
+    for column in ("name", "distribution", "version", "kind", "status", "offers, or what is wrong"):
         table.add_column(column, overflow="fold")
     for plugin in found:
-        offers = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in plugin.kinds.items())
-        cells = (plugin.name, plugin.distribution, plugin.version, plugin.status)
+        offers = "; ".join(", ".join(names) for names in plugin.kinds.values())
+        kinds = "; ".join(plugin.kinds) or "-"
+        cells = (plugin.name, plugin.distribution, plugin.version, kinds, plugin.status)
         table.add_row(*map(escape, (*cells, plugin.error or offers)))
     _print(table)
 
@@ -78,10 +89,25 @@ def _print(table: Table) -> None:
     console.print(table)
 
 
-def _trace(name: str, found: list[Any]) -> None:
-    chosen = [p for p in found if name in (p.name, f"{p.distribution}:{p.name}")]
-    if not chosen:
-        raise UnknownName("plugin", name, [p.name for p in found], "'fsb plugins' shows them.")
-    if not chosen[0].error:
-        raise ConfigError(f"plugin '{name}' is not broken; there is no traceback to show.")
-    typer.echo(chosen[0].traceback, nl=False)
+def _trace(name: str, found: list[PluginInfo], registry: Registry) -> None:
+    """The traceback of a plugin, or of loading what it registered under this name."""
+    from fewshot_bench.hooks.registry import KINDS
+
+    chosen = [p for p in found if name in (p.name, f"{p.distribution}:{p.name}", p.distribution)]
+    broken = [p for p in chosen if p.error]
+    if broken:
+        for plugin in broken:
+            typer.echo(plugin.traceback, nl=False)
+        return
+    offered = [item for kind in KINDS for item in registry.claims(kind, name)]
+    for item in offered:
+        try:
+            item.load()
+        except FewshotBenchError as error:
+            typer.echo("".join(traceback.format_exception(error)), nl=False)
+            return
+    if not chosen and not offered:
+        names = [p.name for p in found]
+        names += [n for kind in KINDS for n in registry.names(kind)]
+        raise UnknownName("plugin", name, sorted(set(names)), "'fsb plugins' shows them.")
+    raise ConfigError(f"plugin '{name}' is not broken; there is no traceback to show.")

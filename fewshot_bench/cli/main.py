@@ -5,14 +5,28 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
-from fewshot_bench.cli import commands, compare, data, evaluate, figure, listing, plan, report, run
-from fewshot_bench.errors import FewshotBenchError
+from fewshot_bench.cli import (
+    check,
+    commands,
+    compare,
+    data,
+    evaluate,
+    figure,
+    listing,
+    new,
+    plan,
+    predict,
+    report,
+    run,
+)
+from fewshot_bench.errors import FewshotBenchError, PluginWarning
 
 # typer carries its own copy of click; its base exception is reached through a public name.
 CLICK_ERROR = typer.BadParameter.__mro__[2]
@@ -54,6 +68,9 @@ app.command("compare", context_settings=compare.CONTEXT)(compare.compare)
 app.command("figure", help=figure.HELP)(figure.figure)
 app.command("report")(report.report)
 app.command("plan")(plan.plan)
+app.command("check", context_settings=check.CONTEXT)(check.check)
+app.command("predict")(predict.predict)
+app.command("new")(new.new)
 app.command("list")(listing.list_names)
 app.command("plugins")(listing.plugins)
 
@@ -83,6 +100,7 @@ def main() -> NoReturn:
     # --debug may stand anywhere on the line.
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    warnings.showwarning = _warn
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that has no ± gets a ?
             stream.reconfigure(errors="replace")
@@ -103,6 +121,11 @@ def main() -> NoReturn:
             raise
         code = explain(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """A warning in one line: what a plugin's author reads, without the line of our code."""
+    _say(f"warning: {message}" if category is PluginWarning else f"{category.__name__}: {message}")
 
 
 def explain(error: Exception) -> int:

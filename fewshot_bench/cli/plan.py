@@ -143,7 +143,7 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
     from fewshot_bench.assembly import eval_task, load_data
     from fewshot_bench.config import RunConfig
     from fewshot_bench.data.table import ClassTable
-    from fewshot_bench.hooks.registry import Registry
+    from fewshot_bench.hooks.registry import CORE, Registry
     from fewshot_bench.random import key_of
 
     record = pilot.runs[0].record
@@ -152,7 +152,7 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
     if splits.digest != record["dataset_digest"]:
         raise RecordError(f"{config.dataset} has other content than when the pilots ran.")
     table, task = ClassTable(splits.test), eval_task(config)
-    sampler = registry.resolve("samplers", "open").load()
+    sampler = registry.resolve("samplers", f"{CORE}:open").load()
     most = int(table.class_count.min()) - task.shot - task.unlabelled
     seed = key_of("test", config.episode_seed)
     for query in _counts(most) if pilot.falls is not None else [pilot.query]:

@@ -19,6 +19,8 @@ from pathlib import Path
 import pluggy
 
 GROUP = "fewshot_bench"
+# Raised when a hook or an argument is added, or one changes: docs/hooks.md has the policy.
+INTERFACE = 1
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 

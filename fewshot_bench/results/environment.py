@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     import torch
 
 # Parts of this package that show results and do not make them.
-SHOWING = ("cli", "figures", "report", "results", "grid.py", "testing.py")
+SHOWING = (
+    "cli",
+    "figures",
+    "report",
+    "results",
+    "grid.py",
+    "pytest_plugin.py",
+    "templates",
+    "testing",
+)
 PACKAGES = ("fewshot-bench", "torch", "torchvision", "numpy", "scipy")
 
 
@@ -45,17 +54,22 @@ def code_digest(modules: Iterable[str]) -> str:
     """sha256 over the source of this package and of some modules: what made the numbers of a run.
 
     Arguments:
-        modules: top-level names of packages or modules, those of the run's plugins.
+        modules: top-level names of packages or modules, or absolute paths of single files: those
+            of the run's plugins.
     """
     sha = hashlib.sha256()
     for module in sorted({"fewshot_bench", *modules}):
         for path in _sources(module):
-            sha.update(f"{module}/{path.name}\0".encode())
+            # A file's own folder is none of its content.
+            where = "file" if path == Path(module) else module
+            sha.update(f"{where}/{path.name}\0".encode())
             sha.update(path.read_bytes())
     return sha.hexdigest()
 
 
 def _sources(module: str) -> list[Path]:
+    if module.endswith(".py"):
+        return [Path(module)]
     spec = find_spec(module)
     if spec is None or spec.origin is None:
         return []

@@ -75,13 +75,25 @@ def test_a_broken_plugin_is_a_row_with_its_traceback(
     said = fsb("plugins")
     assert said.returncode == 0
     rows = {line.split()[0]: line.split()[1:] for line in said.stdout.splitlines()}
-    assert rows["fake_broken"][:4] == ["fake-broken", "1.0", "broken", "IndexError:"]
-    assert rows["maml"][2:] == ["ok", "methods:", "maml"]
+    assert rows["fake_broken"][:4] == ["fake-broken", "1.0", "-", "broken"]
+    assert rows["maml"][2:] == ["methods", "ok", "maml"]
     trace = fsb("plugins", "--trace", "fake_broken")
     assert trace.stdout.startswith("Traceback")
     assert "IndexError" in trace.stdout
     assert "not broken" in fsb("plugins", "--trace", "maml").stderr
     assert "did you mean 'fake_broken'" in fsb("plugins", "--trace", "fake_brokn").stderr
+
+
+def test_what_a_plugin_registered_has_its_traceback_too(
+    fake_distribution: Install, fsb: Callable[..., Said]
+) -> None:
+    source = "from fewshot_bench import hookimpl\n@hookimpl\ndef register_methods():\n"
+    fake_distribution(
+        "fake-late", "fake_late", source + "    return {'late': 'no_such_module:X'}\n"
+    )
+    assert "No module named 'no_such_module'" in fsb("plugins", "--trace", "late").stdout
+    assert "'late' is not broken" not in fsb("plugins", "--trace", "fake-late:late").stderr
+    assert "not broken" in fsb("plugins", "--trace", "fake_late").stderr
 
 
 @pytest.fixture

@@ -121,3 +121,12 @@ def test_a_name_claimed_twice_is_refused_only_when_bare(site: Path) -> None:
 
 def test_fsb_plugins_holds_for_commands_too(site: Path) -> None:
     assert "fake-commands" not in fsb(site, "--help", FSB_PLUGINS="standard").stdout
+
+
+def test_commands_have_rows_of_their_own(site: Path) -> None:
+    rows = {line.split()[0]: line for line in fsb(site, "plugins").stdout.splitlines()}
+    assert rows["hello"].split()[1:] == ["fake-commands", "1.0", "command", "ok", "fsb", "hello"]
+    assert "broken" in rows["function"]
+    assert "a typer.Typer is wanted" in rows["function"]
+    assert "No module named 'no_such_module_at_all'" in rows["broken"]
+    assert "Traceback" in fsb(site, "plugins", "--trace", "function").stdout

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fewshot_bench.errors import ConfigError, PluginError, UnknownName
+from fewshot_bench.config import configure
+from fewshot_bench.errors import ConfigError, PluginError, PluginWarning, UnknownName
 from fewshot_bench.hooks.registry import KINDS, PluginInfo, Registry
 
 Install = Callable[..., Path]
@@ -18,71 +19,21 @@ Install = Callable[..., Path]
 HEAD = "from fewshot_bench import hookimpl\n"
 GOOD = HEAD + "@hookimpl\ndef register_methods():\n    return {'good': 'json:loads'}\n"
 
-BROKEN = {
-    "import failure": ("import no_such_module_at_all", ("ModuleNotFoundError", "no_such_module")),
-    "a module that exits": ("raise SystemExit(3)", ("SystemExit",)),
-    "a hook that raises": (
-        "@hookimpl\ndef register_methods():\n    raise RuntimeError('out of cheese')",
-        ("RuntimeError", "out of cheese"),
-    ),
-    "no dictionary": (
-        "@hookimpl\ndef register_methods():\n    return ['a']",
-        ("register_methods() returned list", "dictionary"),
-    ),
-    "no import string": (
-        "@hookimpl\ndef register_methods():\n    return {'a': 'json.loads'}",
-        ("'json.loads'", "module:attribute"),
-    ),
-    "a class in place of its import string": (
-        "@hookimpl\ndef register_methods():\n    return {'a': dict}",
-        ("<class 'dict'>", "module:attribute"),
-    ),
-    "a name with a colon": (
-        "@hookimpl\ndef register_methods():\n    return {'a:b': 'json:loads'}",
-        ("'a:b'", "letters"),
-    ),
-    "unknown hook": (
-        "@hookimpl\ndef register_method():\n    return {}",
-        ("register_method is no hook", "did you mean 'register_methods'?"),
-    ),
-    "misspelt argument": (
-        "@hookimpl\ndef locate_dataset(nmae):\n    return None",
-        ("asks for 'nmae'", "did you mean 'name'?"),
-    ),
-    "an argument of a hook that gives none": (
-        "@hookimpl\ndef register_methods(config):\n    return {}",
-        ("asks for 'config'", "there are: none"),
-    ),
-    "no @hookimpl": (
-        "def register_methods():\n    return {'a': 'json:loads'}",
-        ("register_methods lacks @hookimpl",),
-    ),
-}
-
 
 def row(registry: Registry, name: str) -> PluginInfo:
     return next(plugin for plugin in registry.plugins if plugin.name == name)
 
 
-@pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_plugin_is_a_row_and_harms_no_other(
-    case: str, fake_distribution: Install, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, words = BROKEN[case]
-    fake_distribution("fake-broken", "fake_broken", HEAD + source + "\n")
-    fake_distribution("fake-good", "fake_good", GOOD)
+def test_a_broken_plugin_is_a_row_and_a_hint(fake_distribution: Install) -> None:
+    fake_distribution("fake-broken", "fake_broken", "import no_such_module")
     registry = Registry.discover()
     broken = row(registry, "fake_broken")
-    assert broken.status == "broken"
-    assert broken.distribution == "fake-broken"
-    assert broken.version == "1.0"
-    assert all(word in (broken.error or "") for word in words), broken.error
-    assert "Traceback" in broken.traceback
-    assert [p.name for p in registry.plugins if p.error] == ["fake_broken"]
-    assert registry.resolve("methods", "good").target == "json:loads"
-    assert row(registry, "standard").status == "ok"
-    with pytest.raises(UnknownName, match="Broken plugins: fake_broken; see 'fsb plugins'"):
+    assert (broken.status, broken.distribution, broken.version) == ("broken", "fake-broken", "1.0")
+    assert "ModuleNotFoundError" in broken.traceback
+    with pytest.raises(UnknownName, match="Broken plugins: fake_broken of fake-broken; see"):
         registry.resolve("methods", "a")
+    with pytest.raises(PluginError, match=r"'fake_broken' of fake-broken 1.0 is broken: .*no_such"):
+        registry.resolve("methods", "fake-broken")
 
 
 def test_a_name_claimed_twice_is_refused_only_when_bare(fake_distribution: Install) -> None:
@@ -131,14 +82,16 @@ def test_fsb_plugins_loads_only_what_it_names(
         assert not any(registry.names(kind) for kind in KINDS)
 
 
-@pytest.mark.parametrize("target", ["no_such_module_at_all:X", "json:no_such_attribute"])
+@pytest.mark.parametrize("target", ["no_such:no_such", "json:no_such_attribute"])
 def test_a_target_that_fails_to_load_names_its_distribution(
     target: str, fake_distribution: Install
 ) -> None:
     fake_distribution("fake-good", "fake_good", GOOD.replace("json:loads", target))
     registry = Registry.discover()
     assert row(registry, "fake_good").status == "ok"
-    with pytest.raises(PluginError, match=f"method 'good' of fake-good 1.0 .*'{target}'"):
+    with pytest.raises(
+        PluginError, match=f"method 'good' of fake-good 1.0 .*{target.rpartition(':')[2]}"
+    ):
         registry.resolve("methods", "good").load()
 
 
@@ -152,11 +105,54 @@ def test_locate_dataset_takes_the_first_result(fake_distribution: Install) -> No
     assert registry.locate_dataset("another") is None
 
 
-def test_a_locate_dataset_hook_that_raises_is_a_plugin_error(fake_distribution: Install) -> None:
-    hook = HEAD + "@hookimpl\ndef locate_dataset(name):\n    raise RuntimeError('no disk')\n"
-    fake_distribution("fake-raises", "fake_raises", hook)
-    with pytest.raises(PluginError, match=r"locate_dataset.*RuntimeError: no disk"):
-        Registry.discover().locate_dataset("mine")
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("raise RuntimeError('no disk')", "raised RuntimeError: no disk; it was passed over"),
+        ("raise TypeError('no type')", "raised TypeError: no type; it was passed over"),
+        ("return 3", "returned int; a folder"),
+    ],
+)
+def test_a_locate_dataset_hook_that_fails_is_passed_over(
+    body: str, told: str, fake_distribution: Install
+) -> None:
+    hook = HEAD + "@hookimpl\ndef locate_dataset(name):\n    BODY\n"
+    fake_distribution("fake-here", "fake_here", hook.replace("BODY", "return '/here'"))
+    fake_distribution("fake-wrong", "fake_wrong", hook.replace("BODY", body))
+    registry = Registry.discover()
+    with pytest.warns(PluginWarning, match=f"'fake_wrong' of fake-wrong 1.0 is broken: .*{told}"):
+        assert registry.locate_dataset("mine") == Path("/here")
+    assert row(registry, "fake_wrong").status == "broken"
+
+
+def test_fsb_plugins_is_named_where_a_name_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FSB_PLUGINS", "standard")
+    with pytest.raises(UnknownName, match="FSB_PLUGINS lets through: standard"):
+        Registry.discover().resolve("methods", "maml")
+
+
+def test_defaults_keep_their_meaning_when_their_names_are_taken(
+    fake_distribution: Install,
+) -> None:
+    taken = GOOD.replace("good", "maml") + "".join(
+        f"@hookimpl\ndef register_{kind}():\n    return {{'{name}': 'json:loads'}}\n"
+        for kind, name in (
+            ("datasets", "glyphs"),
+            ("backbones", "conv4-strided"),
+            ("samplers", "closed"),
+        )
+    )
+    before = configure("metagan").to_dict()
+    fake_distribution("fake-taker", "fake_taker", taken)
+    after = configure("metagan").to_dict()
+    assert after["method_options"].pop("base") == "fewshot-bench:maml"
+    assert before["method_options"].pop("base") == "maml"
+    for setting in ("dataset", "backbone", "sampling"):
+        assert after[setting] == f"fewshot-bench:{before.pop(setting)}"
+        after.pop(setting)
+    assert after == before
+    with pytest.raises(ConfigError, match="'glyphs'; write fake-taker:glyphs or fewshot-bench:gl"):
+        configure("metagan", dataset="glyphs")
 
 
 def test_unknown_names_suggest_the_nearest() -> None:

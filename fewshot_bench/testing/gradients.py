@@ -1,13 +1,4 @@
-"""Checks that the author of a method runs on it; nothing here needs data or a trained network.
-
-::
-
-    method = MyMethod(TINY, TinyBackbone(TINY.image_shape))
-    assert max(gradient_error(method, tiny_episode()).values()) < 1e-6
-
-The tiny network is smooth (no ReLU, no max-pooling), because finite differences across a kink are
-no derivative.
-"""
+"""Each player's gradient against finite differences of its loss, in float64."""
 
 from __future__ import annotations
 
@@ -15,98 +6,14 @@ import copy
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewshot_bench.engine.lowering import differentiate
 from fewshot_bench.engine.training import check_players
-from fewshot_bench.episode import Episode, Support, Task
+from fewshot_bench.episode import Episode
 from fewshot_bench.errors import UnknownName
 from fewshot_bench.method import Method
-from fewshot_bench.nn import TaskBatchNorm, record, replay
-from fewshot_bench.nn.norm import Statistics
-from fewshot_bench.random import fold, key_of, normal, permutation
-
-TINY = Task(way=3, shot=2, query=2, image_shape=(1, 6, 6))
-
-
-class TinyBackbone(nn.Module):
-    """A smooth backbone of two convolutions: [N, C, H, W] -> [N, channels, h, w].
-
-    Arguments:
-        image_shape: (C, H, W).
-        channels: feature maps of both layers.
-        statistics: see :class:`fewshot_bench.nn.TaskBatchNorm`.
-    """
-
-    def __init__(
-        self,
-        image_shape: tuple[int, int, int] = TINY.image_shape,
-        *,
-        channels: int = 3,
-        statistics: Statistics = "batch",
-    ) -> None:
-        super().__init__()
-        inputs, height, width = image_shape
-        self.layers = nn.Sequential(
-            nn.Conv2d(inputs, channels, 3, stride=2, padding=1),
-            TaskBatchNorm(channels, statistics),
-            nn.Softplus(),
-            nn.Conv2d(channels, channels, 3, padding=1),
-            TaskBatchNorm(channels, statistics),
-            nn.Tanh(),
-        )
-        self.out_shape = (channels, (height + 1) // 2, (width + 1) // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
-
-
-def tiny_episode(
-    way: int = TINY.way,
-    shot: int = TINY.shot,
-    query: int = TINY.query,
-    tasks: int = 2,
-    image_shape: tuple[int, int, int] = TINY.image_shape,
-    unlabelled: int = 0,
-    *,
-    distractors: int = 0,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float64,
-) -> Episode:
-    """A batch of random tasks: each class is a random pattern, its images that plus noise.
-
-    Arguments:
-        way, shot, query, unlabelled, distractors: see :class:`fewshot_bench.episode.Task`.
-        tasks: T.
-        image_shape: (C, H, W).
-        seed: another one, other images.
-        dtype: of the images.
-    """
-    task = Task(way, shot, query, unlabelled, distractors, image_shape)
-    key = fold(torch.arange(tasks), key_of("tiny_episode", seed))
-    patterns = normal(key, "patterns", (task.classes, 1, *image_shape), dtype)
-
-    def images(tag: str, classes: int, each: int) -> Tensor:
-        noise = normal(key, tag, (classes, each, *image_shape), dtype)
-        return patterns[:, :classes] + 0.5 * noise
-
-    def shuffled(tag: str, values: Tensor) -> Tensor:
-        order = permutation(key, tag, values.shape[1])
-        return torch.stack([row[index] for row, index in zip(values, order, strict=True)])
-
-    labels = torch.arange(way).repeat_interleave(query).expand(tasks, -1)
-    others = images("unlabelled", task.classes, unlabelled).flatten(1, 2)
-    return Episode(
-        support=Support(
-            images("support", way, shot),
-            shuffled("unlabelled order", others) if unlabelled else None,
-            key,
-        ),
-        query=shuffled("query order", images("query", way, query).flatten(1, 2)),
-        target=shuffled("query order", labels),
-        class_ids=torch.arange(tasks * way).unflatten(0, (tasks, way)),
-        key=key,
-    )
+from fewshot_bench.nn import record, replay
 
 
 def gradient_error(

@@ -1,0 +1,95 @@
+"""``fsb check NAME``."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from contextlib import redirect_stdout
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from fewshot_bench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fewshot_bench.testing.checks import Outcome
+
+# What else is typed is an option of what is checked (--first-order, --backbone-channels, ...).
+CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+MARKS = {"passed": "ok", "failed": "FAILED", "not claimed": "not claimed", "note": "note"}
+COLOURS = {"passed": "green", "failed": "red", "not claimed": "yellow", "note": "cyan"}
+
+
+def check(
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="a method, data set, backbone, sampler, metric or observer; or FILE.py:NAME",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ],
+    kind: Annotated[
+        str | None, typer.Option(help="methods, datasets, ...: where several have the name")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="id of a check; may be repeated", metavar="ID")
+    ] = None,
+    data_root: Annotated[str | None, typer.Option(help="folder of a data set's files")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
+) -> None:
+    """Run the conformance suite on what a plugin registers; exit code 1 if a check fails.
+
+    A capability that is not declared is reported as not claimed. Options of the method, backbone or
+    data set may follow: fsb check maml --first-order.
+    """
+    if name.startswith("-"):
+        raise ConfigError(f"fsb check: the name comes first: fsb check NAME {name} ...")
+    from fewshot_bench.cli.data import flags_of, parse
+    from fewshot_bench.cli.run import typed
+    from fewshot_bench.hooks.registry import Registry
+    from fewshot_bench.testing.checks import perform_all
+    from fewshot_bench.testing.named import find, options_for, suite
+
+    registry = Registry.discover()
+    item = find(registry, name, kind)
+    spaces = options_for(registry, item, name, dict(typed(context.args)))
+    options = parse(context.args, spaces, f"fsb check {name}", flags_of(context))
+    out, outcomes = sys.stdout, []
+    with redirect_stdout(sys.stderr):  # standard output is for results
+        found = suite(registry, name, kind, data_root=data_root, **options)
+        width = max(len(check.id) for check in found.checks)
+        for outcome in perform_all(found.checks, found.subject, only or ()):
+            outcomes.append(outcome)
+            if not json:
+                _show(outcome, width, out)
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if json:
+        typer.echo(json_.dumps(_as_json(found.title, outcomes), indent=1))
+    else:
+        counts = {mark: sum(o.status == mark for o in outcomes) for mark in MARKS}
+        said = ", ".join(f"{count} {mark}" for mark, count in counts.items() if count)
+        typer.echo(f"{found.title}: {said}.")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show(outcome: Outcome, width: int, out: TextIO) -> None:
+    """Its line, as soon as it is known; behind it, what there is to say."""
+    mark = f"{MARKS[outcome.status]:<11}"
+    if out.isatty():
+        mark = typer.style(mark, fg=COLOURS[outcome.status])
+    line = f"{outcome.id:<{width}}  {mark}  "
+    said = outcome.message if outcome.status in ("note", "not claimed") else outcome.sentence
+    print(line + said, file=out, flush=True)
+    if outcome.status == "failed":
+        print(f"{'':<{width}}  {'':<11}  -> {outcome.message}", file=out, flush=True)
+
+
+def _as_json(title: str, outcomes: list[Outcome]) -> dict[str, Any]:
+    names = ("id", "sentence", "status", "message")
+    return {
+        "checked": title,
+        "checks": [{n: getattr(outcome, n) for n in names} for outcome in outcomes],
+    }

@@ -1,0 +1,32 @@
+"""``fsb new NAME``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def new(
+    name: Annotated[str, typer.Argument(help="of the plugin", metavar="NAME", show_default=False)],
+    kind: Annotated[
+        str, typer.Option(help="method, dataset, backbone, sampler, metric or observer")
+    ] = "method",
+    into: Annotated[Path, typer.Option(help="the folder in which its folder is made")] = Path(),
+) -> None:
+    """Write a plugin to start from: a complete distribution that works at once.
+
+    It has an entry point, an algorithm of ten to twenty lines to replace, a test that runs the
+    conformance suite, a README and a CI workflow. Nothing is overwritten.
+    """
+    from fewshot_bench.hooks.registry import Registry
+    from fewshot_bench.scaffold import derive, new_plugin, next_steps
+
+    registry = Registry.discover()
+    written = new_plugin(name, kind, into, registry)
+    for path in written:
+        typer.echo(path)
+    names = derive(name, kind, registry)
+    folder = into / names["distribution"]
+    typer.echo(f"Next: {'; '.join(next_steps(folder, names))}")

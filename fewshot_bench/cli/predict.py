@@ -1,0 +1,80 @@
+"""``fsb predict RUN SUPPORT IMAGE...``."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fewshot_bench.errors import ConfigError
+
+MODES = ("nearest", "bilinear", "antialias")
+
+
+def predict(
+    run: Annotated[str, typer.Argument(help="folder of a run", metavar="RUN", show_default=False)],
+    support: Annotated[
+        Path,
+        typer.Argument(
+            help="a folder per class, with images of it", metavar="SUPPORT_DIR", show_default=False
+        ),
+    ],
+    images: Annotated[
+        list[Path],
+        typer.Argument(help="PNG or JPEG files", metavar="IMAGE...", show_default=False),
+    ],
+    resize: Annotated[str, typer.Option(help=", ".join(MODES))] = "antialias",
+    invert: Annotated[bool, typer.Option("--invert", help="exchange black and white")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
+) -> None:
+    """Classify your own pictures with a trained run.
+
+    The folders are the classes, their pictures the support set; each IMAGE gets a class and its
+    probability, the softmax of the method's logits.
+    """
+    if resize not in MODES:
+        raise ConfigError(f"--resize {resize}: it is one of {', '.join(MODES)}.")
+    from fewshot_bench.predict import classify
+
+    with redirect_stdout(sys.stderr):  # standard output is for results
+        found = classify(run, support, images, mode=resize, invert=invert, device=device)  # type: ignore[arg-type]
+    best = found.probabilities.max(-1)
+    answers = [
+        {
+            "image": str(image),
+            "class": found.classes[int(place)],
+            "probability": float(value),
+            "probabilities": dict(zip(found.classes, row.tolist(), strict=True)),
+        }
+        for image, place, value, row in zip(
+            images, best.indices, best.values, found.probabilities, strict=True
+        )
+    ]
+    if json:
+        typer.echo(json_.dumps({"shot": found.shot, "predictions": answers}, indent=1))
+        return
+    _show(answers)
+    if found.left_out:
+        note = f"{found.shot} images of each class were used; {found.left_out} were left out"
+        typer.echo(f"Note: {note}, because a class has no more.", err=True)
+    if found.transductive:
+        typer.echo("Note: the method is transductive: the images were seen together.", err=True)
+
+
+def _show(answers: list[dict[str, object]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("image", "class", "probability"):
+        table.add_column(column, overflow="fold")
+    for answer in answers:
+        cells = (str(answer["image"]), str(answer["class"]))
+        table.add_row(*map(escape, cells), f"{answer['probability']:.3f}")
+    Console().print(table)

@@ -1,0 +1,95 @@
+"""What is chosen where nobody typed: presets, and names that keep their meaning.
+
+A default such as a sampler's name means the one of the distribution that chose it, also when
+another plugin claims the name: to install something must not change or break what did not name it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fewshot_bench.errors import FewshotBenchError, PluginError, UnknownName
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.options import load, options_of, split_dataset
+
+
+def preset_of(
+    registry: Registry, method: str, values: Mapping[str, Any], *, needed: bool
+) -> dict[str, Any]:
+    """The settings of ``values["preset"]`` for this method, data set and task.
+
+    Arguments:
+        needed: there has to be such a preset; else none means no settings.
+
+    Raises:
+        UnknownName: the method has none of this name.
+        PluginError: its ``presets`` raises or returns something else than settings.
+    """
+    from fewshot_bench.episode import Task  # imports torch
+
+    kind = load(registry, "methods", method)
+    dataset, _ = split_dataset(registry, values["dataset"])
+    task = Task(values["way"], values["shot"], values["query"])
+    dataset = registry.resolve("datasets", dataset).name  # a preset knows no distributions
+    title = registry.resolve("methods", method).title
+    what = f"presets('{values['preset']}', '{dataset}', ...) of {title}"
+    try:
+        preset = kind.presets(values["preset"], dataset, task)
+    except FewshotBenchError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{what} raised {type(error).__name__}: {error}.") from error
+    if preset is None and needed:
+        known = [n for n in kind.preset_names() if kind.presets(n, dataset, task) is not None]
+        raise UnknownName(
+            "preset", values["preset"], known, f"These are for {method} on {dataset}."
+        )
+    if not isinstance(preset, Mapping | None):
+        got = type(preset).__name__
+        raise PluginError(f"{what} returned {got}; a dictionary or None is wanted.")
+    settings = dict(preset or {})
+    author = registry.resolve("methods", method).distribution
+    for option in options_of(kind):
+        if option.method and option.name in settings:
+            inner = settings[option.name]
+            settings[option.name] = registry.settled("methods", inner, author)
+    return settings
+
+
+def settle(registry: Registry, values: dict[str, Any], choosers: Mapping[str, str]) -> None:
+    """Let the names of backbone, sampler and data set mean the same everywhere; changes ``values``.
+
+    Arguments:
+        choosers: {setting: the distribution whose default it is}, of those that nobody typed.
+    """
+    for setting, kind in (("backbone", "backbones"), ("sampling", "samplers")):
+        if values[setting] is not None:
+            values[setting] = registry.settled(kind, values[setting], choosers.get(setting))
+    name, path = split_dataset(registry, values["dataset"])
+    name = registry.settled("datasets", name, choosers.get("dataset"))
+    values["dataset"] = name if path is None else f"{name}:{path}"
+
+
+def as_recorded(
+    registry: Registry, config: Mapping[str, Any], things: list[Mapping[str, str]]
+) -> dict[str, Any]:
+    """The configuration of a record, its names those of the distributions that it ran with.
+
+    Arguments:
+        config: of the record.
+        things: its ``plugins``.
+    """
+    origin = {(thing["kind"], thing["name"]): thing["distribution"] for thing in things}
+    values = dict(config)
+    method = values["method"]
+    values["method"] = registry.settled("methods", method, origin.get(("methods", method)))
+    name, _ = split_dataset(registry, values["dataset"])
+    chosen = {
+        "backbone": ("backbones", values["backbone"]),
+        "sampling": ("samplers", values["sampling"]),
+        "dataset": ("datasets", name),
+    }
+    known = {setting: origin[key] for setting, key in chosen.items() if key in origin}
+    settle(registry, values, known)
+    return values

@@ -1,0 +1,84 @@
+"""Plugins of a single file, without packaging: ``./my_method.py:MyMethod``.
+
+Nothing looks for such files: one is imported when its path is typed, wherever a name may stand.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from contextlib import redirect_stdout
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from fewshot_bench.errors import ConfigError, PluginError
+
+DISTRIBUTION = "file"  # what stands in a record where a distribution would
+
+
+def is_file(name: str) -> bool:
+    """Whether this is typed as ``PATH.py:ATTRIBUTE`` (or as a path alone, which is refused)."""
+    return name.endswith(".py") or ".py:" in name
+
+
+def split(name: str) -> tuple[Path, str]:
+    """Absolute path and attribute.
+
+    Raises:
+        ConfigError: no such file, or no attribute behind it.
+    """
+    head, _, attribute = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
+    path = Path(head).expanduser().resolve()
+    if not path.is_file():
+        raise ConfigError(f"'{name}': there is no file '{head}'.")
+    if not attribute.isidentifier():
+        raise ConfigError(
+            f"'{name}': a class or function has to follow, as in {head}:{_example(path)}."
+        )
+    return path, attribute
+
+
+def _example(path: Path) -> str:
+    """A class of the file that might be meant; read without running the file."""
+    try:
+        tree = ast.parse(path.read_text("utf-8"))
+    except (SyntaxError, ValueError, OSError):
+        return "MyMethod"
+    return next((n.name for n in reversed(tree.body) if isinstance(n, ast.ClassDef)), "MyMethod")
+
+
+def content(path: Path) -> str:
+    """``sha256:`` and the beginning of the content's digest: what a file has for a version."""
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+
+
+def load(path: Path) -> ModuleType:
+    """Import a file; once, as long as its content stays.
+
+    Raises:
+        PluginError: it cannot be imported.
+    """
+    key = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:16]
+    name = f"fewshot_bench_file_{key}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = spec_from_file_location(name, path)
+    assert isinstance(spec, ModuleSpec), path
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # annotations are looked up there while classes are made
+    try:
+        with redirect_stdout(sys.stderr):  # standard output is for results
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        text = " ".join(str(error).split())
+        raise PluginError(
+            f"'{path}'{line} cannot be imported: {type(error).__name__}: {text}; --debug shows "
+            "where."
+        ) from error
+    return module

@@ -1,0 +1,156 @@
+"""Classify one's own pictures with a trained run: a folder per class is the support set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fewshot_bench import assembly
+from fewshot_bench.config import RunConfig, reconfigure
+from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode
+from fewshot_bench.data.resize import Resize, resize
+from fewshot_bench.defaults import as_recorded
+from fewshot_bench.engine.observer import Silent
+from fewshot_bench.engine.training import check_players
+from fewshot_bench.engine.weights import load_weights
+from fewshot_bench.episode import Episode, Support, Task
+from fewshot_bench.errors import DataError
+from fewshot_bench.hooks.registry import CORE, Registry
+from fewshot_bench.parts import Parts, prepare
+from fewshot_bench.random import key_of
+from fewshot_bench.results.record import read_record
+
+EXPECTED = "a folder per class with PNG or JPEG images in it"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a run says of some pictures.
+
+    Arguments:
+        classes: names of the support set's folders, sorted.
+        shot: pictures of a class that were used.
+        left_out: pictures of the support set that were not, because a class has fewer.
+        probabilities: float64 [images, way], the softmax of the logits.
+        transductive: whether the pictures were looked at together.
+    """
+
+    classes: tuple[str, ...]
+    shot: int
+    left_out: int
+    probabilities: Tensor
+    transductive: bool
+
+
+def classify(
+    run: str | Path,
+    support: Path,
+    images: Sequence[Path],
+    *,
+    mode: Resize = "antialias",
+    invert: bool = False,
+    device: str = "auto",
+) -> Predicted:
+    """Learn the classes of a folder with a run's weights, and classify pictures.
+
+    Pictures get the size, the channels and the pixel range of the run's data set, which is read for
+    that. Ink and paper have to be as there.
+
+    Arguments:
+        run: the folder of a run.
+        support: a folder per class.
+        images: what is classified.
+        mode: of resizing; see :mod:`fewshot_bench.data.resize`.
+        invert: exchange black and white.
+        device: see ``fsb run --device``.
+
+    Raises:
+        DataError: a folder or picture is missing or no picture.
+        ConfigError: the method cannot learn so many classes.
+        RecordError: there is no such run, or its weights are missing.
+    """
+    classes = _classes(support)
+    shot = min(len(paths) for paths in classes.values())
+    parts = _trained(Path(run), device)
+    shape = parts.data.splits.test.image_shape
+    parts.method.check_task(Task(len(classes), shot, 1, image_shape=shape))
+    low, high = assembly.PIXEL_RANGES[parts.config.pixels]
+
+    def read(paths: Sequence[Path]) -> Tensor:
+        pixels = np.concatenate([_picture(path, shape, mode) for path in paths])
+        pixels = 255 - pixels if invert else pixels
+        return torch.from_numpy(pixels).float().mul_((high - low) / 255).add_(low)
+
+    key = torch.tensor([key_of("predict")])
+    stacked = torch.stack([read(paths[:shot]) for paths in classes.values()])
+    query = read(images).unsqueeze(0)
+    episode = Episode(
+        Support(stacked.unsqueeze(0), None, key), query, None, torch.arange(len(classes))[None], key
+    ).to(parts.device)
+    parts.method.eval()
+    with parts.lowering.running():
+        logits = parts.lowering.predict(episode).logits[0].double().cpu()
+    left_out = sum(len(paths) for paths in classes.values()) - shot * len(classes)
+    return Predicted(tuple(classes), shot, left_out, logits.softmax(-1), parts.method.transductive)
+
+
+def _trained(folder: Path, device: str) -> Parts:
+    """The run's method with its weights."""
+    record = read_record(folder)
+    meant = as_recorded(Registry.discover(), record["config"], record["plugins"])
+    config = reconfigure(
+        RunConfig.from_dict(meant), init=None, observers=(), metrics=(), profile=False,
+        pictures=False, device=device, sampling=f"{CORE}:closed",
+    )  # fmt: skip
+    parts = prepare(config, Silent(), train_split=False)
+    if check_players(parts.method):
+        load_weights(parts.method, folder)
+    return parts
+
+
+def _classes(support: Path) -> dict[str, list[Path]]:
+    """The pictures of each class, sorted.
+
+    Raises:
+        DataError: no such folder, or a class without a picture.
+    """
+    if not support.is_dir():
+        raise DataError(f"there is no folder '{support}'; expected {EXPECTED}.")
+    found = {}
+    for folder in sorted(path for path in support.iterdir() if path.is_dir()):
+        if folder.name.startswith("."):
+            continue
+        found[folder.name] = sorted(
+            path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
+        )
+        if not found[folder.name]:
+            raise DataError(f"'{folder}' holds no PNG or JPEG image; expected {EXPECTED}.")
+    if len(found) < 2:
+        raise DataError(
+            f"'{support}' has {len(found)} folders with images in it; expected {EXPECTED}, two "
+            "classes or more."
+        )
+    return found
+
+
+def _picture(path: Path, shape: tuple[int, int, int], mode: Resize) -> npt.NDArray[np.uint8]:
+    """A picture as bytes [1, C, H, W].
+
+    Raises:
+        DataError: it cannot be read, or is no picture.
+    """
+    channels, height, width = shape
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read '{path}' ({error.strerror}).") from error
+    pixels = decode(data, str(path), "L" if channels == 1 else "RGB")
+    if height != width:
+        raise DataError(f"the run's images are {height} x {width}; only square ones are made.")
+    return resize(pixels[None], height, mode)

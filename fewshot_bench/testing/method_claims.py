@@ -1,0 +1,263 @@
+"""Checks of what a method declares, and of how it trains."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fewshot_bench.engine.embedding import TOLERANCE
+from fewshot_bench.engine.evaluation import evaluate
+from fewshot_bench.engine.lowering import Eager, differentiate
+from fewshot_bench.engine.training import Plan, Trainer, check_players
+from fewshot_bench.engine.weights import load_weights, save_weights
+from fewshot_bench.episode import Episode
+from fewshot_bench.method import Method
+from fewshot_bench.sampling import EpisodeSource
+from fewshot_bench.testing.checks import Fault, NotClaimed
+from fewshot_bench.testing.method_contract import EXACT
+from fewshot_bench.testing.subject import MethodSubject, predict, require_close
+
+STEPS, TASKS, EPISODES = 40, 4, 50  # of the training that has to beat chance
+SYNCS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
+
+
+def query_order(subject: MethodSubject) -> None:
+    """The order of the queries does not change their predictions."""
+    method, episode = subject.build().double(), subject.episode(dtype=torch.float64)
+    order = torch.arange(episode.query.shape[1]).flip(0)
+    turned = replace(episode, query=episode.query[:, order])
+    told = "a query's prediction depends on its place; treat axis 1 of the queries as a set."
+    require_close(predict(method, episode)[:, order], predict(method, turned), EXACT, told)
+
+
+def class_relabelling(subject: MethodSubject) -> None:
+    """Relabelling the classes relabels the predictions, where class_equivariant is declared."""
+    if not subject.kind.class_equivariant:
+        raise NotClaimed("class_equivariant = False")
+    method, episode = subject.build().double(), subject.episode(dtype=torch.float64)
+    images = episode.support.images
+    assert images is not None
+    order = torch.arange(subject.task.way).roll(1)
+    turned = replace(episode, support=replace(episode.support, images=images[:, order]))
+    told = "the number of a class matters; declare class_equivariant = False, or treat all alike."
+    require_close(predict(method, episode)[..., order], predict(method, turned), EXACT, told)
+
+
+def inductive(subject: MethodSubject) -> None:
+    """Other queries do not change a prediction, unless the method says that it is transductive."""
+    method, episode = subject.build().double(), subject.episode(dtype=torch.float64)
+    if method.transductive:
+        raise NotClaimed("it is transductive")
+    others = subject.episode(seed=1, dtype=torch.float64).query
+    query = torch.cat([episode.query[:, :1], others[:, 1:]], dim=1)
+    told = (
+        "other queries change a prediction: a statistic over the queries? Declare it: "
+        "transductive = True."
+    )
+    whole, changed = predict(method, episode), predict(method, replace(episode, query=query))
+    require_close(whole[:, :1], changed[:, :1], EXACT, told)
+    alone = predict(method, replace(episode, query=episode.query[:, :1]))
+    require_close(whole[:, :1], alone, EXACT, told)
+
+
+class _Dispatched(TorchDispatchMode):
+    """Notes each operation with the shapes that it makes, and those that wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[str, tuple[int, ...]]] = []
+        self.syncs: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        shape = tuple(result.shape) if isinstance(result, Tensor) else ()
+        self.operations.append((name, shape))
+        indices = args[1] if name == "index" and len(args) > 1 else ()
+        masks = any(isinstance(i, Tensor) and i.dtype == torch.bool for i in indices or ())
+        if name.startswith(SYNCS) or masks:
+            self.syncs.append("indexing with a mask" if masks else name)
+        return result
+
+
+class _Called(TorchFunctionMode):
+    """Notes the calls that read a tensor on the host without an operation of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.syncs: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("tolist", "numpy", "__array__", "cpu"):
+            self.syncs.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def capturable(subject: MethodSubject) -> None:
+    """No wait for the device and fixed shapes, where capturable is declared."""
+    if not subject.kind.capturable:
+        raise NotClaimed("capturable = False")
+    runs = []
+    for seed in (0, 1):
+        method = subject.build()
+        training, test = subject.training_episode(seed=seed), subject.episode(seed=seed)
+        with _Called() as called, _Dispatched() as dispatched:
+            _step(method.train(), training)
+            predict(method, test)
+        syncs = called.syncs + dispatched.syncs
+        if syncs:
+            raise Fault(
+                f"it waits for the device {len(syncs)} times ({', '.join(sorted(set(syncs)))}): "
+                ".item(), bool(), masks and printing read numbers on the host; use torch.where, "
+                "or declare capturable = False."
+            )
+        runs.append(dispatched.operations)
+    if runs[0] != runs[1]:
+        i = next((i for i, (a, b) in enumerate(zip(*runs, strict=False)) if a != b), -1)
+        a, b = (f"{run[i][0]} {run[i][1]}" for run in runs)
+        raise Fault(
+            f"its operations depend on the numbers in an episode ({len(runs[0])} and "
+            f"{len(runs[1])}; the first that differs: {a} and {b}); keep shapes fixed, or declare "
+            "capturable = False."
+        )
+
+
+def _step(method: Method, episode: Episode) -> None:
+    """The losses and gradients of every player at once."""
+    owners = check_players(method)
+    if owners:
+        differentiate(method, episode, owners, list(owners))
+
+
+def autocast(subject: MethodSubject) -> None:
+    """Under bf16 autocast losses and gradients are finite and near, where it is declared."""
+    if not subject.kind.autocast:
+        raise NotClaimed("autocast = False")
+    method, episode = subject.build().train(), subject.training_episode()
+    owners = check_players(method)
+    exact = differentiate(method, episode, owners, list(owners))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = differentiate(method, episode, owners, list(owners))
+    for name, loss in exact.losses.items():
+        told = f"the loss of '{name}' goes wrong in bf16; compute its distances in float32."
+        require_close(rough.losses[name], loss, 0.1, told)
+    for name, gradient in rough.gradients.items():
+        if not all(bool(g.isfinite().all()) for g in gradient):
+            raise Fault(f"a gradient of player '{name}' is not finite in bf16.")
+
+
+def embeds(subject: MethodSubject) -> None:
+    """adapt and predict see images through embed alone, where embeds is declared."""
+    if not subject.kind.embeds:
+        raise NotClaimed("embeds = False")
+    method: Any = subject.build().eval()
+    episode = subject.episode()
+    direct = predict(method, episode)
+    images, _ = episode.support.labelled()
+    way, shot = subject.task.way, subject.task.shot
+    with torch.no_grad():
+        support = method.embed(images).unflatten(1, (way, shot))
+        query = method.embed(episode.query)
+    object.__setattr__(method, "embed", lambda features: features)
+    features = replace(episode, support=replace(episode.support, images=support), query=query)
+    told = "it looks at images without embed(); use embed() alone, or declare embeds = False."
+    require_close(direct, predict(method, features), TOLERANCE, told)
+
+
+def resume(subject: MethodSubject) -> None:
+    """Training that is broken off and taken up again ends where unbroken training does."""
+    if not subject.build().players():
+        raise NotClaimed("nothing trains")
+    whole = _trainer(subject, seed=1)
+    for _ in range(4):
+        whole.advance()
+    first = _trainer(subject, seed=1)
+    for _ in range(2):
+        first.advance()
+    second = _trainer(subject, seed=2)
+    with tempfile.TemporaryDirectory() as folder:
+        save_weights(first.method, Path(folder))
+        load_weights(second.method, Path(folder))
+    for name, optimiser in first.optimisers.items():
+        second.optimisers[name].load_state_dict(copy.deepcopy(optimiser.state_dict()))
+    second.step = first.step
+    for _ in range(2):
+        second.advance()
+    unbroken = whole.method.state_dict()
+    for name, value in second.method.state_dict().items():
+        told = f"'{name}' after a break: a counter or other state outside of state_dict()?"
+        require_close(value, unbroken[name], 0.0, told)
+
+
+def _trainer(subject: MethodSubject, seed: int, steps: int = 4, tasks: int = 2) -> Trainer:
+    method = subject.build(seed).train()
+    return Trainer(method, Eager(method), subject.source("train"), Plan(steps, tasks))
+
+
+def beats_chance(subject: MethodSubject) -> None:
+    """A short training on separable images ends above chance on new classes."""
+    trainer = _trainer(subject, 0, STEPS, TASKS)
+    method = trainer.method
+    if trainer.players:
+        trainer.run()
+    source = subject.source("test")
+    assert isinstance(source, EpisodeSource)
+    scores = evaluate(Eager(method), source, EPISODES, chunk=EPISODES).accuracy
+    chance = 1 / subject.task.way
+    queries = EPISODES * subject.task.way * subject.task.query
+    least = chance + 4 * math.sqrt(chance * (1 - chance) / queries)
+    if not scores.mean() > least:
+        raise Fault(
+            f"{scores.mean():.1%} correct after {STEPS} steps; chance is {chance:.1%}, and above "
+            f"{least:.1%} is wanted. Is the target in the loss that of the logits' axis?"
+        )
+
+
+def speed(subject: MethodSubject) -> str:
+    """How long it takes to learn and classify a task, beside class means on pixels."""
+    method, episode = subject.build().eval(), subject.episode(1)
+
+    def means() -> Tensor:
+        assert episode.support.images is not None
+        centres = episode.support.images.flatten(3).mean(2)
+        return -torch.cdist(episode.query.flatten(2), centres)
+
+    own, floor = _seconds(lambda: predict(method, episode)), _seconds(means)
+    return f"{1e3 * own:.3g} ms a task here, {own / floor:.0f} times that of class means on pixels"
+
+
+def _seconds(call: Callable[[], object], times: int = 20) -> float:
+    """The shortest of several, after one to warm up."""
+    call()
+    taken = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - begin)
+    return min(taken)
+
+
+CLAIMS: Sequence[Callable[[Any], str | None]] = (
+    query_order,
+    class_relabelling,
+    inductive,
+    capturable,
+    autocast,
+    embeds,
+    resume,
+    beats_chance,
+    speed,
+)

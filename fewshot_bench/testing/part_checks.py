@@ -1,0 +1,270 @@
+"""Checks of backbones, samplers, metrics and observers."""
+
+from __future__ import annotations
+
+import copy
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewshot_bench.data.table import ClassTable
+from fewshot_bench.engine.evaluation import Metric, measured
+from fewshot_bench.engine.observer import Observer, Observers
+from fewshot_bench.episode import Task
+from fewshot_bench.errors import FewshotBenchError
+from fewshot_bench.nn import per_task
+from fewshot_bench.sampling import Indices, Sampler, check_indices
+from fewshot_bench.testing.checks import Fault, NotClaimed
+from fewshot_bench.testing.subject import off, require_close
+from fewshot_bench.testing.tiny import separable_images
+
+SHAPES = ((1, 28, 28), (3, 32, 32))  # of images that a backbone has to take
+TASK = Task(way=3, shot=2, query=2, image_shape=(1, 6, 6))
+
+
+@dataclass(frozen=True)
+class BackboneSubject:
+    """A backbone under test: its factory, from an image shape to a module."""
+
+    make: Callable[[tuple[int, int, int]], nn.Module]
+
+    def build(self, shape: tuple[int, int, int], seed: int = 0) -> nn.Module:
+        """The module, initialised by a seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.make(shape)
+
+
+def _images(shape: tuple[int, int, int], *axes: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(*axes, *shape, generator=generator)
+
+
+def out_shape(subject: BackboneSubject) -> None:
+    """Images [N, C, H, W] become maps [N, c, h, w], and out_shape says (c, h, w)."""
+    for shape in SHAPES:
+        net = subject.build(shape)
+        said = getattr(net, "out_shape", None)
+        with torch.no_grad():
+            got = tuple(net(_images(shape, 2)).shape)
+        if got != (2, *(said or ())):
+            raise Fault(
+                f"for images {shape} it gives {got} and out_shape is {said}; the two are "
+                "(N, c, h, w) and (c, h, w)."
+            )
+
+
+def finite(subject: BackboneSubject) -> None:
+    """Feature maps of ordinary images are finite."""
+    for shape in SHAPES:
+        with torch.no_grad():
+            maps = subject.build(shape)(_images(shape, 2))
+        if not bool(maps.isfinite().all()):
+            raise Fault(f"NaN or infinity for images {shape} in [0, 1].")
+
+
+def builds_alike(subject: BackboneSubject) -> None:
+    """The same seed builds the same network."""
+    one, two = (subject.build(SHAPES[0], 3).state_dict() for _ in range(2))
+    for name, value in one.items():
+        if not torch.equal(value, two[name]):
+            raise Fault(f"'{name}' differs between two builds with one seed.")
+
+
+def independent_tasks(subject: BackboneSubject) -> None:
+    """Statistics do not cross tasks: a batch of tasks gives what each alone gives."""
+    net = subject.build(SHAPES[0]).double().train()
+    images = _images(SHAPES[0], 2, 3).double()
+    with torch.no_grad():
+        whole = per_task(net, images)
+        single = torch.cat([per_task(net, images[t : t + 1]) for t in range(2)])
+    told = "normalise with fewshot_bench.nn.TaskBatchNorm, not with nn.BatchNorm2d."
+    require_close(whole, single, 1e-9, told)
+
+
+def trains(subject: BackboneSubject) -> None:
+    """Every parameter takes part: it has a gradient."""
+    net = subject.build(SHAPES[0]).train()
+    maps = per_task(net, _images(SHAPES[0], 2, 3))
+    named = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
+    if not named:
+        raise NotClaimed("nothing trains")
+    gradients = torch.autograd.grad(maps.sum(), [p for _, p in named], allow_unused=True)
+    unused = [n for (n, _), g in zip(named, gradients, strict=True) if g is None]
+    if unused:
+        raise Fault(f"'{unused[0]}' ({len(unused)} in all) takes no part in the output.")
+
+
+@dataclass(frozen=True)
+class SamplerSubject:
+    """A sampler under test: its class."""
+
+    kind: type[Sampler]
+
+    def build(self, seed: int = 0) -> Sampler:
+        """The sampler over a tiny table."""
+        return self.kind(self.table(), TASK, seed)
+
+    def table(self) -> ClassTable:
+        """Twelve classes of twelve images."""
+        return ClassTable(separable_images(image_shape=TASK.image_shape))
+
+    def ids(self, sampler: Sampler) -> Tensor:
+        """The first episodes: those that a finite plan has."""
+        return torch.arange(min(8, sampler.length or 8))
+
+
+def valid(subject: SamplerSubject) -> None:
+    """Episodes have the task's shape, no image twice, and images of the classes they name."""
+    sampler = subject.build()
+    indices = sampler(subject.ids(sampler))
+    if not isinstance(indices, Indices):
+        raise Fault(f"it gave {type(indices).__name__}; fewshot_bench.sampling.Indices is wanted.")
+    try:
+        check_indices(indices, subject.table(), TASK)
+    except FewshotBenchError as error:
+        raise Fault(f"{error}.") from error
+
+
+def pure(subject: SamplerSubject) -> None:
+    """Episode i is a function of the seed and i, not of the batch or of what was drawn before."""
+    sampler = subject.build()
+    ids = subject.ids(sampler)
+    whole = sampler(ids).rows()
+    torch.rand(3)
+    for i in ids.tolist():
+        single = subject.build()(torch.tensor([i])).rows()
+        if not torch.equal(single[0], whole[i]):
+            raise Fault(
+                f"episode {i} alone is another than in a batch of {len(ids)}; draw with "
+                "fewshot_bench.random, keyed by the seed and the episode's number."
+            )
+
+
+def seeded(subject: SamplerSubject) -> None:
+    """Another seed gives other episodes."""
+    one, two = (subject.build(seed) for seed in (0, 1))
+    if torch.equal(one(subject.ids(one)).rows(), two(subject.ids(two)).rows()):
+        raise Fault("seeds 0 and 1 give the same episodes; fold the seed into the key.")
+
+
+def used_once(subject: SamplerSubject) -> None:
+    """No image comes again in the whole plan, where sampling is "open"."""
+    sampler = subject.build()
+    if sampler.sampling != "open":
+        raise NotClaimed(f'sampling = "{sampler.sampling}"')
+    if sampler.length is None:
+        raise Fault('sampling = "open", but length is None: such a plan has an end.')
+    images = sampler(torch.arange(sampler.length)).images().flatten()
+    repeated = len(images) - len(images.unique())
+    if repeated:
+        raise Fault(f"{repeated} of {len(images)} images come again; the plan is not open.")
+
+
+@dataclass(frozen=True)
+class MetricSubject:
+    """A metric under test."""
+
+    metric: Metric
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Scores [T], checked for their shape."""
+        try:
+            return measured("under test", self.metric, logits, target)
+        except FewshotBenchError as error:
+            raise Fault(str(error)) from error
+
+    def example(self, tasks: int = 3) -> tuple[Tensor, Tensor]:
+        """Logits [T, 8, 4] and targets [T, 8]."""
+        generator = torch.Generator().manual_seed(0)
+        logits = torch.randn(tasks, 8, 4, generator=generator)
+        return logits, torch.arange(8).remainder(4).expand(tasks, -1)
+
+
+def one_score_per_task(subject: MetricSubject) -> None:
+    """It gives one finite number per task: [T]."""
+    scores = subject(*subject.example())
+    if not bool(scores.isfinite().all()):
+        raise Fault(f"it gives {scores.tolist()} for ordinary logits.")
+
+
+def tasks_apart(subject: MetricSubject) -> None:
+    """The score of a task does not depend on the other tasks."""
+    logits, target = subject.example()
+    single = torch.cat([subject(logits[t : t + 1], target[t : t + 1]) for t in range(3)])
+    require_close(subject(logits, target), single, 1e-6, "reduce over axis 1 (queries), not 0.")
+
+
+def set_of_queries(subject: MetricSubject) -> None:
+    """The order of the queries does not matter."""
+    logits, target = subject.example()
+    turned = subject(logits.flip(1), target.flip(1))
+    require_close(subject(logits, target), turned, 1e-6, "pair logits and targets by axis 1.")
+
+
+def logits_kept(subject: MetricSubject) -> None:
+    """It leaves logits and targets as they are, for the metrics after it."""
+    logits, target = subject.example()
+    before = logits.clone()
+    subject(logits, target)
+    if off(before, logits):
+        raise Fault("it changes the logits in place; work on a copy.")
+
+
+@dataclass(frozen=True)
+class ObserverSubject:
+    """An observer under test: its class."""
+
+    kind: type[Observer]
+
+
+def follows_a_run(subject: ObserverSubject) -> None:
+    """It is built without arguments and takes every event of a run, in order."""
+    _watch(subject)
+
+
+def changes_nothing(subject: ObserverSubject) -> None:
+    """It leaves configuration, numbers and record as it gets them."""
+    told = _watch(subject)
+    for event, before, after in told:
+        if before != after:
+            raise Fault(f"{event}() changed what it was given; copy it first.")
+
+
+def _watch(subject: ObserverSubject) -> list[tuple[str, Any, Any]]:
+    """A made-up run; what each event was told, before and after."""
+    config = {"method": "made-up", "way": 5, "method_options": {"lr": 1e-3}}
+    record = {"id": "made-up", "status": "completed", "config": config, "notes": [],
+              "test": {"accuracy": 0.5}, "training": {"steps": 2}}  # fmt: skip
+    events: list[tuple[str, tuple[Any, ...]]] = [
+        ("run_started", (config,)),
+        ("train_logged", (1, {"loss_meta": 1.5})),
+        ("evaluation_ended", ("validation", [0.5, 0.25])),
+        ("train_logged", (2, {"loss_meta": math.e})),
+        ("evaluation_ended", ("test", [0.5, 0.75])),
+        ("run_ended", (record,)),
+    ]
+    told = []
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            observers = Observers({"it": subject.kind()})
+            observers.follow(Path(folder))
+            for event, arguments in events:
+                before = copy.deepcopy(arguments)
+                observers.tell(event, *arguments)
+                told.append((event, before, arguments))
+        except (FewshotBenchError, TypeError) as error:
+            raise Fault(str(error)) from error
+    return told
+
+
+BACKBONE = (out_shape, finite, builds_alike, independent_tasks, trains)
+SAMPLER = (valid, pure, seeded, used_once)
+METRIC = (one_score_per_task, tasks_apart, set_of_queries, logits_kept)
+OBSERVER = (follows_a_run, changes_nothing)

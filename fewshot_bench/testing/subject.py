@@ -1,0 +1,132 @@
+"""A method under test: how it is built, and the episodes that it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from fewshot_bench.batches import BatchSource
+from fewshot_bench.data.table import ClassTable
+from fewshot_bench.episode import Episode, Task
+from fewshot_bench.method import Method
+from fewshot_bench.sampling import ClosedSampler, EpisodeSource
+from fewshot_bench.testing.checks import Fault
+from fewshot_bench.testing.tiny import TINY, TinyBackbone, separable_images, tiny_episode
+
+CHECKED = replace(TINY, image_shape=(1, 8, 8), pixel_range=(-1.0, 1.0))
+Make = Callable[[Task, nn.Module | None], Method]
+
+
+@dataclass(frozen=True)
+class MethodSubject:
+    """A method under test.
+
+    Arguments:
+        kind: its class.
+        make: from a task and a backbone (None if it wants none) to the method; default: ``kind``.
+        task: the episodes that it is checked on.
+    """
+
+    kind: type[Method]
+    make: Make | None = None
+    task: Task = CHECKED
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.kind.__name__
+
+    @property
+    def training_task(self) -> Task:
+        """What the method is built for: all training classes if it is pretrained."""
+        if self.kind.source == "batches":
+            return replace(self.task, way=len(self.table("train").class_start))
+        return self.task
+
+    def build(self, seed: int = 0) -> Method:
+        """The method, initialised by a seed, over the tiny backbone with running statistics.
+
+        With these, nothing but the method itself can make a prediction depend on other queries.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            backbone = None
+            if self.kind.wants_backbone:
+                backbone = TinyBackbone(self.task.image_shape, statistics="running")
+            arguments = (backbone,) if self.kind.wants_backbone else ()
+            make: Callable[..., Any] = self.make or self.kind
+            method = make(self.training_task, *arguments)
+        if not isinstance(method, Method):
+            raise Fault(
+                f"building it gave a {type(method).__name__}; a subclass of fewshot_bench.Method "
+                "is wanted."
+            )
+        return method
+
+    def episode(self, tasks: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32) -> Episode:
+        """Tasks to learn and to classify."""
+        task = self.task
+        return tiny_episode(
+            task.way, task.shot, task.query, tasks, task.image_shape, task.unlabelled,
+            distractors=task.distractors, seed=seed, dtype=dtype,
+        )  # fmt: skip
+
+    def training_episode(
+        self, tasks: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32
+    ) -> Episode:
+        """What ``losses`` gets: the same, or mini-batches for a method with that source."""
+        if self.kind.source == "episodes":
+            return self.episode(tasks, seed, dtype)
+        source = BatchSource(self.table("train"), self.task.way * self.task.query, seed, dtype)
+        return source.batch(range(tasks))
+
+    def table(self, split: str) -> ClassTable:
+        """The tiny separable data set; its two splits have different patterns."""
+        images = separable_images(
+            image_shape=self.task.image_shape, seed=0 if split == "train" else 1
+        )
+        return ClassTable(images, pixel_range=self.task.pixel_range)
+
+    def source(self, split: str) -> EpisodeSource | BatchSource:
+        """Episodes (or, to train on, mini-batches) of a split."""
+        if split == "train" and self.kind.source == "batches":
+            return BatchSource(self.table(split), self.task.way * self.task.query, 0)
+        return EpisodeSource(ClosedSampler(self.table(split), self.task, 0))
+
+
+def predict(method: Method, episode: Episode) -> Tensor:
+    """Logits [T, Q, way], as an evaluation gets them."""
+    method.eval()
+    with torch.enable_grad():
+        return method.predict(method.adapt(episode.support), episode.query).detach()
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    """The tensors of a pytree."""
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def off(a: Tensor, b: Tensor) -> float:
+    """The largest difference, as a fraction of the largest number (of 1 if they are smaller)."""
+    if a.shape != b.shape:
+        return float("inf")
+    if not a.numel():
+        return 0.0
+    scale = float(torch.maximum(a.abs().max(), b.abs().max()).clamp_min(1))
+    return float((a.double() - b.double()).abs().max()) / scale
+
+
+def require_close(a: Tensor, b: Tensor, tolerance: float, told: str) -> None:
+    """Raise :class:`Fault` with the difference if it is above the tolerance.
+
+    Arguments:
+        told: what it means and what to do; a sentence.
+    """
+    difference = off(a, b)
+    if not difference <= tolerance:
+        raise Fault(f"off by {difference:.3g} (at most {tolerance:.0e} is allowed): {told}")

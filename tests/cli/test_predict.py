@@ -1,0 +1,132 @@
+"""``fsb predict``: a trained run on pictures of one's own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fewshot_bench
+from fewshot_bench.cli.main import main
+
+Fsb = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def fsb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fsb:
+    """The command in this process."""
+
+    def call(*words: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fsb", "predict", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert isinstance(ended.value.code, int)
+        return (ended.value.code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data_cache: Path) -> Path:
+    """A run of class means on pixels."""
+    runs = tmp_path_factory.mktemp("runs")
+    record = fewshot_bench.run(
+        "nearest-centroid", train_classes=6, validation_classes=0, test_classes=6, way=3, shot=1,
+        query=2, episodes=3, runs_dir=str(runs), cache_dir=str(data_cache),
+    )  # fmt: skip
+    return runs / record["id"]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Bars that lie, stand or fill the picture: two of a class, one more that stands."""
+    for name, count in (("lying", 2), ("standing", 3), ("full", 2)):
+        (tmp_path / "support" / name).mkdir(parents=True)
+        for i in range(count):
+            bar(name, i).save(tmp_path / "support" / name / f"{i}.png")
+    bar("lying", 1).save(tmp_path / "a.png")
+    bar("full", 1).convert("L").save(tmp_path / "b.jpg", quality=95)
+    return tmp_path
+
+
+def bar(name: str, i: int) -> Image.Image:
+    """A picture of 56 x 56."""
+    pixels = np.zeros((56, 56), np.uint8)
+    if name == "lying":
+        pixels[20 + i : 36 + i] = 255
+    elif name == "standing":
+        pixels[:, 20 + i : 36 + i] = 255
+    else:
+        pixels[:] = 250 - i
+    return Image.fromarray(pixels).convert("RGB")
+
+
+def test_each_image_gets_its_class_and_a_probability(fsb: Fsb, run: Path, pictures: Path) -> None:
+    code, out, err = fsb(run, pictures / "support", pictures / "a.png", pictures / "b.jpg")
+    assert code == 0, err
+    assert out.splitlines()[0].split() == ["image", "class", "probability"]
+    assert "lying" in out
+    assert "full" in out
+    assert "2 images of each class were used; 1 were left out" in err
+
+
+def test_json_has_every_probability(fsb: Fsb, run: Path, pictures: Path) -> None:
+    _, out, _ = fsb(run, pictures / "support", pictures / "a.png", "--json")
+    (answer,) = json.loads(out)["predictions"]
+    assert answer["class"] == "lying"
+    assert set(answer["probabilities"]) == {"full", "lying", "standing"}
+    assert sum(answer["probabilities"].values()) == pytest.approx(1)
+    assert answer["probability"] == max(answer["probabilities"].values())
+
+
+def test_inverting_support_and_query_alike_changes_no_class(
+    fsb: Fsb, run: Path, pictures: Path
+) -> None:
+    _, out, _ = fsb(run, pictures / "support", pictures / "a.png", "--json", "--invert")
+    assert json.loads(out)["predictions"][0]["class"] == "lying"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("RUN", "PICTURES/no", "PICTURES/a.png"), "there is no folder"),
+        (("RUN", "PICTURES/support/full", "PICTURES/a.png"), "has 0 folders with images"),
+        (("RUN", "PICTURES/support", "PICTURES/no.png"), "cannot read"),
+        (("RUN", "PICTURES/support", "PICTURES/text.png"), "is not a PNG or JPEG image"),
+        (("PICTURES", "PICTURES/support", "PICTURES/a.png"), "record.json"),
+        (("RUN", "PICTURES/support", "PICTURES/a.png", "--resize", "best"), "--resize best"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    words: tuple[str, ...], expected: str, fsb: Fsb, run: Path, pictures: Path
+) -> None:
+    (pictures / "text.png").write_text("no picture", "utf-8")
+    typed = [w.replace("RUN", str(run)).replace("PICTURES", str(pictures)) for w in words]
+    code, out, err = fsb(*typed)
+    assert (code, out) == (2, "")
+    assert expected in err
+    assert err.count("\n") == 1
+
+
+def test_a_method_of_so_many_classes_says_so(
+    fsb: Fsb, pictures: Path, tmp_path: Path, data_cache: Path
+) -> None:
+    record = fewshot_bench.run(
+        "maml", train_classes=6, validation_classes=6, test_classes=6, way=2, shot=1, query=2,
+        steps=1, task_batch=1, episodes=2, validation_episodes=2, backbone_channels=2,
+        runs_dir=str(tmp_path / "runs"), cache_dir=str(data_cache),
+    )  # fmt: skip
+    code, _, err = fsb(tmp_path / "runs" / record["id"], pictures / "support", pictures / "a.png")
+    assert code == 2
+    assert "for 2 classes" in err
+    (pictures / "two").mkdir()
+    for name in ("lying", "full"):
+        (pictures / "support" / name).rename(pictures / "two" / name)
+    code, _, err = fsb(tmp_path / "runs" / record["id"], pictures / "two", pictures / "a.png")
+    assert code == 0, err
+    assert "transductive" in err

@@ -1,0 +1,68 @@
+"""All built-in plugins pass the conformance suite."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.testing import SUITES
+from fewshot_bench.testing.checks import perform_all
+from fewshot_bench.testing.named import suite
+
+Check = Callable[[], None]
+SLOW = {"metagan"}  # two players over a method with an inner loop
+DEAR = {"gradients", "resume", "beats-chance", "speed"}  # minutes of such a method
+NEEDS = {"folder": "a path", "omniglot": "its files"}
+NAMES = [
+    pytest.param(kind, name, marks=[pytest.mark.slow] if name in SLOW else [])
+    for kind in SUITES
+    for name in Registry.discover().names(kind)
+    if name not in NEEDS
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), NAMES)
+def test_a_built_in_passes_every_check(kind: str, name: str) -> None:
+    found = suite(Registry.discover(), name, kind)
+    outcomes = list(perform_all(found.checks, found.subject))
+    assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
+    assert any(o.status == "passed" for o in outcomes)
+
+
+@pytest.mark.parametrize("name", sorted(SLOW))
+def test_a_slow_built_in_passes_the_quick_checks(name: str) -> None:
+    found = suite(Registry.discover(), name)
+    quick = [check.id for check in found.checks if check.id not in DEAR]
+    outcomes = list(perform_all(found.checks, found.subject, quick))
+    assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
+    assert len(outcomes) == len(found.checks) - len(DEAR)
+
+
+@pytest.mark.conformance("maml", first_order=True)
+def test_first_order_maml(fsb_check: Check) -> None:
+    fsb_check()
+
+
+@pytest.mark.skipif(not os.environ.get("FSB_DATA"), reason="the data are not here")
+@pytest.mark.slow
+def test_omniglot_passes(fsb_data: Path) -> None:
+    found = suite(Registry.discover(), "omniglot", data_root=str(fsb_data))
+    outcomes = list(perform_all(found.checks, found.subject))
+    assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
+
+
+def test_a_folder_of_images_passes(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for i in range(12):
+        (tmp_path / f"class {i}").mkdir()
+        for j in range(3):
+            shade = (20 * i, 40 * j, 90)
+            Image.new("RGB", (8, 8), shade).save(tmp_path / f"class {i}" / f"{j}.png")
+    found = suite(Registry.discover(), f"folder:{tmp_path}")
+    outcomes = list(perform_all(found.checks, found.subject))
+    assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []

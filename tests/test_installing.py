@@ -1,0 +1,116 @@
+"""What is installed changes no number of what does not name it, and costs next to no time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fewshot_bench
+from fewshot_bench.hooks.registry import KINDS, Registry
+
+# It registers something of every kind, takes names of built-in things, answers every hook, and
+# tries to get at the random numbers when it is imported.
+EVERYTHING = """
+import random
+import numpy
+import torch
+from fewshot_bench import hookimpl
+
+random.seed(1)
+numpy.random.seed(1)
+torch.manual_seed(1)
+torch.rand(7)
+""" + "".join(
+    f"""
+@hookimpl
+def register_{kind}():
+    return {{"everything": "json:loads", "{taken}": "json:loads"}}
+"""
+    for kind, taken in (
+        ("methods", "maml"),
+        ("datasets", "glyphs"),
+        ("backbones", "conv4-strided"),
+        ("samplers", "closed"),
+        ("metrics", "accuracy"),
+        ("observers", "tensorboard"),
+        ("exporters", "markdown"),
+    )
+)
+EVERYTHING += """
+@hookimpl(tryfirst=True)
+def locate_dataset(name):
+    return "/no/such/folder"
+"""
+# They say when and where, and how long it took.
+NOT_COMPARED = ("id", "started", "ended", "timing", "environment", "command", "training")
+
+
+def numbers(method: str, folder: Path, **more: Any) -> dict[str, Any]:
+    """A small run's record and weights, without what tells the time."""
+    record = fewshot_bench.run(
+        method, way=3, shot=1, query=2, steps=2, task_batch=2, episodes=5, validation_episodes=3,
+        train_classes=10, validation_classes=6, test_classes=6, runs_dir=str(folder),
+        cache_dir=str(folder / "cache"), **more,
+    )  # fmt: skip
+    weights = folder / record["id"] / "weights.safetensors"
+    kept = {name: value for name, value in record.items() if name not in NOT_COMPARED}
+    kept["config"] = {n: v for n, v in record["config"].items() if n not in ("runs_dir",)}
+    kept["best"] = record["validation"] and record["validation"]["accuracy"]
+    return kept | {"weights": weights.read_bytes()}
+
+
+def bare(value: Any) -> Any:
+    """Without the distribution in front of names that are claimed twice."""
+    if isinstance(value, str):
+        return value.removeprefix("fewshot-bench:")
+    if isinstance(value, dict):
+        return {name: bare(v) for name, v in value.items()}
+    return [bare(v) for v in value] if isinstance(value, list) else value
+
+
+def test_a_plugin_that_registers_everything_changes_no_number(
+    fake_distribution: Callable[..., Path], tmp_path: Path
+) -> None:
+    before = numbers("metagan", tmp_path / "runs")
+    fake_distribution("fake-everything", "fake_everything", EVERYTHING)
+    registry = Registry.discover()
+    assert all("everything" in registry.names(kind) for kind in KINDS)
+    after = numbers("metagan", tmp_path / "runs")
+    assert before["test"]["accuracy"] is not None
+    assert bare(after) == before
+
+
+def test_help_with_twenty_plugins_is_quick(
+    fake_distribution: Callable[..., Path], tmp_path: Path
+) -> None:
+    def seconds(*arguments: str) -> float:
+        """The shortest of several: the machine may have other work."""
+        taken = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            said = subprocess.run(
+                [sys.executable, "-m", "fewshot_bench", *arguments],
+                capture_output=True, text=True, check=False,
+                env={**os.environ, "PYTHONPATH": str(site)},
+            )  # fmt: skip
+            taken.append(time.perf_counter() - begin)
+            assert (said.returncode, said.stderr) == (0, "")
+        return min(taken)
+
+    site = tmp_path / "site"
+    alone = seconds("--help")
+    source = "from fewshot_bench import hookimpl\n@hookimpl\ndef register_methods():\n"
+    for i in range(19):
+        names = f"    return {{'dummy-{i}': 'json:loads'}}\n"
+        fake_distribution(f"dummy-{i}", f"dummy_{i}", source + names)
+    fake_distribution("dummy-broken", "dummy_broken", "import no_such_module")
+    together = seconds("--help")
+    assert together < 0.5 or together < alone + 0.1, (alone, together)
+    rows = Registry.discover().plugins
+    assert [plugin.name for plugin in rows if plugin.error] == ["dummy_broken"]
+    assert sum(plugin.name.startswith("dummy_") for plugin in rows) == 20
