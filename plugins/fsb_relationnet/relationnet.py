@@ -165,7 +165,9 @@ class RelationNet(Method):
         if self.loss == "cross_entropy":
             loss = cross_entropy(r, episode.target)
         else:
-            match = F.one_hot(episode.target, r.shape[-1]).to(r.dtype)
+            # F.one_hot looks for its largest number, which waits for the device.
+            classes = torch.arange(r.shape[-1], device=r.device)
+            match = (episode.target.unsqueeze(-1) == classes).to(r.dtype)
             loss = (r.sigmoid() - match).square().mean((1, 2))
         return Losses({"meta": loss}, {"accuracy": accuracy(r, episode.target)}, buffers)
 

@@ -124,7 +124,8 @@ def test_fsb_plugins_holds_for_commands_too(site: Path) -> None:
 
 
 def test_commands_have_rows_of_their_own(site: Path) -> None:
-    rows = {line.split()[0]: line for line in fsb(site, "plugins").stdout.splitlines()}
+    listed = fsb(site, "plugins", COLUMNS="300").stdout
+    rows = {line.split()[0]: line for line in listed.splitlines()}
     assert rows["hello"].split()[1:] == ["fake-commands", "1.0", "command", "ok", "fsb", "hello"]
     assert "broken" in rows["function"]
     assert "a typer.Typer is wanted" in rows["function"]

@@ -14,6 +14,9 @@ from fsb_cifar100.cifar100 import FC100, CifarFS
 
 from fewshot_bench.config import configure
 from fewshot_bench.errors import DataError
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.testing.checks import perform_all
+from fewshot_bench.testing.named import suite
 
 FAMILIES = ["fish", "trees", "insects", "people"]
 CLASSES = ["bee", "boy", "carp", "girl", "maple", "moth", "oak", "trout"]
@@ -122,3 +125,11 @@ def test_the_published_lists_have_these_sizes(
 @pytest.mark.parametrize("name", ["cifar-fs", "fc100", "mini-imagenet"])
 def test_methods_can_be_configured_for_it(name: str) -> None:
     assert configure("protonet", dataset=name).dataset == name
+
+
+@pytest.mark.parametrize("name", ["cifar-fs", "fc100"])
+def test_the_conformance_suite_passes(name: str, root: Path) -> None:
+    found = suite(Registry.discover(), name, data_root=str(root))
+    outcomes = list(perform_all(found.checks, found.subject))
+    assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
+    assert any(o.status == "passed" for o in outcomes)
