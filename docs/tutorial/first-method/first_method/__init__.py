@@ -1,0 +1,8 @@
+"""What the distribution registers. Nothing heavy is imported here."""
+
+from fewshot_bench import hookimpl
+
+
+@hookimpl
+def register_methods():
+    return {"first-method": "first_method.method:FirstMethod"}
