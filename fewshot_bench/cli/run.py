@@ -111,7 +111,7 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
         for panel, options in zip(PANELS, spaces, strict=True)
         for option in options
     ]
-    parameters += _extras()
+    parameters += extras()
     known = [flag for p in parameters for flag in p.default.param_decls[0].split("/")]
     _refuse(name, args, known, registry)
 
@@ -184,7 +184,9 @@ def shown(option: Any, default: Any) -> str:
     return f" (default {default})" if default != "" else ""
 
 
-def _extras() -> list[inspect.Parameter]:
+def extras() -> list[inspect.Parameter]:
+    """The options that are no settings of a run."""
+
     def option(name: str, annotation: Any, default: Any, flag: str, text: str) -> inspect.Parameter:
         info = typer.Option(default, flag, help=text, rich_help_panel="Run")
         return inspect.Parameter(

@@ -1,0 +1,49 @@
+"""The reference pages, made from the code.
+
+``uv run python docs/_site/reference.py`` writes those that have changed into docs/reference/, and
+removes what is there besides; a test tells when that was forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import api
+import commands
+
+FOLDER = Path(__file__).parents[1] / "reference"
+HEAD = "<!-- Made by docs/_site/reference.py; a change here would be lost. -->\n\n"
+
+
+def pages() -> dict[str, str]:
+    """{path below docs/reference/: Markdown}, of what fewshot-bench itself brings."""
+    chosen = os.environ.get("FSB_PLUGINS")
+    os.environ["FSB_PLUGINS"] = "fewshot-bench"  # none of what else is installed here
+    try:
+        found = {"cli.md": commands.command_line(), "run.md": commands.run()}
+    finally:
+        del os.environ["FSB_PLUGINS"]
+        if chosen is not None:
+            os.environ["FSB_PLUGINS"] = chosen
+    found |= {f"api/{name}.md": api.page(content) for name, content in api.PAGES.items()}
+    return {path: HEAD + text for path, text in found.items()}
+
+
+def main() -> None:
+    """Write them."""
+    wanted = pages()
+    for path in FOLDER.rglob("*.md"):
+        if path.relative_to(FOLDER).as_posix() not in wanted:
+            path.unlink()
+            print("removed", path.name)
+    for path, text in wanted.items():
+        target = FOLDER / path
+        if not target.exists() or target.read_text("utf-8") != text:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text, "utf-8")
+            print("wrote", path)
+
+
+if __name__ == "__main__":
+    main()
