@@ -38,14 +38,14 @@ def _parts(lines: list[str]) -> Iterator[str]:
             body = inspect.cleandoc("\n".join(["", *_indented(lines)]))
             yield f"**{line.rstrip(':')}**"
             yield _list(body) if line in LISTS else text(body)
-        elif line.endswith("::"):
-            if line != "::":
-                yield text(line[:-1])
-            yield _literal("\n".join(_indented(lines)))
         elif line == "\b":  # what follows is laid out by hand
             yield _literal("\n".join(_paragraph(lines)))
         elif line.strip():
-            yield "\n".join(text(each) for each in [line, *_paragraph(lines)])
+            prose = "\n".join(text(each) for each in [line, *_paragraph(lines)])
+            if prose != "::":
+                yield re.sub("::$", ":", prose)
+            if prose.endswith("::"):
+                yield _literal("\n".join(_indented(lines)))
 
 
 def _indented(lines: list[str]) -> list[str]:
@@ -61,9 +61,6 @@ def _paragraph(lines: list[str]) -> list[str]:
     taken = []
     while lines and lines[0].strip() and lines[0] not in (*LISTS, *PROSE):
         taken.append(lines.pop(0))
-        if taken[-1].endswith("::"):
-            lines.insert(0, taken.pop())
-            break
     return taken
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import api
-import commands
+import reference_api as api
+import reference_commands as commands
 
 FOLDER = Path(__file__).parents[1] / "reference"
 HEAD = "<!-- Made by docs/_site/reference.py; a change here would be lost. -->\n\n"
@@ -37,12 +37,12 @@ def main() -> None:
         if path.relative_to(FOLDER).as_posix() not in wanted:
             path.unlink()
             print("removed", path.name)
-    for path, text in wanted.items():
-        target = FOLDER / path
+    for name, text in wanted.items():
+        target = FOLDER / name
         if not target.exists() or target.read_text("utf-8") != text:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text, "utf-8")
-            print("wrote", path)
+            print("wrote", name)
 
 
 if __name__ == "__main__":

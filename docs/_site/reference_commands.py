@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import typer
-
 from docstrings import markdown, text
 
 PREFIXES = {"backbones": "backbone_"}
@@ -20,8 +19,8 @@ def command_line() -> str:
     root = typer.main.get_command(app)
     parts = [
         "# The command line",
-        f"{root.help} An error is a line on standard error and an exit code other than 0; `--debug` "
-        "shows where it came from, and `fsb --version` tells the version.",
+        f"{root.help} An error is a line on standard error and an exit code other than 0; "
+        "`--debug` shows where it came from, and `fsb --version` tells the version.",
         "`fsb run` has [a page of its own](run.md).",
     ]
     for name, command in sorted(root.commands.items()):  # type: ignore[attr-defined]

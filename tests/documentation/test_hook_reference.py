@@ -17,7 +17,7 @@ from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.testing.checks import perform_all
 from fewshot_bench.testing.named import suite
 
-PAGE = (Path(__file__).parents[1] / "docs/hooks.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs/hooks.md").read_text("utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 HOOKS = {n: f for n, f in vars(specs).items() if hasattr(f, f"{specs.GROUP}_spec")}
 INHERITED = {"state_dict", "forward"}  # of nn.Module

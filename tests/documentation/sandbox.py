@@ -1,0 +1,134 @@
+"""A folder in which the commands of the documentation run: pictures, runs, the command itself."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shlex
+import shutil
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+
+import fewshot_bench
+from fewshot_bench.cli.main import app
+from fewshot_bench.config import configure
+from fewshot_bench.grid import cells_of
+from fewshot_bench.hooks.registry import Registry
+
+# What is typed behind a command that trains, and behind one that does so on glyphs.
+SMALL = shlex.split("--steps 2 --task-batch 2 --query 2 --episodes 3 --validation-episodes 2")
+FEW_GLYPHS = shlex.split("--train-classes 24 --validation-classes 6 --test-classes 6")
+PILOTS = {"PILOT_A": "protonet", "PILOT_B": "maml"}
+
+
+def draw_runs(folder: Path, cache: Path) -> None:
+    """Two small runs in ``runs/``, on the same episodes, each named as a pilot."""
+    for pilot, method in PILOTS.items():
+        with chdir(folder):  # so that a record says 'runs', wherever it is copied to
+            record = fewshot_bench.run(
+                method, dataset="glyphs", train_classes=24, validation_classes=6, test_classes=8,
+                way=5, shot=1, query=2, steps=2, task_batch=2, episodes=12,
+                validation_episodes=2, cache_dir=str(cache),
+            )  # fmt: skip
+        (folder / "runs" / record["id"]).rename(folder / "runs" / pilot)
+
+
+def draw_pictures(folder: Path, classes: int, each: int) -> None:
+    """A folder per class, each with pictures of bars that have something in common."""
+    rng = np.random.default_rng(0)
+    for number in range(classes):
+        (folder / f"class {number}").mkdir(parents=True)
+        pattern = rng.integers(0, 200, (6, 6), dtype=np.uint8)
+        for i in range(each):
+            drawn = pattern + rng.integers(0, 50, (6, 6), dtype=np.uint8)
+            picture = Image.fromarray(np.kron(drawn, np.ones((5, 5), np.uint8)))
+            picture.save(folder / f"class {number}" / f"{i}.png")
+
+
+def furnish(folder: Path, runs: Path) -> None:
+    """Everything that a page takes for granted."""
+    shutil.copytree(runs / "runs", folder / "runs")
+    draw_pictures(folder / "my-pictures", classes=20, each=6)
+    draw_pictures(folder / "my-classes", classes=3, each=2)
+    shutil.copy(folder / "my-classes/class 0/0.png", folder / "picture.png")
+
+
+def install(distribution: Path, folder: Path) -> None:
+    """What ``pip install`` makes of a distribution, for those who import from ``folder``."""
+    project = tomllib.loads((distribution / "pyproject.toml").read_text("utf-8"))["project"]
+    ((package, module),) = project["entry-points"]["fewshot_bench"].items()
+    shutil.copytree(distribution / module, folder / module)
+    info = folder / f"{module}-{project['version']}.dist-info"
+    info.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (info / "METADATA").write_text(metadata, "utf-8")
+    points = f"[fewshot_bench]\n{package} = {module}\n"
+    (info / "entry_points.txt").write_text(points, "utf-8")
+
+
+def placed(code: str) -> str:
+    """The code with the id of a run that there is."""
+    return re.sub(r"\bruns/(<id>|ID\b)", "runs/PILOT_A", code)
+
+
+def small(words: list[str]) -> list[str]:
+    """The command with less to do: options that are typed again win."""
+    names = list(itertools.takewhile(lambda word: not word.startswith("-"), words[1:]))
+    makes_runs = words[0] == "run" or (words[0] == "compare" and names and names[0][:4] != "runs")
+    if not makes_runs or "--help" in words:
+        return words
+    return [*words, *SMALL, *([] if "--dataset" in words else FEW_GLYPHS)]
+
+
+def fsb(command: str) -> None:
+    """Run a command in this process; it has to succeed."""
+    words = shlex.split(placed(command))[1:]
+    entry = typer.main.get_command(app)
+    code = entry.main(args=small(words), prog_name="fsb", standalone_mode=False)
+    assert code in (None, 0), f"{command}: exit code {code}"
+
+
+def understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parse a command and, where it would make runs, configure each of them."""
+
+    def only_configure(name: str, settings: dict[str, Any]) -> None:
+        settings.pop("json")
+        configure(name, **settings)
+
+    def only_cells(grid: Any, runs_dir: Path) -> None:
+        assert cells_of(grid, Registry.discover())
+        raise typer.Exit
+
+    monkeypatch.setattr("fewshot_bench.cli.run._run", only_configure)
+    monkeypatch.setattr("fewshot_bench.cli.grid.run_missing", only_cells)
+    words = shlex.split(command)[1:]
+    root = typer.main.get_command(app)
+    if words[0] in ("run", "compare"):
+        assert root.main(args=words, prog_name="fsb", standalone_mode=False) in (None, 0)
+        return
+    context, found = root.make_context("fsb", list(words), resilient_parsing=True), root
+    while hasattr(found, "commands"):
+        _, found, words = found.resolve_command(context, words)  # type: ignore[attr-defined]
+    found.make_context("fsb", words)
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """The modules of a folder can be imported, and are forgotten afterwards."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name, module in list(sys.modules.items()):
+            if str(getattr(module, "__file__", None) or "").startswith(str(folder)):
+                del sys.modules[name]
