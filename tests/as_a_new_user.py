@@ -2,19 +2,24 @@
 
 ``uv run python tests/as_a_new_user.py`` builds the wheel, makes a fresh virtual environment with
 it, and goes the whole way in an empty folder: ``fsb new``, install, ``fsb check``, the plugin's own
-tests, ``fsb run`` on the built-in data set, ``fsb compare`` beside protonet.
+tests, ``fsb run`` on the built-in data set, ``fsb compare`` beside protonet. Then it types what the
+tutorial says, with the tutorial's distribution.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+TUTORIAL = "docs/tutorial/first-method"
 SMALL = (
     "--way",
     "3",
@@ -44,7 +49,7 @@ def run(*words: str | Path, cwd: Path) -> str:
 
 def main(home: Path) -> None:
     """All of it, in an empty folder."""
-    uv = (sys.executable, "-m", "uv") if not _has("uv") else ("uv",)
+    uv = ("uv",) if shutil.which("uv") else (sys.executable, "-m", "uv")
     run(*uv, "build", "--quiet", "--wheel", "--out-dir", home / "dist", ROOT, cwd=home)
     pins = run(*uv, "export", "--quiet", "--no-hashes", "--no-emit-project", cwd=ROOT)
     (home / "pins.txt").write_text(pins, "utf-8")
@@ -71,12 +76,27 @@ def main(home: Path) -> None:
     print(table)
     assert "nearest-mean" in table
     assert "protonet" in table
+    follow_the_tutorial(home, bin_, install)
 
 
-def _has(program: str) -> bool:
-    from shutil import which
-
-    return which(program) is not None
+def follow_the_tutorial(home: Path, bin_: Path, install: tuple[str | Path, ...]) -> None:
+    """Type the commands of its page, in order; then the tests of its distribution."""
+    shutil.copytree(ROOT / TUTORIAL, home / TUTORIAL)
+    page = (ROOT / TUTORIAL).with_name("index.md").read_text("utf-8")
+    typed = [shlex.split(line) for line in re.findall(r"^\$ (.*)$", page, re.MULTILINE)]
+    assert ["fsb", "check", "first-method"] in typed, "the page shows no commands any more"
+    said: dict[str, str] = {}
+    for program, *words in typed:
+        if program == "pip":
+            assert words[0] == "install", words
+            run(*install, *words[1:], cwd=home)
+        else:
+            said[words[0]] = run(bin_ / program, *words, cwd=home)
+    assert "first-method" in said["list"]
+    assert "first-method" in said["run"]
+    for row in ("first-method", "nearest-centroid"):
+        assert row in said["compare"], said["compare"]
+    run(bin_ / "python", "-m", "pytest", "-q", TUTORIAL, cwd=home)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,8 @@ def small(words: list[str]) -> list[str]:
     """The command with less to do: options that are typed again win."""
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), words[1:]))
     makes_runs = words[0] == "run" or (words[0] == "compare" and names and names[0][:4] != "runs")
+    if words[0] == "eval":
+        return [*words, "--episodes", "3"]
     if not makes_runs or "--help" in words:
         return words
     return [*words, *SMALL, *([] if "--dataset" in words else FEW_GLYPHS)]
