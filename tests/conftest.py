@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 # Before torch is imported, here and in the commands that the tests start: two processes that each
 # want all cores for every operation are many times slower than two that want one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +64,21 @@ def fake_distribution(
     for imported in set(sys.modules) - before:
         if (site / f"{imported}.py").exists():
             del sys.modules[imported]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium. Under CI a missing one is a failure, elsewhere a skip."""
+    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        message = f"none of {', '.join(CHROMIUM)} is installed"
+        if os.environ.get("CI", "").lower() in ("1", "true", "yes"):
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Debian's Chromium has no sandbox where the tests run as root in a container.
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -117,3 +117,22 @@ def test_links_of_the_repository_become_links_of_the_site(hooks: Any) -> None:
     assert mended("[gone](../../gone.md)") == "[gone](../../gone.md)"  # mkdocs tells of it
     assert mended("[x](https://example.org/a)") == "[x](https://example.org/a)"
     assert mended("[docs](docs/speed.md)", "README.md", "readme.md") == "[docs](speed.md)"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1300])
+def test_a_page_fits_its_window_and_asks_nothing_of_anybody(
+    site: Path, browser: Any, width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    asked: list[str] = []
+    wrong: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    for name in ("index", "tutorial/index", "reference/cli", "wrong-plugins", "results/index"):
+        page.goto((site / f"{name}.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        assert page.locator("article h1").is_visible()
+    page.close()
+    assert [url for url in asked if urlsplit(url).scheme not in ("file", "data", "blob")] == []
+    assert wrong == []
