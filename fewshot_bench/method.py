@@ -105,6 +105,7 @@ class Method(nn.Module):
     autocast: ClassVar[bool] = False
     embeds: ClassVar[bool] = False
     unlabelled_tasks: ClassVar[bool] = False
+    _title: str = ""  # what it was named and who installed it; for messages
 
     def __init__(self, task: Task, backbone: nn.Module | None = None) -> None:
         """Arguments:
@@ -186,6 +187,11 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def title_of(method: Method) -> str:
+    """How a message names a method: ``method 'x' of its-distribution 1.0: X``."""
+    return f"{method._title}: {type(method).__name__}".removeprefix(": ")
+
+
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:
     """Fraction of queries that are classified correctly: [T, Q, way] and [T, Q] -> [T]."""
     return (logits.argmax(-1) == target).to(logits.dtype).mean(-1)

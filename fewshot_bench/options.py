@@ -290,6 +290,7 @@ def build_method(
         values[option.name.removeprefix(prefix)] = value
     arguments = (task, backbone) if factory.wants_backbone else (task,)
     method: Method = _make(registry, "methods", name, *arguments, **values)
+    method._title = registry.resolve("methods", name).title
     return method
 
 

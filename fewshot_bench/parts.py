@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,13 +107,14 @@ def _observers(config: RunConfig, registry: Registry) -> dict[str, Observer]:
 
 def _metrics(config: RunConfig, registry: Registry) -> dict[str, Metric]:
     """The metrics by name, each tried on made-up logits: after the training would be too late."""
-    metrics = {name: registry.resolve("metrics", name).load() for name in config.metrics}
+    items = {name: registry.resolve("metrics", name) for name in config.metrics}
+    metrics = {name: partial(measured, item.title, item.load()) for name, item in items.items()}
     queries = config.way * config.query
     logits = torch.linspace(-1, 1, 2 * queries * config.way).reshape(2, queries, config.way)
     target = torch.arange(queries).remainder(config.way).expand(2, -1)
-    for name, metric in metrics.items():
-        measured(name, metric, logits, target)
-    return metrics
+    for metric in metrics.values():
+        metric(logits, target)
+    return dict(metrics)
 
 
 def choose_lowering(

@@ -250,9 +250,17 @@ def test_what_runs_into_trouble_is_named_and_leaves_nothing(fake_distribution, t
     }  # fmt: skip
     for method, more, message in (
         ("nearest-centroid", {"observers": "bad-watcher"}, r"bad-watcher.*run_started\(\) raised"),
-        ("nearest-centroid", {"metrics": "raises"}, "metric 'raises' raised KeyError"),
-        ("nearest-centroid", {"metrics": "scalar"}, "metric 'scalar' gave shape"),
-        ("lazy", {}, r"Lazy.adapt\(\) raised NotImplementedError: no message"),
+        (
+            "nearest-centroid",
+            {"metrics": "raises"},
+            r"metric 'raises' of fake-\S+ 1.0 raised KeyError",
+        ),
+        ("nearest-centroid", {"metrics": "scalar"}, r"metric 'scalar' of fake-\S+ 1.0 gave shape"),
+        (
+            "lazy",
+            {},
+            r"method 'lazy' of fake-\S+ 1.0: Lazy.adapt\(\) raised NotImplementedError: no message",
+        ),
     ):
         with pytest.raises(PluginError, match=message):
             fewshot_bench.run(method, **small, **more)

@@ -158,6 +158,13 @@ CASES = (
         f"run wrong {SMALL}",
     ),
     Wrong(
+        "raises while it learns a task",
+        hook("methods", "'wrong_plugin:Wrong'")
+        + "class Wrong(Method):\n    wants_backbone = False\n"
+        "    def adapt(self, support):\n        return support.labels\n",
+        f"run wrong {SMALL}",
+    ),
+    Wrong(
         "registers a backbone without out_shape",
         hook("backbones", "'wrong_plugin:thin'")
         + "def thin(image_shape):\n    import torch\n    return torch.nn.Flatten()\n",

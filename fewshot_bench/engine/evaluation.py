@@ -13,7 +13,7 @@ from fewshot_bench.engine.embedding import check_same, embed_once, pays
 from fewshot_bench.engine.lowering import Eager, Prediction
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
-from fewshot_bench.method import accuracy
+from fewshot_bench.method import accuracy, title_of
 from fewshot_bench.sampling import EpisodeSource
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -67,7 +67,7 @@ def evaluate(
     done, correct = 0, 0.0
     try:
         for episode, prediction in predictions(lowering, source, episodes, chunk):
-            row = scores_of(prediction, episode, metrics or {}, type(method).__name__)
+            row = scores_of(prediction, episode, metrics or {}, title_of(method))
             for name, value in row.items():
                 parts.setdefault(name, []).append(value.cpu().numpy())
             done += len(episode)
@@ -100,7 +100,7 @@ def predictions(
         direct = prediction.logits
         lowering, source = embed_once(lowering, source)
         again = lowering.predict(source.batch(range(first))).logits
-        check_same(direct, again, type(lowering.method).__name__)
+        check_same(direct, again, title_of(lowering.method))
         chunk = FEATURE_CHUNK
     for start in range(first, episodes, chunk):
         episode = source.batch(range(start, min(start + chunk, episodes)))
@@ -112,9 +112,12 @@ def predictions(
 
 
 def scores_of(
-    prediction: Prediction, episode: Episode, metrics: Mapping[str, Metric], method: str
+    prediction: Prediction, episode: Episode, metrics: Mapping[str, Metric], title: str
 ) -> dict[str, Tensor]:
     """The columns of :class:`Scores` for some episodes.
+
+    Arguments:
+        title: how a message names the method.
 
     Raises:
         PluginError: the logits are of a wrong shape.
@@ -124,7 +127,7 @@ def scores_of(
     expected = (*target.shape, episode.class_ids.shape[1])
     if logits.shape != expected:
         raise PluginError(
-            f"{method}.predict() gave logits of shape {tuple(logits.shape)}; [T, Q, way] is "
+            f"{title}.predict() gave logits of shape {tuple(logits.shape)}; [T, Q, way] is "
             f"{expected}."
         )
     row = {
@@ -135,21 +138,24 @@ def scores_of(
         "predict_ms": prediction.predict_ms.double(),
     }
     for name, metric in metrics.items():
-        row[f"metric {name}"] = measured(name, metric, logits, target)
+        row[f"metric {name}"] = metric(logits, target).double()
     return row
 
 
-def measured(name: str, metric: Metric, logits: Tensor, target: Tensor) -> Tensor:
+def measured(title: str, metric: Metric, logits: Tensor, target: Tensor) -> Tensor:
     """A metric's scores, float64 [T].
+
+    Arguments:
+        title: how a message names the metric.
 
     Raises:
         PluginError: it raises, or gives something else than one number per task.
     """
-    with blame(f"metric '{name}'"):
+    with blame(title):
         scores = torch.as_tensor(metric(logits, target))
     if scores.shape != logits.shape[:1]:
         raise PluginError(
-            f"metric '{name}' gave shape {tuple(scores.shape)}; it has to be one number per task, "
+            f"{title} gave shape {tuple(scores.shape)}; it has to be one number per task, "
             f"({len(logits)},)."
         )
     return scores.double()

@@ -19,7 +19,7 @@ from fewshot_bench.engine.precision import FP32, Precision
 from fewshot_bench.engine.timing import Stopwatch
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
-from fewshot_bench.method import Method, Player
+from fewshot_bench.method import Method, Player, title_of
 from fewshot_bench.nn import Strategy, per_task_strategy
 
 EMBEDDED_AT_ONCE = 100  # images: about those of an episode
@@ -104,10 +104,10 @@ class Eager:
     def _predict(self, episode: Episode) -> Prediction:
         watch = Stopwatch(episode.query.device)
         with torch.enable_grad(), self.set_up(episode.query.device):
-            with blame(f"{type(self.method).__name__}.adapt()"):
+            with blame(f"{title_of(self.method)}.adapt()"):
                 state = self.method.adapt(episode.support)
             adapt_ms = watch.lap()
-            with blame(f"{type(self.method).__name__}.predict()"):
+            with blame(f"{title_of(self.method)}.predict()"):
                 logits = self.method.predict(state, episode.query).detach()
             predict_ms = watch.lap()
         tasks = len(episode)
@@ -168,12 +168,12 @@ def differentiate(
     method: Method, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
 ) -> Gradients:
     """Losses, and the gradient of each moving player's summed loss by its own parameters."""
-    with blame(f"{type(method).__name__}.losses()"):
+    with blame(f"{title_of(method)}.losses()"):
         losses = method.losses(episode)
     missing = [name for name in turn if name not in losses.players]
     if missing:
         raise PluginError(
-            f"{type(method).__name__}.losses() gives no loss for player '{missing[0]}'; it gives: "
+            f"{title_of(method)}.losses() gives no loss for player '{missing[0]}'; it gives: "
             f"{', '.join(losses.players) or 'none'}."
         )
     gradients = {}
@@ -181,7 +181,7 @@ def differentiate(
         loss = losses.players[name]
         if loss.shape != (len(episode),):
             raise PluginError(
-                f"{type(method).__name__}.losses(): the loss of player '{name}' has shape "
+                f"{title_of(method)}.losses(): the loss of player '{name}' has shape "
                 f"{tuple(loss.shape)}; it has to be one number per task, ({len(episode)},)."
             )
         parameters = list(players[name].parameters.values())

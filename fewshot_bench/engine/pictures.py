@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
-from fewshot_bench.method import Method
+from fewshot_bench.method import Method, title_of
 
 FOLDER = "pictures"
 
@@ -61,7 +61,7 @@ class Pictures:
 
     @torch.no_grad()
     def _drawn(self) -> dict[str, Tensor]:
-        method, who = self.method, f"{type(self.method).__name__}.pictures()"
+        method, who = self.method, f"{title_of(self.method)}.pictures()"
         was_training = method.training
         method.eval()
         try:

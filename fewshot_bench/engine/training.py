@@ -18,7 +18,7 @@ from fewshot_bench.engine.graph import CapturedTurn, make_capturable
 from fewshot_bench.engine.lowering import Eager, Gradients
 from fewshot_bench.engine.timing import StepTimer
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
-from fewshot_bench.method import Method, Player
+from fewshot_bench.method import Method, Player, title_of
 from fewshot_bench.sampling import EpisodeSource
 
 Weights = dict[str, Tensor]
@@ -297,13 +297,13 @@ def check_players(method: Method) -> Mapping[str, Player]:
         for parameter_name, parameter in player.parameters.items():
             if owner.setdefault(id(parameter), name) != name:
                 raise PluginError(
-                    f"{type(method).__name__}.players(): parameter '{parameter_name}' belongs to "
+                    f"{title_of(method)}.players(): parameter '{parameter_name}' belongs to "
                     f"both '{owner[id(parameter)]}' and '{name}'."
                 )
     unknown = [n for turn in method.turns for n in turn if players and n not in players]
     if unknown:
         raise PluginError(
-            f"{type(method).__name__}.turns names player '{unknown[0]}', but players() gives: "
+            f"{title_of(method)}.turns names player '{unknown[0]}', but players() gives: "
             f"{', '.join(players)}."
         )
     return players

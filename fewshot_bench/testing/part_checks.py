@@ -176,7 +176,7 @@ class MetricSubject:
     def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
         """Scores [T], checked for their shape."""
         try:
-            return measured("under test", self.metric, logits, target)
+            return measured("the metric", self.metric, logits, target)
         except FewshotBenchError as error:
             raise Fault(str(error)) from error
 
