@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fewshot_bench.batches import BatchSource
+from fewshot_bench.building import build_backbone, build_dataset, build_method
 from fewshot_bench.config import RunConfig
 from fewshot_bench.data.cache import cache_root
 from fewshot_bench.data.images import Dataset, LabelledImages, Splits
@@ -22,9 +23,6 @@ from fewshot_bench.errors import ConfigError, PluginError, blame
 from fewshot_bench.hooks.registry import CORE, Registered, Registry
 from fewshot_bench.method import Method
 from fewshot_bench.options import (
-    build_backbone,
-    build_dataset,
-    build_method,
     method_options,
     split_dataset,
 )

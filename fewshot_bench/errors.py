@@ -10,7 +10,8 @@
     ├── RecordError                a run folder or record that cannot be read
     └── Diverged                   a loss, gradient or weight became NaN or infinite    exit 1
 
-:class:`PluginWarning` is told, and what was asked goes on without the plugin.
+:class:`PluginWarning` is told, and what was asked goes on without the plugin;
+:class:`InterfaceDeprecation` is told with the plugin's line, and all goes on.
 
 The message of each says what was asked, what is possible and what to do next.
 """
@@ -61,6 +62,15 @@ class PluginError(FewshotBenchError):
 
 class PluginWarning(UserWarning):
     """A plugin that failed where others could take its place."""
+
+
+class InterfaceDeprecation(DeprecationWarning):
+    """A plugin uses a part of the interface that is to go. Says what to write in its place.
+
+    For a hook or its argument it is given to ``hookspec`` (``warn_on_impl``,
+    ``warn_on_impl_args``); a function warns with it and ``stacklevel=2``. So the warning has the
+    plugin's line, which ``fsb`` shows.
+    """
 
 
 @contextmanager

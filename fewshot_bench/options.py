@@ -1,4 +1,4 @@
-"""Hyper-parameters as options: read from signatures, checked, and put back into constructors.
+"""Hyper-parameters as options: read from signatures, and checked.
 
 Keyword-only parameters are options. ``Annotated[float, "help"]`` gives help; ``Literal`` gives
 choices; ``X | None`` allows none. A parameter annotated with ``Method`` takes the name of a method,
@@ -16,15 +16,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-from fewshot_bench.errors import ConfigError, PluginError, blame
+from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.hooks.registry import Registry
-
-if typing.TYPE_CHECKING:
-    from torch import nn
-
-    from fewshot_bench.data.images import Dataset
-    from fewshot_bench.episode import Task
-    from fewshot_bench.method import Method
 
 _PLAIN = (bool, int, float, str)
 # What the objects behind a name have to be subclasses of; those of other kinds are called.
@@ -124,13 +117,6 @@ def load(registry: Registry, kind: str, name: str) -> Any:
     if not fits:
         raise PluginError(f"{item.title} is of type {type(loaded).__name__}; a {wanted} is wanted.")
     return loaded
-
-
-def _make(registry: Registry, kind: str, name: str, *arguments: Any, **options: Any) -> Any:
-    """Call what stands behind a name; what it raises names the plugin."""
-    factory = load(registry, kind, name)
-    with blame(f"{registry.resolve(kind, name).title}, built with these settings,"):
-        return factory(*arguments, **options)
 
 
 def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
@@ -268,53 +254,3 @@ def split_dataset(registry: Registry, name: str) -> tuple[str, str | None]:
     if colon and registry.claims("datasets", head):
         return head, rest
     return name, None
-
-
-def build_method(
-    registry: Registry,
-    name: str,
-    options: Mapping[str, Any],
-    task: Task,
-    backbone: nn.Module | None,
-    prefix: str = "",
-) -> Method:
-    """The method with these (flat, complete) options; inner methods get task and backbone too."""
-    factory = load(registry, "methods", name)
-    values = {}
-    for option in options_of(factory, prefix):
-        if option.name not in options:  # decided by the method around this one
-            continue
-        value = options[option.name]
-        if option.method:
-            value = build_method(registry, value, options, task, backbone, option.name + "_")
-        values[option.name.removeprefix(prefix)] = value
-    arguments = (task, backbone) if factory.wants_backbone else (task,)
-    method: Method = _make(registry, "methods", name, *arguments, **values)
-    method._title = registry.resolve("methods", name).title
-    return method
-
-
-def build_backbone(
-    registry: Registry, name: str, options: Mapping[str, Any], image_shape: tuple[int, int, int]
-) -> nn.Module:
-    """The backbone for images of this shape.
-
-    Raises:
-        PluginError: it has no ``out_shape``.
-    """
-    values = {n.removeprefix("backbone_"): v for n, v in options.items()}
-    backbone: nn.Module = _make(registry, "backbones", name, image_shape, **values)
-    if not hasattr(backbone, "out_shape"):
-        raise PluginError(
-            f"{registry.resolve('backbones', name).title} has no out_shape (c, h, w); its factory "
-            "has to set it on the module that it returns."
-        )
-    return backbone
-
-
-def build_dataset(registry: Registry, name: str, options: Mapping[str, Any]) -> Dataset:
-    """The data set with these options."""
-    registered, path = split_dataset(registry, name)
-    values = dict(options) if path is None else {**options, "path": path}
-    dataset: Dataset = _make(registry, "datasets", registered, **values)
-    return dataset

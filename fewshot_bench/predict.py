@@ -37,6 +37,7 @@ class Predicted:
         classes: names of the support set's folders, sorted.
         shot: pictures of a class that were used.
         left_out: pictures of the support set that were not, because a class has fewer.
+        squashed: pictures that had other proportions than the run's.
         probabilities: float64 [images, way], the softmax of the logits.
         transductive: whether the pictures were looked at together.
     """
@@ -44,6 +45,7 @@ class Predicted:
     classes: tuple[str, ...]
     shot: int
     left_out: int
+    squashed: int
     probabilities: Tensor
     transductive: bool
 
@@ -60,7 +62,7 @@ def classify(
     """Learn the classes of a folder with a run's weights, and classify pictures.
 
     Pictures get the size, the channels and the pixel range of the run's data set, which is read for
-    that. Ink and paper have to be as there.
+    that; those of other proportions are squashed. Ink and paper have to be as there.
 
     Arguments:
         run: the folder of a run.
@@ -81,9 +83,16 @@ def classify(
     shape = parts.data.splits.test.image_shape
     parts.method.check_task(Task(len(classes), shot, 1, image_shape=shape))
     low, high = assembly.PIXEL_RANGES[parts.config.pixels]
+    squashed: list[Path] = []
 
     def read(paths: Sequence[Path]) -> Tensor:
-        pixels = np.concatenate([_picture(path, shape, mode) for path in paths])
+        pictures = [_picture(path, shape) for path in paths]
+        squashed.extend(
+            path
+            for path, picture in zip(paths, pictures, strict=True)
+            if picture.shape[2] * shape[2] != picture.shape[3] * shape[1]
+        )
+        pixels = np.concatenate([resize(picture, shape[1:], mode) for picture in pictures])
         pixels = 255 - pixels if invert else pixels
         return torch.from_numpy(pixels).float().mul_((high - low) / 255).add_(low)
 
@@ -97,7 +106,8 @@ def classify(
     with parts.lowering.running():
         logits = parts.lowering.predict(episode).logits[0].double().cpu()
     left_out = sum(len(paths) for paths in classes.values()) - shot * len(classes)
-    return Predicted(tuple(classes), shot, left_out, logits.softmax(-1), parts.method.transductive)
+    probabilities, together = logits.softmax(-1), parts.method.transductive
+    return Predicted(tuple(classes), shot, left_out, len(squashed), probabilities, together)
 
 
 def _trained(folder: Path, device: str) -> Parts:
@@ -139,18 +149,14 @@ def _classes(support: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _picture(path: Path, shape: tuple[int, int, int], mode: Resize) -> npt.NDArray[np.uint8]:
-    """A picture as bytes [1, C, H, W].
+def _picture(path: Path, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+    """A picture in its own size with the run's channels, as bytes [1, C, H, W].
 
     Raises:
         DataError: it cannot be read, or is no picture.
     """
-    channels, height, width = shape
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot read '{path}' ({error.strerror}).") from error
-    pixels = decode(data, str(path), "L" if channels == 1 else "RGB")
-    if height != width:
-        raise DataError(f"the run's images are {height} x {width}; only square ones are made.")
-    return resize(pixels[None], height, mode)
+    return decode(data, str(path), "L" if shape[0] == 1 else "RGB")[None]

@@ -33,6 +33,7 @@ ORDER = (
     {"engine"},
     {"results"},
     {"options"},
+    {"building"},
     {"settings"},
     {"defaults"},
     {"config"},

@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 
+from fewshot_bench.building import build_backbone, build_dataset, build_method
 from fewshot_bench.config import configure
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.options import (
     Option,
-    build_backbone,
-    build_dataset,
-    build_method,
     dataset_options,
     load,
     split_dataset,

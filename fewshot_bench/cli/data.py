@@ -160,10 +160,11 @@ def _choose(
     name: str, context: typer.Context, data_root: str | None, cache_dir: str | None
 ) -> _Chosen:
     """The data set of this name with the options typed behind it; its files are fetched."""
+    from fewshot_bench.building import build_dataset
     from fewshot_bench.data.cache import cache_root
     from fewshot_bench.data.locate import locate
     from fewshot_bench.hooks.registry import Registry
-    from fewshot_bench.options import build_dataset, dataset_options, split_dataset
+    from fewshot_bench.options import dataset_options, split_dataset
 
     registry = Registry.discover()
     head, _ = split_dataset(registry, name)

@@ -26,7 +26,7 @@ from fewshot_bench.cli import (
     report,
     run,
 )
-from fewshot_bench.errors import FewshotBenchError, PluginWarning
+from fewshot_bench.errors import FewshotBenchError, InterfaceDeprecation, PluginWarning
 
 # typer carries its own copy of click; its base exception is reached through a public name.
 CLICK_ERROR = typer.BadParameter.__mro__[2]
@@ -101,6 +101,7 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     warnings.showwarning = _warn
+    warnings.filterwarnings("default", category=InterfaceDeprecation)  # else Python hides it
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that has no ± gets a ?
             stream.reconfigure(errors="replace")
@@ -123,9 +124,21 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """A warning in one line: what a plugin's author reads, without the line of our code."""
-    _say(f"warning: {message}" if category is PluginWarning else f"{category.__name__}: {message}")
+def _warn(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """A warning in one line; with a line of code where that is the plugin's own."""
+    if issubclass(category, InterfaceDeprecation):
+        _say(f"deprecated: {message} ({filename}, line {lineno})")
+    elif category is PluginWarning:
+        _say(f"warning: {message}")
+    else:
+        _say(f"{category.__name__}: {message}")
 
 
 def explain(error: Exception) -> int:

@@ -62,6 +62,9 @@ def predict(
     if found.left_out:
         note = f"{found.shot} images of each class were used; {found.left_out} were left out"
         typer.echo(f"Note: {note}, because a class has no more.", err=True)
+    if found.squashed:
+        note = f"{found.squashed} images have other proportions than the run's and were squashed"
+        typer.echo(f"Note: {note}; crop them yourself to keep theirs.", err=True)
     if found.transductive:
         typer.echo("Note: the method is transductive: the images were seen together.", err=True)
 

@@ -19,19 +19,26 @@ _CHUNK = 1024  # images resized at once: keeps the float copies small
 
 
 def resize(
-    images: npt.NDArray[np.uint8], size: int, mode: Resize = "antialias"
+    images: npt.NDArray[np.uint8], size: int | tuple[int, int], mode: Resize = "antialias"
 ) -> npt.NDArray[np.uint8]:
-    """Images [M, C, H, W] as [M, C, size, size]; pixel centres are at half-integers."""
+    """Images [M, C, H, W] as [M, C, height, width]; pixel centres are at half-integers.
+
+    Arguments:
+        images: of any shape; what has other proportions is squashed.
+        size: (height, width), or the side of a square.
+        mode: how.
+    """
+    new = (size, size) if isinstance(size, int) else size
     height, width = images.shape[2:]
-    if (height, width) == (size, size):
+    if (height, width) == new:
         return images
     if mode == "nearest":
-        rows, columns = _nearest(height, size), _nearest(width, size)
+        rows, columns = _nearest(height, new[0]), _nearest(width, new[1])
         return np.ascontiguousarray(images[:, :, rows][:, :, :, columns])
-    out = np.empty((*images.shape[:2], size, size), np.uint8)
+    out = np.empty((*images.shape[:2], *new), np.uint8)
     for start in range(0, len(images), _CHUNK):
         chunk = np.array(images[start : start + _CHUNK])  # a copy: torch wants to own its bytes
-        out[start : start + _CHUNK] = _smooth(torch.from_numpy(chunk), size, mode).numpy()
+        out[start : start + _CHUNK] = _smooth(torch.from_numpy(chunk), new, mode).numpy()
     return out
 
 
@@ -41,11 +48,11 @@ def _nearest(source: int, size: int) -> npt.NDArray[np.int64]:
     return (2 * np.arange(size, dtype=np.int64) + 1) * source // (2 * size)
 
 
-def _smooth(images: torch.Tensor, size: int, mode: Resize) -> torch.Tensor:
+def _smooth(images: torch.Tensor, size: tuple[int, int], mode: Resize) -> torch.Tensor:
     if mode == "bilinear":
-        new = torch.nn.functional.interpolate(images.float(), (size, size), mode="bilinear")
+        new = torch.nn.functional.interpolate(images.float(), size, mode="bilinear")
         return new.round_().clamp_(0, 255).to(torch.uint8)
     # Imported here, since it takes seconds and few runs need it.
     from torchvision.transforms.v2 import functional
 
-    return functional.resize(images, [size, size], antialias=True)
+    return functional.resize(images, list(size), antialias=True)

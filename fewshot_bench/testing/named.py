@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from fewshot_bench.building import build_backbone, build_dataset, build_method
 from fewshot_bench.config import configure
 from fewshot_bench.data.locate import locate
 from fewshot_bench.episode import Task
@@ -18,9 +19,6 @@ from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
 from fewshot_bench.options import (
     backbone_options,
-    build_backbone,
-    build_dataset,
-    build_method,
     dataset_options,
     load,
     method_options,

@@ -15,6 +15,20 @@ import fewshot_bench
 from fewshot_bench.cli.main import main
 
 Fsb = Callable[..., tuple[int, str, str]]
+TALL = """
+import numpy as np
+from fewshot_bench import Dataset, LabelledImages, Splits
+
+class Tall(Dataset):
+    needs_files = False
+
+    def load(self, root, cache):
+        def part(split):
+            images = np.zeros((12, 1, 20, 10), np.uint8)
+            return LabelledImages(images, np.full(4, 3), tuple(f"{split} {i}" for i in range(4)))
+        parts = [part(split) for split in ("train", "validation", "test")]
+        return Splits(*parts, digest="0" * 64, licence="CC0-1.0", source="drawn here")
+"""
 
 
 @pytest.fixture
@@ -88,6 +102,34 @@ def test_inverting_support_and_query_alike_changes_no_class(
     fsb: Fsb, run: Path, pictures: Path
 ) -> None:
     _, out, _ = fsb(run, pictures / "support", pictures / "a.png", "--json", "--invert")
+    assert json.loads(out)["predictions"][0]["class"] == "lying"
+
+
+def test_pictures_of_other_proportions_are_squashed_and_counted(
+    fsb: Fsb, run: Path, pictures: Path
+) -> None:
+    bar("lying", 1).resize((90, 56)).save(pictures / "wide.png")
+    bar("standing", 0).resize((56, 30)).save(pictures / "flat.png")
+    images = [pictures / name for name in ("wide.png", "flat.png", "a.png")]
+    _, out, _ = fsb(run, pictures / "support", *images, "--json")
+    answers = [answer["class"] for answer in json.loads(out)["predictions"]]
+    assert answers == ["lying", "standing", "lying"]
+    code, _, err = fsb(run, pictures / "support", *images)
+    assert code == 0, err
+    assert "2 images have other proportions than the run's and were squashed" in err
+
+
+def test_a_run_on_pictures_that_are_no_squares(
+    fsb: Fsb, pictures: Path, tmp_path: Path, data_cache: Path
+) -> None:
+    (tmp_path / "tall.py").write_text(TALL, "utf-8")
+    record = fewshot_bench.run(
+        "nearest-centroid", dataset=f"{tmp_path / 'tall.py'}:Tall", way=3, shot=1, query=2,
+        episodes=2, runs_dir=str(tmp_path / "runs"), cache_dir=str(data_cache),
+    )  # fmt: skip
+    run = tmp_path / "runs" / record["id"]
+    code, out, err = fsb(run, pictures / "support", pictures / "a.png", "--json")
+    assert code == 0, err
     assert json.loads(out)["predictions"][0]["class"] == "lying"
 
 

@@ -22,6 +22,16 @@ def test_nearest_is_pillows_for_1_bit_images(size: int) -> None:
         assert np.array_equal(resized[0], theirs)
 
 
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "antialias"])
+def test_height_and_width_may_differ(mode: str) -> None:
+    """Each side alone: a picture that does not vary along the other is resized as a square is."""
+    rows = np.repeat(IMAGES[:1, :, :, :1], 105, axis=3)
+    wide = resize(rows, (28, 60), mode)  # type: ignore[arg-type]
+    square = resize(rows, 28, mode)  # type: ignore[arg-type]
+    assert wide.shape == (1, 1, 28, 60)
+    assert np.array_equal(wide, np.repeat(square[..., :1], 60, axis=3))
+
+
 def test_bilinear_weighs_four_pixels() -> None:
     """105 -> 28: the centre of output pixel 0 is at (0.5 * 3.75) - 0.5 = 1.375."""
     ours = resize(IMAGES, 28, "bilinear")
