@@ -19,10 +19,12 @@ import typer
 from PIL import Image
 
 import fewshot_bench
+from fewshot_bench.cli.data import parse
 from fewshot_bench.cli.main import app
 from fewshot_bench.config import configure
 from fewshot_bench.grid import cells_of
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.options import dataset_options
 
 # What is typed behind a command that trains, and behind one that does so on glyphs.
 SMALL = shlex.split("--steps 2 --task-batch 2 --query 2 --episodes 3 --validation-episodes 2")
@@ -120,7 +122,10 @@ def understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     context, found = root.make_context("fsb", list(words), resilient_parsing=True), root
     while hasattr(found, "commands"):
         _, found, words = found.resolve_command(context, words)  # type: ignore[attr-defined]
-    found.make_context("fsb", words)
+    parsed = found.make_context("fsb", words)
+    if parsed.args:  # of the data set that is named
+        options = dataset_options(Registry.discover(), parsed.params["name"])
+        parse(parsed.args, options, command, [])
 
 
 @contextmanager
