@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Size = Literal["paper", "tutorial", "small"]
+Size = Literal["paper", "tutorial", "tutorial-small", "small"]
 ImageShape = tuple[int, int, int]
 SLOPE = 0.2  # of Leaky-ReLU; the paper does not state one
 TUTORIAL_SLOPE = 0.3
+NARROW = 8  # "tutorial-small" has the tutorial's layers with an eighth of their channels
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -152,7 +153,8 @@ def make_encoder(name: Size, image_shape: ImageShape) -> ConvEncoder:
     """The task encoder of that name, before dropout and the mean over the support set."""
     if name == "small":
         return ConvEncoder(image_shape, ((16, 2), (32, 2), (32, 2)), 64)
-    layers = [(c, stride) for c in (64, 128, 256) for stride in (1, 2)]
+    narrow = NARROW if name == "tutorial-small" else 1
+    layers = [(c // narrow, stride) for c in (64, 128, 256) for stride in (1, 2)]
     if name == "paper":
         return ConvEncoder(image_shape, layers, 256)
     encoder = ConvEncoder(image_shape, layers, 256, TUTORIAL_SLOPE, tensorflow=True)
@@ -176,11 +178,12 @@ def make_generator(
     if name == "small":
         blocks = [PlainUp(32, 16, maps[1], 3, SLOPE), PlainUp(16, colours, maps[2], 3, SLOPE)]
         return Generator(in_features, 32, maps[0], blocks, pixel_range)
+    widths = [c // (NARROW if name == "tutorial-small" else 1) for c in (256, 128, 64)]
     blocks = [
         PlainUp(a, b, size, 5, TUTORIAL_SLOPE)
-        for (a, b), size in zip(pairwise((256, 128, 64, colours)), maps, strict=True)
+        for (a, b), size in zip(pairwise((*widths, colours)), maps, strict=True)
     ]
-    return glorot(Generator(in_features, 256, maps[0], blocks, pixel_range))
+    return glorot(Generator(in_features, widths[0], maps[0], blocks, pixel_range))
 
 
 def glorot(module: M) -> M:
