@@ -20,6 +20,9 @@ CASES = (
     ("paper", "omniglot", 20),
     ("paper-relationnet", "omniglot", 5),
     ("paper-relationnet", "omniglot", 20),
+    ("paper", "mini-imagenet", 5),
+    ("paper-relationnet", "mini-imagenet", 5),
+    ("paper", "folder:pictures", 7),
 )
 WEIGHTS = (
     "supervised_weight",
