@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fewshot_bench.nn.keras import SamePad, glorot
 
 Size = Literal["paper", "tutorial", "tutorial-small", "small"]
 ImageShape = tuple[int, int, int]
 SLOPE = 0.2  # of Leaky-ReLU; the paper does not state one
 TUTORIAL_SLOPE = 0.3
 NARROW = 8  # "tutorial-small" has the tutorial's layers with an eighth of their channels
-M = TypeVar("M", bound=nn.Module)
 
 
 def halved(size: int, times: int) -> int:
@@ -28,16 +29,6 @@ def halved(size: int, times: int) -> int:
     for _ in range(times):
         size = (size + 1) // 2
     return size
-
-
-class SamePad(nn.Module):
-    """Padding for a 3x3 convolution of stride 2 that gives ceil(size / 2): all of an even size's
-    padding is behind (28 -> 14 has one row at the bottom, none at the top), as TensorFlow has it.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        top, left = (side % 2 for side in x.shape[-2:])
-        return F.pad(x, (left, 1, top, 1))
 
 
 class ConvEncoder(nn.Module):
@@ -184,13 +175,3 @@ def make_generator(
         for (a, b), size in zip(pairwise((*widths, colours)), maps, strict=True)
     ]
     return glorot(Generator(in_features, widths[0], maps[0], blocks, pixel_range))
-
-
-def glorot(module: M) -> M:
-    """Glorot-uniform weights and zero biases, Keras' default, in every layer."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    return module
