@@ -135,6 +135,8 @@ def seeds_of(seeds: Any) -> tuple[int, ...]:
 def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
     """Every run of a grid, complete; all settings of the first seed come before the next seed.
 
+    A row that sets an axis of the grid itself stands in the columns of that value alone.
+
     Raises:
         ConfigError: a method, setting or value that cannot be, or two runs that are the same.
     """
@@ -142,6 +144,9 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
     for name, values in axes.items():
         if not values:
             raise ConfigError(f"{name} = []: give at least one value.")
+        for entry in grid.entries:
+            if (own := entry.settings.get(name, values[0])) not in values:
+                raise ConfigError(f"'{entry.name}': {name} = {own} is none of {name} = {values}.")
     fixed = {name: value for name, value in grid.settings.items() if name not in axes}
     cells: list[Cell] = []
     seen: dict[str, str] = {}
@@ -149,6 +154,8 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
         for point in itertools.product(*axes.values()):
             column = dict(zip(axes, point, strict=True))
             for entry in grid.entries:
+                if any(entry.settings.get(name, value) != value for name, value in column.items()):
+                    continue  # a row that chose another value of an axis
                 settings = {**fixed, **column, **entry.settings, "seed": seed}
                 config = configure(entry.method, registry, **settings)
                 key = settings_key(config.to_dict())

@@ -155,6 +155,14 @@ class Method(nn.Module):
         """
         return {}
 
+    def features(self, state: State, images: Tensor) -> Tensor | None:
+        """Features [T, M, d] of images [T, M, C, H, W] for a method that has learnt the tasks.
+
+        In their space ``--pictures`` compares what the method draws with real images
+        (:mod:`fewshot_bench.engine.quality`). Default: None, which stands for the pixels.
+        """
+        return None
+
     def players(self) -> dict[str, Player]:
         """Who trains what; empty if nothing does. Default: ``meta`` trains all with Adam."""
         parameters = trainable(self)

@@ -13,7 +13,7 @@ from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.cost import advice, cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.observer import Progress, Silent
-from fewshot_bench.engine.pictures import Pictures
+from fewshot_bench.engine.pictures import TASKS, Pictures
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.engine.weights import load_weights, save_weights
@@ -135,8 +135,9 @@ def _pictures(parts: Parts, folder: Path) -> Pictures | None:
     if parts.validation is None:
         parts.progress.message("--pictures: these data have no validation task to draw")
         return None
-    task = parts.validation.batch(range(1))
-    pictures = Pictures(parts.method, task, parts.validation.table.pixel_range, folder)
+    count = min(TASKS, parts.validation.sampler.length or TASKS)
+    tasks = parts.validation.batch(range(count))
+    pictures = Pictures(parts.method, tasks, parts.validation.table.pixel_range, folder)
     if not pictures.keep(0):
         parts.progress.message(f"--pictures: {parts.config.method} draws none")
         return None

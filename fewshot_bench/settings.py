@@ -41,7 +41,11 @@ CORE: tuple[Option, ...] = (
     _core("validation_episodes", int, "episodes of a validation", minimum=1),
     _core("episodes", int, "test episodes", minimum=1),
     _core("level", float, "of the interval"),
-    _core("sampling", str, "test episodes: closed (images come again) or open (never)"),
+    _core(
+        "sampling",
+        str,
+        "test episodes: closed (images come again), open (never), in-order (never, and no chance)",
+    ),
     _core("within_family", bool, "draw an episode's classes from one family, e.g. one alphabet"),
     _core("pixels", str, "bytes become [0, 1] or [-1, 1]", choices=("unit", "signed")),
     _core("seed", int, "of initialisation and training episodes"),

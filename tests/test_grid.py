@@ -40,6 +40,19 @@ TINY: dict[str, Any] = {
 }
 
 
+def test_a_row_of_one_column(tmp_path: Path) -> None:
+    file = tmp_path / "grid.toml"
+    file.write_text(
+        "shot = [1, 5]\n[methods.maml]\n[methods.longer]\nmethod='maml'\nshot=5\nsteps=9"
+    )
+    cells = cells_of(read_grid(file), Registry.discover())
+    assert [cell.title for cell in cells] == [
+        "maml, 5-way 1-shot, seed 0",
+        "maml, 5-way 5-shot, seed 0",
+        "longer, 5-way 5-shot, seed 0",
+    ]
+
+
 class Heard:
     """A progress that remembers."""
 
@@ -229,6 +242,7 @@ def test_a_file_holds_a_grid(tmp_path: Path) -> None:
         ("seeds = [1, 1]\n[methods.maml]", "list of seeds"),
         ("seeds = true\n[methods.maml]", "list of seeds"),
         ("shot = []\n[methods.maml]", "at least one value"),
+        ("shot = [1, 5]\n[methods.maml]\nshot = 2", r"'maml': shot = 2 is none of shot = \[1, 5\]"),
         ("shto = 5\n[methods.maml]", "did you mean 'shot'"),
         ("[methods.mmal]", "did you mean 'maml'"),
         (

@@ -13,6 +13,7 @@ from fewshot_bench.data.images import LabelledImages
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.in_order import InOrderSampler
 from fewshot_bench.sampling import (
     ClosedSampler,
     EpisodeSource,
@@ -169,6 +170,21 @@ def test_open_plan_uses_a_rotated_drawing_once() -> None:
     images = sampler(torch.arange(sampler.length)).images().flatten()
     drawing = images // 24 * 6 + images % 6
     assert len(drawing.unique()) == len(drawing)
+
+
+def test_in_order_by_hand() -> None:
+    """Seven characters of two turns each: three tasks of two characters, one is left over."""
+    table = table_of([5] * 14, groups=[g for g in range(7) for _ in range(2)])
+    source = EpisodeSource(InOrderSampler(table, Task(2, 1, 2), 3))
+    assert source.sampler.length == 3
+    indices, episode = source.indices(range(3)), source.batch(range(3))
+    assert indices.class_ids.tolist() == [[0, 2], [4, 6], [8, 10]]
+    assert episode.support.images[..., 0, 0, 1].unique().tolist() == [0]
+    assert sorted(episode.query[0, :, 0, 0, 1].tolist()) == [1, 1, 2, 2]
+    with pytest.raises(ConfigError, match="this split has 3 tasks; give --episodes 3 or fewer"):
+        source.indices(range(4))
+    with pytest.raises(ConfigError, match="no --within-family"):
+        InOrderSampler(table, Task(2, 1, 2), 3, within_family=True)
 
 
 def test_digest_pairs_and_tells_apart() -> None:

@@ -1,8 +1,10 @@
-"""What a method draws of one task, kept while it trains. Changes no number of the run."""
+"""What a method draws, kept and judged while it trains. Changes no number of the run."""
 
 from __future__ import annotations
 
-import os
+import io
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fewshot_bench.engine.quality import Quality, measure
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.method import Method, title_of
+from fewshot_bench.results.tables import write_atomically
 
-FOLDER = "pictures"
+FOLDER, JUDGED = "pictures", "quality.jsonl"
+TASKS = 24  # so many are judged; the first is shown
 
 
 class Pictures:
@@ -22,10 +27,12 @@ class Pictures:
 
     All images are uint8; ``task.npz`` holds ``support`` [way, shot, C, H, W] and ``class_ids``
     [way], the others what :meth:`Method.pictures` gives, by name, [way, k, C, H, W].
+    ``quality.jsonl`` has a line for each time and name, with lists of one number per task: the
+    fields of :class:`fewshot_bench.engine.quality.Quality`.
 
     Arguments:
         method: draws.
-        episode: whose first task it draws.
+        episode: tasks that it draws; all are judged, the first is kept.
         pixel_range: values that stand for byte 0 and byte 255.
         folder: of the run.
     """
@@ -35,14 +42,15 @@ class Pictures:
     ) -> None:
         self.method, self.episode, self.pixel_range = method, episode, pixel_range
         self.folder = folder / FOLDER
+        self.judged: list[str] = []  # lines of the file
 
     def keep(self, step: int) -> bool:
-        """Draw and write; False if the method draws nothing.
+        """Draw, judge and write; False if the method draws nothing.
 
         Raises:
-            PluginError: the method raises, or gives something else than images.
+            PluginError: the method raises, or gives something else than images or features.
         """
-        drawn = self._drawn()
+        drawn, quality = self._drawn()
         if not drawn:
             return False
         if not self.folder.exists():
@@ -57,26 +65,36 @@ class Pictures:
                 },
             )
         self._write(f"step-{step:08d}.npz", {n: self._bytes(x[0]) for n, x in drawn.items()})
+        for name, judged in quality.items():
+            numbers = {n: v.tolist() for n, v in vars(judged).items()}
+            self.judged.append(json.dumps({"step": step, "name": name} | numbers) + "\n")
+        if self.judged:
+            write_atomically(self.folder / JUDGED, "".join(self.judged))
         return True
 
     @torch.no_grad()
-    def _drawn(self) -> dict[str, Tensor]:
-        method, who = self.method, f"{title_of(self.method)}.pictures()"
+    def _drawn(self) -> tuple[dict[str, Tensor], dict[str, Quality]]:
+        method, who = self.method, title_of(self.method)
         was_training = method.training
         method.eval()
         try:
-            with blame(who):
+            with blame(f"{who}.pictures()"):
                 drawn = dict(method.pictures(self.episode.support))
+            self._check(drawn)
+            with blame(f"{who}.features()"):
+                judged = {n: measure(method, self.episode, x) for n, x in drawn.items()}
         finally:
             method.train(was_training)
+        return drawn, {name: one for name, one in judged.items() if one is not None}
+
+    def _check(self, drawn: Mapping[str, Tensor]) -> None:
         image = self.episode.query.shape[2:]
         for name, images in drawn.items():
             if images.ndim != 6 or images.shape[3:] != image:
                 raise PluginError(
-                    f"{who} gave '{name}' of shape {tuple(images.shape)}; "
-                    f"[T, way, k, {', '.join(map(str, image))}] is wanted."
+                    f"{title_of(self.method)}.pictures() gave '{name}' of shape "
+                    f"{tuple(images.shape)}; [T, way, k, {', '.join(map(str, image))}] is wanted."
                 )
-        return drawn
 
     def _bytes(self, images: Tensor) -> npt.NDArray[np.uint8]:
         low, high = self.pixel_range
@@ -84,7 +102,6 @@ class Pictures:
         return scaled.round().clamp(0, 255).byte().cpu().numpy()
 
     def _write(self, name: str, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
-        partial = self.folder / f".{name}"
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, self.folder / name)
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+        write_atomically(self.folder / name, content.getvalue())

@@ -43,6 +43,7 @@ KINDS: dict[str, Kind] = {
     "steps": Kind("steps", "how long a training step takes, and what its time goes into"),
     "settings": Kind("settings", "accuracy against shot and way"),
     "episode": Kind("pictures", "a real task beside a generator's images for it, over training"),
+    "generator": Kind("generator", "precision and recall of a generator's images, over training"),
 }
 
 

@@ -4,7 +4,7 @@ All have four blocks of [3x3 convolution, batch normalisation, ReLU]. ``conv4`` 
 max-pooling behind each block (Vinyals et al. 2016; Snell et al. 2017); ``conv4-strided`` by
 convolutions of stride 2 (Finn et al. 2017, Omniglot); ``conv4-relation`` by max-pooling behind the
 first two blocks, which leaves maps for a relation module (Sung et al. 2018). Weights start as
-PyTorch's layers do.
+PyTorch's layers do, or as Keras' where that is asked for.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ from torch import Tensor, nn
 
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.nn import TaskBatchNorm, expects_double_backward
+from fewshot_bench.nn.keras import NORM_EPSILON, SamePad, glorot
 
 Channels = Annotated[int, "feature maps of each layer"]
 Statistics = Annotated[
     Literal["batch", "running"],
     "batch normalisation at test by the statistics of the batch (transductive) or running ones",
+]
+Framework = Annotated[
+    Literal["torch", "keras"],
+    "whose defaults it has: padding at stride 2, epsilon of batch normalisation, first weights",
 ]
 
 
@@ -34,6 +39,7 @@ class Conv4(nn.Module):
         stride: 2: convolutions halve the image; 1: max-pooling does.
         pools: blocks that max-pool, with stride 1.
         unpadded: blocks whose convolutions have no padding.
+        keras: the defaults of that framework, for a network of stride 2.
 
     Raises:
         ConfigError: an image that the halvings leave nothing of.
@@ -47,15 +53,18 @@ class Conv4(nn.Module):
         stride: Literal[1, 2],
         pools: int = 4,
         unpadded: int = 0,
+        keras: bool = False,
     ) -> None:
         super().__init__()
         before, *sides = image_shape
+        own = {"eps": NORM_EPSILON} if keras else {}
         blocks = []
         for i in range(4):
             padding, pool = int(i >= unpadded), stride == 1 and i < pools
-            block: list[nn.Module] = [
-                nn.Conv2d(before, channels, 3, stride=stride, padding=padding),
-                TaskBatchNorm(channels, statistics),
+            block: list[nn.Module] = [SamePad()] if keras else []
+            block += [
+                nn.Conv2d(before, channels, 3, stride=stride, padding=0 if keras else padding),
+                TaskBatchNorm(channels, statistics, **own),
             ]
             # ReLU and max-pooling commute; behind the pooling ReLU has a quarter of the work.
             block += [nn.MaxPool2d(2), nn.ReLU()] if pool else [nn.ReLU()]
@@ -69,6 +78,8 @@ class Conv4(nn.Module):
                 "Give --image-size 16 or more."
             )
         self.blocks = nn.Sequential(*blocks)
+        if keras:
+            glorot(self.blocks)
         self.stride = stride
         self.out_shape = (channels, *sides)
 
@@ -101,10 +112,14 @@ def conv4(
 
 
 def conv4_strided(
-    image_shape: tuple[int, int, int], *, channels: Channels = 64, statistics: Statistics = "batch"
+    image_shape: tuple[int, int, int],
+    *,
+    channels: Channels = 64,
+    statistics: Statistics = "batch",
+    framework: Framework = "torch",
 ) -> Conv4:
     """The strided network of MAML; whether its maps are averaged is up to the method."""
-    return Conv4(image_shape, channels, statistics, stride=2)
+    return Conv4(image_shape, channels, statistics, stride=2, keras=framework == "keras")
 
 
 def conv4_relation(

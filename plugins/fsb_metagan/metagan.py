@@ -154,6 +154,11 @@ class MetaGAN(Method):
         fakes = self.draw(self.encode(support), support.key, "pictures", way * shot)
         return {"generated images": fakes.unflatten(1, (way, shot))}
 
+    def features(self, state: State, images: Tensor) -> Tensor:
+        """The features that feature matching compares, under the adapted theta_T."""
+        features: Tensor = self.base.discriminate(state, images)[1]
+        return features
+
     # ---- the discriminator ------------------------------------------------------------------
 
     def discriminate_fakes(self, theta_T: State, x_fake: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Size = Literal["paper", "tutorial", "small"]
+from fewshot_bench.nn.keras import SamePad, glorot
+
+Size = Literal["paper", "tutorial", "tutorial-small", "small"]
 ImageShape = tuple[int, int, int]
 SLOPE = 0.2  # of Leaky-ReLU; the paper does not state one
 TUTORIAL_SLOPE = 0.3
-M = TypeVar("M", bound=nn.Module)
+NARROW = 8  # "tutorial-small" has the tutorial's layers with an eighth of their channels
 
 
 def halved(size: int, times: int) -> int:
@@ -27,16 +29,6 @@ def halved(size: int, times: int) -> int:
     for _ in range(times):
         size = (size + 1) // 2
     return size
-
-
-class SamePad(nn.Module):
-    """Padding for a 3x3 convolution of stride 2 that gives ceil(size / 2): all of an even size's
-    padding is behind (28 -> 14 has one row at the bottom, none at the top), as TensorFlow has it.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        top, left = (side % 2 for side in x.shape[-2:])
-        return F.pad(x, (left, 1, top, 1))
 
 
 class ConvEncoder(nn.Module):
@@ -152,7 +144,8 @@ def make_encoder(name: Size, image_shape: ImageShape) -> ConvEncoder:
     """The task encoder of that name, before dropout and the mean over the support set."""
     if name == "small":
         return ConvEncoder(image_shape, ((16, 2), (32, 2), (32, 2)), 64)
-    layers = [(c, stride) for c in (64, 128, 256) for stride in (1, 2)]
+    narrow = NARROW if name == "tutorial-small" else 1
+    layers = [(c // narrow, stride) for c in (64, 128, 256) for stride in (1, 2)]
     if name == "paper":
         return ConvEncoder(image_shape, layers, 256)
     encoder = ConvEncoder(image_shape, layers, 256, TUTORIAL_SLOPE, tensorflow=True)
@@ -176,18 +169,9 @@ def make_generator(
     if name == "small":
         blocks = [PlainUp(32, 16, maps[1], 3, SLOPE), PlainUp(16, colours, maps[2], 3, SLOPE)]
         return Generator(in_features, 32, maps[0], blocks, pixel_range)
+    widths = [c // (NARROW if name == "tutorial-small" else 1) for c in (256, 128, 64)]
     blocks = [
         PlainUp(a, b, size, 5, TUTORIAL_SLOPE)
-        for (a, b), size in zip(pairwise((256, 128, 64, colours)), maps, strict=True)
+        for (a, b), size in zip(pairwise((*widths, colours)), maps, strict=True)
     ]
-    return glorot(Generator(in_features, 256, maps[0], blocks, pixel_range))
-
-
-def glorot(module: M) -> M:
-    """Glorot-uniform weights and zero biases, Keras' default, in every layer."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-    return module
+    return glorot(Generator(in_features, widths[0], maps[0], blocks, pixel_range))

@@ -146,7 +146,8 @@ def paper(dataset: str, task: Task) -> dict[str, Any]:
     """Snell et al. 2017, sections 3.1 (Omniglot) and 3.2 (Mini-ImageNet)."""
     omniglot = dataset in CHARACTERS
     many = 20 if task.shot > 1 else 30
-    return {
+    data = {"split": "vinyals"} if dataset == "omniglot" else {}
+    return data | {
         "backbone": "conv4",
         "backbone_statistics": "running",
         "train_way": 60 if omniglot else many,

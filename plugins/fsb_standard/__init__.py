@@ -8,6 +8,7 @@ def register_samplers() -> dict[str, str]:
     return {
         "closed": "fewshot_bench.sampling:ClosedSampler",
         "open": "fewshot_bench.sampling:OpenSampler",
+        "in-order": "fewshot_bench.in_order:InOrderSampler",
     }
 
 

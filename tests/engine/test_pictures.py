@@ -73,8 +73,10 @@ def test_pictures_change_no_number_of_a_run(tmp_path: Path) -> None:
     without, having = (tmp_path / "runs" / record["id"] for record in records)
     assert not (without / "pictures").exists()
     kept = sorted(path.name for path in (having / "pictures").iterdir())
-    assert kept == ["step-00000000.npz", "step-00000002.npz", "step-00000004.npz", "task.npz"]
-    first, last = (np.load(having / "pictures" / kept[i])["generated images"] for i in (0, 2))
+    steps = ["step-00000000.npz", "step-00000002.npz", "step-00000004.npz"]
+    assert kept == ["quality.jsonl", *steps, "task.npz"]
+    steps = [having / "pictures" / name for name in steps]
+    first, last = (np.load(steps[i])["generated images"] for i in (0, 2))
     assert first.shape == last.shape == (3, 2, 1, 28, 28)
     assert (first != last).any()
     assert len(np.unique(first.reshape(6, -1), axis=0)) == 6  # each of its own noise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,22 @@ def trained(
 
 
 def keep_pictures(folder: Path, steps: tuple[int, ...] = (0, 50, 100)) -> None:
-    """Pictures of one class of one 2 x 2 image: support 10, drawn by step."""
+    """Pictures of one class of one 2 x 2 image: support 10, drawn by step; judged in two tasks."""
     (folder / "pictures").mkdir()
     shape = (2, 1, 1, 2, 2)
     np.savez(folder / "pictures" / "task.npz", support=np.full(shape, 10, np.uint8))
     for step in steps:
         drawn = np.full(shape, step, np.uint8)
         np.savez(folder / "pictures" / f"step-{step:08d}.npz", fakes=drawn)
+    real = {"real_precision": [1.0, 0.8], "real_recall": [0.9, 0.9]}
+    lines = [
+        {"step": step, "name": "fakes", "precision": [step / 100, 0.0], "recall": [0.0, 0.0]}
+        | {"distance": [3.0, 1 + step / 50]}
+        | real
+        for step in steps
+    ]
+    file = folder / "pictures" / "quality.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def loaded(runs: Path) -> list[Run]:

@@ -87,7 +87,7 @@ def test_unknown_kinds_and_endings() -> None:
         check("learning", Path("x.jpg"))
 
 
-@pytest.mark.parametrize("kind", ["learning", "time", "steps", "episode"])
+@pytest.mark.parametrize("kind", ["learning", "time", "steps", "episode", "generator"])
 def test_nothing_left_to_draw(kind: str, runs: Path) -> None:
     with pytest.raises(RecordError, match=f"no run has what '{kind}' needs"):
         draw(kind, [], Ask())
@@ -105,3 +105,23 @@ def test_pictures_do_not_change_each_others_settings(runs: Path) -> None:
     before = dict(matplotlib.rcParams)
     drawn("learning", runs)
     assert dict(matplotlib.rcParams) == before
+
+
+def test_the_lines_of_a_generator(runs: Path) -> None:
+    figure, _ = drawn("generator", runs)
+    precision, _, distance = figure.axes
+    line, real = precision.lines
+    assert line.get_xdata().tolist() == [0, 50, 100]
+    assert line.get_ydata().tolist() == [0, 25, 50]
+    assert real.get_ydata() == pytest.approx([90, 90, 90])
+    assert distance.lines[0].get_ydata().tolist() == [2, 2.5, 3]
+
+
+def test_a_damaged_judgement_is_left_out(tmp_path: Path) -> None:
+    folder = trained(tmp_path)
+    keep_pictures(folder)
+    file = folder / "pictures" / "quality.jsonl"
+    for damage in ("{", '{"step": 1}', '{"step": 0, "name": "a", "precision": 1}', "[1]"):
+        file.write_text(damage)
+        with pytest.raises(RecordError, match=r"quality.jsonl' is damaged"):
+            drawn("generator", tmp_path)

@@ -170,3 +170,23 @@ def test_channels_last_changes_the_layout_and_no_pixel(channels: int) -> None:
     y = channels_last(x)
     assert torch.equal(x, y)
     assert y.stride() == (30 * channels, 1, 6 * channels, channels)
+
+
+def test_the_defaults_of_keras_by_hand() -> None:
+    net = make("conv4-strided", framework="keras").double()
+    first = net.blocks[0]
+    pad, convolution, norm = first[0], first[1], first[2]
+    assert norm.eps == 1e-3
+    assert not convolution.bias.any()
+    limit = (6 / (9 * 1 + 9 * 4)) ** 0.5  # Glorot and Bengio 2010, eq. 16
+    weights = convolution.weight.detach()
+    assert 0.8 * limit < float(weights.abs().max()) <= limit
+    x = torch.randn(1, 1, 28, 28, dtype=torch.float64)
+    at = convolution(pad(x)).detach()
+    assert at.shape == (1, 4, 14, 14)
+    # "same" at stride 2: output (0, 0) sees rows and columns 0 to 2, the last one 26 and 27.
+    torch.testing.assert_close(at[0, :, 0, 0], (weights * x[..., :3, :3]).sum((1, 2, 3)))
+    corner = (weights[..., :2, :2] * x[..., 26:, 26:]).sum((1, 2, 3))
+    torch.testing.assert_close(at[0, :, -1, -1], corner)
+    assert net.out_shape == (4, 2, 2)
+    assert net(x).shape == (1, 4, 2, 2)

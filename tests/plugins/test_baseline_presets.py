@@ -26,7 +26,8 @@ TASKS = ((5, 1), (5, 5), (20, 1), (20, 5))
 def test_a_run_accepts_it(method: str, preset: str, dataset: str) -> None:
     for way, shot in TASKS:
         config = configure(method, preset=preset, dataset=dataset, way=way, shot=shot)
-        assert (config.train_shot, config.query) == (shot, 15)
+        few_queries = (method, preset) == ("maml", "paper")
+        assert (config.train_shot, config.query) == (shot, shot if few_queries else 15)
         many = method in ("protonet", "soft-kmeans")
         assert config.train_way >= way if many else config.train_way == way
         assert config.steps >= 1
@@ -38,6 +39,24 @@ def test_a_run_accepts_it(method: str, preset: str, dataset: str) -> None:
 def test_a_missing_preset_is_told(method: str) -> None:
     with pytest.raises(ConfigError, match="no preset named 'tutorial'"):
         configure(method, preset="tutorial", dataset="omniglot")
+
+
+@pytest.mark.parametrize(
+    ("method", "preset", "split", "turned"),
+    [
+        ("maml", "paper", "random", True),
+        ("relationnet", "paper", "random", True),
+        ("metagan", "paper", "random", True),
+        ("metagan", "paper-relationnet", "random", True),
+        ("protonet", "paper", "vinyals", None),  # whose lists are of turned characters
+        ("maml", "quick", "official", None),
+    ],
+)
+def test_a_paper_has_its_own_split(
+    method: str, preset: str, split: str, turned: bool | None
+) -> None:
+    options = configure(method, preset=preset, dataset="omniglot", way=5, shot=1).dataset_options
+    assert (options["split"], options["test_rotations"]) == (split, turned)
 
 
 def test_quick_maml_passes_about_as_many_images_whatever_the_task() -> None:

@@ -16,10 +16,14 @@ CASES = (
     ("quick", "omniglot", 5),
     ("quick", "omniglot", 20),
     ("tutorial", "omniglot", 5),
+    ("tutorial-small", "omniglot", 5),
     ("paper", "omniglot", 5),
     ("paper", "omniglot", 20),
     ("paper-relationnet", "omniglot", 5),
     ("paper-relationnet", "omniglot", 20),
+    ("paper", "mini-imagenet", 5),
+    ("paper-relationnet", "mini-imagenet", 5),
+    ("paper", "folder:pictures", 7),
 )
 WEIGHTS = (
     "supervised_weight",
@@ -77,6 +81,14 @@ def test_the_tutorials_settings() -> None:
     assert chosen["base_first_order"]
     assert (chosen["update"], chosen["generator_loss"]) == ("joint", "feature_matching")
     assert chosen["eps"] == 1e-7
+    assert (chosen["sampling"], chosen["query"]) == ("in-order", 15)
+    assert chosen["backbone_options"]["backbone_framework"] == "keras"
+
+
+def test_the_small_tutorial_differs_in_its_networks_alone() -> None:
+    whole, small = (options(name, "omniglot", 5) for name in ("tutorial", "tutorial-small"))
+    names = {name for name in whole if whole[name] != small[name]}
+    assert names == {"preset", "generator", "encoder", "method_options"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,146 @@
+"""Published figures beside ours: ``uv run python benchmarks/published.py RUN_OR_FOLDER...``.
+
+A run stands for a row if it is that method, preset and task on that data set, and nothing else was
+chosen but what leaves its numbers alone (seed, folders, device). Rows without a run are written as
+unmeasured, with the command that would measure them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewshot_bench.results.commands import command_of
+from fewshot_bench.results.runs import Run, load_runs
+
+HERE = Path(__file__).parent
+NEAR = 0.3  # points
+# What may be chosen without its being another experiment than the published one's.
+CHOSEN = {
+    "preset", "dataset", "way", "shot", "seed", "episode_seed", "device", "engine", "task_chunk",
+    "level", "profile", "pictures", "runs_dir", "data_root", "cache_dir", "metrics", "observers",
+}  # fmt: skip
+HEAD = """# Published figures beside ours
+
+Written by `uv run python benchmarks/published.py`. Accuracy in %, ± as published, and of ours the
+95 % Student interval over episodes. "contained": whether our interval contains the published
+figure; "near": whether the two differ by no more than the published half width, or 0.3 points. What
+can make a figure miss, and which option it is, stands in
+[docs/published.md](../../docs/published.md).
+
+"""
+COLUMNS = (
+    "data set", "task", "method, preset", "published", "ours", "contained", "near", "training",
+    "device", "commit",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Published:
+    """One figure of a paper; ``half_width`` None where it gives none."""
+
+    method: str
+    preset: str
+    cite: str
+    dataset: str
+    way: int
+    shot: int
+    accuracy: float
+    half_width: float | None
+
+    @property
+    def words(self) -> str:
+        """``98.7 ± 0.4 (Finn et al. 2017)``."""
+        spread = "" if self.half_width is None else f" ± {self.half_width:g}"
+        return f"{self.accuracy:.2f}{spread} ({self.cite})"
+
+    @property
+    def command(self) -> str:
+        """What measures it."""
+        task = f"--dataset {self.dataset} --way {self.way} --shot {self.shot}"
+        return f"fsb run {self.method} {task} --preset {self.preset}"
+
+    def near(self, accuracy: float) -> bool:
+        """Whether a measured accuracy, in %, is as near as it should be."""
+        return abs(accuracy - self.accuracy) <= max(self.half_width or 0.0, NEAR)
+
+
+def published(path: Path) -> Iterator[Published]:
+    """Every figure of a file."""
+    for source in tomllib.loads(path.read_text("utf-8"))["source"]:
+        names = {name: source.pop(name) for name in ("method", "preset", "cite")}
+        for dataset, tasks in source.items():
+            for task, (accuracy, *half_width) in tasks.items():
+                way, shot = map(int, re.findall(r"\d+", task))
+                interval = half_width[0] if half_width else None
+                yield Published(**names, dataset=dataset, way=way, shot=shot,
+                                accuracy=accuracy, half_width=interval)  # fmt: skip
+
+
+def stands_for(record: Mapping[str, Any], figure: Published) -> bool:
+    """Whether a record is of the experiment that a figure was published for."""
+    config = record["config"]
+    task = (config["way"], config["shot"])
+    names = (record["method"], config["preset"], config["dataset"])
+    if (names, task) != (
+        (figure.method, figure.preset, figure.dataset),
+        (figure.way, figure.shot),
+    ):
+        return False
+    user = {name for name, source in config["sources"].items() if source == "user"}
+    return user <= CHOSEN and "evaluated_from" not in record
+
+
+def row(figure: Published, runs: list[Run]) -> str:
+    """A line of the table, of the newest run that stands for the figure."""
+    first = f"| {figure.dataset} | {figure.way}-way {figure.shot}-shot "
+    first += f"| {figure.method}, {figure.preset} | {figure.words} "
+    own = [run.record for run in runs if stands_for(run.record, figure)]
+    if not own:
+        return first + f"| unmeasured: `{figure.command}` | | | | | |"
+    record = max(own, key=lambda r: r["id"].rsplit("-", 2)[1])
+    test, environment = record["test"], record["environment"]
+    accuracy = 100 * test["accuracy"]
+    half_width = 100 * test["half_width"]
+    contained = "yes" if abs(accuracy - figure.accuracy) <= half_width else "no"
+    near = "yes" if figure.near(accuracy) else f"no ({accuracy - figure.accuracy:+.2f})"
+    seconds = record["training"]["seconds"] if record["training"] else 0.0
+    cells = (
+        f"{accuracy:.2f} ± {half_width:.2f}: `{command_of(record)}`",
+        contained,
+        near,
+        f"{seconds / 60:.0f} min",
+        record["device"]["name"],
+        str(environment.get("commit")),
+    )
+    return first + "| " + " | ".join(cells) + " |"
+
+
+def table(runs: list[Run]) -> str:
+    """The page."""
+    figures = list(published(HERE / "published.toml"))
+    order = {name: i for i, name in enumerate(dict.fromkeys(f.dataset for f in figures))}
+    figures.sort(key=lambda f: (order[f.dataset], f.way, f.shot))
+    rules = "|---" * len(COLUMNS) + "|\n"
+    head = HEAD + "| " + " | ".join(COLUMNS) + " |\n" + rules
+    return head + "\n".join(row(figure, runs) for figure in figures) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="*", type=Path, help="runs, or folders of runs")
+    parser.add_argument("-o", type=Path, default=HERE / "results" / "published.md")
+    arguments = parser.parse_args()
+    runs, problems = load_runs(arguments.runs)
+    for problem in problems:
+        print(problem)
+    arguments.o.write_text(table(runs), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
