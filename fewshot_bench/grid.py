@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-import statistics
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from fewshot_bench.engine.observer import Progress
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.options import load
+from fewshot_bench.pace import Pace
 from fewshot_bench.results.environment import code_digest, torch_version
 from fewshot_bench.results.record import read_record
 from fewshot_bench.results.runs import Run, load_runs
@@ -296,29 +296,3 @@ def run_grid(
 def _seedless_twin(one: Cell, cell: Cell, run: Run) -> bool:
     """Whether a run of another seed stands for this cell too."""
     return run.seedless and (one.entry, one.column) == (cell.entry, cell.column)
-
-
-class Pace:
-    """What the runs of a grid take, told from those that are done."""
-
-    def __init__(self) -> None:
-        self._took: dict[tuple[str, str], list[float]] = {}  # by row and column
-
-    def note(self, cell: Cell, seconds: float) -> None:
-        """A run took so long."""
-        self._took.setdefault((cell.entry, cell.column), []).append(seconds)
-
-    def left(self, cells: Sequence[Cell]) -> float | None:
-        """Seconds for these cells; None where nothing is known.
-
-        A cell takes what its row took in its column, else in others; one of a row that has not
-        been run yet, what the others took on average.
-        """
-        each = [self._of(cell) for cell in cells]
-        known = [seconds for seconds in each if seconds is not None]
-        return sum(known) / len(known) * len(cells) if known else None
-
-    def _of(self, cell: Cell) -> float | None:
-        row = [s for (entry, _), took in self._took.items() if entry == cell.entry for s in took]
-        same = self._took.get((cell.entry, cell.column), row)
-        return statistics.mean(same) if same else None

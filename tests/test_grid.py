@@ -15,13 +15,13 @@ from fewshot_bench.grid import (
     Entry,
     Finished,
     Grid,
-    Pace,
     cells_of,
     read_grid,
     run_grid,
     seeds_of,
 )
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.pace import Pace
 from fewshot_bench.results.environment import code_digest
 from fewshot_bench.results.runs import Run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from fewshot_bench.engine.quality import Quality, measure
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.method import Method, title_of
-from fewshot_bench.results.tables import write_atomically
 
 FOLDER, JUDGED = "pictures", "quality.jsonl"
 TASKS = 24  # so many are judged; the first is shown
@@ -69,7 +69,7 @@ class Pictures:
             numbers = {n: v.tolist() for n, v in vars(judged).items()}
             self.judged.append(json.dumps({"step": step, "name": name} | numbers) + "\n")
         if self.judged:
-            write_atomically(self.folder / JUDGED, "".join(self.judged))
+            self._put(JUDGED, "".join(self.judged).encode())
         return True
 
     @torch.no_grad()
@@ -104,4 +104,9 @@ class Pictures:
     def _write(self, name: str, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
         content = io.BytesIO()
         np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
-        write_atomically(self.folder / name, content.getvalue())
+        self._put(name, content.getvalue())
+
+    def _put(self, name: str, content: bytes) -> None:
+        partial = self.folder / f".{name}"
+        partial.write_bytes(content)
+        os.replace(partial, self.folder / name)

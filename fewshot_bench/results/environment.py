@@ -22,6 +22,7 @@ SHOWING = (
     "report",
     "results",
     "grid.py",
+    "pace.py",
     "pytest_plugin.py",
     "templates",
     "testing",

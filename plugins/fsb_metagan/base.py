@@ -70,3 +70,11 @@ def as_discriminator(base: Any, outputs: int) -> Any:
         f"metagan cannot wrap '{name}', which lacks {' and '.join(missing)}; see 'a base of your "
         "own' in its README. Give --base maml, --base relationnet or --base protonet."
     )
+
+
+def support_images(support: Support) -> Tensor:
+    """The support set [T, M, C, H, W], with or without its labels."""
+    if support.images is not None:
+        return support.labelled()[0]
+    assert support.unlabelled is not None, "a task without images"
+    return support.unlabelled

@@ -29,7 +29,7 @@ from fewshot_bench.nn.norm import norm_context
 from fewshot_bench.random import normal, uniform
 from fewshot_bench.schedules import cosine, halving
 from fsb_metagan import losses as terms
-from fsb_metagan.base import InnerLoss, as_discriminator
+from fsb_metagan.base import InnerLoss, as_discriminator, support_images
 from fsb_metagan.networks import Size, make_encoder, make_generator
 from fsb_metagan.presets import PRESETS, preset
 
@@ -314,11 +314,3 @@ class MetaGAN(Method):
     @classmethod
     def preset_names(cls) -> Sequence[str]:
         return PRESETS
-
-
-def support_images(support: Support) -> Tensor:
-    """The support set [T, M, C, H, W], with or without its labels."""
-    if support.images is not None:
-        return support.labelled()[0]
-    assert support.unlabelled is not None, "a task without images"
-    return support.unlabelled
