@@ -75,8 +75,20 @@ def blame(what: str) -> Iterator[None]:
     except FewshotBenchError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):  # no fault of the plugin's: less at a time may do
+            raise
         text = " ".join(str(error).split()) or "no message"
         raise PluginError(f"{what} raised {type(error).__name__}: {text}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short: Python's, a GPU's, or torch's on a CPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "DefaultCPUAllocator" in text or "CUDA out of memory" in text
+    )
 
 
 class RecordError(FewshotBenchError):

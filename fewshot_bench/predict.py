@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewshot_bench import assembly
 from fewshot_bench.config import RunConfig, reconfigure
-from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode
+from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode, read_image
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.observer import Silent
@@ -146,11 +146,7 @@ def _picture(path: Path, shape: tuple[int, int, int], mode: Resize) -> npt.NDArr
         DataError: it cannot be read, or is no picture.
     """
     channels, height, width = shape
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read '{path}' ({error.strerror}).") from error
-    pixels = decode(data, str(path), "L" if channels == 1 else "RGB")
+    pixels = decode(read_image(path), str(path), "L" if channels == 1 else "RGB")
     if height != width:
         raise DataError(f"the run's images are {height} x {width}; only square ones are made.")
     return resize(pixels[None], height, mode)

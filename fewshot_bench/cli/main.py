@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
@@ -26,7 +27,8 @@ from fewshot_bench.cli import (
     report,
     run,
 )
-from fewshot_bench.errors import FewshotBenchError, PluginWarning
+from fewshot_bench.errors import FewshotBenchError, PluginWarning, is_out_of_memory
+from fewshot_bench.text import one_line
 
 # typer carries its own copy of click; its base exception is reached through a public name.
 CLICK_ERROR = typer.BadParameter.__mro__[2]
@@ -118,7 +120,7 @@ def main() -> NoReturn:
         code = 130
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exception(error)
         code = explain(error)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -143,6 +145,13 @@ def explain(error: Exception) -> int:
         message = message if message.endswith((".", "?")) else message + "."
         _say(f"error: {message} See '{where} --help'.")
         return 2
+    if isinstance(error, OSError) and error.strerror:
+        where = f" '{error.filename}'" if error.filename else ""
+        _say(f"error: cannot use{where or ' a file'} ({error.strerror}); --debug shows where.")
+        return 2
+    if is_out_of_memory(error):
+        _say("error: there is not enough memory; ask for less at a time (--debug shows where).")
+        return 2
     _say(f"error: {type(error).__name__}: {error} (--debug shows where)")
     return 1
 
@@ -154,4 +163,4 @@ def _typed_command(arguments: Sequence[str]) -> str:
 
 
 def _say(text: str) -> None:
-    print(" ".join(text.split()), file=sys.stderr)
+    print(one_line(text), file=sys.stderr)
