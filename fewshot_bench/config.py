@@ -66,6 +66,8 @@ class RunConfig:
     engine: str
     precision: str
     task_chunk: int | None
+    skip_spikes: float | None
+    detect_anomaly: bool
     profile: bool
     pictures: bool
     init: str | None
@@ -176,6 +178,10 @@ def _complete(
     for name in ("way", "shot", "query", "unlabelled", "distractors"):
         if values[f"train_{name}"] is None:
             values[f"train_{name}"] = values[name]
+    if values["skip_spikes"] is not None and values["skip_spikes"] <= 1:
+        raise ConfigError(
+            f"--skip-spikes {values['skip_spikes']:g}: it is a factor over 1, such as 10."
+        )
     if not 0 < values["level"] < 1:
         raise ConfigError(f"--level {values['level']}: it has to be between 0 and 1.")
     load(registry, "samplers", values["sampling"])

@@ -31,6 +31,7 @@ from fewshot_bench.runner import run
 # Settings that leave a run's numbers alone.
 ASIDE = (
     "runs_dir", "data_root", "cache_dir", "device", "sources", "profile", "pictures", "observers",
+    "detect_anomaly",
 )  # fmt: skip
 SHOWN = ("baseline", "interval", "target", "level")  # keys of a file that are about the table
 NO_AXES = ("metrics", "observers")  # settings that are lists themselves

@@ -12,6 +12,7 @@ from fewshot_bench.config import RunConfig, reconfigure
 from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.cost import advice, cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
+from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.observer import Progress, Silent
 from fewshot_bench.engine.pictures import Pictures
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
@@ -176,6 +177,8 @@ def make_trainer(parts: Parts, pictures: Pictures | None = None) -> Trainer:
             config.task_batch,
             config.validate_every,
             window=1 if parts.device.type == "cpu" else 50,
+            skip_spikes=config.skip_spikes,
+            detect_anomaly=config.detect_anomaly,
         ),
         validate if parts.validation is not None else None,
         log,
@@ -187,8 +190,13 @@ def make_trainer(parts: Parts, pictures: Pictures | None = None) -> Trainer:
 def train(parts: Parts, trainer: Trainer, record: dict[str, Any]) -> None:
     """Train; put what it took into the record."""
     config = parts.config
-    cost = cost_of_step(
-        parts.method, parts.lowering, parts.train, trainer.players, config.task_batch
+    cost = within_memory(
+        parts.lowering,
+        parts.train.batch(range(1)),
+        lambda task: cost_of_step(
+            parts.method, parts.lowering, parts.train, trainer.players, config.task_batch, task
+        ),
+        prefix="--train-",
     )
     record["timing"]["flops_per_step"] = cost.flops
     record["timing"]["memory_estimate_bytes"] = cost.memory_bytes
