@@ -101,6 +101,7 @@ class RunConfig:
         if names != set(values):
             odd = sorted(names ^ set(values))
             raise ConfigError(f"the record's configuration does not fit this version: {odd[0]}.")
+        _refuse_wrong_types(values)
         back: dict[str, Any] = {name: tuple(values[name]) for name in ("metrics", "observers")}
         for name in ("method_options", "backbone_options", "dataset_options"):
             options = values[name].items()
@@ -122,6 +123,25 @@ class RunConfig:
             if part < 1:
                 told.append(f"{part:.3g} of {of} is labelled (seed {self.labelled_seed})")
         return tuple(told)
+
+
+def _refuse_wrong_types(values: Mapping[str, Any]) -> None:
+    """What :func:`reconfigure` takes for granted of a record's configuration.
+
+    Raises:
+        ConfigError: it is not so.
+    """
+    kinds = dict.fromkeys(("metrics", "observers"), list | tuple)
+    kinds |= dict.fromkeys(
+        ("method_options", "backbone_options", "dataset_options", "sources"), dict
+    )
+    kinds |= {"method": str, "dataset": str, "backbone": str | None, "sampling": str}
+    for name, kind in kinds.items():
+        if not isinstance(values[name], kind):
+            raise ConfigError(f"the record's configuration: '{name}' is of the wrong type.")
+    for name in ("metrics", "observers"):
+        if not all(isinstance(item, str) for item in values[name]):
+            raise ConfigError(f"the record's configuration: '{name}' are not words.")
 
 
 def configure(method: str, registry: Registry | None = None, **settings: Any) -> RunConfig:

@@ -92,8 +92,10 @@ def read_grid(path: Path) -> Grid:
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"'{path}' cannot be read: {error}.") from error
+    except RecursionError:
+        raise ConfigError(f"'{path}' cannot be read: it is nested too deeply.") from None
     methods = content.pop("methods", None)
     if not isinstance(methods, dict) or not methods:
         raise ConfigError(f"'{path}' has no [methods.NAME] table: what is to be compared?")
@@ -102,7 +104,10 @@ def read_grid(path: Path) -> Grid:
         if not isinstance(table, dict):
             raise ConfigError(f"'{path}': methods.{name} has to be a table: [methods.{name}]")
         own = _underscored(table)
-        entries.append(Entry(name, own.pop("method", name), own))
+        method = own.pop("method", name)
+        if not isinstance(method, str):
+            raise ConfigError(f"'{path}': methods.{name}: method = {method} is no name.")
+        entries.append(Entry(name, method, own))
     settings = _underscored(content)
     for name, value in settings.items():
         if isinstance(value, dict):
