@@ -131,7 +131,7 @@ def _refuse_wrong_types(values: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: it is not so.
     """
-    kinds = dict.fromkeys(("metrics", "observers"), list | tuple)
+    kinds: dict[str, Any] = dict.fromkeys(("metrics", "observers"), list | tuple)
     kinds |= dict.fromkeys(
         ("method_options", "backbone_options", "dataset_options", "sources"), dict
     )

@@ -26,6 +26,7 @@ if typing.TYPE_CHECKING:
     from fewshot_bench.episode import Task
     from fewshot_bench.method import Method
 
+_LARGEST = 2**63 - 1  # of a tensor's integers
 _PLAIN = (bool, int, float, str)
 # What the objects behind a name have to be subclasses of; those of other kinds are called.
 _BASES = {
@@ -94,6 +95,8 @@ class Option:
                 right = False
         if self.type is float and right and not math.isfinite(value):
             right = False
+        if self.type is int and right and abs(value) > _LARGEST:
+            raise ConfigError(f"{self.flag} {value}: the largest whole number is {_LARGEST}.")
         if not right:
             raise ConfigError(f"{self.flag} {value}: it takes {_SAID[self.type]}.")
         if self.choices and value not in self.choices:

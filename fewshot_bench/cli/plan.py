@@ -192,10 +192,11 @@ def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
 
 
 def _show(pilot: Pilot, result: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False)
+    from fewshot_bench.cli.screen import Screen
+
+    console = Screen()
 
     def points(fraction: float) -> str:
         return f"{100 * fraction:.2f}"

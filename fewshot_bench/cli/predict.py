@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from fewshot_bench.errors import ConfigError
+from fewshot_bench.text import printable
 
 MODES = ("nearest", "bilinear", "antialias")
 
@@ -67,14 +68,14 @@ def predict(
 
 
 def _show(answers: list[dict[str, object]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    from fewshot_bench.cli.screen import Screen
 
     table = Table(box=None, pad_edge=False)
     for column in ("image", "class", "probability"):
         table.add_column(column, overflow="fold")
     for answer in answers:
         cells = (str(answer["image"]), str(answer["class"]))
-        table.add_row(*map(escape, cells), f"{answer['probability']:.3f}")
-    Console().print(table)
+        table.add_row(*map(printable, cells), f"{answer['probability']:.3f}")
+    Screen().print(table)

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from fewshot_bench.cli.screen import Screen
 from fewshot_bench.text import printable, printable_values
 
 
@@ -20,12 +20,12 @@ def show_record(record: dict[str, Any], runs_dir: str, *, as_json: bool) -> None
         return
     folder = printable(str(Path(runs_dir) / record["id"]))
     record = printable_values(record)
-    console = Console(soft_wrap=False, markup=False)
+    console = Screen()
     console.print(table_of(record))
-    console.print(protocol_sentence(record), markup=False, highlight=False)
+    console.print(protocol_sentence(record))
     for note in record["notes"]:
-        console.print(f"Note: {note}", markup=False, highlight=False)
-    console.print(f"Record: {folder}", markup=False, highlight=False)
+        console.print(f"Note: {note}")
+    console.print(f"Record: {folder}")
 
 
 def table_of(record: dict[str, Any]) -> Table:

@@ -149,7 +149,9 @@ def decode(data: bytes, name: str, mode: str) -> Pixels:
             pixels = np.asarray(picture.convert(mode), dtype=np.uint8)
     except UnidentifiedImageError:
         raise DataError(f"'{name}' is not a PNG or JPEG image.") from None
-    except (OSError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(f"'{name}' has over {MAX_PIXELS} pixels; refused.") from None
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise DataError(f"'{name}' is a damaged image ({error}).") from error
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

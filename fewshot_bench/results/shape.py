@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-_NONE = type(None)
+MOST = 2**53  # what every reader of JSON has exactly
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Number:
 
     def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
-        if self.high < 1e300:
+        if self.high < MOST:
             return f"{kind} from {self.low:g} to {self.high:g}"
         return f"{kind} of at least {self.low:g}" if self.low > -1e300 else kind
 
@@ -50,7 +50,6 @@ class Or:
     shape: Any
 
 
-MOST = 2**53  # what every reader of JSON has exactly
 COUNT = Number(0, MOST, whole=True)
 SOME = Number(0)
 FRACTION = Number(0, 1)

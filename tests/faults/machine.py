@@ -15,9 +15,13 @@ from typing import Any
 from unittest import mock
 
 import torch
+
 from faults.fault import Fault, World
 
-MAML = "run maml SMALL --steps=3 --task-batch=4 --train-way=3 --backbone-channels=2"
+MAML = (
+    "run maml SMALL --steps=3 --task-batch=4 --train-way=3 --train-shot=1 --train-query=2 "
+    "--backbone-channels=2"
+)
 
 
 @cache
@@ -46,9 +50,16 @@ def mounted(world: World, name: str, options: str) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(place)], check=True, capture_output=True)
 
 
-def full(name: str, size: str = "16k") -> Any:
-    """A disk of this size for a folder."""
-    return lambda world: mounted(world, name, f"size={size}")
+@contextlib.contextmanager
+def _filled(world: World, name: str, room: int) -> Iterator[None]:
+    with mounted(world, name, "size=64k"):
+        world.write(f"{name}/.filler", bytes(64 * 1024 - room))
+        yield
+
+
+def full(name: str, room: int = 0) -> Any:
+    """A disk for a folder that has so many bytes left."""
+    return lambda world: _filled(world, name, room)
 
 
 def read_only(name: str) -> Any:
@@ -91,6 +102,11 @@ def memory(most: int, method: str = "fsb_maml.maml:MAML") -> Callable[[World], A
     return spoil
 
 
+def nobody(world: World) -> Any:
+    """A user that the system does not know."""
+    return mock.patch("pwd.getpwuid", side_effect=KeyError("no such user"))
+
+
 def file_there(path: str) -> Any:
     """A file where a folder is wanted."""
     return lambda world: world.write(path, "") and None
@@ -101,16 +117,16 @@ CASES = (
           file_there("file")),
     Fault("a full disk under the runs folder", "run protonet TRAINS", full("runs"),
           why_not=cannot_mount),
-    Fault("a disk that fills up with the record", "run nearest-centroid SMALL", full("runs", "4k"),
+    Fault("a disk that fills up with the record", "run nearest-centroid SMALL", full("runs", 8192),
           why_not=cannot_mount),
     Fault("a full disk under the cache (the run goes on)",
           "run nearest-centroid SMALL", full("cache"), code=0, told="", why_not=cannot_mount),
-    Fault("a full disk under the page", "report runs -o page --no-pictures", full("page", "4k"),
+    Fault("a full disk under the page", "report runs -o page --no-pictures", full("page"),
           runs="ab", why_not=cannot_mount),
-    Fault("a full disk under a picture", "figure learning runs -o out/x.png", full("out", "4k"),
-          runs="ab", why_not=cannot_mount),
+    Fault("a full disk under a picture", "figure forest runs --baseline protonet -o out/x.png",
+          full("out"), runs="ab", why_not=cannot_mount),
     Fault("a full disk under a table", "compare runs --format json -o out/x.json",
-          full("out", "4k"), runs="ab", why_not=cannot_mount),
+          full("out"), runs="ab", why_not=cannot_mount),
     Fault("a quota of 4 KiB a file", "run protonet TRAINS", short_files(4096)),
     Fault("a quota while a page is written", "report runs -o page --no-pictures",
           short_files(1024), runs="ab"),
@@ -128,7 +144,17 @@ CASES = (
     Fault("a home that is nowhere", "data list", environment={"HOME": "/nonexistent/home"}, code=0,
           told=""),
     Fault("no home", "run nearest-centroid SMALL", environment={"HOME": None}, code=0, told=""),
-    Fault("a home of a user who is not there", "compare ~nobody-is-called-so/runs"),
+    Fault("no home, and none that the system knows", "run nearest-centroid", nobody,
+          environment={"HOME": None, "XDG_CACHE_HOME": None}),
+    Fault("the home of a user who is not there",
+          "run nearest-centroid --cache-dir ~nobody-is-called-so/x"),
+    Fault("a terminal without UTF-8 (± becomes ?)",
+          "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 fsb compare runs", code=0, told="",
+          runs="ab"),
+    Fault("a reader that goes away", "fsb list methods | true", code=141, told=""),
+    Fault("no standard output", "fsb list methods >&-", code=0, told=""),
+    Fault("a full disk behind standard output", "fsb list methods > /dev/full"),
+    Fault("neither standard output nor standard error", "fsb list nothing >&- 2>&-", told=""),
     Fault("blanks and letters of other scripts in a path",
           "run nearest-centroid SMALL --runs-dir läufe␣и␣走る", code=0, told=""),
     Fault("a path of 300 letters", f"run nearest-centroid SMALL --runs-dir {'x' * 300}"),

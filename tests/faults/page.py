@@ -23,12 +23,14 @@ GROUPS = {
 CASES = [fault for cases in GROUPS.values() for fault in cases]
 HEAD = """# Faults and bad inputs, and what each is told
 
-Made from the tests (`python tests/faults/page.py` writes this page anew): {count} faults are made, each in a
-folder `HERE` of its own, and met by the command beside it. None shows a traceback, unless `--debug` is given.
-`...` stands for the options of a run of a few seconds. Exit codes: 0 done, 1 the training did not stay
-finite, 2 something to mend; a fault in one run leaves the others in the table, and is told as `left out`.
-What has no message is dealt with in silence, and says so on the left. [wrong-plugins.md](wrong-plugins.md) is
-the same for plugins that are broken.
+Made from the tests (`python tests/faults/page.py` writes this page anew): {count} faults are made,
+each in a folder of its own, and met by the command beside it. None shows a traceback, unless
+`--debug` is given. `...` stands for the options of a run of a few seconds.
+
+Exit codes: 0 done; 1 the training did not stay finite; 2 something to mend; 141 the reader of a
+pipe went away. A fault in one run leaves the others in the table, and is told as `left out`. Where
+no message stands, the command does what was asked, or says nothing. The like for plugins that are
+broken: [wrong-plugins.md](wrong-plugins.md).
 """
 
 

@@ -34,8 +34,8 @@ CASES = (
     Fault("a plugin that registers '../x'", "run nearest-centroid --dataset ../x", plugin("../x")),
     Fault("a plugin that registers '..'", "run nearest-centroid --dataset ..", plugin("..")),
     Fault("a plugin that registers a hidden name", "data show .ssh", plugin(".ssh")),
-    Fault("a plugin that registers an escape sequence", "data list", plugin("\x1b[2J"), code=0,
-          told="warning: "),
+    Fault("a plugin that registers an escape sequence", "run nearest-centroid --dataset evil",
+          plugin("\x1b[2J")),
     Fault("a plugin that registers a name of 1,000 letters", "run nearest-centroid --dataset evil",
           plugin("x" * 1000)),
 )  # fmt: skip

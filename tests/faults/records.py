@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from faults.fault import Fault, World
 from safetensors.torch import load_file, save_file
+
+from faults.fault import Fault, World
 
 SKULL = "\x1b[2J\x1b]0;owned\x07"
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -40,6 +41,17 @@ def put(path: str, value: Any, run: str = "a") -> Any:
     return record(change, run)
 
 
+def written(path: str, text: str) -> Any:
+    """Put JSON that Python would not write at ``key.key.key`` of a run's record."""
+
+    def spoil(world: World) -> None:
+        put(path, "HERE")(world)
+        file = world.run() / "record.json"
+        file.write_text(file.read_text("utf-8").replace('"HERE"', text), "utf-8")
+
+    return spoil
+
+
 def content(file: str, data: str | bytes, run: str = "a") -> Any:
     """Put other content into a file of a run."""
 
@@ -49,15 +61,23 @@ def content(file: str, data: str | bytes, run: str = "a") -> Any:
     return spoil
 
 
-def truncated(file: str, run: str = "a") -> Any:
-    """Leave half of a file."""
+def truncated(file: str, run: str = "a", behind: bytes = b"") -> Any:
+    """Leave half of a file, or what comes before the first ``behind`` of its second half."""
 
     def spoil(world: World) -> None:
         path = world.run(run) / file
         data = path.read_bytes()
-        path.write_bytes(data[: len(data) // 2])
+        half = len(data) // 2
+        path.write_bytes(data[: data.index(behind, half) if behind else half])
 
     return spoil
+
+
+def cut_row(world: World) -> None:
+    """Leave the beginning of the third line of episodes.csv."""
+    path = world.run() / "episodes.csv"
+    first, second, third, *_ = path.read_text("utf-8").splitlines()
+    path.write_text("\n".join([first, second, third.partition(",")[0]]), "utf-8")
 
 
 def weights(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Any:
@@ -82,7 +102,8 @@ NESTED = "[" * 100_000 + "]" * 100_000
 
 CASES = (
     Fault("an empty record", TYPED, content("record.json", ""), told=LEFT, runs="ab"),
-    Fault("half a record", TYPED, truncated("record.json"), told=LEFT, runs="ab"),
+    Fault("half a record", TYPED, truncated("record.json", behind=b'"episodes_digest"'), told=LEFT,
+          runs="ab"),
     Fault("a record of bytes", TYPED, content("record.json", b"\xff\0\x80"), told=LEFT, runs="ab"),
     Fault("a record nested 100,000 deep", TYPED, content("record.json", NESTED), told=LEFT,
           runs="ab"),
@@ -91,7 +112,7 @@ CASES = (
     Fault("a record of 40 MB", TYPED, content("record.json", " " * 40_000_000), told=LEFT,
           runs="ab"),
     Fault("NaN in a record", TYPED, put("test.accuracy", float("nan")), told=LEFT, runs="ab"),
-    Fault("1e999 in a record", TYPED, content("record.json", "[1e999]"), told=LEFT, runs="ab"),
+    Fault("1e999 in a record", TYPED, written("test.accuracy", "1e999"), told=LEFT, runs="ab"),
     Fault("a number of 5,000 digits", TYPED, content("record.json", "9" * 5000), told=LEFT,
           runs="ab"),
     Fault("a record of a newer version", TYPED, put("schema_version", 99), told=LEFT, runs="ab"),
@@ -125,7 +146,7 @@ CASES = (
           put("config.method", "/etc/passwd", "b"), runs="b"),
     Fault("no episodes.csv", TYPED, lambda w: (w.run() / "episodes.csv").unlink(), told=LEFT,
           runs="ab"),
-    Fault("half of episodes.csv", TYPED, truncated("episodes.csv"), told=LEFT, runs="ab"),
+    Fault("half of episodes.csv", TYPED, cut_row, told=LEFT, runs="ab"),
     Fault("an episodes.csv of bytes", TYPED, content("episodes.csv", b"\xff\xfe\0"), told=LEFT,
           runs="ab"),
     Fault("an empty episodes.csv", TYPED, content("episodes.csv", ""), told=LEFT, runs="ab"),

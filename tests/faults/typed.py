@@ -1,6 +1,14 @@
 """Wrong words on the command line."""
 
+import torch
+
 from faults.fault import Fault
+
+
+def has_gpu() -> str | None:
+    """A reason to skip what tells how many GPUs there are."""
+    return "the message counts the GPUs" if torch.cuda.is_available() else None
+
 
 CASES = (
     Fault("no such command", "rnu protonet"),
@@ -15,8 +23,8 @@ CASES = (
     Fault("a way of 0", "run protonet --way 0"),
     Fault("more classes than there are", "run nearest-centroid --way 200"),
     Fault("more images than a class has", "run nearest-centroid --shot 30"),
-    Fault("no such device", "run nearest-centroid --device cuda:99"),
-    Fault("a learning rate below 0", "run protonet --lr -1 SMALL"),
+    Fault("no such device", "run nearest-centroid --device cuda:99", why_not=has_gpu),
+    Fault("a learning rate below 0", "run protonet --lr -1 TRAINS"),
     Fault("a spike factor below 1", "run protonet --skip-spikes 0.5"),
     Fault("an option of another command", "run protonet --baseline maml"),
     Fault("no such kind of picture, which is a path", "figure ../../x -o x.png", runs="a"),

@@ -1,0 +1,11 @@
+"""What fuzzing found, as cases of its own: each was an error that nobody had foreseen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# (place in the record, value, what is typed)
+RECORDS: tuple[tuple[str, Any, str], ...] = ()
+GRIDS: tuple[str, ...] = ("a = " + "[" * 100_000, "[methods.a]\nmethod = 3")
+# (suffix, text)
+SPLITS: tuple[tuple[str, str], ...] = ((".json", "[" * 100_000),)
