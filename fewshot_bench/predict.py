@@ -17,10 +17,11 @@ from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode, read_image
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.observer import Silent
-from fewshot_bench.engine.training import check_players
+from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import DataError
+from fewshot_bench.hooks.files import only_typed
 from fewshot_bench.hooks.registry import CORE, Registry
 from fewshot_bench.parts import Parts, prepare
 from fewshot_bench.random import key_of
@@ -56,6 +57,7 @@ def classify(
     mode: Resize = "antialias",
     invert: bool = False,
     device: str = "auto",
+    trust_code: bool = False,
 ) -> Predicted:
     """Learn the classes of a folder with a run's weights, and classify pictures.
 
@@ -69,6 +71,7 @@ def classify(
         mode: of resizing; see :mod:`fewshot_bench.data.resize`.
         invert: exchange black and white.
         device: see ``fsb run --device``.
+        trust_code: import a file that the run's record names.
 
     Raises:
         DataError: a folder or picture is missing or no picture.
@@ -77,7 +80,8 @@ def classify(
     """
     classes = _classes(support)
     shot = min(len(paths) for paths in classes.values())
-    parts = _trained(Path(run), device)
+    with only_typed((), trust_code):
+        parts = _trained(Path(run), device)
     shape = parts.data.splits.test.image_shape
     parts.method.check_task(Task(len(classes), shot, 1, image_shape=shape))
     low, high = assembly.PIXEL_RANGES[parts.config.pixels]
@@ -106,7 +110,7 @@ def _trained(folder: Path, device: str) -> Parts:
     meant = as_recorded(Registry.discover(), record["config"], record["plugins"])
     config = reconfigure(
         RunConfig.from_dict(meant), init=None, observers=(), metrics=(), profile=False,
-        pictures=False, device=device, sampling=f"{CORE}:closed",
+        pictures=False, device=device, cache_dir=None, sampling=f"{CORE}:closed",
     )  # fmt: skip
     parts = prepare(config, Silent(), train_split=False)
     if check_players(parts.method):

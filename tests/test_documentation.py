@@ -49,7 +49,7 @@ def test_the_plugin_of_the_guide_runs(tmp_path, monkeypatch, fake_distribution) 
 def test_the_method_of_the_readme_works() -> None:
     code = next(b for b in blocks(ROOT / "README.md", "python") if "class NearestMean" in b)
     space: dict = {}
-    exec(code, space)
+    exec(code, space)  # noqa: S102
     episode = testing.tiny_episode(way=3, shot=2, query=2, tasks=2)
     method = space["NearestMean"](fewshot_bench.Task(3, 2, 2))
     logits = method.predict(method.adapt(episode.support), episode.query)
@@ -59,7 +59,7 @@ def test_the_method_of_the_readme_works() -> None:
 def test_the_readme_python_example_runs(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     code = next(b for b in blocks(ROOT / "README.md", "python") if "fewshot_bench.run(" in b)
-    exec(code, {})
+    exec(code, {})  # noqa: S102
     accuracy, half_width = map(float, capsys.readouterr().out.split())
     assert 0.2 < accuracy <= 1
     assert 0 < half_width < 0.2

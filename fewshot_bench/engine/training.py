@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,9 +18,10 @@ from fewshot_bench.engine.finite import SpikeGuard, Watch, numbers_of, watched
 from fewshot_bench.engine.graph import CapturedTurn, make_capturable
 from fewshot_bench.engine.lowering import Eager, Gradients
 from fewshot_bench.engine.memory import within_memory
+from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.timing import StepTimer
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
-from fewshot_bench.method import Method, Player
+from fewshot_bench.method import Method
 from fewshot_bench.sampling import EpisodeSource
 
 Weights = dict[str, Tensor]
@@ -313,27 +314,3 @@ class Trainer:
             ):
                 weights[names[id(parameter)]] = average.clone()
         return weights
-
-
-def check_players(method: Method) -> Mapping[str, Player]:
-    """The method's players, if they and its turns make sense.
-
-    Raises:
-        PluginError: a parameter with two players, or a turn of an unknown player.
-    """
-    players = method.players()
-    owner: dict[int, str] = {}
-    for name, player in players.items():
-        for parameter_name, parameter in player.parameters.items():
-            if owner.setdefault(id(parameter), name) != name:
-                raise PluginError(
-                    f"{type(method).__name__}.players(): parameter '{parameter_name}' belongs to "
-                    f"both '{owner[id(parameter)]}' and '{name}'."
-                )
-    unknown = [n for turn in method.turns for n in turn if players and n not in players]
-    if unknown:
-        raise PluginError(
-            f"{type(method).__name__}.turns names player '{unknown[0]}', but players() gives: "
-            f"{', '.join(players)}."
-        )
-    return players

@@ -208,7 +208,8 @@ WORDS = st.sampled_from(
      "check", "predict", "prepare", "verify", "protonet", "nearest-centroid", "glyphs", "folder:x",
      "--way", "--shot", "--lr", "--format", "-o", "--json", "--metric", "--with", "--dataset",
      "--backbone", "--runs-dir", "--trace", "--kind", "5", "-1", "1e9", "none", "forest",
-     "omniglot", "--help", "--version", "--level=2", "--episodes=3", "--", "--no-pictures", "--seeds=0"]
+     "omniglot", "--help", "--version",
+     "--level=2", "--episodes=3", "--", "--no-pictures", "--seeds=0"]
 )  # fmt: skip
 
 
