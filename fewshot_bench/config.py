@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from fewshot_bench.defaults import preset_of, settle
+from fewshot_bench.defaults import preset_of, refuse_wrong_types, settle
 from fewshot_bench.errors import ConfigError, PluginError, UnknownName
 from fewshot_bench.hooks.registry import CORE as OWN
 from fewshot_bench.hooks.registry import Registry
@@ -101,7 +101,7 @@ class RunConfig:
         if names != set(values):
             odd = sorted(names ^ set(values))
             raise ConfigError(f"the record's configuration does not fit this version: {odd[0]}.")
-        _refuse_wrong_types(values)
+        refuse_wrong_types(values)
         back: dict[str, Any] = {name: tuple(values[name]) for name in ("metrics", "observers")}
         for name in ("method_options", "backbone_options", "dataset_options"):
             options = values[name].items()
@@ -123,25 +123,6 @@ class RunConfig:
             if part < 1:
                 told.append(f"{part:.3g} of {of} is labelled (seed {self.labelled_seed})")
         return tuple(told)
-
-
-def _refuse_wrong_types(values: Mapping[str, Any]) -> None:
-    """What :func:`reconfigure` takes for granted of a record's configuration.
-
-    Raises:
-        ConfigError: it is not so.
-    """
-    kinds: dict[str, Any] = dict.fromkeys(("metrics", "observers"), list | tuple)
-    kinds |= dict.fromkeys(
-        ("method_options", "backbone_options", "dataset_options", "sources"), dict
-    )
-    kinds |= {"method": str, "dataset": str, "backbone": str | None, "sampling": str}
-    for name, kind in kinds.items():
-        if not isinstance(values[name], kind):
-            raise ConfigError(f"the record's configuration: '{name}' is of the wrong type.")
-    for name in ("metrics", "observers"):
-        if not all(isinstance(item, str) for item in values[name]):
-            raise ConfigError(f"the record's configuration: '{name}' are not words.")
 
 
 def configure(method: str, registry: Registry | None = None, **settings: Any) -> RunConfig:
@@ -292,4 +273,7 @@ def _source(name: str, settings: Mapping[str, Any], preset: Mapping[str, Any]) -
 
 
 def _listed(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())
+    names = (value,) if isinstance(value, str) else value or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"metrics or observers {value}: names are wanted.")
+    return tuple(names)

@@ -26,7 +26,6 @@ if typing.TYPE_CHECKING:
     from fewshot_bench.episode import Task
     from fewshot_bench.method import Method
 
-_LARGEST = 2**63 - 1  # of a tensor's integers
 _PLAIN = (bool, int, float, str)
 # What the objects behind a name have to be subclasses of; those of other kinds are called.
 _BASES = {
@@ -93,10 +92,8 @@ class Option:
                 value, right = self.type(value), not isinstance(value, bool)
             except (ValueError, OverflowError):
                 right = False
-        if self.type is float and right and not math.isfinite(value):
-            right = False
-        if self.type is int and right and abs(value) > _LARGEST:
-            raise ConfigError(f"{self.flag} {value}: the largest whole number is {_LARGEST}.")
+        if self.type in (int, float) and right:  # no infinity, and no more than a tensor's integer
+            right = abs(value) < (2**63 if self.type is int else math.inf)
         if not right:
             raise ConfigError(f"{self.flag} {value}: it takes {_SAID[self.type]}.")
         if self.choices and value not in self.choices:

@@ -54,7 +54,7 @@ COUNT = Number(0, MOST, whole=True)
 SOME = Number(0)
 FRACTION = Number(0, 1)
 TEXT = (str,)
-_IDENTITY = {"kind?": TEXT, "name?": TEXT, "distribution?": TEXT, "version?": TEXT}
+_IDENTITY = {"kind": TEXT, "name": TEXT, "distribution": TEXT, "version": TEXT}
 _TASK = {
     "way": Number(1, MOST, whole=True),
     "shot": Number(1, MOST, whole=True),

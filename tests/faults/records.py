@@ -80,6 +80,29 @@ def cut_row(world: World) -> None:
     path.write_text("\n".join([first, second, third.partition(",")[0]]), "utf-8")
 
 
+def code(path: str, run: str = "b") -> Any:
+    """A file of code in a run's folder, named at ``key.key.key`` of its record."""
+
+    def spoil(world: World) -> None:
+        source = "print('this ran')\nfrom fewshot_bench import Method as Evil\n"
+        world.write(f"runs/{run}/evil.py", source)
+        if path == "plugins":
+            put("plugins", [{"kind": "methods", "name": "Evil", "version": "1",
+                             "distribution": f"runs/{run}/evil.py"}], run)(world)  # fmt: skip
+            put("config.method", "Evil", run)(world)
+        else:
+            put(path, f"runs/{run}/evil.py:Evil", run)(world)
+
+    return spoil
+
+
+def predicting(world: World) -> None:
+    """Code in a run's folder, and pictures of two classes."""
+    code("config.method")(world)
+    for label in "ab":
+        world.write(f"classes/{label}/0.png", "")
+
+
 def weights(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Any:
     """Change the weights of run ``b``."""
 
@@ -144,6 +167,21 @@ CASES = (
     Fault("another setting of a wrong type", "eval runs/b", put("config.way", None, "b"), runs="b"),
     Fault("a method in the record that is a path", "eval runs/b",
           put("config.method", "/etc/passwd", "b"), runs="b"),
+    Fault("code in a run's folder, named as its method (not run)", EVAL, code("config.method"),
+          runs="b"),
+    Fault("code in a run's folder, named as a backbone (not run)", EVAL, code("config.backbone"),
+          runs="b"),
+    Fault("code in a run's folder, named as a distribution (not run)", EVAL, code("plugins"),
+          runs="b"),
+    Fault("code in a run's folder, named as its data (not run)", "report runs -o page",
+          code("config.dataset", "a"), code=0, told="", runs="a"),
+    Fault("code in a run's folder, met by predict (not run)", "predict runs/b classes x.png",
+          predicting, runs="b"),
+    Fault("a runs folder in a record that leads away (written beside the run)", EVAL,
+          put("config.runs_dir", "../elsewhere", "b"), code=0, told="", runs="b"),
+    Fault("a cache in a record that leads away (not written to)", "eval runs/b --episodes=2",
+          put("config.cache_dir", "../elsewhere", "b"), code=0, told="", runs="b",
+          environment={"XDG_CACHE_HOME": "cache"}),
     Fault("no episodes.csv", TYPED, lambda w: (w.run() / "episodes.csv").unlink(), told=LEFT,
           runs="ab"),
     Fault("half of episodes.csv", TYPED, cut_row, told=LEFT, runs="ab"),

@@ -33,6 +33,8 @@ def test_it_is_told_as_the_table_has_it(fault: Fault, tmp_path: Path, stock: Pat
     said, at = met(fault, tmp_path, stock)
     assert "Traceback" not in said.out + said.err
     assert not OBEYED.search(said.out + said.err)
+    assert "this ran" not in said.out + said.err
+    assert [path.name for path in at.parent.iterdir()] == ["here"]  # nothing is written elsewhere
     assert "(--debug shows where)" not in said.err  # it was not foreseen
     assert said.code == fault.code, said.err
     if fault.code == 2 and fault.told == "error: ":
