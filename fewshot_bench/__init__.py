@@ -79,7 +79,8 @@ def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:
 
     Arguments:
         run_folder: the folder of a run that :func:`run` or ``fsb run`` wrote.
-        changes: options of ``fsb run`` with underscores.
+        changes: options of ``fsb run`` with underscores; ``trust_code=True`` imports a file that
+            the run's record names.
 
     Returns:
         A record of its own.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from fewshot_bench.defaults import preset_of, settle
+from fewshot_bench.defaults import preset_of, refuse_wrong_types, settle
 from fewshot_bench.errors import ConfigError, PluginError, UnknownName
 from fewshot_bench.hooks.registry import CORE as OWN
 from fewshot_bench.hooks.registry import Registry
@@ -66,6 +66,8 @@ class RunConfig:
     engine: str
     precision: str
     task_chunk: int | None
+    skip_spikes: float | None
+    detect_anomaly: bool
     profile: bool
     pictures: bool
     init: str | None
@@ -99,6 +101,7 @@ class RunConfig:
         if names != set(values):
             odd = sorted(names ^ set(values))
             raise ConfigError(f"the record's configuration does not fit this version: {odd[0]}.")
+        refuse_wrong_types(values)
         back: dict[str, Any] = {name: tuple(values[name]) for name in ("metrics", "observers")}
         for name in ("method_options", "backbone_options", "dataset_options"):
             options = values[name].items()
@@ -176,6 +179,10 @@ def _complete(
     for name in ("way", "shot", "query", "unlabelled", "distractors"):
         if values[f"train_{name}"] is None:
             values[f"train_{name}"] = values[name]
+    if values["skip_spikes"] is not None and values["skip_spikes"] <= 1:
+        raise ConfigError(
+            f"--skip-spikes {values['skip_spikes']:g}: it is a factor over 1, such as 10."
+        )
     if not 0 < values["level"] < 1:
         raise ConfigError(f"--level {values['level']}: it has to be between 0 and 1.")
     load(registry, "samplers", values["sampling"])
@@ -266,4 +273,7 @@ def _source(name: str, settings: Mapping[str, Any], preset: Mapping[str, Any]) -
 
 
 def _listed(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value or ())
+    names = (value,) if isinstance(value, str) else value or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"metrics or observers {value}: names are wanted.")
+    return tuple(names)

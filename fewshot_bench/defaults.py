@@ -6,10 +6,10 @@ another plugin claims the name: to install something must not change or break wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fewshot_bench.errors import FewshotBenchError, PluginError, UnknownName
+from fewshot_bench.errors import ConfigError, FewshotBenchError, PluginError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.options import load, options_of, split_dataset
 
@@ -71,6 +71,34 @@ def settle(registry: Registry, values: dict[str, Any], choosers: Mapping[str, st
     values["dataset"] = name if path is None else f"{name}:{path}"
 
 
+# What is taken for granted of a record's configuration; the options hold the rest against theirs.
+_TYPES: dict[str, Any] = {
+    "method": str,
+    "dataset": str,
+    "backbone": str | None,
+    "sampling": str,
+    "metrics": list | tuple,
+    "observers": list | tuple,
+    "method_options": dict,
+    "backbone_options": dict,
+    "dataset_options": dict,
+    "sources": dict,
+}
+
+
+def refuse_wrong_types(config: Mapping[str, Any], names: Iterable[str] = tuple(_TYPES)) -> None:
+    """Hold these settings of a record's configuration against their types.
+
+    Raises:
+        ConfigError: one is missing, or of another type.
+    """
+    for name in names:
+        value = config.get(name, ...)
+        words = value if isinstance(value, list | tuple) else ()
+        if not isinstance(value, _TYPES[name]) or not all(isinstance(word, str) for word in words):
+            raise ConfigError(f"the record's configuration: '{name}' is of the wrong type.")
+
+
 def as_recorded(
     registry: Registry, config: Mapping[str, Any], things: list[Mapping[str, str]]
 ) -> dict[str, Any]:
@@ -82,6 +110,7 @@ def as_recorded(
     """
     origin = {(thing["kind"], thing["name"]): thing["distribution"] for thing in things}
     values = dict(config)
+    refuse_wrong_types(values, ("method", "dataset", "backbone", "sampling"))
     method = values["method"]
     values["method"] = registry.settled("methods", method, origin.get(("methods", method)))
     name, _ = split_dataset(registry, values["dataset"])

@@ -8,6 +8,7 @@
     ├── DataError                  a data file that is missing, damaged or not what it claims
     ├── PluginError                a plugin that fails to load or breaks its contract
     ├── RecordError                a run folder or record that cannot be read
+    ├── OutOfMemory                a task that does not fit into the device's memory
     └── Diverged                   a loss, gradient or weight became NaN or infinite    exit 1
 
 :class:`PluginWarning` is told, and what was asked goes on without the plugin;
@@ -85,8 +86,20 @@ def blame(what: str) -> Iterator[None]:
     except FewshotBenchError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):  # no fault of the plugin's: less at a time may do
+            raise
         text = " ".join(str(error).split()) or "no message"
         raise PluginError(f"{what} raised {type(error).__name__}: {text}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short: Python's, a GPU's, or torch's on a CPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "DefaultCPUAllocator" in text or "CUDA out of memory" in text
+    )
 
 
 class RecordError(FewshotBenchError):
@@ -100,13 +113,21 @@ class Diverged(FewshotBenchError):
         step: number of the meta-step, counted from 1.
         player: name of the player whose loss or gradient it was.
         what: ``"loss"``, ``"gradient"`` or ``"weight"``.
+        origin: which operation it came from, as part of a sentence; None where nothing looked.
     """
 
     exit_code = 1
 
-    def __init__(self, step: int, player: str, what: str = "loss") -> None:
-        self.step, self.player, self.what = step, player, what
+    def __init__(
+        self, step: int, player: str, what: str = "loss", origin: str | None = None
+    ) -> None:
+        self.step, self.player, self.what, self.origin = step, player, what, origin
+        hint = "; --detect-anomaly names the operation" if origin is None else ""
         super().__init__(
-            f"step {step}: the {what} of player '{player}' is not finite; the last good weights "
-            "are kept. Try a smaller learning rate, or another --seed."
+            f"step {step}: the {what} of player '{player}' is not finite{origin or ''}; the last "
+            f"good weights are kept. Try a smaller learning rate, or another --seed{hint}."
         )
+
+
+class OutOfMemory(FewshotBenchError):
+    """A single task, or tasks that cannot be parted, need more memory than the device has."""

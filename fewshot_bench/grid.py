@@ -29,10 +29,9 @@ from fewshot_bench.results.runs import Run, load_runs
 from fewshot_bench.runner import run
 
 # Settings that leave a run's numbers alone.
-ASIDE = (
-    "runs_dir", "data_root", "cache_dir", "device", "sources", "profile", "pictures", "observers",
-)  # fmt: skip
-SHOWN = ("baseline", "interval", "target", "level")  # keys of a file that are about the table
+ASIDE = ("runs_dir", "data_root", "cache_dir", "device", "sources", "profile", "pictures",
+         "observers", "detect_anomaly")  # fmt: skip
+SHOWN = {"baseline": (str,), "interval": (str,), "target": (int, float), "level": (int, float)}
 NO_AXES = ("metrics", "observers")  # settings that are lists themselves
 
 
@@ -91,7 +90,7 @@ def read_grid(path: Path) -> Grid:
     """
     try:
         content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"'{path}' cannot be read: {error}.") from error
     methods = content.pop("methods", None)
     if not isinstance(methods, dict) or not methods:
@@ -101,16 +100,20 @@ def read_grid(path: Path) -> Grid:
         if not isinstance(table, dict):
             raise ConfigError(f"'{path}': methods.{name} has to be a table: [methods.{name}]")
         own = _underscored(table)
-        entries.append(Entry(name, own.pop("method", name), own))
+        if not isinstance(method := own.pop("method", name), str):
+            raise ConfigError(f"'{path}': methods.{name}: method = {method} is no name.")
+        entries.append(Entry(name, method, own))
     settings = _underscored(content)
     for name, value in settings.items():
         if isinstance(value, dict):
             raise ConfigError(f"'{path}': there is no table [{name}]; settings stand at the top.")
     shown = {name: settings.pop(name) for name in SHOWN if name in settings}
+    for name, value in shown.items():
+        if type(value) not in SHOWN[name]:
+            raise ConfigError(f"'{path}': {name} = {value} is of the wrong type.")
     seeds = seeds_of(settings.pop("seeds", 1))
     for name in settings.keys() - DEFAULTS.keys():
-        near = difflib.get_close_matches(name, (*SHOWN, "seeds", "methods"), 1, 0.8)
-        if near:
+        if near := difflib.get_close_matches(name, (*SHOWN, "seeds", "methods"), 1, 0.8):
             raise ConfigError(f"'{path}': no setting '{name}'; did you mean '{near[0]}'?")
     return Grid(tuple(entries), settings, seeds, shown)
 

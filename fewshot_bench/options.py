@@ -85,8 +85,8 @@ class Option:
                 value, right = self.type(value), not isinstance(value, bool)
             except (ValueError, OverflowError):
                 right = False
-        if self.type is float and right and not math.isfinite(value):
-            right = False
+        if self.type in (int, float) and right:  # no infinity, and no more than a tensor's integer
+            right = abs(value) < (2**63 if self.type is int else math.inf)
         if not right:
             raise ConfigError(f"{self.flag} {value}: it takes {_SAID[self.type]}.")
         if self.choices and value not in self.choices:

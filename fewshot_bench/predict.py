@@ -13,14 +13,15 @@ from torch import Tensor
 
 from fewshot_bench import assembly
 from fewshot_bench.config import RunConfig, reconfigure
-from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode
+from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode, read_image
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.observer import Silent
-from fewshot_bench.engine.training import check_players
+from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import DataError
+from fewshot_bench.hooks.files import only_typed
 from fewshot_bench.hooks.registry import CORE, Registry
 from fewshot_bench.parts import Parts, prepare
 from fewshot_bench.random import key_of
@@ -58,6 +59,7 @@ def classify(
     mode: Resize = "antialias",
     invert: bool = False,
     device: str = "auto",
+    trust_code: bool = False,
 ) -> Predicted:
     """Learn the classes of a folder with a run's weights, and classify pictures.
 
@@ -71,6 +73,7 @@ def classify(
         mode: of resizing; see :mod:`fewshot_bench.data.resize`.
         invert: exchange black and white.
         device: see ``fsb run --device``.
+        trust_code: import a file that the run's record names.
 
     Raises:
         DataError: a folder or picture is missing or no picture.
@@ -79,7 +82,8 @@ def classify(
     """
     classes = _classes(support)
     shot = min(len(paths) for paths in classes.values())
-    parts = _trained(Path(run), device)
+    with only_typed((), trust_code):
+        parts = _trained(Path(run), device)
     shape = parts.data.splits.test.image_shape
     parts.method.check_task(Task(len(classes), shot, 1, image_shape=shape))
     low, high = assembly.PIXEL_RANGES[parts.config.pixels]
@@ -116,7 +120,7 @@ def _trained(folder: Path, device: str) -> Parts:
     meant = as_recorded(Registry.discover(), record["config"], record["plugins"])
     config = reconfigure(
         RunConfig.from_dict(meant), init=None, observers=(), metrics=(), profile=False,
-        pictures=False, device=device, sampling=f"{CORE}:closed",
+        pictures=False, device=device, cache_dir=None, sampling=f"{CORE}:closed",
     )  # fmt: skip
     parts = prepare(config, Silent(), train_split=False)
     if check_players(parts.method):
@@ -155,8 +159,4 @@ def _picture(path: Path, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: it cannot be read, or is no picture.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read '{path}' ({error.strerror}).") from error
-    return decode(data, str(path), "L" if shape[0] == 1 else "RGB")[None]
+    return decode(read_image(path), str(path), "L" if shape[0] == 1 else "RGB")[None]

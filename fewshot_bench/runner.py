@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from fewshot_bench.config import RunConfig, reconfigure
 from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.cost import advice, cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
+from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.observer import Progress, Silent
 from fewshot_bench.engine.pictures import TASKS, Pictures
+from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
-from fewshot_bench.engine.training import Plan, Trainer, check_players
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.engine.weights import load_weights, save_weights
+from fewshot_bench.hooks.files import only_typed
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.parts import Parts, choose_lowering, describe, prepare, stem
 from fewshot_bench.results.record import FILE as RECORD
@@ -91,12 +95,17 @@ def _give_up(
 
 
 def evaluate_run(
-    run_folder: str | Path, progress: Progress | None = None, **changes: Any
+    run_folder: str | Path,
+    progress: Progress | None = None,
+    *,
+    trust_code: bool = False,
+    **changes: Any,
 ) -> dict[str, Any]:
     """Evaluate a finished run's weights again: other episodes, task or data.
 
     Arguments:
         run_folder: the folder of a run.
+        trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
         changes: options of ``fsb run`` with underscores (``way``, ``episodes``, ``dataset``, ...).
 
     Returns:
@@ -105,13 +114,9 @@ def evaluate_run(
     folder = Path(run_folder)
     folder = folder.parent if folder.name == RECORD else folder
     before = read_record(folder)
-    changes = {"init": None, "observers": (), "profile": False, "pictures": False, **changes}
-    meant = as_recorded(Registry.discover(), before["config"], before["plugins"])
-    config = reconfigure(RunConfig.from_dict(meant), **changes)
-    assembly.check_writable(Path(config.runs_dir))
-    parts = prepare(config, progress or Silent(), train_split=False)
-    if check_players(parts.method):
-        load_weights(parts.method, folder)
+    with only_typed(_words(changes), trust_code):
+        parts = _parts_again(folder, before, progress or Silent(), changes)
+    config = parts.config
     target = new_run_folder(Path(config.runs_dir), stem(config) + "-eval")
     record = describe(parts, target) | {"evaluated_from": before["id"]}
     record["training"], record["validation"] = before["training"], before["validation"]
@@ -126,6 +131,27 @@ def evaluate_run(
         shutil.rmtree(target, ignore_errors=True)
         raise
     return record
+
+
+def _words(changes: Mapping[str, Any]) -> Iterator[Any]:
+    """What was typed; lists of names one by one."""
+    for value in changes.values():
+        yield from value if isinstance(value, list | tuple) else (value,)
+
+
+def _parts_again(
+    folder: Path, before: Mapping[str, Any], progress: Progress, changes: Mapping[str, Any]
+) -> Parts:
+    """The parts of a run with its weights; where files are written is not the record's to say."""
+    own = {"init": None, "observers": (), "profile": False, "pictures": False}
+    places = {"runs_dir": str(folder.absolute().parent), "cache_dir": None}
+    meant = as_recorded(Registry.discover(), before["config"], before["plugins"])
+    config = reconfigure(RunConfig.from_dict(meant), **{**own, **places, **changes})
+    assembly.check_writable(Path(config.runs_dir))
+    parts = prepare(config, progress, train_split=False)
+    if check_players(parts.method):
+        load_weights(parts.method, folder)
+    return parts
 
 
 def _pictures(parts: Parts, folder: Path) -> Pictures | None:
@@ -177,6 +203,8 @@ def make_trainer(parts: Parts, pictures: Pictures | None = None) -> Trainer:
             config.task_batch,
             config.validate_every,
             window=1 if parts.device.type == "cpu" else 50,
+            skip_spikes=config.skip_spikes,
+            detect_anomaly=config.detect_anomaly,
         ),
         validate if parts.validation is not None else None,
         log,
@@ -188,8 +216,13 @@ def make_trainer(parts: Parts, pictures: Pictures | None = None) -> Trainer:
 def train(parts: Parts, trainer: Trainer, record: dict[str, Any]) -> None:
     """Train; put what it took into the record."""
     config = parts.config
-    cost = cost_of_step(
-        parts.method, parts.lowering, parts.train, trainer.players, config.task_batch
+    cost = within_memory(
+        parts.lowering,
+        parts.train.batch(range(1)),
+        lambda task: cost_of_step(
+            parts.method, parts.lowering, parts.train, trainer.players, config.task_batch, task
+        ),
+        prefix="--train-",
     )
     record["timing"]["flops_per_step"] = cost.flops
     record["timing"]["memory_estimate_bytes"] = cost.memory_bytes

@@ -54,6 +54,8 @@ CORE: tuple[Option, ...] = (
     _core("engine", str, "how tasks are run: auto, eager, threads, batched, im2col, graph"),
     _core("precision", str, "of products: fp32, tf32, bf16", choices=("fp32", "tf32", "bf16")),
     _core("task_chunk", int, "tasks in memory at a time; default: the whole step's", minimum=1),
+    _core("skip_spikes", float, "skip a step of over FACTOR times the usual loss or gradient norm"),
+    _core("detect_anomaly", bool, "name the operation behind a NaN or infinity; slow"),
     _core("profile", bool, "also profile a few steps: trace.json and the dearest operations"),
     _core("pictures", bool, "keep what the method draws of a validation task, over training"),
     _core("init", str, "folder of a run whose weights to start from"),

@@ -22,7 +22,7 @@ LONGEST = 320  # lines of a file
 
 # A room imports from itself and from rooms above it.
 ORDER = (
-    {"errors"},
+    {"errors", "text"},
     {"hooks"},
     {"episode", "random"},
     {"nn"},

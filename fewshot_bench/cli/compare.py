@@ -11,6 +11,7 @@ import typer
 
 from fewshot_bench.cli.grid import parameters
 from fewshot_bench.errors import ConfigError, PluginError, RecordError, UnknownName, blame
+from fewshot_bench.text import one_line
 
 if TYPE_CHECKING:
     from fewshot_bench.grid import Grid
@@ -233,7 +234,7 @@ def none_finished(where: Path | str, problems: list[str]) -> RecordError:
 
 
 def _say(problem: str) -> None:
-    typer.echo(f"left out: {' '.join(problem.split())}", err=True)
+    typer.echo(f"left out: {one_line(problem)}", err=True)
 
 
 def _exporter(format: str) -> Any:

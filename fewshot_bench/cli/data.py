@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
+from fewshot_bench.text import printable
 
 if TYPE_CHECKING:
     from fewshot_bench.data.images import Dataset, LabelledImages, Splits
@@ -42,10 +43,9 @@ class _Chosen:
 @app.command("list")
 def list_(data_root: Root = None, cache_dir: Cache = None) -> None:
     """Every data set: its splits, and where its files were found."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Column, Table
 
+    from fewshot_bench.cli.screen import Screen
     from fewshot_bench.hooks.registry import Registry
 
     registry = Registry.discover()
@@ -61,8 +61,8 @@ def list_(data_root: Root = None, cache_dir: Cache = None) -> None:
             except FewshotBenchError as error:
                 splits, files = "-", str(error)
             source = f"{offer.distribution} {offer.version}"
-            table.add_row(*(escape(cell) for cell in (name, splits, files, source)))
-    Console().print(table)
+            table.add_row(*map(printable, (name, splits, files, source)))
+    Screen().print(table)
 
 
 def _found(registry: Registry, name: str, data_root: str | None, cache_dir: str | None) -> str:

@@ -13,6 +13,7 @@ import typer
 from fewshot_bench.cli.run import parameter
 from fewshot_bench.config import CORE
 from fewshot_bench.errors import ConfigError
+from fewshot_bench.hooks.files import only_typed
 
 # What may differ from the run; the rest decided its training.
 CHANGEABLE = (
@@ -33,6 +34,9 @@ CHANGEABLE = (
     "data_root",
     "cache_dir",
 )
+# Not taken from the record, which may be a stranger's: where something is written.
+PLACES = {"runs_dir": "beside the run, unless given", "cache_dir": "the user's, unless given"}
+TRUST = "import a file of code that the run's record names"
 # What else is typed is an option of the data set or of the method (--split, --test-steps, ...).
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -44,6 +48,7 @@ def evaluate(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="a further score; may be repeated")
     ] = None,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help=TRUST)] = False,
     **changes: Any,
 ) -> None:
     """Evaluate a finished run again: other episodes, another way or shot, or other data.
@@ -53,7 +58,8 @@ def evaluate(
     if run.startswith("-"):
         raise ConfigError(f"fsb eval: the folder of the run comes first: fsb eval RUN {run} ...")
     changes = {name: value for name, value in changes.items() if value is not None}
-    changes |= _further(Path(run), context, changes.get("dataset"))
+    with only_typed(changes.values(), trust_code):
+        changes |= _further(Path(run), context, changes.get("dataset"))
     if metric:
         changes["metrics"] = metric
     from fewshot_bench.cli.progress import Progress
@@ -61,7 +67,7 @@ def evaluate(
     from fewshot_bench.runner import evaluate_run
 
     with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
-        record = evaluate_run(run, progress, **changes)
+        record = evaluate_run(run, progress, trust_code=trust_code, **changes)
     show_record(record, record["config"]["runs_dir"], as_json=json)
 
 
@@ -94,7 +100,10 @@ def _signature() -> inspect.Signature:
     """That of :func:`evaluate` with an option for each setting that may differ."""
     named = inspect.signature(evaluate, eval_str=True).parameters
     core = {option.name: option for option in CORE}
-    changeable = [parameter(core[name], "As in the run, unless given") for name in CHANGEABLE]
+    changeable = [
+        parameter(core[name], PLACES.get(name, "As in the run, unless given"))
+        for name in CHANGEABLE
+    ]
     own = [p for p in named.values() if p.kind is not p.VAR_KEYWORD]
     return inspect.Signature([*own, *changeable], return_annotation=None)
 

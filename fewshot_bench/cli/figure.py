@@ -10,6 +10,7 @@ import typer
 
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.figures import KINDS, Ask
+from fewshot_bench.text import one_line
 
 HELP = (
     "Draw finished runs: a picture that goes into a paper as it is.\n\nKinds:\n\n\b\n"
@@ -55,6 +56,6 @@ def figure(
         save(draw(kind, found, ask), output)
     finally:
         for problem in [*problems, *ask.left_out]:
-            print(f"left out: {' '.join(problem.split())}", file=sys.stderr)
+            print(f"left out: {one_line(problem)}", file=sys.stderr)
     if problems and runs:
         raise typer.Exit(2)

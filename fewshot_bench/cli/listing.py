@@ -10,6 +10,7 @@ import typer
 
 from fewshot_bench.cli import commands
 from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
+from fewshot_bench.text import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -28,7 +29,6 @@ def list_names(
     ] = "",
 ) -> None:
     """List what is installed, and which distribution it came from."""
-    from rich.markup import escape
     from rich.table import Table
 
     from fewshot_bench.hooks.registry import KINDS, Registry
@@ -43,7 +43,7 @@ def list_names(
     for name, claims in Registry.discover().names(kind).items():
         for item in claims:
             shown = name if len(claims) == 1 else f"{item.distribution}:{name}"
-            table.add_row(*map(escape, (shown, item.distribution, item.version, item.target)))
+            table.add_row(shown, item.distribution, item.version, item.target)
     _print(table)
 
 
@@ -58,7 +58,6 @@ def plugins(
     ] = None,
 ) -> None:
     """List plugins: what each offers, and what is wrong with those that are broken."""
-    from rich.markup import escape
     from rich.table import Table
 
     from fewshot_bench.hooks.registry import Registry
@@ -75,17 +74,17 @@ def plugins(
         offers = "; ".join(", ".join(names) for names in plugin.kinds.values())
         kinds = "; ".join(plugin.kinds) or "-"
         cells = (plugin.name, plugin.distribution, plugin.version, kinds, plugin.status)
-        table.add_row(*map(escape, (*cells, plugin.error or offers)))
+        table.add_row(*map(one_line, (*cells, plugin.error or offers)))
     _print(table)
 
 
 def _print(table: Table) -> None:
     """On a terminal as wide as it is; in a pipe or file a row is a line."""
-    from rich.console import Console
+    from fewshot_bench.cli.screen import Screen
 
-    console = Console()
+    console = Screen()
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(width=1000)
+        console = Screen(width=1000)
     console.print(table)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
@@ -26,7 +27,13 @@ from fewshot_bench.cli import (
     report,
     run,
 )
-from fewshot_bench.errors import FewshotBenchError, InterfaceDeprecation, PluginWarning
+from fewshot_bench.errors import (
+    FewshotBenchError,
+    InterfaceDeprecation,
+    PluginWarning,
+    is_out_of_memory,
+)
+from fewshot_bench.text import one_line
 
 # typer carries its own copy of click; its base exception is reached through a public name.
 CLICK_ERROR = typer.BadParameter.__mro__[2]
@@ -102,6 +109,9 @@ def main() -> NoReturn:
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     warnings.showwarning = _warn
     warnings.filterwarnings("default", category=InterfaceDeprecation)  # else Python hides it
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed; what is said goes nowhere
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that has no ± gets a ?
             stream.reconfigure(errors="replace")
@@ -119,7 +129,7 @@ def main() -> NoReturn:
         code = 130
     except Exception as error:
         if debug:
-            raise
+            traceback.print_exception(error)
         code = explain(error)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -156,6 +166,13 @@ def explain(error: Exception) -> int:
         message = message if message.endswith((".", "?")) else message + "."
         _say(f"error: {message} See '{where} --help'.")
         return 2
+    if isinstance(error, OSError) and error.strerror:
+        where = f" '{error.filename}'" if error.filename else ""
+        _say(f"error: cannot use{where or ' a file'} ({error.strerror}); --debug shows where.")
+        return 2
+    if is_out_of_memory(error):
+        _say("error: there is not enough memory; ask for less at a time (--debug shows where).")
+        return 2
     _say(f"error: {type(error).__name__}: {error} (--debug shows where)")
     return 1
 
@@ -167,4 +184,4 @@ def _typed_command(arguments: Sequence[str]) -> str:
 
 
 def _say(text: str) -> None:
-    print(" ".join(text.split()), file=sys.stderr)
+    print(one_line(text), file=sys.stderr)

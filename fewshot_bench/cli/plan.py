@@ -143,12 +143,14 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
     from fewshot_bench.assembly import eval_task, load_data
     from fewshot_bench.config import RunConfig
     from fewshot_bench.data.table import ClassTable
+    from fewshot_bench.hooks.files import only_typed
     from fewshot_bench.hooks.registry import CORE, Registry
     from fewshot_bench.random import key_of
 
     record = pilot.runs[0].record
     config, registry = RunConfig.from_dict(record["config"]), Registry.discover()
-    splits = load_data(config, registry).splits
+    with only_typed(()):
+        splits = load_data(replace(config, cache_dir=None), registry).splits
     if splits.digest != record["dataset_digest"]:
         raise RecordError(f"{config.dataset} has other content than when the pilots ran.")
     table, task = ClassTable(splits.test), eval_task(config)
@@ -192,10 +194,11 @@ def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
 
 
 def _show(pilot: Pilot, result: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False)
+    from fewshot_bench.cli.screen import Screen
+
+    console = Screen()
 
     def points(fraction: float) -> str:
         return f"{100 * fraction:.2f}"

@@ -10,7 +10,9 @@ from typing import Annotated
 
 import typer
 
+from fewshot_bench.cli.evaluate import TRUST
 from fewshot_bench.errors import ConfigError
+from fewshot_bench.text import printable
 
 MODES = ("nearest", "bilinear", "antialias")
 
@@ -31,6 +33,7 @@ def predict(
     invert: Annotated[bool, typer.Option("--invert", help="exchange black and white")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
+    trust_code: Annotated[bool, typer.Option("--trust-code", help=TRUST)] = False,
 ) -> None:
     """Classify your own pictures with a trained run.
 
@@ -42,7 +45,15 @@ def predict(
     from fewshot_bench.predict import classify
 
     with redirect_stdout(sys.stderr):  # standard output is for results
-        found = classify(run, support, images, mode=resize, invert=invert, device=device)  # type: ignore[arg-type]
+        found = classify(
+            run,
+            support,
+            images,
+            mode=resize,  # type: ignore[arg-type]
+            invert=invert,
+            device=device,
+            trust_code=trust_code,
+        )
     best = found.probabilities.max(-1)
     answers = [
         {
@@ -70,14 +81,14 @@ def predict(
 
 
 def _show(answers: list[dict[str, object]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+
+    from fewshot_bench.cli.screen import Screen
 
     table = Table(box=None, pad_edge=False)
     for column in ("image", "class", "probability"):
         table.add_column(column, overflow="fold")
     for answer in answers:
         cells = (str(answer["image"]), str(answer["class"]))
-        table.add_row(*map(escape, cells), f"{answer['probability']:.3f}")
-    Console().print(table)
+        table.add_row(*map(printable, cells), f"{answer['probability']:.3f}")
+    Screen().print(table)

@@ -17,6 +17,8 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from fewshot_bench.text import printable
+
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
@@ -95,7 +97,7 @@ class Progress:
 
     def message(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from fewshot_bench.cli.screen import Screen
+from fewshot_bench.text import printable, printable_values
 
 
 def show_record(record: dict[str, Any], runs_dir: str, *, as_json: bool) -> None:
@@ -16,12 +18,14 @@ def show_record(record: dict[str, Any], runs_dir: str, *, as_json: bool) -> None
         path = Path(runs_dir) / record["id"] / "record.json"
         sys.stdout.write(path.read_text("utf-8"))
         return
-    console = Console(soft_wrap=False)
+    folder = printable(str(Path(runs_dir) / record["id"]))
+    record = printable_values(record)
+    console = Screen()
     console.print(table_of(record))
-    console.print(protocol_sentence(record), markup=False, highlight=False)
+    console.print(protocol_sentence(record))
     for note in record["notes"]:
-        console.print(f"Note: {note}", markup=False, highlight=False)
-    console.print(f"Record: {Path(runs_dir) / record['id']}", markup=False, highlight=False)
+        console.print(f"Note: {note}")
+    console.print(f"Record: {folder}")
 
 
 def table_of(record: dict[str, Any]) -> Table:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -17,12 +19,21 @@ from PIL import Image, UnidentifiedImageError
 
 from fewshot_bench.errors import DataError
 
+# Far beyond what image data sets have, and far below what fills a memory or a disk.
 MAX_MEMBERS = 5_000_000
 MAX_IMAGE_BYTES = 64 * 2**20
+MAX_TOTAL_BYTES = 2**40
+MAX_RATIO = 100  # of unpacked to packed, where an image is large: PNG and JPEG are packed already
+RATIO_FROM = 2**20  # bytes
 MAX_PIXELS = 50_000_000
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 Pixels = npt.NDArray[np.uint8]
+
+# What zipfile and its decompressors raise for damaged members; RuntimeError: for encrypted ones.
+_UNREADABLE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError,
+)  # fmt: skip
 
 
 @contextmanager
@@ -40,7 +51,7 @@ def open_zip(path: Path, expected: str) -> Iterator[zipfile.ZipFile]:
         archive = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise DataError(f"no file '{path}'; expected {expected}.") from None
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error) as error:
         size = path.stat().st_size
         raise DataError(
             f"'{path}' ({size} bytes) is not a complete zip archive ({error}); expected {expected}."
@@ -57,14 +68,23 @@ def image_members(
     """The images of an archive, sorted by path. Hidden files and resource forks are left out.
 
     Raises:
-        DataError: a member that leaves the archive's folder, is a link, encrypted or absurdly
-            large; or an absurd number of members.
+        DataError: a member that leaves the archive's folder, is there twice, is a link, encrypted
+            or absurdly large or packed; or an absurd number or sum of members.
     """
     infos = archive.infolist()
     if len(infos) > MAX_MEMBERS:
         raise DataError(f"'{archive.filename}' has {len(infos)} members; at most {MAX_MEMBERS}.")
-    chosen = []
+    total = sum(info.file_size for info in infos)
+    if total > MAX_TOTAL_BYTES:
+        raise DataError(
+            f"'{archive.filename}' unpacks to {total} bytes (at most {MAX_TOTAL_BYTES}); refused."
+        )
+    chosen: list[zipfile.ZipInfo] = []
+    seen: set[str] = set()
     for info in infos:
+        if info.filename in seen:
+            raise DataError(f"'{archive.filename}': member '{info.filename}' is there twice.")
+        seen.add(info.filename)
         path = PurePosixPath(info.filename)
         _refuse(archive, info, path)
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
@@ -83,6 +103,11 @@ def _refuse(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: PurePosixPath
         problem = "is encrypted"
     elif info.file_size > MAX_IMAGE_BYTES and path.suffix.lower() in IMAGE_SUFFIXES:
         problem = f"unpacks to {info.file_size} bytes (at most {MAX_IMAGE_BYTES})"
+    elif info.file_size > max(RATIO_FROM, MAX_RATIO * info.compress_size):
+        problem = (
+            f"unpacks from {info.compress_size} to {info.file_size} bytes (more than "
+            f"{MAX_RATIO} times)"
+        )
     else:
         return
     raise DataError(f"'{archive.filename}': member '{name}' {problem}; the archive is refused.")
@@ -96,7 +121,7 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """
     try:
         return archive.read(info)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError) as error:
+    except _UNREADABLE as error:
         raise DataError(
             f"'{archive.filename}' is damaged: member '{info.filename}' cannot be read ({error}); "
             "fetch the file again."
@@ -124,9 +149,31 @@ def decode(data: bytes, name: str, mode: str) -> Pixels:
             pixels = np.asarray(picture.convert(mode), dtype=np.uint8)
     except UnidentifiedImageError:
         raise DataError(f"'{name}' is not a PNG or JPEG image.") from None
-    except (OSError, SyntaxError, ValueError, zlib.error, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(f"'{name}' has over {MAX_PIXELS} pixels; refused.") from None
+    except (OSError, SyntaxError, ValueError, zlib.error) as error:
         raise DataError(f"'{name}' is a damaged image ({error}).") from error
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def read_image(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        DataError: it cannot be read, or is absurdly large.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_IMAGE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read '{path}' ({_why(error)}).") from error
+    if len(data) > MAX_IMAGE_BYTES:
+        raise DataError(f"'{path}' has more than {MAX_IMAGE_BYTES} bytes; refused.")
+    return data
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def file_sha256(path: Path, expected: str) -> str:

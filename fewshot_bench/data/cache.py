@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
+from fewshot_bench.errors import DataError
+
 _MAGIC = b"fsbcache"
 _TAIL = struct.Struct("<QI8s")  # bytes of JSON, CRC-32 of all before, magic
 _CHUNK = 1 << 22
@@ -44,8 +46,28 @@ class Decoded:
 def cache_root(cache_dir: str | Path | None = None) -> Path:
     """The folder of all caches: the one given, or the user's cache folder of this platform."""
     if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    return platformdirs.user_cache_path("fewshot-bench", appauthor=False)
+        return expanded(cache_dir)
+    try:
+        folder = platformdirs.user_cache_path("fewshot-bench", appauthor=False)
+    except RuntimeError:  # raised by later versions; earlier ones leave the '~'
+        folder = Path("~")
+    if not folder.is_absolute():
+        raise DataError("this user has no home folder for a cache; name one with --cache-dir.")
+    return folder
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with ``~`` as the home that it stands for.
+
+    Raises:
+        DataError: there is no such home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            f"'{path}': there is no such home folder; write the path in full."
+        ) from error
 
 
 def cached(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from fewshot_bench.data.cache import cache_root
+from fewshot_bench.data.cache import cache_root, expanded
 from fewshot_bench.errors import DataError
 
 Lookup = Callable[[str], Path | None]
@@ -44,14 +44,14 @@ def locate(
         DataError: nowhere; says where it looked and what to type.
     """
     if data_root is not None:
-        root = Path(data_root).expanduser()
+        root = expanded(data_root)
         for folder in (root / name, root):
             if folder.is_dir():
                 return folder
         raise DataError(f"--data-root {root}: there is no such folder.")
     looked = []
     if os.environ.get("FSB_DATA"):
-        looked.append(Path(os.environ["FSB_DATA"]).expanduser() / name)
+        looked.append(expanded(os.environ["FSB_DATA"]) / name)
     hooked = registry_lookup(name) if registry_lookup is not None else None
     if hooked is not None:
         looked.append(hooked)

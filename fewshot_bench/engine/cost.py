@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.engine.lowering import Eager, differentiate
+from fewshot_bench.episode import Episode
 from fewshot_bench.method import Method, Player
 from fewshot_bench.sampling import EpisodeSource
 
@@ -42,9 +43,14 @@ def cost_of_step(
     source: EpisodeSource | BatchSource,
     players: Mapping[str, Player],
     task_batch: int,
+    task: Episode | None = None,
 ) -> Cost:
-    """One task is run and multiplied by the number of tasks: their cost is the same."""
-    episode = source.batch(range(1))
+    """One task is run and multiplied by the number of tasks: their cost is the same.
+
+    Arguments:
+        task: a batch of one; None: the first of the source.
+    """
+    episode = source.batch(range(1)) if task is None else task
     flops, held = 0, 0
     for turn in method.turns:
         with lowering.set_up(episode.query.device), _held_by_autograd() as peak:

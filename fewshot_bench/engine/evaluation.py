@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewshot_bench.engine.embedding import check_same, embed_once, pays
 from fewshot_bench.engine.lowering import Eager, Prediction
+from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.method import accuracy, title_of
@@ -93,7 +94,7 @@ def predictions(
     """
     first = min(chunk, episodes)
     episode = source.batch(range(first))
-    prediction = lowering.predict(episode)
+    prediction = within_memory(lowering, episode, lowering.predict)
     yield episode, prediction
     embedded = first < episodes and pays(lowering, source, episodes)
     if embedded:
@@ -104,7 +105,7 @@ def predictions(
         chunk = FEATURE_CHUNK
     for start in range(first, episodes, chunk):
         episode = source.batch(range(start, min(start + chunk, episodes)))
-        prediction = lowering.predict(episode)
+        prediction = within_memory(lowering, episode, lowering.predict)
         if embedded:
             unknown = torch.full((len(episode),), torch.nan)
             prediction = Prediction(prediction.logits, unknown, unknown)

@@ -35,6 +35,7 @@ class Gradients:
         log: {name: [T]}.
         buffers: {name: [T, ...]}.
         norms: {player: norm of its gradient}, filled in by the loop.
+        weights: {player: its largest weight after the step}, filled in by the loop.
     """
 
     losses: dict[str, Tensor]
@@ -42,6 +43,7 @@ class Gradients:
     log: dict[str, Tensor]
     buffers: dict[str, Tensor]
     norms: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
     def numbers(self) -> Gradients:
         """A copy of what is read later, without the gradients."""
@@ -49,7 +51,8 @@ class Gradients:
         def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: tensor.clone() for name, tensor in tensors.items()}
 
-        return Gradients(copies(self.losses), {}, copies(self.log), {}, copies(self.norms))
+        norms, weights = copies(self.norms), copies(self.weights)
+        return Gradients(copies(self.losses), {}, copies(self.log), {}, norms, weights)
 
 
 @dataclass
@@ -134,6 +137,18 @@ class Eager:
     def at_once(self, tasks: int) -> int:
         """How many tasks of a batch are in memory at the same time."""
         return min(tasks, self.task_chunk or tasks)
+
+    def parts(self, tasks: int) -> int:
+        """In how many calls of the method, one after the other, such a batch is run."""
+        return -(-tasks // self.at_once(tasks))
+
+    def shrink(self, tasks: int) -> bool:
+        """Hold fewer tasks of such a batch at the same time, from now on; whether that can be."""
+        now = self.at_once(tasks)
+        if now == 1 or not self.method.batchable:
+            return False
+        self.task_chunk = (now + 1) // 2
+        return True
 
     def chunks(self, episode: Episode) -> list[Episode]:
         """The batch in parts of at most ``task_chunk`` tasks."""

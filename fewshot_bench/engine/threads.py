@@ -42,11 +42,13 @@ class TaskThreads(Eager):
         self.threads = min(most, self.task_chunk or most)
         self._local = threading.local()
         self._pool: ThreadPoolExecutor | None = None
+        self._started = self.threads
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Start the threads, and stop them at the end."""
         self._local = threading.local()  # replicas of an earlier use may be stale
+        self._started = self.threads
         pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
         with super().running(), _torch_threads(1), pool:
             self._pool = pool
@@ -57,6 +59,11 @@ class TaskThreads(Eager):
 
     def at_once(self, tasks: int) -> int:
         return min(tasks, self.threads)
+
+    def shrink(self, tasks: int) -> bool:
+        now = self.at_once(tasks)
+        self.threads = (now + 1) // 2
+        return now > 1
 
     def gradients(
         self, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
@@ -90,7 +97,14 @@ class TaskThreads(Eager):
 
     def _each(self, function: Callable[[Any], R], parts: Sequence[Any]) -> list[R]:
         assert self._pool is not None, "a lowering is used inside its running() block"
-        return list(self._pool.map(function, parts))
+        found: list[R] = []
+        for start in range(0, len(parts), most := max(1, self._at_once(len(parts)))):
+            found += self._pool.map(function, parts[start : start + most])
+        return found
+
+    def _at_once(self, parts: int) -> int:
+        """All, unless memory turned out to be short: then no more than are to be in it."""
+        return self.threads if self.threads < self._started else parts
 
     def _own(self) -> Method:
         """This thread's replica, in the mode (train or eval) of the original."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -14,11 +14,14 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.engine.columns import Columns
+from fewshot_bench.engine.finite import SpikeGuard, Watch, numbers_of, watched
 from fewshot_bench.engine.graph import CapturedTurn, make_capturable
 from fewshot_bench.engine.lowering import Eager, Gradients
+from fewshot_bench.engine.memory import within_memory
+from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.timing import StepTimer
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
-from fewshot_bench.method import Method, Player, title_of
+from fewshot_bench.method import Method
 from fewshot_bench.sampling import EpisodeSource
 
 Weights = dict[str, Tensor]
@@ -35,12 +38,17 @@ class Plan:
         task_batch: tasks in the batch of a turn.
         validate_every: steps between validations; 0: only at the end.
         window: steps between reads of device numbers (losses, times): 1 on a CPU.
+        skip_spikes: a step is left out if its loss or gradient norm is over so many times its
+            recent median; None: none is.
+        detect_anomaly: look for the operation behind a number that is not finite.
     """
 
     steps: int
     task_batch: int
     validate_every: int = 0
     window: int = 1
+    skip_spikes: float | None = None
+    detect_anomaly: bool = False
 
 
 @dataclass
@@ -52,6 +60,7 @@ class History:
     best_step: int = 0
     seconds: float = 0.0
     warmup_seconds: float = 0.0
+    shrunk_at: int = 0  # the last step in which memory was short
 
 
 class Trainer:
@@ -107,7 +116,11 @@ class Trainer:
         self._best = -math.inf
         self._window: list[Gradients] = []
         self._captured: dict[tuple[int, int], CapturedTurn] = {}  # by turn and source
-        self._capture = lowering.graph
+        self.guard = SpikeGuard(plan.skip_spikes) if plan.skip_spikes is not None else None
+        self.watch = Watch() if plan.detect_anomaly else None
+        # Where numbers are read at once: before the weights move, so that the good ones are kept.
+        self._at_once = self.device.type == "cpu" or bool(self.guard or self.watch)
+        self._capture = lowering.graph and not (self.guard or self.watch)
         if self._capture:
             self._fall_back(make_capturable(list(self.optimisers.values()), self.device))
 
@@ -166,15 +179,29 @@ class Trainer:
         """Sample from source k, differentiate, move: what a step is made of, and a graph holds."""
         episode = self.sources[k].batch(ids)
         phase_ends()
-        result = self.lowering.gradients(episode, self.players, turn)
-        result.norms = {n: get_total_norm(g) for n, g in result.gradients.items()}
+        with watched(self.watch):
+            result = within_memory(
+                self.lowering,
+                episode,
+                lambda part: self.lowering.gradients(part, self.players, turn),
+                prefix="--train-",
+                tell=self._tell_shrunk,
+            )
+            result.norms = {n: get_total_norm(g) for n, g in result.gradients.items()}
         phase_ends()
-        if self.device.type == "cpu":
-            # Before the weights move: what is kept is then the last good state.
-            self._check(result, self.step + 1)
-        self._move(result)
+        step = self.step + 1
+        if self._at_once:
+            self._check(result, step)
+        if not (self.guard and self.guard.spikes(numbers_of(result.losses, result.norms), step)):
+            self._move(result)
+            if self._at_once:
+                self._check(result, step)
         phase_ends()
         return result
+
+    def _tell_shrunk(self, line: str) -> None:
+        self.history.shrunk_at = self.step + 1
+        self.tell(f"step {self.step + 1}: {line}")
 
     def _record(self, r: int, k: int, turn: Sequence[str]) -> None:
         """Capture a turn in a CUDA graph; if that cannot be, go on without, and say why."""
@@ -214,6 +241,7 @@ class Trainer:
                 clip_grads_with_norm_(parameters, player.clip, result.norms[name])
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
+            result.weights[name] = get_total_norm(parameters, math.inf)
             if player.ema is not None:
                 torch._foreach_lerp_(self.averages[name], [*parameters], 1 - player.ema)
         buffers = dict(self.method.named_buffers())
@@ -221,12 +249,15 @@ class Trainer:
             buffers[name].copy_(proposals.mean(0))
 
     def _check(self, result: Gradients, step: int) -> None:
-        for name, loss in result.losses.items():
-            if not bool(torch.isfinite(loss).all()):
-                raise Diverged(step, name, "loss")
-        for name, norm in result.norms.items():
-            if not bool(torch.isfinite(norm)):
-                raise Diverged(step, name, "gradient")
+        origin = None if self.watch is None else self.watch.told
+        for what, found in (
+            ("loss", result.losses),
+            ("gradient", result.norms),
+            ("weight", result.weights),
+        ):
+            for name, value in found.items():
+                if not bool(torch.isfinite(value).all()):
+                    raise Diverged(step, name, what, origin)
 
     def flush(self) -> None:
         """Read the window's numbers from the device: the only wait."""
@@ -283,27 +314,3 @@ class Trainer:
             ):
                 weights[names[id(parameter)]] = average.clone()
         return weights
-
-
-def check_players(method: Method) -> Mapping[str, Player]:
-    """The method's players, if they and its turns make sense.
-
-    Raises:
-        PluginError: a parameter with two players, or a turn of an unknown player.
-    """
-    players = method.players()
-    owner: dict[int, str] = {}
-    for name, player in players.items():
-        for parameter_name, parameter in player.parameters.items():
-            if owner.setdefault(id(parameter), name) != name:
-                raise PluginError(
-                    f"{title_of(method)}.players(): parameter '{parameter_name}' belongs to "
-                    f"both '{owner[id(parameter)]}' and '{name}'."
-                )
-    unknown = [n for turn in method.turns for n in turn if players and n not in players]
-    if unknown:
-        raise PluginError(
-            f"{title_of(method)}.turns names player '{unknown[0]}', but players() gives: "
-            f"{', '.join(players)}."
-        )
-    return players

@@ -30,15 +30,24 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of a run's weights file.
 
     Raises:
-        RecordError: there is none, or it is damaged.
+        RecordError: there is none, it is damaged, or it has numbers that are not finite.
     """
     path = folder / FILE
     if not path.is_file():
         raise RecordError(f"{folder} has no {FILE}; is it the folder of a run that trained?")
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
         raise RecordError(f"{path} is damaged ({error}); run the training again.") from error
+    for name, value in weights.items():
+        if not bool(torch.isfinite(value).all()):
+            raise RecordError(f"{path}: '{name}' has numbers that are not finite.")
+    return weights
+
+
+def _kind(tensor: Tensor) -> tuple[torch.Size, bool]:
+    """What has to be the same: the shape, and whether its numbers are real ones."""
+    return tensor.shape, tensor.is_floating_point()
 
 
 def load_weights(method: Method, folder: Path) -> None:
@@ -49,7 +58,7 @@ def load_weights(method: Method, folder: Path) -> None:
     """
     weights, own = read_weights(folder), method.state_dict()
     differ = sorted(set(weights) ^ set(own)) or sorted(
-        name for name in own if own[name].shape != weights[name].shape
+        name for name in own if _kind(own[name]) != _kind(weights[name])
     )
     if differ:
         raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fewshot_bench.errors import DataError, FewshotBenchError
 from fewshot_bench.figures import Ask
@@ -39,12 +39,15 @@ def _read(run: Run) -> Names:
     """
     from fewshot_bench.assembly import load_data
     from fewshot_bench.config import CORE, RunConfig
+    from fewshot_bench.hooks.files import only_typed
     from fewshot_bench.hooks.registry import Registry
 
     # Options that are younger than the record are as they would be if nobody had named them.
     values = {option.name: option.default for option in CORE} | run.record["config"]
-    config = RunConfig.from_dict(values)
-    splits = load_data(config, Registry.discover(), download=False).splits
+    # Neither code nor a place to write to is taken from a record.
+    config = replace(RunConfig.from_dict(values), cache_dir=None)
+    with only_typed(()):
+        splits = load_data(config, Registry.discover(), download=False).splits
     if splits.digest != run.record["dataset_digest"]:
         raise DataError(f"the data of {config.dataset} here are of other content than the run's.")
     test = splits.test

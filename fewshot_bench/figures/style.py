@@ -32,6 +32,7 @@ RC: Any = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "fewshot-bench",
     "hatch.linewidth": 0.6,
+    "text.parse_math": False,  # names are names, not formulas
 }
 # Okabe and Ito's colours, which colour-blind readers tell apart, in an order in which neighbours
 # differ in lightness too; the markers and lines tell them apart in grey.

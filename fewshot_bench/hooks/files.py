@@ -8,7 +8,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -17,6 +19,25 @@ from types import ModuleType
 from fewshot_bench.errors import ConfigError, PluginError
 
 DISTRIBUTION = "file"  # what stands in a record where a distribution would
+
+# The files that may be imported now; None: any, because a person typed its path.
+_ALLOWED: ContextVar[frozenset[tuple[Path, str]] | None] = ContextVar("allowed", default=None)
+
+
+@contextmanager
+def only_typed(names: Iterable[object], trust: bool = False) -> Iterator[None]:
+    """Import no file in the block but those that were typed: a record's is somebody else's word.
+
+    Arguments:
+        names: what was typed, names of files among it.
+        trust: somebody looked at the files that the record names, and lets them through.
+    """
+    files = [name for name in names if isinstance(name, str) and is_file(name)]
+    token = _ALLOWED.set(None if trust else frozenset(map(split, files)))
+    try:
+        yield
+    finally:
+        _ALLOWED.reset(token)
 
 
 def is_file(name: str) -> bool:
@@ -37,6 +58,12 @@ def split(name: str) -> tuple[Path, str]:
     if not attribute.isidentifier():
         raise ConfigError(
             f"'{name}': a class or function has to follow, as in {head}:{_example(path)}."
+        )
+    allowed = _ALLOWED.get()
+    if allowed is not None and (path, attribute) not in allowed:
+        raise ConfigError(
+            f"the run's record names code in a file, '{name}', which nobody typed here. Look at "
+            "the file; with --trust-code, 'fsb eval' and 'fsb predict' import it."
         )
     return path, attribute
 

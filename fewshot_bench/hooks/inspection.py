@@ -13,6 +13,7 @@ from fewshot_bench.errors import PluginError
 from fewshot_bench.hooks import specs
 
 INTERFACE_NAME = "fewshot_bench_interface"
+LONGEST_NAME = 64
 KINDS = (
     "methods",
     "datasets",
@@ -115,6 +116,11 @@ def names_of(module: ModuleType, kind: str) -> dict[str, str]:
             )
         if not name or not all(c.isalnum() or c in "-_." for c in name):
             raise PluginError(f"{where}: the name {name!r} may hold letters, digits, '-', '_', '.'")
+        if not name[0].isalnum() or len(name) > LONGEST_NAME:  # names become names of folders
+            raise PluginError(
+                f"{where}: the name {name[:LONGEST_NAME]!r} has to begin with a letter or digit, "
+                f"and to have at most {LONGEST_NAME} characters"
+            )
     return offered
 
 

@@ -13,11 +13,13 @@ from typing import Any
 
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.schema import SCHEMA, SCHEMA_VERSION
+from fewshot_bench.results.shape import SHAPES, is_name, misfit
 from fewshot_bench.results.tables import write_atomically
 
 __all__ = ["FILE", "SCHEMA_VERSION", "new_run_folder", "read_record", "write_record"]
 
 FILE = "record.json"
+MOST_BYTES, DEEPEST = 32 * 2**20, 32  # of a record; a real one has some ten kilobytes, and 4 levels
 
 
 def new_run_folder(runs_dir: Path, stem: str) -> Path:
@@ -69,16 +71,13 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     if not path.is_file():
         raise RecordError(f"'{folder}' has no {FILE}; is it the folder of a run?")
-    try:
-        record = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"'{path}' is damaged ({error}).") from error
+    record = _json(path)
     if not isinstance(record, dict):
         raise RecordError(f"'{path}' is not a record.")
     version = record.get("schema_version")
     if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise RecordError(
-            f"'{path}' has schema version {version}; this fewshot-bench reads up to "
+            f"'{path}' has schema version {_short(version)}; this fewshot-bench reads up to "
             f"{SCHEMA_VERSION}. Upgrade it to read the record."
         )
     for key, entry in SCHEMA.items():
@@ -90,4 +89,42 @@ def read_record(folder: Path) -> dict[str, Any]:
         for name in entry.members if record[key] is not None else ():
             if name not in record[key]:
                 raise RecordError(f"'{path}': '{key}' lacks '{name}'.")
+        if key in SHAPES and (problem := misfit(record[key], SHAPES[key], key)) is not None:
+            raise RecordError(f"'{path}': {problem}.")
+    if not is_name(record["id"]):
+        raise RecordError(f"'{path}': 'id' is not the name of a folder.")
     return record
+
+
+def _json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        RecordError: it cannot be read, is no JSON, or is absurdly large or deep.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise RecordError(f"'{path}' has {size} bytes; a record has at most {MOST_BYTES}.")
+        content = json.loads(path.read_text("utf-8"), parse_constant=_no_number)
+    except (OSError, ValueError) as error:
+        raise RecordError(f"'{path}' is damaged ({error}).") from error
+    except RecursionError:
+        content = None
+    level, depth = [content], 0
+    while level and depth <= DEEPEST and content is not None:
+        inside = [part for part in level if isinstance(part, dict | list)]
+        level = [v for part in inside for v in (part.values() if type(part) is dict else part)]
+        depth += 1
+    if depth > DEEPEST or content is None:
+        raise RecordError(f"'{path}' is not a record: it is nested deeper than {DEEPEST} levels.")
+    return content
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -50,7 +50,10 @@ def note_training(record: dict[str, Any], trainer: Trainer) -> None:
         "seconds": history.seconds,
         "warmup_seconds": history.warmup_seconds,
         "engine": trainer.lowering.name,
+        "chunks": trainer.lowering.parts(trainer.plan.task_batch),
+        "skipped_steps": len(trainer.guard.skipped) if trainer.guard is not None else 0,
     }
+    record["notes"] = list(dict.fromkeys([*record["notes"], *_training_notes(trainer)]))
     best = dict(history.validation).get(history.best_step)
     record["validation"] = {"best_step": history.best_step, "accuracy": best}
     turns = len(trainer.method.turns)
@@ -58,6 +61,24 @@ def note_training(record: dict[str, Any], trainer: Trainer) -> None:
     if timing["step_ms"] and timing["flops_per_step"]:
         timing["flops_per_s"] = timing["flops_per_step"] / timing["step_ms"]["median"] * 1e3
     timing["peak_memory_bytes"] = peak_memory_bytes(trainer.device)
+
+
+def _training_notes(trainer: Trainer) -> list[str]:
+    """What a reader has to know of steps that were not taken as planned."""
+    told = []
+    if at := trainer.history.shrunk_at:
+        chunks = trainer.lowering.parts(trainer.plan.task_batch)
+        told.append(
+            f"memory was short: from step {at} on the tasks of a step were run in {chunks} chunks, "
+            "which gives the same gradient"
+        )
+    if trainer.guard is not None and trainer.guard.skipped:
+        count, first = len(trainer.guard.skipped), trainer.guard.skipped[0]
+        told.append(
+            f"{count} of {trainer.step} steps were skipped as spikes (--skip-spikes "
+            f"{trainer.guard.factor:g}), the first in step {first}"
+        )
+    return told
 
 
 def write_training(folder: Path, trainer: Trainer) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.record import FILE, read_record
 from fewshot_bench.results.tables import read_table
+from fewshot_bench.text import printable_values
 
 Array = npt.NDArray[np.float64]
 
@@ -160,7 +161,7 @@ def load_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
                 continue
             seen.add(folder.resolve())
             try:
-                record = read_record(folder)
+                record = printable_values(read_record(folder))
             except RecordError as error:
                 problems.append(str(error))
                 continue

@@ -1,14 +1,13 @@
 """CIFAR-FS and FC100: the 100 classes of CIFAR-100, 600 images each, in two splits.
 
-Both read the files that torchvision downloads and checks (``cifar-100-python``), and class lists
-in ``splits/cifar_fs`` or ``splits/fc100`` beside the data's folder.
+Both read the published files of CIFAR-100 for Python (``cifar-100-python``), and class lists in
+``splits/cifar_fs`` or ``splits/fc100`` beside the data's folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,8 +17,8 @@ from fewshot_bench.data.cache import Decoded, cached
 from fewshot_bench.data.images import Dataset, LabelledImages, Splits
 from fewshot_bench.data.splits import take
 from fewshot_bench.errors import DataError
+from fsb_cifar100 import files
 
-FOLDER = "cifar-100-python"
 PARTS = ("train", "val", "test")
 
 
@@ -34,7 +33,7 @@ class Cifar100(Dataset):
 
     def load(self, root: Path | None, cache: Path) -> Splits:
         assert root is not None, "CIFAR-100 needs files"
-        key = {"format": 1, "files": stamp(root)}
+        key = {"format": 1, "files": files.stamp(root)}
         decoded = cached(cache, "cifar100", key, lambda: read(root))
         families: list[str] = decoded.meta["families"]
         number = {name: i for i, name in enumerate(dict.fromkeys(families))}
@@ -93,12 +92,7 @@ class Cifar100(Dataset):
         )
 
     def download(self, target: Path) -> None:
-        from torchvision.datasets import CIFAR100
-
-        try:
-            CIFAR100(target, download=True)
-        except (OSError, RuntimeError) as error:
-            raise DataError(f"CIFAR-100 could not be downloaded ({error}).") from error
+        files.download_to(target)
 
 
 class CifarFS(Cifar100):
@@ -142,64 +136,26 @@ def list_folder(root: Path, name: str) -> Path:
     )
 
 
-def stamp(root: Path) -> list[str]:
-    """Changes when a file does.
-
-    Raises:
-        DataError: a file is missing.
-    """
-    found = []
-    for name in ("train", "test", "meta"):
-        path = root / FOLDER / name
-        try:
-            state = path.stat()
-        except OSError:
-            raise DataError(
-                f"no file '{path}'; expected the unpacked CIFAR-100 for Python in '{root}'."
-            ) from None
-        found.append(f"{name}:{state.st_size}:{state.st_mtime_ns}")
-    return found
-
-
 def read(root: Path) -> Decoded:
     """All images, sorted by superclass, class and place in the files.
 
     Raises:
         DataError: the files are not the published ones.
     """
-    from torchvision.datasets import CIFAR100
-
-    try:
-        parts = [CIFAR100(root, train=train) for train in (True, False)]
-    except RuntimeError as error:
-        raise DataError(
-            f"the files in '{root / FOLDER}' are not those of CIFAR-100 (md5); fetch them again."
-        ) from error
-    images = np.concatenate([part.data for part in parts]).transpose(0, 3, 1, 2)
-    fine = np.concatenate([part.targets for part in parts])
-    coarse, coarse_names = _superclasses(root)
+    parts = [files.load(root, name) for name in ("train", "test")]
+    names = files.load(root, "meta")
+    images = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
+    fine = np.concatenate([part["fine_labels"] for part in parts])
+    coarse = np.concatenate([part["coarse_labels"] for part in parts])
     order = np.lexsort((np.arange(len(fine)), fine, coarse))
     images = np.ascontiguousarray(images[order])
     first = np.flatnonzero(np.r_[True, np.diff(fine[order]) != 0])
     meta = {
-        "classes": [parts[0].classes[i] for i in fine[order][first]],
-        "families": [coarse_names[i] for i in coarse[order][first]],
+        "classes": [names["fine_label_names"][i] for i in fine[order][first]],
+        "families": [names["coarse_label_names"][i] for i in coarse[order][first]],
         "counts": np.diff(np.r_[first, len(fine)]).tolist(),
         "digest": hashlib.sha256(
             images.tobytes() + fine[order].astype("<i8").tobytes()
         ).hexdigest(),
     }
     return Decoded(images, meta)
-
-
-def _superclasses(root: Path) -> tuple[np.ndarray[Any, Any], list[str]]:
-    """The superclass of each image, which torchvision leaves out, and their names.
-
-    To be called once torchvision has checked the files: pickles run what they hold.
-    """
-    loaded = []
-    for name in ("train", "test", "meta"):
-        with (root / FOLDER / name).open("rb") as file:
-            loaded.append(pickle.load(file, encoding="latin1"))
-    labels = np.concatenate([part["coarse_labels"] for part in loaded[:2]])
-    return labels, loaded[2]["coarse_label_names"]

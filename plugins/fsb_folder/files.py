@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from fewshot_bench.data.archives import IMAGE_SUFFIXES, image_members, open_zip, read_member
+from fewshot_bench.data.archives import (
+    IMAGE_SUFFIXES,
+    image_members,
+    open_zip,
+    read_image,
+    read_member,
+)
 from fewshot_bench.errors import DataError
 
 EXPECTED = "one folder of PNG or JPEG images per class"
@@ -115,10 +121,7 @@ class _Directory:
         )
 
     def read(self, name: str) -> bytes:
-        try:
-            return (self._top / name).read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot read '{self._top / name}' ({error.strerror}).") from error
+        return read_image(self._top / name)
 
 
 def _stamp(lines: Iterator[str]) -> str:

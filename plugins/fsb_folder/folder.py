@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from fewshot_bench.data.archives import decode
-from fewshot_bench.data.cache import Decoded, cached
+from fewshot_bench.data.cache import Decoded, cached, expanded
 from fewshot_bench.data.images import Dataset, LabelledImages, Splits
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.data.splits import ClassLists, by_seed, check_lists, read_split_file, take
@@ -62,7 +62,7 @@ class Folder(Dataset):
         for name, share in (("validation", validation_share), ("test", test_share)):
             if not 0 <= share < 1:
                 raise ConfigError(f"--{name}-share {share}: give a fraction from 0 to 1.")
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self.color, self.image_size, self.resize = color, image_size, resize
         self.split_file, self.split_seed = split_file, split_seed
         self.shares = (validation_share, test_share)
@@ -170,7 +170,7 @@ class Folder(Dataset):
     def _lists(self, classes: tuple[str, ...]) -> ClassLists:
         if self.split_file is None:
             return by_seed(classes, self.shares, self.split_seed, self.bundles)
-        lists = read_split_file(Path(self.split_file).expanduser())
+        lists = read_split_file(expanded(self.split_file))
         check_lists(lists, classes, self.split_file)
         split_of = {name: split for split, names in lists.items() for name in names}
         for bundle in self.bundles:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import numpy as np
 
-from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode
+from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode, read_image
 from fewshot_bench.data.cache import Decoded, cached
 from fewshot_bench.data.images import Dataset, LabelledImages, Splits
 from fewshot_bench.data.resize import Resize, resize
@@ -94,10 +94,7 @@ class MiniImageNet(Dataset):
         images = np.empty((len(rows), 3, self.image_size, self.image_size), np.uint8)
         sha = hashlib.sha256()
         for i, (name, label) in enumerate(rows):
-            try:
-                data = files[name].read_bytes()
-            except OSError as error:
-                raise DataError(f"cannot read '{files[name]}' ({error.strerror}).") from error
+            data = read_image(files[name])
             sha.update(f"{label}/{name}\0".encode() + hashlib.sha256(data).digest())
             image = decode(data, str(files[name]), "RGB")
             images[i] = resize(image[None], self.image_size, self.resize)[0]

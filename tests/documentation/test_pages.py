@@ -47,7 +47,7 @@ def test_the_plugin_of_the_guide_runs(
 def test_the_method_of_the_readme_works() -> None:
     (code,) = (b.code for b in blocks(ROOT / "README.md") if "class NearestMean" in b.code)
     space: dict = {}
-    exec(code, space)
+    exec(code, space)  # noqa: S102
     episode = testing.tiny_episode(way=3, shot=2, query=2, tasks=2)
     method = space["NearestMean"](fewshot_bench.Task(3, 2, 2))
     logits = method.predict(method.adapt(episode.support), episode.query)

@@ -79,7 +79,9 @@ def test_a_file_runs_and_its_run_is_evaluated_from_anywhere(
     assert record["id"].startswith("mine-py-mine-glyphs-3w1s")
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
-    again = fewshot_bench.evaluate(folder / "runs" / record["id"])
+    with pytest.raises(ConfigError, match=r"names code in a file, .*mine\.py.*--trust-code"):
+        fewshot_bench.evaluate(folder / "runs" / record["id"])
+    again = fewshot_bench.evaluate(folder / "runs" / record["id"], trust_code=True)
     assert again["test"]["accuracy"] == record["test"]["accuracy"]
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torchvision
+from fsb_cifar100 import files
 from fsb_cifar100.cifar100 import FC100, CifarFS
 
 from fewshot_bench.config import configure
@@ -44,17 +46,19 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "fine_labels": fine,
             "coarse_labels": [COARSE[i] for i in fine],
         }
-        (folder / "cifar-100-python" / name).write_bytes(pickle.dumps(part))
+        (folder / "cifar-100-python" / name).write_bytes(pickle.dumps(part, 4))
     names = {"fine_label_names": CLASSES, "coarse_label_names": FAMILIES}
-    (folder / "cifar-100-python" / "meta").write_bytes(pickle.dumps(names))
+    (folder / "cifar-100-python" / "meta").write_bytes(pickle.dumps(names, 4))
     for split, parts in LISTS.items():
         (tmp_path / "data" / "splits" / split).mkdir(parents=True)
         for part, entries in parts.items():
             path = tmp_path / "data" / "splits" / split / f"{part}.json"
             path.write_text(json.dumps(entries))
-    monkeypatch.setattr(
-        torchvision.datasets.cifar, "check_integrity", lambda path, md5=None: Path(path).exists()
-    )
+    md5 = {
+        name: hashlib.md5((folder / "cifar-100-python" / name).read_bytes()).hexdigest()
+        for name in files.MD5
+    }
+    monkeypatch.setattr(files, "MD5", md5)
     return folder
 
 
@@ -110,7 +114,7 @@ def test_files_of_another_content_are_refused(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    with pytest.raises(DataError, match=r"not those of CIFAR-100 \(md5\)"):
+    with pytest.raises(DataError, match=r"not those of CIFAR-100 \(md5 of 'train'\)"):
         CifarFS().load(root, tmp_path / "cache")
 
 
@@ -133,3 +137,41 @@ def test_the_conformance_suite_passes(name: str, root: Path) -> None:
     outcomes = list(perform_all(found.checks, found.subject))
     assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
     assert any(o.status == "passed" for o in outcomes)
+
+
+class _Code:
+    """What a hostile pickle holds: a call."""
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("ran"),))
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_a_pickle_of_code_is_refused_and_not_run(
+    protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"no file of plain values.*it asks for"):
+        files.plain_values(pickle.dumps({"data": _Code()}, protocol), "train")
+    assert not Path("ran").exists()
+    with pytest.raises(DataError, match="no file of plain values"):
+        files.plain_values(b"no pickle", "train")
+    with pytest.raises(DataError, match="no dictionary"):
+        files.plain_values(pickle.dumps([1], protocol), "train")
+
+
+def test_a_download_is_fetched_checked_and_unpacked(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "published.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        file.add(root / "cifar-100-python", "cifar-100-python")
+    monkeypatch.setattr(files, "URL", archive.as_uri())
+    monkeypatch.setattr("fewshot_bench.data.download.time.sleep", lambda _: None)
+    with pytest.raises(DataError, match="md5 of the file is"):
+        CifarFS().download(tmp_path / "new")
+    assert not (tmp_path / "new" / "cifar-100-python").exists()
+    monkeypatch.setattr(files, "ARCHIVE_MD5", hashlib.md5(archive.read_bytes()).hexdigest())
+    CifarFS().download(tmp_path / "new")
+    for name in files.MD5:
+        assert files.load(tmp_path / "new", name).keys() == files.load(root, name).keys()

@@ -189,7 +189,7 @@ def test_the_exporter_of_the_documentation_works(two_tables: Comparison) -> None
     page = Path(__file__).parents[2] / "docs/compare.md"
     (code,) = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     space: dict[str, Any] = {}
-    exec(code, space)
+    exec(code, space)  # noqa: S102
     assert "5-way 5-shot: a_b|c% 0.9" in space["best_of_each"](two_tables)
 
 

@@ -13,6 +13,8 @@ from fewshot_bench.results.comparison import Cell, Comparison, Table
 from fewshot_bench.results.sentences import accuracy_words, heading, sentences
 from fewshot_bench.results.speed import Speed
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def to_csv(comparison: Comparison) -> str:
     """One line per row and setting; the protocol is the first column."""
@@ -25,8 +27,13 @@ def to_csv(comparison: Comparison) -> str:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, lines[0] if lines else (), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: _inert(value) for name, value in line.items()} for line in lines)
     return buffer.getvalue()
+
+
+def _inert(value: Any) -> Any:
+    """Text that a spreadsheet would take for a formula gets a quote in front, as one types it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _flat(cell: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fewshot_bench.results.blocks import Block, Entry, blocks
 from fewshot_bench.results.comparison import Comparison
 from fewshot_bench.results.sentences import apart, heading
@@ -41,7 +43,9 @@ def _cell(entry: Entry) -> str:
     return {"best": f"**{text}**", "tied": rf"{text} \*"}.get(entry.mark, text)
 
 
+# What makes a table, emphasis, code, a link, a picture, an entity or a tag ("< 5" begins none).
+_SIGNS = re.compile(r"[\\|*`\[\]]|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+
+
 def _plain(text: str) -> str:
-    for sign in ("|", "*"):
-        text = text.replace(sign, "\\" + sign)
-    return text.replace("\n", " ")
+    return _SIGNS.sub(r"\\\g<0>", text).replace("\n", " ")

@@ -1,0 +1,140 @@
+"""Numbers that stop being finite, and steps that are out of all proportion.
+
+:class:`Watch` is what ``--detect-anomaly`` switches on: it names the operation. :class:`SpikeGuard`
+is what ``--skip-spikes`` switches on: it leaves out a step whose numbers jump.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import traceback
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+WINDOW, LEAST = 50, 10  # numbers that a median is taken of: at most, and before it counts
+_TORCH, _ENGINE = Path(torch.__file__).parent, Path(__file__).parent
+# These hand out memory as it is; what lies in there is nobody's result.
+_RAW = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_")
+
+
+class Watch(TorchDispatchMode):
+    """Remembers the first operation that made a number that is not finite out of finite ones.
+
+    Slow: every operation is waited for and looked at, of the forward and of the backward pass.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: str | None = None
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        looking = self.found is None and func.overloadpacket.__name__ not in _RAW
+        looking = looking and _finite((args, kwargs))
+        result = func(*args, **(kwargs or {}))
+        if looking and not _finite(result):
+            self.found = f"'{func.overloadpacket.__name__}' {_place()}"
+        return result
+
+    @property
+    def told(self) -> str:
+        """What was found, as part of a sentence; empty if nothing was."""
+        return f"; the first operation to give such a number was {self.found}" if self.found else ""
+
+
+def _finite(values: Any) -> bool:
+    """Whether every number in these arguments or results is finite."""
+    for value in tree_leaves(values):
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
+            if value.device.type == "meta":
+                continue
+            if not bool(torch.isfinite(value).all()):
+                return False
+    return True
+
+
+def _place() -> str:
+    """Where the running operation stands: the line, for a backward pass that of its forward one."""
+    current = getattr(torch._C, "_current_autograd_node", lambda: None)()
+    if current is not None:
+        trace = current.metadata.get("traceback_")
+        lines = [line for part in trace or () for line in part.splitlines()]
+        places = [line.strip() for line in lines if line.lstrip().startswith('File "')]
+        ours = [place for place in places if _is_outside(place.split('"')[1])]
+        name = str(current.name()).removesuffix("0")
+        if ours:
+            _, path, rest = ours[-1].split('"', 2)
+            number = rest.split("line ")[1].split(",")[0]
+            return f"in the backward pass ({name}) of {Path(path).name}, line {number}"
+        return f"in the backward pass ({name})"
+    frames = [frame for frame in traceback.extract_stack() if _is_outside(frame.filename)]
+    return f"in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+
+
+def _is_outside(path: str) -> bool:
+    """Whether a file is neither torch's nor the engine's."""
+    return not Path(path).is_relative_to(_TORCH) and not Path(path).is_relative_to(_ENGINE)
+
+
+@contextmanager
+def watched(watch: Watch | None) -> Iterator[None]:
+    """Look at every operation in the block, if there is something that looks."""
+    if watch is None:
+        yield
+        return
+    before = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
+    torch.autograd.set_detect_anomaly(True, check_nan=False)  # keeps where a node was made
+    try:
+        with watch:
+            yield
+    finally:
+        torch.autograd.set_detect_anomaly(*before)
+
+
+class SpikeGuard:
+    """Tells a step whose loss or gradient norm is a multiple of what it has been of late.
+
+    Each number is held against the median of its last ``WINDOW`` values of steps that were taken;
+    until there are ``LEAST`` of them everything passes.
+
+    Arguments:
+        factor: from which multiple on; over 1.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.seen: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
+        self.skipped: list[int] = []
+
+    def spikes(self, numbers: Mapping[str, float], step: int) -> bool:
+        """Whether the step with these numbers is to be skipped; else they are remembered."""
+        sizes = {name: abs(value) for name, value in numbers.items()}
+        if any(self._is_spike(self.seen[name], size) for name, size in sizes.items()):
+            if step not in self.skipped:
+                self.skipped.append(step)
+            return True
+        for name, size in sizes.items():
+            self.seen[name].append(size)
+        return False
+
+    def _is_spike(self, seen: Sequence[float], size: float) -> bool:
+        return len(seen) >= LEAST and size > self.factor * statistics.median(seen)
+
+
+def numbers_of(losses: Mapping[str, Tensor], norms: Mapping[str, Tensor]) -> dict[str, float]:
+    """What the guard goes by: the loss and the gradient's norm of each player that moves."""
+    return {f"loss {name}": float(losses[name].mean()) for name in norms} | {
+        f"gradient {name}": float(norm) for name, norm in norms.items()
+    }

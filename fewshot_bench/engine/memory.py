@@ -1,0 +1,120 @@
+"""Out of memory: the same work in smaller parts, or a size that fits.
+
+Tasks are independent and their randomness is keyed, so a step whose batch is run in chunks has the
+same losses, and the same gradient but for the order of a sum.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+import torch
+
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.episode import Episode
+from fewshot_bench.errors import OutOfMemory, is_out_of_memory
+
+R = TypeVar("R")
+Run = Callable[[Episode], R]
+
+
+def within_memory(
+    lowering: Eager,
+    episode: Episode,
+    run: Run[R],
+    *,
+    prefix: str = "--",
+    tell: Callable[[str], None] = lambda _: None,
+) -> R:
+    """What ``run(episode)`` returns, with fewer tasks at once if memory is short.
+
+    The lowering keeps to the smaller number from then on.
+
+    Arguments:
+        lowering: what ``run`` uses.
+        episode: the batch.
+        run: has no lasting effect when it fails.
+        prefix: of the options that make the task smaller: ``--`` or ``--train-``.
+        tell: takes a line when the number is lowered.
+
+    Raises:
+        OutOfMemory: a single task does not fit, or the method's tasks cannot be parted; names a
+            size that was tried and fits, if there is one.
+    """
+    while True:
+        try:
+            return run(episode)
+        except Exception as error:
+            if not is_out_of_memory(error) or _capturing(episode):
+                raise
+        # Here, where the error and the tensors that its frames hold are gone.
+        _release(episode)
+        before = lowering.at_once(len(episode))
+        if not lowering.shrink(len(episode)):
+            alone = episode.tasks(0, 1) if before == 1 else episode
+            raise OutOfMemory(_told(alone, run, prefix))
+        tell(
+            f"out of memory with {before} tasks at once; from here on it is "
+            f"{lowering.at_once(len(episode))}, which gives the same gradient"
+        )
+
+
+def _capturing(episode: Episode) -> bool:
+    """Inside a CUDA graph's capture nothing can be tried again."""
+    return episode.query.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _release(episode: Episode) -> None:
+    gc.collect()
+    if episode.query.is_cuda:
+        torch.cuda.empty_cache()
+
+
+def _told(episode: Episode, run: Run[R], prefix: str) -> str:
+    tasks, queries = len(episode), episode.query.shape[1]
+    if tasks > 1:
+        what = f"{tasks} tasks, which have to be run together, need"
+    else:
+        what = f"one task with {queries} queries needs"
+    device = episode.query.device
+    free = f" ({_free(device)} are free)" if device.type == "cuda" else ""
+    size = next((text for text, smaller in _smaller(episode, prefix) if _fits(run, smaller)), None)
+    if size is not None:
+        mend = f"{size} fits (it was tried)"
+    else:
+        mend = f"lower {prefix}way, {prefix}shot or the width of the backbone"
+    return f"{what} more memory than {device} has{free}; {mend}."
+
+
+def _free(device: torch.device) -> str:
+    return f"{torch.cuda.mem_get_info(device)[0] / 1e9:.1f} GB"
+
+
+def _smaller(episode: Episode, prefix: str) -> Iterator[tuple[str, Episode]]:
+    """Smaller and smaller batches, each with the option that gives it."""
+    tasks, queries, way = len(episode), episode.query.shape[1], episode.class_ids.shape[1]
+    while tasks > 1:
+        tasks //= 2
+        yield f"--task-batch {tasks}", episode.tasks(0, tasks)
+    each, rest = divmod(queries, way)
+    while not rest and each > 1:
+        each //= 2
+        some = each * way
+        target = episode.target if episode.target is None else episode.target[:1, :some]
+        one = episode.tasks(0, 1)
+        yield f"{prefix}query {each}", replace(one, query=one.query[:, :some], target=target)
+
+
+def _fits(run: Run[R], episode: Episode) -> bool:
+    try:
+        run(episode)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            return False
+    else:
+        return True
+    _release(episode)
+    return False

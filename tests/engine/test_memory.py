@@ -1,0 +1,144 @@
+"""A device that is short of memory: chunks of the same gradient, or a size that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from toys import Prototypes, TwoPlayers, source, two_threads
+
+from fewshot_bench.engine.evaluation import evaluate
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.memory import within_memory
+from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.errors import OutOfMemory, is_out_of_memory
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes"),
+    MemoryError(),
+]
+
+
+def short(kind: type[Any], most: int, error: BaseException = ERRORS[0]) -> Any:
+    """A method of this kind on a device that holds the queries of so many at a time."""
+
+    class Short(kind):  # type: ignore[misc]
+        sizes: list[int] = []
+
+        def losses(self, episode: Any) -> Any:
+            self._hold(episode.query)
+            return super().losses(episode)
+
+        def predict(self, state: Any, query: Any) -> Any:
+            if not torch.is_grad_enabled() or not self.training:
+                self._hold(query)
+            return super().predict(state, query)
+
+        def _hold(self, query: Any) -> None:
+            self.sizes.append(query.shape[0] * query.shape[1])
+            if self.sizes[-1] > most:
+                raise error
+
+    Short.sizes = []
+    torch.manual_seed(0)
+    return Short()
+
+
+def trained(method: Any, lowering: Callable[[Any], Any] = Eager) -> tuple[Trainer, list[str]]:
+    told: list[str] = []
+    chosen = lowering(method)
+    trainer = Trainer(method, chosen, source(), Plan(steps=3, task_batch=8), tell=told.append)
+    with chosen.running():
+        trainer.run()
+    return trainer, told
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("kind", [Prototypes, TwoPlayers])
+def test_a_step_is_run_in_chunks_of_the_same_gradient(kind: Any, error: BaseException) -> None:
+    assert is_out_of_memory(error)
+    whole, _ = trained(short(kind, 1000))
+    method = short(kind, 2 * 9, error)
+    trainer, told = trained(method)
+    assert trainer.lowering.parts(8) == 4
+    assert trainer.history.shrunk_at == 1
+    assert told == [
+        "step 1: out of memory with 8 tasks at once; from here on it is 4, which gives the same "
+        "gradient",
+        "step 1: out of memory with 4 tasks at once; from here on it is 2, which gives the same "
+        "gradient",
+    ]
+    assert set(method.sizes[2:]) == {18}  # it is not tried again in the next step
+    expected = whole.history.steps.arrays()
+    for name, values in trainer.history.steps.arrays().items():
+        assert values == pytest.approx(expected[name], rel=1e-3), name
+
+
+def test_the_gradient_is_the_same_in_double_precision() -> None:
+    method, plenty = short(Prototypes, 2 * 9).double(), short(Prototypes, 1000).double()
+    episode = source().batch(range(8)).to(torch.float64)
+    found = []
+    for one in (method, plenty):
+        lowering, players = Eager(one), one.players()
+
+        def gradients(part: Any, lowering: Any = lowering, players: Any = players) -> Any:
+            return lowering.gradients(part, players, ("meta",))
+
+        found.append(within_memory(lowering, episode, gradients))
+    for a, b in zip(found[0].gradients["meta"], found[1].gradients["meta"], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+    assert torch.equal(found[0].losses["meta"], found[1].losses["meta"])
+
+
+def test_threads_hold_fewer_tasks_at_once() -> None:
+    error, held = ERRORS[0], []
+
+    class Crowded(Prototypes):
+        """Two tasks at a time are too many."""
+
+        def losses(self, episode: Any) -> Any:
+            held.append(1)
+            if len(held) == 3:
+                raise error
+            return super().losses(episode)
+
+    trainer, told = trained(Crowded(), two_threads)
+    assert trainer.lowering.at_once(8) == 1
+    assert "out of memory with 2 tasks at once; from here on it is 1" in told[0]
+
+
+def test_a_task_that_does_not_fit_is_told_with_a_size_that_does() -> None:
+    with pytest.raises(OutOfMemory) as caught:
+        trained(short(Prototypes, 4))
+    assert str(caught.value).startswith("one task with 9 queries needs more memory than cpu has")
+    assert "--train-query 1 fits (it was tried)" in str(caught.value)
+
+
+def test_nothing_fits() -> None:
+    with pytest.raises(OutOfMemory, match="lower --train-way, --train-shot or the width"):
+        trained(short(Prototypes, 2))
+
+
+def test_tasks_that_belong_together_are_not_parted() -> None:
+    method = short(Prototypes, 3 * 9)
+    type(method).batchable = False
+    with pytest.raises(OutOfMemory, match="8 tasks, which have to be run together") as caught:
+        trained(method)
+    assert "--task-batch 2 fits (it was tried)" in str(caught.value)
+
+
+def test_an_evaluation_is_run_in_chunks_too() -> None:
+    method, plenty = short(Prototypes, 3 * 9), short(Prototypes, 1000)
+    lowering = Eager(method)
+    found = evaluate(lowering, source(), 10, chunk=10)
+    expected = evaluate(Eager(plenty), source(), 10, chunk=10)
+    assert (found.accuracy == expected.accuracy).all()
+    assert lowering.task_chunk == 3
+
+
+def test_other_errors_are_no_lack_of_memory() -> None:
+    assert not is_out_of_memory(RuntimeError("out of luck"))
+    assert not is_out_of_memory(ValueError("CUDA out of memory"))

@@ -1,0 +1,59 @@
+"""Makes ``docs/faults.md``: ``python tests/faults/page.py`` writes it anew."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from faults import files, machine, plugins, records, typed
+from faults.fault import Fault, meet, row
+
+PAGE = Path(__file__).parents[2] / "docs/faults.md"
+GROUPS = {
+    "On the command line": typed.CASES,
+    "In a run's folder": records.CASES,
+    "In data and in files": files.CASES,
+    "In plugins": plugins.CASES,
+    "In the machine and in numbers": machine.CASES,
+}
+CASES = [fault for cases in GROUPS.values() for fault in cases]
+HEAD = """# Faults and bad inputs, and what each is told
+
+Made from the tests (`python tests/faults/page.py` writes this page anew): {count} faults are made,
+each in a folder of its own, and met by the command beside it. None shows a traceback, unless
+`--debug` is given. `...` stands for the options of a run of a few seconds.
+
+Exit codes: 0 done; 1 the training did not stay finite; 2 something to mend; 141 the reader of a
+pipe went away. A fault in one run leaves the others in the table, and is told as `left out`. Where
+no message stands, the command does what was asked, or says nothing. The like for plugins that are
+broken: [wrong-plugins.md](wrong-plugins.md).
+"""
+
+
+def table(cases: tuple[Fault, ...], stock: Path) -> list[str]:
+    """The rows of some faults."""
+    rows = ["| fault | typed | exit code | message |", "|---|---|---|---|"]
+    for number, fault in enumerate(cases):
+        if (why := fault.why_not()) is not None:
+            raise SystemExit(f"'{fault.what}' cannot be made here: {why}")
+        at = stock / f"world-{number}" / "here"
+        rows.append(row(fault, meet(fault, at, stock), at))
+    return rows
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD.format(count=len(CASES))]
+    for title, cases in GROUPS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            rows = table(cases, Path(folder).resolve())
+        parts.append("\n".join([f"## {title}", "", *rows, ""]))
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), "utf-8")
