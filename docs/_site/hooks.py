@@ -19,6 +19,7 @@ RESULTS = "benchmarks/results"
 # File of the repository: page of the site.
 ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "security.md",
     "benchmarks/README.md": "results/benchmarks.md",
     "benchmarks/peers/README.md": "results/peers.md",
 }
