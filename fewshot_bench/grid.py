@@ -99,8 +99,7 @@ def read_grid(path: Path) -> Grid:
     for name, table in methods.items():
         if not isinstance(table, dict):
             raise ConfigError(f"'{path}': methods.{name} has to be a table: [methods.{name}]")
-        own = _underscored(table)
-        if not isinstance(method := own.pop("method", name), str):
+        if not isinstance(method := (own := _underscored(table)).pop("method", name), str):
             raise ConfigError(f"'{path}': methods.{name}: method = {method} is no name.")
         entries.append(Entry(name, method, own))
     settings = _underscored(content)
