@@ -17,7 +17,7 @@ from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.observer import Silent
-from fewshot_bench.engine.training import check_players
+from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import DataError

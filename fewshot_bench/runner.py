@@ -15,7 +15,8 @@ from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.observer import Progress, Silent
 from fewshot_bench.engine.pictures import Pictures
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
-from fewshot_bench.engine.training import Plan, Trainer, check_players
+from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.engine.weights import load_weights, save_weights
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.parts import Parts, choose_lowering, describe, prepare, stem

@@ -22,7 +22,7 @@ LONGEST = 320  # lines of a file
 
 # A room imports from itself and from rooms above it.
 ORDER = (
-    {"errors"},
+    {"errors", "disk"},
     {"hooks"},
     {"episode", "random"},
     {"nn"},
@@ -37,7 +37,7 @@ ORDER = (
     {"defaults"},
     {"config"},
     {"assembly"},
-    {"parts"},
+    {"parts", "alike"},
     {"runner"},
     {"testing", "predict"},
     {"pytest_plugin"},
@@ -49,7 +49,7 @@ ORDER = (
     {"__main__"},
 )
 # The hooks stand near the top because they need so little; what plugins return is none of theirs.
-EXACTLY = {"hooks": {"errors"}, "errors": set(), "episode": {"errors", "random"}}
+EXACTLY = {"hooks": {"errors"}, "errors": set(), "disk": set(), "episode": {"errors", "random"}}
 
 
 def rank(room: str) -> int:

@@ -1,7 +1,7 @@
 """Decoded images in a cache folder: written once, memory-mapped at the next start.
 
 A cache file is a ``.npy`` file with a tail: JSON of what else has to be known (class names,
-counts), then a checksum. Anything that reads ``.npy`` reads it; a file that fails its check is
+counts), then a checksum. Of two processes that want it, one makes it and the other waits. Anything that reads ``.npy`` reads it; a file that fails its check is
 made again. A folder that cannot be written only means that nothing is cached.
 """
 
@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,6 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import platformdirs
+
+from fewshot_bench.disk import locked, replacing, sweep
 
 _MAGIC = b"fsbcache"
 _TAIL = struct.Struct("<QI8s")  # bytes of JSON, CRC-32 of all before, magic
@@ -64,31 +65,29 @@ def cached(
     found = _read(path)
     if found is not None:
         return found
-    made = build()
-    with suppress(OSError):  # a full or read-only disk costs time at the next start, nothing else
-        _write(path, made)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_suffix(".lock")):
+        found = _read(path)  # another process may have made it meanwhile
+        if found is not None:
+            return found
+        sweep(path.parent, path.name)
+        made = build()
+        with suppress(OSError):  # a full or read-only disk costs time at the next start, no more
+            _write(path, made)
     return made
 
 
 def _write(path: Path, decoded: Decoded) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=path.stem, suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            np.save(file, np.ascontiguousarray(decoded.images), allow_pickle=False)
-            meta = json.dumps(decoded.meta).encode()
-            file.write(meta)
-            end = file.tell()
-            file.seek(0)
-            checksum = _crc32(file.read, end)
-            file.seek(end)
-            file.write(_TAIL.pack(len(meta), checksum, _MAGIC))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with replacing(path) as file:
+        np.save(file, np.ascontiguousarray(decoded.images), allow_pickle=False)
+        meta = json.dumps(decoded.meta).encode()
+        file.write(meta)
+        end = file.tell()
+        file.seek(0)
+        checksum = _crc32(file.read, end)
+        file.seek(end)
+        file.write(_TAIL.pack(len(meta), checksum, _MAGIC))
 
 
 def _read(path: Path) -> Decoded | None:

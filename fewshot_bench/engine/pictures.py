@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fewshot_bench.disk import replacing
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.method import Method
@@ -45,8 +45,8 @@ class Pictures:
         drawn = self._drawn()
         if not drawn:
             return False
-        if not self.folder.exists():
-            self.folder.mkdir()
+        if not (self.folder / "task.npz").exists():
+            self.folder.mkdir(exist_ok=True)
             support = self.episode.support.images
             assert support is not None
             self._write(
@@ -84,7 +84,5 @@ class Pictures:
         return scaled.round().clamp(0, 255).byte().cpu().numpy()
 
     def _write(self, name: str, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
-        partial = self.folder / f".{name}"
-        with partial.open("wb") as file:
+        with replacing(self.folder / name) as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, self.folder / name)

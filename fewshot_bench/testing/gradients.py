@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.engine.lowering import differentiate
-from fewshot_bench.engine.training import check_players
+from fewshot_bench.engine.players import check_players
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import UnknownName
 from fewshot_bench.method import Method

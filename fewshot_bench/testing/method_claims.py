@@ -19,7 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fewshot_bench.engine.embedding import TOLERANCE
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.lowering import Eager, differentiate
-from fewshot_bench.engine.training import Plan, Trainer, check_players
+from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.engine.weights import load_weights, save_weights
 from fewshot_bench.episode import Episode
 from fewshot_bench.method import Method

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.config import CORE
-from fewshot_bench.engine.training import check_players
+from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.weights import load_weights, save_weights
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.method import Method, trainable

@@ -8,7 +8,7 @@ from fsb_maml.maml import MAML
 from metagan_cases import TASK, episode, gradient_of, metagan
 from torch import nn
 
-from fewshot_bench.engine.training import check_players
+from fewshot_bench.engine.players import check_players
 from fewshot_bench.testing import gradient_error
 
 GAN_WEIGHTS = (

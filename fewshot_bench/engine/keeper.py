@@ -1,0 +1,57 @@
+"""When a training writes its state, and when it stops because somebody asked it to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fewshot_bench.engine.checkpoint import Store
+from fewshot_bench.engine.due import Due, Every
+from fewshot_bench.engine.interrupt import Signals
+from fewshot_bench.engine.state import state_of
+
+if TYPE_CHECKING:
+    from fewshot_bench.engine.training import Trainer
+
+
+class Keeper:
+    """Looks after a training: between two steps it may write a checkpoint, or end it.
+
+    Arguments:
+        store: where checkpoints go; None: nowhere.
+        every: how often.
+        signals: that ask the training to stop.
+    """
+
+    def __init__(
+        self, store: Store | None = None, every: Every | None = None, signals: Signals | None = None
+    ) -> None:
+        self.store, self.signals = store, signals or Signals()
+        self.due = Due(every or Every())
+        self._newest = -1  # step of the newest checkpoint of this process
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Write a checkpoint if it is time, or the training is over."""
+        over = trainer.step == trainer.plan.steps
+        if self.due.now(trainer.step) or (over and self._newest != trainer.step):
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write a checkpoint now."""
+        if self.store is not None:
+            self.store.save(trainer.step, state_of(trainer))
+        self._newest = trainer.step
+        self.due.saved(trainer.step)
+
+    @contextmanager
+    def gently(self) -> Iterator[None]:
+        """While weights move: a signal is only noted."""
+        with self.signals.deferred():
+            yield
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While nothing moves, in a validation: a signal breaks it off."""
+        with self.signals.deferred(False):
+            yield
