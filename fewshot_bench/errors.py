@@ -8,7 +8,8 @@
     ├── DataError                  a data file that is missing, damaged or not what it claims
     ├── PluginError                a plugin that fails to load or breaks its contract
     ├── RecordError                a run folder or record that cannot be read
-    └── Diverged                   a loss, gradient or weight became NaN or infinite    exit 1
+    ├── Diverged                   a loss, gradient or weight became NaN or infinite    exit 1
+    └── Stopped                    a signal ended a command    exit 128 + its number
 
 :class:`PluginWarning` is told, and what was asked goes on without the plugin.
 
@@ -81,6 +82,19 @@ def blame(what: str) -> Iterator[None]:
 
 class RecordError(FewshotBenchError):
     """A run folder or record that cannot be read."""
+
+
+class Stopped(FewshotBenchError):
+    """A signal ended a command; the message says how to go on.
+
+    Arguments:
+        message: one line.
+        number: of the signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 class Diverged(FewshotBenchError):

@@ -24,9 +24,11 @@ from fewshot_bench.cli import (
     plan,
     predict,
     report,
+    resume,
     run,
 )
-from fewshot_bench.errors import FewshotBenchError, PluginWarning
+from fewshot_bench.cli.streams import forsake
+from fewshot_bench.errors import FewshotBenchError, PluginWarning, Stopped
 
 # typer carries its own copy of click; its base exception is reached through a public name.
 CLICK_ERROR = typer.BadParameter.__mro__[2]
@@ -63,6 +65,7 @@ app = typer.Typer(
 GROUPS = {"run": run.app, "data": data.app}
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
+app.command("resume")(resume.resume)
 app.command("eval", context_settings=evaluate.CONTEXT)(evaluate.evaluate)
 app.command("compare", context_settings=compare.CONTEXT)(compare.compare)
 app.command("figure", help=figure.HELP)(figure.figure)
@@ -130,6 +133,9 @@ def _warn(message: Warning | str, category: type[Warning], *where: Any, **more: 
 
 def explain(error: Exception) -> int:
     """One line on what went wrong; the exit code."""
+    if isinstance(error, Stopped):
+        _print(str(error))  # a command to type: as it is
+        return error.exit_code
     if isinstance(error, FewshotBenchError):
         _say(f"error: {error}")
         return error.exit_code
@@ -154,4 +160,11 @@ def _typed_command(arguments: Sequence[str]) -> str:
 
 
 def _say(text: str) -> None:
-    print(" ".join(text.split()), file=sys.stderr)
+    _print(" ".join(text.split()))
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:  # the terminal is closed
+        forsake(sys.stderr)

@@ -10,18 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 
-def show_record(record: dict[str, Any], runs_dir: str, *, as_json: bool) -> None:
+def show_record(record: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     """Print a finished run: a table, or the record itself as JSON and nothing else."""
     if as_json:
-        path = Path(runs_dir) / record["id"] / "record.json"
-        sys.stdout.write(path.read_text("utf-8"))
+        sys.stdout.write((folder / "record.json").read_text("utf-8"))
         return
     console = Console(soft_wrap=False)
     console.print(table_of(record))
     console.print(protocol_sentence(record), markup=False, highlight=False)
     for note in record["notes"]:
         console.print(f"Note: {note}", markup=False, highlight=False)
-    console.print(f"Record: {Path(runs_dir) / record['id']}", markup=False, highlight=False)
+    console.print(f"Record: {folder}", markup=False, highlight=False)
 
 
 def table_of(record: dict[str, Any]) -> Table:

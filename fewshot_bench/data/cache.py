@@ -1,8 +1,9 @@
 """Decoded images in a cache folder: written once, memory-mapped at the next start.
 
 A cache file is a ``.npy`` file with a tail: JSON of what else has to be known (class names,
-counts), then a checksum. Of two processes that want it, one makes it and the other waits. Anything that reads ``.npy`` reads it; a file that fails its check is
-made again. A folder that cannot be written only means that nothing is cached.
+counts), then a checksum. Anything that reads ``.npy`` reads it; a file that fails its check is
+made again. Of several processes that want it, one makes it and the others wait. A folder that
+cannot be written only means that nothing is cached.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def cached(
         return found
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_suffix(".lock")):
+    with locked(path.with_name(f".{path.stem}.lock")):
         found = _read(path)  # another process may have made it meanwhile
         if found is not None:
             return found

@@ -20,7 +20,7 @@ class Every:
 
     @classmethod
     def parse(cls, text: str) -> Every:
-        """From ``500`` (steps), ``30s``, ``10m`` or ``2h``; 0: only when the run ends or is stopped.
+        """From ``500`` (steps), ``30s``, ``10m`` or ``2h``; 0: when it ends or stops.
 
         Raises:
             ConfigError: it is none of these.

@@ -96,7 +96,8 @@ def random_states() -> dict[str, Any]:
 
     Methods draw from keys and use none of these; a plugin that does goes on with its numbers.
     """
-    _, keys, *rest = np.random.get_state(legacy=True)
+    drawn: Any = np.random.get_state(legacy=True)
+    _, keys, *rest = drawn
     return {
         "cpu": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
