@@ -12,7 +12,7 @@ from fewshot_bench import assembly
 from fewshot_bench.alike import origin_of
 from fewshot_bench.config import RunConfig
 from fewshot_bench.defaults import as_recorded
-from fewshot_bench.engine.checkpoint import Saved, Store
+from fewshot_bench.engine.checkpoint import Store
 from fewshot_bench.engine.cost import advice, cost_of_step
 from fewshot_bench.engine.due import Every
 from fewshot_bench.engine.evaluation import evaluate
@@ -22,7 +22,6 @@ from fewshot_bench.engine.observer import Progress, Silent
 from fewshot_bench.engine.pictures import Pictures
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
-from fewshot_bench.engine.state import restore
 from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.engine.weights import save_weights
 from fewshot_bench.hooks.registry import Registry
@@ -137,19 +136,15 @@ class _Going:
         parts, folder, record = self.parts, self.folder, self.record
         trains = bool(check_players(parts.method))
         write_record(folder, record)
-        saved = self.store.newest(parts.progress.message) if self.again and trains else None
-        parts.observers.follow(folder, saved.step if saved else 0)
+        every = Every.parse(parts.config.checkpoint_every)
+        keeper = Keeper(self.store, every, self.signals, self.again and trains)
+        parts.observers.follow(folder, keeper.look(parts.progress.message))
         parts.observers.tell("run_started", parts.config.to_dict())
         if parts.config.profile and trains and not (folder / PROFILE).exists():
             _profile(parts, folder)
         with parts.lowering.running():
             if trains:
-                keeper = Keeper(
-                    self.store, Every.parse(parts.config.checkpoint_every), self.signals
-                )
                 self.trainer = make_trainer(parts, _pictures(parts, folder), keeper)
-                if self.again:
-                    self._take_up(self.trainer, saved)
                 train(parts, self.trainer, record)
                 write_training(folder, self.trainer)
                 save_weights(parts.method, folder)
@@ -157,14 +152,6 @@ class _Going:
         record["status"] = "completed"
         write_record(folder, record)
         self.store.prune(1)
-
-    def _take_up(self, trainer: Trainer, saved: Saved | None) -> None:
-        tell = self.parts.progress.message
-        if saved is None:
-            tell("there is no checkpoint to go on from: the training starts at its first step")
-            return
-        restore(trainer, saved.unpacked(trainer.device))
-        tell(f"going on after step {saved.step} of {trainer.plan.steps}")
 
     def _give_up(self, error: BaseException) -> None:
         """Keep what a broken run reached; one that did not begin to train leaves no folder."""
@@ -176,7 +163,7 @@ class _Going:
             if isinstance(error, Interrupted):
                 error.args = (f"{error}; nothing was trained yet, and nothing is kept",)
             return
-        record["status"] = "interrupted" if interrupted else "failed"
+        record["status"] = "interrupted" if interrupted or not began else "failed"
         record["error"] = str(error) or type(error).__name__
         if trainer is not None and began:
             note_training(record, trainer)

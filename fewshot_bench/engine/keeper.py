@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from fewshot_bench.engine.checkpoint import Store
+from fewshot_bench.engine.checkpoint import Saved, Store
 from fewshot_bench.engine.due import Due, Every
 from fewshot_bench.engine.interrupt import Signals
-from fewshot_bench.engine.state import state_of
+from fewshot_bench.engine.state import restore, state_of
 
 if TYPE_CHECKING:
     from fewshot_bench.engine.training import Trainer
@@ -22,14 +22,41 @@ class Keeper:
         store: where checkpoints go; None: nowhere.
         every: how often.
         signals: that ask the training to stop.
+        again: go on from the newest checkpoint that is whole.
     """
 
     def __init__(
-        self, store: Store | None = None, every: Every | None = None, signals: Signals | None = None
+        self,
+        store: Store | None = None,
+        every: Every | None = None,
+        signals: Signals | None = None,
+        again: bool = False,
     ) -> None:
         self.store, self.signals = store, signals or Signals()
-        self.due = Due(every or Every())
+        self.every, self.due = every or Every(), Due(Every())
+        self.saved: Saved | None = None
+        self._again = again
         self._newest = -1  # step of the newest checkpoint of this process
+
+    def look(self, tell: Callable[[str], None]) -> int:
+        """Read the checkpoint to go on from; its step, or 0. ``tell`` takes a line on it."""
+        if self._again and self.store is not None:
+            self.saved = self.store.newest(tell)
+            if self.saved is None:
+                tell("there is no checkpoint to go on from: the training starts at its first step")
+        return self.saved.step if self.saved else 0
+
+    def begin(self, trainer: Trainer) -> None:
+        """Before the first step, or the first after the checkpoint, whose state it takes.
+
+        Raises:
+            RecordError: the checkpoint does not fit.
+        """
+        if self.saved is not None:
+            restore(trainer, self.saved.unpacked(trainer.device))
+            trainer.tell(f"going on after step {trainer.step} of {trainer.plan.steps}")
+            self.saved = None
+        self.due = Due(self.every, trainer.step)
 
     def after_step(self, trainer: Trainer) -> None:
         """Write a checkpoint if it is time, or the training is over."""

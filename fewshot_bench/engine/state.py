@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fewshot_bench.engine.columns import Columns
 from fewshot_bench.errors import RecordError
+from fewshot_bench.method import Method, Player
 
 if TYPE_CHECKING:
     from fewshot_bench.engine.training import Trainer
@@ -26,6 +27,18 @@ def copied(weights: Mapping[str, Any]) -> Weights:
         name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
         for name, value in weights.items()
     }
+
+
+def averaged(
+    method: Method, players: Mapping[str, Player], averages: Mapping[str, list[Tensor]]
+) -> Weights:
+    """The weights of a method, with the averages of those players that have some in their place."""
+    weights = copied(method.state_dict())
+    names = {id(p): n for n, p in method.named_parameters()}
+    for player, values in averages.items():
+        for parameter, value in zip(players[player].parameters.values(), values, strict=True):
+            weights[names[id(parameter)]] = value.clone()
+    return weights
 
 
 def state_of(trainer: Trainer) -> dict[str, Any]:

@@ -6,20 +6,20 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fewshot_bench.batches import BatchSource
-from fewshot_bench.engine.columns import Columns
 from fewshot_bench.engine.graph import CapturedTurn, make_capturable
+from fewshot_bench.engine.history import History
 from fewshot_bench.engine.interrupt import Interrupted
 from fewshot_bench.engine.keeper import Keeper
 from fewshot_bench.engine.lowering import Eager, Gradients
 from fewshot_bench.engine.players import check_players
-from fewshot_bench.engine.state import Weights, copied
+from fewshot_bench.engine.state import Weights, averaged, copied
 from fewshot_bench.engine.timing import StepTimer
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
 from fewshot_bench.method import Method
@@ -44,17 +44,6 @@ class Plan:
     task_batch: int
     validate_every: int = 0
     window: int = 1
-
-
-@dataclass
-class History:
-    """What training leaves behind; filled as it goes, so that a broken run has it too."""
-
-    steps: Columns = field(default_factory=Columns)
-    validation: list[tuple[int, float]] = field(default_factory=list)
-    best_step: int = 0
-    seconds: float = 0.0
-    warmup_seconds: float = 0.0
 
 
 class Trainer:
@@ -110,7 +99,7 @@ class Trainer:
         self.device = source.table.device
         self.timer = StepTimer(self.device, min(3, max(0, plan.steps - 1)), len(method.turns))
         self.history = History()
-        self.good = self._snapshot()
+        self.good = self._weights()
         self.best = -math.inf
         self._begin = 0.0
         self._window: list[Gradients] = []
@@ -126,6 +115,7 @@ class Trainer:
             Diverged: a loss or gradient is not finite. The method then holds the last good
                 weights, as it does when the run is interrupted from the keyboard.
         """
+        self.keeper.begin(self)
         self._begin, self.began = time.perf_counter() - self.history.seconds, True
         warm = self.first + self.timer.warmup
         spent = self.history.seconds - self.history.warmup_seconds
@@ -281,7 +271,7 @@ class Trainer:
         """After a fault: record what was reached; with no validation yet, keep what is finite."""
         with suppress(Diverged):
             self.flush()
-        current = self._snapshot()
+        current = self._weights()
         if (
             self.step
             and not self.history.best_step
@@ -291,7 +281,7 @@ class Trainer:
 
     def _keep(self) -> None:
         """Validate; keep the weights if they are the best so far (or if nothing judges them)."""
-        current = self._snapshot()
+        current = self._weights()
         score = math.inf
         if self.validate is not None:
             training = copied(self.method.state_dict())
@@ -306,13 +296,6 @@ class Trainer:
             self.best, self.good, self.history.best_step = score, current, self.step
         self.kept = self.step
 
-    def _snapshot(self) -> Weights:
-        """The weights that would be evaluated now: averaged ones where a player averages."""
-        weights = copied(self.method.state_dict())
-        names = {id(p): n for n, p in self.method.named_parameters()}
-        for player, averages in self.averages.items():
-            for parameter, average in zip(
-                self.players[player].parameters.values(), averages, strict=True
-            ):
-                weights[names[id(parameter)]] = average.clone()
-        return weights
+    def _weights(self) -> Weights:
+        """What would be evaluated now: averages in place of weights where a player averages."""
+        return averaged(self.method, self.players, self.averages)

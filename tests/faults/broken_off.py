@@ -22,6 +22,8 @@ SMALL: dict[str, Any] = {
     "way": 3,
     "shot": 1,
     "query": 2,
+    "train_way": 3,
+    "train_query": 2,
     "task_batch": 2,
     "steps": 6,
     "validate_every": 3,

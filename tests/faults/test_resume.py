@@ -135,7 +135,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     for damage in ("flip", "cut", "empty"):
         config = configured("protonet", f"runs {damage}", settings, data_cache)
         folder = broken_off(config, Breaking("train", 5))
-        newer, older = Store(folder).paths()
+        newer, _ = Store(folder).paths()
         content = bytearray(newer.read_bytes())
         content[len(content) // 2] ^= 1
         cut = content[: len(content) // 2]
