@@ -153,7 +153,8 @@ def load_runs(
     Returns:
         The runs, and one line for each that is broken or did not finish; it hides no other.
     """
-    runs, problems = [], []
+    runs, problems, paths = [], [], list(paths)
+    themselves = {(path.parent if path.name == FILE else path).resolve() for path in paths}
     seen: set[Path] = set()
     named: set[Path] = set()
     for path in paths:
@@ -173,8 +174,11 @@ def load_runs(
                 runs.append(Run(folder, record))
                 continue
             line = _why(folder, record)
-            aside = unfinished is not None and folder != path and record["status"] in GOING
-            (unfinished if aside and unfinished is not None else problems).append(line)
+            found_below = folder.resolve() not in themselves
+            if unfinished is not None and found_below and record["status"] in GOING:
+                unfinished.append(line)
+            else:
+                problems.append(line)
     return runs, problems
 
 
