@@ -151,7 +151,7 @@ def test_an_ignored_signal_stays_ignored(home: Path, data_cache: Path) -> None:
     assert read_record(newest(home / "runs"))["status"] == "completed"
 
 
-# Runs a command in a terminal of its own, closes that when a file is there, and tells the exit code.
+# Runs a command in a terminal of its own, closes that when a file is there, tells the exit code.
 TERMINAL = """
 import os, pty, sys, time
 pid, terminal = pty.fork()
@@ -197,11 +197,16 @@ def test_handlers_of_others_are_left_alone() -> None:
 
 def test_a_signal_is_only_noted_while_weights_move() -> None:
     with Signals() as signals:
-        with pytest.raises(Interrupted), signals.deferred():
-            signal.raise_signal(signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)  # a launcher's second one, at the same time
-            assert signals.caught == signal.SIGINT
-            with pytest.raises(Interrupted), signals.deferred(False):
-                pytest.fail("what may be broken off has not begun")
+
+        def training() -> None:
+            with signals.deferred():
+                signal.raise_signal(signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)  # a launcher's second one, at the same time
+                assert signals.caught == signal.SIGINT
+                with pytest.raises(Interrupted), signals.deferred(False):
+                    pytest.fail("what may be broken off was begun")
+
+        with pytest.raises(Interrupted):
+            training()
         with pytest.raises(Interrupted):
             signals.check()
