@@ -77,7 +77,7 @@ def timed(
     """
     history, steps = (100, 2) if arguments.small else (100_000, 10)
     steps_s, saves_s, looks_s, size = [], [], [], 0
-    with tempfile.TemporaryDirectory(dir=arguments.out) as folder:
+    with tempfile.TemporaryDirectory(dir=arguments.out, prefix=".") as folder:
         store = Store(Path(folder))
         trainer = trainer_of(method, settings, device, store)
         with trainer.lowering.running():

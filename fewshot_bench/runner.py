@@ -118,7 +118,7 @@ class _Going:
     ) -> None:
         self.parts, self.folder, self.record = parts, folder, record
         self.signals, self.again = signals, again
-        about = {"run": record["id"], "origin": origin_of(record)}
+        about = {"run": record["id"], "config": record["config"], "origin": origin_of(record)}
         self.store = Store(folder, parts.config.keep_checkpoints, about)
         self.trainer: Trainer | None = None
 

@@ -25,6 +25,7 @@ from fewshot_bench.errors import ConfigError, PluginError
 
 FOLDER = "checkpoints"
 FORMAT = 1
+BELONGS = ("run", "config")
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.safetensors")
 
 
@@ -55,13 +56,15 @@ class Store:
     Arguments:
         run_folder: of the run; they lie in its ``checkpoints``.
         keep: how many, the newest.
-        about: what they belong to: JSON values.
+        about: what they belong to: JSON values; those of ``BELONGS`` have to be the same in what
+            is read.
     """
 
     def __init__(
         self, run_folder: Path, keep: int = 2, about: Mapping[str, Any] | None = None
     ) -> None:
-        self.folder, self.keep, self.about = run_folder / FOLDER, keep, dict(about or {})
+        self.folder, self.keep = run_folder / FOLDER, keep
+        self.about: dict[str, Any] = json.loads(json.dumps(about or {}))
 
     def save(self, step: int, state: Any) -> Path:
         """Write a checkpoint, then remove those that are too many.
@@ -90,7 +93,7 @@ class Store:
         except OSError as error:
             raise ConfigError(
                 f"cannot write the checkpoint of step {step} to '{self.folder}' "
-                f"({error.strerror}); the one before it is whole."
+                f"({error.strerror}); the one before it, if there is one, is whole"
             ) from error
         for other in self.paths():
             if step_of(other) == step and other != path:  # before the validation of that step
@@ -119,9 +122,13 @@ class Store:
         """
         for path in self.paths():
             saved = read(path)
-            if isinstance(saved, Saved):
+            if isinstance(saved, str):
+                tell(f"the checkpoint of step {step_of(path)} is damaged ({saved}): '{path}'")
+            elif any(saved.about.get(name) != self.about.get(name) for name in BELONGS):
+                tell(f"the checkpoint of step {saved.step} is of another run or other settings: "
+                     f"'{path}'")  # fmt: skip
+            else:
                 return saved
-            tell(f"the checkpoint of step {step_of(path)} is damaged ({saved}): '{path}'")
         return None
 
 
@@ -145,6 +152,6 @@ def read(path: Path) -> Saved | str:
             if header["format"] != FORMAT:
                 return f"its format is {header['format']}; this version reads {FORMAT}"
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        return Saved(header["step"], header["about"], header["state"], tensors)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        return Saved(int(header["step"]), dict(header["about"]), header["state"], tensors)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"

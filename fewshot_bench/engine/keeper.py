@@ -10,6 +10,7 @@ from fewshot_bench.engine.checkpoint import Saved, Store
 from fewshot_bench.engine.due import Due, Every
 from fewshot_bench.engine.interrupt import Signals
 from fewshot_bench.engine.state import restore, state_of
+from fewshot_bench.errors import ConfigError
 
 if TYPE_CHECKING:
     from fewshot_bench.engine.training import Trainer
@@ -53,7 +54,7 @@ class Keeper:
             RecordError: the checkpoint does not fit.
         """
         if self.saved is not None:
-            restore(trainer, self.saved.unpacked(trainer.device))
+            restore(trainer, self.saved)
             trainer.tell(f"going on after step {trainer.step} of {trainer.plan.steps}")
             self.saved = None
         self.due = Due(self.every, trainer.step)
@@ -65,9 +66,12 @@ class Keeper:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Write a checkpoint now."""
+        """Write a checkpoint now. A disk that is full, for a while perhaps, ends no training."""
         if self.store is not None:
-            self.store.save(trainer.step, state_of(trainer))
+            try:
+                self.store.save(trainer.step, state_of(trainer))
+            except ConfigError as error:
+                trainer.tell(str(error))
         self._newest = trainer.step
         self.due.saved(trainer.step)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot_bench.engine.checkpoint import Saved
 from fewshot_bench.engine.columns import Columns
 from fewshot_bench.errors import RecordError
 from fewshot_bench.method import Method, Player
@@ -67,14 +68,14 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
-    """Put a state into a trainer that was made as the one it is of.
+def restore(trainer: Trainer, saved: Saved) -> None:
+    """Put the state of a checkpoint into a trainer that was made as the one it is of.
 
     Raises:
         RecordError: it is of another method.
     """
     try:
-        _restore(trainer, state)
+        _restore(trainer, saved.unpacked(trainer.device))
     except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         text = " ".join(str(error).split())
         raise RecordError(

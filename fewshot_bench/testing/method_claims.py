@@ -194,7 +194,7 @@ def resume(subject: MethodSubject) -> None:
             raise Fault(str(error)) from error
         saved = store.newest(lambda _: None)
     assert saved is not None
-    restore(second, saved.unpacked(second.device))
+    restore(second, saved)
     _advance(second, 2)
     told = (
         "after a break: a counter or other state that is neither a parameter nor a registered "

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 from broken_off import CONV, SMALL, STRANGER, Breaking, assert_same, fsb, newest
+from safetensors.torch import save
 
 from fewshot_bench import runner
 from fewshot_bench.config import configure
-from fewshot_bench.engine.checkpoint import Store
+from fewshot_bench.engine.checkpoint import Store, read
 from fewshot_bench.engine.interrupt import Interrupted
+from fewshot_bench.errors import RecordError
 from fewshot_bench.results.record import read_record
 
 ALTERNATING = CONV | {"base": "maml", "update": "alternating", "generator": "small"}
@@ -161,6 +166,71 @@ def test_without_a_whole_checkpoint_it_starts_again_and_says_so(
     told = [line for line in progress.lines if "there is no checkpoint to go on from" in line]
     assert len(told) == 1
     assert progress.steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(home: Path, data_cache: Path) -> None:
+    folders = []
+    for seed in (0, 1):
+        config = configured("protonet", f"runs {seed}", CONV | {"seed": seed}, data_cache)
+        folders.append(broken_off(config, Breaking("train", 3 + seed)))
+    (other,) = Store(folders[1]).paths()
+    other.rename(Store(folders[0]).folder / other.name)
+    progress = Breaking("never", 0)
+    runner.resume(folders[0], progress)
+    told = "the checkpoint of step 4 is of another run or other settings"
+    assert any(told in line for line in progress.lines)
+    assert progress.steps == [4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"step": "three"},
+        [],
+        {"\x00": "tensor", "name": "nothing"},
+        {"\x00": "tensor", "name": "0", "stride": [2**50]},
+        {"\x00": "call", "of": "os.system"},
+    ],
+)
+def test_a_checkpoint_that_somebody_made_up_is_told(
+    state: Any, home: Path, data_cache: Path
+) -> None:
+    config = configured("protonet", "runs", CONV, data_cache)
+    folder = broken_off(config, Breaking("train", 3))
+    store = Store(folder)
+    (path,) = store.paths()
+    about = read(path).about
+    header = {"format": 1, "step": 4, "about": about, "state": state}
+    content = save({"0": torch.zeros(3)}, {"checkpoint": json.dumps(header)})
+    name = f"step-00000004-{hashlib.sha256(content).hexdigest()}.safetensors"
+    (store.folder / name).write_bytes(content)
+    with pytest.raises(RecordError, match="the checkpoint does not fit"):
+        runner.resume(folder)
+    (store.folder / name).unlink()
+    assert runner.resume(folder)["status"] == "completed"  # the run took no harm
+
+
+def test_a_disk_that_is_full_for_a_while_ends_no_training(
+    home: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, failed = os.fsync, []
+
+    def fsync(handle: int) -> None:
+        if "checkpoints" in os.readlink(f"/proc/self/fd/{handle}") and len(failed) < 2:
+            failed.append(handle)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    config = configured("protonet", "runs", CONV | {"checkpoint_every": 1}, data_cache)
+    progress = Breaking("never", 0)
+    record = runner.run(config, progress)
+    assert record["status"] == "completed"
+    told = [line for line in progress.lines if "cannot write the checkpoint" in line]
+    assert len(told) == len(failed) == 2
+    assert "of step 1 to" in told[0]
+    assert "No space left on device" in told[0]
+    assert [path.name[:13] for path in Store(newest(Path("runs"))).paths()] == ["step-00000006"]
 
 
 def test_the_newest_are_kept_and_at_the_end_the_last(home: Path, data_cache: Path) -> None:
