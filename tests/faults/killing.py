@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
 import signal
 import sys
 import time
@@ -96,17 +95,13 @@ def _die_at(call: str, number: int, done: bool) -> None:
             here = seen == number
             if here and not done:
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = real(*arguments, **named)
-            if here:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return real(*arguments, **named)
+            finally:
+                if here:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return function
 
     for name in CALLS if call == "any" else (call,):
         setattr(os, name, watched(getattr(os, name)))
-
-
-def moment(rng: random.Random, longest: float) -> float:
-    """A random time of a run."""
-    return rng.uniform(0, longest)
