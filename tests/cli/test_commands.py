@@ -26,7 +26,7 @@ def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(run_command, "_run", lambda name, settings: said.update(settings))
     built = run_command.build_command(method, words, Registry.discover())
     built.main(args=words, standalone_mode=False)
-    said.pop("json")
+    del said["json"], said["if_exists"]
     return configure(method, **said).to_dict()
 
 
