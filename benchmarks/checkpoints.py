@@ -38,9 +38,9 @@ BASE: dict[str, Any] = {
 }
 ITEMS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet, conv4": ("protonet", {"train_way": 5, "train_query": 15}),
-    "protonet, resnet12": ("protonet", {"train_way": 5, "train_query": 5, "backbone": "resnet12"}),
     "maml, conv4": ("maml", {}),
     "metagan over maml, conv4": ("metagan", {}),
+    "protonet, resnet12": ("protonet", {"train_way": 5, "train_query": 5, "backbone": "resnet12"}),
 }
 BAR = 0.02
 LOOKS = 10_000
@@ -50,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What checkpoints cost.")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=10, help="of a turn")
     parser.add_argument("--small", action="store_true", help="a check that it works, no figures")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
@@ -57,15 +58,16 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     interval = Every.parse(DEFAULTS["checkpoint_every"]).seconds
     machine = describe_machine(device, measure(device))
-    rows = []
+    path = arguments.out / f"{machine['date']}-{machine['short']}-checkpoints.md"
+    rows: list[Any] = []
+    text = ""
     for name, (method, settings) in ITEMS.items():
         if arguments.small and "resnet" in name:
             continue
         rows.append((name, *timed(method, settings, device, arguments)))
-    text = table(rows, interval, machine, arguments.turns)
+        text = table(rows, interval, machine, arguments.turns)
+        path.write_text(text, "utf-8")  # after every item: a run that is cut off leaves these
     print(text, end="")
-    stem = f"{machine['date']}-{machine['short']}"
-    (arguments.out / f"{stem}-checkpoints.md").write_text(text, "utf-8")
 
 
 def timed(
@@ -75,7 +77,7 @@ def timed(
 
     Checkpoints go to the disk of the results: where temporary files are, fsync may cost nothing.
     """
-    history, steps = (100, 2) if arguments.small else (100_000, 10)
+    history, steps = (100, 2) if arguments.small else (100_000, arguments.steps)
     steps_s, saves_s, looks_s, size = [], [], [], 0
     with tempfile.TemporaryDirectory(dir=arguments.out, prefix=".") as folder:
         store = Store(Path(folder))
