@@ -41,6 +41,7 @@ def _seconds(item: str, runs: str) -> float:
         subprocess.run([*FSB, "--help"], check=True, capture_output=True)
         return time.perf_counter() - start
     run = ["run", "protonet", "--dataset", dataset(), "--steps", "1", "--runs-dir", runs, *FEW]
+    run += ["--if-exists", "fresh"]
     start = time.perf_counter()
     with subprocess.Popen(
         [*FSB, *run], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -50,6 +50,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "hookimpl",
+    "resume",
     "run",
 ]
 
@@ -61,6 +62,7 @@ def run(method: str, **settings: Any) -> dict[str, Any]:
         method: name of a method, as ``fsb list methods`` shows it.
         settings: options of ``fsb run`` with underscores, e.g. ``inner_lr=0.1``; those that are
             left out come from the preset (``preset="quick"``), else from the method's signature.
+            ``if_exists`` is ``"fresh"`` here unless given: every call is a run of its own.
 
     Returns:
         The record, as written to ``runs_dir/<id>/record.json``. Its keys are in docs/record.md.
@@ -69,9 +71,38 @@ def run(method: str, **settings: Any) -> dict[str, Any]:
         FewshotBenchError: a setting, a data file or a plugin is at fault, or training diverged.
     """
     from fewshot_bench.config import configure
-    from fewshot_bench.runner import run as run_config
+    from fewshot_bench.existing import run_unless
 
-    return run_config(configure(method, **settings))
+    if_exists = settings.pop("if_exists", "fresh")
+    return run_unless(configure(method, **settings), if_exists)[0]
+
+
+def resume(
+    run_folder: str,
+    *,
+    allow_changes: bool = False,
+    trust_code: bool = False,
+    cache_dir: str | None = None,
+) -> dict[str, Any]:
+    """Go on with a run that was interrupted or killed, from its newest whole checkpoint.
+
+    Arguments:
+        run_folder: the folder of a run.
+        allow_changes: go on although data, code or versions are others than at its start.
+        trust_code: import a file that the run's record names.
+        cache_dir: for decoded images; the user's own cache folder if none is named.
+
+    Returns:
+        The record: but for times, that of a run that was never interrupted.
+
+    Raises:
+        FewshotBenchError: there is no such run, or it cannot be gone on with.
+    """
+    from fewshot_bench.runner import resume as resume_run
+
+    return resume_run(
+        run_folder, allow_changes=allow_changes, trust_code=trust_code, cache_dir=cache_dir
+    )
 
 
 def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:
@@ -85,7 +116,7 @@ def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:
     Returns:
         A record of its own.
     """
-    from fewshot_bench.runner import evaluate_run
+    from fewshot_bench.evaluating import evaluate_run
 
     return evaluate_run(run_folder, **changes)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from fewshot_bench.defaults import preset_of, refuse_wrong_types, settle
+from fewshot_bench.engine.due import Every
 from fewshot_bench.errors import ConfigError, PluginError, UnknownName
 from fewshot_bench.hooks.registry import CORE as OWN
 from fewshot_bench.hooks.registry import Registry
@@ -70,6 +71,8 @@ class RunConfig:
     detect_anomaly: bool
     profile: bool
     pictures: bool
+    checkpoint_every: str
+    keep_checkpoints: int
     init: str | None
     runs_dir: str
     data_root: str | None
@@ -153,6 +156,8 @@ def _complete(
         for name in names:
             load(registry, kind, name)
     core = {option.name: option for option in CORE}
+    if type(settings.get("checkpoint_every")) is int:  # steps, as Python says them
+        settings["checkpoint_every"] = str(settings["checkpoint_every"])
     user = {n: core[n].check(v) for n, v in settings.items() if n in core}
     values = {name: option.default for name, option in core.items()} | user
     settle(registry, values, {n: OWN for n in core if n not in user})
@@ -186,6 +191,7 @@ def _complete(
     if not 0 < values["level"] < 1:
         raise ConfigError(f"--level {values['level']}: it has to be between 0 and 1.")
     load(registry, "samplers", values["sampling"])
+    Every.parse(values["checkpoint_every"])
     of_method, of_backbone, of_dataset = chosen
     return RunConfig(
         method=method,

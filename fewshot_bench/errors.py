@@ -9,7 +9,8 @@
     ├── PluginError                a plugin that fails to load or breaks its contract
     ├── RecordError                a run folder or record that cannot be read
     ├── OutOfMemory                a task that does not fit into the device's memory
-    └── Diverged                   a loss, gradient or weight became NaN or infinite    exit 1
+    ├── Diverged                   a loss, gradient or weight became NaN or infinite    exit 1
+    └── Stopped                    a signal ended a command    exit 128 + its number
 
 :class:`PluginWarning` is told, and what was asked goes on without the plugin;
 :class:`InterfaceDeprecation` is told with the plugin's line, and all goes on.
@@ -104,6 +105,19 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 class RecordError(FewshotBenchError):
     """A run folder or record that cannot be read."""
+
+
+class Stopped(FewshotBenchError):
+    """A signal ended a command; the message says how to go on.
+
+    Arguments:
+        message: one line.
+        number: of the signal.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 class Diverged(FewshotBenchError):

@@ -1,36 +1,30 @@
 """A grid of runs: methods x settings x training seeds. What is there already is not run again.
 
-A finished run stands for a cell of the grid if it has the same configuration, data, code, plugin
-and torch versions and kind of device. Where it was written and who watched do not matter.
+A run stands for a cell of the grid if it is :mod:`alike <fewshot_bench.alike>`; one that did not
+finish is gone on with.
 """
 
 from __future__ import annotations
 
 import difflib
 import itertools
-import json
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from fewshot_bench import assembly
+from fewshot_bench.alike import Alike, settings_key
 from fewshot_bench.config import DEFAULTS, RunConfig, configure
 from fewshot_bench.engine.observer import Progress
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.options import load
 from fewshot_bench.pace import Pace
-from fewshot_bench.results.environment import code_digest, torch_version
 from fewshot_bench.results.record import read_record
-from fewshot_bench.results.runs import Run, load_runs
-from fewshot_bench.runner import run
+from fewshot_bench.results.runs import Run
+from fewshot_bench.runner import resume, run
 
-# Settings that leave a run's numbers alone.
-ASIDE = ("runs_dir", "data_root", "cache_dir", "device", "sources", "profile", "pictures",
-         "observers", "detect_anomaly")  # fmt: skip
 SHOWN = {"baseline": (str,), "interval": (str,), "target": (int, float), "level": (int, float)}
 NO_AXES = ("metrics", "observers")  # settings that are lists themselves
 
@@ -175,81 +169,6 @@ def _column(config: RunConfig, values: Mapping[str, Any]) -> str:
     return ", ".join([f"{config.way}-way {config.shot}-shot", *others])
 
 
-def settings_key(config: Mapping[str, Any]) -> str:
-    """The part of a configuration, or of a record's, that decides numbers, as one text."""
-    return json.dumps({n: v for n, v in config.items() if n not in ASIDE}, sort_keys=True)
-
-
-class Finished:
-    """The finished runs of a folder, found again by what they are.
-
-    Arguments:
-        runs_dir: where they are.
-        registry: what is installed now.
-    """
-
-    def __init__(self, runs_dir: Path, registry: Registry) -> None:
-        self.registry = registry
-        runs = load_runs([runs_dir])[0] if runs_dir.is_dir() else []
-        self._alike: dict[str, list[Run]] = {}  # by settings, oldest first
-        for candidate in sorted(runs, key=lambda r: r.record["id"].rsplit("-", 2)[1:]):
-            if "evaluated_from" not in candidate.record:
-                key = settings_key(candidate.record["config"])
-                self._alike.setdefault(key, []).append(candidate)
-        self._data: dict[str, str] = {}  # digests of what was looked at once
-        self._code: dict[frozenset[str], str] = {}
-
-    def find(self, cell: Cell) -> tuple[Run | None, str | None]:
-        """The newest run that stands for a cell; and a line where one nearly does."""
-        alike = self._alike.get(settings_key(cell.config.to_dict()), [])
-        origin = self._origin(cell.config) if alike else {}
-        nearly: str | None = None
-        for candidate in reversed(alike):
-            theirs = origin_of(candidate.record)
-            other = [name for name, value in origin.items() if theirs[name] != value]
-            if not other:
-                return candidate, None
-            told = f"{cell.title}: '{candidate.folder}' is of other {' and '.join(other)}"
-            nearly = nearly or told
-        return None, nearly
-
-    def _origin(self, config: RunConfig) -> dict[str, Any]:
-        """What ``origin_of`` would say of a run that were started now."""
-        backbone = load(self.registry, "methods", config.method).wants_backbone
-        things = assembly.named_things(config, self.registry, backbone)
-        data = repr((config.dataset, sorted(config.dataset_options.items())))
-        if data not in self._data:
-            self._data[data] = assembly.load_data(config, self.registry).splits.digest
-        modules = frozenset(assembly.sources_of(things))
-        if modules not in self._code:
-            self._code[modules] = code_digest(modules)
-        return {
-            "data": self._data[data],
-            "plugin versions": _versions([thing.identity for thing in things]),
-            "code": self._code[modules],
-            "torch": torch_version(),
-            "device": assembly.pick_device(config.device).type,
-        }
-
-
-def origin_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run came from besides its settings."""
-    return {
-        "data": record["dataset_digest"],
-        "plugin versions": _versions(record["plugins"]),
-        "code": record["environment"].get("code"),
-        "torch": record["environment"].get("torch"),
-        "device": record["device"]["type"],
-    }
-
-
-def _versions(things: Sequence[Mapping[str, str]]) -> list[tuple[str, ...]]:
-    names = ("kind", "name", "distribution", "version")
-    return sorted(
-        tuple(thing[n] for n in names) for thing in things if thing["kind"] != "observers"
-    )
-
-
 def run_grid(
     grid: Grid, registry: Registry, progress: GridProgress
 ) -> tuple[list[tuple[Cell, Run]], list[str]]:
@@ -262,20 +181,23 @@ def run_grid(
         ConfigError: see :func:`cells_of`; nothing has been run then.
     """
     cells = cells_of(grid, registry)
-    finished = Finished(Path(cells[0].config.runs_dir), registry)
+    alike = Alike([Path(cells[0].config.runs_dir)], registry)
     done: dict[int, Run] = {}  # by the position of the cell
+    broken: dict[int, Path] = {}  # runs to go on with
     missing, pace = [], Pace()
     for place, cell in enumerate(cells):
-        found, line = finished.find(cell)
-        if found is not None:
-            done[place] = found
-            training = found.record["training"]
+        found = alike.find(cell.config)
+        if found.finished is not None:
+            done[place] = found.finished
+            training = found.finished.record["training"]
             pace.note(cell, training["seconds"] if training else 0.0)
-            progress.message(f"{cell.title}: there already, in '{found.folder}'")
-        else:
-            missing.append(place)
-            if line is not None:
-                progress.message(f"{line}; it is run again")
+            progress.message(f"{cell.title}: there already, in '{found.finished.folder}'")
+            continue
+        missing.append(place)
+        if found.unfinished is not None:
+            broken[place] = found.unfinished
+        elif found.nearly is not None:
+            progress.message(f"{cell.title}: {found.nearly}; it is run again")
     problems = []
     for i, place in enumerate(missing):
         cell = cells[place]
@@ -286,7 +208,12 @@ def run_grid(
         progress.cell(i + 1, len(missing), cell.title, left)
         began = time.monotonic()
         try:
-            folder = Path(cell.config.runs_dir) / run(cell.config, progress)["id"]
+            if place in broken:
+                folder = broken[place]
+                progress.message(f"{cell.title}: goes on in '{folder}'")
+                resume(folder, progress, trust_code=True, cache_dir=cell.config.cache_dir)
+            else:
+                folder = Path(cell.config.runs_dir) / run(cell.config, progress)["id"]
         except FewshotBenchError as error:
             problems.append(f"{cell.title}: {error}")
             continue

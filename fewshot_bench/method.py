@@ -78,6 +78,10 @@ class Losses:
 class Method(nn.Module):
     """Base class of few-shot methods.
 
+    What changes in training is a parameter, a registered buffer, or what ``get_extra_state()`` and
+    ``set_extra_state()`` of ``nn.Module`` give and take (tensors, numbers, words, lists and
+    dictionaries): checkpoints hold these.
+
     Class attributes, each a declaration that the engine goes by:
 
     * ``source``: what it trains on: ``"episodes"``, or ``"batches"``, labelled mini-batches over

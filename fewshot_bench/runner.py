@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fewshot_bench import assembly
-from fewshot_bench.config import RunConfig, reconfigure
+from fewshot_bench.alike import origin_of
+from fewshot_bench.config import RunConfig
 from fewshot_bench.defaults import as_recorded
+from fewshot_bench.engine.checkpoint import Store
 from fewshot_bench.engine.cost import advice, cost_of_step
+from fewshot_bench.engine.due import Every
 from fewshot_bench.engine.evaluation import evaluate
+from fewshot_bench.engine.interrupt import Interrupted, Signals
+from fewshot_bench.engine.keeper import Keeper
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.observer import Progress, Silent
 from fewshot_bench.engine.pictures import TASKS, Pictures
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.training import Plan, Trainer
-from fewshot_bench.engine.weights import load_weights, save_weights
+from fewshot_bench.engine.weights import save_weights
+from fewshot_bench.hooks.files import DISTRIBUTION as FILE_PLUGIN
 from fewshot_bench.hooks.files import only_typed
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.parts import Parts, choose_lowering, describe, prepare, stem
 from fewshot_bench.results.record import FILE as RECORD
-from fewshot_bench.results.record import new_run_folder, read_record, write_record
+from fewshot_bench.results.record import (
+    held,
+    new_run_folder,
+    read_record,
+    resume_command,
+    write_record,
+)
 from fewshot_bench.results.run_files import (
     note_evaluation,
     note_training,
@@ -33,125 +45,149 @@ from fewshot_bench.results.run_files import (
 )
 from fewshot_bench.results.tables import write_atomically
 from fewshot_bench.sampling import digest
+from fewshot_bench.takeup import taken_up
 
+PROFILE = "profile.txt"
 EVALUATION_CHUNK = 32  # tasks per call at evaluation; changes no number
 
 
 def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     """Do the configured run and return its record, which is also written to its folder.
 
-    A loss that stops being finite gives a record of status ``failed`` and raises; Ctrl-C gives one
-    of status ``interrupted`` and raises.
+    A loss that stops being finite gives a record of status ``failed`` and raises; Ctrl-C, SIGTERM,
+    SIGUSR1 and SIGHUP give one of status ``interrupted`` with a checkpoint, and raise.
 
     Raises:
         FewshotBenchError: a setting, a data file or a plugin is at fault.
         Diverged: training did.
-        KeyboardInterrupt: after the record is written.
+        Interrupted: a ``KeyboardInterrupt``, after the record is written; says how to go on.
     """
     assembly.check_writable(Path(config.runs_dir))
-    parts = prepare(config, progress or Silent())
-    folder = new_run_folder(Path(config.runs_dir), stem(config))
-    record = describe(parts, folder)
-    trainer: Trainer | None = None
-    try:
-        parts.observers.follow(folder)
-        parts.observers.tell("run_started", config.to_dict())
-        if config.profile and check_players(parts.method):
-            _profile(parts, folder)
-        with parts.lowering.running():
-            if check_players(parts.method):
-                trainer = make_trainer(parts, _pictures(parts, folder))
-                train(parts, trainer, record)
-                write_training(folder, trainer)
-                save_weights(parts.method, folder)
-            test(parts, folder, record)
-        record["status"] = "completed"
-        write_record(folder, record)
-    except BaseException as error:
-        _give_up(parts, folder, record, trainer, error)
-        raise
-    parts.observers.tell("run_ended", record)
-    return record
+    with Signals() as signals:
+        parts = prepare(config, progress or Silent())
+        folder = new_run_folder(Path(config.runs_dir), stem(config))
+        with held(folder):
+            return _Going(parts, folder, describe(parts, folder), signals).go()
 
 
-def _give_up(
-    parts: Parts,
-    folder: Path,
-    record: dict[str, Any],
-    trainer: Trainer | None,
-    error: BaseException,
-) -> None:
-    """Keep what a broken run reached; one that did not begin to train leaves no folder."""
-    if trainer is None or not trainer.began:
-        shutil.rmtree(folder, ignore_errors=True)
-        return
-    record["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-    record["error"] = str(error) or type(error).__name__
-    note_training(record, trainer)
-    write_training(folder, trainer)
-    save_weights(parts.method, folder)
-    write_record(folder, record)
-    parts.progress.message(f"{record['status']}; what was reached stands in {folder}")
-
-
-def evaluate_run(
+def resume(
     run_folder: str | Path,
     progress: Progress | None = None,
     *,
+    allow_changes: bool = False,
     trust_code: bool = False,
-    **changes: Any,
+    cache_dir: str | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a finished run's weights again: other episodes, task or data.
+    """Go on with a run that was broken off, from its newest checkpoint that is whole.
 
     Arguments:
-        run_folder: the folder of a run.
+        run_folder: the folder of a run. One that is finished stays as it is.
+        allow_changes: also go on if data, code or versions are others than the run began with.
         trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
-        changes: options of ``fsb run`` with underscores (``way``, ``episodes``, ``dataset``, ...).
+        cache_dir: for decoded images; the record's word on folders to write to does not count.
 
     Returns:
-        A record of its own, with ``evaluated_from`` naming the run; also written.
+        The record; but for times, what the unbroken run would have given.
+
+    Raises:
+        RecordError: no run, one that another process writes, or one of other data, code or
+            versions.
+        FewshotBenchError, Interrupted: as :func:`run`.
     """
     folder = Path(run_folder)
     folder = folder.parent if folder.name == RECORD else folder
-    before = read_record(folder)
-    with only_typed(_words(changes), trust_code):
-        parts = _parts_again(folder, before, progress or Silent(), changes)
-    config = parts.config
-    target = new_run_folder(Path(config.runs_dir), stem(config) + "-eval")
-    record = describe(parts, target) | {"evaluated_from": before["id"]}
-    record["training"], record["validation"] = before["training"], before["validation"]
-    try:
+    read_record(folder)
+    with Signals() as signals, held(folder):
+        before = read_record(folder)
+        if before["status"] == "completed":
+            return before
+        meant = as_recorded(Registry.discover(), before["config"], before["plugins"])
+        config = RunConfig.from_dict(meant | {"cache_dir": cache_dir})
+        with only_typed((), trust_code):
+            parts = prepare(config, progress or Silent())
+        record = taken_up(parts, folder, before, allow_changes=allow_changes)
+        return _Going(parts, folder, record, signals, again=True).go()
+
+
+class _Going:
+    """A run from its first step, or from a checkpoint, to its end.
+
+    Arguments:
+        parts: of the run.
+        folder: of the run; this process is the one that writes it.
+        record: as it stands before anything was trained.
+        signals: that end it early.
+        again: it was begun before.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        folder: Path,
+        record: dict[str, Any],
+        signals: Signals,
+        again: bool = False,
+    ) -> None:
+        self.parts, self.folder, self.record = parts, folder, record
+        self.signals, self.again = signals, again
+        about = {"run": record["id"], "config": record["config"], "origin": origin_of(record)}
+        self.store = Store(folder, parts.config.keep_checkpoints, about)
+        self.trainer: Trainer | None = None
+
+    def go(self) -> dict[str, Any]:
+        """Do it; see :func:`run`."""
+        try:
+            self._go()
+        except BaseException as error:
+            self._give_up(error)
+            raise
+        self.parts.observers.tell("run_ended", self.record)
+        return self.record
+
+    def _go(self) -> None:
+        parts, folder, record = self.parts, self.folder, self.record
+        trains = bool(check_players(parts.method))
+        write_record(folder, record)
+        every = Every.parse(parts.config.checkpoint_every)
+        keeper = Keeper(self.store, every, self.signals, self.again and trains)
+        parts.observers.follow(folder, keeper.look(parts.progress.message))
+        parts.observers.tell("run_started", parts.config.to_dict())
+        if parts.config.profile and trains and not (folder / PROFILE).exists():
+            _profile(parts, folder)
         with parts.lowering.running():
-            test(parts, target, record)
+            if trains:
+                self.trainer = make_trainer(parts, _pictures(parts, folder), keeper)
+                train(parts, self.trainer, record)
+                write_training(folder, self.trainer)
+                save_weights(parts.method, folder)
+            test(parts, folder, record, self.signals.check)
         record["status"] = "completed"
-        if check_players(parts.method):
-            save_weights(parts.method, target)
-        write_record(target, record)
-    except BaseException:
-        shutil.rmtree(target, ignore_errors=True)
-        raise
-    return record
+        write_record(folder, record)
+        self.store.prune(1)
 
-
-def _words(changes: Mapping[str, Any]) -> Iterator[Any]:
-    """What was typed; lists of names one by one."""
-    for value in changes.values():
-        yield from value if isinstance(value, list | tuple) else (value,)
-
-
-def _parts_again(
-    folder: Path, before: Mapping[str, Any], progress: Progress, changes: Mapping[str, Any]
-) -> Parts:
-    """The parts of a run with its weights; where files are written is not the record's to say."""
-    own = {"init": None, "observers": (), "profile": False, "pictures": False}
-    places = {"runs_dir": str(folder.absolute().parent), "cache_dir": None}
-    meant = as_recorded(Registry.discover(), before["config"], before["plugins"])
-    config = reconfigure(RunConfig.from_dict(meant), **{**own, **places, **changes})
-    assembly.check_writable(Path(config.runs_dir))
-    parts = prepare(config, progress, train_split=False)
-    if check_players(parts.method):
-        load_weights(parts.method, folder)
-    return parts
+    def _give_up(self, error: BaseException) -> None:
+        """Keep what a broken run reached; one that did not begin to train leaves no folder."""
+        trainer, record, folder = self.trainer, self.record, self.folder
+        interrupted = isinstance(error, KeyboardInterrupt)
+        began = trainer is not None and trainer.began
+        if not began and not self.again:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, Interrupted):
+                error.args = (f"{error}; nothing was trained yet, and nothing is kept",)
+            return
+        record["status"] = "interrupted" if interrupted or not began else "failed"
+        record["error"] = str(error) or type(error).__name__
+        if trainer is not None and began:
+            note_training(record, trainer)
+            write_training(folder, trainer)
+            save_weights(self.parts.method, folder)
+        write_record(folder, record)
+        if isinstance(error, Interrupted):
+            words = any(thing["distribution"] == FILE_PLUGIN for thing in record["plugins"])
+            how = resume_command(folder) + (" --trust-code" if words else "")
+            error.args = (f"{error}; go on with: {how}",)
+        else:
+            self.parts.progress.message(f"{record['status']}; what was reached stands in {folder}")
 
 
 def _pictures(parts: Parts, folder: Path) -> Pictures | None:
@@ -170,7 +206,9 @@ def _pictures(parts: Parts, folder: Path) -> Pictures | None:
     return pictures
 
 
-def make_trainer(parts: Parts, pictures: Pictures | None = None) -> Trainer:
+def make_trainer(
+    parts: Parts, pictures: Pictures | None = None, keeper: Keeper | None = None
+) -> Trainer:
     """The loop over the configured number of steps, with validation and logging attached."""
     config, progress = parts.config, parts.progress
     tasks = config.task_batch * len(parts.method.turns)
@@ -210,6 +248,7 @@ def make_trainer(parts: Parts, pictures: Pictures | None = None) -> Trainer:
         log,
         progress.message,
         parts.unlabelled,
+        keeper,
     )
 
 
@@ -240,14 +279,17 @@ def _profile(parts: Parts, folder: Path) -> None:
     plan = Plan(PROFILED, parts.config.task_batch)
     with lowering.running():
         table = profile_steps(Trainer(method, lowering, parts.train, plan), folder)
-    write_atomically(folder / "profile.txt", table + "\n")
+    write_atomically(folder / PROFILE, table + "\n")
     parts.progress.message(f"the dearest operations (all of them: {folder / 'trace.json'})")
     for line in table.splitlines():
         parts.progress.message(line)
 
 
-def test(parts: Parts, folder: Path, record: dict[str, Any]) -> None:
-    """Evaluate on the test split, for the first and only time; write what came out."""
+def test(parts: Parts, folder: Path, record: dict[str, Any], check: Callable[[], None]) -> None:
+    """Evaluate on the test split, for the first and only time; write what came out.
+
+    ``check`` is called between two chunks of episodes, and may raise.
+    """
     config, source = parts.config, parts.test
     count = min(config.episodes, source.sampler.length or config.episodes)
     if count < config.episodes:
@@ -255,13 +297,18 @@ def test(parts: Parts, folder: Path, record: dict[str, Any]) -> None:
             f"{config.episodes} episodes were asked for; the open plan has {count}."
         )
     parts.progress.phase("test", count)
+
+    def tick(done: int, accuracy: float) -> None:
+        check()
+        parts.progress.update(done, accuracy=accuracy)
+
     scores = evaluate(
         parts.lowering,
         source,
         count,
         chunk=EVALUATION_CHUNK,
         metrics=parts.metrics,
-        tick=lambda done, accuracy: parts.progress.update(done, accuracy=accuracy),
+        tick=tick,
     )
     parts.observers.tell("evaluation_ended", "test", scores.accuracy.tolist())
     record["episodes_digest"] = digest(source, count)

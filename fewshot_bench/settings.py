@@ -58,6 +58,8 @@ CORE: tuple[Option, ...] = (
     _core("detect_anomaly", bool, "name the operation behind a NaN or infinity; slow"),
     _core("profile", bool, "also profile a few steps: trace.json and the dearest operations"),
     _core("pictures", bool, "keep what the method draws of a validation task, over training"),
+    _core("checkpoint_every", str, "steps (500) or time (30s, 10m, 2h); 0: when it ends or stops"),
+    _core("keep_checkpoints", int, "the newest so many stay until the run is finished", minimum=1),
     _core("init", str, "folder of a run whose weights to start from"),
     _core("runs_dir", str, "where runs are written"),
     _core("data_root", str, "folder of the data set's files"),
@@ -65,4 +67,4 @@ CORE: tuple[Option, ...] = (
 )
 
 # Further words that 'fsb run' takes for itself.
-RESERVED = ("debug", "help", "json", "metric", "metrics", "observers", "with")
+RESERVED = ("debug", "help", "if_exists", "json", "metric", "metrics", "observers", "with")

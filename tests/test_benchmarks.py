@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,15 @@ def test_one_command_writes_one_table(tmp_path: Path) -> None:
     assert 0 < results["items"]["W1_one_shot_one_step"]["fraction_of_limit"] < 1.5
     assert path.with_suffix(".md").read_text("utf-8") in out
     assert all(item in out for item in items)
+
+
+def test_checkpoints_cost_less_than_the_bar(tmp_path: Path) -> None:
+    """2 % of step time at the default interval; here it is far below, or something is wrong."""
+    script("checkpoints.py", "--small", "--turns", "2", "--out", str(tmp_path))
+    (path,) = tmp_path.glob("*-checkpoints.md")
+    shares = re.findall(r"\| ([\d.]+)% \|", path.read_text("utf-8"))
+    assert len(shares) == 3
+    assert all(0 < float(share) < 2 for share in shares)
 
 
 def test_an_unknown_item_is_told() -> None:

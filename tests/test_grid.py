@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from fewshot_bench.alike import Alike
 from fewshot_bench.errors import ConfigError, Diverged, FewshotBenchError
 from fewshot_bench.grid import (
     Cell,
     Entry,
-    Finished,
     Grid,
     cells_of,
     read_grid,
@@ -175,10 +175,10 @@ def test_the_newest_run_counts(tmp_path: Path) -> None:
     later = run.folder.with_name("nearest-centroid-glyphs-3w1s-29991231T000000-0000")
     shutil.copytree(run.folder, later)
     changed(later, id=later.name)
-    found, line = Finished(tmp_path, Registry.discover()).find(cell)
-    assert line is None
-    assert found is not None
-    assert found.folder == later
+    found = Alike([tmp_path], Registry.discover()).find(cell.config)
+    assert found.nearly is None
+    assert found.finished is not None
+    assert found.finished.folder == later
 
 
 def test_a_cell_that_fails_stops_no_other(tmp_path: Path, monkeypatch: Any) -> None:

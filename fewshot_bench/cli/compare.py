@@ -111,7 +111,6 @@ def _found(
 ) -> tuple[list[Run], list[str]]:
     """The runs that are meant, made if need be; ``shown`` takes what a file says of the table."""
     from fewshot_bench.cli.grid import grid_of, run_missing, split_names
-    from fewshot_bench.results.runs import load_runs
 
     methods, files, folders = split_names(what)
     settings = {name: value for name, value in settings.items() if value is not None}
@@ -137,9 +136,25 @@ def _found(
     if folders or grid is None:
         if not what and not runs_dir.exists():
             raise RecordError(f"there is no '{runs_dir}'; run something first: fsb run METHOD")
-        read, unread = load_runs(folders or [runs_dir])
+        read, unread = finished_runs(folders or [runs_dir])
         runs, problems = [*runs, *read], [*problems, *unread]
     return runs, problems
+
+
+def finished_runs(paths: list[Path]) -> tuple[list[Run], list[str]]:
+    """As :func:`fewshot_bench.results.runs.load_runs`; a run that goes on is told, and no problem.
+
+    Where there is no finished run at all, it is one.
+    """
+    from fewshot_bench.results.runs import load_runs
+
+    unfinished: list[str] = []
+    found, problems = load_runs(paths, unfinished)
+    if not found:
+        return found, [*problems, *unfinished]
+    for line in unfinished:
+        _say(line)
+    return found, problems
 
 
 def _check_first(

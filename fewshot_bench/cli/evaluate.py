@@ -64,11 +64,11 @@ def evaluate(
         changes["metrics"] = metric
     from fewshot_bench.cli.progress import Progress
     from fewshot_bench.cli.summary import show_record
-    from fewshot_bench.runner import evaluate_run
+    from fewshot_bench.evaluating import evaluate_run
 
     with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
         record = evaluate_run(run, progress, trust_code=trust_code, **changes)
-    show_record(record, record["config"]["runs_dir"], as_json=json)
+    show_record(record, Path(record["config"]["runs_dir"]) / record["id"], as_json=json)
 
 
 def _further(folder: Path, context: typer.Context, dataset: str | None) -> dict[str, Any]:

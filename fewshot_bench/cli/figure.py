@@ -36,8 +36,8 @@ def figure(
     ] = None,
 ) -> None:
     """Draw finished runs: a picture that goes into a paper as it is."""
+    from fewshot_bench.cli.compare import finished_runs
     from fewshot_bench.figures import check, draw, save
-    from fewshot_bench.results.compare import load_runs
 
     check(kind, output)
     for name, value in (("baseline", baseline), ("episode", episode)):
@@ -47,7 +47,7 @@ def figure(
     for path in paths:
         if not path.exists():
             raise RecordError(f"there is no '{path}'; run something first: fsb run METHOD")
-    found, problems = load_runs(paths)
+    found, problems = finished_runs(paths)
     ask = Ask(baseline, episode)
     if not found:
         why = f" ({problems[0].rstrip('.')})" if problems else ""

@@ -25,12 +25,15 @@ from fewshot_bench.cli import (
     plan,
     predict,
     report,
+    resume,
     run,
 )
+from fewshot_bench.cli.streams import forsake
 from fewshot_bench.errors import (
     FewshotBenchError,
     InterfaceDeprecation,
     PluginWarning,
+    Stopped,
     is_out_of_memory,
 )
 from fewshot_bench.text import one_line
@@ -70,6 +73,7 @@ app = typer.Typer(
 GROUPS = {"run": run.app, "data": data.app}
 for name, group in GROUPS.items():
     app.add_typer(group, name=name)
+app.command("resume")(resume.resume)
 app.command("eval", context_settings=evaluate.CONTEXT)(evaluate.evaluate)
 app.command("compare", context_settings=compare.CONTEXT)(compare.compare)
 app.command("figure", help=figure.HELP)(figure.figure)
@@ -153,6 +157,9 @@ def _warn(
 
 def explain(error: Exception) -> int:
     """One line on what went wrong; the exit code."""
+    if isinstance(error, Stopped):
+        _print(str(error))  # a command to type: as it is
+        return error.exit_code
     if isinstance(error, FewshotBenchError):
         _say(f"error: {error}")
         return error.exit_code
@@ -184,4 +191,11 @@ def _typed_command(arguments: Sequence[str]) -> str:
 
 
 def _say(text: str) -> None:
-    print(one_line(text), file=sys.stderr)
+    _print(one_line(text))
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:  # the terminal is closed
+        forsake(sys.stderr)

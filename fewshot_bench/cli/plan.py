@@ -69,12 +69,12 @@ def plan(
 
 def _load(paths: list[Path]) -> list[Run]:
     """One or two finished runs."""
-    from fewshot_bench.results.compare import load_runs
+    from fewshot_bench.cli.compare import finished_runs
 
     for path in paths:
         if not path.exists():
             raise RecordError(f"there is no '{path}'; run a pilot first: fsb run METHOD")
-    found, problems = load_runs(paths)
+    found, problems = finished_runs(paths)
     if problems:
         raise RecordError(problems[0].rstrip(".") + ".")
     if len(found) > 2:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
+from typing import IO, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +19,9 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from fewshot_bench.cli.streams import Lasting
+from fewshot_bench.engine.interrupt import Interrupted
+from fewshot_bench.errors import Stopped
 from fewshot_bench.text import printable
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
@@ -33,7 +38,7 @@ class Progress:
     """Live progress on standard error. Use as a context manager."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = Console(file=cast(IO[str], Lasting(sys.stderr)))
         self.live = self.console.is_terminal
         self.bars = Bars(
             TextColumn("{task.description:<6}"),
@@ -60,6 +65,8 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self.bars.stop()
+        if isinstance(error, Interrupted):
+            raise Stopped(str(error), error.number) from error
 
     def cell(self, number: int, of: int, title: str, seconds_left: float | None) -> None:
         """A run of a grid begins; ``seconds_left``: for it and the later ones, if known."""

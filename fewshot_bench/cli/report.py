@@ -13,6 +13,7 @@ from fewshot_bench.cli.compare import (
     Level,
     Target,
     compared,
+    finished_runs,
     none_finished,
     tell,
 )
@@ -38,7 +39,6 @@ def report(
     """
     from fewshot_bench.figures import check
     from fewshot_bench.report import PAGE, write_report
-    from fewshot_bench.results.runs import load_runs
 
     if pictures:
         check("learning")  # before anything is read
@@ -46,7 +46,7 @@ def report(
     for path in paths:
         if not path.exists():
             raise RecordError(f"there is no '{path}'; run something first: fsb run METHOD")
-    found, problems = load_runs(paths)
+    found, problems = finished_runs(paths)
     if not found:
         raise none_finished(paths[0], problems)
     how = {"baseline": baseline, "interval": interval, "level": level, "target": target}

@@ -196,6 +196,11 @@ def extras() -> list[inspect.Parameter]:
     return [
         option("metrics", list[str] | None, None, "--metric", "a further score; may be repeated"),
         option("observers", list[str] | None, None, "--with", "an observer; may be repeated"),
+        option(
+            "if_exists", str, "resume", "--if-exists",
+            "a run with the same settings, data, code and versions: resume (go on with it, or show "
+            "it if it is finished), reuse (only show one that is finished) or fresh (run again)",
+        ),
         option("json", bool, False, "--json", "print the record and nothing else"),
     ]  # fmt: skip
 
@@ -244,14 +249,14 @@ def _owners(registry: Any, flag: str) -> Iterator[str]:
 
 
 def _run(name: str, settings: dict[str, Any]) -> None:
-    as_json = settings.pop("json")
+    as_json, if_exists = settings.pop("json"), settings.pop("if_exists")
     from fewshot_bench.cli.progress import Progress
     from fewshot_bench.cli.summary import show_record
     from fewshot_bench.config import configure
-    from fewshot_bench.runner import run
+    from fewshot_bench.existing import run_unless
 
     config = configure(name, **settings)
     # Whatever a plugin prints, standard output holds the record alone.
     with Progress() as progress, redirect_stdout(sys.stderr) if as_json else nullcontext():
-        record = run(config, progress)
-    show_record(record, config.runs_dir, as_json=as_json)
+        record, folder = run_unless(config, if_exists, progress)
+    show_record(record, folder, as_json=as_json)

@@ -12,20 +12,18 @@ from fewshot_bench.cli.screen import Screen
 from fewshot_bench.text import printable, printable_values
 
 
-def show_record(record: dict[str, Any], runs_dir: str, *, as_json: bool) -> None:
+def show_record(record: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     """Print a finished run: a table, or the record itself as JSON and nothing else."""
     if as_json:
-        path = Path(runs_dir) / record["id"] / "record.json"
-        sys.stdout.write(path.read_text("utf-8"))
+        sys.stdout.write((folder / "record.json").read_text("utf-8"))
         return
-    folder = printable(str(Path(runs_dir) / record["id"]))
     record = printable_values(record)
     console = Screen()
     console.print(table_of(record))
     console.print(protocol_sentence(record))
     for note in record["notes"]:
         console.print(f"Note: {note}")
-    console.print(f"Record: {folder}")
+    console.print(f"Record: {printable(str(folder))}")
 
 
 def table_of(record: dict[str, Any]) -> Table:

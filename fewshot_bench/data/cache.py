@@ -2,7 +2,8 @@
 
 A cache file is a ``.npy`` file with a tail: JSON of what else has to be known (class names,
 counts), then a checksum. Anything that reads ``.npy`` reads it; a file that fails its check is
-made again. A folder that cannot be written only means that nothing is cached.
+made again. Of several processes that want it, one makes it and the others wait. A folder that
+cannot be written only means that nothing is cached.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
+from fewshot_bench.disk import locked, replacing, sweep
 from fewshot_bench.errors import DataError
 
 _MAGIC = b"fsbcache"
@@ -86,31 +87,29 @@ def cached(
     found = _read(path)
     if found is not None:
         return found
-    made = build()
-    with suppress(OSError):  # a full or read-only disk costs time at the next start, nothing else
-        _write(path, made)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f".{path.stem}.lock")):
+        found = _read(path)  # another process may have made it meanwhile
+        if found is not None:
+            return found
+        sweep(path.parent, path.name)
+        made = build()
+        with suppress(OSError):  # a full or read-only disk costs time at the next start, no more
+            _write(path, made)
     return made
 
 
 def _write(path: Path, decoded: Decoded) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=path.stem, suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w+b") as file:
-            np.save(file, np.ascontiguousarray(decoded.images), allow_pickle=False)
-            meta = json.dumps(decoded.meta).encode()
-            file.write(meta)
-            end = file.tell()
-            file.seek(0)
-            checksum = _crc32(file.read, end)
-            file.seek(end)
-            file.write(_TAIL.pack(len(meta), checksum, _MAGIC))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
+    with replacing(path) as file:
+        np.save(file, np.ascontiguousarray(decoded.images), allow_pickle=False)
+        meta = json.dumps(decoded.meta).encode()
+        file.write(meta)
+        end = file.tell()
+        file.seek(0)
+        checksum = _crc32(file.read, end)
+        file.seek(end)
+        file.write(_TAIL.pack(len(meta), checksum, _MAGIC))
 
 
 def _read(path: Path) -> Decoded | None:

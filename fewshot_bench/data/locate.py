@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fewshot_bench.data.cache import cache_root, expanded
+from fewshot_bench.disk import locked, sync_folder
 from fewshot_bench.errors import DataError
 
 Lookup = Callable[[str], Path | None]
@@ -81,12 +82,16 @@ def fetch(download: Download, target: Path) -> Path:
     """
     part = target.with_name(target.name + ".part")
     try:
-        part.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(target.with_name(target.name + ".lock")):
+            if target.is_dir():  # another process fetched it meanwhile
+                return target
+            part.mkdir(exist_ok=True)
+            for left in part.glob("*.part"):  # of a process that was killed
+                left.unlink(missing_ok=True)
+            download(part)
+            os.replace(part, target)
+            sync_folder(target.parent)
     except OSError as error:
-        raise DataError(f"Cannot make the folder '{part}' ({error.strerror}).") from error
-    download(part)
-    try:
-        os.replace(part, target)
-    except OSError as error:
-        raise DataError(f"Cannot move '{part}' to '{target}' ({error.strerror}).") from error
+        raise DataError(f"Cannot make the folder '{target}' ({error.strerror}).") from error
     return target

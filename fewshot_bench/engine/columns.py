@@ -34,6 +34,14 @@ class Columns:
         newest = {name: column[-1] for name, column in self._columns.items()}
         return {name: value for name, value in newest.items() if not math.isnan(value)}
 
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[np.float64]]) -> Columns:
+        """The table that gave these :meth:`arrays`."""
+        table = cls()
+        table._columns = {name: array("d", column.tobytes()) for name, column in arrays.items()}
+        table._rows = max(map(len, arrays.values()), default=0)
+        return table
+
     def arrays(self) -> dict[str, npt.NDArray[np.float64]]:
         """{name: float64 [rows]}, copies."""
         return {name: np.array(column) for name, column in self._columns.items()}

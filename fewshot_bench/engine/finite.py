@@ -129,6 +129,16 @@ class SpikeGuard:
             self.seen[name].append(size)
         return False
 
+    def state(self) -> dict[str, Any]:
+        """What it remembers, for a checkpoint."""
+        return {"seen": {n: list(v) for n, v in self.seen.items()}, "skipped": self.skipped}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Remember what :meth:`state` gave."""
+        self.skipped = list(state["skipped"])
+        for name, values in state["seen"].items():
+            self.seen[name].extend(values)
+
     def _is_spike(self, seen: Sequence[float], size: float) -> bool:
         return len(seen) >= LEAST and size > self.factor * statistics.median(seen)
 

@@ -150,6 +150,10 @@ class Eager:
         self.task_chunk = (now + 1) // 2
         return True
 
+    def hold(self, tasks: int) -> None:
+        """Hold at most so many tasks at the same time, from now on."""
+        self.task_chunk = min(tasks, self.task_chunk or tasks)
+
     def chunks(self, episode: Episode) -> list[Episode]:
         """The batch in parts of at most ``task_chunk`` tasks."""
         size = self.task_chunk or len(episode)

@@ -14,9 +14,12 @@ class Observer:
 
     Attributes:
         folder: of the run, for files of the observer's own; known from ``run_started`` on.
+        resumed_from: step of the checkpoint that the run goes on from, 0 at its first start; what
+            was told of later steps comes again.
     """
 
     folder: Path
+    resumed_from: int = 0
 
     def run_started(self, config: Mapping[str, Any]) -> None:
         """The configuration is complete and the data are read."""
@@ -41,11 +44,11 @@ class Observers:
     def __init__(self, observers: Mapping[str, Observer]) -> None:
         self.observers = observers
 
-    def follow(self, folder: Path) -> None:
-        """Tell every observer the folder of the run."""
+    def follow(self, folder: Path, step: int = 0) -> None:
+        """Tell every observer the folder of the run, and the step that it goes on from."""
         for title, observer in self.observers.items():
             with blame(f"{title}.folder"):
-                observer.folder = folder
+                observer.folder, observer.resumed_from = folder, step
 
     def tell(self, event: str, *arguments: Any) -> None:
         """Call a method of every observer."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fewshot_bench.disk import replacing
 from fewshot_bench.engine.quality import Quality, measure
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
@@ -42,7 +41,11 @@ class Pictures:
     ) -> None:
         self.method, self.episode, self.pixel_range = method, episode, pixel_range
         self.folder = folder / FOLDER
-        self.judged: list[str] = []  # lines of the file
+        self.judged: dict[tuple[int, str], str] = {}  # lines of the file, by step and name
+        if (self.folder / JUDGED).is_file():  # of a run that is taken up again
+            for line in (self.folder / JUDGED).read_text("utf-8").splitlines():
+                one = json.loads(line)
+                self.judged[one["step"], one["name"]] = line
 
     def keep(self, step: int) -> bool:
         """Draw, judge and write; False if the method draws nothing.
@@ -53,8 +56,8 @@ class Pictures:
         drawn, quality = self._drawn()
         if not drawn:
             return False
-        if not self.folder.exists():
-            self.folder.mkdir()
+        if not (self.folder / "task.npz").exists():
+            self.folder.mkdir(exist_ok=True)
             support = self.episode.support.images
             assert support is not None
             self._write(
@@ -67,9 +70,12 @@ class Pictures:
         self._write(f"step-{step:08d}.npz", {n: self._bytes(x[0]) for n, x in drawn.items()})
         for name, judged in quality.items():
             numbers = {n: v.tolist() for n, v in vars(judged).items()}
-            self.judged.append(json.dumps({"step": step, "name": name} | numbers) + "\n")
+            # A run that goes on from a checkpoint comes by the same step again.
+            self.judged[step, name] = json.dumps({"step": step, "name": name} | numbers)
         if self.judged:
-            self._put(JUDGED, "".join(self.judged).encode())
+            lines = "".join(f"{line}\n" for _, line in sorted(self.judged.items()))
+            with replacing(self.folder / JUDGED) as file:
+                file.write(lines.encode())
         return True
 
     @torch.no_grad()
@@ -102,11 +108,5 @@ class Pictures:
         return scaled.round().clamp(0, 255).byte().cpu().numpy()
 
     def _write(self, name: str, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
-        content = io.BytesIO()
-        np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
-        self._put(name, content.getvalue())
-
-    def _put(self, name: str, content: bytes) -> None:
-        partial = self.folder / f".{name}"
-        partial.write_bytes(content)
-        os.replace(partial, self.folder / name)
+        with replacing(self.folder / name) as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Who owns which parameter of a method."""
+"""Who trains what: held against the method's own parameters and turns."""
 
 from __future__ import annotations
 

@@ -65,6 +65,9 @@ class TaskThreads(Eager):
         self.threads = (now + 1) // 2
         return now > 1
 
+    def hold(self, tasks: int) -> None:
+        self.threads = min(tasks, self.threads)
+
     def gradients(
         self, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
     ) -> Gradients:

@@ -10,7 +10,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +35,7 @@ class StepTimer:
         self.turns = turns
         self.cuda = device.type == "cuda"
         self.warmup = warmup
+        self.cold = [0]  # steps done when a process began: its first ones warm up
         self._table = Columns()  # ms of each turn: step_ms and the phases
         self._marks: list[Any] = []
         self._pending: list[tuple[list[Any], Sequence[Any]]] = []  # a turn's ends, its phases'
@@ -81,6 +82,15 @@ class StepTimer:
         known = phases or [math.nan] * len(PHASES)
         self._table.append({"step_ms": total} | dict(zip(PHASES, known, strict=True)))
 
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; to be taken when everything is flushed."""
+        return {"ms": self._table.arrays(), "cold": list(self.cold)}
+
+    def restore(self, state: Mapping[str, Any], step: int) -> None:
+        """Go on from a :meth:`state` after this step, in a process that is cold."""
+        self._table = Columns.of(state["ms"])
+        self.cold = [*state["cold"], step]
+
     def _between(self, a: Any, b: Any) -> float:
         return float(a.elapsed_time(b)) if self.cuda else (b - a) / 1e6
 
@@ -93,7 +103,12 @@ class StepTimer:
 
     def summary(self, tasks_per_step: int) -> dict[str, object]:
         """Median and 95th percentile of a step, medians of its phases; None without steps."""
-        columns = {name: ms[self.warmup :] for name, ms in self.columns().items()}
+        columns = self.columns()
+        warm = np.ones(len(columns["step_ms"]), bool)
+        for first in self.cold:
+            warm[first : first + self.warmup] = False
+        warmup_steps = int((~warm).sum())
+        columns = {name: ms[warm] for name, ms in columns.items()}
         steps = columns.pop("step_ms")
         if not len(steps):
             return {"step_ms": None, "tasks_per_s": None, "phases": None, "warmup_steps": 0}
@@ -106,7 +121,7 @@ class StepTimer:
                 for name, ms in columns.items()
                 if not np.isnan(ms).all()
             },
-            "warmup_steps": self.warmup,
+            "warmup_steps": warmup_steps,
         }
 
 

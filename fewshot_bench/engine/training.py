@@ -6,25 +6,27 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fewshot_bench.batches import BatchSource
-from fewshot_bench.engine.columns import Columns
 from fewshot_bench.engine.finite import SpikeGuard, Watch, numbers_of, watched
 from fewshot_bench.engine.graph import CapturedTurn, make_capturable
+from fewshot_bench.engine.history import History
+from fewshot_bench.engine.interrupt import Interrupted
+from fewshot_bench.engine.keeper import Keeper
 from fewshot_bench.engine.lowering import Eager, Gradients
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.state import Weights, averaged, copied
 from fewshot_bench.engine.timing import StepTimer
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
 from fewshot_bench.method import Method
 from fewshot_bench.sampling import EpisodeSource
 
-Weights = dict[str, Tensor]
 Validate = Callable[[int], float]
 Log = Callable[[int, dict[str, float]], None]
 
@@ -51,18 +53,6 @@ class Plan:
     detect_anomaly: bool = False
 
 
-@dataclass
-class History:
-    """What training leaves behind; filled as it goes, so that a broken run has it too."""
-
-    steps: Columns = field(default_factory=Columns)
-    validation: list[tuple[int, float]] = field(default_factory=list)
-    best_step: int = 0
-    seconds: float = 0.0
-    warmup_seconds: float = 0.0
-    shrunk_at: int = 0  # the last step in which memory was short
-
-
 class Trainer:
     """Trains a method's players on a stream of episodes.
 
@@ -75,6 +65,7 @@ class Trainer:
         validate: from the step number to an accuracy; decides which weights are kept.
         log: called at the end of each window with the step and its numbers.
         tell: takes a line on what could not be done as planned.
+        keeper: writes checkpoints and hears signals; default: neither.
     """
 
     def __init__(
@@ -87,10 +78,12 @@ class Trainer:
         log: Log | None = None,
         tell: Callable[[str], None] = lambda _: None,
         unlabelled: EpisodeSource | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.method, self.lowering, self.plan = method, lowering, plan
         self.sources = (source,) if unlabelled is None else (source, unlabelled)
         self.validate, self.log, self.tell = validate, log, tell
+        self.keeper = keeper or Keeper()
         self.players = check_players(method)
         try:
             self.optimisers = {
@@ -109,11 +102,13 @@ class Trainer:
             if player.ema is not None
         }
         self.step, self.began = 0, False
+        self.first, self.kept = 0, 0  # step of a checkpoint to go on from; that was kept last
         self.device = source.table.device
         self.timer = StepTimer(self.device, min(3, max(0, plan.steps - 1)), len(method.turns))
         self.history = History()
-        self.good = self._snapshot()
-        self._best = -math.inf
+        self.good = self._weights()
+        self.best = -math.inf
+        self._begin = 0.0
         self._window: list[Gradients] = []
         self._captured: dict[tuple[int, int], CapturedTurn] = {}  # by turn and source
         self.guard = SpikeGuard(plan.skip_spikes) if plan.skip_spikes is not None else None
@@ -131,27 +126,49 @@ class Trainer:
             Diverged: a loss or gradient is not finite. The method then holds the last good
                 weights, as it does when the run is interrupted from the keyboard.
         """
-        begin, self.began = time.perf_counter(), True
+        self.keeper.begin(self)
+        self._begin, self.began = time.perf_counter() - self.history.seconds, True
+        warm = self.first + self.timer.warmup
+        spent = self.history.seconds - self.history.warmup_seconds
         try:
             self.method.train()
-            while self.step < self.plan.steps:
-                self.advance()
-                at_end = self.step == self.plan.steps
-                if at_end or self.step % self.plan.window == 0:
-                    self.flush()
-                if self.step == self.timer.warmup:
-                    self.history.warmup_seconds = time.perf_counter() - begin
-                every = self.plan.validate_every
-                if at_end or (every and self.step % every == 0):
-                    self.flush()
-                    self._keep()
+            with self.keeper.gently():
+                while not self._over():
+                    self.advance()
+                    at_end = self.step == self.plan.steps
+                    if at_end or self.step % self.plan.window == 0:
+                        self.flush()
+                    if self.step == warm:
+                        self.history.warmup_seconds = self.seconds() - spent
+        except Interrupted:
+            self.keeper.save(self)
+            self._close()
+            raise
         except BaseException:
             self._close()
             raise
         finally:
             self.method.load_state_dict(self.good)
-            self.history.seconds = time.perf_counter() - begin
+            self.history.seconds = self.seconds()
         return self.history
+
+    def seconds(self) -> float:
+        """How long the training has taken, without what was lost between its interruptions."""
+        return time.perf_counter() - self._begin
+
+    def _over(self) -> bool:
+        """Between two steps: validate, write a checkpoint; whether that was the last step.
+
+        Raises:
+            Interrupted: a signal came; a validation that is due is then done another time.
+        """
+        self.keeper.signals.check()
+        every, at_end = self.plan.validate_every, self.step == self.plan.steps
+        if self.step > self.kept and (at_end or (every and self.step % every == 0)):
+            self.flush()
+            self._keep()
+        self.keeper.after_step(self)
+        return at_end
 
     def advance(self) -> None:
         """Every turn once: a fresh batch, the gradients of the players that move, their steps."""
@@ -160,7 +177,7 @@ class Trainer:
         for r, turn in enumerate(turns):
             first = (self.step * len(turns) + r) * size
             self._set_rates(turn)
-            ready = self._capture and self.step >= max(1, self.timer.warmup)
+            ready = self._capture and self.step >= self.first + max(1, self.timer.warmup)
             if ready and (r, k) not in self._captured:
                 self._record(r, k, turn)
             self.timer.start()
@@ -259,8 +276,8 @@ class Trainer:
                 if not bool(torch.isfinite(value).all()):
                     raise Diverged(step, name, what, origin)
 
-    def flush(self) -> None:
-        """Read the window's numbers from the device: the only wait."""
+    def flush(self, tell: bool = True) -> None:
+        """Read the window's numbers from the device (the only wait), and ``tell`` the log."""
         if not self._window:
             return
         self.timer.flush()
@@ -276,41 +293,38 @@ class Trainer:
                 row |= {name: float(v.mean()) for name, v in result.log.items()}
             self.history.steps.append(row)
         self._window = []
-        if self.log is not None:
+        if tell and self.log is not None:
             self.log(self.step, self.history.steps.last())
 
     def _close(self) -> None:
         """After a fault: record what was reached; with no validation yet, keep what is finite."""
         with suppress(Diverged):
             self.flush()
-        current = self._snapshot()
+        current = self._weights()
         if (
             self.step
             and not self.history.best_step
-            and all(bool(torch.isfinite(value).all()) for value in current.values())
+            and all(bool(v.isfinite().all()) for v in current.values() if isinstance(v, Tensor))
         ):
             self.good, self.history.best_step = current, self.step
 
     def _keep(self) -> None:
         """Validate; keep the weights if they are the best so far (or if nothing judges them)."""
-        current = self._snapshot()
+        current = self._weights()
         score = math.inf
         if self.validate is not None:
-            training = {n: v.clone() for n, v in self.method.state_dict().items()}
+            training = copied(self.method.state_dict())
             self.method.load_state_dict(current)
-            score = self.validate(self.step)
-            self.method.load_state_dict(training)
+            try:
+                with self.keeper.at_once():
+                    score = self.validate(self.step)
+            finally:
+                self.method.load_state_dict(training)
             self.history.validation.append((self.step, score))
-        if score > self._best or self.validate is None:
-            self._best, self.good, self.history.best_step = score, current, self.step
+        if score > self.best or self.validate is None:
+            self.best, self.good, self.history.best_step = score, current, self.step
+        self.kept = self.step
 
-    def _snapshot(self) -> Weights:
-        """The weights that would be evaluated now: averaged ones where a player averages."""
-        weights = {n: v.detach().clone() for n, v in self.method.state_dict().items()}
-        names = {id(p): n for n, p in self.method.named_parameters()}
-        for player, averages in self.averages.items():
-            for parameter, average in zip(
-                self.players[player].parameters.values(), averages, strict=True
-            ):
-                weights[names[id(parameter)]] = average.clone()
-        return weights
+    def _weights(self) -> Weights:
+        """What would be evaluated now: averages in place of weights where a player averages."""
+        return averaged(self.method, self.players, self.averages)

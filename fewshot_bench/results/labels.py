@@ -13,7 +13,7 @@ ASIDE = {
     "method", "dataset", "sources", "given", "runs_dir", "data_root", "cache_dir", "device",
     "metrics", "observers", "episodes", "level", "sampling", "episode_seed", "way", "shot", "query",
     "unlabelled", "distractors", "within_family", "profile", "detect_anomaly", "pictures", "engine",
-    "task_chunk", "seed",
+    "task_chunk", "seed", "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 MOST = 3  # settings in a label; more would be a table of their own
 

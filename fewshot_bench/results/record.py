@@ -6,19 +6,32 @@ import json
 import math
 import os
 import secrets
+import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fewshot_bench.disk import Busy, locked
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.schema import SCHEMA, SCHEMA_VERSION
 from fewshot_bench.results.shape import SHAPES, is_name, misfit
 from fewshot_bench.results.tables import write_atomically
 
-__all__ = ["FILE", "SCHEMA_VERSION", "new_run_folder", "read_record", "write_record"]
+__all__ = [
+    "FILE",
+    "SCHEMA_VERSION",
+    "held",
+    "is_held",
+    "new_run_folder",
+    "read_record",
+    "resume_command",
+    "write_record",
+]
 
 FILE = "record.json"
+LOCK = ".lock"  # held by the process that writes the run
 MOST_BYTES, DEEPEST = 32 * 2**20, 32  # of a record; a real one has some ten kilobytes, and 4 levels
 
 
@@ -43,6 +56,36 @@ def new_run_folder(runs_dir: Path, stem: str) -> Path:
             f"cannot write runs to '{runs_dir}' ({error.strerror}); "
             "give another folder with --runs-dir."
         ) from error
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Be the one process that writes a run.
+
+    Raises:
+        RecordError: another one is.
+    """
+    try:
+        with locked(folder / LOCK, wait=0):
+            yield
+    except Busy as error:
+        raise RecordError(f"another process is writing '{folder}'; let it end.") from error
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process writes this run now."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with locked(folder / LOCK, wait=0):
+            return False
+    except Busy:
+        return True
+
+
+def resume_command(folder: Path) -> str:
+    """What to type to go on with a run."""
+    return f"fsb resume {shlex.quote(str(folder))}"
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ def task_numbers(task: Task) -> dict[str, int]:
 
 def empty_timing() -> dict[str, Any]:
     """The record's ``timing`` before anything was timed."""
-    return dict.fromkeys(
+    return {"interruptions": 0} | dict.fromkeys(
         (
             "step_ms",
             "tasks_per_s",

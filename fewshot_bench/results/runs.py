@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_bench.errors import RecordError
-from fewshot_bench.results.record import FILE, read_record
+from fewshot_bench.results.record import FILE, is_held, read_record, resume_command
 from fewshot_bench.results.tables import read_table
 from fewshot_bench.text import printable_values
 
 Array = npt.NDArray[np.float64]
+GOING = ("running", "interrupted")  # status of a run that has an end before it
 
 
 class Setting(NamedTuple):
@@ -140,23 +141,28 @@ class Run:
         return episode, accuracy
 
 
-def load_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
+def load_runs(
+    paths: Iterable[Path], unfinished: list[str] | None = None
+) -> tuple[list[Run], list[str]]:
     """The finished runs in these folders.
 
     Arguments:
         paths: folders of runs, their ``record.json``, or folders with runs anywhere below.
+        unfinished: takes the lines on runs that go on or can be gone on with and that were not
+            named themselves; default: they are with the problems.
 
     Returns:
         The runs, and one line for each that is broken or did not finish; it hides no other.
     """
-    runs, problems = [], []
+    runs, problems, paths = [], [], list(paths)
+    themselves = {(path.parent if path.name == FILE else path).resolve() for path in paths}
     seen: set[Path] = set()
     named: set[Path] = set()
     for path in paths:
         if path.resolve() in named:
             problems.append(f"'{path}' is named twice; it counts once.")
         named.add(path.resolve())
-        for folder in _run_folders(path.parent if path.name == FILE else path) or [path]:
+        for folder in run_folders(path.parent if path.name == FILE else path) or [path]:
             if folder.resolve() in seen:
                 continue
             seen.add(folder.resolve())
@@ -167,13 +173,26 @@ def load_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
                 continue
             if record["status"] == "completed" and record["test"]:
                 runs.append(Run(folder, record))
+                continue
+            line = _why(folder, record)
+            found_below = folder.resolve() not in themselves
+            if unfinished is not None and found_below and record["status"] in GOING:
+                unfinished.append(line)
             else:
-                why = record["error"] or "it has no result"
-                problems.append(f"'{folder}': {record['status']}: {why}")
+                problems.append(line)
     return runs, problems
 
 
-def _run_folders(path: Path) -> list[Path]:
+def _why(folder: Path, record: dict[str, Any]) -> str:
+    """Why a run has no result, in a line."""
+    if record["status"] in GOING:
+        if is_held(folder):
+            return f"'{folder}' goes on; it has no result yet"
+        return f"'{folder}' did not finish; go on with it: {resume_command(folder)}"
+    return f"'{folder}': {record['status']}: {record['error'] or 'it has no result'}"
+
+
+def run_folders(path: Path) -> list[Path]:
     """Folders with a record, in order; a link to a run counts, a link to more does not (loops)."""
     if (path / FILE).is_file():
         return [path]
@@ -187,5 +206,5 @@ def _run_folders(path: Path) -> list[Path]:
             continue
         inside = Path(entry.path)
         if not entry.is_symlink() or (inside / FILE).is_file():
-            found += _run_folders(inside)
+            found += run_folders(inside)
     return found

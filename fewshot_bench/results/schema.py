@@ -24,7 +24,7 @@ _TASK = ("way", "shot", "query", "unlabelled", "distractors")
 
 SCHEMA: dict[str, Entry] = {
     "schema_version": _T((int,), "version of this schema; grows when a key changes its meaning"),
-    "status": _T((str,), "`completed`, `failed` (a loss was not finite, a plugin raised) or `interrupted`"),
+    "status": _T((str,), "`completed`, `failed` (a loss was not finite, a plugin raised), `interrupted`, or `running`: it goes on, or its process was killed"),
     "id": _T((str,), "name of the run's folder"),
     "command": _T((str,), "the command line or script that started it"),
     "method": _T((str,), "name of the method"),
@@ -47,8 +47,8 @@ SCHEMA: dict[str, Entry] = {
     "episodes_digest": _T((str, _NONE), "sha256 of the test episodes' classes, images and targets, in order"),
     "test": _T((dict, _NONE), "`accuracy`, `half_width`, `level`, `interval` [low, high], `episodes`, `per_episode_sd` (fractions), `transductive`, `sampling` (`closed`, `open`), `metrics`", ("accuracy", "half_width", "level", "interval", "episodes", "per_episode_sd", "transductive", "sampling", "metrics")),
     "validation": _T((dict, _NONE), "`best_step` and the `accuracy` there; null if nothing was trained"),
-    "training": _T((dict, _NONE), "`steps`, `seconds`, `warmup_seconds`, `engine`, `chunks` (calls that a batch of tasks was run in, one after the other), `skipped_steps` (of `--skip-spikes`); null if nothing was trained"),
-    "timing": _T((dict,), "`step_ms` {`median`, `p95`}, `tasks_per_s`, `phases` (median ms of `sample`, `forward_backward`, `optimiser`), `warmup_steps`, `adapt_ms` and `predict_ms` (median per test task, over the first `timed_episodes`), `memory_estimate_bytes` (of a step, before the run), `peak_memory_bytes` (GPU: allocated; CPU: resident size of the process), `flops_per_step`, `flops_per_s`", ("step_ms", "tasks_per_s", "adapt_ms", "predict_ms")),
+    "training": _T((dict, _NONE), "`steps`, `seconds` and `warmup_seconds` (of all processes that took part, without what was lost with a killed one), `engine`, `chunks` (calls that a batch of tasks was run in, one after the other), `skipped_steps` (of `--skip-spikes`); null if nothing was trained"),
+    "timing": _T((dict,), "`step_ms` {`median`, `p95`}, `tasks_per_s`, `phases` (median ms of `sample`, `forward_backward`, `optimiser`), `warmup_steps`, `adapt_ms` and `predict_ms` (median per test task, over the first `timed_episodes`), `memory_estimate_bytes` (of a step, before the run), `peak_memory_bytes` (GPU: allocated; CPU: resident size of the process), `flops_per_step`, `flops_per_s`, `interruptions` (how often the run was resumed; the first steps after that are warm-up, too)", ("step_ms", "tasks_per_s", "adapt_ms", "predict_ms")),
     "notes": _T((list,), "sentences that a reader of the result has to know"),
     "error": _T((str, _NONE), "what went wrong"),
 }  # fmt: skip

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewshot_bench.config import CORE
 from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.state import copied
 from fewshot_bench.engine.weights import load_weights, save_weights
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.method import Method, trainable
@@ -28,7 +29,8 @@ def builds_alike(subject: MethodSubject) -> None:
     """The same seed builds the same weights."""
     one, two = subject.build(seed=3).state_dict(), subject.build(seed=3).state_dict()
     for name, value in one.items():
-        if not torch.equal(value, two[name]):
+        equal = torch.equal(value, two[name]) if isinstance(value, Tensor) else value == two[name]
+        if not equal:
             raise Fault(
                 f"'{name}' differs between two builds with one seed; initialise it with torch's "
                 "generator and nothing else."
@@ -138,10 +140,10 @@ def repeatable(subject: MethodSubject) -> None:
 def pure_losses(subject: MethodSubject) -> None:
     """losses() changes no parameter, no buffer and no gradient."""
     method = subject.build().train()
-    before = {name: value.clone() for name, value in method.state_dict().items()}
+    before = copied(method.state_dict())
     method.losses(subject.training_episode())
     for name, value in method.state_dict().items():
-        if not torch.equal(value, before[name]):
+        if isinstance(value, Tensor) and not torch.equal(value, before[name]):
             raise Fault(
                 f"losses() changed '{name}' by {off(value, before[name]):.3g}; return buffers in "
                 "Losses.buffers, and leave parameters to the loop."

@@ -32,7 +32,8 @@ class TensorBoard(Observer):
 
     def run_started(self, config: Mapping[str, Any]) -> None:
         """Open the file of events, which is closed whatever becomes of the run."""
-        self.writer = SummaryWriter(str(self.folder))
+        again = self.resumed_from + 1 if self.resumed_from else None
+        self.writer = SummaryWriter(str(self.folder), purge_step=again)
         weakref.finalize(self, self.writer.close)
         self.writer.add_text("configuration", f"```\n{json.dumps(config, indent=2)}\n```")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from fewshot_bench.alike import ASIDE
 from fewshot_bench.cli import run as run_command
 from fewshot_bench.config import configure
-from fewshot_bench.grid import ASIDE
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.commands import command_of
 
@@ -26,7 +26,7 @@ def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(run_command, "_run", lambda name, settings: said.update(settings))
     built = run_command.build_command(method, words, Registry.discover())
     built.main(args=words, standalone_mode=False)
-    said.pop("json")
+    del said["json"], said["if_exists"]
     return configure(method, **said).to_dict()
 
 

@@ -119,7 +119,7 @@ def test_the_same_seeds_give_the_same_numbers_here_and_from_python(
     printed: str, home: Path, tmp_path: Path
 ) -> None:
     first = json.loads(printed)
-    second = json.loads(fsb("run", "protonet", *TYPED, "--json", at=home))
+    second = json.loads(fsb("run", "protonet", *TYPED, "--if-exists=fresh", "--json", at=home))
     third = fewshot_bench.run("protonet", **SETTINGS, runs_dir=str(tmp_path))
     assert first["id"] != second["id"]
     assert without_times(first) == without_times(second) == without_times(third)

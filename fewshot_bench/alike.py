@@ -1,0 +1,147 @@
+"""Runs that stand for a configuration: found again by what they are.
+
+A run stands for a configuration if it has the same settings, data, code, plugin and torch versions
+and kind of device. Where it was written and who watched do not matter.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fewshot_bench import assembly
+from fewshot_bench.config import RunConfig
+from fewshot_bench.errors import RecordError
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.options import load
+from fewshot_bench.results.environment import code_digest, torch_version
+from fewshot_bench.results.record import is_held, read_record
+from fewshot_bench.results.runs import Run, run_folders
+
+# Settings that leave a run's numbers alone.
+ASIDE = (
+    "runs_dir", "data_root", "cache_dir", "device", "sources", "profile", "pictures", "observers",
+    "checkpoint_every", "keep_checkpoints", "detect_anomaly",
+)  # fmt: skip
+# Those of them that leave files which somebody who asks for them wants to see.
+WATCHED = ("profile", "pictures", "observers")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What there is of a configuration.
+
+    Arguments:
+        finished: the newest finished run.
+        unfinished: the newest run that was broken off and that no process writes now.
+        nearly: a line, where there is neither, on a finished run that nearly fits.
+    """
+
+    finished: Run | None = None
+    unfinished: Path | None = None
+    nearly: str | None = None
+
+
+class Alike:
+    """The runs of some folders.
+
+    Arguments:
+        paths: folders of runs, or with runs anywhere below; broken records are passed over.
+        registry: what is installed now.
+    """
+
+    def __init__(self, paths: Iterable[Path], registry: Registry) -> None:
+        self.registry = registry
+        self._alike: dict[str, list[Run]] = {}  # by settings, oldest first
+        runs = [run for path in paths for folder in run_folders(path) for run in _read(folder)]
+        for candidate in sorted(runs, key=lambda r: r.record["id"].rsplit("-", 2)[1:]):
+            if "evaluated_from" not in candidate.record:
+                key = settings_key(candidate.record["config"])
+                self._alike.setdefault(key, []).append(candidate)
+        self._data: dict[str, str] = {}  # digests of what was looked at once
+        self._code: dict[frozenset[str], str] = {}
+
+    def find(self, config: RunConfig, *, watched: bool = False) -> Found:
+        """The newest runs that stand for a configuration.
+
+        Arguments:
+            config: the configuration.
+            watched: pictures, profile and observers have to be the same, too.
+        """
+        wanted = config.to_dict()
+        alike = [
+            run
+            for run in self._alike.get(settings_key(wanted), [])
+            if not watched or all(run.record["config"].get(n) == wanted[n] for n in WATCHED)
+        ]
+        origin = self._origin(config) if alike else {}
+        unfinished: Path | None = None
+        nearly: str | None = None
+        for candidate in reversed(alike):
+            status = candidate.record["status"]
+            other = differing(origin_of(candidate.record), origin)
+            if status == "completed" and not other:
+                return Found(candidate, unfinished)
+            if status == "completed":
+                nearly = nearly or f"'{candidate.folder}' is of other {' and '.join(other)}"
+            elif not other and unfinished is None and not is_held(candidate.folder):
+                unfinished = candidate.folder
+        return Found(None, unfinished, nearly)
+
+    def _origin(self, config: RunConfig) -> dict[str, Any]:
+        """What ``origin_of`` would say of a run that were started now."""
+        backbone = load(self.registry, "methods", config.method).wants_backbone
+        things = assembly.named_things(config, self.registry, backbone)
+        data = repr((config.dataset, sorted(config.dataset_options.items())))
+        if data not in self._data:
+            self._data[data] = assembly.load_data(config, self.registry).splits.digest
+        modules = frozenset(assembly.sources_of(things))
+        if modules not in self._code:
+            self._code[modules] = code_digest(modules)
+        return {
+            "data": self._data[data],
+            "plugin versions": _versions([thing.identity for thing in things]),
+            "code": self._code[modules],
+            "torch": torch_version(),
+            "device": assembly.pick_device(config.device).type,
+        }
+
+
+def _read(folder: Path) -> list[Run]:
+    """The run in this folder, if it is one that is finished or can be gone on with."""
+    try:
+        record = read_record(folder)
+    except RecordError:
+        return []
+    whole = record["status"] == "completed" and record["test"]
+    usable = whole or record["status"] in ("running", "interrupted")
+    return [Run(folder, record)] if usable else []
+
+
+def settings_key(config: Mapping[str, Any]) -> str:
+    """The part of a configuration, or of a record's, that decides numbers, as one text."""
+    return json.dumps({n: v for n, v in config.items() if n not in ASIDE}, sort_keys=True)
+
+
+def origin_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run came from besides its settings; JSON values."""
+    return {
+        "data": record["dataset_digest"],
+        "plugin versions": _versions(record["plugins"]),
+        "code": record["environment"].get("code"),
+        "torch": record["environment"].get("torch"),
+        "device": record["device"]["type"],
+    }
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Names of what is not the same in two origins."""
+    return [name for name, value in one.items() if other.get(name) != value]
+
+
+def _versions(things: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    names = ("kind", "name", "distribution", "version")
+    return sorted([thing[n] for n in names] for thing in things if thing["kind"] != "observers")

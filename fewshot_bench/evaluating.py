@@ -1,0 +1,82 @@
+"""A trained run on other episodes, another task or other data."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fewshot_bench import assembly
+from fewshot_bench.config import RunConfig, reconfigure
+from fewshot_bench.defaults import as_recorded
+from fewshot_bench.engine.interrupt import Signals
+from fewshot_bench.engine.observer import Progress, Silent
+from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.weights import load_weights, save_weights
+from fewshot_bench.hooks.files import only_typed
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.parts import Parts, describe, prepare, stem
+from fewshot_bench.results.record import FILE as RECORD
+from fewshot_bench.results.record import new_run_folder, read_record, write_record
+from fewshot_bench.runner import test
+
+
+def evaluate_run(
+    run_folder: str | Path,
+    progress: Progress | None = None,
+    *,
+    trust_code: bool = False,
+    **changes: Any,
+) -> dict[str, Any]:
+    """Evaluate a finished run's weights again: other episodes, task or data.
+
+    Arguments:
+        run_folder: the folder of a run.
+        trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
+        changes: options of ``fsb run`` with underscores (``way``, ``episodes``, ``dataset``, ...).
+
+    Returns:
+        A record of its own, with ``evaluated_from`` naming the run; also written.
+    """
+    folder = Path(run_folder)
+    folder = folder.parent if folder.name == RECORD else folder
+    before = read_record(folder)
+    with only_typed(_words(changes), trust_code):
+        parts = _parts_again(folder, before, progress or Silent(), changes)
+    config = parts.config
+    target = new_run_folder(Path(config.runs_dir), stem(config) + "-eval")
+    record = describe(parts, target) | {"evaluated_from": before["id"]}
+    record["training"], record["validation"] = before["training"], before["validation"]
+    try:
+        with Signals() as signals, parts.lowering.running():
+            test(parts, target, record, signals.check)
+        record["status"] = "completed"
+        if check_players(parts.method):
+            save_weights(parts.method, target)
+        write_record(target, record)
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+    return record
+
+
+def _words(changes: Mapping[str, Any]) -> Iterator[Any]:
+    """What was typed; lists of names one by one."""
+    for value in changes.values():
+        yield from value if isinstance(value, list | tuple) else (value,)
+
+
+def _parts_again(
+    folder: Path, before: Mapping[str, Any], progress: Progress, changes: Mapping[str, Any]
+) -> Parts:
+    """The parts of a run with its weights; where files are written is not the record's to say."""
+    own = {"init": None, "observers": (), "profile": False, "pictures": False}
+    places = {"runs_dir": str(folder.absolute().parent), "cache_dir": None}
+    meant = as_recorded(Registry.discover(), before["config"], before["plugins"])
+    config = reconfigure(RunConfig.from_dict(meant), **{**own, **places, **changes})
+    assembly.check_writable(Path(config.runs_dir))
+    parts = prepare(config, progress, train_split=False)
+    if check_players(parts.method):
+        load_weights(parts.method, folder)
+    return parts
