@@ -26,7 +26,8 @@ from fewshot_bench.engine.checkpoint import Store
 from fewshot_bench.engine.choice import choose
 from fewshot_bench.engine.due import Every
 from fewshot_bench.engine.keeper import Keeper
-from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.training import Trainer
 from fewshot_bench.hooks.registry import Registry
 
 BASE: dict[str, Any] = {

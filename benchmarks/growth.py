@@ -23,7 +23,8 @@ from table import describe_machine, number
 from fewshot_bench import assembly
 from fewshot_bench.config import configure
 from fewshot_bench.engine.choice import choose
-from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.training import Trainer
 from fewshot_bench.hooks.registry import Registry
 
 BASE: dict[str, Any] = {

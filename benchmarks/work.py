@@ -22,7 +22,8 @@ from fewshot_bench.engine.choice import choose
 from fewshot_bench.engine.cost import cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.lowering import Eager
-from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.training import Trainer
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
 from fewshot_bench.sampling import EpisodeSource

@@ -21,9 +21,10 @@ from fewshot_bench.engine.keeper import Keeper
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.observer import Progress, Silent
 from fewshot_bench.engine.pictures import TASKS, Pictures
+from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
-from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.engine.training import Trainer
 from fewshot_bench.engine.weights import save_weights
 from fewshot_bench.hooks.files import DISTRIBUTION as FILE_PLUGIN
 from fewshot_bench.hooks.files import only_typed

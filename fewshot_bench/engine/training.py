@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from fewshot_bench.engine.interrupt import Interrupted
 from fewshot_bench.engine.keeper import Keeper
 from fewshot_bench.engine.lowering import Eager, Gradients
 from fewshot_bench.engine.memory import within_memory
+from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.state import Weights, averaged, copied
 from fewshot_bench.engine.timing import StepTimer
@@ -29,28 +29,6 @@ from fewshot_bench.sampling import EpisodeSource
 
 Validate = Callable[[int], float]
 Log = Callable[[int, dict[str, float]], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how often.
-
-    Arguments:
-        steps: meta-steps; each holds every turn of the method once.
-        task_batch: tasks in the batch of a turn.
-        validate_every: steps between validations; 0: only at the end.
-        window: steps between reads of device numbers (losses, times): 1 on a CPU.
-        skip_spikes: a step is left out if its loss or gradient norm is over so many times its
-            recent median; None: none is.
-        detect_anomaly: look for the operation behind a number that is not finite.
-    """
-
-    steps: int
-    task_batch: int
-    validate_every: int = 0
-    window: int = 1
-    skip_spikes: float | None = None
-    detect_anomaly: bool = False
 
 
 class Trainer:

@@ -19,9 +19,10 @@ from fewshot_bench.engine.checkpoint import Store
 from fewshot_bench.engine.embedding import TOLERANCE
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.lowering import Eager, differentiate
+from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.state import copied, restore, state_of
-from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method

@@ -13,8 +13,9 @@ from toys import Prototypes, source, two_threads
 from fewshot_bench.engine.columns import Columns
 from fewshot_bench.engine.cost import Cost, _held_by_autograd, advice, cost_of_step, free_bytes
 from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
-from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.engine.training import Trainer
 
 CPU = torch.device("cpu")
 

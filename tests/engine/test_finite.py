@@ -12,7 +12,8 @@ from toys import Prototypes, TwoPlayers, source, two_threads
 
 from fewshot_bench.engine.finite import LEAST, SpikeGuard
 from fewshot_bench.engine.lowering import Eager
-from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import Diverged
 
 PLAN = Plan(steps=6, task_batch=2)

@@ -12,7 +12,8 @@ from toys import Prototypes, TwoPlayers, source, two_threads
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.memory import within_memory
-from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import OutOfMemory, is_out_of_memory
 
 ERRORS = [

@@ -10,7 +10,8 @@ import torch
 from toys import Prototypes, source
 
 from fewshot_bench.engine.lowering import Eager
-from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.training import Trainer
 
 BYTES_A_STEP = 400  # a dozen numbers of eight bytes, in arrays that grow by steps
 

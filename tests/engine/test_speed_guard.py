@@ -22,7 +22,8 @@ from fewshot_bench.data.images import LabelledImages
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.lowering import Eager
-from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Task
 from fewshot_bench.sampling import ClosedSampler, EpisodeSource
 

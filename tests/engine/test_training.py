@@ -12,8 +12,9 @@ from fewshot_bench.engine.choice import choose
 from fewshot_bench.engine.cost import cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.lowering import Eager, differentiate
+from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
-from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
 from fewshot_bench.method import Losses, Player
 from fewshot_bench.semisupervised import UnlabelledTasks
