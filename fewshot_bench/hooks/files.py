@@ -63,7 +63,7 @@ def split(name: str) -> tuple[Path, str]:
     if allowed is not None and (path, attribute) not in allowed:
         raise ConfigError(
             f"the run's record names code in a file, '{name}', which nobody typed here. Look at "
-            "the file; with --trust-code, 'fsb eval' and 'fsb predict' import it."
+            "the file; with --trust-code, 'fsb eval', 'fsb predict' and 'fsb resume' import it."
         )
     return path, attribute
 

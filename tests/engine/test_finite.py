@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from typing import Any
@@ -168,6 +169,20 @@ def test_the_guard_goes_by_the_median_of_what_was_taken() -> None:
     assert guard.spikes({"loss": -11.0}, 13)
     assert guard.spikes({"loss": 1.0, "gradient": 1.0}, 14) is False
     assert guard.skipped == [12, 13]
+
+
+def test_a_guard_that_is_restored_goes_on_where_it_was() -> None:
+    first, second = SpikeGuard(10.0), SpikeGuard(10.0)
+    for step in range(LEAST):
+        first.spikes({"loss": 1.0}, step)
+    assert first.spikes({"loss": 50.0}, 20)
+    second.restore(json.loads(json.dumps(first.state())))
+    assert second.skipped == [20]
+    for guard in (first, second):
+        assert guard.spikes({"loss": 11.0}, 21)
+        assert not guard.spikes({"loss": 9.0}, 22)
+    assert second.state() == first.state()
+    assert not SpikeGuard(10.0).spikes({"loss": 11.0}, 21)
 
 
 def test_threads_skip_the_same_steps() -> None:

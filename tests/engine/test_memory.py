@@ -9,11 +9,14 @@ import pytest
 import torch
 from toys import Prototypes, TwoPlayers, source, two_threads
 
+from fewshot_bench.engine.checkpoint import Saved
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.state import restore, state_of
 from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.tree import pack
 from fewshot_bench.errors import OutOfMemory, is_out_of_memory
 
 ERRORS = [
@@ -109,6 +112,25 @@ def test_threads_hold_fewer_tasks_at_once() -> None:
     trainer, told = trained(Crowded(), two_threads)
     assert trainer.lowering.at_once(8) == 1
     assert "out of memory with 2 tasks at once; from here on it is 1" in told[0]
+
+
+def test_a_training_that_goes_on_holds_no_more_than_before() -> None:
+    before, _ = trained(short(Prototypes, 9))
+    tensors: dict[str, Any] = {}
+    state = pack(state_of(before), tensors, "state")
+    method = Prototypes()
+    after = Trainer(method, Eager(method), source(), Plan(steps=3, task_batch=8))
+    assert after.lowering.at_once(8) == 8
+    restore(after, Saved(3, {}, state, tensors))
+    assert after.lowering.at_once(8) == before.lowering.at_once(8) == 1
+    assert after.history.shrunk_at == before.history.shrunk_at == 1
+
+
+def test_a_thread_is_no_limit_unless_memory_was_short() -> None:
+    trainer, _ = trained(Prototypes(), two_threads)
+    assert state_of(trainer)["at_once"] is None
+    trainer.lowering.hold(1)
+    assert trainer.lowering.at_once(8) == 1
 
 
 def test_a_task_that_does_not_fit_is_told_with_a_size_that_does() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broken_off import CONV, Breaking, assert_same, fsb
 
+from faults.broken_off import CONV, Breaking, assert_same, fsb
 from fewshot_bench import runner
 from fewshot_bench.config import RunConfig, configure
 from fewshot_bench.errors import ConfigError, RecordError

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from broken_off import CONV, SMALL, STRANGER, Breaking, assert_same, fsb, newest
 from safetensors.torch import save
 
+from faults.broken_off import CONV, SMALL, STRANGER, Breaking, assert_same, fsb, newest
 from fewshot_bench import runner
 from fewshot_bench.config import configure
 from fewshot_bench.engine.checkpoint import Store, read
 from fewshot_bench.engine.interrupt import Interrupted
-from fewshot_bench.errors import RecordError
+from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.record import read_record
 
 ALTERNATING = CONV | {"base": "maml", "update": "alternating", "generator": "small"}
@@ -75,11 +75,22 @@ def test_interrupted_and_resumed_is_the_same_to_the_last_bit(
         assert before["status"] == "interrupted"
         torch.manual_seed(1)  # what the generator is at the resume is that of the checkpoint
         progress = Breaking("never", 0)
-        record = runner.resume(folder, progress)
+        record = runner.resume(folder, progress, trust_code=method.endswith("Stranger"))
         assert record["timing"]["interruptions"] == 1, name
         assert_same(newest(Path("whole")), folder)
         # Nothing is trained twice.
         assert progress.steps == list(range(done + 1, 7) if phase == "train" else ())
+
+
+def test_a_record_imports_no_file_unless_somebody_says_so(home: Path, data_cache: Path) -> None:
+    config = configured(*METHODS["pretrained stranger"][:1], "runs", SMALL, data_cache)
+    with pytest.raises(KeyboardInterrupt, match=r"fsb resume runs/\S+ --trust-code$"):
+        runner.run(config, Breaking("train", 2))
+    folder = newest(Path("runs"))
+    (home / "stranger.py").write_text("raise AssertionError('it was imported')", "utf-8")
+    with pytest.raises(ConfigError, match=r"names code in a file, '\S+stranger\.py:Stranger'"):
+        runner.resume(folder)
+    assert read_record(folder)["status"] == "interrupted"
 
 
 def test_a_validation_is_broken_off_at_once_and_done_again(

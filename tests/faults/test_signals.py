@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from broken_off import SMALL, assert_same, command, fsb, newest, start
 
+from faults.broken_off import SMALL, assert_same, command, fsb, newest, start
 from fewshot_bench.engine.checkpoint import FOLDER
 from fewshot_bench.engine.interrupt import Interrupted, Signals
 from fewshot_bench.results.record import read_record
@@ -90,7 +90,7 @@ def test_each_signal_ends_with_a_checkpoint_and_the_command_that_goes_on(
         folder = newest(runs)
         line = said.splitlines()[-1]
         path = shlex.quote(str(folder.relative_to(home)))
-        assert line == f"interrupted by {name}; go on with: fsb resume {path}"
+        assert line == f"interrupted by {name}; go on with: fsb resume {path} --trust-code"
         assert "Traceback" not in said
         assert not out
         record = read_record(folder)
