@@ -23,7 +23,7 @@ class Page:
 
 
 PAGES = {
-    "running": Page("Running", {"fewshot_bench": ("run", "evaluate")}),
+    "running": Page("Running", {"fewshot_bench": ("run", "resume", "evaluate")}),
     "methods": Page(
         "Methods",
         {

@@ -236,7 +236,8 @@ class Trainer:
                 clip_grads_with_norm_(parameters, player.clip, result.norms[name])
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-            result.weights[name] = get_total_norm(parameters, math.inf)
+            filled = [p for p in parameters if p.numel()]
+            result.weights[name] = get_total_norm(filled, math.inf)
             if player.ema is not None:
                 torch._foreach_lerp_(self.averages[name], [*parameters], 1 - player.ema)
         buffers = dict(self.method.named_buffers())

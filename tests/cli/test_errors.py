@@ -159,6 +159,8 @@ def test_ctrl_c_keeps_what_was_reached(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
+        # Where the tests run in the background, Ctrl-C is ignored; a child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     try:

@@ -105,7 +105,7 @@ def understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parse a command and, where it would make runs, configure each of them."""
 
     def only_configure(name: str, settings: dict[str, Any]) -> None:
-        settings.pop("json")
+        del settings["json"], settings["if_exists"]
         configure(name, **settings)
 
     def only_cells(grid: Any, runs_dir: Path) -> None:

@@ -231,7 +231,13 @@ def test_any_words_on_the_command_line(
     def holds(words: list[str]) -> None:
         ready = FewshotBenchError("this can be run")
         with ExitStack() as stack:
-            for name in ("runner.run", "runner.evaluate_run", "grid.run_grid", "data.locate.fetch"):
+            for name in (
+                "existing.run_unless",
+                "runner.resume",
+                "evaluating.evaluate_run",
+                "grid.run_grid",
+                "data.locate.fetch",
+            ):
                 stack.enter_context(mock.patch(f"fewshot_bench.{name}", side_effect=ready))
             check(fsb(*words))
 

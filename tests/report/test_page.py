@@ -88,8 +88,8 @@ def test_every_kind_of_picture_that_there_is_is_drawn_and_described(
 ) -> None:
     _, page = written(runs, tmp_path / "report")
     images = page.all("img")
-    # forest, learning, time, classes, confusion, steps, settings, episode
-    assert len(images) == 8
+    # forest, learning, time, classes, confusion, steps, settings, episode, generator
+    assert len(images) == 9
     for image in images:
         assert "for alpha and beta on marks" in image["alt"]  # type: ignore[operator]
         kind, _, content = image["src"].partition(",")  # type: ignore[union-attr]
