@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +153,10 @@ def test_an_ignored_signal_stays_ignored(home: Path, data_cache: Path) -> None:
 
 # Runs a command in a terminal of its own, closes that when a file is there, tells the exit code.
 TERMINAL = """
-import os, pty, sys, time
+import os, pty, signal, sys, time
 pid, terminal = pty.fork()
 if pid == 0:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored, where the tests run under nohup
     os.execv(sys.executable, [sys.executable, "-m", "fewshot_bench", *sys.argv[2:]])
 os.set_blocking(terminal, False)
 while not os.path.exists(sys.argv[1]):
@@ -195,6 +196,15 @@ def test_handlers_of_others_are_left_alone() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C is heard, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_signal_is_only_noted_while_weights_move() -> None:
     with Signals() as signals:
 

@@ -144,8 +144,7 @@ def test_runs_that_did_not_finish_are_told_beside_the_table(home: Path) -> None:
     assert len(told) == 3
     assert any("failed: step 3: no" in line for line in told)
     assert any("did not finish; go on with it: fsb resume runs/late" in line for line in told)
-    assert "interrupted" in told[1]
-    assert "damaged" in told[2]
+    assert any("damaged" in line for line in told)
 
 
 WRONG = {
