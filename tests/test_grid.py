@@ -268,6 +268,16 @@ def test_seeds() -> None:
     assert seeds_of([5, 1]) == (5, 1)
 
 
+def test_the_code_of_a_process_is_that_which_it_began_with(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text("x = 1")
+    before = code_digest([str(file)])
+    file.write_text("x = 2")
+    assert code_digest([str(file)]) == before
+    (tmp_path / "other.py").write_text("x = 2")
+    assert code_digest([str(tmp_path / "other.py")]) != before
+
+
 def test_the_code_is_that_of_the_package_and_the_plugins() -> None:
     assert code_digest(["fsb_maml"]) == code_digest(["fsb_maml"])
     assert len({code_digest([]), code_digest(["fsb_maml"]), code_digest(["fsb_protonet"])}) == 3

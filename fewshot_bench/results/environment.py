@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,14 +59,24 @@ def code_digest(modules: Iterable[str]) -> str:
         modules: top-level names of packages or modules, or absolute paths of single files: those
             of the run's plugins.
     """
+    each = (_digest_of(module) for module in sorted({"fewshot_bench", *modules}))
+    return hashlib.sha256(b"".join(each)).hexdigest()
+
+
+@cache
+def _digest_of(module: str) -> bytes:
+    """Of one package, module or file, as it was when this process first asked.
+
+    A process goes on with what it has imported while somebody edits the files: a long grid would
+    otherwise say of its later runs that newer code made them.
+    """
     sha = hashlib.sha256()
-    for module in sorted({"fewshot_bench", *modules}):
-        for path in _sources(module):
-            # A file's own folder is none of its content.
-            where = "file" if path == Path(module) else module
-            sha.update(f"{where}/{path.name}\0".encode())
-            sha.update(path.read_bytes())
-    return sha.hexdigest()
+    for path in _sources(module):
+        # A file's own folder is none of its content.
+        where = "file" if path == Path(module) else module
+        sha.update(f"{where}/{path.name}\0".encode())
+        sha.update(path.read_bytes())
+    return sha.digest()
 
 
 def _sources(module: str) -> list[Path]:
@@ -111,6 +122,7 @@ def _version(name: str) -> str | None:
         return None
 
 
+@cache
 def _commit() -> str | None:
     """The commit of the checkout that this file lies in, with ``+`` if it has changes."""
     root = Path(__file__).resolve().parents[2]
