@@ -82,7 +82,7 @@ def resume(
     *,
     allow_changes: bool = False,
     trust_code: bool = False,
-    cache_dir: str | None = None,
+    **here: Any,
 ) -> dict[str, Any]:
     """Go on with a run that was interrupted or killed, from its newest whole checkpoint.
 
@@ -90,7 +90,8 @@ def resume(
         run_folder: the folder of a run.
         allow_changes: go on although data, code or versions are others than at its start.
         trust_code: import a file that the run's record names.
-        cache_dir: for decoded images; the user's own cache folder if none is named.
+        here: of this machine, in place of what the run began with: ``data_root``, ``cache_dir``,
+            ``device``, ``checkpoint_every``, ``keep_checkpoints``.
 
     Returns:
         The record: but for times, that of a run that was never interrupted.
@@ -100,9 +101,7 @@ def resume(
     """
     from fewshot_bench.runner import resume as resume_run
 
-    return resume_run(
-        run_folder, allow_changes=allow_changes, trust_code=trust_code, cache_dir=cache_dir
-    )
+    return resume_run(run_folder, allow_changes=allow_changes, trust_code=trust_code, **here)
 
 
 def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:

@@ -26,6 +26,9 @@ ASIDE = (
     "runs_dir", "data_root", "cache_dir", "device", "sources", "profile", "pictures", "observers",
     "checkpoint_every", "keep_checkpoints", "detect_anomaly",
 )  # fmt: skip
+# Those of them that a run which goes on takes from what was typed now.
+HERE = ("data_root", "cache_dir", "device", "checkpoint_every", "keep_checkpoints",
+        "detect_anomaly")  # fmt: skip
 # Those of them that leave files which somebody who asks for them wants to see.
 WATCHED = ("profile", "pictures", "observers")
 

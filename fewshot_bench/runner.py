@@ -10,7 +10,7 @@ from typing import Any
 
 from fewshot_bench import assembly
 from fewshot_bench.alike import origin_of
-from fewshot_bench.config import RunConfig
+from fewshot_bench.config import RunConfig, reconfigure
 from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.checkpoint import Store
 from fewshot_bench.engine.cost import advice, cost_of_step
@@ -26,6 +26,7 @@ from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.engine.weights import save_weights
+from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.hooks.files import DISTRIBUTION as FILE_PLUGIN
 from fewshot_bench.hooks.files import only_typed
 from fewshot_bench.hooks.registry import Registry
@@ -77,7 +78,7 @@ def resume(
     *,
     allow_changes: bool = False,
     trust_code: bool = False,
-    cache_dir: str | None = None,
+    **here: Any,
 ) -> dict[str, Any]:
     """Go on with a run that was broken off, from its newest checkpoint that is whole.
 
@@ -85,7 +86,9 @@ def resume(
         run_folder: the folder of a run. One that is finished stays as it is.
         allow_changes: also go on if data, code or versions are others than the run began with.
         trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
-        cache_dir: for decoded images; the record's word on folders to write to does not count.
+        here: settings of ``fewshot_bench.alike.HERE``, in place of the record's: where data and
+            cache are, the device, how often a checkpoint is written. A record's word on folders
+            to write to does not count.
 
     Returns:
         The record; but for times, what the unbroken run would have given.
@@ -102,9 +105,9 @@ def resume(
         before = read_record(folder)
         if before["status"] == "completed":
             return before
-        meant = as_recorded(Registry.discover(), before["config"], before["plugins"])
-        config = RunConfig.from_dict(meant | {"cache_dir": cache_dir})
         with only_typed((), trust_code):
+            meant = as_recorded(Registry.discover(), before["config"], before["plugins"])
+            config = reconfigure(RunConfig.from_dict(meant), **{"cache_dir": None, **here})
             parts = prepare(config, progress or Silent())
         record = taken_up(parts, folder, before, allow_changes=allow_changes)
         return _Going(parts, folder, record, signals, again=True).go()
@@ -178,11 +181,14 @@ class _Going:
             return
         record["status"] = "interrupted" if interrupted or not began else "failed"
         record["error"] = str(error) or type(error).__name__
-        if trainer is not None and began:
-            note_training(record, trainer)
-            write_training(folder, trainer)
-            save_weights(self.parts.method, folder)
-        write_record(folder, record)
+        try:
+            if trainer is not None and began:
+                note_training(record, trainer)
+                write_training(folder, trainer)
+                save_weights(self.parts.method, folder)
+            write_record(folder, record)
+        except FewshotBenchError as second:  # a full disk must not hide why the run ended
+            self.parts.progress.message(f"not all that was reached could be written: {second}")
         if isinstance(error, Interrupted):
             words = any(thing["distribution"] == FILE_PLUGIN for thing in record["plugins"])
             how = resume_command(folder) + (" --trust-code" if words else "")

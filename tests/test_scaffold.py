@@ -62,7 +62,7 @@ def test_each_kind_passes_the_conformance_suite_as_written(
 def test_an_algorithm_is_short(kind: str, tmp_path: Path) -> None:
     new_plugin("fresh", kind, tmp_path, Registry.discover())
     lines = (tmp_path / "fresh" / "fresh" / f"{kind}.py").read_text("utf-8").splitlines()
-    assert 10 <= len([line for line in lines if line.strip()]) <= 25
+    assert 10 <= len([line for line in lines if line.strip()]) <= 20
 
 
 @pytest.mark.parametrize(

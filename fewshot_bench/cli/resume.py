@@ -22,6 +22,9 @@ def resume(
         ),
     ] = False,
     trust_code: Annotated[bool, typer.Option("--trust-code", help=TRUST)] = False,
+    data_root: Annotated[
+        str | None, typer.Option(help="where the data lie now", show_default=False)
+    ] = None,
     cache_dir: Annotated[
         str | None, typer.Option(help="for decoded images", show_default=False)
     ] = None,
@@ -51,5 +54,6 @@ def resume(
             allow_changes=allow_changes,
             trust_code=trust_code,
             cache_dir=cache_dir,
+            **({} if data_root is None else {"data_root": data_root}),
         )
     show_record(record, folder, as_json=json)

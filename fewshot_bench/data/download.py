@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from fewshot_bench.disk import sync_folder
 from fewshot_bench.errors import DataError
 
 _BLOCK = 1 << 18
@@ -48,7 +49,10 @@ def download(
                 time.sleep(wait * 2 ** (attempt - 1))
             problem = _try(url, part, wanted, timeout)
             if not problem:
+                with part.open("rb") as file:
+                    os.fsync(file.fileno())
                 os.replace(part, path)
+                sync_folder(path.parent)
                 return
     except OSError as error:
         problem = f"cannot write '{path}' ({error.strerror})"

@@ -105,7 +105,9 @@ def read_split_file(path: Path) -> ClassLists:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise DataError(f"cannot read the split file '{path}' ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
         raise DataError(f"cannot read the split file '{path}' ({error}).") from error
     return parse_split(text, path.suffix.lower(), str(path))
 

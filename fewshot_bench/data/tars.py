@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tarfile
 import zlib
@@ -10,6 +9,7 @@ from collections.abc import Collection
 from lzma import LZMAError
 from pathlib import Path
 
+from fewshot_bench.disk import replacing
 from fewshot_bench.errors import DataError
 
 MAX_MEMBERS = 100_000
@@ -59,9 +59,7 @@ def _copy(members: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> No
     """
     path = target / member.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     source = members.extractfile(member)
     assert source is not None, "a plain file"
-    with source, part.open("wb") as file:
+    with source, replacing(path) as file:
         shutil.copyfileobj(source, file)
-    os.replace(part, path)

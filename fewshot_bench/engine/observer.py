@@ -47,13 +47,13 @@ class Observers:
     def follow(self, folder: Path, step: int = 0) -> None:
         """Tell every observer the folder of the run, and the step that it goes on from."""
         for title, observer in self.observers.items():
-            with blame(f"{title}.folder"):
+            with blame(f"folder of {title}"):
                 observer.folder, observer.resumed_from = folder, step
 
     def tell(self, event: str, *arguments: Any) -> None:
         """Call a method of every observer."""
         for title, observer in self.observers.items():
-            with blame(f"{title}.{event}()"):
+            with blame(f"{event}() of {title}"):
                 getattr(observer, event)(*arguments)
 
 

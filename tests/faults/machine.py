@@ -119,6 +119,8 @@ CASES = (
           why_not=cannot_mount),
     Fault("a disk that fills up with the record", "run nearest-centroid SMALL", full("runs", 8192),
           why_not=cannot_mount),
+    Fault("a disk that fills up with checkpoints", "run protonet TRAINS --checkpoint-every=1",
+          full("runs", 24_000), why_not=cannot_mount),
     Fault("a full disk under the cache (the run goes on)",
           "run nearest-centroid SMALL", full("cache"), code=0, told="", why_not=cannot_mount),
     Fault("a full disk under the page", "report runs -o page --no-pictures", full("page"),

@@ -9,13 +9,14 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults import files, machine, plugins, records, typed
+from faults import files, machine, plugins, records, typed, unfinished
 from faults.fault import Fault, meet, row
 
 PAGE = Path(__file__).parents[2] / "docs/faults.md"
 GROUPS = {
     "On the command line": typed.CASES,
     "In a run's folder": records.CASES,
+    "In runs that were broken off": unfinished.CASES,
     "In data and in files": files.CASES,
     "In plugins": plugins.CASES,
     "In the machine and in numbers": machine.CASES,
@@ -28,9 +29,10 @@ each in a folder of its own, and met by the command beside it. None shows a trac
 `--debug` is given. `...` stands for the options of a run of a few seconds.
 
 Exit codes: 0 done; 1 the training did not stay finite; 2 something to mend; 141 the reader of a
-pipe went away. A fault in one run leaves the others in the table, and is told as `left out`. Where
-no message stands, the command does what was asked, or says nothing. The like for plugins that are
-broken: [wrong-plugins.md](wrong-plugins.md).
+pipe went away; 130, 143, 138 and 129 a run that SIGINT, SIGTERM, SIGUSR1 or SIGHUP ended, with a
+checkpoint ([interrupted runs](resume.md)). A fault in one run leaves the others in the table, and
+is told as `left out`. Where no message stands, the command does what was asked, or says nothing.
+The like for plugins that are broken: [wrong-plugins.md](wrong-plugins.md).
 """
 
 

@@ -177,8 +177,8 @@ def test_only_leftovers_of_the_file_in_question_are_swept(tmp_path: Path) -> Non
 def test_a_clock_that_jumps_back_changes_nothing(
     tmp_path: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ids have the time of day in them; nothing is found or kept by it, and no time is measured
-    with it."""
+    """Ids have the time of day in them, which orders runs that are alike; no number and no time
+    that is measured comes from it."""
     import fewshot_bench
 
     settings = {**CONV, "runs_dir": str(tmp_path), "cache_dir": str(data_cache)}

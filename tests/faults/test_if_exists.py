@@ -4,6 +4,7 @@ runs without an end."""
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,15 @@ def test_an_interrupted_run_is_gone_on_with(config: RunConfig) -> None:
     found, (line, *_), steps = again(config, "resume")
     assert (found, steps) == (folder, [3, 4, 5, 6])
     assert line == f"going on with '{folder}'; --if-exists fresh begins another run"
+
+
+def test_what_is_typed_now_counts_where_a_run_goes_on(config: RunConfig) -> None:
+    """Where data and cache are, and how often a checkpoint is written, are of this machine."""
+    folder = broken(config)
+    later = replace(config, checkpoint_every="1", keep_checkpoints=9)
+    with pytest.raises(KeyboardInterrupt):
+        run_unless(later, "resume", Breaking("train", 5))
+    assert len(list((folder / "checkpoints").glob("step-*"))) >= 3
 
 
 def test_a_run_that_another_process_writes_is_left_to_it(config: RunConfig) -> None:
