@@ -310,12 +310,7 @@ def test(parts: Parts, folder: Path, record: dict[str, Any], check: Callable[[],
         parts.progress.update(done, accuracy=accuracy)
 
     scores = evaluate(
-        parts.lowering,
-        source,
-        count,
-        chunk=EVALUATION_CHUNK,
-        metrics=parts.metrics,
-        tick=tick,
+        parts.lowering, source, count, chunk=EVALUATION_CHUNK, metrics=parts.metrics, tick=tick
     )
     parts.observers.tell("evaluation_ended", "test", scores.accuracy.tolist())
     record["episodes_digest"] = digest(source, count)
