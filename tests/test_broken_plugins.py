@@ -247,7 +247,11 @@ def test_what_runs_into_trouble_is_named_and_leaves_nothing(fake_distribution, t
         "cache_dir": str(tmp_path / "cache"),
     }  # fmt: skip
     for method, more, message in (
-        ("nearest-centroid", {"observers": "bad-watcher"}, r"bad-watcher.*run_started\(\) raised"),
+        (
+            "nearest-centroid",
+            {"observers": "bad-watcher"},
+            r"run_started\(\) of .*bad-watcher.* raised",
+        ),
         (
             "nearest-centroid",
             {"metrics": "raises"},

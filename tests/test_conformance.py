@@ -14,12 +14,10 @@ from fewshot_bench.testing.checks import perform_all
 from fewshot_bench.testing.named import suite
 
 Check = Callable[[], None]
-SLOW = {"metagan"}  # two players over a method with an inner loop
-DEAR = {"gradients", "resume", "beats-chance", "speed"}  # minutes of such a method
 # Their files are not everywhere; tests of their own hold their loading against stand-ins.
 NEEDS = {"folder", "omniglot", "mini-imagenet", "cifar-fs", "fc100"}
 NAMES = [
-    pytest.param(kind, name, marks=[pytest.mark.slow] if name in SLOW else [])
+    pytest.param(kind, name)
     for kind in SUITES
     for name in Registry.discover().names(kind)
     if name not in NEEDS
@@ -34,22 +32,12 @@ def test_a_built_in_passes_every_check(kind: str, name: str) -> None:
     assert any(o.status == "passed" for o in outcomes)
 
 
-@pytest.mark.parametrize("name", sorted(SLOW))
-def test_a_slow_built_in_passes_the_quick_checks(name: str) -> None:
-    found = suite(Registry.discover(), name)
-    quick = [check.id for check in found.checks if check.id not in DEAR]
-    outcomes = list(perform_all(found.checks, found.subject, quick))
-    assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
-    assert len(outcomes) == len(found.checks) - len(DEAR)
-
-
 @pytest.mark.conformance("maml", first_order=True)
 def test_first_order_maml(fsb_check: Check) -> None:
     fsb_check()
 
 
 @pytest.mark.skipif(not os.environ.get("FSB_DATA"), reason="the data are not here")
-@pytest.mark.slow
 def test_omniglot_passes(fsb_data: Path) -> None:
     found = suite(Registry.discover(), "omniglot", data_root=str(fsb_data))
     outcomes = list(perform_all(found.checks, found.subject))
