@@ -65,7 +65,6 @@ class Alike:
                 key = settings_key(candidate.record["config"])
                 self._alike.setdefault(key, []).append(candidate)
         self._data: dict[str, str] = {}  # digests of what was looked at once
-        self._code: dict[frozenset[str], str] = {}
 
     def find(self, config: RunConfig, *, watched: bool = False) -> Found:
         """The newest runs that stand for a configuration.
@@ -101,13 +100,10 @@ class Alike:
         data = repr((config.dataset, sorted(config.dataset_options.items())))
         if data not in self._data:
             self._data[data] = assembly.load_data(config, self.registry).splits.digest
-        modules = frozenset(assembly.sources_of(things))
-        if modules not in self._code:
-            self._code[modules] = code_digest(modules)
         return {
             "data": self._data[data],
             "plugin versions": _versions([thing.identity for thing in things]),
-            "code": self._code[modules],
+            "code": code_digest(assembly.sources_of(things)),
             "torch": torch_version(),
             "device": assembly.pick_device(config.device).type,
         }
@@ -122,6 +118,11 @@ def _read(folder: Path) -> list[Run]:
     whole = record["status"] == "completed" and record["test"]
     usable = whole or record["status"] in ("running", "interrupted")
     return [Run(folder, record)] if usable else []
+
+
+def of_here(config: RunConfig) -> dict[str, Any]:
+    """What a run that goes on takes from this configuration, and not from its record."""
+    return {name: getattr(config, name) for name in HERE}
 
 
 def settings_key(config: Mapping[str, Any]) -> str:

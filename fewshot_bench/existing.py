@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fewshot_bench.alike import HERE, Alike
+from fewshot_bench.alike import Alike, of_here
 from fewshot_bench.config import RunConfig
 from fewshot_bench.engine.observer import Progress, Silent
 from fewshot_bench.errors import ConfigError
@@ -46,8 +46,7 @@ def run_unless(
         if found.unfinished is not None and if_exists == "resume":
             folder = found.unfinished
             progress.message(f"going on with '{folder}'; --if-exists fresh begins another run")
-            here = {name: getattr(config, name) for name in HERE}
-            record = resume(folder, progress, trust_code=True, **here)
+            record = resume(folder, progress, trust_code=True, **of_here(config))
             return record, folder
         if found.unfinished is not None:
             how = resume_command(found.unfinished)

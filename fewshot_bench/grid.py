@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from fewshot_bench.alike import HERE, Alike, settings_key
+from fewshot_bench.alike import Alike, of_here, settings_key
 from fewshot_bench.config import DEFAULTS, RunConfig, configure
 from fewshot_bench.engine.observer import Progress
 from fewshot_bench.errors import ConfigError, FewshotBenchError
@@ -211,8 +211,7 @@ def run_grid(
             if place in broken:
                 folder = broken[place]
                 progress.message(f"{cell.title}: goes on in '{folder}'")
-                here = {name: getattr(cell.config, name) for name in HERE}
-                resume(folder, progress, trust_code=True, **here)
+                resume(folder, progress, trust_code=True, **of_here(cell.config))
             else:
                 folder = Path(cell.config.runs_dir) / run(cell.config, progress)["id"]
         except FewshotBenchError as error:

@@ -21,7 +21,6 @@ from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method
 
 NEIGHBOURS = 3  # k of Kynkäänniemi et al. 2019
-MEASURES = ("precision", "recall", "distance")
 
 
 @dataclass(frozen=True)
