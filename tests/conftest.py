@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dist_info import write_dist_info
 
 # Before torch is imported, here and in the commands that the tests start: two processes that each
 # want all cores for every operation are many times slower than two that want one.
@@ -50,12 +51,7 @@ def fake_distribution(
     before = set(sys.modules)
 
     def install(name: str, module: str, source: str, version: str = "1.0") -> Path:
-        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
-        info.mkdir()
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        (info / "METADATA").write_text(metadata, "utf-8")
-        points = f"[fewshot_bench]\n{module} = {module}\n"
-        (info / "entry_points.txt").write_text(points, "utf-8")
+        write_dist_info(site, name, version, f"[fewshot_bench]\n{module} = {module}\n")
         (site / f"{module}.py").write_text(source, "utf-8")
         importlib.invalidate_caches()
         return site

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from dist_info import write_dist_info
 
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import Registry
@@ -21,13 +22,9 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What pip makes of the folder: its metadata, and its modules on the path."""
     project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
     (points,) = project["entry-points"].values()
-    info = folder / f"{project['name'].replace('-', '_')}-0.1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n", "utf-8"
-    )
     lines = [f"{name} = {module}" for name, module in points.items()]
-    (info / "entry_points.txt").write_text("\n".join(["[fewshot_bench]", *lines]), "utf-8")
+    text = "\n".join(["[fewshot_bench]", *lines])
+    write_dist_info(folder, project["name"], project["version"], text)
     monkeypatch.syspath_prepend(str(folder))
     importlib.invalidate_caches()
 

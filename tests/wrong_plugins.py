@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dist_info import write_dist_info
+
 PAGE = Path(__file__).parents[1] / "docs/wrong-plugins.md"
 SMALL = (
     "--train-classes 6 --validation-classes 0 --test-classes 6 --way 3 --shot 1 --query 2 "
@@ -211,12 +213,7 @@ CASES = (
 @contextlib.contextmanager
 def installed(wrong: Wrong, site: Path) -> Iterator[None]:
     """The plugin installed as ``wrong-plugin`` 1.0, for a while."""
-    info = site / "wrong_plugin-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: wrong-plugin\nVersion: 1.0\n", "utf-8"
-    )
-    (info / "entry_points.txt").write_text(wrong.points, "utf-8")
+    write_dist_info(site, "wrong-plugin", "1.0", wrong.points)
     (site / "wrong_plugin.py").write_text(wrong.source, "utf-8")
     sys.path.insert(0, str(site))
     importlib.invalidate_caches()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from dist_info import write_dist_info
 
 SOURCE = """
 import typer
@@ -35,14 +36,9 @@ POINTS = {
 
 
 def install(site: Path, distribution: str, points: dict[str, str]) -> None:
-    info = site / f"{distribution.replace('-', '_')}-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n", "utf-8"
-    )
     lines = [f"{name} = {target}" for name, target in points.items()]
     text = "\n".join(["[fewshot_bench.commands]", *lines, ""])
-    (info / "entry_points.txt").write_text(text, "utf-8")
+    write_dist_info(site, distribution, "1.0", text)
 
 
 @pytest.fixture

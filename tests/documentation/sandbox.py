@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+from dist_info import write_dist_info
 from PIL import Image
 
 import fewshot_bench
@@ -69,12 +70,8 @@ def install(distribution: Path, folder: Path) -> None:
     project = tomllib.loads((distribution / "pyproject.toml").read_text("utf-8"))["project"]
     ((package, module),) = project["entry-points"]["fewshot_bench"].items()
     shutil.copytree(distribution / module, folder / module)
-    info = folder / f"{module}-{project['version']}.dist-info"
-    info.mkdir()
-    metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    (info / "METADATA").write_text(metadata, "utf-8")
     points = f"[fewshot_bench]\n{package} = {module}\n"
-    (info / "entry_points.txt").write_text(points, "utf-8")
+    write_dist_info(folder, project["name"], project["version"], points)
 
 
 def placed(code: str) -> str:
