@@ -1,8 +1,8 @@
 """Published figures beside ours: ``uv run python benchmarks/published.py RUN_OR_FOLDER...``.
 
-A run stands for a row if it is that method, preset and task on that data set, and nothing else was
-chosen but what leaves its numbers alone (seed, folders, device). Rows without a run are written as
-unmeasured, with the command that would measure them.
+A run stands for a row if it is that method, preset and task on that data set with the row's
+options, and nothing else was chosen but what leaves its numbers alone (seed, folders, device). Rows
+without a run are written as unmeasured, with the command that would measure them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ NEAR = 0.3  # points
 # What may be chosen without its being another experiment than the published one's.
 CHOSEN = {
     "preset", "dataset", "way", "shot", "seed", "episode_seed", "device", "engine", "task_chunk",
-    "level", "profile", "pictures", "runs_dir", "data_root", "cache_dir", "metrics", "observers",
+    "profile", "pictures", "runs_dir", "data_root", "cache_dir", "metrics", "observers",
+    "checkpoint_every", "keep_checkpoints", "detect_anomaly",
 }  # fmt: skip
 HEAD = """# Published figures beside ours
 
@@ -52,6 +53,7 @@ class Published:
     shot: int
     accuracy: float
     half_width: float | None
+    options: Mapping[str, Any]
 
     @property
     def words(self) -> str:
@@ -63,7 +65,12 @@ class Published:
     def command(self) -> str:
         """What measures it."""
         task = f"--dataset {self.dataset} --way {self.way} --shot {self.shot}"
-        return f"fsb run {self.method} {task} --preset {self.preset}"
+        return " ".join([f"fsb run {self.method} {task} --preset {self.preset}", *self.typed()])
+
+    def typed(self) -> Iterator[str]:
+        """The row's options as they are typed."""
+        for name, value in self.options.items():
+            yield f"--{name}" if value is True else f"--{name} {value}"
 
     def near(self, accuracy: float) -> bool:
         """Whether a measured accuracy, in %, is as near as it should be."""
@@ -74,12 +81,15 @@ def published(path: Path) -> Iterator[Published]:
     """Every figure of a file."""
     for source in tomllib.loads(path.read_text("utf-8"))["source"]:
         names = {name: source.pop(name) for name in ("method", "preset", "cite")}
+        options = source.pop("options", {})
         for dataset, tasks in source.items():
             for task, (accuracy, *half_width) in tasks.items():
                 way, shot = map(int, re.findall(r"\d+", task))
                 interval = half_width[0] if half_width else None
-                yield Published(**names, dataset=dataset, way=way, shot=shot,
-                                accuracy=accuracy, half_width=interval)  # fmt: skip
+                yield Published(
+                    **names, dataset=dataset, way=way, shot=shot,
+                    accuracy=accuracy, half_width=interval, options=options,
+                )  # fmt: skip
 
 
 def stands_for(record: Mapping[str, Any], figure: Published) -> bool:
@@ -92,14 +102,19 @@ def stands_for(record: Mapping[str, Any], figure: Published) -> bool:
         (figure.way, figure.shot),
     ):
         return False
+    options = {name.replace("-", "_"): value for name, value in figure.options.items()}
+    settings = config | config["method_options"] | config["backbone_options"]
+    if any(settings.get(name) != value for name, value in options.items()):
+        return False
     user = {name for name, source in config["sources"].items() if source == "user"}
-    return user <= CHOSEN and "evaluated_from" not in record
+    return user <= CHOSEN | set(options) and "evaluated_from" not in record
 
 
 def row(figure: Published, runs: list[Run]) -> str:
     """A line of the table, of the newest run that stands for the figure."""
     first = f"| {figure.dataset} | {figure.way}-way {figure.shot}-shot "
-    first += f"| {figure.method}, {figure.preset} | {figure.words} "
+    names = ", ".join([figure.method, figure.preset, *figure.typed()])
+    first += f"| {names} | {figure.words} "
     own = [run.record for run in runs if stands_for(run.record, figure)]
     if not own:
         return first + f"| unmeasured: `{figure.command}` | | | | | |"
@@ -108,10 +123,11 @@ def row(figure: Published, runs: list[Run]) -> str:
     accuracy = 100 * test["accuracy"]
     half_width = 100 * test["half_width"]
     contained = "yes" if abs(accuracy - figure.accuracy) <= half_width else "no"
+    spread = f"± {half_width:.2f}" if half_width else "(no variation)"
     near = "yes" if figure.near(accuracy) else f"no ({accuracy - figure.accuracy:+.2f})"
     seconds = record["training"]["seconds"] if record["training"] else 0.0
     cells = (
-        f"{accuracy:.2f} ± {half_width:.2f}: `{command_of(record)}`",
+        f"{accuracy:.2f} {spread}: `{command_of(record)}`",
         contained,
         near,
         f"{seconds / 60:.0f} min",

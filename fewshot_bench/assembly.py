@@ -118,7 +118,7 @@ def episodes(
     Validation is always closed; the sampling that was asked for is the test's.
     """
     if split == "train":
-        return training_episodes(images, config, device)[0]
+        return training_episodes(images, config, device, unlabelled=False)[0]
     name = config.sampling if split == "test" else f"{CORE}:closed"
     factory: type[Sampler] = registry.resolve("samplers", name).load()
     table = ClassTable(images, device, PIXEL_RANGES[config.pixels])
@@ -134,16 +134,18 @@ def labels(config: RunConfig) -> Labels:
 
 
 def training_episodes(
-    images: LabelledImages, config: RunConfig, device: torch.device
+    images: LabelledImages, config: RunConfig, device: torch.device, *, unlabelled: bool
 ) -> tuple[EpisodeSource, EpisodeSource | None]:
-    """Labelled training tasks and, where some classes have no labels, unlabelled ones.
+    """Labelled training tasks and, where some classes have no labels, unlabelled ones if wanted.
 
     They are always closed: a finite plan could end before the training does.
     """
     table, task = ClassTable(images, device, PIXEL_RANGES[config.pixels]), train_task(config)
     table.require(task.classes, task.images_per_class, "train split", "--train-")
     seed = key_of("train", config.seed)
-    return training_sources(table, task, seed, labels(config), within_family=config.within_family)
+    return training_sources(
+        table, task, seed, labels(config), unlabelled=unlabelled, within_family=config.within_family
+    )
 
 
 def batches(images: LabelledImages, config: RunConfig, device: torch.device) -> BatchSource:

@@ -64,8 +64,9 @@ def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) 
     def training() -> tuple[EpisodeSource | BatchSource, EpisodeSource | None]:
         if pretrained:
             return assembly.batches(splits.train, config, device), None
-        labelled, unlabelled = assembly.training_episodes(splits.train, config, device)
-        return labelled, unlabelled if method.unlabelled_tasks else None
+        return assembly.training_episodes(
+            splits.train, config, device, unlabelled=method.unlabelled_tasks
+        )
 
     test_source = source("test")
     if test_source.sampler.length is not None:

@@ -20,7 +20,7 @@ from fewshot_bench.engine.interrupt import Interrupted, Signals
 from fewshot_bench.engine.keeper import Keeper
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.observer import Progress, Silent
-from fewshot_bench.engine.pictures import TASKS, Pictures
+from fewshot_bench.engine.pictures import Pictures, begin
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
@@ -160,8 +160,14 @@ class _Going:
             _profile(parts, folder)
         with parts.lowering.running():
             if trains:
-                self.trainer = make_trainer(parts, _pictures(parts, folder), keeper)
+                pictures = None
+                if parts.config.pictures:
+                    sources, tell = (parts.validation, parts.test), parts.progress.message
+                    pictures = begin(parts.method, *sources, folder, tell)
+                self.trainer = make_trainer(parts, pictures, keeper)
                 train(parts, self.trainer, record)
+                if pictures is not None and parts.validation is None:  # else validation kept them
+                    pictures.keep(parts.config.steps)
                 write_training(folder, self.trainer)
                 save_weights(parts.method, folder)
             test(parts, folder, record, self.signals.check)
@@ -195,22 +201,6 @@ class _Going:
             error.args = (f"{error}; go on with: {how}",)
         else:
             self.parts.progress.message(f"{record['status']}; what was reached stands in {folder}")
-
-
-def _pictures(parts: Parts, folder: Path) -> Pictures | None:
-    """What keeps the method's pictures, where they are asked for; keeps those before training."""
-    if not parts.config.pictures:
-        return None
-    if parts.validation is None:
-        parts.progress.message("--pictures: these data have no validation task to draw")
-        return None
-    count = min(TASKS, parts.validation.sampler.length or TASKS)
-    tasks = parts.validation.batch(range(count))
-    pictures = Pictures(parts.method, tasks, parts.validation.table.pixel_range, folder)
-    if not pictures.keep(0):
-        parts.progress.message(f"--pictures: {parts.config.method} draws none")
-        return None
-    return pictures
 
 
 def make_trainer(

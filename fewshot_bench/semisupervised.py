@@ -150,7 +150,13 @@ def without_labels(episode: Episode) -> Episode:
 
 
 def training_sources(
-    table: ClassTable, task: Task, seed: int, labels: Labels, *, within_family: bool = False
+    table: ClassTable,
+    task: Task,
+    seed: int,
+    labels: Labels,
+    *,
+    unlabelled: bool = True,
+    within_family: bool = False,
 ) -> tuple[EpisodeSource, EpisodeSource | None]:
     """Labelled training tasks and, where some classes have no labels, unlabelled ones.
 
@@ -159,10 +165,11 @@ def training_sources(
         task: the shape of both kinds.
         seed: of the stream of episodes.
         labels: which images and classes are labelled.
+        unlabelled: whether the method learns from tasks without labels.
         within_family: see :class:`fewshot_bench.sampling.Sampler`.
 
     Raises:
-        ConfigError: too few labelled classes, or too few images in one.
+        ConfigError: too few labelled or unlabelled classes, or too few images in one.
     """
     of_labelled, others = labels.groups(table)
     part = table if labels.classes == 1 else table.part(of_labelled)
@@ -175,8 +182,14 @@ def training_sources(
             part, task, seed, within_family=within_family,
             fraction=labels.fraction, order=labels.images(table),
         )  # fmt: skip
-    if len(others) < task.classes:
+    if not unlabelled or labels.classes == 1:
         return EpisodeSource(sampler), None
+    if len(others) < task.classes:
+        raise ConfigError(
+            f"--labelled-classes {labels.classes:g} leaves {len(others)} training classes without "
+            f"labels that may meet in an episode, and an unlabelled task takes {task.classes}; "
+            "lower it, or --train-way."
+        )
     rest = ClosedSampler(
         table.part(others), task, key_of("unlabelled", seed), within_family=within_family
     )

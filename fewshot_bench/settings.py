@@ -57,7 +57,9 @@ CORE: tuple[Option, ...] = (
     _core("skip_spikes", float, "skip a step of over FACTOR times the usual loss or gradient norm"),
     _core("detect_anomaly", bool, "name the operation behind a NaN or infinity; slow"),
     _core("profile", bool, "also profile a few steps: trace.json and the dearest operations"),
-    _core("pictures", bool, "keep what the method draws of a validation task, over training"),
+    _core(
+        "pictures", bool, "keep what the method draws of a task it is not trained on, over training"
+    ),
     _core("checkpoint_every", str, "steps (500) or time (30s, 10m, 2h); 0: when it ends or stops"),
     _core("keep_checkpoints", int, "the newest so many stay until the run is finished", minimum=1),
     _core("init", str, "folder of a run whose weights to start from"),

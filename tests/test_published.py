@@ -38,7 +38,10 @@ def record(accuracy: float = 0.985, half_width: float = 0.001, **chosen: Any) ->
     return {
         "id": "maml-omniglot-5w1s-20261125T163530-5569",
         "method": "maml",
-        "config": config | chosen | {"sources": dict.fromkeys(names, "user")},
+        "config": config
+        | {"method_options": {}, "backbone_options": {}}
+        | chosen
+        | {"sources": dict.fromkeys(names, "user")},
         "test": {"accuracy": accuracy, "half_width": half_width},
         "training": {"seconds": 7200.0},
         "environment": {"commit": "abc"},
@@ -59,6 +62,16 @@ def test_a_run_stands_for_a_row_if_nothing_else_was_chosen(module: ModuleType, f
     assert not module.stands_for(record() | {"evaluated_from": "x"}, figure)
 
 
+def test_a_row_may_ask_for_options(module: ModuleType) -> None:
+    figures = module.published(FILE.with_suffix(".toml"))
+    figure = next(f for f in figures if f.cite == "Finn et al. 2017, first order")
+    assert figure.command.endswith("--shot 1 --preset paper --first-order")
+    chosen = record(checkpoint_every="10m", first_order=True)
+    first_order = {"method_options": {"first_order": True}}
+    assert module.stands_for(chosen | {"config": chosen["config"] | first_order}, figure)
+    assert not module.stands_for(record(), figure)
+
+
 def test_what_is_said_of_a_run(module: ModuleType, figure: Any) -> None:
     def cells(*records: dict[str, Any]) -> list[str]:
         line = module.row(figure, [SimpleNamespace(record=r) for r in records])
@@ -68,6 +81,7 @@ def test_what_is_said_of_a_run(module: ModuleType, figure: Any) -> None:
     assert told[0].startswith("98.50 ± 0.10: `fsb run maml --preset paper")
     assert told[1:] == ["no", "yes", "120 min", "a device", "abc"]
     assert cells(record(0.97, 0.02))[1:3] == ["yes", "no (-1.70)"]
+    assert cells(record(0.2, 0.0))[0].startswith("20.00 (no variation)")
     assert cells()[0].startswith("unmeasured: `fsb run maml")
 
 
@@ -75,6 +89,7 @@ def test_every_row_is_a_command_that_can_be_run(module: ModuleType) -> None:
     figures = list(module.published(FILE.with_suffix(".toml")))
     for figure in figures:
         task = {"dataset": figure.dataset, "way": figure.way, "shot": figure.shot}
-        assert configure(figure.method, preset=figure.preset, **task).steps >= 600
+        options = {name.replace("-", "_"): value for name, value in figure.options.items()}
+        assert configure(figure.method, preset=figure.preset, **task, **options).steps >= 600
     lines = module.table([]).splitlines()
     assert sum("unmeasured" in line for line in lines if line.startswith("| ")) == len(figures)

@@ -173,6 +173,7 @@ def test_mini_batches_are_of_labelled_images() -> None:
             "leaves 2 unlabelled images .* takes 3 .*--train-unlabelled",
         ),
         ((1.0, 0.1), Task(2, 1, 1), "the labelled part of the train split has 1 that may meet"),
+        ((1.0, 0.9), Task(2, 1, 1), "leaves 1 training classes without labels .* takes 2; lower"),
     ],
 )
 def test_impossible_settings_are_one_clear_line(

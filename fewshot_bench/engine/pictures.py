@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from fewshot_bench.engine.quality import Quality, measure
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.method import Method, title_of
+from fewshot_bench.sampling import EpisodeSource
 
 FOLDER, JUDGED = "pictures", "quality.jsonl"
 TASKS = 24  # so many are judged; the first is shown
@@ -110,3 +111,28 @@ class Pictures:
     def _write(self, name: str, arrays: dict[str, npt.NDArray[np.generic]]) -> None:
         with replacing(self.folder / name) as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+
+def begin(
+    method: Method,
+    validation: EpisodeSource | None,
+    test: EpisodeSource,
+    folder: Path,
+    tell: Callable[[str], None],
+) -> Pictures | None:
+    """Keep the pictures from before training; what keeps further ones, None if none are drawn.
+
+    Arguments:
+        validation: where the tasks come from; ``test`` without it: nothing is chosen by them.
+        folder: of the run.
+        tell: takes a line for the user.
+    """
+    if validation is None:
+        tell("--pictures: without validation classes, they are of test tasks")
+    source = validation or test
+    count = min(TASKS, source.sampler.length or TASKS)
+    pictures = Pictures(method, source.batch(range(count)), source.table.pixel_range, folder)
+    if not pictures.keep(0):
+        tell(f"--pictures: {title_of(method)} draws none")
+        return None
+    return pictures

@@ -62,9 +62,9 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
     kind = " and ".join(dict.fromkeys(name for _, name, _ in found))
     caption(
         figure,
-        f"{kind[:1].upper()}{kind[1:]} of validation tasks, in the space in which the method sees "
-        "them after learning the task. Dashed: as many held-out real images of the same classes. "
-        "Bands: 95 % Student intervals over tasks.",
+        f"{kind[:1].upper()}{kind[1:]} of tasks that are never trained on, in the space in which "
+        "the method sees them after learning the task. Dashed: as many held-out real images of "
+        "the same classes. Bands: 95 % Student intervals over tasks.",
     )
     return figure
 

@@ -64,7 +64,7 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
     names = " and ".join(dict.fromkeys(name for _, name, _ in rows))
     caption(
         figure,
-        f"Left: the support set of a validation task that is never trained on. Right: {names} for "
+        f"Left: the support set of a task that is never trained on. Right: {names} for "
         "the same task, from the same noise, after so many training steps.",
     )
     return figure

@@ -71,7 +71,7 @@ class MetaGAN(Method):
         z_dim: Annotated[int, "normal noise values that a fake is made from"] = 100,
         fakes_per_class: Annotated[
             int | None,
-            "fakes per class, beside the support and the query set; none: as many as real "
+            "fakes per class, beside the support set and Q^u; none: as many as real images there "
             "(algorithm 1)",
         ] = None,
         update: Annotated[
@@ -81,7 +81,9 @@ class MetaGAN(Method):
         inner_gan: Annotated[bool, "real and fake terms in the inner loop too (eq. 7)"] = True,
         test_fakes: Annotated[bool, "eq. 7's real and fake terms when adapting at test too"] = True,
         through_fakes: Annotated[
-            bool, "the generator's gradient (eq. 9) also flows through eq. 7's fakes"
+            bool,
+            "the generator's gradient (eq. 9) also flows through eq. 7's fakes; a first-order base "
+            "has none to give",
         ] = True,
         supervised_weight: Annotated[float, "of eq. 2 in the outer loss (eq. 8)"] = 1.0,
         real_weight: Annotated[float, "of eq. 3's real term in the outer loss (eq. 8)"] = 1.0,
@@ -238,7 +240,7 @@ class MetaGAN(Method):
             real_logits, real_features = logits, features
             if target is not None and support.unlabelled is not None:
                 real_logits, real_features = self.base.discriminate(theta_T, support.unlabelled)
-            x_fake = self.generate(h_T, episode.key, "query", episode.query.shape[1])
+            x_fake = self.generate(h_T, episode.key, "query", real_logits.shape[1])
             fake_logits, fake_features = self.discriminate_fakes(theta_T, x_fake)
 
         way = logits.shape[-1] - self.extra

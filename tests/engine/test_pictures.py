@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from safetensors.torch import load_file
 
 import fewshot_bench
 from fewshot_bench import Method, Task
-from fewshot_bench.engine.pictures import Pictures
+from fewshot_bench.config import configure
+from fewshot_bench.engine.pictures import Pictures, begin
 from fewshot_bench.errors import PluginError
+from fewshot_bench.parts import prepare
 from fewshot_bench.results.tables import read_table
+from fewshot_bench.runner import run
 from fewshot_bench.testing import tiny_episode
 
 SMALL: dict[str, Any] = {
@@ -92,20 +96,35 @@ def test_pictures_change_no_number_of_a_run(tmp_path: Path) -> None:
         assert (without / table).read_text() == (having / table).read_text()
 
 
+class Heard:
+    """A progress display that remembers its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def phase(self, name: str, total: int) -> None: ...
+
+    def update(self, done: int, **numbers: float) -> None: ...
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
 def test_pictures_that_cannot_be_are_told(tmp_path: Path) -> None:
-    class Heard:
-        lines: list[str] = []
-
-        def phase(self, name: str, total: int) -> None: ...
-
-        def update(self, done: int, **numbers: float) -> None: ...
-
-        def message(self, text: str) -> None:
-            self.lines.append(text)
-
-    from fewshot_bench.config import configure
-    from fewshot_bench.runner import run
-
+    heard = Heard()
     own = {"runs_dir": str(tmp_path / "runs"), "cache_dir": str(tmp_path / "cache")}
-    run(configure("protonet", pictures=True, train_way=3, **SMALL, **own), Heard())
-    assert "--pictures: protonet draws none" in Heard.lines
+    run(configure("protonet", pictures=True, train_way=3, **SMALL, **own), heard)
+    (told,) = [line for line in heard.lines if line.startswith("--pictures")]
+    assert re.fullmatch(r"--pictures: method 'protonet' of fewshot-bench .* draws none", told)
+
+
+def test_without_validation_classes_they_are_of_test_tasks(tmp_path: Path) -> None:
+    lines: list[str] = []
+    own = {"runs_dir": str(tmp_path / "runs"), "cache_dir": str(tmp_path / "cache")}
+    parts = prepare(configure("metagan", **SMALL, **own), Heard())
+    pictures = begin(parts.method, None, parts.test, tmp_path, lines.append)
+    assert pictures is not None
+    assert lines == ["--pictures: without validation classes, they are of test tasks"]
+    drawn = np.load(tmp_path / "pictures/task.npz")
+    first = parts.test.batch(range(1))
+    assert drawn["class_ids"].tolist() == first.class_ids[0].tolist()

@@ -113,7 +113,20 @@ def test_unlabelled_images_take_the_real_term_of_the_query_set() -> None:
     grey = torch.full((1, 3, *TASK.image_shape), 7.0, dtype=torch.float64)
     batch = replace(batch, support=replace(batch.support, unlabelled=grey))
     mass = math.exp(-0.1 * 7) + 1  # S^u = S^s, so theta' stays -0.1
-    assert method.losses(batch).log["real"].item() == pytest.approx(-math.log(mass / (1 + mass)))
+    got = method.losses(batch).log
+    assert got["real"].item() == pytest.approx(-math.log(mass / (1 + mass)))
+
+
+def test_there_are_as_many_fakes_as_real_images_of_q_u(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = metagan(fakes_per_class=None), episode()
+    counts: list[int] = []
+    draw = method.draw
+    monkeypatch.setattr(method, "draw", lambda *a: (counts.append(a[-1]), draw(*a))[1])
+    method.losses(batch)
+    grey = torch.zeros(batch.query.shape[0], 7, *TASK.image_shape, dtype=torch.float64)
+    method.losses(replace(batch, support=replace(batch.support, unlabelled=grey)))
+    support = TASK.way * TASK.shot
+    assert counts == [support, batch.query.shape[1], support, 7]
 
 
 def test_with_all_gan_weights_0_the_discriminator_is_its_base_exactly() -> None:
