@@ -65,12 +65,12 @@ class MAML(Method):
         *,
         inner_lr: Annotated[
             float,
-            "alpha, the rate of the inner steps (eq. 1), on the mean loss of the support images; "
-            "the authors' code sums over classes, so its 0.4 is 2.0 here",
+            "alpha, the rate of the inner steps (Finn et al. 2017, eq. 1), on the mean loss of the "
+            "support images; the authors' code sums over classes, so its 0.4 is 2.0 here",
         ] = 0.1,
         inner_steps: Annotated[int, "inner steps in training"] = 5,
         test_steps: Annotated[int | None, "inner steps at test; none: as in training"] = None,
-        first_order: Annotated[bool, "take the inner gradients as constants (section 5.2)"] = False,
+        first_order: Annotated[bool, "constant inner gradients (Finn et al. 2017, 5.2)"] = False,
         pooling: Annotated[
             Literal["mean", "flatten"], "how feature maps become a vector for the last layer"
         ] = "mean",

@@ -91,6 +91,16 @@ def test_the_small_tutorial_differs_in_its_networks_alone() -> None:
     assert names == {"preset", "generator", "encoder", "method_options"}
 
 
+def test_the_mended_tutorial_names_what_it_changes() -> None:
+    small, mended = (options(name, "omniglot", 5) for name in ("tutorial-small", "tutorial-mended"))
+    changed = {name for name in set(small) & set(mended) if small[name] != mended[name]}
+    assert changed - {"preset", "method_options", "dataset_options", "sources"} == {
+        "real_weight", "fake_weight", "generator_weight", "fakes_per_class", "base", "sampling",
+        "resize", "lr", "anneal",
+    }  # fmt: skip
+    assert (mended["steps"], mended["task_batch"]) == (600, 32)
+
+
 @pytest.mark.parametrize(
     ("name", "dataset", "way"),
     [
