@@ -49,6 +49,36 @@ def test_gradients_match_finite_differences(
         assert max(errors.values()) < 1e-6
 
 
+@pytest.mark.parametrize(("head", "kind"), list(product(HEADS, GENERATOR_LOSSES)))
+def test_first_order_gradients_are_those_at_the_adapted_weights(
+    head: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both by differences, with theta_T a leaf: a term that stops too much is seen, too."""
+    method, batch = metagan(base("first-order maml"), head=head, generator_loss=kind), episode()
+    expected = gradient_of(method, batch)["discriminator"]
+    names = list(method.players()["discriminator"].parameters)
+    start = method.learn(batch.support, lambda: method.encode(batch.support))
+    theta = {f"base.net.{name}": w.detach().clone() for name, w in start.items()}
+    monkeypatch.setattr(
+        method,
+        "learn",
+        lambda support, h_T: {name.removeprefix("base.net."): w for name, w in theta.items()},
+    )
+
+    def loss() -> float:
+        return method.losses(batch).players["discriminator"].sum().item()
+
+    for name, gradient in zip(names, expected, strict=True):
+        w = theta[name]
+        where = (slice(None), *(0 for _ in w.shape[1:]))  # every task's copy moves
+        w[where] += 1e-6
+        above = loss()
+        w[where] -= 2e-6
+        slope = (above - loss()) / 2e-6
+        w[where] += 1e-6
+        assert slope == pytest.approx(gradient[where[1:]].item(), rel=1e-5, abs=1e-8), name
+
+
 @pytest.mark.parametrize("name", ["relationnet", "protonet"])
 def test_a_base_without_inner_loop_makes_no_fakes_to_learn_a_task(name: str) -> None:
     method = metagan(base(name))
