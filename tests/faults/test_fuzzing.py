@@ -1,4 +1,4 @@
-"""Whatever stands in a record, a grid, an archive, a split file, metadata or on the command line:
+"""Whatever stands in a record, a grid or on the command line (files: ``test_fuzzing_files.py``):
 one line and an exit code, and nothing that a terminal would obey.
 
 Each property runs some examples always, and many more with ``-m slow``. What was found stands in
@@ -7,62 +7,23 @@ Each property runs some examples always, and many more with ``-m slow``. What wa
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
-import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from made_up_runs import scores_of, write_run
 
 from faults.fault import Said, fsb
-from faults.files import noise, zipped
-from faults.regressions import GRIDS, RECORDS, SPLITS
-from faults.test_faults import OBEYED
+from faults.fuzzing import FEW, JSON, MANY, TEXTS, bounded, check
+from faults.regressions import GRIDS, RECORDS
 from fewshot_bench import grid
 from fewshot_bench.config import configure
-from fewshot_bench.data.archives import decode, image_members, open_zip, read_member
-from fewshot_bench.data.splits import parse_split
-from fewshot_bench.errors import DataError, FewshotBenchError
-
-FEW, MANY = 25, 1500
-HEALTH = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-HOSTILE = st.sampled_from(
-    ["", "../../x", "/etc/passwd", "\x1b[2J", "\u202egnp.exe", "<script>", "=1+1", "$\\frac{",
-     "[/red]", "\ud800", "a\nb", "{{7*7}}", "%s%n", "nan", "x" * 300, "\0"]
-)  # fmt: skip
-TEXTS = st.text(max_size=8) | HOSTILE
-NUMBERS = st.integers(-(2**70), 2**70) | st.floats() | st.sampled_from([0, -1, 1e308, 10**30])
-PLAIN = st.none() | st.booleans() | NUMBERS | TEXTS
-JSON = st.recursive(
-    PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)
-)
-
-
-def bounded(count: int) -> Any:
-    """The settings of a property: the same examples each time for the few, others for the many."""
-    return settings(
-        max_examples=count,
-        deadline=None,
-        suppress_health_check=HEALTH,
-        derandomize=count == FEW,
-        phases=[Phase.explicit, Phase.generate] if count == FEW else list(Phase),
-        database=None,
-    )
-
-
-def check(said: Said) -> None:
-    """What holds of every answer."""
-    assert "Traceback" not in said.out + said.err
-    assert "(--debug shows where)" not in said.err, said.err
-    assert not OBEYED.search(said.out + said.err)
-    assert said.code in (0, 1, 2)
+from fewshot_bench.errors import FewshotBenchError
 
 
 @pytest.fixture
@@ -240,101 +201,6 @@ def test_any_words_on_the_command_line(
             ):
                 stack.enter_context(mock.patch(f"fewshot_bench.{name}", side_effect=ready))
             check(fsb(*words))
-
-    holds()
-
-
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-def test_any_bytes_in_an_archive(count: int, tmp_path: Path) -> None:
-    members = {f"{label}/{i}.png": noise() for label in "ab" for i in range(2)}
-    archives = [zipped({**members}), zipped({**members}, zipfile.ZIP_DEFLATED)]
-    path = tmp_path / "a.zip"
-
-    @bounded(4 * count)
-    @given(st.sampled_from(archives), st.data())
-    def holds(whole: bytes, data: st.DataObject) -> None:
-        at = data.draw(st.integers(0, len(whole)) | st.integers(len(whole) - 400, len(whole)))
-        gone, put = data.draw(st.integers(0, 8)), data.draw(st.binary(max_size=8))
-        path.write_bytes(whole[:at] + put + whole[at + gone :])
-        try:
-            with open_zip(path, "images") as archive:
-                for info in image_members(archive):
-                    pixels = decode(read_member(archive, info), info.filename, "L")
-                    assert pixels.nbytes <= 50_000_000
-        except DataError:
-            return
-
-    holds()
-
-
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-def test_any_bytes_in_an_image(count: int) -> None:
-    from PIL import Image
-
-    jpeg = io.BytesIO()
-    Image.open(io.BytesIO(noise())).save(jpeg, "JPEG")
-
-    @bounded(4 * count)
-    @given(st.sampled_from([noise(), jpeg.getvalue()]), st.data())
-    def holds(whole: bytes, data: st.DataObject) -> None:
-        at, put = data.draw(st.integers(0, len(whole))), data.draw(st.binary(max_size=8))
-        bad = whole[:at] + put + whole[at + len(put) :]
-        try:
-            pixels = decode(bad, "x", "RGB")
-        except DataError:
-            return
-        assert pixels.ndim == 3
-
-    holds()
-
-
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
-def test_any_split_file(count: int) -> None:
-    @bounded(4 * count)
-    @given(st.sampled_from([".toml", ".json", ".csv", ".x"]), JSON | st.text(), st.booleans())
-    def holds(suffix: str, value: Any, as_json: bool) -> None:
-        text = value if isinstance(value, str) and not as_json else json.dumps(value)
-        try:
-            lists = parse_split(text, suffix, "s")
-        except DataError:
-            return
-        assert set(lists) == {"train", "validation", "test"}
-
-    holds()
-
-
-@pytest.mark.parametrize(("suffix", "text"), SPLITS)
-def test_split_files_that_were_found(suffix: str, text: str) -> None:
-    with pytest.raises(DataError):
-        parse_split(text, suffix, "s")
-
-
-POINTS = st.sampled_from(
-    ["[fewshot_bench]", "[fewshot_bench.commands]", "a = json", "b = no.such", "run = json:loads",
-     "c = ../x", "= x", "d =", "e = :", "é = json:x"]
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY // 5, marks=pytest.mark.slow)])
-def test_any_metadata_of_a_plugin(
-    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    info = tmp_path / "odd_plugin-1.0.dist-info"
-
-    @bounded(count)
-    @given(st.lists(POINTS | TEXTS, max_size=5), TEXTS, TEXTS)
-    def holds(points: list[str], name: str, version: str) -> None:
-        shutil.rmtree(info, ignore_errors=True)
-        info.mkdir()
-        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-        (info / "METADATA").write_bytes(metadata.encode("utf-8", "replace"))
-        (info / "entry_points.txt").write_bytes("\n".join(points).encode("utf-8", "replace"))
-        check(fsb("plugins"))
-        said = fsb("run", "nearest-centroid", "--way", "x")
-        check(said)
-        assert "it takes a whole number" in said.err  # nothing else breaks
 
     holds()
 
