@@ -96,7 +96,6 @@ def test_the_mended_tutorial_names_what_it_changes() -> None:
     changed = {name for name in set(small) & set(mended) if small[name] != mended[name]}
     assert changed - {"preset", "method_options", "dataset_options", "sources"} == {
         "real_weight", "fake_weight", "generator_weight", "fakes_per_class", "base", "sampling",
-        "resize", "lr", "anneal",
     }  # fmt: skip
     assert (mended["steps"], mended["task_batch"]) == (600, 32)
 
