@@ -75,6 +75,8 @@ def _further(folder: Path, context: typer.Context, dataset: str | None) -> dict[
     """The typed options of the run's method and of the data set."""
     if not context.args:
         return {}
+    if not context.args[0].startswith("-"):
+        raise ConfigError(f"fsb eval takes one run; '{context.args[0]}' is one too many.")
     from fewshot_bench.cli.data import flags_of, parse
     from fewshot_bench.config import RunConfig
     from fewshot_bench.hooks.registry import Registry

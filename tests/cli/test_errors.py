@@ -141,6 +141,7 @@ def test_eval_tells_of_options(tmp_path: Path) -> None:
         "--episdes 5": "did you mean '--episodes'",
         "--wya 3": "--way",
         "--seed 3": "--seed decided the training of the run and stays",
+        "another": "fsb eval takes one run; 'another' is one too many",
     }
     for options, words in typed.items():
         assert_one_line(fsb("eval", str(folder), *options.split(), at=tmp_path), words)
