@@ -36,7 +36,7 @@ can make a figure miss, and which option it is, stands in
 
 """
 COLUMNS = (
-    "data set", "task", "method, preset", "published", "ours", "contained", "near", "training",
+    "data set", "task", "method, preset, options", "published", "ours", "contained", "near", "training",
     "device", "commit",
 )  # fmt: skip
 
@@ -70,7 +70,10 @@ class Published:
     def typed(self) -> Iterator[str]:
         """The row's options as they are typed."""
         for name, value in self.options.items():
-            yield f"--{name}" if value is True else f"--{name} {value}"
+            if isinstance(value, bool):
+                yield f"--{name}" if value else f"--no-{name}"
+            else:
+                yield f"--{name} {value}"
 
     def near(self, accuracy: float) -> bool:
         """Whether a measured accuracy, in %, is as near as it should be."""

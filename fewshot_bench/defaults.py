@@ -43,8 +43,8 @@ def preset_of(
     if preset is None and needed:
         known = [n for n in kind.preset_names() if kind.presets(n, dataset, task) is not None]
         hint = f"These are for {method} on {dataset}, {task.way}-way {task.shot}-shot."
-        if elsewhere := _data_with(kind, values["preset"], registry, task):
-            hint += f" '{values['preset']}' is there with --dataset {' or '.join(elsewhere)}."
+        if values["preset"] in kind.preset_names():
+            hint += f" '{values['preset']}' is there for another --dataset, --way or --shot."
         raise UnknownName("preset", values["preset"], known, hint)
     if not isinstance(preset, Mapping | None):
         got = type(preset).__name__
@@ -56,15 +56,6 @@ def preset_of(
             inner = settings[option.name]
             settings[option.name] = registry.settled("methods", inner, author)
     return settings
-
-
-def _data_with(kind: Any, preset: str, registry: Registry, task: Any) -> list[str]:
-    """The data sets for which a method has a preset of this name for a task."""
-    if preset not in kind.preset_names():
-        return []
-    return [
-        n for n in sorted(registry.names("datasets")) if kind.presets(preset, n, task) is not None
-    ]
 
 
 def settle(registry: Registry, values: dict[str, Any], choosers: Mapping[str, str]) -> None:

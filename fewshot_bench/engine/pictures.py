@@ -127,12 +127,12 @@ def begin(
         folder: of the run.
         tell: takes a line for the user.
     """
-    if validation is None:
-        tell("--pictures: without validation classes, they are of test tasks")
     source = validation or test
     count = min(TASKS, source.sampler.length or TASKS)
     pictures = Pictures(method, source.batch(range(count)), source.table.pixel_range, folder)
     if not pictures.keep(0):
         tell(f"--pictures: {title_of(method)} draws none")
         return None
+    if validation is None:
+        tell("--pictures: without validation classes, they are of test tasks")
     return pictures

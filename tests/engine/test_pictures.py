@@ -128,3 +128,11 @@ def test_without_validation_classes_they_are_of_test_tasks(tmp_path: Path) -> No
     drawn = np.load(tmp_path / "pictures/task.npz")
     first = parts.test.batch(range(1))
     assert drawn["class_ids"].tolist() == first.class_ids[0].tolist()
+
+
+def test_without_validation_classes_there_are_pictures_before_and_after(tmp_path: Path) -> None:
+    own = {"runs_dir": str(tmp_path / "runs"), "cache_dir": str(tmp_path / "cache")}
+    settings = SMALL | own | {"validation_classes": 0, "steps": 3}
+    record = fewshot_bench.run("metagan", pictures=True, **settings)
+    kept = (tmp_path / "runs" / record["id"] / "pictures").glob("step-*.npz")
+    assert sorted(path.name for path in kept) == ["step-00000000.npz", "step-00000003.npz"]

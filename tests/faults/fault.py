@@ -23,6 +23,7 @@ from unittest import mock
 
 from fewshot_bench.text import printable
 
+OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # by a terminal
 Spoil = Callable[["World"], contextlib.AbstractContextManager[None] | None]
 SMALL = (
     "--image-size=16 --train-classes=6 --validation-classes=0 --test-classes=6 --way=3 --shot=1 "

@@ -7,8 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from faults.fault import Said
-from faults.test_faults import OBEYED
+from faults.fault import OBEYED, Said
 
 FEW, MANY = 25, 1500
 HEALTH = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

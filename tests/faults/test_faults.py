@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from faults.fault import Fault, Said, fsb, meet, row
+from faults.fault import OBEYED, Fault, Said, fsb, meet, row
 from faults.page import CASES, GROUPS, PAGE
 from faults.records import SCRIPT
-
-OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @pytest.fixture(scope="session")

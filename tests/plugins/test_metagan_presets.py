@@ -101,16 +101,17 @@ def test_the_mended_tutorial_names_what_it_changes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "dataset", "way"),
+    ("name", "dataset", "way", "shot"),
     [
-        ("tutorial", "glyphs", 5),
-        ("paper", "glyphs", 5),
-        ("paper", "omniglot", 7),
-        ("x", "glyphs", 5),
+        ("tutorial", "glyphs", 5, 5),
+        ("tutorial", "omniglot", 5, 1),
+        ("paper", "glyphs", 5, 5),
+        ("paper", "omniglot", 7, 5),
+        ("x", "glyphs", 5, 5),
     ],
 )
-def test_presets_that_do_not_exist(name: str, dataset: str, way: int) -> None:
-    assert MetaGAN.presets(name, dataset, Task(way, 5)) is None
-    elsewhere = f".*'{name}' is there with --dataset" if name != "x" else "[^']*$"
+def test_presets_that_do_not_exist(name: str, dataset: str, way: int, shot: int) -> None:
+    assert MetaGAN.presets(name, dataset, Task(way, shot)) is None
+    elsewhere = f".*'{name}' is there for another --dataset" if name != "x" else "[^']*$"
     with pytest.raises(ConfigError, match=f"no preset named '{name}'.*quick{elsewhere}"):
-        configure("metagan", preset=name, dataset=dataset, way=way, shot=5)
+        configure("metagan", preset=name, dataset=dataset, way=way, shot=shot)
