@@ -36,8 +36,8 @@ can make a figure miss, and which option it is, stands in
 
 """
 COLUMNS = (
-    "data set", "task", "method, preset, options", "published", "ours", "contained", "near", "training",
-    "device", "commit",
+    "data set", "task", "method, preset, options", "published", "ours", "contained", "near",
+    "training", "device", "commit",
 )  # fmt: skip
 
 
