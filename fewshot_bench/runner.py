@@ -162,8 +162,8 @@ class _Going:
             if trains:
                 pictures = None
                 if parts.config.pictures:
-                    sources, tell = (parts.validation, parts.test), parts.progress.message
-                    pictures = begin(parts.method, *sources, folder, tell)
+                    tell = parts.progress.message
+                    pictures = begin(parts.method, parts.validation, parts.test, folder, tell)
                 self.trainer = make_trainer(parts, pictures, keeper)
                 train(parts, self.trainer, record)
                 if pictures is not None and parts.validation is None:  # else validation kept them

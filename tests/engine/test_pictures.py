@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 import fewshot_bench
 from fewshot_bench import Method, Task
 from fewshot_bench.config import configure
+from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.pictures import Pictures, begin
 from fewshot_bench.errors import PluginError
 from fewshot_bench.parts import prepare
@@ -96,15 +97,11 @@ def test_pictures_change_no_number_of_a_run(tmp_path: Path) -> None:
         assert (without / table).read_text() == (having / table).read_text()
 
 
-class Heard:
-    """A progress display that remembers its lines."""
+class Heard(Silent):
+    """A progress that remembers its lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
-
-    def phase(self, name: str, total: int) -> None: ...
-
-    def update(self, done: int, **numbers: float) -> None: ...
 
     def message(self, text: str) -> None:
         self.lines.append(text)
@@ -121,7 +118,7 @@ def test_pictures_that_cannot_be_are_told(tmp_path: Path) -> None:
 def test_without_validation_classes_they_are_of_test_tasks(tmp_path: Path) -> None:
     lines: list[str] = []
     own = {"runs_dir": str(tmp_path / "runs"), "cache_dir": str(tmp_path / "cache")}
-    parts = prepare(configure("metagan", **SMALL, **own), Heard())
+    parts = prepare(configure("metagan", **SMALL, **own), Silent())
     pictures = begin(parts.method, None, parts.test, tmp_path, lines.append)
     assert pictures is not None
     assert lines == ["--pictures: without validation classes, they are of test tasks"]
