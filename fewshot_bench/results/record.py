@@ -124,6 +124,8 @@ def read_record(folder: Path) -> dict[str, Any]:
             f"{SCHEMA_VERSION}. Upgrade it to read the record."
         )
     for key, entry in SCHEMA.items():
+        if not entry.since_first:
+            record.setdefault(key, None)
         if key not in record:
             raise RecordError(f"'{path}' lacks '{key}'.")
         right = isinstance(record[key], entry.types) and not isinstance(record[key], bool)

@@ -12,11 +12,15 @@ _NONE = type(None)
 
 @dataclass(frozen=True)
 class Entry:
-    """One key of a record: its JSON types, what it means, and what an object there has to hold."""
+    """One key of a record: its JSON types, what it means, and what an object there has to hold.
+
+    ``since_first`` False: records written before the key existed lack it; it reads as null there.
+    """
 
     types: tuple[type, ...]
     meaning: str
     members: tuple[str, ...] = ()
+    since_first: bool = True
 
 
 _T = Entry
