@@ -1,5 +1,6 @@
 """Building blocks for methods: per-task weights, normalisation, stopped gradients."""
 
+from fewshot_bench.nn.conv import Conv2d
 from fewshot_bench.nn.norm import TaskBatchNorm, observed, uses_batch_statistics
 from fewshot_bench.nn.stop import record, replay, stop
 from fewshot_bench.nn.tasks import (
@@ -13,6 +14,7 @@ from fewshot_bench.nn.tasks import (
 )
 
 __all__ = [
+    "Conv2d",
     "Strategy",
     "TaskBatchNorm",
     "double_backward",

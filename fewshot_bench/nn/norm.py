@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_bench.nn.twice import batch_norm_twice
+from fewshot_bench.nn.batch_norm import batch_norm, channels_last
 
 Statistics = Literal["batch", "running"]
 Observations = dict[nn.Module, list[tuple[Tensor, Tensor]]]  # layer: (mean, variance) of each pass
@@ -89,15 +89,22 @@ class TaskBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.statistics == "running" and not self.training:
-            return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-            )
+            return self._by_running_statistics(x)
         observer = context.observer if self.statistics == "running" else None
         if context.vmapped:
             if observer is not None:
                 observer.setdefault(self, []).append(self._observe(x))
             return self._affine(F.batch_norm(x, None, None, None, None, True, 0.0, self.eps))
-        tasks, seen = context.tasks, None
+        tasks = context.tasks
+        if tasks == 1 and x.device.type == "cpu":
+            if x.dtype not in (torch.float32, torch.float64):
+                x = x.contiguous()  # the sums of half precision are accurate in no other layout
+            y, *moments = batch_norm(x, self.weight, self.bias, self.eps)
+            if observer is not None:
+                of_task = (moments[0].unsqueeze(0), moments[1].unsqueeze(0))
+                observer.setdefault(self, []).append(of_task)
+            return y
+        seen = None
         if observer is not None:
             # batch_norm stores mean and unbiased variance (momentum 1) while it is at it: a pass
             # of their own would cost a fifth of a training step on a CPU.
@@ -105,13 +112,20 @@ class TaskBatchNorm(nn.Module):
             observer.setdefault(self, []).append((seen[0], seen[1]))
         mean, variance = (None, None) if seen is None else seen.flatten(1).unbind()
         if tasks == 1:
-            if context.double_backward and mean is None and x.device.type == "cpu":
-                return batch_norm_twice(x, self.weight, self.bias, self.eps)
             return F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
         # [T*N, C, ...] -> [N, T*C, ...]: each (task, channel) becomes a channel of its own.
         split = x.unflatten(0, (tasks, -1)).transpose(0, 1).flatten(1, 2)
         normal = F.batch_norm(split, mean, variance, None, None, True, 1.0, self.eps)
         return self._affine(normal.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(0, 1))
+
+    def _by_running_statistics(self, x: Tensor) -> Tensor:
+        mean, variance = self.running_mean, self.running_var
+        if x.device.type != "cpu" or not torch.is_grad_enabled() or not channels_last(x):
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
+        # torch's gradients by weight and bias would be sums as inaccurate as its statistics.
+        shape = (-1, 1, 1)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return torch.addcmul(self.bias.view(shape), x - mean.view(shape), scale.view(shape))
 
     def _affine(self, x: Tensor) -> Tensor:
         shape = (-1,) + (1,) * (x.dim() - 2)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.nn import TaskBatchNorm, expects_double_backward
+from fewshot_bench.nn import Conv2d, TaskBatchNorm, expects_double_backward
 from fewshot_bench.nn.keras import NORM_EPSILON, SamePad, glorot
 
 Channels = Annotated[int, "feature maps of each layer"]
@@ -63,7 +63,7 @@ class Conv4(nn.Module):
             padding, pool = int(i >= unpadded), stride == 1 and i < pools
             block: list[nn.Module] = [SamePad()] if keras else []
             block += [
-                nn.Conv2d(before, channels, 3, stride=stride, padding=0 if keras else padding),
+                Conv2d(before, channels, 3, stride=stride, padding=0 if keras else padding),
                 TaskBatchNorm(channels, statistics, **own),
             ]
             # ReLU and max-pooling commute; behind the pooling ReLU has a quarter of the work.
