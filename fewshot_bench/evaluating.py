@@ -47,7 +47,8 @@ def evaluate_run(
     config = parts.config
     target = new_run_folder(Path(config.runs_dir), stem(config) + "-eval")
     record = describe(parts, target) | {"evaluated_from": before["id"]}
-    record["training"], record["validation"] = before["training"], before["validation"]
+    for name in ("training", "training_summary", "validation"):
+        record[name] = before[name]
     try:
         with Signals() as signals, parts.lowering.running():
             test(parts, target, record, signals.check)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from fewshot_bench.alike import Alike, of_here, settings_key
 from fewshot_bench.config import DEFAULTS, RunConfig, configure
 from fewshot_bench.engine.observer import Progress
+from fewshot_bench.equalize import Draft, equalized
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.pace import Pace
@@ -25,7 +26,10 @@ from fewshot_bench.results.record import read_record
 from fewshot_bench.results.runs import Run
 from fewshot_bench.runner import resume, run
 
-SHOWN = {"baseline": (str,), "interval": (str,), "target": (int, float), "level": (int, float)}
+SHOWN = {
+    "baseline": (str,), "interval": (str,), "target": (int, float), "level": (int, float),
+    "equal": (str, list),
+}  # fmt: skip
 NO_AXES = ("metrics", "observers")  # settings that are lists themselves
 
 
@@ -47,12 +51,14 @@ class Grid:
         settings: of all runs; a list makes a column of each of its values.
         seeds: of training; the test episodes are the same for all.
         shown: options of ``fsb compare`` that a file may hold: ``SHOWN``.
+        equal: traits of training in which the rows of a column have to be the same.
     """
 
     entries: tuple[Entry, ...]
     settings: Mapping[str, Any]
     seeds: tuple[int, ...] = (0,)
     shown: Mapping[str, Any] = field(default_factory=dict)
+    equal: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,18 +155,28 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
     for seed in grid.seeds:
         for point in itertools.product(*axes.values()):
             column = dict(zip(axes, point, strict=True))
-            for entry in grid.entries:
-                if any(entry.settings.get(name, value) != value for name, value in column.items()):
-                    continue  # a row that chose another value of an axis
-                settings = {**fixed, **column, **entry.settings, "seed": seed}
-                config = configure(entry.method, registry, **settings)
+            drafts = [
+                _draft(entry, {**fixed, **column, **entry.settings, "seed": seed}, registry)
+                for entry in grid.entries
+                # A row that chose another value of an axis is not in this column.
+                if all(entry.settings.get(name, value) == value for name, value in column.items())
+            ]
+            configs = [draft.config for draft in drafts]
+            if grid.equal:
+                configs = equalized(drafts, grid.equal, registry)
+            told = {n: v for n, v in column.items() if len(axes[n]) > 1}
+            for draft, config in zip(drafts, configs, strict=True):
                 key = settings_key(config.to_dict())
                 if key in seen:
-                    raise ConfigError(f"'{seen[key]}' and '{entry.name}' have the same settings.")
-                seen[key] = entry.name
-                told = {n: v for n, v in column.items() if len(axes[n]) > 1}
-                cells.append(Cell(entry.name, config, _column(config, told)))
+                    raise ConfigError(f"'{seen[key]}' and '{draft.name}' have the same settings.")
+                seen[key] = draft.name
+                cells.append(Cell(draft.name, config, _column(config, told)))
     return cells
+
+
+def _draft(entry: Entry, settings: Mapping[str, Any], registry: Registry) -> Draft:
+    config = configure(entry.method, registry, **settings)
+    return Draft(entry.name, entry.method, settings, config)
 
 
 def _column(config: RunConfig, values: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from fewshot_bench.results.environment import code_digest, device_name, environm
 from fewshot_bench.results.record import SCHEMA_VERSION
 from fewshot_bench.results.run_files import empty_timing, task_numbers
 from fewshot_bench.sampling import EpisodeSource
+from fewshot_bench.training_summary import training_summary
 
 
 @dataclass
@@ -166,6 +167,7 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         "test": None,
         "validation": None,
         "training": None,
+        "training_summary": training_summary(parts),
         "timing": empty_timing(),
         "notes": [*data.splits.notes, *(config.notes if parts.method.players() else ())],
         "error": None,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fewshot_bench.cli.grid import parameters
+from fewshot_bench.cli.table import Baseline, Equal, Interval, Level, Target
 from fewshot_bench.errors import ConfigError, PluginError, RecordError, UnknownName, blame
 from fewshot_bench.text import one_line
 
@@ -20,23 +22,6 @@ if TYPE_CHECKING:
 
 # What else is typed is an option of the data set.
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
-# Options that 'fsb report' has, too.
-Baseline = Annotated[
-    str | None, typer.Option(help="method or run that the others are compared with, paired")
-]
-Interval = Annotated[
-    str | None,
-    typer.Option(
-        help="what the ± is: student, percentile, bca, classes, hierarchical or seeds; unless "
-        "given, student with one training seed and hierarchical with several",
-    ),
-]
-Level = Annotated[
-    float | None, typer.Option(help="of all intervals; unless given, that of the records")
-]
-Target = Annotated[
-    float | None, typer.Option(help="also show the time to this validation accuracy, like 0.95")
-]
 FEW = 100  # runs
 STYLES = {
     "heading": {"bold": True, "underline": True},
@@ -65,6 +50,7 @@ def compare(
     interval: Interval = None,
     level: Level = None,
     target: Target = None,
+    equal: Equal = None,
     format: Annotated[
         str, typer.Option(help="terminal, or what 'fsb list exporters' shows")
     ] = "terminal",
@@ -85,7 +71,7 @@ def compare(
     cut = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
     what, further = words[:cut], words[cut:]
     shown: dict[str, Any] = {"baseline": baseline, "interval": interval}
-    shown |= {"level": level, "target": target}
+    shown |= {"level": level, "target": target, "equal": equal}
     found, problems = _found(what, further, runs_dir, seeds, settings, shown)
     if not found:
         raise none_finished(what[0] if what else runs_dir, problems)
@@ -111,6 +97,7 @@ def _found(
 ) -> tuple[list[Run], list[str]]:
     """The runs that are meant, made if need be; ``shown`` takes what a file says of the table."""
     from fewshot_bench.cli.grid import grid_of, run_missing, split_names
+    from fewshot_bench.results.equal import equal_names
 
     methods, files, folders = split_names(what)
     settings = {name: value for name, value in settings.items() if value is not None}
@@ -132,6 +119,7 @@ def _found(
     problems: list[str] = []
     if grid is not None:
         _check_first(grid, runs_dir, **shown)
+        grid = replace(grid, equal=equal_names(shown["equal"]))
         runs, problems = run_missing(grid, runs_dir)
     if folders or grid is None:
         if not what and not runs_dir.exists():
@@ -165,11 +153,14 @@ def _check_first(
     interval: str | None,
     level: float | None,
     target: float | None,
+    equal: Any,
 ) -> None:
     """Raise before hours of training what would be raised after them."""
     from fewshot_bench.results.compare import check
+    from fewshot_bench.results.equal import equal_names
 
     check(level, interval, target)
+    equal_names(equal)
     known = {name for entry in grid.entries for name in (entry.name, entry.method)}
     if baseline is not None and baseline not in known and not (runs_dir / baseline).is_dir():
         hint = "Give one of them, or the id of a run."
@@ -186,6 +177,7 @@ def show_runs(
     format: str = "terminal",
     output: Path | None = None,
     level: float | None = None,
+    equal: Any = None,
     strict: bool = True,
     may_differ: bool = False,
 ) -> None:
@@ -195,6 +187,7 @@ def show_runs(
         runs: what to compare.
         problems: a line for each run that could not be read.
         baseline, interval, target, level: see :func:`fewshot_bench.results.compare.compare`.
+        equal: see :func:`fewshot_bench.results.equal.equal_names`.
         format: ``terminal`` or the name of an exporter.
         output: a file for anything but ``terminal``; None: standard output.
         strict: exit with code 2 if something was left out or stands apart.
@@ -202,7 +195,7 @@ def show_runs(
     """
     how = {"baseline": baseline, "interval": interval, "target": target, "level": level}
     # On a screen the signed-rank tests of a large table would be waited for.
-    result = compared(runs, problems, ranks=format != "terminal" or len(runs) <= FEW, **how)
+    result = compared(runs, problems, equal, ranks=format != "terminal" or len(runs) <= FEW, **how)
     if format == "terminal":
         _show(result)
     else:
@@ -210,21 +203,25 @@ def show_runs(
     tell(result, strict, may_differ)
 
 
-def compared(runs: list[Run], problems: list[str], **how: Any) -> Comparison:
+def compared(runs: list[Run], problems: list[str], equal: Any = None, **how: Any) -> Comparison:
     """The comparison of these runs, whose ``problems`` begin with those of reading them.
 
     Raises:
+        ConfigError: rows were trained differently in what ``equal`` names.
         RecordError: nothing is left to show; else as
             :func:`fewshot_bench.results.compare.compare`, which takes ``how``.
     """
     from fewshot_bench.results.compare import compare as compare_runs
+    from fewshot_bench.results.equal import equal_names, refuse_unequal
 
+    names = equal_names(equal)
     result = compare_runs(runs, **how)
     result.problems[:] = [*problems, *result.problems]
     if not result.tables:
         for problem in result.problems[1:]:
             _say(problem)
         raise RecordError(f"none of the runs can be compared: {result.problems[0]}")
+    refuse_unequal(result, names)
     return result
 
 

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 # Settings of 'fsb run' that 'fsb compare' takes too, for all methods; the rest is for a file.
 COMMON = (
-    "dataset", "preset", "unlabelled", "distractors", "steps", "task_batch", "validate_every",
-    "validation_episodes", "episodes", "sampling", "within_family", "episode_seed", "device",
-    "engine", "precision", "pictures", "data_root", "cache_dir",
+    "dataset", "backbone", "preset", "unlabelled", "distractors", "train_way", "train_shot",
+    "train_query", "train_unlabelled", "train_distractors", "labelled_fraction",
+    "labelled_classes", "labelled_seed", "task_batch", "steps", "validate_every",
+    "validation_episodes", "episodes", "sampling", "within_family", "pixels", "episode_seed",
+    "device", "engine", "precision", "pictures", "data_root", "cache_dir",
 )  # fmt: skip
 SEVERAL = ("way", "shot", "query")  # may be given more than once: a column for each value
 
@@ -118,10 +120,10 @@ def run_missing(grid: Grid, runs_dir: Path) -> tuple[list[Run], list[str]]:
         All its runs, and a line for each that failed.
     """
     from fewshot_bench.cli.progress import Progress
-    from fewshot_bench.grid import Grid, run_grid
+    from fewshot_bench.grid import run_grid
     from fewshot_bench.hooks.registry import Registry
 
-    where = Grid(grid.entries, {**grid.settings, "runs_dir": str(runs_dir)}, grid.seeds)
+    where = replace(grid, settings={**grid.settings, "runs_dir": str(runs_dir)})
     # Standard output is for the table, whatever a plugin prints.
     with Progress() as progress, redirect_stdout(sys.stderr):
         done, problems = run_grid(where, Registry.discover(), progress)

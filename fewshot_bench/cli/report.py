@@ -8,15 +8,12 @@ from typing import Annotated
 import typer
 
 from fewshot_bench.cli.compare import (
-    Baseline,
-    Interval,
-    Level,
-    Target,
     compared,
     finished_runs,
     none_finished,
     tell,
 )
+from fewshot_bench.cli.table import Baseline, Equal, Interval, Level, Target
 from fewshot_bench.errors import RecordError
 
 
@@ -30,6 +27,7 @@ def report(
     interval: Interval = None,
     level: Level = None,
     target: Target = None,
+    equal: Equal = None,
     pictures: Annotated[bool, typer.Option(help="draw them, which needs matplotlib")] = True,
 ) -> None:
     """Write finished runs as one page: sentences, tables, pictures, and how to repeat each run.
@@ -50,7 +48,7 @@ def report(
     if not found:
         raise none_finished(paths[0], problems)
     how = {"baseline": baseline, "interval": interval, "level": level, "target": target}
-    result = compared(found, problems, ranks=True, **how)
+    result = compared(found, problems, equal, ranks=True, **how)
     for line in write_report(result, output, pictures=pictures):
         typer.echo(line, err=True)
     typer.echo(f"wrote '{output / PAGE}'")

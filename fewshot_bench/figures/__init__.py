@@ -47,6 +47,10 @@ KINDS: dict[str, Kind] = {
 }
 
 
+# Those that set the accuracies or times of runs beside each other.
+ACROSS = ("learning", "time", "forest", "classes", "confusion", "steps", "settings")
+
+
 @dataclass
 class Ask:
     """What a picture is asked for, and what it could not show.
@@ -110,7 +114,26 @@ def draw(kind: str, runs: Sequence[Run], ask: Ask | None = None) -> Figure:
         why = f" ({ask.left_out[-1].rstrip('.')})" if ask.left_out else ""
         ask.left_out = ask.left_out[:-1]
         raise RecordError(f"nothing to draw: no run has what '{kind}' needs{why}.")
+    if kind in ACROSS:
+        note_trainings(figure, runs)
     return figure
+
+
+def note_trainings(figure: Figure, runs: Sequence[Run]) -> None:
+    """Say in the caption in what runs on the same kind of episodes were trained differently."""
+    from fewshot_bench.figures.style import caption
+    from fewshot_bench.results.training import differing, trained
+    from fewshot_bench.results.traits import TRAITS
+
+    groups: dict[object, list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.record["dataset"], run.setting), []).append(run)
+    found = {trait.name for group in groups.values() for trait in differing([group])}
+    heads = [trait.head for trait in TRAITS if trait.name in found]
+    idle = any(len({trained([run]) for run in group}) > 1 for group in groups.values())
+    heads += ["whether anything was trained"] if idle else []
+    if heads:
+        caption(figure, f"The runs were trained differently: {', '.join(heads)}.")
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
-from fewshot_bench.figures import Ask
+from fewshot_bench.figures import Ask, note_trainings
 from fewshot_bench.figures.series import in_words, setting, short_data
 from fewshot_bench.figures.style import COLOURS, GREY, PERCENT, WIDTH, caption, folded, whiskers
 from fewshot_bench.results.compare import Run
@@ -17,11 +17,13 @@ from fewshot_bench.results.comparison import Row, Table
 from fewshot_bench.results.labels import labels
 from fewshot_bench.results.sentences import listed
 from fewshot_bench.results.statistics import Paired, paired_difference
+from fewshot_bench.results.training import against_words
 
 LEVEL = 0.95
 ROW = 0.25  # inches of a row
 AROUND = 0.3  # of what is around the rows of a setting
 ONE_SCALE = 4.0  # settings whose differences are this much alike share their axis
+OTHERWISE = "\N{DOUBLE DAGGER}"  # behind the name of a row that was not trained as the baseline
 Rows = list[tuple[str, Paired]]
 
 
@@ -40,14 +42,19 @@ def draw_table(table: Table, rows: Sequence[Row], level: float) -> Figure:
         level: of its intervals.
     """
     groups: dict[str, Rows] = {}
-    for where, row, _, difference in table.paired:
+    for where, row, cell, difference in table.paired:
         if any(row is one for one in rows):
-            groups.setdefault(str(where), []).append((row.title, difference.paired))
+            base = difference.baseline.cells[table.settings.index(where)]
+            other = base is not None and against_words(cell.runs, base.runs)
+            name = f"{row.title} {OTHERWISE}" if other else row.title
+            groups.setdefault(str(where), []).append((name, difference.paired))
     several = any(difference.seeds for *_, difference in table.paired)
     kind = f"{PERCENT * level:g} %" + ("" if several else " Student")
     ordered = {name: sorted(one, key=lambda r: -r[1].difference) for name, one in groups.items()}
     names = listed(dict.fromkeys(difference.baseline.name for *_, difference in table.paired))
-    return _picture(ordered, names, kind, seeds=several)
+    figure = _picture(ordered, names, kind, seeds=several)
+    note_trainings(figure, [run for row in rows for run in row.runs])
+    return figure
 
 
 def _picture(groups: dict[str, Rows], baseline: str, kind: str, *, seeds: bool = False) -> Figure:
@@ -73,6 +80,9 @@ def _picture(groups: dict[str, Rows], baseline: str, kind: str, *, seeds: bool =
         f"Points: mean paired difference over the same test episodes; bars: its {kind} interval, "
         f"not corrected for the number of rows. {covers} Filled: the interval leaves out zero.",
         "" if alike else "Each setting has its own scale.",
+        f"{OTHERWISE} trained otherwise than {baseline}."
+        if any(name.endswith(OTHERWISE) for rows in groups.values() for name, _ in rows)
+        else "",
     )
     return figure
 
@@ -168,7 +178,8 @@ def _against_baseline(members: list[Run], ask: Ask) -> Rows:
             episodes, scores = run.scores()
             if not np.array_equal(episodes, reference[0]):
                 raise ValueError("it has other episodes than the baseline")
-            rows.append((name, paired_difference(scores, reference[1], LEVEL, ranks=False)))
+            marked = f"{name} {OTHERWISE}" if against_words([run], [base]) else name
+            rows.append((marked, paired_difference(scores, reference[1], LEVEL, ranks=False)))
         except (RecordError, ValueError) as error:
             ask.lacks(run, f"cannot be paired ({error})")
     return rows

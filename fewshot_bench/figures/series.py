@@ -12,11 +12,12 @@ from fewshot_bench.errors import RecordError
 from fewshot_bench.figures import Ask
 from fewshot_bench.figures.style import Floats
 from fewshot_bench.results.compare import Run
-from fewshot_bench.results.labels import ASIDE, labels
+from fewshot_bench.results.labels import ASIDE, labels, trained_on
 from fewshot_bench.results.tables import read_table
+from fewshot_bench.results.training import settings_then
 
 # Further settings that change no number that is drawn together.
-ALIKE = ASIDE | {"seed", "init", "profile", "pictures", "engine", "task_chunk"}
+ALIKE = ASIDE | {"seed", "profile", "pictures", "engine", "task_chunk"}
 Value = TypeVar("Value")
 
 
@@ -59,7 +60,8 @@ def gather(runs: Sequence[Run], ask: Ask) -> list[Series]:
 def _configuration(run: Run) -> str:
     """Everything but the seed that a run's numbers depend on."""
     record = run.record
-    settings = {n: v for n, v in record["config"].items() if n not in ALIKE}
+    config = record["config"] | settings_then(run)
+    settings = {n: v for n, v in config.items() if n not in ALIKE} | {"data": trained_on(run)}
     return repr((record["method"], sorted(settings.items(), key=str), setting(run), _data(run)))
 
 

@@ -44,6 +44,7 @@ BAND = 0.18  # opacity
 WIDTH, GREY = 6.3, "0.35"  # inches of a page's text; of what is not data
 LETTERS = 20  # of the caption, in an inch
 PERCENT = 100.0
+CAPTION = "caption"  # the id of its text
 
 Floats = npt.NDArray[np.float64]
 
@@ -71,10 +72,14 @@ def panels(
 
 
 def caption(figure: Figure, *sentences: str) -> None:
-    """Say below the picture what it shows: what the bands and bars are."""
+    """Say below the picture what it shows: what the bands and bars are. Again: say more."""
     text = " ".join(sentence for sentence in sentences if sentence)
+    written = next((one for one in figure.texts if one.get_gid() == CAPTION), None)
+    if written is None:
+        written = figure.text(0.01, -0.02, "", va="top", fontsize=7, color=GREY, gid=CAPTION)
+    before = written.get_text().replace("\n", " ")
     wide = int(figure.get_size_inches()[0] * LETTERS)
-    figure.text(0.01, -0.02, textwrap.fill(text, wide), va="top", fontsize=7, color=GREY)
+    written.set_text(textwrap.fill(f"{before} {text}".strip(), wide))
 
 
 def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:

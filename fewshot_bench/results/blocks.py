@@ -12,8 +12,10 @@ from fewshot_bench.results.sentences import (
     difference_words,
     sentences,
     speed_words,
+    training_words,
 )
 from fewshot_bench.results.speed import Speed
+from fewshot_bench.results.training import texts
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Block:
         words: sentences that explain it.
         told: sentences that say what it means.
         optional: heads of columns that may be left out where space is short, the first one first;
-            None: a block whose columns are of equal rank.
+            None: a block whose columns are of equal rank; empty: narrow ones, none of which may.
     """
 
     heads: tuple[str, ...]
@@ -52,8 +54,13 @@ class Block:
 
 
 def blocks(table: Table, comparison: Comparison) -> list[Block]:
-    """Accuracies; differences where there is a baseline; times where anything was timed."""
+    """Accuracies; what differs in training; differences from a baseline; times.
+
+    Those of them that there are: trainings where they differ, times where anything was timed.
+    """
     found = [_accuracies(table, comparison)]
+    if table.training_differs:
+        found.append(_trainings(table))
     if table.paired:
         found.append(_differences(table, comparison))
     speed = _speeds(table, comparison)
@@ -85,6 +92,26 @@ def _why_none(cell: Cell) -> str:
     if cell.kind == "seeds" and len(cell.runs) == 1:
         return "one seed"
     return "one episode" if cell.scores.shape[1] == 1 else "no interval"
+
+
+def _trainings(table: Table) -> Block:
+    """How each row was trained, in what the rows of a column differ."""
+    traits = table.training_differs
+    sections: dict[str, list[tuple[str, ...]]] = {}
+    for at, setting in enumerate(table.settings):
+        rows = [(row, cell) for row in table.rows if (cell := row.cells[at]) is not None]
+        columns = [texts(trait, [cell.runs for _, cell in rows]) for trait in traits]
+        sections[str(setting)] = [
+            (row.title, *own)
+            for (row, _), own in zip(rows, zip(*columns, strict=True), strict=True)
+        ]
+    lines = [line for part in sections.values() for line in part]
+    if len({line[0] for line in lines}) == len(set(lines)):  # the same in every setting
+        order = [row.title for row in table.rows]
+        sections = {"": sorted(set(lines), key=lambda line: order.index(line[0]))}
+    heads = ("training", *(trait.head for trait in traits))
+    named = {name: [tuple(map(Entry, line)) for line in part] for name, part in sections.items()}
+    return Block(heads, named, training_words(table), [], optional=())
 
 
 DIFFERENCES = ("difference", "interval", "p", "p Holm", "p Wilcoxon", "d_z")

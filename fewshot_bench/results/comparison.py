@@ -14,6 +14,8 @@ from fewshot_bench.results.labels import seeds_of
 from fewshot_bench.results.runs import Array, Run, Setting
 from fewshot_bench.results.speed import Speed
 from fewshot_bench.results.statistics import Interval, Paired
+from fewshot_bench.results.training import differing
+from fewshot_bench.results.traits import TRAITS, Trait
 
 SIGNIFICANT = 0.05  # of a p value after Holm's correction
 
@@ -139,6 +141,16 @@ class Table:
     def column(self, at: int) -> list[Cell]:
         """The cells of a setting, those that there are, in the order of the rows."""
         return [cell for row in self.rows if (cell := row.cells[at]) is not None]
+
+    def differs_at(self, at: int) -> list[Trait]:
+        """In what the trainings of a column's rows differ."""
+        return differing(cell.runs for cell in self.column(at))
+
+    @property
+    def training_differs(self) -> list[Trait]:
+        """In what the trainings of the rows of some column differ."""
+        found = {trait.name for at in range(len(self.settings)) for trait in self.differs_at(at)}
+        return [trait for trait in TRAITS if trait.name in found]
 
     @property
     def filled(self) -> list[tuple[Setting, Row, Cell]]:

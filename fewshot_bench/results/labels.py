@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from fewshot_bench.results.runs import Run
+from fewshot_bench.results.training import settings_then
 
 # Settings of a configuration that do not change what was trained.
 ASIDE = {
@@ -64,15 +66,28 @@ def _common(row: Sequence[Run]) -> dict[str, Any]:
 
 
 def settings(run: Run) -> dict[str, Any]:
-    """What was trained: every setting that decides it under its plain name, but the seed."""
-    flat: dict[str, Any] = {}
-    for key, value in run.record["config"].items():
+    """What was trained: every setting that decides it under its plain name, but the seed.
+
+    Of a run that evaluates another one's weights, the settings that these were trained with.
+    """
+    then = settings_then(run)
+    flat: dict[str, Any] = {"trained_on": trained_on(run)}
+    flat |= {"train_within_family": then["within_family"]} if "within_family" in then else {}
+    for key, value in (run.record["config"] | then).items():
         if isinstance(value, dict):
             flat |= value if key.endswith("_options") else {}
         elif key not in ASIDE:
             flat[key] = value
     plugin = run.record["plugin"]
     return flat | {"plugin": f"{plugin.get('distribution')} {plugin.get('version')}"}
+
+
+def trained_on(run: Run) -> str:
+    """The data set of the training, of a path its last part, and which content of it."""
+    summary = run.record.get("training_summary")
+    name, colon, path = str(settings_then(run).get("dataset", run.record["dataset"])).partition(":")
+    digest = summary["dataset_digest"] if summary else run.record["dataset_digest"]
+    return f"{PurePath(path).name if colon else name} {digest[:6]}"
 
 
 def _told_apart(

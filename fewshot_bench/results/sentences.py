@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fewshot_bench.results.comparison import Cell, Comparison, Difference, Row, Table
 from fewshot_bench.results.intervals import INTERVALS, what_it_covers
 from fewshot_bench.results.runs import Setting
+from fewshot_bench.results.training import against_words, differing, trained
 
 BOLD = "Bold:"
 TIED = "*:"  # begin the sentences on the marks; a format may mark otherwise
@@ -36,6 +37,7 @@ def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
     return [
         *_intervals(table, comparison.level_of(table)),
         *_marks(table),
+        *trained_otherwise(table),
         *_transductive(table),
         *_evaluated(table),
         *_no_baseline(table, comparison),
@@ -82,6 +84,32 @@ def _marks(table: Table) -> list[str]:
     return words
 
 
+def trained_otherwise(table: Table) -> list[str]:
+    """In what the trainings of a column's rows differ; empty where they do not."""
+    heads = [trait.head for trait in table.training_differs]
+    idle = [row.name for row in table.rows if not trained(row.runs)]
+    words = []
+    if heads:
+        words.append(
+            f"Training differs between the rows of a column: {', '.join(heads)}. A difference in "
+            "accuracy is one of methods and trainings together."
+        )
+    if idle and len(idle) < len(table.rows):
+        words.append(f"Nothing is trained in {listed(idle)}.")
+    return words
+
+
+def training_words(table: Table) -> list[str]:
+    """What the columns of the trainings are."""
+    names = {trait.name for trait in table.training_differs}
+    words = ["Only what differs is shown."]
+    if "steps" in names:
+        words.append("Steps: of the plan, and the one whose weights validation chose.")
+    if "images" in names:
+        words.append("Images seen: steps x batches a step x tasks x images of a task.")
+    return [*words, "fsb compare METHOD ... --equal NAMES trains all rows alike."]
+
+
 def _ties(table: Table) -> list[tuple[Setting, list[Row]]]:
     return [
         (setting, [row for s, row, cell in table.filled if s == setting and cell.mark == "tied"])
@@ -103,8 +131,21 @@ def best_sentences(table: Table) -> list[str]:
             text += ", and the difference from every other method survives Holm's correction"
         elif others:
             text += f"; it cannot be told from that of {listed(others)}"
+        text += _other_trainings(best, cell, rows)
         words.append(f"{text}." if len(rows) > 1 else f"On {setting}, {best.name} stands alone.")
     return words
+
+
+def _other_trainings(best: Row, cell: Cell, rows: Sequence[tuple[Row, Cell]]) -> str:
+    """``; its training differs from that of maml (way, steps)``; empty where none does."""
+    words = []
+    for row, other in rows:
+        heads = [trait.head for trait in differing([cell.runs, other.runs])]
+        if trained(cell.runs) != trained(other.runs):
+            heads = [f"only {(best if cell.trained else row).name} is trained", *heads]
+        if row is not best and heads:
+            words.append(f"{row.name} ({', '.join(heads)})")
+    return f"; its training differs from that of {listed(words)}" if words else ""
 
 
 def _transductive(table: Table) -> list[str]:
@@ -193,22 +234,24 @@ def sentence(setting: Setting, row: Row, cell: Cell, difference: Difference, lev
     better = "better" if paired.difference > 0 else "worse"
     verb = "are on average" if one.startswith("the ") else "is"
     where = f"over {difference.seeds} training seeds of each" if over_seeds else "on these episodes"
+    training = against_words(cell.runs, reference.runs)
+    training = f", {training}" if training else ""
     start = f"On {setting}, {one} {verb} {better} than {other} by {points}"
     if difference.p_holm is None or paired.low is None or paired.high is None:
         if paired.n == 1:
-            return f"{start}; one episode allows no test."
+            return f"{start}{training}; one episode allows no test."
         if not paired.difference:
-            return f"On {setting}, {one} and {other} score the same on every episode."
-        return f"{start} on every episode; without variation there is no test."
+            return f"On {setting}, {one} and {other} score the same on every episode{training}."
+        return f"{start} on every episode{training}; without variation there is no test."
     p = f"{p_text(difference.p_holm)} after Holm"
     if difference.found:
         sign = 1 if paired.difference > 0 else -1
         low, high = sorted(100 * sign * end for end in (paired.low, paired.high))
-        return f"{start} ({level} interval {low:.2f} to {high:.2f}; {p}) {where}."
+        return f"{start} ({level} interval {low:.2f} to {high:.2f}; {p}) {where}{training}."
     text = (
         f"On {setting}, no difference found between {one} and {other} "
         f"({100 * paired.difference:+.2f} points, {level} interval {100 * paired.low:+.2f} to "
-        f"{100 * paired.high:+.2f}; {p}) {where}"
+        f"{100 * paired.high:+.2f}; {p}) {where}{training}"
     )
     if difference.detectable is None:
         return f"{text}."

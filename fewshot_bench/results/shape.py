@@ -92,6 +92,12 @@ SHAPES: dict[str, Any] = {
     "training": Or(
         {"steps?": Or(COUNT), "seconds?": Or(SOME), "warmup_seconds?": Or(SOME), "engine?": TEXT}
     ),
+    "training_summary": Or(
+        {"source": TEXT, "dataset_digest": TEXT, "classes": COUNT, "images": COUNT,
+         "settings": {"dataset": TEXT, "dataset_options": {}, "init?": Or(TEXT)},
+         "labeled_images": COUNT, "init_digest?": Or(TEXT), "turns": COUNT,
+         "images_per_task": COUNT, "images_seen": COUNT}
+    ),
     "timing": {
         "step_ms": Or({"median": Or(SOME), "p95": Or(SOME)}),
         "tasks_per_s": Or(SOME),

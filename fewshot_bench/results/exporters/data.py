@@ -12,6 +12,8 @@ from typing import Any
 from fewshot_bench.results.comparison import Cell, Comparison, Table
 from fewshot_bench.results.sentences import accuracy_words, heading, sentences
 from fewshot_bench.results.speed import Speed
+from fewshot_bench.results.training import differing, training_of
+from fewshot_bench.results.traits import TRAITS
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -20,7 +22,7 @@ def to_csv(comparison: Comparison) -> str:
     """One line per row and setting; the protocol is the first column."""
     lines = [
         {"protocol": heading(table), "setting": str(setting), "method": row.method, "row": row.name}
-        | _flat(values(cell))
+        | _flat(values(cell, table))
         for table in comparison.tables
         for setting, row, cell in table.filled
     ]
@@ -39,10 +41,15 @@ def _inert(value: Any) -> Any:
 def _flat(cell: dict[str, Any]) -> dict[str, Any]:
     """Without lists and objects: intervals by their ends, pairs with a prefix."""
     paired = dict(cell.pop("paired") or dict.fromkeys(PAIRED))
+    training = dict(cell.pop("training") or dict.fromkeys(TRAINING))
     flat: dict[str, Any] = {}
-    for name, value in [*cell.items(), *((f"paired_{n}", v) for n, v in paired.items())]:
+    further = [(f"training_{n.replace('-', '_')}", v) for n, v in training.items()]
+    further += [(f"paired_{n}", v) for n, v in paired.items()]
+    for name, value in [*cell.items(), *further]:
         if name.endswith("interval"):
             flat[f"{name}_low"], flat[f"{name}_high"] = value or (None, None)
+        elif isinstance(value, dict):
+            flat[name] = ", ".join(f"{n} {v}" for n, v in value.items())
         elif isinstance(value, list):
             flat[name] = " + ".join(map(str, value))
         else:
@@ -81,7 +88,8 @@ def _table(table: Table, comparison: Comparison) -> dict[str, Any]:
                 "name": row.name,
                 "method": row.method,
                 "settings": {
-                    name: cell and values(cell) for name, cell in zip(names, row.cells, strict=True)
+                    name: cell and values(cell, table)
+                    for name, cell in zip(names, row.cells, strict=True)
                 },
             }
             for row in table.rows
@@ -92,11 +100,13 @@ def _table(table: Table, comparison: Comparison) -> dict[str, Any]:
 
 
 PAIRED = ("baseline", "seeds", "n", "difference", "half_width", "interval", "p_t",
-          "p_wilcoxon", "p_holm", "effect_size", "detectable")  # fmt: skip
+          "p_wilcoxon", "p_holm", "effect_size", "detectable", "training_differs")  # fmt: skip
+TRAINING = (*(trait.name for trait in TRAITS), "chosen_step")
 
 
-def values(cell: Cell) -> dict[str, Any]:
+def values(cell: Cell, table: Table) -> dict[str, Any]:
     """Everything of one cell: fractions, ms, s; None where there is nothing."""
+    at = next(i for row in table.rows for i, one in enumerate(row.cells) if one is cell)
     return {
         "accuracy": cell.accuracy,
         "half_width": cell.half_width,
@@ -106,7 +116,9 @@ def values(cell: Cell) -> dict[str, Any]:
         "mark": cell.mark,
         "transductive": cell.transductive,
         "episodes": cell.scores.shape[1],
-        "paired": _paired(cell),
+        "paired": _paired(cell, at),
+        "training": _training(cell),
+        "training_differs": [trait.name for trait in table.differs_at(at)],
         **_speed(cell.speed),
         "seeds": [run.record["seed"] for run in cell.runs],
         "runs": [run.record["id"] for run in cell.runs],
@@ -117,13 +129,28 @@ def _ends(interval: Any) -> list[float] | None:
     return None if interval.low is None else [interval.low, interval.high]
 
 
-def _paired(cell: Cell) -> dict[str, Any] | None:
+def _training(cell: Cell) -> dict[str, Any] | None:
+    """How its runs were trained; of what differs between the seeds, a list."""
+    each = [found for run in cell.runs if (found := training_of(run)) is not None]
+    if not each:
+        return None
+    columns = {name: [one[name] for one in each] for name in TRAINING}
+    return {
+        name: column[0] if all(value == column[0] for value in column) else column
+        for name, column in columns.items()
+    }
+
+
+def _paired(cell: Cell, at: int) -> dict[str, Any] | None:
     if cell.paired is None:
         return None
     one, paired = cell.paired, cell.paired.paired
+    reference = one.baseline.cells[at]
+    assert reference is not None
+    training = [trait.name for trait in differing([cell.runs, reference.runs])]
     found = (one.baseline.name, one.seeds, paired.n, paired.difference, paired.half_width,
              _ends(paired), paired.p_t, paired.p_wilcoxon, one.p_holm, paired.effect_size,
-             one.detectable)  # fmt: skip
+             one.detectable, training)  # fmt: skip
     return dict(zip(PAIRED, found, strict=True))
 
 

@@ -8,7 +8,11 @@ from fewshot_bench.results.blocks import Block, Entry, blocks
 from fewshot_bench.results.comparison import Comparison, Table
 from fewshot_bench.results.sentences import TIED, apart, heading
 
-STARTS = {"accuracy, %": "Accuracy in per cent on", "speed": "Speed on"}
+STARTS = {
+    "accuracy, %": "Accuracy in per cent on",
+    "training": "Training of the rows on",
+    "speed": "Speed on",
+}
 
 
 def latex(comparison: Comparison) -> str:

@@ -62,26 +62,24 @@ def _block(block: Block, width: int, style: Style) -> list[str]:
 def _fitting(block: Block, width: int) -> tuple[list[list[int]], list[str]]:
     """Columns that fit beside each other, in several parts if need be; heads left out.
 
-    Columns of equal rank go on below; of others the least important ones are left out.
+    Of a block with optional columns those are left out; others go on below.
     """
     widths = _widths(block)
     name = min(widths[0], max(width // 3, 12))  # a longer one is folded
-    columns = list(range(1, len(block.heads)))
+    columns, dropped = list(range(1, len(block.heads))), list[str]()
     if block.optional is not None:
-        dropped = []
         for head in block.optional:
             if name + sum(widths[i] + GAP for i in columns) <= width:
                 break
             if head in block.heads:
                 columns.remove(block.heads.index(head))
                 dropped.append(head)
-        return [columns], dropped
     parts: list[list[int]] = [[]]
-    for i in columns:
+    for i in columns:  # what finds no room goes on below
         if parts[-1] and name + sum(widths[j] + GAP for j in [*parts[-1], i]) > width:
             parts.append([])
         parts[-1].append(i)
-    return parts, []
+    return parts, dropped
 
 
 def _widths(block: Block) -> list[int]:

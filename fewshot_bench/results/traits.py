@@ -1,0 +1,231 @@
+"""In what trainings can differ: a list, complete.
+
+A :class:`Trait` is one such thing (training way, steps, backbone ...). Its name is what
+``fsb compare --equal`` takes and what JSON and CSV have. ``TRAITS`` and ``NOT_TRAINING`` together
+name every setting of a run: a test refuses one that is in neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from fewshot_bench.results.runs import Run
+
+Texts = Callable[[Sequence[Any]], list[str]]
+
+
+@dataclass(frozen=True)
+class Trait:
+    """One thing in which two trainings can differ.
+
+    Arguments:
+        name: for ``--equal``, JSON and CSV.
+        head: of its column, and in lists of what differs.
+        settings: the fields of :class:`fewshot_bench.config.RunConfig` that decide it.
+        read: (run, the settings that it was trained with) -> a JSON value; None: not recorded, or
+            the training has no such thing.
+        unit: what follows a value in a sentence: ``-way``, `` steps``.
+        texts: distinct values to texts that tell them apart.
+        task: whether it is about the shape of the training tasks.
+    """
+
+    name: str
+    head: str
+    settings: tuple[str, ...]
+    read: Callable[[Run, Mapping[str, Any]], Any]
+    unit: str = ""
+    texts: Texts = lambda values: [_plain(value) for value in values]
+    task: bool = False
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int):
+        return f"{value:,}" if value >= 10_000 else str(value)
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def _setting(name: str) -> Callable[[Run, Mapping[str, Any]], Any]:
+    return lambda run, then: then.get(name)
+
+
+def _of_task(name: str) -> Callable[[Run, Mapping[str, Any]], Any]:
+    """A count of the training task; mini-batches have none."""
+
+    def read(run: Run, then: Mapping[str, Any]) -> Any:
+        if source_of(run) == "batches":
+            return None
+        return then.get(f"train_{name}", run.record["train_task"].get(name))
+
+    return read
+
+
+def source_of(run: Run) -> str | None:
+    """``episodes`` or ``batches``; None where the record does not tell."""
+    summary = run.record.get("training_summary")
+    return summary["source"] if summary else None
+
+
+def _summary(name: str) -> Callable[[Run, Mapping[str, Any]], Any]:
+    return lambda run, then: (run.record.get("training_summary") or {}).get(name)
+
+
+def _backbone(run: Run, then: Mapping[str, Any]) -> Any:
+    plugins = run.record["plugins"]
+    if plugins and not any(one.get("kind") == "backbones" for one in plugins):
+        return {"name": "none"}
+    if then.get("backbone") is None:
+        return None
+    return {"name": then["backbone"], **(then.get("backbone_options") or {})}
+
+
+def _augmentation(run: Run, then: Mapping[str, Any]) -> Any:
+    options = then.get("dataset_options")
+    if options is None:
+        return None
+    own = {name: value for name, value in options.items() if name.startswith("train_")}
+    return own | ({"pixels": then["pixels"]} if "pixels" in then else {})
+
+
+def _data(run: Run, then: Mapping[str, Any]) -> Any:
+    summary, record = run.record.get("training_summary"), run.record
+    if summary is None and record.get("evaluated_from"):
+        return None  # the configuration is about the data of the test
+    options = then.get("dataset_options") or {}
+    other = {name: value for name, value in options.items() if not name.startswith("train_")}
+    counts = {name: summary[name] for name in ("classes", "images")} if summary else {}
+    digest = summary["dataset_digest"] if summary else record["dataset_digest"]
+    name = then.get("dataset", record["dataset"])
+    return {"name": name, **other, **counts, "content": digest[:8]}
+
+
+def _labeled(run: Run, then: Mapping[str, Any]) -> Any:
+    names = ("labelled_fraction", "labelled_classes", "labelled_seed")
+    if any(name not in then for name in names):
+        return None
+    fraction, classes, seed = (then[name] for name in names)
+    whole = fraction == 1 and classes == 1
+    part = {} if whole else {"fraction": fraction, "classes": classes, "seed": seed}
+    return {"images": _summary("labeled_images")(run, then), **part}
+
+
+def _pretraining(run: Run, then: Mapping[str, Any]) -> Any:
+    if "init" not in then:
+        return None
+    digest = (run.record.get("training_summary") or {}).get("init_digest")
+    return {"weights": then["init"], **({"content": digest[:8]} if digest else {})}
+
+
+def _validation(run: Run, then: Mapping[str, Any]) -> Any:
+    every = then.get("validate_every")
+    if every is None:
+        return None
+    return {"every": every, "episodes": then.get("validation_episodes")}
+
+
+def _apart(values: Sequence[Any], first: str = "name") -> list[str]:
+    """Names, with the further entries in which values of one name differ."""
+    texts = []
+    for value in values:
+        same = [other for other in values if other.get(first) == value.get(first)]
+        keys = [k for k in value if k != first and any(o.get(k) != value[k] for o in same)]
+        if len(keys) > 1 and "content" in keys:  # what else differs says more than a digest
+            keys.remove("content")
+        told = ", ".join(f"{key.removeprefix('backbone_')} {_plain(value[key])}" for key in keys)
+        name = _plain(value.get(first)) if first in value else ""
+        texts.append(f"{name} ({told})" if name and told else name or told or "none")
+    return texts
+
+
+def _last_parts(values: Sequence[Any]) -> list[str]:
+    """The names of the folders whose weights were the first ones."""
+    short = [v | {"weights": v["weights"] and PurePath(v["weights"]).name} for v in values]
+    texts = _apart(short, "weights")
+    if len(set(texts)) == len(texts):
+        return texts
+    return _apart(values, "weights")
+
+
+def _labels(values: Sequence[Any]) -> list[str]:
+    counts = [value["images"] for value in values]
+    if len(set(counts)) == len(counts) and None not in counts:
+        return [_plain(count) for count in counts]
+    return [_apart([v], "images")[0] if len(v) == 1 else _part(v) for v in values]
+
+
+def _part(value: Mapping[str, Any]) -> str:
+    return f"{value['fraction']:g} of images, {value['classes']:g} of classes, seed {value['seed']}"
+
+
+def _when(values: Sequence[Any]) -> list[str]:
+    several = len({value["episodes"] for value in values}) > 1
+    return [
+        (f"every {v['every']} steps" if v["every"] else "at the end")
+        + (f" ({v['episodes']} episodes)" if several else "")
+        for v in values
+    ]
+
+
+def _options(values: Sequence[Any]) -> list[str]:
+    return _apart([{"": "", **value} for value in values], "")
+
+
+TRAITS: tuple[Trait, ...] = (
+    Trait("source", "trains on", (), lambda run, then: source_of(run)),
+    Trait("way", "way", ("train_way",), _of_task("way"), "-way", task=True),
+    Trait("shot", "shot", ("train_shot",), _of_task("shot"), "-shot", task=True),
+    Trait("query", "query", ("train_query",), _of_task("query"), " queries a class", task=True),
+    Trait("unlabelled", "unlabelled", ("train_unlabelled",), _of_task("unlabelled"),
+          " unlabelled images a class", task=True),
+    Trait("distractors", "distractors", ("train_distractors",), _of_task("distractors"),
+          " distractors", task=True),
+    Trait("within-family", "within family", ("within_family",), _setting("within_family"),
+          " (classes of one family)", task=True),
+    Trait("task-batch", "tasks a step", ("task_batch",), _setting("task_batch"), " tasks a step"),
+    Trait("steps", "steps", ("steps",), _setting("steps"), " steps"),
+    Trait("images", "images seen", (), _summary("images_seen"), " images seen"),
+    Trait("validation", "validated", ("validate_every", "validation_episodes"), _validation,
+          " (validation)", _when),
+    Trait("backbone", "backbone", ("backbone", "backbone_options"), _backbone, "", _apart),
+    Trait("parameters", "parameters", (), lambda run, then: run.record["parameters"],
+          " parameters"),
+    Trait("preset", "preset", ("preset",), _setting("preset"), " (preset)"),
+    Trait("augmentation", "augmentation", ("pixels", "dataset_options"), _augmentation, "",
+          _options),
+    Trait("data", "training data", ("dataset", "dataset_options"), _data, " (training data)",
+          _apart),
+    Trait("labelled", "labelled images",
+          ("labelled_fraction", "labelled_classes", "labelled_seed"), _labeled,
+          " labelled images", _labels),
+    Trait("pretraining", "pretrained", ("init",), _pretraining, " (first weights)", _last_parts),
+    Trait("precision", "precision", ("precision",), _setting("precision")),
+    Trait("skip-spikes", "skips spikes over", ("skip_spikes",),
+          lambda run, then: then.get("skip_spikes") or ("off" if "skip_spikes" in then else None),
+          " (skipped spikes)"),
+)  # fmt: skip
+UNTRAINED = ("backbone", "parameters", "pretraining")
+BY_NAME = {trait.name: trait for trait in TRAITS}
+# The settings that a training is described by; the record keeps them as they were then.
+OF_TRAINING = tuple(dict.fromkeys(name for trait in TRAITS for name in trait.settings))
+# Every other setting of a run, and why it is no difference of training between rows.
+NOT_TRAINING = {
+    "method": "what is compared",
+    "method_options": "the method's own; rows of one method are told apart by them",
+    "way": "of the test", "shot": "of the test", "query": "of the test",
+    "unlabelled": "of the test", "distractors": "of the test", "episodes": "of the test",
+    "sampling": "of the test", "episode_seed": "of the test", "level": "of the interval",
+    "metrics": "of the test",
+    "seed": "what training seeds are for",
+    "device": "gives the same numbers, and the times name it",
+    "engine": "gives the same numbers", "task_chunk": "gives the same numbers",
+    "detect_anomaly": "looks on", "profile": "looks on", "pictures": "looks on",
+    "observers": "look on",
+    "checkpoint_every": "where and when files are written",
+    "keep_checkpoints": "where and when files are written",
+    "runs_dir": "where files are", "data_root": "where files are", "cache_dir": "where files are",
+    "sources": "who chose a setting, not which",
+}  # fmt: skip
