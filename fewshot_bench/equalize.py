@@ -12,12 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from fewshot_bench import assembly
 from fewshot_bench.alike import settings_key
 from fewshot_bench.config import RunConfig, configure
 from fewshot_bench.engine.observer import Silent
+from fewshot_bench.engine.players import check_players
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.options import load
+from fewshot_bench.parts import describe, prepare
 from fewshot_bench.results.equal import unequal
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.traits import BY_NAME
@@ -55,7 +60,7 @@ def equalized(drafts: Sequence[Draft], names: Sequence[str], registry: Registry)
     Raises:
         ConfigError: rows differ in one of them, and nothing says which value counts.
     """
-    planned = _Planned()
+    planned = _Planned(registry)
     drafts = list(drafts)
     for name in (name for name in BY_NAME if name in names and BY_NAME[name].settings):
         settled: set[str] = set()
@@ -68,33 +73,41 @@ def equalized(drafts: Sequence[Draft], names: Sequence[str], registry: Registry)
                 _with(name, draft, field, value, registry) if planned.trains(draft) else draft
                 for draft in drafts
             ]
-    why = unequal([(draft.name, [planned(draft)]) for draft in drafts], names)
+    why = unequal([(draft.name, [planned.run(draft)]) for draft in drafts], names)
     if why is not None:
         raise ConfigError(f"--equal {why[0]}: {why[1]}; no option sets it, so nothing was run.")
     return [draft.config for draft in drafts]
 
 
 class _Planned:
-    """What the record of a draft will say of its training; the data are read for it."""
+    """What is known of drafts before they run; the data are read and methods built for it."""
 
-    def __init__(self) -> None:
-        self._known: dict[str, Run] = {}
-
-    def __call__(self, draft: Draft) -> Run:
-        from fewshot_bench.engine.players import check_players
-        from fewshot_bench.parts import describe, prepare
-
-        key = settings_key(draft.config.to_dict())
-        if key not in self._known:
-            parts = prepare(replace(draft.config, observers=(), metrics=(), device="cpu"), Silent())
-            record = describe(parts, Path("planned"))
-            if check_players(parts.method):
-                record["training"] = {"steps": draft.config.steps}
-            self._known[key] = Run(Path("planned"), record)
-        return self._known[key]
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._data: dict[str, assembly.Data] = {}
+        self._trains: dict[str, bool] = {}
 
     def trains(self, draft: Draft) -> bool:
-        return self(draft).record["training"] is not None
+        """Whether the method has anything to train; its training episodes need not be possible."""
+        config, key = draft.config, settings_key(draft.config.to_dict())
+        if key not in self._trains:
+            chosen = repr((config.dataset, sorted(config.dataset_options.items())))
+            if chosen not in self._data:
+                self._data[chosen] = assembly.load_data(config, self.registry)
+            splits = self._data[chosen].splits
+            task = assembly.shaped(assembly.train_task(config), splits.test, config)
+            if load(self.registry, "methods", config.method).source == "batches":
+                task = replace(task, way=len(splits.train.counts))
+            method = assembly.build(config, self.registry, task, torch.device("cpu"))
+            self._trains[key] = bool(check_players(method))
+        return self._trains[key]
+
+    def run(self, draft: Draft) -> Run:
+        """As if it had been run: what its record will say of the training."""
+        config = replace(draft.config, observers=(), metrics=(), device="cpu")
+        record = describe(prepare(config, Silent()), Path("planned"))
+        record["training"] = {"steps": config.steps} if self.trains(draft) else None
+        return Run(Path("planned"), record)
 
 
 def _fields(name: str, config: RunConfig, registry: Registry) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def compare(
     cut = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
     what, further = words[:cut], words[cut:]
     shown: dict[str, Any] = {"baseline": baseline, "interval": interval}
-    shown |= {"level": level, "target": target, "equal": equal}
+    shown |= {"level": level, "target": target, "equal": equal or None}
     found, problems = _found(what, further, runs_dir, seeds, settings, shown)
     if not found:
         raise none_finished(what[0] if what else runs_dir, problems)

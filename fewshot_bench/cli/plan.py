@@ -176,12 +176,18 @@ def _counts(most: int) -> list[int]:
 
 def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
     """Sentences on what the plan takes for granted."""
+    from fewshot_bench.results.training import against_words
+
     told = [
         "The differences will vary as those of these two trained networks do."
         if result["paired"]
         else "One pilot: the other method is taken to vary as much and not to be paired, so this "
         "many episodes are enough where pairing helps; a second pilot tells how much it does."
     ]
+    if result["paired"] and (training := against_words(*([run] for run in pilot.runs))):
+        told.append(
+            f"The pilots were trained differently, {training}; equal trainings may vary otherwise."
+        )
     if "open" in result:
         told.append(
             "One query per class in the pilots: other query counts cannot be foretold."

@@ -23,8 +23,9 @@ Target = Annotated[
     float | None, typer.Option(help="also show the time to this validation accuracy, like 0.95")
 ]
 Equal = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
+        metavar="NAMES",
         help="training settings in which all rows have to be the same, as way,steps or all "
         "(docs/compare.md); methods are trained so, runs that are not are refused",
     ),

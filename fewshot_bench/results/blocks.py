@@ -111,7 +111,8 @@ def _trainings(table: Table) -> Block:
         sections = {"": sorted(set(lines), key=lambda line: order.index(line[0]))}
     heads = ("training", *(trait.head for trait in traits))
     named = {name: [tuple(map(Entry, line)) for line in part] for name, part in sections.items()}
-    return Block(heads, named, training_words(table), [], optional=())
+    chosen = any("chosen" in text for line in lines for text in line[1:])
+    return Block(heads, named, training_words(table, chosen), [], optional=())
 
 
 DIFFERENCES = ("difference", "interval", "p", "p Holm", "p Wilcoxon", "d_z")

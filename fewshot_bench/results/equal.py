@@ -22,11 +22,12 @@ def equal_names(asked: Any) -> tuple[str, ...]:
         UnknownName: one is no trait of a training.
         ConfigError: no names, or no text.
     """
-    words = asked.split(",") if isinstance(asked, str) else asked or ()
-    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+    several = [asked] if isinstance(asked, str) else asked or ()
+    if not isinstance(several, list | tuple) or not all(isinstance(one, str) for one in several):
         raise ConfigError(f'--equal {asked}: give names, as in "way,steps".')
+    words = [word for one in several for word in one.split(",")]
     names = [ALSO.get(word.strip(), word.strip()).replace("_", "-") for word in words]
-    if asked is not None and not any(names):
+    if (asked and not any(names)) or asked == "":
         raise ConfigError(f"--equal: give names, as in --equal way,steps, or {ALL}.")
     for name in names:
         if name not in (ALL, *BY_NAME):
@@ -71,7 +72,7 @@ def unequal(
         if trait in differing(groups):
             own = zip((name for name, _ in rows), texts(trait, groups), strict=True)
             told = ", ".join(f"{name} {text}" for name, text in own if text != "-")
-            return trait.name, f"the rows differ in {trait.head}: {told}"
+            return trait.name, f"the rows' trainings differ in {trait.head}: {told}"
     return None
 
 

@@ -99,12 +99,12 @@ def trained_otherwise(table: Table) -> list[str]:
     return words
 
 
-def training_words(table: Table) -> list[str]:
-    """What the columns of the trainings are."""
+def training_words(table: Table, chosen: bool) -> list[str]:
+    """What the columns of the trainings are; ``chosen``: they tell a step that was chosen."""
     names = {trait.name for trait in table.training_differs}
     words = ["Only what differs is shown."]
-    if "steps" in names:
-        words.append("Steps: of the plan, and the one whose weights validation chose.")
+    if chosen:
+        words.append("Chosen: the step whose weights validation preferred.")
     if "images" in names:
         words.append("Images seen: steps x batches a step x tasks x images of a task.")
     return [*words, "fsb compare METHOD ... --equal NAMES trains all rows alike."]

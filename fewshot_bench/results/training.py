@@ -8,7 +8,15 @@ from typing import Any
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.traits import BY_NAME, TRAITS, UNTRAINED, Trait
 
-__all__ = ["against_words", "differing", "settings_then", "texts", "trained", "training_of"]
+__all__ = [
+    "against_words",
+    "differing",
+    "differing_names",
+    "settings_then",
+    "texts",
+    "trained",
+    "training_of",
+]
 
 
 def settings_then(run: Run) -> Mapping[str, Any]:
@@ -48,15 +56,20 @@ def training_of(run: Run) -> dict[str, Any] | None:
 Group = Sequence[Run]  # the runs of a cell: seeds of one configuration
 
 
-def _values(trait: Trait, runs: Iterable[Run]) -> list[Any]:
-    """The distinct known values of these runs."""
+def _values(trait: Trait, runs: Iterable[Run]) -> dict[str, Any]:
+    """The distinct known values of these runs, each under what it is told apart by."""
     each = [found[trait.name] for run in runs if (found := training_of(run)) is not None]
-    return list({repr(_known(value)): value for value in each if value is not None}.values())
+    each = [value for value in each if value is not None]
+    return {_key(trait, value, each): value for value in each}
 
 
-def _known(value: Any) -> Any:
-    """Without the order in which a record lists them."""
-    return sorted(value.items(), key=str) if isinstance(value, Mapping) else value
+def _key(trait: Trait, value: Any, among: Sequence[Any]) -> str:
+    """Equal for values that are the same as far as all of them are recorded."""
+    if trait.same is not None:
+        return repr(trait.same(value))
+    if isinstance(value, Mapping):  # an older record has fewer entries
+        return repr([value[n] for n in sorted(value) if all(n in other for other in among)])
+    return repr(value)
 
 
 def differing(groups: Iterable[Group]) -> list[Trait]:
@@ -65,22 +78,29 @@ def differing(groups: Iterable[Group]) -> list[Trait]:
     return [trait for trait in TRAITS if len(_values(trait, runs)) > 1]
 
 
+def differing_names(groups: Sequence[Group]) -> list[str]:
+    """The names of :func:`differing`; ``trained`` before them where only some were trained."""
+    some = len({trained(group) for group in groups}) > 1
+    return ["trained"] * some + [trait.name for trait in differing(groups)]
+
+
 def texts(trait: Trait, groups: Sequence[Group]) -> list[str]:
     """A trait of each group, in words that tell the groups apart.
 
     ``-``: it has none; ``?``: the record is older than that.
     """
     values = _values(trait, [run for group in groups for run in group])
-    named = dict(zip(map(repr, map(_known, values)), trait.texts(values), strict=True))
-    return [_text(trait, group, named) for group in groups]
+    named = dict(zip(values, trait.texts(list(values.values())), strict=True))
+    among = list(values.values())
+    return [_text(trait, group, named, among) for group in groups]
 
 
-def _text(trait: Trait, group: Group, named: Mapping[str, str]) -> str:
-    own = _values(trait, group)
+def _text(trait: Trait, group: Group, named: Mapping[str, str], among: Sequence[Any]) -> str:
+    own = list(_values(trait, group).values())
     if not own:
         told = all(run.record.get("training_summary") or not trained([run]) for run in group)
         return "-" if told else "?"
-    text = " / ".join(named[repr(_known(value))] for value in own)
+    text = " / ".join(dict.fromkeys(named[_key(trait, value, among)] for value in own))
     if trait.name != "steps":
         return text
     chosen = {found["chosen_step"] for run in group if (found := training_of(run))} - {None}

@@ -30,6 +30,7 @@ class Trait:
         unit: what follows a value in a sentence: ``-way``, `` steps``.
         texts: distinct values to texts that tell them apart.
         task: whether it is about the shape of the training tasks.
+        same: what values that are the same have in common; None: all that is recorded of both.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Trait:
     unit: str = ""
     texts: Texts = lambda values: [_plain(value) for value in values]
     task: bool = False
+    same: Callable[[Any], Any] | None = None
 
 
 def _plain(value: Any) -> str:
@@ -108,9 +110,10 @@ def _labeled(run: Run, then: Mapping[str, Any]) -> Any:
     if any(name not in then for name in names):
         return None
     fraction, classes, seed = (then[name] for name in names)
-    whole = fraction == 1 and classes == 1
-    part = {} if whole else {"fraction": fraction, "classes": classes, "seed": seed}
-    return {"images": _summary("labeled_images")(run, then), **part}
+    part = {"seed": seed} if fraction < 1 or classes < 1 else {}
+    summary = run.record.get("training_summary")
+    count = {"images": summary["labeled_images"]} if summary else {}
+    return {"fraction": fraction, "classes": classes, **part, **count}
 
 
 def _pretraining(run: Run, then: Mapping[str, Any]) -> Any:
@@ -151,14 +154,15 @@ def _last_parts(values: Sequence[Any]) -> list[str]:
 
 
 def _labels(values: Sequence[Any]) -> list[str]:
-    counts = [value["images"] for value in values]
+    counts = [value.get("images") for value in values]
     if len(set(counts)) == len(counts) and None not in counts:
         return [_plain(count) for count in counts]
-    return [_apart([v], "images")[0] if len(v) == 1 else _part(v) for v in values]
-
-
-def _part(value: Mapping[str, Any]) -> str:
-    return f"{value['fraction']:g} of images, {value['classes']:g} of classes, seed {value['seed']}"
+    return [
+        f"{v['fraction']:g} of images, {v['classes']:g} of classes, seed {v['seed']}"
+        if "seed" in v
+        else "all"
+        for v in values
+    ]
 
 
 def _when(values: Sequence[Any]) -> list[str]:
@@ -201,7 +205,8 @@ TRAITS: tuple[Trait, ...] = (
     Trait("labelled", "labelled images",
           ("labelled_fraction", "labelled_classes", "labelled_seed"), _labeled,
           " labelled images", _labels),
-    Trait("pretraining", "pretrained", ("init",), _pretraining, " (first weights)", _last_parts),
+    Trait("pretraining", "pretrained", ("init",), _pretraining,
+          " (first weights)", _last_parts, same=lambda v: v.get("content") or v["weights"]),
     Trait("precision", "precision", ("precision",), _setting("precision")),
     Trait("skip-spikes", "skips spikes over", ("skip_spikes",),
           lambda run, then: then.get("skip_spikes") or ("off" if "skip_spikes" in then else None),

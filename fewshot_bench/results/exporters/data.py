@@ -12,7 +12,7 @@ from typing import Any
 from fewshot_bench.results.comparison import Cell, Comparison, Table
 from fewshot_bench.results.sentences import accuracy_words, heading, sentences
 from fewshot_bench.results.speed import Speed
-from fewshot_bench.results.training import differing, training_of
+from fewshot_bench.results.training import differing_names, training_of
 from fewshot_bench.results.traits import TRAITS
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -118,7 +118,7 @@ def values(cell: Cell, table: Table) -> dict[str, Any]:
         "episodes": cell.scores.shape[1],
         "paired": _paired(cell, at),
         "training": _training(cell),
-        "training_differs": [trait.name for trait in table.differs_at(at)],
+        "training_differs": differing_names([one.runs for one in table.column(at)]),
         **_speed(cell.speed),
         "seeds": [run.record["seed"] for run in cell.runs],
         "runs": [run.record["id"] for run in cell.runs],
@@ -147,7 +147,7 @@ def _paired(cell: Cell, at: int) -> dict[str, Any] | None:
     one, paired = cell.paired, cell.paired.paired
     reference = one.baseline.cells[at]
     assert reference is not None
-    training = [trait.name for trait in differing([cell.runs, reference.runs])]
+    training = differing_names([cell.runs, reference.runs])
     found = (one.baseline.name, one.seeds, paired.n, paired.difference, paired.half_width,
              _ends(paired), paired.p_t, paired.p_wilcoxon, one.p_holm, paired.effect_size,
              one.detectable, training)  # fmt: skip
