@@ -60,9 +60,14 @@ def run(method: str, **settings: Any) -> dict[str, Any]:
 
     Arguments:
         method: name of a method, as ``fsb list methods`` shows it.
-        settings: options of ``fsb run`` with underscores, e.g. ``inner_lr=0.1``; those that are
-            left out come from the preset (``preset="quick"``), else from the method's signature.
-            ``if_exists`` is ``"fresh"`` here unless given: every call is a run of its own.
+        settings: options of ``fsb run``. Each has the name of its flag with underscores:
+            ``--inner-lr 0.1`` is ``inner_lr=0.1``; a switch is true or false (``--no-first-order``
+            is ``first_order=False``); one that may be repeated takes a name or a list
+            (``metric=["accuracy", "f1"]``); ``--with``, a word of Python's own, is ``with_``. The
+            same names stand in a grid's file (``docs/compare.md``). What is left out comes from
+            the preset (``preset="quick"``), else from the method's signature. ``if_exists`` is
+            ``"fresh"`` here unless given: every call is a run of its own. There is no ``json``:
+            the record is returned.
 
     Returns:
         The record, as written to ``runs_dir/<id>/record.json``. Its keys are in docs/record.md.
@@ -109,15 +114,16 @@ def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:
 
     Arguments:
         run_folder: the folder of a run that :func:`run` or ``fsb run`` wrote.
-        changes: options of ``fsb run`` with underscores; ``trust_code=True`` imports a file that
-            the run's record names.
+        changes: options of ``fsb eval``, named as in :func:`run` (``metric="f1"``);
+            ``trust_code=True`` imports a file that the run's record names.
 
     Returns:
         A record of its own.
     """
     from fewshot_bench.evaluating import evaluate_run
+    from fewshot_bench.option_names import to_fields
 
-    return evaluate_run(run_folder, **changes)
+    return evaluate_run(run_folder, **to_fields(changes, "See 'fsb eval --help'."))
 
 
 def __getattr__(name: str) -> Any:

@@ -8,9 +8,10 @@ from typing import Any
 
 from fewshot_bench.defaults import preset_of, refuse_wrong_types, settle
 from fewshot_bench.engine.due import Every
-from fewshot_bench.errors import ConfigError, PluginError, UnknownName
+from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.hooks.registry import CORE as OWN
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.option_names import FIELDS, to_fields, unknown_option
 from fewshot_bench.options import (
     Option,
     backbone_options,
@@ -134,13 +135,15 @@ def configure(method: str, registry: Registry | None = None, **settings: Any) ->
     Arguments:
         method: its name.
         registry: where names are looked up; default: what is installed.
-        settings: core options, hyper-parameters of the method, of the backbone (``backbone_*``)
-            and of the data set, with underscores; and ``metrics`` and ``observers`` (names).
+        settings: options of ``fsb run``, named as :mod:`fewshot_bench.option_names` says: core
+            options, hyper-parameters of the method, of the backbone (``backbone_*``) and of the
+            data set, ``metric`` and ``with_`` (a name or several).
 
     Raises:
         ConfigError: a name, option or value that is not possible; says what is.
     """
-    return _complete(method, registry or Registry.discover(), settings)
+    fields = to_fields(settings, f"See 'fsb run {method} --help'.")
+    return _complete(method, registry or Registry.discover(), fields)
 
 
 def _complete(
@@ -208,8 +211,9 @@ def _complete(
 def reconfigure(config: RunConfig, **changes: Any) -> RunConfig:
     """The configuration with some settings changed; with another data set, its own defaults.
 
-    ``sources`` stays as it was for what did not change.
+    ``sources`` stays as it was for what did not change. ``changes`` are options or fields.
     """
+    changes = {FIELDS.get(name, name): value for name, value in changes.items()}
     options = [config.method_options, config.backbone_options]
     if changes.get("dataset", config.dataset) == config.dataset:
         options.append(config.dataset_options)
@@ -263,9 +267,7 @@ def _refuse_unknown(
     known = set(core) | {option.name for space in spaces for option in space}
     for name in settings:
         if name not in known:
-            hint = f"See 'fsb run {method} --help'."
-            flags = [n.replace("_", "-") for n in known]
-            raise UnknownName("option", name.replace("_", "-"), flags, hint)
+            raise unknown_option(name, known, f"See 'fsb run {method} --help'.")
     # A preset speaks of the backbone and the inner method that it names; with others, their
     # options fall away.
     inner = tuple(f"{option.name}_" for option in spaces[0] if option.method)
@@ -281,5 +283,5 @@ def _source(name: str, settings: Mapping[str, Any], preset: Mapping[str, Any]) -
 def _listed(value: Any) -> tuple[str, ...]:
     names = (value,) if isinstance(value, str) else value or ()
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"metrics or observers {value}: names are wanted.")
+        raise ConfigError(f"--metric or --with {value}: expected a name or a list of names.")
     return tuple(names)

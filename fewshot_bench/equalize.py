@@ -21,6 +21,7 @@ from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.option_names import flag
 from fewshot_bench.options import load
 from fewshot_bench.parts import describe, prepare
 from fewshot_bench.results.equal import unequal
@@ -173,11 +174,12 @@ def _refusal(
         source = "typed" if field in draft.settings else draft.config.sources.get(field, "default")
         value = _fields(name, draft.config, registry).get(field, "no such option")
         told.append(f"{draft.name} {value} ({source})")
-    flag = field.replace("_", "-")
-    mend = f"say which one all rows get: --{flag} VALUE, or {flag} = VALUE at the top of a file"
+    typed = flag(field)
+    key = typed.lstrip("-")
+    mend = f"say which one all rows get: {typed} VALUE, or {key} = VALUE at the top of a file"
     if any(field in draft.settings for draft in rows):
-        mend = f"give {flag} once, for all rows"
-    return f"--equal {name}: rows differ in {flag}: {', '.join(told)}; {mend}."
+        mend = f"give {key} once, for all rows"
+    return f"--equal {name}: rows differ in {key}: {', '.join(told)}; {mend}."
 
 
 def _with(name: str, draft: Draft, field: str, value: Any, registry: Registry) -> Draft:

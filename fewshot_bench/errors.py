@@ -43,13 +43,16 @@ class UnknownName(ConfigError):
         name: what was asked.
         known: the names that exist.
         hint: what to type next; a sentence of its own.
+        near: what was meant, where that is known; default: the nearest of the known names.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = "") -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], hint: str = "", near: str | None = None
+    ) -> None:
         self.kind, self.name, self.known = kind, name, tuple(sorted(known))
-        near = difflib.get_close_matches(name, self.known, n=1, cutoff=0.6)
+        near = near or next(iter(difflib.get_close_matches(name, self.known, 1, 0.6)), None)
         message = f"no {kind} named '{name}'"
-        message += f"; did you mean '{near[0]}'?" if near else "."
+        message += f"; did you mean '{near}'?" if near else "."
         message += f" Known: {', '.join(self.known)}." if self.known else " None is registered."
         super().__init__(message + (f" {hint}" if hint else ""))
 

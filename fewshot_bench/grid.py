@@ -21,6 +21,7 @@ from fewshot_bench.engine.observer import Progress
 from fewshot_bench.equalize import Draft, equalized
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.option_names import FIELDS, option_name
 from fewshot_bench.pace import Pace
 from fewshot_bench.results.record import read_record
 from fewshot_bench.results.runs import Run
@@ -30,7 +31,14 @@ SHOWN = {
     "baseline": (str,), "interval": (str,), "target": (int, float), "level": (int, float),
     "equal": (str, list),
 }  # fmt: skip
-NO_AXES = ("metrics", "observers")  # settings that are lists themselves
+NO_AXES = tuple(FIELDS)  # settings that are lists themselves
+
+
+# Settings of a run that a grid has another way to say.
+NOT_HERE = {
+    "seed": "give seeds = [3], a list of training seeds",
+    "runs_dir": "give --runs-dir on the command line",
+}
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,9 @@ def read_grid(path: Path) -> Grid:
             raise ConfigError(f"'{path}': methods.{name}: method = {method} is no name.")
         entries.append(Entry(name, method, own))
     settings = _underscored(content)
+    for name, instead in NOT_HERE.items():
+        if name in settings or any(name in entry.settings for entry in entries):
+            raise ConfigError(f"'{path}': {name.replace('_', '-')} cannot stand here; {instead}.")
     for name, value in settings.items():
         if isinstance(value, dict):
             raise ConfigError(f"'{path}': there is no table [{name}]; settings stand at the top.")
@@ -118,7 +129,7 @@ def read_grid(path: Path) -> Grid:
 
 
 def _underscored(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.replace("-", "_"): value for name, value in table.items()}
+    return {option_name(name): value for name, value in table.items()}
 
 
 def seeds_of(seeds: Any) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from typing import Any, Literal, Union
 
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.option_names import flag
 
 _PLAIN = (bool, int, float, str)
 # What the objects behind a name have to be subclasses of; those of other kinds are called.
@@ -60,7 +61,7 @@ class Option:
     @property
     def flag(self) -> str:
         """As typed: ``--inner-lr``."""
-        return "--" + self.name.replace("_", "-")
+        return flag(self.name)
 
     def check(self, value: Any) -> Any:
         """The value in the option's type.

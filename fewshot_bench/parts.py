@@ -167,7 +167,7 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         "test": None,
         "validation": None,
         "training": None,
-        "training_summary": training_summary(parts),
+        "training_summary": training_summary(config, parts.method, parts.train, data.splits),
         "timing": empty_timing(),
         "notes": [*data.splits.notes, *(config.notes if parts.method.players() else ())],
         "error": None,

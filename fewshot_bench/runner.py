@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_bench import assembly
-from fewshot_bench.alike import origin_of
+from fewshot_bench.alike import HERE, origin_of
 from fewshot_bench.config import RunConfig, reconfigure
 from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.checkpoint import Store
@@ -26,7 +26,7 @@ from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.engine.weights import save_weights
-from fewshot_bench.errors import FewshotBenchError
+from fewshot_bench.errors import FewshotBenchError, UnknownName
 from fewshot_bench.hooks.files import DISTRIBUTION as FILE_PLUGIN
 from fewshot_bench.hooks.files import only_typed
 from fewshot_bench.hooks.registry import Registry
@@ -94,10 +94,15 @@ def resume(
         The record; but for times, what the unbroken run would have given.
 
     Raises:
+        UnknownName: a setting that decided the run's numbers cannot change now.
         RecordError: no run, one that another process writes, or one of other data, code or
             versions.
         FewshotBenchError, Interrupted: as :func:`run`.
     """
+    for name in here:
+        if name not in HERE:
+            hint = "All else stays as the run began; fewshot_bench.run begins another."
+            raise UnknownName("option", name, HERE, hint)
     folder = Path(run_folder)
     folder = folder.parent if folder.name == RECORD else folder
     read_record(folder)

@@ -69,4 +69,4 @@ CORE: tuple[Option, ...] = (
 )
 
 # Further words that 'fsb run' takes for itself.
-RESERVED = ("debug", "help", "if_exists", "json", "metric", "metrics", "observers", "with")
+RESERVED = ("debug", "help", "if_exists", "json", "metric", "metrics", "observers", "with", "with_")

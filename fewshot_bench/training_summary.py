@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fewshot_bench.batches import BatchSource
+from fewshot_bench.config import RunConfig
+from fewshot_bench.data.images import Splits
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.weights import FILE
+from fewshot_bench.method import Method
 from fewshot_bench.results.traits import OF_TRAINING
 from fewshot_bench.sampling import EpisodeSource
 from fewshot_bench.semisupervised import PartlyLabelledSampler
 
-if TYPE_CHECKING:
-    from fewshot_bench.parts import Parts
 
-
-def training_summary(parts: Parts) -> dict[str, Any] | None:
+def training_summary(
+    config: RunConfig, method: Method, train: EpisodeSource | BatchSource, splits: Splits
+) -> dict[str, Any] | None:
     """The record's ``training_summary``; None for a method without parameters.
 
     It describes the training also in the record of a run that is evaluated on other data, whose
@@ -25,18 +27,18 @@ def training_summary(parts: Parts) -> dict[str, Any] | None:
     x batches of a step (``turns``) x tasks of a batch x images of a task (support, query and
     unlabeled; of a mini-batch, its size); 0 where nothing is trained.
     """
-    if not any(True for _ in parts.method.parameters()):
+    if not any(True for _ in method.parameters()):
         return None
-    config, train, turns = parts.config, parts.train, len(parts.method.turns)
+    turns = len(method.turns)
     settings = config.to_dict()
-    images = images_per_task(train) if check_players(parts.method) else 0
+    images = images_per_task(train) if check_players(method) else 0
     return {
         "source": "batches" if isinstance(train, BatchSource) else "episodes",
         "settings": {name: settings[name] for name in OF_TRAINING},
-        "dataset_digest": parts.data.splits.digest,
+        "dataset_digest": splits.digest,
         "init_digest": None if config.init is None else _digest(Path(config.init) / FILE),
-        "classes": len(parts.data.splits.train.counts),
-        "images": int(sum(parts.data.splits.train.counts)),
+        "classes": len(splits.train.counts),
+        "images": int(sum(splits.train.counts)),
         "labeled_images": _labeled(train),
         "turns": turns,
         "images_per_task": images,

@@ -23,7 +23,7 @@ LONGEST = 320  # lines of a file
 # A room imports from itself and from rooms above it.
 ORDER = (
     {"errors", "text", "disk"},
-    {"hooks"},
+    {"hooks", "option_names"},
     {"episode", "random"},
     {"nn"},
     {"method", "schedules"},
@@ -37,7 +37,7 @@ ORDER = (
     {"settings"},
     {"defaults"},
     {"config"},
-    {"assembly"},
+    {"assembly", "training_summary"},
     {"parts", "alike"},
     {"takeup"},
     {"runner"},
@@ -45,7 +45,7 @@ ORDER = (
     {"testing", "predict"},
     {"pytest_plugin"},
     {"scaffold"},
-    {"pace"},
+    {"pace", "equalize"},
     {"grid"},
     {"figures"},
     {"report"},

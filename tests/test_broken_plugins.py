@@ -134,8 +134,8 @@ def test_an_object_of_the_wrong_type(kind: str, name: str, wanted: str, registry
         ("function", {}, "method 'function' of fake-odd"),
         ("nearest-centroid", {"dataset": "nothing"}, "dataset 'nothing' of fake-odd"),
         ("nearest-centroid", {"sampling": "drawn"}, "sampler 'drawn' of fake-odd"),
-        ("nearest-centroid", {"observers": "watcher"}, "observer 'watcher' of fake-odd"),
-        ("nearest-centroid", {"metrics": "number"}, "metric 'number' of fake-odd"),
+        ("nearest-centroid", {"with_": "watcher"}, "observer 'watcher' of fake-odd"),
+        ("nearest-centroid", {"metric": "number"}, "metric 'number' of fake-odd"),
     ],
 )
 def test_a_configuration_that_names_it(
@@ -249,15 +249,15 @@ def test_what_runs_into_trouble_is_named_and_leaves_nothing(fake_distribution, t
     for method, more, message in (
         (
             "nearest-centroid",
-            {"observers": "bad-watcher"},
+            {"with_": "bad-watcher"},
             r"run_started\(\) of .*bad-watcher.* raised",
         ),
         (
             "nearest-centroid",
-            {"metrics": "raises"},
+            {"metric": "raises"},
             r"metric 'raises' of fake-\S+ 1.0 raised KeyError",
         ),
-        ("nearest-centroid", {"metrics": "scalar"}, r"metric 'scalar' of fake-\S+ 1.0 gave shape"),
+        ("nearest-centroid", {"metric": "scalar"}, r"metric 'scalar' of fake-\S+ 1.0 gave shape"),
         (
             "lazy",
             {},
@@ -267,6 +267,6 @@ def test_what_runs_into_trouble_is_named_and_leaves_nothing(fake_distribution, t
         with pytest.raises(PluginError, match=message):
             fewshot_bench.run(method, **small, **more)
         assert not list((tmp_path / "runs").glob("*"))
-    record = fewshot_bench.run("nearest-centroid", **small, metrics="infinite")
+    record = fewshot_bench.run("nearest-centroid", **small, metric="infinite")
     assert record["test"]["metrics"]["infinite"] == {"mean": None, "half_width": None}
     assert record["notes"][-1].startswith("Glyphs")  # nothing of a preset: nothing was trained

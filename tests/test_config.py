@@ -99,9 +99,9 @@ def test_a_preset_that_sets_what_is_no_option(settled: str) -> None:
         ({"backbone": "convv4"}, "no backbone named 'convv4'; did you mean 'conv4'"),
         ({"preset": "papr"}, "no preset named 'papr'; did you mean 'paper'"),
         ({"sampling": "closd"}, "no sampler named 'closd'; did you mean 'closed'"),
-        ({"halve_evry": 3}, "no option named 'halve-evry'; did you mean 'halve-every'"),
-        ({"metrics": ["acuracy"]}, "no metric named 'acuracy'; did you mean 'accuracy'"),
-        ({"observers": "nobody"}, "no observer named 'nobody'"),
+        ({"halve_evry": 3}, "no option named 'halve_evry'; did you mean 'halve_every'"),
+        ({"metric": ["acuracy"]}, "no metric named 'acuracy'; did you mean 'accuracy'"),
+        ({"with_": "nobody"}, "no observer named 'nobody'"),
         ({"way": 1}, "--way 1: it has to be at least 2"),
         ({"shot": 0}, "--shot 0: it has to be at least 1"),
         ({"episodes": -1}, "--episodes -1: it has to be at least 1"),
@@ -125,7 +125,7 @@ def test_a_folder_keeps_its_path_and_has_its_own_options() -> None:
 
 
 def test_a_configuration_survives_json() -> None:
-    config = configure("metagan", metrics="accuracy", betas=(0.1, 0.2))
+    config = configure("metagan", metric="accuracy", betas=(0.1, 0.2))
     assert config.metrics == ("accuracy",)
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 

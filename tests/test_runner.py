@@ -77,7 +77,7 @@ def test_classes_that_share_images_are_one_cluster(settings) -> None:
 
 
 def test_record_and_files_of_a_run(settings) -> None:
-    record = fewshot_bench.run("protonet", metrics=["cross-entropy"], **settings)
+    record = fewshot_bench.run("protonet", metric=["cross-entropy"], **settings)
     folder = Path(settings["runs_dir"]) / record["id"]
     assert read_record(folder) == json.loads((folder / "record.json").read_text())
     assert record["status"] == "completed"

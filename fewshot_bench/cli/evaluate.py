@@ -61,7 +61,7 @@ def evaluate(
     with only_typed(changes.values(), trust_code):
         changes |= _further(Path(run), context, changes.get("dataset"))
     if metric:
-        changes["metrics"] = metric
+        changes["metric"] = metric
     from fewshot_bench.cli.progress import Progress
     from fewshot_bench.cli.summary import show_record
     from fewshot_bench.evaluating import evaluate_run

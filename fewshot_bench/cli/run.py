@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from fewshot_bench.errors import ConfigError, FewshotBenchError
+from fewshot_bench.option_names import option_name
 
 PANELS = ("Run", "Method", "Backbone", "Data set")
 
@@ -73,7 +74,7 @@ def typed(args: list[str]) -> Iterator[tuple[str, str]]:
         if argument.startswith("--"):
             name, equals, value = argument[2:].partition("=")
             following = args[i + 1] if i + 1 < len(args) else ""
-            yield name.replace("-", "_"), value if equals else following
+            yield option_name(name), value if equals else following
 
 
 def build_command(name: str, args: list[str], registry: Any) -> Any:
@@ -194,8 +195,8 @@ def extras() -> list[inspect.Parameter]:
         )
 
     return [
-        option("metrics", list[str] | None, None, "--metric", "a further score; may be repeated"),
-        option("observers", list[str] | None, None, "--with", "an observer; may be repeated"),
+        option("metric", list[str] | None, None, "--metric", "a further score; may be repeated"),
+        option("with_", list[str] | None, None, "--with", "an observer; may be repeated"),
         option(
             "if_exists", str, "resume", "--if-exists",
             "a run with the same settings, data, code and versions: resume (go on with it, or show "

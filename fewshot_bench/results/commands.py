@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fewshot_bench.option_names import FIELDS, flag
+
 # Where files are written changes no number.
 LOCAL = ("runs_dir", "cache_dir")
 OPTIONS = ("method_options", "backbone_options", "dataset_options")
@@ -32,17 +34,17 @@ def command_of(record: Mapping[str, Any]) -> str:
     for name, source in (config.get("sources") or {}).items():
         if source == "user" and name in values and name not in LOCAL:
             words += _typed(name, values[name])
-    for flag, names in (("--metric", "metrics"), ("--with", "observers")):
-        words += [word for name in config.get(names) or () for word in (flag, str(name))]
+    for option, names in FIELDS.items():
+        words += [word for name in config.get(names) or () for word in (flag(option), str(name))]
     return shlex.join(words)
 
 
 def _typed(name: str, value: Any) -> Iterator[str]:
-    flag = name.replace("_", "-")
+    typed = flag(name)
     if isinstance(value, bool):
-        yield f"--{flag}" if value else f"--no-{flag}"
+        yield typed if value else f"--no-{typed[2:]}"
         return
-    yield f"--{flag}"
+    yield typed
     if isinstance(value, list | tuple):
         yield from map(str, value)
     else:

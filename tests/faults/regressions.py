@@ -15,8 +15,8 @@ GRIDS: tuple[str, ...] = (
     "[methods.a]\nmethod = 3",
     "level = ''\n[methods.maml]",
     "target = true\n[methods.maml]",
-    "[methods.maml]\nobservers = [1.5]",
-    "[methods.maml]\nmetrics = 3",
+    "[methods.maml]\nwith = [1.5]",
+    "[methods.maml]\nmetric = 3",
 )
 # (suffix, text)
 SPLITS: tuple[tuple[str, str], ...] = ((".json", "[" * 100_000),)

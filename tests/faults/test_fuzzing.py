@@ -117,7 +117,7 @@ def test_any_bytes_in_the_tables_of_a_run(count: int, runs: Path) -> None:
 
 KEYS = st.sampled_from(
     ["way", "shot", "seeds", "level", "baseline", "interval", "target", "dataset", "backbone",
-     "device", "steps", "episodes", "sampling", "runs-dir", "metrics", "observers", "preset"]
+     "device", "steps", "episodes", "sampling", "runs-dir", "metric", "with", "preset"]
 )  # fmt: skip
 
 

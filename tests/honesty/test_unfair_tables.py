@@ -36,6 +36,7 @@ from fewshot_bench.results.sentences import best_sentences, sentences
 from fewshot_bench.results.training import texts
 from fewshot_bench.results.traits import NOT_TRAINING, OF_TRAINING, TRAITS
 from fewshot_bench.runner import make_trainer
+from fewshot_bench.training_summary import training_summary
 
 # For each trait of a training: what is changed, and what a sentence has to say of it.
 PLANTED: dict[str, tuple[dict[str, Any], str]] = {
@@ -275,9 +276,7 @@ def test_images_seen_are_those_that_training_shows(
     """The count of the record is that of the images that the loop was given, one by one."""
     config = configure(method, **TINY | {"runs_dir": str(tmp_path)} | METHODS[method])
     parts = prepare(config, Silent())
-    from fewshot_bench.training_summary import training_summary
-
-    summary = training_summary(parts)
+    summary = training_summary(parts.config, parts.method, parts.train, parts.data.splits)
     assert summary is not None
     given, batch = [0], parts.train.batch
 

@@ -70,7 +70,7 @@ def test_a_file_runs_and_its_run_is_evaluated_from_anywhere(
     folder: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = SMALL | {"runs_dir": str(folder / "runs"), "cache_dir": str(data_cache)}
-    record = fewshot_bench.run("./mine.py:Mine", scale=2.0, metrics="./mine.py:half", **settings)
+    record = fewshot_bench.run("./mine.py:Mine", scale=2.0, metric="./mine.py:half", **settings)
     assert record["method"] == "mine.py:Mine"
     assert record["plugin"]["distribution"] == "file"
     assert record["plugin"]["version"].startswith("sha256:")
