@@ -309,7 +309,7 @@ def values(made: Grid, name: str) -> dict[str, Any]:
 PROTONET, MAML = Entry("protonet", "protonet"), Entry("maml", "maml")
 RELATION = Entry("relationnet", "relationnet")
 NOTHING = Entry("nearest-centroid", "nearest-centroid")
-WIDE = Entry("wide", "protonet", {"train_way": 7, "train_query": 3})
+WIDE = Entry("wide", "relationnet", {"train_way": 7, "train_query": 3})
 LONGER = Entry("longer", "protonet", {"steps": 3})
 SMALL: dict[str, Any] = {"train_way": 3, "train_query": 2, "steps": 2, "task_batch": 1}
 
