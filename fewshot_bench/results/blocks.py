@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fewshot_bench.results.comparison import Cell, Comparison, Difference, Table
@@ -94,25 +95,40 @@ def _why_none(cell: Cell) -> str:
     return "one episode" if cell.scores.shape[1] == 1 else "no interval"
 
 
+MOST_JOINED = 3  # settings whose values stand in one cell
+
+
 def _trainings(table: Table) -> Block:
     """How each row was trained, in what the rows of a column differ."""
     traits = table.training_differs
-    sections: dict[str, list[tuple[str, ...]]] = {}
+    told: dict[tuple[str, str], tuple[str, ...]] = {}
     for at, setting in enumerate(table.settings):
         rows = [(row, cell) for row in table.rows if (cell := row.cells[at]) is not None]
         columns = [texts(trait, [cell.runs for _, cell in rows]) for trait in traits]
-        sections[str(setting)] = [
-            (row.title, *own)
-            for (row, _), own in zip(rows, zip(*columns, strict=True), strict=True)
-        ]
-    lines = [line for part in sections.values() for line in part]
-    if len({line[0] for line in lines}) == len(set(lines)):  # the same in every setting
-        order = [row.title for row in table.rows]
-        sections = {"": sorted(set(lines), key=lambda line: order.index(line[0]))}
+        for (row, _), own in zip(rows, zip(*columns, strict=True), strict=True):
+            told[row.title, str(setting)] = own
+    names = [row.title for row in table.rows]
+    if len(told) == len(names) * len(table.settings) and len(table.settings) <= MOST_JOINED:
+        sections = {"": [(name, *_joined(_of_row(told, name))) for name in names]}
+    else:
+        sections = {
+            str(setting): [(n, *told[n, str(setting)]) for n in names if (n, str(setting)) in told]
+            for setting in table.settings
+        }
     heads = ("training", *(trait.head for trait in traits))
-    named = {name: [tuple(map(Entry, line)) for line in part] for name, part in sections.items()}
-    chosen = any("chosen" in text for line in lines for text in line[1:])
-    return Block(heads, named, training_words(table, chosen), [], optional=())
+    shown = [text for part in sections.values() for line in part for text in line[1:]]
+    lines = {name: [tuple(map(Entry, line)) for line in part] for name, part in sections.items()}
+    return Block(heads, lines, training_words(table, shown), [], optional=())
+
+
+def _of_row(told: Mapping[tuple[str, str], tuple[str, ...]], name: str) -> list[tuple[str, ...]]:
+    return [texts for (row, _), texts in told.items() if row == name]
+
+
+def _joined(each: Sequence[tuple[str, ...]]) -> list[str]:
+    """A text for each column: that of all settings, or those of the settings one by one."""
+    columns = zip(*each, strict=True)
+    return ["; ".join(column if len(set(column)) > 1 else column[:1]) for column in columns]
 
 
 DIFFERENCES = ("difference", "interval", "p", "p Holm", "p Wilcoxon", "d_z")

@@ -99,11 +99,18 @@ def trained_otherwise(table: Table) -> list[str]:
     return words
 
 
-def training_words(table: Table, chosen: bool) -> list[str]:
-    """What the columns of the trainings are; ``chosen``: they tell a step that was chosen."""
+def training_words(table: Table, shown: Sequence[str]) -> list[str]:
+    """What the columns of the trainings are.
+
+    Arguments:
+        table: with trainings that differ.
+        shown: the texts of their table.
+    """
     names = {trait.name for trait in table.training_differs}
     words = ["Only what differs is shown."]
-    if chosen:
+    if any("; " in text for text in shown):
+        words.append("Behind a semicolon: the next setting, where it has another value.")
+    if any("chosen" in text for text in shown):
         words.append("Chosen: the step whose weights validation preferred.")
     if "images" in names:
         words.append("Images seen: steps x batches a step x tasks x images of a task.")
@@ -257,7 +264,8 @@ def sentence(setting: Setting, row: Row, cell: Cell, difference: Difference, lev
         return f"{text}."
     found = f"{100 * difference.detectable:.2f} points would have been (power 80 %)"
     given = f"{difference.seeds} seeds and " if over_seeds else ""
-    return f"{text}: with {given}{paired.n} episodes one of {'about ' * over_seeds}{found}."
+    start = f"{text}. With" if training else f"{text}: with"
+    return f"{start} {given}{paired.n} episodes one of {'about ' * over_seeds}{found}."
 
 
 def _subject(row: Row, cell: Cell, over_seeds: bool) -> str:

@@ -76,13 +76,22 @@ def _summary(name: str) -> Callable[[Run, Mapping[str, Any]], Any]:
     return lambda run, then: (run.record.get("training_summary") or {}).get(name)
 
 
+def _contents(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with files by what is in them, as far as the record has a digest of it."""
+    read = {one.get("option"): one for one in run.record.get("inputs") or ()}
+    return {
+        name: f"file {read[name]['sha256'][:8]}" if value and name in read else value
+        for name, value in options.items()
+    }
+
+
 def _backbone(run: Run, then: Mapping[str, Any]) -> Any:
     plugins = run.record["plugins"]
     if plugins and not any(one.get("kind") == "backbones" for one in plugins):
         return {"name": "none"}
     if then.get("backbone") is None:
         return None
-    return {"name": then["backbone"], **(then.get("backbone_options") or {})}
+    return {"name": then["backbone"], **_contents(run, then.get("backbone_options") or {})}
 
 
 def _augmentation(run: Run, then: Mapping[str, Any]) -> Any:
@@ -90,6 +99,7 @@ def _augmentation(run: Run, then: Mapping[str, Any]) -> Any:
     if options is None:
         return None
     own = {name: value for name, value in options.items() if name.startswith("train_")}
+    own = _contents(run, own)
     return own | ({"pixels": then["pixels"]} if "pixels" in then else {})
 
 
@@ -102,7 +112,7 @@ def _data(run: Run, then: Mapping[str, Any]) -> Any:
     counts = {name: summary[name] for name in ("classes", "images")} if summary else {}
     digest = summary["dataset_digest"] if summary else record["dataset_digest"]
     name = then.get("dataset", record["dataset"])
-    return {"name": name, **other, **counts, "content": digest[:8]}
+    return {"name": name, **_contents(run, other), **counts, "content": digest[:8]}
 
 
 def _labeled(run: Run, then: Mapping[str, Any]) -> Any:

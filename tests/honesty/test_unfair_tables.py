@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from made_up_runs import made_up, scores_of, write_run
+from test_batches import METHOD
 from typer.testing import CliRunner
 
 import fewshot_bench
@@ -228,6 +229,40 @@ def test_columns_with_presets_of_their_own_are_told_one_by_one(tmp_path: Path) -
     assert differs == {"5-way 1-shot": [], "5-way 5-shot": ["steps"]}
 
 
+def test_a_table_of_many_differences_keeps_the_width_and_loses_none(tmp_path: Path) -> None:
+    """However much differs, every value is in the table on a screen of 100 columns and in LaTeX."""
+    for shot, steps in ((1, 2000), (5, 1500)):
+        task = {"way": 5, "shot": shot, "query": 15, "unlabelled": 0, "distractors": 0}
+        write_trained(tmp_path, "other", shot, task=task, train_shot=shot)
+        write_trained(
+            tmp_path, "one", shot + 1, task=task, train_shot=shot, train_way=5, train_query=15,
+            steps=steps, task_batch=4, backbone="conv4-strided", init="runs/" + "long-" * 8 + "id",
+            precision="bf16", preset="paper", parameters=999_999,
+            validation={"best_step": 1400, "accuracy": 0.9},
+        )  # fmt: skip
+    comparison = shown(tmp_path)
+    text = terminal(comparison, 100, lambda text, style: text)
+    assert max(map(len, text.splitlines())) <= 100
+    steps = "2000 (1400 chosen); 1500 (1400 chosen)"
+    others = (
+        "conv4-strided",
+        "999,999",
+        "bf16",
+        "paper",
+        "long-" * 8 + "id",
+        "Behind a semicolon:",
+    )
+    for one in (plain(text), plain(latex(comparison))):
+        for value in (steps, *others):
+            assert value in one
+    widths = [
+        sum(len(cell.strip()) + 2 for cell in line.split("&"))
+        for line in latex(comparison).split("Training of the rows")[1].split(r"\end{table}")[0]
+        .splitlines() if "&" in line
+    ]  # fmt: skip
+    assert max(widths) < 90
+
+
 def test_the_same_first_weights_in_two_folders_are_one(tmp_path: Path) -> None:
     """Weights that were moved are no other pretraining; others under one path are."""
     write_trained(tmp_path / "a", "one", 1, init="here", init_digest="1" * 64)
@@ -236,6 +271,16 @@ def test_the_same_first_weights_in_two_folders_are_one(tmp_path: Path) -> None:
     write_trained(tmp_path / "b", "one", 1, init="here", init_digest="1" * 64)
     write_trained(tmp_path / "b", "other", 2, init="here", init_digest="2" * 64)
     assert [t.name for t in shown(tmp_path / "b").tables[0].training_differs] == ["pretraining"]
+
+
+def test_another_file_under_one_path_is_another_backbone(tmp_path: Path) -> None:
+    """A file that a backbone's option names counts by its content, where the record has it."""
+    for method, seed, digest in (("one", 1, "1" * 64), ("other", 2, "2" * 64)):
+        inputs = [{"option": "backbone_weights", "path": "w.pt", "sha256": digest}]
+        write_trained(tmp_path, method, seed, backbone_options={"backbone_weights": "w.pt"},
+                      inputs=inputs)  # fmt: skip
+    (table,) = shown(tmp_path).tables
+    assert [trait.name for trait in table.training_differs] == ["backbone"]
 
 
 TINY: dict[str, Any] = {
@@ -265,6 +310,7 @@ def test_weights_of_other_data_stay_a_row_of_their_own(tmp_path: Path) -> None:
 METHODS = {
     "protonet": {},
     "metagan": {"base": "protonet", "update": "alternating", "train_unlabelled": 1},
+    "batches": {},
     "soft-kmeans": {"train_unlabelled": 2, "train_distractors": 1, "labelled_fraction": 0.5},
 }
 
@@ -274,8 +320,12 @@ def test_images_seen_are_those_that_training_shows(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The count of the record is that of the images that the loop was given, one by one."""
-    config = configure(method, **TINY | {"runs_dir": str(tmp_path)} | METHODS[method])
-    parts = prepare(config, Silent())
+    settings = TINY | {"runs_dir": str(tmp_path)} | METHODS[method]
+    if method == "batches":
+        (tmp_path / "pretrained.py").write_text(METHOD, "utf-8")
+        method = f"{tmp_path}/pretrained.py:Pretrained"
+        del settings["backbone_channels"]
+    parts = prepare(configure(method, **settings), Silent())
     summary = training_summary(parts.config, parts.method, parts.train, parts.data.splits)
     assert summary is not None
     given, batch = [0], parts.train.batch

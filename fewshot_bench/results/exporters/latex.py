@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from fewshot_bench.results.blocks import Block, Entry, blocks
 from fewshot_bench.results.comparison import Comparison, Table
 from fewshot_bench.results.sentences import TIED, apart, heading
 
+LETTERS = 58  # beside the names of rows, in the width of a page
 STARTS = {
     "accuracy, %": "Accuracy in per cent on",
     "training": "Training of the rows on",
@@ -37,13 +39,8 @@ def _table(block: Block, table: Table) -> str:
     narrow = block.optional is not None  # many columns of few characters
     longest = max(len(line[0].text) for part in block.sections.values() for line in part)
     folded = r"\raggedright " if longest > (20 if narrow else 32) else ""
-    first_column = r"p{0.25\linewidth}" if folded else "l"
-    lines: list[str] = []
-    for section, entries in block.sections.items():
-        if section:
-            lines += [r"\addlinespace"] if lines else []
-            lines.append(rf"\multicolumn{{{len(heads)}}}{{l}}{{\emph{{{tex(section)}}}}} \\")
-        lines += [folded + " & ".join(map(_cell, line)) + r" \\" for line in entries]
+    parts = _parts(block) if block.optional == () else [list(range(1, len(heads)))]
+    tabulars = [_tabular(block, [0, *part], heads, folded, narrow=narrow) for part in parts]
     told = [
         r"\par\smallskip",
         r"\begin{minipage}{\linewidth}\footnotesize",
@@ -56,15 +53,47 @@ def _table(block: Block, table: Table) -> str:
             r"\centering",
             rf"\caption{{{tex(caption)}}}\smallskip",
             *([r"\footnotesize\setlength{\tabcolsep}{3pt}"] if narrow else []),
-            rf"\begin{{tabular}}{{{first_column}{'r' * (len(heads) - 1)}}}",
+            "\n\\par\\medskip\n".join(tabulars),
+            *(told if block.told else []),
+            r"\end{table}",
+        ]
+    )
+
+
+def _parts(block: Block) -> list[list[int]]:
+    """Columns that fit beside each other in ``LETTERS``; those of one part stand in one tabular."""
+    lines = [line for part in block.sections.values() for line in part]
+    parts: list[list[int]] = [[]]
+    room = 0
+    for i, head in enumerate(block.heads[1:], 1):
+        wide = 2 + max(*(len(line[i].text) for line in lines), *map(len, head.split()))
+        if parts[-1] and wide > room:
+            parts.append([])
+        room = (room if parts[-1] else LETTERS) - wide
+        parts[-1].append(i)
+    return parts
+
+
+def _tabular(
+    block: Block, columns: Sequence[int], heads: Sequence[str], folded: str, *, narrow: bool
+) -> str:
+    """Some columns of a block, the names of the rows in front."""
+    lines: list[str] = []
+    for section, entries in block.sections.items():
+        if section:
+            lines += [r"\addlinespace"] if lines else []
+            lines.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{tex(section)}}}}} \\")
+        lines += [folded + " & ".join(_cell(line[i]) for i in columns) + r" \\" for line in entries]
+    first = r"p{0.25\linewidth}" if folded else "l"
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{first}{'r' * (len(columns) - 1)}}}",
             r"\toprule",
-            " & ".join([tex(heads[0]), *(_head(head, narrow) for head in heads[1:])]) + r" \\",
+            " & ".join([tex(heads[0]), *(_head(heads[i], narrow) for i in columns[1:])]) + r" \\",
             r"\midrule",
             *lines,
             r"\bottomrule",
             r"\end{tabular}",
-            *(told if block.told else []),
-            r"\end{table}",
         ]
     )
 
