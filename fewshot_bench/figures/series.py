@@ -61,7 +61,10 @@ def _configuration(run: Run) -> str:
     """Everything but the seed that a run's numbers depend on."""
     record = run.record
     config = record["config"] | settings_then(run)
-    settings = {n: v for n, v in config.items() if n not in ALIKE} | {"data": trained_on(run)}
+    settings = {n: v for n, v in config.items() if n not in ALIKE} | {
+        "data": trained_on(run),
+        "first weights": (record.get("training_summary") or {}).get("init_digest"),
+    }
     return repr((record["method"], sorted(settings.items(), key=str), setting(run), _data(run)))
 
 

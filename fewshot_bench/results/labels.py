@@ -9,6 +9,7 @@ from typing import Any
 
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.training import settings_then
+from fewshot_bench.results.traits import contents
 
 # Settings of a configuration that do not change what was trained.
 ASIDE = {
@@ -75,9 +76,12 @@ def settings(run: Run) -> dict[str, Any]:
     flat |= {"train_within_family": then["within_family"]} if "within_family" in then else {}
     for key, value in (run.record["config"] | then).items():
         if isinstance(value, dict):
-            flat |= value if key.endswith("_options") else {}
+            flat |= contents(run, value) if key.endswith("_options") else {}
         elif key not in ASIDE:
             flat[key] = value
+    digest = (run.record.get("training_summary") or {}).get("init_digest")
+    if digest and flat.get("init"):  # other weights under one path are another training
+        flat["init"] = f"{PurePath(flat['init']).name} {digest[:6]}"
     plugin = run.record["plugin"]
     return flat | {"plugin": f"{plugin.get('distribution')} {plugin.get('version')}"}
 

@@ -76,7 +76,7 @@ def _summary(name: str) -> Callable[[Run, Mapping[str, Any]], Any]:
     return lambda run, then: (run.record.get("training_summary") or {}).get(name)
 
 
-def _contents(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
+def contents(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with files by what is in them, as far as the record has a digest of it."""
     read = {one.get("option"): one for one in run.record.get("inputs") or ()}
     return {
@@ -91,7 +91,7 @@ def _backbone(run: Run, then: Mapping[str, Any]) -> Any:
         return {"name": "none"}
     if then.get("backbone") is None:
         return None
-    return {"name": then["backbone"], **_contents(run, then.get("backbone_options") or {})}
+    return {"name": then["backbone"], **contents(run, then.get("backbone_options") or {})}
 
 
 def _augmentation(run: Run, then: Mapping[str, Any]) -> Any:
@@ -99,7 +99,7 @@ def _augmentation(run: Run, then: Mapping[str, Any]) -> Any:
     if options is None:
         return None
     own = {name: value for name, value in options.items() if name.startswith("train_")}
-    own = _contents(run, own)
+    own = contents(run, own)
     return own | ({"pixels": then["pixels"]} if "pixels" in then else {})
 
 
@@ -112,7 +112,7 @@ def _data(run: Run, then: Mapping[str, Any]) -> Any:
     counts = {name: summary[name] for name in ("classes", "images")} if summary else {}
     digest = summary["dataset_digest"] if summary else record["dataset_digest"]
     name = then.get("dataset", record["dataset"])
-    return {"name": name, **_contents(run, other), **counts, "content": digest[:8]}
+    return {"name": name, **contents(run, other), **counts, "content": digest[:8]}
 
 
 def _labeled(run: Run, then: Mapping[str, Any]) -> Any:
@@ -137,6 +137,8 @@ def _validation(run: Run, then: Mapping[str, Any]) -> Any:
     every = then.get("validate_every")
     if every is None:
         return None
+    if every >= then.get("steps", every + 1):  # there is one at the end in any case
+        every = 0
     return {"every": every, "episodes": then.get("validation_episodes")}
 
 

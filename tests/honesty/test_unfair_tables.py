@@ -271,6 +271,12 @@ def test_the_same_first_weights_in_two_folders_are_one(tmp_path: Path) -> None:
     write_trained(tmp_path / "b", "one", 1, init="here", init_digest="1" * 64)
     write_trained(tmp_path / "b", "other", 2, init="here", init_digest="2" * 64)
     assert [t.name for t in shown(tmp_path / "b").tables[0].training_differs] == ["pretraining"]
+    write_trained(tmp_path / "c", "one", 1, init="here", init_digest="1" * 64)
+    write_trained(tmp_path / "c", "one", 2, init="here", init_digest="2" * 64)
+    comparison = shown(tmp_path / "c", None)
+    assert comparison.problems == []  # neither replaces the other
+    assert [row.name for row in comparison.tables[0].rows].count("one (init here 111111)") == 1
+    assert len(comparison.tables[0].rows) == 2
 
 
 def test_another_file_under_one_path_is_another_backbone(tmp_path: Path) -> None:
@@ -412,6 +418,29 @@ def test_equal_refuses_existing_runs_that_differ(tmp_path: Path) -> None:
     for nothing in ("", ","):
         with pytest.raises(ConfigError, match="give names"):
             equal_names(nothing)
+
+
+@pytest.mark.parametrize(
+    ("key", "error", "words"),
+    [
+        ("['steps', 'way']", ConfigError, "rows differ in steps: protonet 800"),
+        ("'stepps'", UnknownName, "did you mean 'steps'"),
+        ("['way', 3]", ConfigError, "give names"),
+    ],
+)
+def test_equal_of_a_file_is_obeyed_before_anything_runs(
+    key: str, error: type[ConfigError], words: str, tmp_path: Path
+) -> None:
+    """equal = [...] in a grid's file: what cannot be made equal is refused, and nothing is run."""
+    text = f"equal = {key}\nway = 3\n[methods.protonet]\n[methods.maml]\n"
+    (tmp_path / "grid.toml").write_text(text, "utf-8")
+    runs = tmp_path / "runs"
+    with pytest.raises(error, match=words):
+        CliRunner().invoke(
+            app, ["compare", str(tmp_path / "grid.toml"), "--runs-dir", str(runs)],
+            catch_exceptions=False,
+        )  # fmt: skip
+    assert not runs.exists()
 
 
 def test_the_page_on_comparing_names_every_trait() -> None:
