@@ -19,6 +19,7 @@ from fewshot_bench.episode import Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method, Player, cross_entropy, trainable
 from fewshot_bench.nn import double_backward, per_task, stop, task_weights
+from fewshot_bench.schedules import cosine
 from fsb_maml.presets import PRESETS, preset
 
 Weights = dict[str, Tensor]  # {parameter name: [T, ...]}, a weight set for each task
@@ -155,8 +156,3 @@ class MAML(Method):
     @classmethod
     def presets(cls, name: str, dataset: str, task: Task) -> Mapping[str, Any] | None:
         return preset(name, dataset, task)
-
-
-def cosine(step: int, steps: int) -> float:
-    """Half a cosine wave from 1 to 0 (Loshchilov and Hutter 2017)."""
-    return float(0.5 + 0.5 * torch.cos(torch.tensor(torch.pi * step / steps)))
