@@ -12,6 +12,7 @@ import argparse
 import json
 import math
 import platform
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +20,15 @@ from typing import Any
 
 import numpy as np
 import scipy
-from not_taken import jackknife_half, per_class_half, satterthwaite_half
-from worlds import DISTRIBUTIONS, ClassWorld, TestSet, pairs, seeds_by_episodes
+from not_taken import (
+    bca,
+    bootstrap_t,
+    class_means,
+    jackknife_half,
+    per_class_half,
+    satterthwaite_half,
+)
+from worlds import DISTRIBUTIONS, EFFECTS, ClassWorld, TestSet, pairs, seeds_by_episodes
 
 from fewshot_bench.results.intervals import (
     bootstrap_interval,
@@ -44,10 +52,10 @@ class Hits:
     """Counts how often intervals contain the truth, and how wide they are."""
 
     def __init__(self) -> None:
-        self.hits: dict[tuple[str, str], list[tuple[bool, float]]] = {}
+        self.hits: dict[tuple[str, str], list[tuple[bool, float, bool]]] = {}
 
     def add(self, claim: str, name: str, low: float, high: float, truth: float) -> None:
-        entry = (low <= truth <= high, (high - low) / 2)
+        entry = (low <= truth <= high, (high - low) / 2, truth < low)
         self.hits.setdefault((claim, name), []).append(entry)
 
     def interval(self, claim: str, name: str, interval: Interval, truth: float) -> None:
@@ -58,13 +66,15 @@ class Hits:
     def half(self, claim: str, name: str, mean: float, half: float, truth: float) -> None:
         self.add(claim, name, mean - half, mean + half, truth)
 
-    def rows(self, case: str) -> Iterator[Row]:
+    def rows(self, case: str, *, under: bool = False) -> Iterator[Row]:
         for (claim, name), entries in self.hits.items():
-            inside, widths = np.array(entries).T
-            yield {
+            inside, widths, below = np.array(entries).T
+            row = {
                 "case": case, "claim": claim, "interval": name,
                 "coverage": 100 * float(inside.mean()), "half_width": float(widths.mean()),
             }  # fmt: skip
+            more = {"under": 100 * float(below.mean()), "median": float(np.median(widths))}
+            yield row | more if under else row
 
 
 def episodes(random: np.random.Generator, experiments: int) -> Iterator[Row]:
@@ -112,9 +122,9 @@ CLASS_WORLDS = {
     "20 classes, 150 uses each": ClassWorld(20, 600, 5, 0.06, 0.0, 0.15),
     "20 classes, 150 uses each, which mislead": ClassWorld(20, 600, 5, 0.06, 0.02, 0.15),
     "20 classes, 150 uses each, nearly alike": ClassWorld(20, 600, 5, 0.01, 0.0, 0.15),
-    "20 classes, 150 uses each, skewed": ClassWorld(20, 600, 5, 0.06, 0.02, 0.15, True),
+    "20 classes, 150 uses each, skewed": ClassWorld(20, 600, 5, 0.06, 0.02, 0.15, "exponential"),
     "423 classes, 7 uses each": ClassWorld(423, 600, 5, 0.1, 0.02, 0.2),
-    "423 classes, 7 uses each, skewed": ClassWorld(423, 600, 5, 0.1, 0.02, 0.2, True),
+    "423 classes, 7 uses each, skewed": ClassWorld(423, 600, 5, 0.1, 0.02, 0.2, "exponential"),
     "423 classes, 20-way, 28 uses each": ClassWorld(423, 600, 20, 0.1, 0.02, 0.2),
 }
 
@@ -134,6 +144,31 @@ def classes(random: np.random.Generator, experiments: int) -> Iterator[Row]:
             half = jackknife_half(scores, ids)
             hits.half("new classes", "delete-one-class jackknife (not taken)", mean, half, 0.0)
         yield from hits.rows(name)
+
+
+SYMMETRIC = "classes, symmetric (until 2026-11-26)"
+SKEWED_CLASSES = (10, 20, 50, 64, 100, 200)
+
+
+def skewed(random: np.random.Generator, experiments: int) -> Iterator[Row]:
+    """How the interval over classes bears a few classes that are much harder than the others.
+
+    600 5-way episodes. Effects of the same variance are normal, minus exponential (skewness -2) or
+    minus lognormal (-6.2). "Under": the truth lies under the whole interval.
+    """
+    for number in SKEWED_CLASSES:
+        for effects in EFFECTS:
+            world, hits = ClassWorld(number, 600, 5, 0.1, 0.0, 0.15, effects), Hits()
+            for _ in range(experiments):
+                accuracy, ids = world.draw(random)
+                scores, means = accuracy.mean(axis=1), class_means(accuracy, ids)
+                hits.interval("new classes", "classes", class_interval(scores, ids), 0.0)
+                even = class_interval(scores, ids, symmetric=True)
+                hits.interval("new classes", SYMMETRIC, even, 0.0)
+                for name, ends in (("BCa", bca), ("bootstrap-t", bootstrap_t)):
+                    found = ends(means, random, RESAMPLES)
+                    hits.add("new classes", f"{name} of class means (not taken)", *found, 0.0)
+            yield from hits.rows(f"{number} classes, {effects}", under=True)
 
 
 def seeds(random: np.random.Generator, experiments: int) -> Iterator[Row]:
@@ -220,6 +255,7 @@ BLOCKS = {
     "Seeds and episodes": seeds,
     "Many tests": families,
     "Planned power": power,
+    "Skewed classes": skewed,  # the last, because a block's place seeds it
 }
 
 
@@ -230,7 +266,7 @@ def table(rows: list[Row]) -> list[str]:
         f"| {' | '.join(head.replace('_', ' ') for head in heads)} |",
         "|---" * len(heads) + "|",
     ]
-    digits = {"half_width": 4}
+    digits = {"half_width": 4, "median": 4}
     for row in rows:
         cells = [row.get(head, "") for head in heads]
         shown = [
@@ -246,22 +282,26 @@ def main() -> None:
     parser.add_argument("--experiments", type=int, default=2000, help="of each case")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--only", nargs="+", choices=BLOCKS, default=list(BLOCKS), help="blocks")
     arguments = parser.parse_args()
     date, start = time.strftime("%Y-%m-%d"), time.perf_counter()
     versions = {
         "python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__,
     }  # fmt: skip
+    part = len(arguments.only) < len(BLOCKS)
+    only = f" --only {shlex.join(arguments.only)}" if part else ""
     blocks: dict[str, list[Row]] = {}
     lines = [
         f"# Coverage by simulation, {date}", "",
         f"`uv run python benchmarks/coverage.py --experiments {arguments.experiments} --seed "
-        f"{arguments.seed}`, {', '.join(f'{k} {v}' for k, v in versions.items())}.", "",
+        f"{arguments.seed}{only}`, {', '.join(f'{k} {v}' for k, v in versions.items())}.", "",
         f"{arguments.experiments} simulated experiments of each case; intervals of 95 %, coverage, "
         "errors and power in %. The simulation's own standard error at 95 % is "
         f"{100 * math.sqrt(0.95 * 0.05 / arguments.experiments):.1f}.",
     ]  # fmt: skip
-    for number, (name, block) in enumerate(BLOCKS.items()):
-        random = np.random.default_rng((arguments.seed, number))
+    for name in arguments.only:
+        block = BLOCKS[name]
+        random = np.random.default_rng((arguments.seed, list(BLOCKS).index(name)))
         blocks[name] = list(block(random, arguments.experiments))
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
         lines += [

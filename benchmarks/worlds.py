@@ -109,6 +109,20 @@ class TestSet:
         return (random.random(chance.shape) < chance).mean(axis=(1, 2))
 
 
+def _lognormal(random: Random, n: int) -> Array:
+    """Minus the exponential of a standard normal variable: mean 0, variance 1, skewness -6.2."""
+    mean, sd = np.exp(0.5), np.sqrt(np.e * (np.e - 1))
+    return (mean - random.lognormal(size=n)) / sd
+
+
+# Effects of classes, of mean 0 and variance 1.
+EFFECTS: dict[str, Callable[[Random, int], Array]] = {
+    "normal": lambda random, n: random.normal(size=n),
+    "exponential": lambda random, n: 1 - random.exponential(size=n),
+    "lognormal": _lognormal,
+}
+
+
 @dataclass(frozen=True)
 class ClassWorld:
     """Accuracies of classes in episodes as sums of effects; their mean over new classes is 0.
@@ -117,7 +131,8 @@ class ClassWorld:
         classes, episodes, way: of the test.
         own, other: standard deviation of a class's effect on itself and on the others.
         noise: of an accuracy; half of it is added to a whole episode.
-        skewed: a few classes are much harder than the others (minus an exponential).
+        effects: a name of ``EFFECTS``; all but the normal one make a few classes much harder than
+            the others.
     """
 
     classes: int
@@ -126,17 +141,14 @@ class ClassWorld:
     own: float
     other: float
     noise: float
-    skewed: bool = False
+    effects: str = "normal"
 
     def draw(self, random: Random) -> tuple[Array, npt.NDArray[np.intp]]:
         """Accuracies [E, way] and class ids [E, way]."""
         shape = (self.episodes, self.way)
         ids = random.random((self.episodes, self.classes)).argpartition(self.way)[:, : self.way]
         own, other = (
-            size * (1 - random.exponential(size=self.classes))
-            if self.skewed
-            else size * random.normal(size=self.classes)
-            for size in (self.own, self.other)
+            size * EFFECTS[self.effects](random, self.classes) for size in (self.own, self.other)
         )
         others = other[ids].sum(axis=1, keepdims=True) - other[ids]
         noise = random.normal(size=shape) + 0.5 * random.normal(size=(self.episodes, 1))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fewshot_bench.results.comparison import Cell, Comparison, Difference, Table
+from fewshot_bench.results.intervals import UNEVEN
 from fewshot_bench.results.sentences import (
     accuracy_words,
     devices,
@@ -78,12 +79,14 @@ def _accuracies(table: Table, comparison: Comparison) -> Block:
 
 
 def _accuracy(cell: Cell) -> Entry:
-    """``97.53 ± 0.21``, or why there is no ±."""
+    """``97.53 ± 0.21`` or ``97.53 [96.87, 97.81]``, or why there is no interval."""
     text, interval = f"{100 * cell.accuracy:.2f}", cell.interval
     if interval.half_width is None:
         text += f" ({_why_none(cell)})"
     elif not interval.varies:
         text += " (no variation)"
+    elif cell.kind in UNEVEN and interval.low is not None and interval.high is not None:
+        text += f" [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
     else:
         text += f" ± {100 * interval.half_width:.2f}"
     return Entry(text, cell.mark, cell.transductive)

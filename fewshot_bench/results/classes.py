@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,12 @@ ClassIds = Sequence[Sequence[int]] | npt.NDArray[np.integer]
 NODES = 1001  # of the integral over a chi-squared variable
 FARTHEST = 1e-140  # its tails that are left out
 TINY = 1e-9
+FEW_CLASSES = 100  # with fewer it covers less than its level if some are far harder than the rest
 
 
-def class_interval(scores: Scores, class_ids: ClassIds, level: float = 0.95) -> Interval:
+def class_interval(
+    scores: Scores, class_ids: ClassIds, level: float = 0.95, *, symmetric: bool = False
+) -> Interval:
     """Interval of the mean for a claim about new classes.
 
     An episode belongs to all its classes at once, so the clusters cross. The model is the first
@@ -28,7 +31,13 @@ def class_interval(scores: Scores, class_ids: ClassIds, level: float = 0.95) -> 
     others, what its images are like), plus a rest. The variances of effect and rest follow from
     two sums of squares, of the scores and of the classes' totals, and the uncertainty of the
     former is averaged over as in Fisher's solution for two variances (Annals of Eugenics 6, 1935;
-    Weerahandi, JASA 88, 1993). docs/statistics.md derives it and shows its coverage.
+    Weerahandi, JASA 88, 1993).
+
+    A few classes that are far harder than the rest skew the mean, and a symmetric interval then
+    misses it on one side. The third moments of effect and rest follow from two sums of cubes, and
+    Hall's cubic transformation (JRSS B 54, 1992) moves the ends by the skewness of the mean.
+    Estimated from few classes the skewness is uncertain, so that it may lengthen an end but never
+    shortens one. docs/statistics.md derives it all and shows its coverage.
 
     Accuracies per class would say less: they leave out what a class does to the others.
 
@@ -36,9 +45,12 @@ def class_interval(scores: Scores, class_ids: ClassIds, level: float = 0.95) -> 
         scores: [E], one per episode; or the differences of two methods on the same episodes.
         class_ids: [E, way]. Classes that share images (turned drawings) should share a number.
         level: of confidence, in (0, 1).
+        symmetric: without Hall's transformation, as fewshot-bench had it until 2026-11-26.
 
     Returns:
-        ``half_width`` is None if all episodes have the same classes: nothing tells then.
+        The ends lie unevenly about the mean, and ``half_width`` is half their distance;
+        ``clusters`` is the number of classes. ``half_width`` is None if all episodes have the same
+        classes: nothing tells then.
 
     Raises:
         ValueError: there is no score, one is not finite, or the shapes do not fit.
@@ -47,15 +59,18 @@ def class_interval(scores: Scores, class_ids: ClassIds, level: float = 0.95) -> 
     if ids.ndim != 2 or len(ids) != len(values):
         raise ValueError(f"{len(values)} scores need class ids [{len(values)}, way]")
     plain = student_interval(values, level)
+    plain = replace(plain, clusters=len(np.unique(ids)))
     if not plain.varies:
         return plain
     design = _Design.of(ids)
     if design.moments[1] <= TINY * ids.size:
-        return Interval(plain.mean, None, None, None, plain.sd, plain.n, True)
+        return replace(plain, half_width=None, low=None, high=None)
     if design.distinct <= TINY:
         return plain  # no class comes twice: the episodes are independent
     half = _half_width(*design.variances(values), len(values) - 1, level)
-    return Interval(plain.mean, half, plain.mean - half, plain.mean + half, plain.sd, plain.n, True)
+    below, above = (half, half) if symmetric else _moved(half, *design.spread(values))
+    low, high = plain.mean - below, plain.mean + above
+    return replace(plain, half_width=(high - low) / 2, low=low, high=high)
 
 
 @dataclass(frozen=True)
@@ -67,11 +82,14 @@ class _Design:
         uses: [C], episodes of each class.
         moments: p_0 to p_4, p_k the sum of the k-th powers of the E - 1 eigenvalues of M Mᵀ after
             centring over episodes; those over 0 are the eigenvalues of H [C, C] = Mᵀ (centred M).
+        cubes: the sum of the cubes of the elements of H, of the centred M, and of what centres
+            over episodes, I - 1/E.
     """
 
     code: npt.NDArray[np.intp]
     uses: Array
     moments: tuple[float, ...]
+    cubes: tuple[float, float, float]
 
     @classmethod
     def of(cls, ids: npt.NDArray[np.integer]) -> _Design:
@@ -84,7 +102,13 @@ class _Design:
         h = together - np.outer(uses, uses) / len(ids)
         square = h @ h
         sums = (h.trace(), square.trace(), (h * square).sum(), (square**2).sum())
-        return cls(code, uses, (len(ids) - 1.0, *map(float, sums)))
+        share = uses / len(ids)
+        cubes = (
+            float((h**3).sum()),
+            float(uses @ ((1 - share) * (1 - 2 * share))),
+            (len(ids) - 1) * (len(ids) - 2) / len(ids),
+        )
+        return cls(code, uses, (len(ids) - 1.0, *map(float, sums)), cubes)
 
     @property
     def distinct(self) -> float:
@@ -99,21 +123,70 @@ class _Design:
         expected to be g p_1 + s p_0 and that of the classes' totals, Q1, to be g p_2 + s p_1.
         """
         p, episodes = self.moments, len(values)
-        rest = values - values.mean()
-        way = self.code.shape[1]
-        totals = np.bincount(self.code.ravel(), weights=np.repeat(rest, way))
+        rest, totals = self._centred(values)
         q0, q1 = float(rest @ rest), float(totals @ totals)
-
-        def solved(q1: Array) -> tuple[Array, Array]:
-            g = np.maximum((q1 - p[1] / p[0] * q0) / (p[2] * self.distinct), 0.0)
-            return g, np.maximum((q0 - g * p[1]) / p[0], 0.0)
-
-        g, s = map(float, solved(np.array(q1)))
+        g, s = map(float, self._solved(q0, np.array(q1)))
         # Degrees of freedom of Q1 by its first two moments (Satterthwaite, Biometrics 2, 1946).
         freedom = (g * p[2] + s * p[1]) ** 2 / (g * g * p[4] + 2 * g * s * p[3] + s * s * p[2])
         factor, weights = _factors(freedom)
-        g_may_be, s_may_be = solved(q1 * factor)
+        g_may_be, s_may_be = self._solved(q0, q1 * factor)
         return (g_may_be * float(self.uses @ self.uses) / episodes + s_may_be) / episodes, weights
+
+    def spread(self, values: Array) -> tuple[float, float]:
+        """Standard deviation and skewness of the mean of scores [E], as estimated.
+
+        With γ the third moment of a class's effect and ρ that of the rest, the sum of the cubes of
+        the classes' totals is expected to be γ a + ρ b and that of the scores γ b + ρ d, with a, b
+        and d of ``cubes``; the mean's third moment is γ Σ n_c³ / E³ + ρ / E².
+        """
+        (a, b, d), episodes = self.cubes, len(values)
+        rest, totals = self._centred(values)
+        g, s = map(float, self._solved(float(rest @ rest), np.array(totals @ totals)))
+        variance = (g * float(self.uses @ self.uses) / episodes + s) / episodes
+        determinant = a * d - b * b
+        if variance <= 0 or determinant <= TINY * abs(a) * d:
+            return math.sqrt(variance), 0.0
+        of_totals, of_scores = float((totals**3).sum()), float((rest**3).sum())
+        third_g = _possible((of_totals * d - of_scores * b) / determinant, g, len(self.uses))
+        third_s = _possible((of_scores * a - of_totals * b) / determinant, s, episodes)
+        third = (third_g * float((self.uses**3).sum()) / episodes + third_s) / episodes**2
+        return math.sqrt(variance), third / variance**1.5
+
+    def _centred(self, values: Array) -> tuple[Array, Array]:
+        """Scores [E] less their mean, and their sum over the episodes of each class [C]."""
+        rest = values - values.mean()
+        way = self.code.shape[1]
+        return rest, np.bincount(self.code.ravel(), weights=np.repeat(rest, way))
+
+    def _solved(self, q0: float, q1: Array) -> tuple[Array, Array]:
+        """g and s from the two sums of squares; not under 0."""
+        p = self.moments
+        g = np.maximum((q1 - p[1] / p[0] * q0) / (p[2] * self.distinct), 0.0)
+        return g, np.maximum((q0 - g * p[1]) / p[0], 0.0)
+
+
+def _possible(third: float, variance: float, n: int) -> float:
+    """A third moment, within what n values of this variance can have at most (unbiased k_3)."""
+    most = math.sqrt(n) * variance**1.5
+    return min(max(third, -most), most)
+
+
+def _moved(half: float, deviation: float, skewness: float) -> tuple[float, float]:
+    """Distances of the lower and the upper end from the mean, from those of a symmetric interval.
+
+    Of T = (mean - θ) / deviation, Hall's T + βT²/3 + β²T³/27 + β/6 has lost its skewness β. It
+    grows with T, so that the quantiles ±half / deviation can be turned back. An end that would
+    come nearer to the mean stays.
+    """
+    if deviation <= 0 or abs(skewness) < TINY:
+        return half, half
+
+    def turned_back(q: float) -> float:
+        cube = 1 + skewness * (q - skewness / 6)
+        return 3 * (float(np.cbrt(cube)) - 1) / skewness
+
+    q = half / deviation
+    return max(half, deviation * turned_back(q)), max(half, -deviation * turned_back(-q))
 
 
 def _factors(freedom: float) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -169,8 +170,16 @@ def _interval(
     if kind in ("percentile", "bca"):
         return kind, intervals.bootstrap_interval(mean, level, kind)
     if kind == "classes":
-        return kind, intervals.class_interval(mean, runs[0].clusters(), level)
+        return kind, _of_fractions(intervals.class_interval(mean, runs[0].clusters(), level))
     return "student", student_interval(mean, level)
+
+
+def _of_fractions(interval: Interval) -> Interval:
+    """The interval of an accuracy, whose ends do not leave [0, 1]."""
+    if interval.low is None or interval.high is None:
+        return interval
+    low, high = max(interval.low, 0.0), min(interval.high, 1.0)
+    return replace(interval, half_width=(high - low) / 2, low=low, high=high)
 
 
 def _sort(table: Table) -> None:

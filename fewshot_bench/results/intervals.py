@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from fewshot_bench.errors import UnknownName
-from fewshot_bench.results.classes import class_interval
+from fewshot_bench.results.classes import FEW_CLASSES, class_interval
 from fewshot_bench.results.over_seeds import (
     detectable_over_seeds,
     hierarchical_interval,
@@ -24,11 +24,13 @@ from fewshot_bench.results.statistics import Interval, Scores, checked, student_
 
 __all__ = [
     "INTERVALS",
+    "UNEVEN",
     "bootstrap_interval",
     "class_interval",
     "detectable_difference",
     "detectable_over_seeds",
     "episodes_needed",
+    "few_classes",
     "hierarchical_interval",
     "holm",
     "paired_over_seeds",
@@ -48,6 +50,7 @@ INTERVALS: Mapping[str, str] = MappingProxyType(
         "seeds": "Student's t over training seeds",
     }
 )
+UNEVEN = ("bca", "classes")  # their ends lie unevenly about the mean: ± would not tell them
 _CLOSED = "which episodes were drawn from these test images"
 _OPEN = "which images of these test classes came into the test"
 
@@ -79,6 +82,23 @@ def what_it_covers(kind: str, sampling: str) -> str:
     else:
         varies, fixed = drawn, f"{classes} and the training seed are fixed"
     return f"It covers {varies}; {fixed}."
+
+
+def few_classes(classes: Sequence[int], level: float) -> str:
+    """How many classes an interval over classes rests on, and what few of them mean: a sentence.
+
+    Arguments:
+        classes: their numbers in the cells of a table, one or more.
+        level: of confidence, in (0, 1).
+    """
+    few, many = min(classes), max(classes)
+    count = f"{few}" if few == many else f"{few} to {many}"
+    if few >= FEW_CLASSES:
+        return f"It rests on {count} classes."
+    return (
+        f"It rests on {count} classes: with fewer than {FEW_CLASSES} it covers less than "
+        f"{100 * level:g} % if a few classes are far harder or easier than the rest."
+    )
 
 
 def bootstrap_interval(

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from fewshot_bench.results.comparison import Cell, Comparison, Difference, Row, Table
-from fewshot_bench.results.intervals import INTERVALS, what_it_covers
+from fewshot_bench.results.intervals import (
+    INTERVALS,
+    UNEVEN,
+    few_classes,
+    what_it_covers,
+)
 from fewshot_bench.results.runs import Setting
 from fewshot_bench.results.training import against_words, differing, trained
 
@@ -59,10 +64,14 @@ def _intervals(table: Table, level: float) -> list[str]:
         seeds = {len(cell.runs) > 1 for cell in cells if cell.kind == kind}
         where = " where there is one training seed" if len(kinds) > 1 and seeds == {False} else ""
         where = where or (" where there are several" if len(kinds) > 1 else "")
+        what = f"[ ]{where} is a" if kind in UNEVEN else f"±{where} is the half width of a"
         words.append(
-            f"±{where} is the half width of a {100 * level:g} % interval ({INTERVALS[kind]}). "
+            f"{what} {100 * level:g} % interval ({INTERVALS[kind]}). "
             f"{what_it_covers(kind, sampling)}"
         )
+        classes = [cell.interval.clusters for cell in cells if cell.kind == kind]
+        if counts := [count for count in classes if count is not None]:
+            words.append(few_classes(counts, level))
     return words
 
 

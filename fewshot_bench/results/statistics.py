@@ -27,6 +27,7 @@ class Interval:
         sd: standard deviation of a score (ddof 1); None for a single score.
         n: how many scores.
         varies: False if all scores are the same: the width of 0 then says nothing.
+        clusters: how many classes there are, where those are what varies; else None.
     """
 
     mean: float
@@ -36,6 +37,7 @@ class Interval:
     sd: float | None
     n: int
     varies: bool
+    clusters: int | None = None
 
 
 @dataclass(frozen=True)

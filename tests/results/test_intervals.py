@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fewshot_bench.errors import UnknownName
+from fewshot_bench.results.classes import _Design
 from fewshot_bench.results.intervals import (
     INTERVALS,
     bootstrap_interval,
@@ -95,12 +97,12 @@ def test_another_bootstrap_is_refused() -> None:
 def test_without_a_class_in_two_episodes_it_is_students() -> None:
     ids = np.arange(15).reshape(5, 3)
     scores = [0.2, 0.5, 0.9, 0.4, 0.7]
-    assert class_interval(scores, ids) == student_interval(scores)
+    assert class_interval(scores, ids) == replace(student_interval(scores), clusters=15)
 
 
 def test_one_class_per_episode_is_the_one_way_layout() -> None:
     """4 classes of 30 episodes that differ far more than their episodes do: t of 4 means."""
-    means = np.array([0.2, 0.4, 0.5, 0.9])
+    means = np.array([0.2, 0.4, 0.6, 0.8])
     ids = np.repeat(np.arange(4), 30)[:, None]
     scores = np.repeat(means, 30) + np.tile([-1e-6, 1e-6], 60)
     expected = student_interval(means)
@@ -111,6 +113,57 @@ def test_one_class_per_episode_is_the_one_way_layout() -> None:
     assert narrow is not None
     assert expected.half_width is not None
     assert narrow < expected.half_width / 5
+
+
+def test_a_hard_class_moves_the_lower_end_as_worked_by_hand() -> None:
+    """5 classes, one far harder; their third moment is k_3 = n / ((n - 1)(n - 2)) Σ (x - x̄)³, the
+    skewness of the mean β = k_3 / (s³ √n), and T + βT²/3 + β²T³/27 + β/6 = ((1 + βT/3)³ - 1) / β
+    + β/6 is solved for T at Student's quantile."""
+    means = np.array([0.95, 0.9, 0.9, 0.8, 0.3])
+    # deviations from 0.77: 0.18, 0.13, 0.13, 0.03, -0.47; squares 0.288, cubes -0.09357
+    deviation = math.sqrt(0.288 / 4 / 5)
+    beta = 5 / 12 * -0.09357 / (0.288 / 4) ** 1.5 / math.sqrt(5)
+    assert beta == pytest.approx(-0.9025, abs=1e-4)
+    q = 2.7764451  # of 4 degrees of freedom
+    low = 0.77 - deviation * 3 * (np.cbrt(1 + beta * (q - beta / 6)) - 1) / beta
+    ids = np.repeat(np.arange(5), 30)[:, None]
+    found = class_interval(np.repeat(means, 30) + np.tile([-1e-6, 1e-6], 75), ids)
+    assert found.low == pytest.approx(low, abs=0.03 * abs(low - 0.77))
+    assert found.high == pytest.approx(0.77 + q * deviation, rel=0.01)  # no end is shortened
+    assert (found.mean, found.clusters) == (pytest.approx(0.77), 5)
+    assert found.half_width == pytest.approx((found.high - found.low) / 2)
+    even = class_interval(np.repeat(means, 30) + np.tile([-1e-6, 1e-6], 75), ids, symmetric=True)
+    assert even.high - even.mean == pytest.approx(even.mean - even.low)
+    assert found.low < even.low
+
+
+def test_third_moments_of_effect_and_rest_are_found() -> None:
+    """Many classes and episodes of skewed effects and rests, unevenly used: the skewness of the
+    mean is (γ Σ n³ / E³ + ρ / E²) / Var^1.5; minus exponentials have γ = -2 of their scale cubed."""
+    random = np.random.default_rng(1)
+    classes, episodes, effect, rest = 300, 6000, 0.05, 0.1
+    weight = np.linspace(1, 4, classes)
+    ids = (random.random((episodes, classes)) ** weight).argpartition(-3)[:, -3:]
+    scores = effect * (1 - random.exponential(size=classes))[ids].sum(axis=1)
+    scores += rest * (random.exponential(size=episodes) - 1)
+    uses = np.bincount(ids.ravel(), minlength=classes)
+    variance = effect**2 * (uses @ uses) / episodes**2 + rest**2 / episodes
+    third = -2 * effect**3 * (uses**3).sum() / episodes**3 + 2 * rest**3 / episodes**2
+    deviation, skewness = _Design.of(ids).spread(scores)
+    assert deviation == pytest.approx(math.sqrt(variance), rel=0.15)
+    assert skewness == pytest.approx(third / variance**1.5, rel=0.4)
+
+
+def test_a_mirrored_score_has_the_mirrored_interval() -> None:
+    random = np.random.default_rng(7)
+    ids = random.random((80, 12)).argpartition(3)[:, :3]
+    scores = random.exponential(size=12)[ids].sum(axis=1) + random.normal(size=80)
+    one, other = class_interval(scores, ids), class_interval(-scores, ids)
+    assert (other.low, other.high) == (
+        pytest.approx(-one.high),  # type: ignore[operator]
+        pytest.approx(-one.low),  # type: ignore[operator]
+    )
+    assert one.high - one.mean > one.mean - one.low  # type: ignore[operator]
 
 
 def test_the_variance_of_a_class_effect_is_found() -> None:

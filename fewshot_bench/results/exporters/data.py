@@ -112,6 +112,7 @@ def values(cell: Cell, table: Table) -> dict[str, Any]:
         "half_width": cell.half_width,
         "interval": _ends(cell.interval),
         "interval_kind": cell.kind,
+        "classes": cell.interval.clusters,
         "varies": cell.interval.varies,
         "mark": cell.mark,
         "transductive": cell.transductive,
