@@ -1,4 +1,4 @@
-"""95 % intervals, most of them by their half width, that the package does not use, for benchmarks/coverage.py."""
+"""95 % intervals that the package does not use, for benchmarks/coverage.py."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def feature_matching(real_features: Tensor, fake_features: Tensor) -> Tensor:
 
 def add_weighted(total: Tensor, *parts: tuple[float, Tensor]) -> Tensor:
     """The total plus weight * term of each part; a weight of 0 leaves no trace, not even a
-    rounding, so that a control without GAN terms is its base to the last bit."""
+    rounding, so that the loss of a control without GAN terms is its base's to the last bit."""
     for weight, term in parts:
         if weight:
             total = total + weight * term

@@ -174,16 +174,19 @@ def _paper_pictures(task: Task) -> Mapping[str, Any]:
 def _paper_relationnet(task: Task, characters: bool) -> Mapping[str, Any]:
     """Zhang et al. 2018, MetaGAN + Relation Network: one task a step.
 
-    Queries a class are those of Sung et al. 2018, as is the network; the paper states no number of
-    iterations. Omniglot's rate is halved every 10,000: 100,000 end at 1/512 of it; on pictures
-    rate and iterations are Sung et al.'s.
+    Queries a class, in training and at test, are those of Sung et al. 2018 and their code (see
+    ``fsb_relationnet``), as is the network; the paper states no number of iterations. Omniglot's
+    rate is halved every 10,000: 100,000 end at 1/512 of it; on pictures rate and iterations are
+    Sung et al.'s.
     """
     if characters:
         queries = {(5, 1): 19, (5, 5): 15, (20, 1): 10, (20, 5): 5}.get((task.way, task.shot), 15)
-        data = PAPERS_DATA | {"train_query": queries, "steps": 100_000}
+        data = PAPERS_DATA | {"train_query": queries, "query": task.shot, "steps": 100_000}
     else:
-        queries = 15 if task.shot == 1 else 10
-        data = {"train_query": queries, "steps": 500_000, "halve_every": 100_000}
+        train, test = (15, 3) if task.shot == 1 else (10, 5)
+        data = {
+            "train_query": train, "query": test, "steps": 500_000, "halve_every": 100_000,
+        }  # fmt: skip
     return data | {
         "backbone": "conv4-relation",
         "backbone_statistics": "batch",

@@ -7,6 +7,10 @@ k-means of the task begins, which takes one step with the task's unlabelled imag
 Symbols as in the paper: ``h`` the embedding, ``p`` prototypes, ``z`` assignments of unlabelled
 images, ``m`` masks; a tilde (``_u``, here) marks what belongs to unlabelled images, and refined
 prototypes are ``p_r``.
+
+The authors' code is not what the paper prints. The equations are the default, because they are
+what is described and cited; ``--follow code`` does what made the published figures. The README has
+the differences side by side.
 """
 
 from __future__ import annotations
@@ -17,20 +21,22 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from fewshot_bench.episode import Support, Task
-from fewshot_bench.method import State
-from fewshot_bench.nn import stop
+from fewshot_bench.episode import Episode, Support, Task
+from fewshot_bench.method import Losses, State, accuracy, cross_entropy
+from fewshot_bench.nn import observed, stop
 from fsb_protonet.protonet import ProtoNet, distances
 
 HIDDEN = 20  # of the network that predicts masks, as in the authors' code
 FIRST_RADIUS = 100.0  # of the cluster of distractors, as in the authors' code
+RADIUS_OF_NOTHING = 1e5  # its radius there in a task that has no unlabelled images
 
 
 class SoftKMeans(ProtoNet):
     """ProtoNet whose prototypes are refined by unlabelled images (Ren et al. 2018).
 
-    Without unlabelled images it is ProtoNet, so training and test may have different numbers of
-    them (``--train-unlabelled``, ``--unlabelled``).
+    Without unlabelled images it is ProtoNet (but for the code's ``cluster``, whose distances are
+    halved and whose training has a distractor's logit even then), so training and test may have
+    different numbers of them (``--train-unlabelled``, ``--unlabelled``).
     """
 
     def __init__(
@@ -43,11 +49,21 @@ class SoftKMeans(ProtoNet):
             "unlabelled images of other classes: nothing of their own (section 3.1.1), a cluster "
             "at the origin (3.1.2), or masked by their distance (3.1.3)",
         ] = "cluster",
+        follow: Annotated[
+            Literal["paper", "code"],
+            "the equations as printed, or what the authors' code does in their place: assignments "
+            "without a gradient (3.1.1), halved distances and a distractor's logit of queries "
+            "(3.1.2), the mask applied twice (3.1.3)",
+        ] = "paper",
         lr: Annotated[float, "Adam's rate"] = 1e-3,
         halve_every: Annotated[int, "halve the rate after so many steps; 0: never"] = 2000,
     ) -> None:
         super().__init__(task, backbone, lr=lr, halve_every=halve_every)
-        self.distractors_are = distractors_are
+        self.distractors_are, self.as_code = distractors_are, follow == "code"
+        # Of a squared distance in the cluster's densities; the other variants have none.
+        self.shrink = 0.5 if self.as_code and distractors_are == "cluster" else 1.0
+        if self.as_code and distractors_are == "ignored":
+            self.gradient = "surrogate"
         if distractors_are == "cluster":
             self.log_radius = nn.Parameter(torch.tensor(math.log(FIRST_RADIUS)))
         if distractors_are == "masked":
@@ -70,7 +86,10 @@ class SoftKMeans(ProtoNet):
         else:
             z_u = torch.softmax(-d_u, dim=-1)
         if self.distractors_are == "masked":
-            z_u = z_u * self.masks(d_u)
+            m = self.masks(d_u)
+            z_u = z_u * m.square() if self.as_code else z_u * m
+        if self.distractors_are == "ignored" and self.as_code:
+            z_u = stop(z_u)
         return refined(p, support.images.shape[2], h_u, z_u)
 
     def beside_distractors(self, h_u: Tensor, d_u: Tensor) -> Tensor:
@@ -79,10 +98,38 @@ class SoftKMeans(ProtoNet):
         z_jc is proportional to exp(-d(h_j, p_c) / r_c^2 - A(r_c)), A(r) = log(2 pi) / 2 + log r,
         with r = 1 for the classes, and for the distractors p = 0 and r learned.
         """
-        log_r = self.log_radius
-        of_classes = -d_u
-        of_distractors = -h_u.square().sum(-1, keepdim=True) * (-2 * log_r).exp() - log_r
-        return torch.softmax(torch.cat([of_classes, of_distractors], -1), dim=-1)[..., :-1]
+        return torch.softmax(self.densities(h_u, d_u, self.log_radius), dim=-1)[..., :-1]
+
+    def densities(self, h: Tensor, d: Tensor, log_r: Tensor) -> Tensor:
+        """Logits of the classes and of the distractors behind them, without what all share.
+
+        Arguments:
+            h: [T, M, d], embeddings.
+            d: [T, M, way], their squared distances from the prototypes.
+            log_r: logarithm of the distractors' radius.
+
+        Returns:
+            [T, M, way + 1].
+        """
+        of_distractors = -h.square().sum(-1, keepdim=True) * (-2 * log_r).exp()
+        return torch.cat([-self.shrink * d, self.shrink * of_distractors - log_r], dim=-1)
+
+    def predict(self, state: State, query: Tensor) -> Tensor:
+        """By distance alone, as in a ProtoNet."""
+        return self.shrink * super().predict(state, query)
+
+    def losses(self, episode: Episode) -> Losses:
+        """The query cross-entropy; in the code's cluster variant with the distractors' logit."""
+        if not (self.as_code and self.distractors_are == "cluster"):
+            return super().losses(episode)
+        assert episode.target is not None
+        with observed(self) as buffers:
+            p_r, h = self.adapt(episode.support), self.embed(episode.query)
+        there = episode.support.unlabelled is not None
+        log_r = self.log_radius if there else h.new_tensor(math.log(RADIUS_OF_NOTHING))
+        logits = self.densities(h, distances(h, p_r), log_r)
+        right = accuracy(logits[..., :-1], episode.target)
+        return Losses({"meta": cross_entropy(logits, episode.target)}, {"accuracy": right}, buffers)
 
     def masks(self, d_u: Tensor) -> Tensor:
         """m_jc = sigmoid(-gamma_c (d_jc - beta_c)) of normalised distances: [T, U, way].

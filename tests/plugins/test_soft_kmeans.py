@@ -13,21 +13,22 @@ from fsb_protonet.soft_kmeans import FIRST_RADIUS, SoftKMeans, statistics
 from test_protonet import Pixels
 
 import fewshot_bench
-from fewshot_bench.episode import Support, Task
+from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.testing import TINY, TinyBackbone, gradient_error, tiny_episode
 
 KINDS = ("ignored", "cluster", "masked")
 TASK = Task(2, 2, 1, unlabelled=1, image_shape=(1, 1, 2))
 
 
-def tiny(kind: str, statistics: Any = "batch") -> SoftKMeans:
+def tiny(kind: str, statistics: Any = "batch", **options: Any) -> SoftKMeans:
     torch.manual_seed(0)
-    return SoftKMeans(TINY, TinyBackbone(statistics=statistics), distractors_are=kind).double()  # type: ignore[arg-type]
+    backbone = TinyBackbone(statistics=statistics)
+    return SoftKMeans(TINY, backbone, distractors_are=kind, **options).double()  # type: ignore[arg-type]
 
 
-def by_hand(kind: str) -> tuple[SoftKMeans, Support]:
+def by_hand(kind: str, **options: Any) -> tuple[SoftKMeans, Support]:
     """Prototypes (0, 0) and (2, 0) of two images each; unlabelled (1, 1) and (0, 1)."""
-    method = SoftKMeans(TASK, Pixels(), distractors_are=kind).double()  # type: ignore[arg-type]
+    method = SoftKMeans(TASK, Pixels(), distractors_are=kind, **options).double()  # type: ignore[arg-type]
     with torch.no_grad():
         method.backbone.scale.fill_(1.0)  # type: ignore[union-attr,operator]
     images = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]], [[2.0, 1.0], [2.0, -1.0]]]).double()
@@ -85,6 +86,105 @@ def test_masks_by_hand() -> None:
         for row, own in zip(z, d, strict=True)
     ]
     assert_prototypes(method.adapt(support), masked)
+
+
+# What the authors' code does in place of the equations
+
+
+def test_the_codes_plain_variant_has_assignments_without_a_gradient() -> None:
+    """The prototypes are the same, and the gradient is that of fixed assignments: of the weight w
+    of the first image, z = near for the second one's class 0, by hand."""
+    method, support = by_hand("ignored", follow="code")
+    plain, _ = by_hand("ignored")
+    assert torch.equal(method.adapt(support), plain.adapt(support))
+    assert (method.gradient, plain.gradient) == ("surrogate", "exact")
+    scale = method.backbone.scale  # type: ignore[union-attr]
+    # p_r of class 0 has the second coordinate (z_1 + z_2) / (2 + z_1 + z_2) times the scale
+    near = 1 / (1 + math.exp(-4))
+    share = (0.5 + near) / (2.5 + near)
+    (slope,) = torch.autograd.grad(method.adapt(support)[0, 0, 1], scale)  # type: ignore[arg-type]
+    assert slope.sum().item() == pytest.approx(share, rel=1e-6)
+    (full,) = torch.autograd.grad(
+        plain.adapt(support)[0, 0, 1],
+        plain.backbone.scale,  # type: ignore[union-attr,arg-type]
+    )
+    assert full.sum().item() != pytest.approx(share, rel=1e-2)
+
+
+def test_the_codes_cluster_variant_halves_distances_by_hand() -> None:
+    # As above, with halves: the origin is 2 and 1 away, over 2 r^2 = 8.
+    method, support = by_hand("cluster", follow="code")
+    with torch.no_grad():
+        method.log_radius.fill_(math.log(2.0))
+    z = []
+    for to_0, to_2, to_origin in ((2, 2, 2), (1, 5, 1)):
+        mass = [math.exp(-to_0 / 2), math.exp(-to_2 / 2), math.exp(-to_origin / 8) / 2]
+        z.append([mass[0] / sum(mass), mass[1] / sum(mass)])
+    assert_prototypes(method.adapt(support), z)
+
+
+@pytest.mark.parametrize(("unlabelled", "radius"), [(True, 2.0), (False, 1e5)])
+def test_the_codes_queries_have_a_distractors_logit_by_hand(
+    unlabelled: bool, radius: float
+) -> None:
+    """At prototypes (0, 0) and (2, 0) the query (1, 2) is 5 from both and 5 from the origin."""
+    method, support = by_hand("cluster", follow="code")
+    if not unlabelled:
+        support = replace(support, unlabelled=None)
+    prototypes = torch.tensor([[[0.0, 0.0], [2.0, 0.0]]]).double()
+    method.adapt = lambda support, inner_loss=None: prototypes  # type: ignore[method-assign]
+    with torch.no_grad():
+        method.log_radius.fill_(math.log(2.0))
+    query = torch.tensor([1.0, 2.0]).double().view(1, 1, 1, 1, 2)
+    assert method.predict(prototypes, query)[0, 0].tolist() == pytest.approx([-2.5, -2.5])
+    episode = Episode(support, query, torch.tensor([[1]]), torch.tensor([[0, 1]]), support.key)
+    masses = [math.exp(-2.5)] * 2 + [math.exp(-5 / 2 / radius**2) / radius]
+    loss = method.losses(episode).players["meta"]
+    assert loss.tolist() == pytest.approx([-math.log(masses[0] / sum(masses))], rel=1e-6)
+
+
+def test_the_code_applies_the_mask_twice_by_hand() -> None:
+    method, support = by_hand("masked", follow="code")
+    with torch.no_grad():
+        for parameter in method.mask.parameters():
+            parameter.zero_()
+    near = 1 / (1 + math.exp(-4))
+    z = [[0.5, 0.5], [near, 1 - near]]
+    d = [[2 / 1.5, 2 / 3.5], [1 / 1.5, 5 / 3.5]]
+    masked = [
+        [a / (1 + math.exp(b - 1)) ** 2 for a, b in zip(row, own, strict=True)]
+        for row, own in zip(z, d, strict=True)
+    ]
+    assert_prototypes(method.adapt(support), masked)
+
+
+@pytest.mark.parametrize("unlabelled", [0, 2])
+@pytest.mark.parametrize("statistics", ["batch", "running"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_codes_gradient_matches_finite_differences(
+    kind: str, statistics: str, unlabelled: int
+) -> None:
+    method = tiny(kind, statistics, follow="code")
+    assert method.gradient == ("exact" if kind == "cluster" else "surrogate")
+    batch = tiny_episode(unlabelled=unlabelled, distractors=1 if unlabelled else 0)
+    assert gradient_error(method, batch, samples=6)["meta"] < 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_code_differs_from_the_paper(kind: str) -> None:
+    batch = tiny_episode(unlabelled=2)
+    paper, code = tiny(kind), tiny(kind, follow="code")
+    losses = [m.losses(batch).players["meta"] for m in (paper, code)]
+    gradients = [
+        torch.cat([
+            g.flatten()
+            for g in torch.autograd.grad(loss.sum(), list(m.parameters()), allow_unused=True)
+            if g is not None
+        ])
+        for m, loss in zip((paper, code), losses, strict=True)
+    ]  # fmt: skip
+    assert torch.equal(*losses) == (kind == "ignored")
+    assert not torch.allclose(*gradients)
 
 
 def test_statistics_by_hand() -> None:

@@ -139,7 +139,7 @@ def test_a_hard_class_moves_the_lower_end_as_worked_by_hand() -> None:
 
 def test_third_moments_of_effect_and_rest_are_found() -> None:
     """Many classes and episodes of skewed effects and rests, unevenly used: the skewness of the
-    mean is (γ Σ n³ / E³ + ρ / E²) / Var^1.5; minus exponentials have γ = -2 of their scale cubed."""
+    mean is (γ Σ n³ / E³ + ρ / E²) / Var^1.5; γ of minus an exponential is -2 cubed scales."""
     random = np.random.default_rng(1)
     classes, episodes, effect, rest = 300, 6000, 0.05, 0.1
     weight = np.linspace(1, 4, classes)
