@@ -143,6 +143,9 @@ class ClosedSampler(Sampler):
 class OpenSampler(Sampler):
     """A finite plan in which no image is used twice, so that intervals cover new images.
 
+    Classes with many images are in more episodes than others; the record's ``test.class_use`` says
+    by how much, and :class:`fewshot_bench.open_balanced.BalancedOpenSampler` uses all alike.
+
     Until too few are left, an episode takes ``way`` classes, uniformly among those that still have
     shot + query + unlabelled unused images (Lafargue et al., TMLR 2024). Classes of one group
     share their images (they are rotations of the same drawings), so a drawing is used once
@@ -168,6 +171,16 @@ class OpenSampler(Sampler):
         classes, images = (part[ids] for part in self.plan)
         return self.arrange(fold(self.stream, ids), classes, images)
 
+    def pick(self, key: Tensor, room: Tensor, used: Tensor) -> Tensor | None:
+        """The groups of the next episode, or None at the end of the plan.
+
+        Arguments:
+            key: of the episode.
+            room: [groups], episodes that each group has images for.
+            used: [groups], episodes that it was in.
+        """
+        return _choose(key, (used < room).split(self.families), self.task.classes)
+
     def _plan(self) -> tuple[Tensor, Tensor]:
         """Classes [E, classes] and images [E, classes, shot + query + unlabelled]."""
         table, task, each = self.table, self.task, self.task.images_per_class
@@ -177,18 +190,18 @@ class OpenSampler(Sampler):
         )
         stream = self.stream.cpu()
         deck = [permutation(fold(stream, g), "deck", int(n)) for g, n in enumerate(stock)]
-        families = table.family_count.cpu().tolist() if self.within_family else [len(stock)]
-        used = torch.zeros_like(stock)
+        self.families = table.family_count.cpu().tolist() if self.within_family else [len(stock)]
+        used, room = torch.zeros_like(stock), stock // each  # in episodes
         classes: list[Tensor] = []
         images: list[Tensor] = []
         while True:
             key = fold(stream, len(classes))
-            groups = _choose(key, (stock - used >= each).split(families), task.classes)
+            groups = self.pick(key, room, used)
             if groups is None:
                 break
             chosen = start[groups] + below(key, "variant", count[groups], (task.classes,))
-            rows = [deck[g][used[g] : used[g] + each] for g in groups.tolist()]
-            used[groups] += each
+            rows = [deck[g][used[g] * each :][:each] for g in groups.tolist()]
+            used[groups] += 1
             classes.append(chosen)
             images.append(torch.stack(rows) + table.class_start.cpu()[chosen].unsqueeze(-1))
         return torch.stack(classes).to(table.device), torch.stack(images).to(table.device)

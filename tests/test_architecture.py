@@ -29,7 +29,7 @@ ORDER = (
     {"method", "schedules"},
     {"data"},
     {"sampling", "batches"},
-    {"semisupervised", "in_order"},
+    {"semisupervised", "in_order", "open_balanced"},
     {"engine"},
     {"results"},
     {"options"},

@@ -12,6 +12,7 @@ from fewshot_bench.engine.evaluation import Scores
 from fewshot_bench.engine.timing import peak_memory_bytes
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Task
+from fewshot_bench.results.slots import class_use, use_words
 from fewshot_bench.results.statistics import student_interval
 from fewshot_bench.results.tables import write_table
 from fewshot_bench.sampling import EpisodeSource
@@ -118,7 +119,10 @@ def note_evaluation(
         "transductive": transductive,
         "sampling": source.sampler.sampling,
         "metrics": extra,
+        "class_use": class_use(scores.class_ids, source.table.group_count.cpu().numpy()),
     }
+    words = use_words(record["test"]["class_use"], source.sampler.sampling)
+    record["notes"] += [words] if words and words not in record["notes"] else []
     record["timing"] |= {
         "adapt_ms": float(np.nanmedian(scores.adapt_ms)),
         "predict_ms": float(np.nanmedian(scores.predict_ms)),

@@ -13,6 +13,7 @@ from fewshot_bench.results.intervals import (
 )
 from fewshot_bench.results.runs import Setting
 from fewshot_bench.results.training import against_words, differing, trained
+from fewshot_bench.results.slots import use_words
 
 BOLD = "Bold:"
 TIED = "*:"  # begin the sentences on the marks; a format may mark otherwise
@@ -41,6 +42,7 @@ def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
     """What the ± covers and what the marks mean."""
     return [
         *_intervals(table, comparison.level_of(table)),
+        *_class_use(table),
         *_marks(table),
         *trained_otherwise(table),
         *_transductive(table),
@@ -73,6 +75,18 @@ def _intervals(table: Table, level: float) -> list[str]:
         if counts := [count for count in classes if count is not None]:
             words.append(few_classes(counts, level))
     return words
+
+
+def _class_use(table: Table) -> list[str]:
+    """Where classes fill the episodes unevenly: a sentence for each kind of unevenness."""
+    found: dict[str, list[str]] = {}
+    for setting, _, cell in table.filled:
+        test = cell.runs[0].record["test"]
+        if words := use_words(test.get("class_use"), test["sampling"]):
+            found.setdefault(words, []).append(str(setting))
+    if len(found) == 1 and len(table.settings) == 1:
+        return list(found)
+    return [f"{listed(dict.fromkeys(at))}: {words}" for words, at in found.items()]
 
 
 def _marks(table: Table) -> list[str]:

@@ -86,6 +86,16 @@ SHAPES: dict[str, Any] = {
             "transductive": (bool,),
             "sampling": TEXT,
             "metrics": {str: {"mean": Or(Number()), "half_width": Or(SOME)}},
+            "class_use?": Or(
+                {
+                    "classes": COUNT,
+                    "used": COUNT,
+                    "effective": SOME,
+                    "top": COUNT,
+                    "top_share": FRACTION,
+                    "uneven": (bool,),
+                }
+            ),
         }
     ),
     "validation": Or({"best_step?": Or(COUNT), "accuracy?": Or(FRACTION)}),

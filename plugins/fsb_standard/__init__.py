@@ -8,6 +8,7 @@ def register_samplers() -> dict[str, str]:
     return {
         "closed": "fewshot_bench.sampling:ClosedSampler",
         "open": "fewshot_bench.sampling:OpenSampler",
+        "open-balanced": "fewshot_bench.open_balanced:BalancedOpenSampler",
         "in-order": "fewshot_bench.in_order:InOrderSampler",
     }
 
