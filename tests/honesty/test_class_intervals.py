@@ -109,7 +109,7 @@ def test_a_table_says_how_many_classes(tmp_path: Path) -> None:
     comparison = compare(load_runs([tmp_path / "runs"])[0], interval="classes")
     text = markdown(comparison)
     assert "It rests on 12 classes: with fewer than 100 it covers less than 95 %" in text
-    (low, high) = map(float, re.findall(r"\[(-?[\d.]+), (-?[\d.]+)\]", text)[0])
+    (low, high) = map(float, re.findall(r"\[([\d.]+), ([\d.]+)\\?\]", text)[0])
     (row,) = json.loads(to_json(comparison))["tables"][0]["rows"]
     (cell,) = row["settings"].values()
     assert cell["classes"] == 12

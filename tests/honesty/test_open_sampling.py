@@ -141,12 +141,12 @@ def test_real_classes_of_unequal_size(fsb_data: Path) -> None:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder data set of unequal classes: 4 images of most, 60 of two of the test."""
+    """A folder data set of unequal classes: 4 images of one half, 60 of the other."""
     from PIL import Image
 
     random = np.random.default_rng(0)
     for number in range(18):
-        for image in range(60 if number % 3 == 0 else 4):
+        for image in range(60 if number % 2 == 0 else 4):
             path = tmp_path / "data" / f"class{number:02}" / f"{image}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             noise = random.integers(0, 256, (6, 6), dtype=np.uint8)
