@@ -37,6 +37,21 @@ def test_first_order_maml(fsb_check: Check) -> None:
     fsb_check()
 
 
+@pytest.mark.conformance("soft-kmeans", follow="code", distractors_are="ignored")
+def test_soft_k_means_without_distractors_as_its_code_has_it(fsb_check: Check) -> None:
+    fsb_check()
+
+
+@pytest.mark.conformance("soft-kmeans", follow="code", distractors_are="cluster")
+def test_soft_k_means_with_a_cluster_as_its_code_has_it(fsb_check: Check) -> None:
+    fsb_check()
+
+
+@pytest.mark.conformance("soft-kmeans", follow="code", distractors_are="masked")
+def test_soft_k_means_with_masks_as_its_code_has_it(fsb_check: Check) -> None:
+    fsb_check()
+
+
 @pytest.mark.skipif(not os.environ.get("FSB_DATA"), reason="the data are not here")
 def test_omniglot_passes(fsb_data: Path) -> None:
     found = suite(Registry.discover(), "omniglot", data_root=str(fsb_data))

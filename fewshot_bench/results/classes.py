@@ -156,7 +156,8 @@ class _Design:
         """Scores [E] less their mean, and their sum over the episodes of each class [C]."""
         rest = values - values.mean()
         way = self.code.shape[1]
-        return rest, np.bincount(self.code.ravel(), weights=np.repeat(rest, way))
+        totals = np.bincount(self.code.ravel(), weights=np.repeat(rest, way))
+        return rest, totals.astype(np.float64)
 
     def _solved(self, q0: float, q1: Array) -> tuple[Array, Array]:
         """g and s from the two sums of squares; not under 0."""
