@@ -12,8 +12,8 @@ from fewshot_bench.results.intervals import (
     what_it_covers,
 )
 from fewshot_bench.results.runs import Setting
-from fewshot_bench.results.training import against_words, differing, trained
 from fewshot_bench.results.slots import use_words
+from fewshot_bench.results.training import against_words, differing, trained
 
 BOLD = "Bold:"
 TIED = "*:"  # begin the sentences on the marks; a format may mark otherwise
