@@ -20,6 +20,7 @@ Nothing here needs data or a trained network, but for the data sets that are che
 
 from fewshot_bench.testing.checks import Check, Fault, NotClaimed, Outcome
 from fewshot_bench.testing.gradients import gradient_error
+from fewshot_bench.testing.precision import precision_error
 from fewshot_bench.testing.suites import (
     SUITES,
     check_backbone,
@@ -46,6 +47,7 @@ __all__ = [
     "check_observer",
     "check_sampler",
     "gradient_error",
+    "precision_error",
     "separable_images",
     "tiny_episode",
 ]

@@ -27,13 +27,14 @@ from fewshot_bench.testing.part_checks import (
     ObserverSubject,
     SamplerSubject,
 )
+from fewshot_bench.testing.precision import CHECKS as PRECISION
 from fewshot_bench.testing.subject import CHECKED, Make, MethodSubject
 
 # {kind of plugin: its checks, in order}
 SUITES: dict[str, tuple[Check, ...]] = {
-    "methods": checks_of([*CONTRACT, *CLAIMS]),
+    "methods": (*checks_of([*CONTRACT, *CLAIMS]), PRECISION["methods"]),
     "datasets": checks_of(DATASET),
-    "backbones": checks_of(BACKBONE),
+    "backbones": (*checks_of(BACKBONE), PRECISION["backbones"]),
     "samplers": checks_of(SAMPLER),
     "metrics": checks_of(METRIC),
     "observers": checks_of(OBSERVER),

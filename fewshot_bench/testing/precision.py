@@ -1,0 +1,170 @@
+"""The gradients of a training step in float32, against the same in float64."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fewshot_bench.engine.choice import choose
+from fewshot_bench.engine.players import check_players
+from fewshot_bench.episode import Episode, Support, Task
+from fewshot_bench.method import Method
+from fewshot_bench.nn import Conv2d, TaskBatchNorm, per_task
+from fewshot_bench.random import fold, key_of, permutation, uniform
+from fewshot_bench.testing.checks import Check, Fault, NotClaimed, checks_of
+from fewshot_bench.testing.part_checks import BackboneSubject
+from fewshot_bench.testing.subject import MethodSubject
+
+ALLOWED = 1e-4
+# A ReLU or a maximum that is nearly undecided falls one way in float32 and the other in float64;
+# such a batch says nothing, and about one in ten is one. Hence a median.
+BATCHES = 7
+
+
+def precision_error(method: Method, episode: Episode, engine: str = "auto") -> dict[str, float]:
+    """How far each player's float32 gradient is from the float64 one.
+
+    Two copies of the method in training mode, one of each type, take the gradient of the batch as
+    the training loop does.
+
+    Arguments:
+        method: in float32.
+        episode: a batch of tasks, whose images are numbers that float32 has exactly.
+        engine: one of ``fewshot_bench.engine.choice.ENGINES``.
+
+    Returns:
+        {player: norm of the difference over the norm of the float64 gradient}. Where ReLU or
+        max-pooling is nearly undecided, one task can be off by a percent and be right: take the
+        median over several batches.
+    """
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        own = copy.deepcopy(method).to(dtype).train()
+        players = check_players(own)
+        lowering = choose(engine, own, episode.query.device)
+        with lowering.running():
+            result = lowering.gradients(episode.to(dtype), players, tuple(players))
+        found.append({n: _joined(gradients) for n, gradients in result.gradients.items()})
+    rough, exact = found
+    return {name: _off(rough[name], exact[name]) for name in exact}
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([tensor.double().flatten() for tensor in tensors])
+
+
+def _off(rough: Tensor, exact: Tensor) -> float:
+    miss, size = float((rough - exact).norm()), float(exact.norm())
+    return miss / size if size else miss
+
+
+class _Network(nn.Module):
+    """What is common in backbones: convolutions, normalization, max-pooling, ReLU."""
+
+    def __init__(self, image_shape: tuple[int, int, int], channels: int = 8) -> None:
+        super().__init__()
+        inputs, height, width = image_shape
+        blocks: list[nn.Module] = []
+        for _ in range(2):
+            blocks += [Conv2d(inputs, channels, 3, padding=1), TaskBatchNorm(channels)]
+            blocks += [nn.MaxPool2d(2), nn.ReLU()]
+            inputs = channels
+        self.blocks = nn.Sequential(*blocks)
+        self.out_shape = (channels, height // 4, width // 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        # Channels-last by its strides, for one channel too.
+        return self.blocks(x.contiguous().view(n, c, h * w).mT.contiguous().mT.view(n, c, h, w))
+
+
+def _drawn(key: Tensor, tag: str, count: int, shape: tuple[int, int, int]) -> Tensor:
+    """Pictures [T, count, *shape] of black squares on white, as characters are: mostly paper."""
+    channels, height, width = shape
+    coarse = uniform(key, tag, (count, 1, -(-height // 4), -(-width // 4))) < 0.2
+    fine = coarse.repeat_interleave(4, -2).repeat_interleave(4, -1)[..., :height, :width]
+    return fine.to(torch.float32).expand(-1, -1, channels, -1, -1).contiguous()
+
+
+def _episode(task: Task, seed: int, tasks: int = 2) -> Episode:
+    """Tasks of drawn pictures, whose classes have nothing in common: only gradients matter."""
+    key = fold(torch.arange(tasks), key_of("precision", seed))
+    shots = _drawn(key, "support", task.way * task.shot, task.image_shape)
+    labels = torch.arange(task.way).repeat_interleave(task.query)
+    order = permutation(key, "order", len(labels))
+    others = task.unlabelled * task.classes
+    return Episode(
+        support=Support(
+            shots.unflatten(1, (task.way, task.shot)),
+            _drawn(key, "unlabelled", others, task.image_shape) if others else None,
+            key,
+        ),
+        query=_drawn(key, "query", len(labels), task.image_shape),
+        target=labels[order],
+        class_ids=torch.arange(tasks * task.way).unflatten(0, (tasks, task.way)),
+        key=key,
+    )
+
+
+def of_method(subject: MethodSubject) -> None:
+    """A training step's gradients in float32 are those of float64, on pictures of 28x28."""
+    if subject.kind.source == "batches":
+        shown = replace(subject.task, shot=5, query=15, image_shape=(1, 28, 28))
+        classes = subject.training_task.way
+        task = replace(shown, way=classes)
+    else:
+        task = shown = replace(subject.task, shot=5, query=15, image_shape=(1, 28, 28))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = (_Network(task.image_shape),) if subject.kind.wants_backbone else ()
+        method = (subject.make or subject.kind)(task, *network)
+    if not method.players():
+        raise NotClaimed("nothing trains")
+    errors = [precision_error(method, _episode(shown, seed)) for seed in range(BATCHES)]
+    _require({name: [each[name] for each in errors] for name in errors[0]})
+
+
+def of_backbone(subject: BackboneSubject) -> None:
+    """Gradients in float32 are those of float64, on a hundred pictures of 28x28."""
+    net = subject.build((1, 28, 28)).train()
+    if not any(p.requires_grad for p in net.parameters()):
+        raise NotClaimed("nothing trains")
+    errors = []
+    for seed in range(BATCHES):
+        images = _drawn(torch.tensor([key_of("precision", seed)]), "images", 100, (1, 28, 28))
+        found = []
+        for dtype in (torch.float32, torch.float64):
+            own = copy.deepcopy(net).to(dtype)
+            maps = per_task(own, images.to(dtype))
+            weights = [p for p in own.parameters() if p.requires_grad]
+            gradients = torch.autograd.grad(maps.sin().sum(), weights)
+            found.append(_joined([maps.detach(), *gradients]))
+        errors.append(_off(*found))
+    _require({"": errors})
+
+
+def _require(errors: dict[str, list[float]]) -> None:
+    for name, each in errors.items():
+        error = statistics.median(each)
+        if not error <= ALLOWED:
+            of = f" of player '{name}'" if name else ""
+            raise Fault(
+                f"the float32 gradient{of} is off by {error:.1e} of the float64 one (median of "
+                f"{len(each)} batches; at most {ALLOWED:g} is allowed). Normalize with "
+                "fewshot_bench.nn.TaskBatchNorm; sum many numbers with torch.sum and not by a "
+                "loop; subtract a mean before squaring."
+            )
+
+
+def _check(function: Callable[[Any], None]) -> Check:
+    (check,) = checks_of([function])
+    return replace(check, id="precision")
+
+
+CHECKS = {"methods": _check(of_method), "backbones": _check(of_backbone)}  # by kind of plugin
