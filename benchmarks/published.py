@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_bench.results.commands import command_of
-from fewshot_bench.results.runs import Run, load_runs
+from fewshot_bench.results.runs import Run, age, load_runs
 
 HERE = Path(__file__).parent
 NEAR = 0.3  # points
@@ -118,10 +118,10 @@ def row(figure: Published, runs: list[Run]) -> str:
     first = f"| {figure.dataset} | {figure.way}-way {figure.shot}-shot "
     names = ", ".join([figure.method, figure.preset, *figure.typed()])
     first += f"| {names} | {figure.words} "
-    own = [run.record for run in runs if stands_for(run.record, figure)]
+    own = [run for run in runs if stands_for(run.record, figure)]
     if not own:
         return first + f"| unmeasured: `{figure.command}` | | | | | |"
-    record = max(own, key=lambda r: r["id"].rsplit("-", 2)[1])
+    record = max(own, key=age).record
     test, environment = record["test"], record["environment"]
     accuracy = 100 * test["accuracy"]
     half_width = 100 * test["half_width"]

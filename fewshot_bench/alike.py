@@ -19,7 +19,7 @@ from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.options import load
 from fewshot_bench.results.environment import code_digest, torch_version
 from fewshot_bench.results.record import is_held, read_record
-from fewshot_bench.results.runs import Run, run_folders
+from fewshot_bench.results.runs import Run, age, run_folders
 
 # Settings that leave a run's numbers alone.
 ASIDE = (
@@ -60,7 +60,7 @@ class Alike:
         self.registry = registry
         self._alike: dict[str, list[Run]] = {}  # by settings, oldest first
         runs = [run for path in paths for folder in run_folders(path) for run in _read(folder)]
-        for candidate in sorted(runs, key=lambda r: r.record["id"].rsplit("-", 2)[1:]):
+        for candidate in sorted(runs, key=age):
             if "evaluated_from" not in candidate.record:
                 key = settings_key(candidate.record["config"])
                 self._alike.setdefault(key, []).append(candidate)

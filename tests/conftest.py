@@ -4,19 +4,79 @@ from __future__ import annotations
 
 import importlib
 import os
+import random
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
+import numpy as np
 import pytest
 from dist_info import write_dist_info
+from left_behind import changes, state
 
 # Before torch is imported, here and in the commands that the tests start: two processes that each
 # want all cores for every operation are many times slower than two that want one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+FOUND = pytest.StashKey[dict[str, object]]()  # the state of the process before a test
+# The same examples in every run; a slow machine is no fault of a property.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("same")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Random is the order; random numbers are those of the last run (pytest_runtest_setup)."""
+    config.option.randomly_reset_seed = False
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Print the seed of the order at once: a run that hangs has one, too."""
+    if not hasattr(session.config, "workerinput") and (line := order(session.config)):
+        print(line, flush=True)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print it at the end again, where failures are read."""
+    if line := order(config):
+        terminalreporter.write_line(line)
+
+
+def order(config: pytest.Config) -> str:
+    """How to have this order again; empty where it is that of the files."""
+    if not config.pluginmanager.hasplugin("randomly") or not config.option.randomly_reorganize:
+        return ""
+    return f"random order: --randomly-seed={config.option.randomly_seed}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Numbers that a test draws without a generator are its own, whatever ran before it."""
+    seed = zlib.crc32(item.nodeid.encode())
+    random.seed(seed)
+    np.random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Remember what the tests after this one will find."""
+    item.stash[FOUND] = state()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that leaves anything of the process changed: another order, another result."""
+    result = yield
+    left = changes(item.stash[FOUND], state())
+    if left:
+        pytest.fail(f"it leaves behind: {left}", pytrace=False)
+    return result
 
 
 @pytest.fixture(scope="session")

@@ -84,8 +84,8 @@ def _load(paths: list[Path]) -> list[Run]:
 
 def _newest(runs_dir: Path) -> list[Run]:
     """The newest run, and the newest of another method that can be paired with it."""
-    from fewshot_bench.results.pivot import age, episodes_differ
-    from fewshot_bench.results.runs import load_runs
+    from fewshot_bench.results.pivot import episodes_differ
+    from fewshot_bench.results.runs import age, load_runs
 
     found = load_runs([runs_dir])[0] if runs_dir.exists() else []
     if not found:

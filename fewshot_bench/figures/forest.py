@@ -15,6 +15,7 @@ from fewshot_bench.figures.style import COLOURS, GREY, PERCENT, WIDTH, caption, 
 from fewshot_bench.results.compare import Run
 from fewshot_bench.results.comparison import Row, Table
 from fewshot_bench.results.labels import labels
+from fewshot_bench.results.runs import age
 from fewshot_bench.results.sentences import listed
 from fewshot_bench.results.statistics import Paired, paired_difference
 from fewshot_bench.results.training import against_words
@@ -163,7 +164,7 @@ def _against_baseline(members: list[Run], ask: Ask) -> Rows:
         for run in members:
             ask.lacks(run, f"has no run of {ask.baseline} on the same episodes beside it")
         return []
-    chosen.sort(key=lambda run: run.record["id"], reverse=True)
+    chosen.sort(key=age, reverse=True)
     base = min(chosen, key=lambda run: run.record["seed"])
     try:
         reference = base.scores()

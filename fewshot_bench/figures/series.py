@@ -13,6 +13,7 @@ from fewshot_bench.figures import Ask
 from fewshot_bench.figures.style import Floats
 from fewshot_bench.results.compare import Run
 from fewshot_bench.results.labels import ASIDE, labels, trained_on
+from fewshot_bench.results.runs import age
 from fewshot_bench.results.tables import read_table
 from fewshot_bench.results.training import settings_then
 
@@ -49,7 +50,7 @@ def gather(runs: Sequence[Run], ask: Ask) -> list[Series]:
         seeds = found.setdefault(_configuration(run), {})
         seed, twin = run.record["seed"], seeds.get(run.record["seed"])
         if twin is not None:
-            older, newer = sorted((twin, run), key=lambda r: _stamp(r.record["id"]))
+            older, newer = sorted((twin, run), key=age)
             ask.lacks(older, f"is repeated by '{newer.folder.name}', which is newer")
             run = newer
         seeds[seed] = run
@@ -66,12 +67,6 @@ def _configuration(run: Run) -> str:
         "first weights": (record.get("training_summary") or {}).get("init_digest"),
     }
     return repr((record["method"], sorted(settings.items(), key=str), setting(run), _data(run)))
-
-
-def _stamp(name: str) -> tuple[str, str]:
-    """What orders run ids by time: their time stamp, then all of them."""
-    parts = name.rsplit("-", 2)
-    return (parts[1] if len(parts) == 3 else "", name)
 
 
 def setting(run: Run) -> tuple[int, int]:

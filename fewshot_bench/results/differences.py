@@ -13,7 +13,7 @@ from fewshot_bench.results.intervals import (
     paired_over_seeds,
 )
 from fewshot_bench.results.pairs import best_and_tied
-from fewshot_bench.results.pivot import age
+from fewshot_bench.results.runs import age
 from fewshot_bench.results.statistics import Paired, paired_difference
 
 POWER = 0.8  # of the difference that a comparison would have found

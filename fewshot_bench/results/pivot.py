@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fewshot_bench.results.labels import settings
-from fewshot_bench.results.runs import Run, Setting
+from fewshot_bench.results.runs import Run, Setting, age
 
 # What is worth saying of two protocols that have not even their data in common.
 ACROSS_DATA = ("dataset", "way", "shot", "query", "sampling", "episodes")
@@ -17,7 +16,6 @@ DIGESTS = {"dataset_digest": "data of other content", "episodes_digest": "other 
 # Compared by value in every column; other settings only where someone or something chose them.
 BY_VALUE = ("preset", "plugin")
 BY_PRESET = "by preset"
-STAMP = re.compile(r"\d{8}T\d{6}")
 
 
 @dataclass
@@ -167,13 +165,6 @@ def _chosen(runs: list[Run]) -> list[dict[str, str]]:
         shown = by_value & own.keys()
         result.append({name: repr(own[name]) if name in shown else BY_PRESET for name in names})
     return result
-
-
-def age(run: Run) -> tuple[str, str]:
-    """Sorts runs from the oldest to the newest, by the time in their ids."""
-    run_id = run.record["id"]
-    stamp = STAMP.search(run_id)
-    return (stamp[0] if stamp else "", run_id)
 
 
 def _newest(runs: list[Run]) -> tuple[list[Run], list[str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -32,23 +31,30 @@ __all__ = [
 
 FILE = "record.json"
 LOCK = ".lock"  # held by the process that writes the run
+TICKS = 16**4  # of a second, in the name of a run
 MOST_BYTES, DEEPEST = 32 * 2**20, 32  # of a record; a real one has some ten kilobytes, and 4 levels
 
 
 def new_run_folder(runs_dir: Path, stem: str) -> Path:
-    """Make a folder of its own for a run: ``<stem>-<UTC time>-<random>``.
+    """Make a folder of its own for a run: ``<stem>-<UTC time>-<fraction of its second>``.
+
+    The fraction counts 65,536ths as four hexadecimal digits, so that names of one stem sort by
+    time, also those of one second. A name that is taken leads to the next fraction.
 
     Raises:
         ConfigError: it cannot be made.
     """
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    moment = time.time_ns() * TICKS // 10**9
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
         while True:
-            folder = runs_dir / f"{stem}-{stamp}-{secrets.token_hex(2)}"
+            second, fraction = divmod(moment, TICKS)
+            stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(second))
+            folder = runs_dir / f"{stem}-{stamp}-{fraction:04x}"
             try:
                 folder.mkdir()
             except FileExistsError:
+                moment += 1
                 continue
             return folder
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from fewshot_bench.results.tables import read_table
 from fewshot_bench.text import printable_values
 
 Array = npt.NDArray[np.float64]
+STAMP = re.compile(r"\d{8}T\d{6}(-[0-9a-f]{4})?$")  # of new_run_folder
 GOING = ("running", "interrupted")  # status of a run that has an end before it
 
 
@@ -139,6 +141,13 @@ class Run:
         if not abs(float(accuracy.mean()) - test["accuracy"]) < 1e-6:
             raise RecordError(f"'{path}' does not hold the accuracies that its record tells of.")
         return episode, accuracy
+
+
+def age(run: Run) -> tuple[str, str]:
+    """Sorts runs from the oldest to the newest, by the time in their ids."""
+    run_id = run.record["id"]
+    stamp = STAMP.search(run_id)
+    return (stamp[0] if stamp else "", run_id)
 
 
 def load_runs(
