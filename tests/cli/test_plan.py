@@ -24,6 +24,7 @@ from fewshot_bench.results.tables import write_table
 
 sys.path.append(str(Path(__file__).parents[1] / "results"))
 from made_up_runs import write_run
+from patience import PATIENCE
 
 EPISODES, WAY, QUERY = 60, 5, 15
 
@@ -156,7 +157,7 @@ def assert_refused(arguments: Sequence[Any], *words: str) -> None:
 def test_an_error_is_one_line(two: tuple[Path, Path]) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "fewshot_bench", "plan", str(two[0]), "--power=2"],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --power 2: it has to lie between --alpha (0.05) and 1.\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 
 import fewshot_bench
 from fewshot_bench.results.record import read_record
@@ -73,7 +74,7 @@ def fsb(*arguments: str, at: Path, **environment: str) -> str:
         text=True,
         cwd=at,
         env={**os.environ, "COLUMNS": "200", **environment},
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert said.returncode == 0, said.stderr

@@ -14,6 +14,7 @@ from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 
 BYTES_A_STEP = 400  # a dozen numbers of eight bytes, in arrays that grow by steps
+TRIES = 3  # the system may give a process huge pages at any moment; what leaks does so every time
 
 
 def resident() -> int:
@@ -28,17 +29,22 @@ def test_memory_is_flat(steps: int) -> None:
     torch.manual_seed(0)
     method = Prototypes()
     runs = Eager(method)
-    trainer = Trainer(method, runs, source(), Plan(steps, 1))
+    trainer = Trainer(method, runs, source(), Plan(TRIES * steps, 1))
     method.train()
+
+    def train(count: int) -> None:
+        for _ in range(count):
+            trainer.advance()
+            trainer.flush()
+
     with runs.running():
-        for _ in range(steps // 10):
-            trainer.advance()
-            trainer.flush()
-        before = resident()
-        for _ in range(steps - steps // 10):
-            trainer.advance()
-            trainer.flush()
-    grown = resident() - before
-    print(f"{steps} steps: {grown / 1e6:.1f} MB more than after the first tenth")
-    assert grown < 4e6 + BYTES_A_STEP * steps / 10
-    assert len(trainer.history.steps) == steps
+        train(steps // 10)
+        for attempt in range(1, TRIES + 1):
+            before = resident()
+            train(steps - steps // 10)
+            grown = resident() - before
+            print(f"{attempt}: {grown / 1e6:.1f} MB more after {steps - steps // 10} steps")
+            if enough := grown < 4e6 + BYTES_A_STEP * steps / 10:
+                break
+    assert enough
+    assert len(trainer.history.steps) == steps // 10 + attempt * (steps - steps // 10)

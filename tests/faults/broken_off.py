@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE
+
 from fewshot_bench.results.record import read_record
 
 SMALL: dict[str, Any] = {
@@ -113,7 +115,7 @@ def start(arguments: Sequence[str], at: Path, **environment: str) -> subprocess.
 def fsb(*arguments: str, at: Path, code: int = 0, **environment: str) -> str:
     """What ``fsb`` says on standard error, and after it on standard output."""
     process = start(arguments, at, **environment)
-    out, said = process.communicate(timeout=300)
+    out, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, f"exit code {process.returncode}: {said}"
     assert "Traceback" not in said
     return said + out

@@ -21,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
+from patience import PATIENCE
+
 from fewshot_bench.text import printable
 
 OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # by a terminal
@@ -164,7 +166,7 @@ def in_a_shell(line: str) -> Said:
     python = f"{shlex.quote(sys.executable)} -m fewshot_bench"
     script = "set -o pipefail; " + re.sub(r"(?<![-\w])fsb ", f"{python} ", line)
     done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=120
+        ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     return Said(done.returncode, done.stdout, done.stderr)
 

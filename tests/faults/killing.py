@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENCE
+
 # What changes files: a process may die before or after each call.
 CALLS = ("replace", "fsync", "mkdir", "unlink", "chmod", "open")
 
@@ -61,7 +63,7 @@ class Fsb:
 
     def end(self) -> tuple[int, str]:
         """Its exit code, and all that it said."""
-        self.process.join(300)
+        self.process.join(PATIENCE)
         assert self.process.exitcode is not None
         return self.process.exitcode, self.said.read_text("utf-8")
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fsb_tensorboard.board import TensorBoard, step_times, tag
+from patience import PATIENCE
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fewshot_bench import Observer
@@ -75,7 +76,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     )
     said = subprocess.run(
         [sys.executable, "-c", script, "run", "nearest-centroid", "--with", "tensorboard"],
-        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300,
+        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert said.returncode == 2
     (line,) = said.stderr.splitlines()

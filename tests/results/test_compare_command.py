@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_up_runs import made_up, scores_of, task, write_run
+from patience import PATIENCE
 
 from fewshot_bench.results.statistics import student_interval
 
@@ -46,7 +47,7 @@ def fsb(*arguments: str, at: Path, columns: int = 80) -> subprocess.CompletedPro
         text=True,
         cwd=at,
         env={**os.environ, "COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"},
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from made_up_runs import EPISODES, scores_of, task, write_run
+from patience import PATIENCE
 
 from fewshot_bench.results.blocks import blocks
 from fewshot_bench.results.compare import compare, load_runs
@@ -89,7 +90,7 @@ def test_latex_compiles(two_tables: Comparison, tmp_path: Path) -> None:
     (tmp_path / "a.tex").write_text(start + "\\begin{document}\n" + latex(two_tables) + end)
     said = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"],
-        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=PATIENCE,
     )  # fmt: skip
     assert said.returncode == 0, said.stdout[-2000:]
     assert "Overfull" not in said.stdout

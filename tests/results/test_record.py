@@ -13,6 +13,7 @@ from made_up_runs import made_up
 
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.record import FILE, new_run_folder, read_record, write_record
+from fewshot_bench.results.runs import Run, age
 from fewshot_bench.results.schema import SCHEMA, SCHEMA_VERSION
 
 
@@ -93,6 +94,18 @@ def test_runs_that_start_together_get_folders_of_their_own(
         folders = list(pool.map(lambda _: new_run_folder(tmp_path / "runs", "m"), range(400)))
     assert len(set(folders)) == 400
     assert all(folder.is_dir() for folder in folders)
+
+
+def test_names_sort_by_time_also_within_a_second(tmp_path: Path) -> None:
+    made = [new_run_folder(tmp_path, "m").name for _ in range(20)]
+    assert sorted(made) == made
+
+
+def test_the_newest_is_that_of_the_later_time_whatever_its_method(tmp_path: Path) -> None:
+    made = [new_run_folder(tmp_path, stem).name for stem in "zaybxc" * 3]
+    runs = [Run(tmp_path / name, {"id": name}) for name in made]
+    for drawn in (runs[::-1], sorted(runs, key=lambda run: run.folder)):
+        assert [run.folder.name for run in sorted(drawn, key=age)] == made
 
 
 def test_a_runs_folder_that_is_a_file(tmp_path: Path) -> None:
