@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from dist_info import write_dist_info
 from left_behind import changes, state
+from patience import PATIENCE
 
 # Before torch is imported, here and in the commands that the tests start: two processes that each
 # want all cores for every operation are many times slower than two that want one.
@@ -135,6 +136,21 @@ def browser() -> Iterator[Any]:
 
     with sync_playwright() as playwright:
         # Debian's Chromium has no sandbox where the tests run as root in a container.
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
+        started = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox"], timeout=1e3 * PATIENCE
+        )
+        yield Patient(started)
         started.close()
+
+
+class Patient:
+    """A browser whose pages wait for a busy machine."""
+
+    def __init__(self, browser: Any) -> None:
+        self.browser = browser
+
+    def new_page(self, **settings: Any) -> Any:
+        """A page of its own."""
+        page = self.browser.new_page(**settings)
+        page.set_default_timeout(1e3 * PATIENCE)
+        return page
