@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ from patience import PATIENCE
 # Before torch is imported, here and in the commands that the tests start: two processes that each
 # want all cores for every operation are many times slower than two that want one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What somebody has set for commands of their own: tests of what is printed or loaded set their own.
+for variable in ("FSB_PLUGINS", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+    os.environ.pop(variable, None)
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FOUND = pytest.StashKey[dict[str, object]]()  # the state of the process before a test
 # The same examples in every run; a slow machine is no fault of a property.
@@ -32,6 +36,12 @@ hypothesis.settings.load_profile("same")
 def pytest_configure(config: pytest.Config) -> None:
     """Random is the order; random numbers are those of the last run (pytest_runtest_setup)."""
     config.option.randomly_reset_seed = False
+    if not hasattr(config, "workerinput"):
+        # Nor is there anything in a cache or a style sheet of the user's; the workers inherit this.
+        folder = tempfile.mkdtemp(prefix="fewshot-bench-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+        os.environ["XDG_CACHE_HOME"] = folder
+        os.environ["MPLCONFIGDIR"] = f"{folder}/matplotlib"
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
