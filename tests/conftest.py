@@ -29,7 +29,13 @@ for variable in ("FSB_PLUGINS", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 FOUND = pytest.StashKey[dict[str, object]]()  # the state of the process before a test
 # The same examples in every run; a slow machine is no fault of a property.
-hypothesis.settings.register_profile("same", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile(
+    "same",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("same")
 
 
