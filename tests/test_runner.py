@@ -94,8 +94,10 @@ def test_record_and_files_of_a_run(settings) -> None:
     assert confusion["count"][right].sum() / 36 == pytest.approx(record["test"]["accuracy"])
     assert read_table(folder / "validation.csv")["step"].tolist() == [2, 4]
     assert (folder / "weights.safetensors").is_file()
+    # Phases are parts of a step, and most of it, unless the machine turns to others in between.
     phases = record["timing"]["phases"]
-    assert sum(phases.values()) == pytest.approx(record["timing"]["step_ms"]["median"], rel=0.3)
+    shares = sum(steps[f"{name}_ms"] for name in phases) / steps["step_ms"]
+    assert 0.7 < shares.max() < 1.001
 
 
 def test_all_methods_meet_the_same_episodes(settings) -> None:
