@@ -115,7 +115,8 @@ def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:
     Arguments:
         run_folder: the folder of a run that :func:`run` or ``fsb run`` wrote.
         changes: options of ``fsb eval``, named as in :func:`run` (``metric="f1"``);
-            ``trust_code=True`` imports a file that the run's record names.
+            ``part="validation"`` evaluates the validation split, ``trust_code=True`` imports a file
+            that the run's record names.
 
     Returns:
         A record of its own.

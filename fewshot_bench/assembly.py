@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fewshot_bench.batches import BatchSource
-from fewshot_bench.building import build_backbone, build_dataset, build_method
+from fewshot_bench.building import build_backbone, build_dataset, build_method, build_sampler
 from fewshot_bench.config import RunConfig
 from fewshot_bench.data.cache import cache_root
 from fewshot_bench.data.images import Dataset, LabelledImages, Splits
@@ -27,7 +27,7 @@ from fewshot_bench.options import (
     split_dataset,
 )
 from fewshot_bench.random import key_of
-from fewshot_bench.sampling import EpisodeSource, Sampler
+from fewshot_bench.sampling import EpisodeSource
 from fewshot_bench.semisupervised import Labels, labelled_images, training_sources
 
 PIXEL_RANGES = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0)}
@@ -112,20 +112,26 @@ def episodes(
     registry: Registry,
     split: str,
     device: torch.device,
+    *,
+    asked: bool = False,
 ) -> EpisodeSource:
     """The stream of episodes of one split (``train``, ``validation`` or ``test``).
 
-    Validation is always closed; the sampling that was asked for is the test's.
+    Validation is always closed on the way of a training; the sampling that was asked for is that
+    of the split which ``fsb run`` or ``fsb eval`` is asked about.
     """
     if split == "train":
         return training_episodes(images, config, device, unlabelled=False)[0]
-    name = config.sampling if split == "test" else f"{CORE}:closed"
-    factory: type[Sampler] = registry.resolve("samplers", name).load()
+    name = config.sampling if asked or split == "test" else f"{CORE}:closed"
     table = ClassTable(images, device, PIXEL_RANGES[config.pixels])
     task = eval_task(config)
     table.require(task.classes, task.images_per_class, f"{split} split")
     seed = key_of(split, config.episode_seed)
-    return EpisodeSource(factory(table, task, seed, within_family=config.within_family))
+    options = config.sampling_options if name == config.sampling else {}
+    sampler = build_sampler(
+        registry, name, options, table, task, seed, within_family=config.within_family
+    )
+    return EpisodeSource(sampler)
 
 
 def labels(config: RunConfig) -> Labels:

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fewshot_bench.data.images import Dataset
+    from fewshot_bench.data.table import ClassTable
     from fewshot_bench.episode import Task
     from fewshot_bench.method import Method
+    from fewshot_bench.sampling import Sampler
 
 
 def build_method(
@@ -65,6 +67,23 @@ def build_dataset(registry: Registry, name: str, options: Mapping[str, Any]) -> 
     values = dict(options) if path is None else {**options, "path": path}
     dataset: Dataset = _make(registry, "datasets", registered, **values)
     return dataset
+
+
+def build_sampler(
+    registry: Registry,
+    name: str,
+    options: Mapping[str, Any],
+    table: ClassTable,
+    task: Task,
+    seed: int,
+    *,
+    within_family: bool,
+) -> Sampler:
+    """The sampler over a split with these options."""
+    values = {n.removeprefix("sampling_"): v for n, v in options.items()}
+    values["within_family"] = within_family
+    sampler: Sampler = _make(registry, "samplers", name, table, task, seed, **values)
+    return sampler
 
 
 def _make(registry: Registry, kind: str, name: str, *arguments: Any, **options: Any) -> Any:

@@ -19,7 +19,10 @@ from fewshot_bench.options import (
     load,
     method_options,
 )
-from fewshot_bench.settings import CORE, DEFAULTS, RESERVED
+from fewshot_bench.other_data import kept_options
+from fewshot_bench.settings import CORE, DEFAULTS, RESERVED, sampler_options
+
+OPTIONS = ("method_options", "backbone_options", "dataset_options", "sampling_options")
 
 __all__ = ["CORE", "DEFAULTS", "RunConfig", "configure", "reconfigure"]
 
@@ -28,7 +31,7 @@ __all__ = ["CORE", "DEFAULTS", "RunConfig", "configure", "reconfigure"]
 class RunConfig:
     """Everything that decides a run's numbers, complete. See ``CORE`` for what each field means.
 
-    ``method_options``, ``backbone_options`` and ``dataset_options`` are flat and complete;
+    The options of method, backbone, data set and sampler are flat and complete;
     ``sources`` says of each setting whether it is the ``default``'s, the ``preset``'s or the
     ``user``'s.
     """
@@ -39,6 +42,7 @@ class RunConfig:
     backbone_options: dict[str, Any]
     dataset: str
     dataset_options: dict[str, Any]
+    sampling_options: dict[str, Any]
     preset: str
     way: int
     shot: int
@@ -75,6 +79,7 @@ class RunConfig:
     checkpoint_every: str
     keep_checkpoints: int
     init: str | None
+    allow_overlap: bool
     runs_dir: str
     data_root: str | None
     cache_dir: str | None
@@ -97,7 +102,8 @@ class RunConfig:
             ConfigError: a setting is missing or unknown.
         """
         # An older version did without the settings that it did not have.
-        values = {option.name: option.default for option in CORE} | dict(values)
+        younger: dict[str, Any] = {"sampling_options": {}}
+        values = {option.name: option.default for option in CORE} | younger | dict(values)
         for name in ("unlabelled", "distractors"):  # training had what the evaluation has
             if values[f"train_{name}"] is None:
                 values[f"train_{name}"] = values[name]
@@ -107,7 +113,7 @@ class RunConfig:
             raise ConfigError(f"the record's configuration does not fit this version: {odd[0]}.")
         refuse_wrong_types(values)
         back: dict[str, Any] = {name: tuple(values[name]) for name in ("metrics", "observers")}
-        for name in ("method_options", "backbone_options", "dataset_options"):
+        for name in OPTIONS:
             options = values[name].items()
             back[name] = {n: tuple(v) if isinstance(v, list) else v for n, v in options}
         return cls(**{**values, **back})
@@ -136,8 +142,9 @@ def configure(method: str, registry: Registry | None = None, **settings: Any) ->
         method: its name.
         registry: where names are looked up; default: what is installed.
         settings: options of ``fsb run``, named as :mod:`fewshot_bench.option_names` says: core
-            options, hyper-parameters of the method, of the backbone (``backbone_*``) and of the
-            data set, ``metric`` and ``with_`` (a name or several).
+            options, hyper-parameters of the method, of the backbone (``backbone_*``), of the
+            sampler (``sampling_*``) and of the data set, ``metric`` and ``with_`` (a name or
+            several).
 
     Raises:
         ConfigError: a name, option or value that is not possible; says what is.
@@ -193,14 +200,14 @@ def _complete(
         )
     if not 0 < values["level"] < 1:
         raise ConfigError(f"--level {values['level']}: it has to be between 0 and 1.")
-    load(registry, "samplers", values["sampling"])
     Every.parse(values["checkpoint_every"])
-    of_method, of_backbone, of_dataset = chosen
+    of_method, of_backbone, of_dataset, of_sampler = chosen
     return RunConfig(
         method=method,
         method_options=of_method,
         backbone_options=of_backbone,
         dataset_options=of_dataset,
+        sampling_options=of_sampler,
         metrics=metrics,
         observers=observers,
         sources=sources,
@@ -209,36 +216,41 @@ def _complete(
 
 
 def reconfigure(config: RunConfig, **changes: Any) -> RunConfig:
-    """The configuration with some settings changed; with another data set, its own defaults.
+    """The configuration with some settings changed; see ``kept_options`` for other data.
 
     ``sources`` stays as it was for what did not change. ``changes`` are options or fields.
+
+    Raises:
+        ConfigError: the images would be others than those that the network was trained on.
     """
     changes = {FIELDS.get(name, name): value for name, value in changes.items()}
+    registry = Registry.discover()
     options = [config.method_options, config.backbone_options]
-    if changes.get("dataset", config.dataset) == config.dataset:
-        options.append(config.dataset_options)
+    options.append(kept_options(registry, config.dataset, config.dataset_options, changes))
+    samplers = (config.sampling, changes.get("sampling", config.sampling))
+    if len({registry.resolve("samplers", name).full_name for name in samplers}) == 1:
+        options.append(config.sampling_options)
     settings: dict[str, Any] = {option.name: getattr(config, option.name) for option in CORE}
     settings |= {"metrics": config.metrics, "observers": config.observers}
     for group in options:
         settings |= group
     # What the preset decided stands in the configuration; for other data there may be none.
-    changed = _complete(
-        config.method, Registry.discover(), {**settings, **changes}, preset_needed=False
-    )
+    changed = _complete(config.method, registry, {**settings, **changes}, preset_needed=False)
     kept = {n: s for n, s in config.sources.items() if n in changed.sources and n not in changes}
     return replace(changed, sources={**changed.sources, **kept})
 
 
 def _spaces(
     registry: Registry, method: str, values: Mapping[str, Any], chosen: Mapping[str, Any]
-) -> tuple[list[Option], list[Option], list[Option]]:
-    """The options of method, backbone and data set."""
+) -> tuple[list[Option], ...]:
+    """The options of method, backbone, data set and sampler."""
     kind = load(registry, "methods", method)
     of_backbone = backbone_options(registry, values["backbone"]) if kind.wants_backbone else []
     return (
         method_options(registry, method, chosen),
         of_backbone,
         dataset_options(registry, values["dataset"]),
+        sampler_options(registry, values["sampling"]),
     )
 
 
@@ -247,7 +259,8 @@ def _refuse_clashes(
 ) -> None:
     """One name, one option: what is typed must never go to two places."""
     owners = dict.fromkeys((*core, *RESERVED), "'fsb run' itself")
-    for owner, space in zip((method, "the backbone", "the data set"), spaces, strict=True):
+    several = (method, "the backbone", "the data set", "the sampler")
+    for owner, space in zip(several, spaces, strict=True):
         for option in space:
             if option.name in owners:
                 raise PluginError(
@@ -272,7 +285,7 @@ def _refuse_unknown(
     # options fall away.
     inner = tuple(f"{option.name}_" for option in spaces[0] if option.method)
     for name in preset:
-        if name not in known and not name.startswith(("backbone_", *inner)):
+        if name not in known and not name.startswith(("backbone_", "sampling_", *inner)):
             raise ConfigError(f"a preset of {method} sets '{name}', which is no option here.")
 
 

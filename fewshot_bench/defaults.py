@@ -83,6 +83,7 @@ _TYPES: dict[str, Any] = {
     "method_options": dict,
     "backbone_options": dict,
     "dataset_options": dict,
+    "sampling_options": dict,
     "sources": dict,
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fewshot_bench import assembly
 from fewshot_bench.config import RunConfig, reconfigure
+from fewshot_bench.data.overlap import write_seen
 from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.interrupt import Signals
 from fewshot_bench.engine.observer import Progress, Silent
@@ -20,37 +21,57 @@ from fewshot_bench.parts import Parts, describe, prepare, stem
 from fewshot_bench.results.record import FILE as RECORD
 from fewshot_bench.results.record import new_run_folder, read_record, write_record
 from fewshot_bench.runner import test
+from fewshot_bench.seen import seen_by_run
+from fewshot_bench.settings import check_changes, check_part
+
+VALIDATED = "the validation split may have chosen the weights: its accuracy is a little high"
 
 
 def evaluate_run(
     run_folder: str | Path,
     progress: Progress | None = None,
     *,
+    part: str = "test",
     trust_code: bool = False,
     **changes: Any,
 ) -> dict[str, Any]:
     """Evaluate a finished run's weights again: other episodes, task or data.
 
+    Options of the data set stay as in the run, also on other data of the same kind; see
+    :func:`fewshot_bench.other_data.kept_options`.
+
     Arguments:
         run_folder: the folder of a run.
+        part: which split: ``test``, or ``validation`` to choose settings by.
         trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
         changes: options of ``fsb run`` with underscores (``way``, ``episodes``, ``dataset``, ...).
 
     Returns:
         A record of its own, with ``evaluated_from`` naming the run; also written.
+
+    Raises:
+        ConfigError: there is no such part or option, the change is one to what decided the
+            training, or the data are others than the network was trained on.
+        DataError: classes took part in training, and ``allow_overlap`` is not given.
+        FewshotBenchError: a setting, a data file, a plugin or the run is at fault.
     """
+    check_part(part)
+    check_changes(changes)
     folder = Path(run_folder)
     folder = folder.parent if folder.name == RECORD else folder
     before = read_record(folder)
     with only_typed(_words(changes), trust_code):
-        parts = _parts_again(folder, before, progress or Silent(), changes)
+        parts = _parts_again(folder, before, progress or Silent(), changes, part)
     config = parts.config
     target = new_run_folder(Path(config.runs_dir), stem(config) + "-eval")
-    record = describe(parts, target) | {"evaluated_from": before["id"]}
+    record = describe(parts, target) | {"evaluated_from": before["id"], "part": part}
     for name in ("training", "training_summary", "validation"):
         record[name] = before[name]
+    if part == "validation" and before["training"]:
+        record["notes"].append(VALIDATED)
     try:
         with Signals() as signals, parts.lowering.running():
+            write_seen(target, parts.seen)
             test(parts, target, record, signals.check)
         record["status"] = "completed"
         if check_players(parts.method):
@@ -69,15 +90,21 @@ def _words(changes: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _parts_again(
-    folder: Path, before: Mapping[str, Any], progress: Progress, changes: Mapping[str, Any]
+    folder: Path,
+    before: Mapping[str, Any],
+    progress: Progress,
+    changes: Mapping[str, Any],
+    part: str,
 ) -> Parts:
     """The parts of a run with its weights; where files are written is not the record's to say."""
     own = {"init": None, "observers": (), "profile": False, "pictures": False}
     places = {"runs_dir": str(folder.absolute().parent), "cache_dir": None}
-    meant = as_recorded(Registry.discover(), before["config"], before["plugins"])
-    config = reconfigure(RunConfig.from_dict(meant), **{**own, **places, **changes})
+    registry = Registry.discover()
+    run = RunConfig.from_dict(as_recorded(registry, before["config"], before["plugins"]))
+    config = reconfigure(run, **{**own, **places, **changes})
     assembly.check_writable(Path(config.runs_dir))
-    parts = prepare(config, progress, train_split=False)
+    seen = seen_by_run(folder, run, registry, before["dataset_digest"])
+    parts = prepare(config, progress, train_split=False, seen=seen, part=part)
     if check_players(parts.method):
         load_weights(parts.method, folder)
     return parts

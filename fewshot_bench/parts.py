@@ -15,18 +15,26 @@ import torch
 from fewshot_bench import assembly
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.config import RunConfig
+from fewshot_bench.data.overlap import NOTHING, Seen, check_shape, notes
+from fewshot_bench.drawn import Drawn, draw
 from fewshot_bench.engine.choice import choose
 from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.observer import Observer, Observers, Progress
-from fewshot_bench.errors import blame
+from fewshot_bench.errors import ConfigError, blame
 from fewshot_bench.hooks.files import is_file
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
-from fewshot_bench.results.environment import code_digest, device_name, environment
+from fewshot_bench.results.environment import (
+    code_digest,
+    device_name,
+    environment,
+    source_digest,
+)
 from fewshot_bench.results.record import SCHEMA_VERSION
 from fewshot_bench.results.run_files import empty_timing, task_numbers
 from fewshot_bench.sampling import EpisodeSource
+from fewshot_bench.seen import checked, seen_by
 from fewshot_bench.training_summary import training_summary
 
 
@@ -47,10 +55,32 @@ class Parts:
     unlabelled: EpisodeSource | None  # tasks without labels, for methods that learn from them
     validation: EpisodeSource | None
     test: EpisodeSource
+    seen: Seen  # what took part in making the weights
+    overlap: dict[str, Any] | None  # the test classes among it; None: nobody asked
+    drawn: Drawn | None  # the episodes of the evaluation; None: there is none
 
 
-def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) -> Parts:
-    """Resolve every name, read the data, build the method; nothing is trained yet."""
+def prepare(
+    config: RunConfig,
+    progress: Progress,
+    *,
+    train_split: bool = True,
+    seen: Seen | None = None,
+    part: str = "test",
+) -> Parts:
+    """Resolve every name, read the data, build the method; nothing is trained yet.
+
+    Arguments:
+        config: of the run.
+        progress: is told of what takes time.
+        train_split: whether anything is to be trained; else that split stays on the host.
+        seen: what took part in making the weights, where the run does not make them itself.
+        part: what the evaluation is of: the ``test`` or the ``validation`` split.
+
+    Raises:
+        DataError: classes to be tested took part in making the weights.
+        FewshotBenchError: a setting, a data file or a plugin is at fault.
+    """
     registry = Registry.discover()
     device = assembly.pick_device(config.device)
     observers = Observers(_observers(config, registry))
@@ -59,8 +89,9 @@ def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) 
     data = assembly.load_data(config, registry)
     splits = data.splits
 
-    def source(name: str) -> EpisodeSource:
-        return assembly.episodes(getattr(splits, name), config, registry, name, device)
+    def source(name: str, *, asked: bool = False) -> EpisodeSource:
+        images = getattr(splits, name)
+        return assembly.episodes(images, config, registry, name, device, asked=asked)
 
     def training() -> tuple[EpisodeSource | BatchSource, EpisodeSource | None]:
         if pretrained:
@@ -69,7 +100,9 @@ def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) 
             splits.train, config, device, unlabelled=method.unlabelled_tasks
         )
 
-    test_source = source("test")
+    if getattr(splits, part) is None:
+        raise ConfigError(f"--part {part}: {config.dataset} has no {part} split.")
+    test_source = source(part, asked=True)
     if test_source.sampler.length is not None:
         progress.message(
             f"the open plan has {test_source.sampler.length} episodes; no image is used twice"
@@ -80,6 +113,16 @@ def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) 
         task = replace(task, way=len(splits.train.counts))
     method = assembly.build(config, registry, task, device)
     method.check_task(assembly.eval_task(config))
+    if train_split:
+        seen = seen_by(config, splits, trains=bool(method.players()))
+    overlap, drawn = None, None
+    if seen is not None:
+        check_shape(splits.test.image_shape, seen, config.dataset)
+        images = getattr(splits, part)
+        overlap = checked(images, seen, part, allowed=config.allow_overlap)
+        count = min(config.episodes, test_source.sampler.length or config.episodes)
+        title = registry.resolve("samplers", config.sampling).title
+        drawn = draw(test_source, count, title)
     train, unlabelled = training() if train_split else (test_source, None)
     return Parts(
         config,
@@ -95,6 +138,9 @@ def prepare(config: RunConfig, progress: Progress, *, train_split: bool = True) 
         unlabelled,
         source("validation") if splits.validation is not None and train_split else None,
         test_source,
+        seen or NOTHING,
+        overlap,
+        drawn,
     )
 
 
@@ -164,13 +210,35 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         },
         "device": {"type": parts.device.type, "name": device_name(parts.device)},
         "episodes_digest": None,
+        "part": "test",
+        "sampler": _sampler(parts),
+        "overlap": parts.overlap,
         "test": None,
         "validation": None,
         "training": None,
         "training_summary": training_summary(config, parts.method, parts.train, data.splits),
         "timing": empty_timing(),
-        "notes": [*data.splits.notes, *(config.notes if parts.method.players() else ())],
+        "notes": [
+            *data.splits.notes,
+            *(config.notes if parts.method.players() else ()),
+            *(notes(parts.overlap) if parts.overlap else ()),
+        ],
         "error": None,
+    }
+
+
+def _sampler(parts: Parts) -> dict[str, Any] | None:
+    """The record's ``sampler``: what drew the episodes, and what they are."""
+    if parts.drawn is None:
+        return None
+    item = parts.registry.resolve("samplers", parts.config.sampling)
+    options = parts.config.sampling_options
+    return {
+        **{name: item.identity[name] for name in ("name", "distribution", "version")},
+        "options": {n.removeprefix("sampling_"): v for n, v in options.items()},
+        "code": source_digest(item.source),
+        "sampling": parts.test.sampler.sampling,
+        **parts.drawn.counts(),
     }
 
 

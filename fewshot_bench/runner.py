@@ -11,6 +11,7 @@ from typing import Any
 from fewshot_bench import assembly
 from fewshot_bench.alike import HERE, origin_of
 from fewshot_bench.config import RunConfig, reconfigure
+from fewshot_bench.data.overlap import write_seen
 from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.checkpoint import Store
 from fewshot_bench.engine.cost import advice, cost_of_step
@@ -46,7 +47,7 @@ from fewshot_bench.results.run_files import (
     write_training,
 )
 from fewshot_bench.results.tables import write_atomically
-from fewshot_bench.sampling import digest
+from fewshot_bench.scoring import note_drawn, validate_untrained
 from fewshot_bench.takeup import taken_up
 
 PROFILE = "profile.txt"
@@ -157,6 +158,7 @@ class _Going:
         parts, folder, record = self.parts, self.folder, self.record
         trains = bool(check_players(parts.method))
         write_record(folder, record)
+        write_seen(folder, parts.seen)
         every = Every.parse(parts.config.checkpoint_every)
         keeper = Keeper(self.store, every, self.signals, self.again and trains)
         parts.observers.follow(folder, keeper.look(parts.progress.message))
@@ -175,6 +177,8 @@ class _Going:
                     pictures.keep(parts.config.steps)
                 write_training(folder, self.trainer)
                 save_weights(parts.method, folder)
+            elif parts.validation is not None:
+                validate_untrained(parts, parts.validation, record, EVALUATION_CHUNK)
             test(parts, folder, record, self.signals.check)
         record["status"] = "completed"
         write_record(folder, record)
@@ -288,17 +292,17 @@ def _profile(parts: Parts, folder: Path) -> None:
 
 
 def test(parts: Parts, folder: Path, record: dict[str, Any], check: Callable[[], None]) -> None:
-    """Evaluate on the test split, for the first and only time; write what came out.
+    """Evaluate on the test split, or the part that the record names; write what came out.
 
     ``check`` is called between two chunks of episodes, and may raise.
     """
-    config, source = parts.config, parts.test
+    config, source, part = parts.config, parts.test, record["part"]
     count = min(config.episodes, source.sampler.length or config.episodes)
     if count < config.episodes:
         record["notes"].append(
             f"{config.episodes} episodes were asked for; the open plan has {count}."
         )
-    parts.progress.phase("test", count)
+    parts.progress.phase(part, count)
 
     def tick(done: int, accuracy: float) -> None:
         check()
@@ -307,7 +311,7 @@ def test(parts: Parts, folder: Path, record: dict[str, Any], check: Callable[[],
     scores = evaluate(
         parts.lowering, source, count, chunk=EVALUATION_CHUNK, metrics=parts.metrics, tick=tick
     )
-    parts.observers.tell("evaluation_ended", "test", scores.accuracy.tolist())
-    record["episodes_digest"] = digest(source, count)
+    note_drawn(parts, scores, record)
+    parts.observers.tell("evaluation_ended", part, scores.accuracy.tolist())
     note_evaluation(record, scores, config.level, parts.method.transductive, source)
     write_scores(folder, scores, source.table.group_count.cpu().numpy())

@@ -7,7 +7,6 @@ method, the device, the batch size or the number of processes.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 
 import torch
@@ -301,12 +300,3 @@ def check_indices(indices: Indices, table: ClassTable, task: Task) -> None:
         offset = image - table.class_start[label]
         if ((offset < 0) | (offset >= table.class_count[label])).any():
             raise PluginError("the sampler returned an image that is not of the class it names")
-
-
-def digest(source: EpisodeSource, episodes: int, chunk: int = 256) -> str:
-    """Hex sha256 of the first episodes' classes, images and targets, in order."""
-    sha = hashlib.sha256()
-    for start in range(0, episodes, chunk):
-        rows = source.indices(range(start, min(start + chunk, episodes))).rows()
-        sha.update(rows.cpu().numpy().astype("<i8").tobytes())
-    return sha.hexdigest()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from importlib.resources import files
 from typing import Any
 
-from fewshot_bench.options import Option
+from fewshot_bench.errors import ConfigError
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.options import Option, own_options
 
 DEFAULTS: dict[str, Any] = tomllib.loads(
     files("fewshot_bench").joinpath("defaults.toml").read_text("utf-8")
@@ -64,10 +67,62 @@ CORE: tuple[Option, ...] = (
     _core("checkpoint_every", str, "steps (500) or time (30s, 10m, 2h); 0: when it ends or stops"),
     _core("keep_checkpoints", int, "the newest so many stay until the run is finished", minimum=1),
     _core("init", str, "folder of a run whose weights to start from"),
+    _core("allow_overlap", bool, "test also classes whose images took part in training; marked"),
     _core("runs_dir", str, "where runs are written"),
     _core("data_root", str, "folder of the data set's files"),
     _core("cache_dir", str, "folder for decoded data; default: the user's cache"),
 )
+
+
+def sampler_options(registry: Registry, name: str) -> list[Option]:
+    """A sampler's options, with ``sampling_`` in front.
+
+    What every sampler gets from the run, such as ``within_family``, is no option of its own.
+    """
+    given = {option.name for option in CORE}
+    own = own_options(registry, "samplers", name, "sampling_")
+    return [option for option in own if option.name.removeprefix("sampling_") not in given]
+
+
+# What may differ where a finished run is evaluated again; the rest decided its training.
+CHANGEABLE = (
+    "dataset",
+    "way",
+    "shot",
+    "query",
+    "unlabelled",
+    "distractors",
+    "episodes",
+    "level",
+    "sampling",
+    "within_family",
+    "episode_seed",
+    "device",
+    "engine",
+    "allow_overlap",
+    "runs_dir",
+    "data_root",
+    "cache_dir",
+)
+EVALUATED = ("test", "validation")
+
+
+def check_part(part: str) -> None:
+    """Raise ConfigError if this is no split that can be evaluated."""
+    if part not in EVALUATED:
+        raise ConfigError(f"--part {part}: expected {' or '.join(EVALUATED)}.")
+
+
+def check_changes(changes: Iterable[str]) -> None:
+    """Raise ConfigError if one of these options of a finished run decided its training."""
+    core = {option.name: option for option in CORE}
+    for name in changes:
+        if name in core and name not in CHANGEABLE:
+            raise ConfigError(
+                f"fsb eval: {core[name].flag} decided the training of the run and stays as it was; "
+                "'fsb eval --help' shows what may differ."
+            )
+
 
 # Further words that 'fsb run' takes for itself.
 RESERVED = ("debug", "help", "if_exists", "json", "metric", "metrics", "observers", "with", "with_")

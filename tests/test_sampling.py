@@ -10,6 +10,7 @@ from ratios import ratio
 
 from fewshot_bench.data.images import LabelledImages
 from fewshot_bench.data.table import ClassTable
+from fewshot_bench.drawn import draw
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.in_order import InOrderSampler
@@ -20,7 +21,6 @@ from fewshot_bench.sampling import (
     OpenSampler,
     Sampler,
     check_indices,
-    digest,
 )
 
 
@@ -189,9 +189,11 @@ def test_in_order_by_hand() -> None:
 def test_digest_pairs_and_tells_apart() -> None:
     table, task = table_of([6] * 8), Task(3, 1, 2)
     one = EpisodeSource(ClosedSampler(table, task, 0))
-    assert digest(one, 50) == digest(one, 50, chunk=7)
-    assert digest(one, 50) != digest(one, 49)
-    assert digest(one, 50) != digest(EpisodeSource(ClosedSampler(table, task, 1)), 50)
+    other = EpisodeSource(ClosedSampler(table, task, 1))
+    digest = draw(one, 50, "closed").digest
+    assert digest == draw(one, 50, "closed", chunk=7).digest
+    assert digest != draw(one, 49, "closed").digest
+    assert digest != draw(other, 50, "closed").digest
 
 
 def test_too_much_is_asked() -> None:

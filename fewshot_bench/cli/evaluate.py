@@ -14,30 +14,13 @@ from fewshot_bench.cli.run import parameter
 from fewshot_bench.config import CORE
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.files import only_typed
+from fewshot_bench.settings import CHANGEABLE, check_part, sampler_options
 
-# What may differ from the run; the rest decided its training.
-CHANGEABLE = (
-    "dataset",
-    "way",
-    "shot",
-    "query",
-    "unlabelled",
-    "distractors",
-    "episodes",
-    "level",
-    "sampling",
-    "within_family",
-    "episode_seed",
-    "device",
-    "engine",
-    "runs_dir",
-    "data_root",
-    "cache_dir",
-)
 # Not taken from the record, which may be a stranger's: where something is written.
 PLACES = {"runs_dir": "beside the run, unless given", "cache_dir": "the user's, unless given"}
+PART = "the split: test, or validation to choose settings by"
 TRUST = "import a file of code that the run's record names"
-# What else is typed is an option of the data set or of the method (--split, --test-steps, ...).
+# What else is typed is an option of data set, method or sampler (--split, --test-steps, ...).
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -48,6 +31,7 @@ def evaluate(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="a further score; may be repeated")
     ] = None,
+    part: Annotated[str, typer.Option("--part", help=PART)] = "test",
     trust_code: Annotated[bool, typer.Option("--trust-code", help=TRUST)] = False,
     **changes: Any,
 ) -> None:
@@ -57,9 +41,10 @@ def evaluate(
     """
     if run.startswith("-"):
         raise ConfigError(f"fsb eval: the folder of the run comes first: fsb eval RUN {run} ...")
+    check_part(part)
     changes = {name: value for name, value in changes.items() if value is not None}
     with only_typed(changes.values(), trust_code):
-        changes |= _further(Path(run), context, changes.get("dataset"))
+        changes |= _further(Path(run), context, changes)
     if metric:
         changes["metric"] = metric
     from fewshot_bench.cli.progress import Progress
@@ -67,12 +52,12 @@ def evaluate(
     from fewshot_bench.evaluating import evaluate_run
 
     with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
-        record = evaluate_run(run, progress, trust_code=trust_code, **changes)
+        record = evaluate_run(run, progress, part=part, trust_code=trust_code, **changes)
     show_record(record, Path(record["config"]["runs_dir"]) / record["id"], as_json=json)
 
 
-def _further(folder: Path, context: typer.Context, dataset: str | None) -> dict[str, Any]:
-    """The typed options of the run's method and of the data set."""
+def _further(folder: Path, context: typer.Context, changes: dict[str, Any]) -> dict[str, Any]:
+    """The typed options of the run's method, of the data set and of the sampler."""
     if not context.args:
         return {}
     if not context.args[0].startswith("-"):
@@ -84,9 +69,10 @@ def _further(folder: Path, context: typer.Context, dataset: str | None) -> dict[
     from fewshot_bench.results.record import read_record
 
     config, registry = RunConfig.from_dict(read_record(folder)["config"]), Registry.discover()
-    dataset = dataset or config.dataset
+    dataset = changes.get("dataset", config.dataset)
     options = method_options(registry, config.method, config.method_options)
     options += dataset_options(registry, dataset)
+    options += sampler_options(registry, changes.get("sampling", config.sampling))
     fixed = {option.flag for option in CORE} - {option.flag for option in options}
     for flag in context.args:
         if flag.partition("=")[0] in fixed:

@@ -86,7 +86,7 @@ def grid_of(
         methods: the rows.
         settings: of all.
         seeds: how many.
-        further: what else was typed: options of the data set.
+        further: what else was typed: options of the data set and of the sampler.
 
     Raises:
         ConfigError: a method twice, or an option that this command does not have.
@@ -95,6 +95,7 @@ def grid_of(
     from fewshot_bench.grid import Entry, Grid, seeds_of
     from fewshot_bench.hooks.registry import Registry
     from fewshot_bench.options import dataset_options
+    from fewshot_bench.settings import sampler_options
 
     twice = next((name for name in methods if list(methods).count(name) > 1), None)
     if twice is not None:
@@ -104,7 +105,9 @@ def grid_of(
     own: dict[str, Any] = {}
     if further:
         dataset = settings.get("dataset", DEFAULTS["dataset"])
-        options = dataset_options(Registry.discover(), dataset)
+        registry = Registry.discover()
+        options = dataset_options(registry, dataset)
+        options += sampler_options(registry, settings.get("sampling", DEFAULTS["sampling"]))
         also = [f"--{name.replace('_', '-')}" for name in (*COMMON, *SEVERAL)]
         own = parse(
             further, options, f"fsb compare with {dataset} (a method's are for a file)", also

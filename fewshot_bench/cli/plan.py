@@ -176,6 +176,7 @@ def _counts(most: int) -> list[int]:
 
 def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
     """Sentences on what the plan takes for granted."""
+    from fewshot_bench.results.protocol import sampler_words
     from fewshot_bench.results.training import against_words
 
     told = [
@@ -189,8 +190,13 @@ def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
             f"The pilots were trained differently, {training}; equal trainings may vary otherwise."
         )
     if "open" in result:
+        protocol = pilot.runs[0].protocol()
+        if drawn := sampler_words(protocol):
+            told.append(f"The pilots' episodes were{drawn}, those of the plan are open.")
         told.append(
-            "One query per class in the pilots: other query counts cannot be foretold."
+            "Unequal numbers of queries per class in the pilots: other counts cannot be foretold."
+            if protocol["unequal"]
+            else "One query per class in the pilots: other query counts cannot be foretold."
             if pilot.falls is None
             else "With the query count only the binomial part of the variance changes; "
             "given episode and class, the methods are taken to err independently. If they err on "
@@ -214,7 +220,7 @@ def _show(pilot: Pilot, result: dict[str, Any]) -> None:
     console.print(f"{' against '.join(result['runs'])}")
     console.print(
         f"To find {wanted} points with power {result['power']:g} ({test}): {result['episodes']} "
-        f"episodes of {result['query']} queries per class."
+        f"episodes of {pilot.episodes_in_words}."
     )
     console.print(
         f"Per episode, {spread} by {points(result['sd'])} points (standard deviation). The "

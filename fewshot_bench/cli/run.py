@@ -17,11 +17,11 @@ from typer.core import TyperGroup
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.option_names import option_name
 
-PANELS = ("Run", "Method", "Backbone", "Data set")
+PANELS = ("Run", "Method", "Backbone", "Data set", "Sampler")
 
 
 class Methods(TyperGroup):
-    """One sub-command per method; its options depend on the method, backbone and data set."""
+    """One sub-command per method; its options depend on what is named in the line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         from fewshot_bench.hooks.registry import Registry
@@ -81,10 +81,11 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
     """The command of a method, with the options that these arguments call for."""
     from fewshot_bench.config import CORE, configure
     from fewshot_bench.options import backbone_options, dataset_options, load, method_options
+    from fewshot_bench.settings import sampler_options
 
     said = dict(typed(args))
     kind = load(registry, "methods", name)
-    deciding = {"dataset", "backbone", "preset", "way", "shot", "query"}
+    deciding = {"dataset", "backbone", "preset", "way", "shot", "query", "sampling"}
     chosen = {n: v for n, v in said.items() if n in deciding and v}
     nested = {o.name for o in method_options(registry, name, said) if o.method}
     chosen |= {n: v for n, v in said.items() if n in nested}
@@ -96,12 +97,14 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
         **config.method_options,
         **config.backbone_options,
         **config.dataset_options,
+        **config.sampling_options,
     }
     spaces: list[Sequence[Any]] = [
         CORE,
         method_options(registry, name, config.method_options),
         backbone_options(registry, config.backbone) if kind.wants_backbone else [],
         dataset_options(registry, config.dataset),
+        sampler_options(registry, config.sampling),
     ]
     presets = f"settings by name: {', '.join(kind.preset_names())}"
     spaces[0] = [replace(o, help=presets) if o.name == "preset" else o for o in CORE]
@@ -239,7 +242,8 @@ def _owners(registry: Any, flag: str) -> Iterator[str]:
     """What, of all that is installed, has an option that is typed so."""
     from fewshot_bench.options import load, options_of
 
-    for kind, prefix in (("methods", ""), ("backbones", "backbone_"), ("datasets", "")):
+    prefixes = {"methods": "", "backbones": "backbone_", "datasets": "", "samplers": "sampling_"}
+    for kind, prefix in prefixes.items():
         for name in registry.names(kind):
             try:
                 options = options_of(load(registry, kind, name), prefix)

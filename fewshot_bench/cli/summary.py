@@ -9,6 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from fewshot_bench.cli.screen import Screen
+from fewshot_bench.results.part import VALIDATION, part_of, with_result
+from fewshot_bench.results.protocol import query_words, sampler_protocol, sampler_words
 from fewshot_bench.text import printable, printable_values
 
 
@@ -17,7 +19,7 @@ def show_record(record: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write((folder / "record.json").read_text("utf-8"))
         return
-    record = printable_values(record)
+    record = printable_values(with_result(record))
     console = Screen()
     console.print(table_of(record))
     console.print(protocol_sentence(record))
@@ -30,13 +32,16 @@ def table_of(record: dict[str, Any]) -> Table:
     """Accuracy, protocol and times."""
     task, timing, test = record["task"], record["timing"], record["test"]
     title = f"{record['method']} on {record['dataset']}, {task['way']}-way {task['shot']}-shot"
+    of_validation = part_of(record) == VALIDATION
+    title += ", validation split" if of_validation else ""
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     rows = {
         "accuracy": accuracy_text(test),
         "episodes": f"{test['episodes']}, spread per episode {percent(test['per_episode_sd'])}",
-        "protocol": f"{protocol_words(test)}, {task['query']} queries per class",
+        "protocol": protocol_words(record),
+        "validation": "" if of_validation else _validation(record),
         "training": _training(record),
         "step": _step(timing),
         "of a step": _phases(timing),
@@ -66,18 +71,25 @@ def accuracy_text(test: dict[str, Any]) -> str:
     return f"{text} ± {100 * test['half_width']:.2f} ({test['level']:.0%} Student, over episodes)"
 
 
-def protocol_words(test: dict[str, Any]) -> str:
-    """``inductive, closed sampling``."""
+def protocol_words(record: dict[str, Any]) -> str:
+    """``inductive, closed sampling, 15 queries per class``; a sampler by name if it is another."""
+    test = record["test"]
     kind = "transductive" if test["transductive"] else "inductive"
-    return f"{kind}, {test['sampling']} sampling"
+    protocol = {**sampler_protocol(record), "sampling": test["sampling"], **record["task"]}
+    drawn = f"{test['sampling']} sampling{sampler_words(protocol)}"
+    text = f"{kind}, {drawn}, {query_words(protocol)}"
+    if protocol["unequal"] and "query" in (record.get("sampler") or {}):
+        text += " ({} to {} in these episodes)".format(*record["sampler"]["query"])
+    return text
 
 
 def protocol_sentence(record: dict[str, Any]) -> str:
     """What the interval covers."""
+    part = part_of(record)
     if record["test"]["sampling"] == "open":
-        return "The interval covers new images of these test classes; not new classes or seeds."
+        return f"The interval covers new images of these {part} classes; not new classes or seeds."
     return (
-        "The interval covers the choice of episodes from these test images; not new images, "
+        f"The interval covers the choice of episodes from these {part} images; not new images, "
         "classes or training seeds."
     )
 
@@ -90,6 +102,15 @@ def percent(fraction: float | None) -> str:
 def ms(value: float | None) -> str:
     """``12.3 ms``."""
     return "" if value is None else f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
+
+
+def _validation(record: dict[str, Any]) -> str:
+    """Of a method that trains nothing: what to choose its settings by."""
+    validation = record["validation"]
+    if record["training"] or not validation or validation.get("half_width") is None:
+        return ""
+    half = 100 * validation["half_width"]
+    return f"{percent(validation['accuracy'])} ± {half:.2f}; choose settings by this"
 
 
 def _training(record: dict[str, Any]) -> str:

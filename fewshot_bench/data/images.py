@@ -90,10 +90,13 @@ class Dataset:
     Class attributes:
         splits: names that ``split`` may take; the first is the default.
         needs_files: False for data that are made, not read.
+        image_options: options that decide what an image looks like to a network; a trained run
+            keeps them on other data.
     """
 
     splits: ClassVar[Sequence[str]] = ("official",)
     needs_files: ClassVar[bool] = True
+    image_options: ClassVar[Sequence[str]] = ("image_size", "resize", "color")
 
     def load(self, root: Path | None, cache: Path) -> Splits:
         """Read the data.

@@ -27,23 +27,37 @@ class Kind:
             None if no run has what it needs.
         sentence: what it shows.
         uses: the field of :class:`Ask` that it goes by.
+        of_episodes: whether it shows what an evaluation gave.
     """
 
     module: str
     sentence: str
     uses: str = ""
+    of_episodes: bool = True
 
 
 KINDS: dict[str, Kind] = {
-    "learning": Kind("learning", "validation accuracy and training losses against the step"),
+    "learning": Kind(
+        "learning", "validation accuracy and training losses against the step", of_episodes=False
+    ),
     "time": Kind("seconds", "validation accuracy against training time, and test accuracy"),
     "forest": Kind("forest", "paired differences from --baseline, by setting", "baseline"),
     "classes": Kind("classes", "accuracy of each class, and of each family (alphabet)"),
     "confusion": Kind("confusion", "which class was taken for which in an --episode", "episode"),
-    "steps": Kind("steps", "how long a training step takes, and what its time goes into"),
+    "steps": Kind(
+        "steps", "how long a training step takes, and what its time goes into", of_episodes=False
+    ),
     "settings": Kind("settings", "accuracy against shot and way"),
-    "episode": Kind("pictures", "a real task beside a generator's images for it, over training"),
-    "generator": Kind("generator", "precision and recall of a generator's images, over training"),
+    "episode": Kind(
+        "pictures",
+        "a real task beside a generator's images for it, over training",
+        of_episodes=False,
+    ),
+    "generator": Kind(
+        "generator",
+        "precision and recall of a generator's images, over training",
+        of_episodes=False,
+    ),
 }
 
 
@@ -114,6 +128,8 @@ def draw(kind: str, runs: Sequence[Run], ask: Ask | None = None) -> Figure:
         why = f" ({ask.left_out[-1].rstrip('.')})" if ask.left_out else ""
         ask.left_out = ask.left_out[:-1]
         raise RecordError(f"nothing to draw: no run has what '{kind}' needs{why}.")
+    if KINDS[kind].of_episodes and (sentence := _evaluated(runs)):
+        style.caption(figure, sentence)
     if kind in ACROSS:
         note_trainings(figure, runs)
     return figure
@@ -134,6 +150,17 @@ def note_trainings(figure: Figure, runs: Sequence[Run]) -> None:
     heads += ["whether anything was trained"] if idle else []
     if heads:
         caption(figure, f"The runs were trained differently: {', '.join(heads)}.")
+
+
+def _evaluated(runs: Sequence[Run]) -> str:
+    """What the episodes were where they were not the usual ones: closed ones of the test split."""
+    from fewshot_bench.results.protocol import evaluated_words
+
+    words = dict.fromkeys(evaluated_words(run.protocol()) for run in runs)
+    told = [one.strip(", ").replace("validation split", "of the validation split") for one in words]
+    told = [one for one in told if one]
+    some = "Some of these" if len(told) < len(words) else "These"
+    return f"{some} are episodes {'; '.join(told)}." if told else ""
 
 
 def save(figure: Figure, path: Path) -> None:

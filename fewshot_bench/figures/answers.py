@@ -13,6 +13,7 @@ from fewshot_bench.figures import Ask
 from fewshot_bench.figures.series import table_of
 from fewshot_bench.figures.style import Floats
 from fewshot_bench.results.compare import Run
+from fewshot_bench.results.part import part_of
 from fewshot_bench.results.statistics import Interval, student_interval
 
 LEVEL = 0.95
@@ -34,9 +35,15 @@ class Answers:
 
     @property
     def accuracy(self) -> Floats:
-        """Of each class of each episode: [E, way]."""
-        right = np.diagonal(self.counts, axis1=1, axis2=2)
-        return right / np.maximum(self.counts.sum(2), 1)
+        """Of each class of each episode: [E, way]; NaN of a class without a query."""
+        right, queries = np.diagonal(self.counts, axis1=1, axis2=2), self.counts.sum(2)
+        return np.where(queries, right / np.maximum(queries, 1), np.nan)
+
+    @property
+    def overall(self) -> Floats:
+        """Of all queries of each episode: [E]."""
+        right = np.trace(self.counts, axis1=1, axis2=2)
+        return right / np.maximum(self.counts.sum((1, 2)), 1)
 
 
 def answers(run: Run) -> Answers:
@@ -65,6 +72,7 @@ def answers(run: Run) -> Answers:
 def by_class(of: Answers) -> dict[int, Interval]:
     """Accuracy of each class id, with the Student interval over the episodes that hold it."""
     ids, scores = of.classes.ravel(), of.accuracy.ravel()
+    ids, scores = ids[~np.isnan(scores)], scores[~np.isnan(scores)]
     order = np.argsort(ids, kind="stable")
     found, starts = np.unique(ids[order], return_index=True)
     parts = np.split(scores[order], starts[1:])
@@ -83,7 +91,8 @@ def test_classes(run: Run) -> str:
     """What two runs have to agree in for their class ids to mean the same."""
     options = run.record["config"]["dataset_options"]
     ours = sorted((n, v) for n, v in options.items() if not n.startswith("train_"))
-    return repr((run.record["dataset"], run.record["dataset_digest"], run.record["split"], ours))
+    data = [run.record[name] for name in ("dataset", "dataset_digest", "split")]
+    return repr((*data, part_of(run.record), ours))
 
 
 def readable(runs: Sequence[Run], ask: Ask) -> list[tuple[Run, Answers]]:

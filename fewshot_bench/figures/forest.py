@@ -145,7 +145,7 @@ def paired_rows(runs: list[Run], ask: Ask) -> dict[str, Rows]:
         protocol = sorted(run.protocol().items(), key=str)
         same = repr((protocol, run.setting, run.record["episodes_digest"]))
         groups.setdefault(same, []).append(run)
-    several = len({run.record["dataset"] for run in runs}) > 1
+    several = len({short_data(run) for run in runs}) > 1
     found: dict[str, Rows] = {}
     for members in sorted(groups.values(), key=lambda m: (m[0].record["dataset"], setting(m[0]))):
         rows = _against_baseline(members, ask)

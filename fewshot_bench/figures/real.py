@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fewshot_bench.errors import DataError, FewshotBenchError
 from fewshot_bench.figures import Ask
 from fewshot_bench.results.compare import Run
+from fewshot_bench.results.part import part_of
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,6 @@ def _read(run: Run) -> Names:
         splits = load_data(config, Registry.discover(), download=False).splits
     if splits.digest != run.record["dataset_digest"]:
         raise DataError(f"the data of {config.dataset} here are of other content than the run's.")
-    test = splits.test
+    test = getattr(splits, part_of(run.record))
     names = [test.family_names[i] for i in test.families]
     return Names(test.class_names, tuple(names) if len(test.family_names) > 1 else None)

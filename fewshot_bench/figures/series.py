@@ -13,6 +13,7 @@ from fewshot_bench.figures import Ask
 from fewshot_bench.figures.style import Floats
 from fewshot_bench.results.compare import Run
 from fewshot_bench.results.labels import ASIDE, labels, trained_on
+from fewshot_bench.results.protocol import evaluated_words
 from fewshot_bench.results.runs import age
 from fewshot_bench.results.tables import read_table
 from fewshot_bench.results.training import settings_then
@@ -66,6 +67,7 @@ def _configuration(run: Run) -> str:
         "data": trained_on(run),
         "first weights": (record.get("training_summary") or {}).get("init_digest"),
     }
+    settings["evaluated"] = evaluated_words(run.protocol())
     return repr((record["method"], sorted(settings.items(), key=str), setting(run), _data(run)))
 
 
@@ -75,7 +77,8 @@ def setting(run: Run) -> tuple[int, int]:
 
 
 def _data(run: Run) -> str:
-    return str(run.record["dataset"])
+    """What was evaluated: the data set, which split of it if not the test's, by which sampler."""
+    return str(run.record["dataset"]) + evaluated_words(run.protocol())
 
 
 def in_words(run: Run) -> str:
@@ -118,9 +121,10 @@ def apart(runs: Sequence[Run]) -> list[str]:
 
 
 def short_data(run: Run) -> str:
-    """The data set, of a path its last part."""
-    name, colon, path = _data(run).partition(":")
-    return path.rstrip("/").rpartition("/")[2] if colon else name
+    """The data set, of a path its last part; with the split and sampler where they are others."""
+    name, colon, path = str(run.record["dataset"]).partition(":")
+    short = path.rstrip("/").rpartition("/")[2] if colon else name
+    return short + evaluated_words(run.protocol())
 
 
 def tables(

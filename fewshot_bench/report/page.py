@@ -32,6 +32,8 @@ DOWNLOADS = (
 MOST_TOLD = 12  # sentences of a table that are not folded
 # Parts of a record that are told of each run, with the heads of their tables.
 PARTS = (
+    ("sampler", "Sampler"),
+    ("overlap", "Classes seen"),
     ("environment", "Environment"),
     ("device", "Device"),
     ("test", "Test"),
@@ -40,7 +42,7 @@ PARTS = (
     ("timing", "Times"),
 )
 FACTS = (
-    "id", "dataset", "dataset_digest", "dataset_licence", "dataset_source", "split",
+    "id", "dataset", "dataset_digest", "dataset_licence", "dataset_source", "split", "part",
     "episode_seed", "episodes_digest", "seed", "preset", "parameters", "evaluated_from",
 )  # fmt: skip
 
@@ -161,7 +163,7 @@ def _run(name: str, run: Run) -> RunView:
     test, half = record["test"], record["test"]["half_width"]
     margin = "" if half is None else f" ± {100 * half:.2f}"
     parts = [("Run", [(key, _text(record[key])) for key in FACTS if record.get(key) is not None])]
-    parts += [(head, _flat(record[key])) for key, head in PARTS if record[key]]
+    parts += [(head, _flat(record[key])) for key, head in PARTS if record.get(key)]
     return RunView(
         name=name,
         setting=str(run.setting),

@@ -28,11 +28,13 @@ class Entry:
         text: what it says; empty where there is nothing.
         mark: ``best``, ``tied`` or empty.
         dagger: whether the result is transductive.
+        seen: whether classes that took part in training were evaluated.
     """
 
     text: str
     mark: str = ""
     dagger: bool = False
+    seen: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _accuracy(cell: Cell) -> Entry:
         text += f" [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
     else:
         text += f" ± {100 * interval.half_width:.2f}"
-    return Entry(text, cell.mark, cell.transductive)
+    return Entry(text, cell.mark, cell.transductive, cell.overlap is not None)
 
 
 def _why_none(cell: Cell) -> str:

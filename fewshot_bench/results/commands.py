@@ -11,7 +11,7 @@ from fewshot_bench.option_names import FIELDS, flag
 
 # Where files are written changes no number.
 LOCAL = ("runs_dir", "cache_dir")
-OPTIONS = ("method_options", "backbone_options", "dataset_options")
+OPTIONS = ("method_options", "backbone_options", "dataset_options", "sampling_options")
 
 
 def command_of(record: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from fewshot_bench.results.comparison import Cell, Comparison, Row, Table
 from fewshot_bench.results.differences import against, mark_best
 from fewshot_bench.results.intervals import INTERVALS
 from fewshot_bench.results.labels import row_names
+from fewshot_bench.results.looks import looks_at
 from fewshot_bench.results.pivot import Layout, lay_out
 from fewshot_bench.results.runs import Array, Run, Setting, load_runs
 from fewshot_bench.results.speed import speed_of
@@ -53,9 +54,12 @@ def compare(
     layouts, replaced = lay_out([run for run, _ in usable], by_level=level is None)
     comparison = Comparison([], problems + replaced, level, target, baseline)
     scores = {id(run): values for run, values in usable}
+    looks = looks_at([run for run, _ in usable])
     for layout in layouts:
         table = _table(layout, scores, comparison, interval)
         if table is not None:
+            for _, _, cell in table.filled:
+                cell.looks = looks.get(id(cell.runs[0]))
             comparison.tables.append(table)
     if baseline is not None and comparison.tables:
         _check_baseline(comparison, runs, baseline)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fewshot_bench.results.labels import seeds_of
+from fewshot_bench.results.looks import Looks
 from fewshot_bench.results.runs import Array, Run, Setting
 from fewshot_bench.results.speed import Speed
 from fewshot_bench.results.statistics import Interval, Paired
@@ -61,6 +62,7 @@ class Cell:
         mark: ``best`` if it is better than every other cell of its column after Holm's
             correction over the column's pairs; ``tied`` if it has the highest accuracy, or cannot
             be told from the cell that has; else empty.
+        looks: at the test split, of the method on this protocol; None on the validation split.
     """
 
     runs: tuple[Run, ...]
@@ -70,6 +72,13 @@ class Cell:
     speed: Speed
     paired: Difference | None = None
     mark: str = ""
+    looks: Looks | None = None
+
+    @property
+    def overlap(self) -> dict[str, Any] | None:
+        """The classes that took part in making the weights, as the record has it; None: none."""
+        found = [run.record.get("overlap") for run in self.runs]
+        return next((one for one in found if one and one["classes"]), None)
 
     @property
     def accuracy(self) -> float:

@@ -63,6 +63,11 @@ def code_digest(modules: Iterable[str]) -> str:
     return hashlib.sha256(b"".join(each)).hexdigest()
 
 
+def source_digest(module: str) -> str:
+    """sha256 over the source of one package, module or file alone."""
+    return _digest_of(module).hex()
+
+
 @cache
 def _digest_of(module: str) -> bytes:
     """Of one package, module or file, as it was when this process first asked.

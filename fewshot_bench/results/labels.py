@@ -16,7 +16,8 @@ ASIDE = {
     "method", "dataset", "sources", "given", "runs_dir", "data_root", "cache_dir", "device",
     "metrics", "observers", "episodes", "level", "sampling", "episode_seed", "way", "shot", "query",
     "unlabelled", "distractors", "within_family", "profile", "detect_anomaly", "pictures", "engine",
-    "task_chunk", "seed", "checkpoint_every", "keep_checkpoints",
+    "task_chunk", "seed", "checkpoint_every", "keep_checkpoints", "allow_overlap",
+    "sampling_options",
 }  # fmt: skip
 MOST = 3  # settings in a label; more would be a table of their own
 
@@ -76,7 +77,8 @@ def settings(run: Run) -> dict[str, Any]:
     flat |= {"train_within_family": then["within_family"]} if "within_family" in then else {}
     for key, value in (run.record["config"] | then).items():
         if isinstance(value, dict):
-            flat |= contents(run, value) if key.endswith("_options") else {}
+            own = key.endswith("_options") and key not in ASIDE
+            flat |= contents(run, value) if own else {}
         elif key not in ASIDE:
             flat[key] = value
     digest = (run.record.get("training_summary") or {}).get("init_digest")

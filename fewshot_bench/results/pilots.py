@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.pivot import episodes_differ
+from fewshot_bench.results.protocol import query_words, sampler_words
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import read_table
 
@@ -21,8 +22,8 @@ class Pilot:
     Arguments:
         runs: one or two.
         variance: of a per-episode difference, at the pilots' query count.
-        falls: the part of it that is inverse to the query count; None where one query per class
-            does not tell.
+        falls: the part of it that is inverse to the query count; None where one query per class,
+            or unequal numbers of them, do not tell.
     """
 
     runs: tuple[Run, ...]
@@ -33,6 +34,12 @@ class Pilot:
     def query(self) -> int:
         """Queries per class in the pilots."""
         return int(self.runs[0].record["task"]["query"])
+
+    @property
+    def episodes_in_words(self) -> str:
+        """``15 queries per class``, with the sampler where it is not one of the core's kinds."""
+        protocol = self.runs[0].protocol()
+        return query_words(protocol) + sampler_words(protocol)
 
     @property
     def episodes(self) -> int:
@@ -92,9 +99,12 @@ def pilot_of(runs: list[Run]) -> Pilot:
 
 
 def _binomial(run: Run) -> float | None:
-    """Mean over episodes of the binomial variance of an accuracy; None at one query per class."""
+    """Mean over episodes of the binomial variance of an accuracy.
+
+    None at one query per class, and where classes have unequal numbers of queries.
+    """
     query, way = run.record["task"]["query"], run.record["task"]["way"]
-    if query < 2:
+    if query < 2 or run.protocol()["unequal"]:
         return None
     accuracy = class_accuracies(run)
     within = (accuracy * (1 - accuracy)).sum(axis=1) / (query - 1) / way**2

@@ -11,8 +11,13 @@ from fewshot_bench.results.labels import settings
 from fewshot_bench.results.runs import Run, Setting, age
 
 # What is worth saying of two protocols that have not even their data in common.
-ACROSS_DATA = ("dataset", "way", "shot", "query", "sampling", "episodes")
-DIGESTS = {"dataset_digest": "data of other content", "episodes_digest": "other episodes"}
+ACROSS_DATA = ("dataset", "part", "way", "shot", "query", "sampling", "sampler", "episodes")
+DIGESTS = {
+    "dataset_digest": "data of other content",
+    "sampler_code": "a sampler of other code",
+    "unequal": "other numbers of images per class",
+    "episodes_digest": "other episodes",
+}
 # Compared by value in every column; other settings only where someone or something chose them.
 BY_VALUE = ("preset", "plugin")
 BY_PRESET = "by preset"
@@ -97,6 +102,10 @@ def _differs(one: dict[str, Any], first: dict[str, Any]) -> tuple[str, ...]:
     """What sets a protocol apart, in words; a digest only if nothing else tells."""
     missing = object()
     names = [n for n in {**first, **one} if one.get(n, missing) != first.get(n, missing)]
+    if all(
+        protocol.get("sampler") == protocol.get("sampling") for protocol in (one, first)
+    ):  # one word for both
+        names = [n for n in names if n != "sampler"]
     if "dataset" in names:  # its own options are not what sets them apart
         names = [n for n in names if n in ACROSS_DATA]
     told = [

@@ -106,10 +106,28 @@ def note_evaluation(
     transductive: bool,
     source: EpisodeSource,
 ) -> None:
-    """Fill the record's ``test`` and its times: accuracy with its interval, and the protocol."""
+    """Fill in the times and, of the split that the record's ``part`` names, the result."""
+    result = result_of(scores, level, transductive, source)
+    before = record["validation"] or {}
+    best = {"best_step": before.get("best_step")}
+    record[record["part"]] = result if record["part"] == "test" else best | result
+    words = use_words(result["class_use"], source.sampler.sampling)
+    record["notes"] += [words] if words and words not in record["notes"] else []
+    record["timing"] |= {
+        "adapt_ms": float(np.nanmedian(scores.adapt_ms)),
+        "predict_ms": float(np.nanmedian(scores.predict_ms)),
+        "timed_episodes": int(np.isfinite(scores.adapt_ms).sum()),
+        "peak_memory_bytes": peak_memory_bytes(source.table.device),
+    }
+
+
+def result_of(
+    scores: Scores, level: float, transductive: bool, source: EpisodeSource
+) -> dict[str, Any]:
+    """The record's ``test`` or ``validation``: accuracy with its interval, and the protocol."""
     interval = student_interval(scores.accuracy, level)
     extra = {name: _interval_or_none(values, level) for name, values in scores.metrics.items()}
-    record["test"] = {
+    return {
         "accuracy": interval.mean,
         "half_width": interval.half_width,
         "level": level,
@@ -120,14 +138,6 @@ def note_evaluation(
         "sampling": source.sampler.sampling,
         "metrics": extra,
         "class_use": class_use(scores.class_ids, source.table.group_count.cpu().numpy()),
-    }
-    words = use_words(record["test"]["class_use"], source.sampler.sampling)
-    record["notes"] += [words] if words and words not in record["notes"] else []
-    record["timing"] |= {
-        "adapt_ms": float(np.nanmedian(scores.adapt_ms)),
-        "predict_ms": float(np.nanmedian(scores.predict_ms)),
-        "timed_episodes": int(np.isfinite(scores.adapt_ms).sum()),
-        "peak_memory_bytes": peak_memory_bytes(source.table.device),
     }
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_bench.errors import RecordError
+from fewshot_bench.results.part import part_of, with_result
+from fewshot_bench.results.protocol import sampler_protocol
 from fewshot_bench.results.record import FILE, is_held, read_record, resume_command
 from fewshot_bench.results.tables import read_table
 from fewshot_bench.text import printable_values
@@ -80,9 +82,11 @@ class Run:
         return {
             "dataset": record["dataset"],
             "split": record["split"],
+            "part": part_of(record),
             **options,
             "query": record["task"]["query"],
             "sampling": test["sampling"],
+            **sampler_protocol(record),
             "within_family": config.get("within_family", False),
             "episode_seed": record["episode_seed"],
             "episodes": test["episodes"],
@@ -176,7 +180,7 @@ def load_runs(
                 continue
             seen.add(folder.resolve())
             try:
-                record = printable_values(read_record(folder))
+                record = printable_values(with_result(read_record(folder)))
             except RecordError as error:
                 problems.append(str(error))
                 continue

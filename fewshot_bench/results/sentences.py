@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from fewshot_bench.results.comparison import Cell, Comparison, Difference, Row, Table
 from fewshot_bench.results.intervals import (
@@ -11,23 +11,26 @@ from fewshot_bench.results.intervals import (
     few_classes,
     what_it_covers,
 )
+from fewshot_bench.results.protocol import part_words, query_words, sampler_words
 from fewshot_bench.results.runs import Setting
 from fewshot_bench.results.slots import use_words
+from fewshot_bench.results.told import best_of, looks_words, overlap_words
+from fewshot_bench.results.told import listed as listed
 from fewshot_bench.results.training import against_words, differing, trained
 
 BOLD = "Bold:"
 TIED = "*:"  # begin the sentences on the marks; a format may mark otherwise
-MOST_NAMES = 4  # in one sentence
 
 
 def heading(table: Table) -> str:
     """``omniglot (official), 15 queries per class, 600 closed episodes``."""
     protocol = table.protocol
     split = f" ({protocol['split']})" if protocol["split"] else ""
+    split += part_words(protocol)
     within = " of one family each" if protocol["within_family"] else ""
     return (
-        f"{protocol['dataset']}{split}, {protocol['query']} queries per class, "
-        f"{protocol['episodes']} {protocol['sampling']} episodes{within}"
+        f"{protocol['dataset']}{split}, {query_words(protocol)}, "
+        f"{protocol['episodes']} {protocol['sampling']} episodes{within}{sampler_words(protocol)}"
     )
 
 
@@ -47,6 +50,8 @@ def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
         *trained_otherwise(table),
         *_transductive(table),
         *_evaluated(table),
+        *overlap_words(table),
+        *looks_words(table),
         *_no_baseline(table, comparison),
     ]
 
@@ -69,7 +74,7 @@ def _intervals(table: Table, level: float) -> list[str]:
         what = f"[ ]{where} is a" if kind in UNEVEN else f"±{where} is the half width of a"
         words.append(
             f"{what} {100 * level:g} % interval ({INTERVALS[kind]}). "
-            f"{what_it_covers(kind, sampling)}"
+            f"{_of_part(what_it_covers(kind, sampling), table)}"
         )
         classes = [cell.interval.clusters for cell in cells if cell.kind == kind]
         if counts := [count for count in classes if count is not None]:
@@ -87,6 +92,11 @@ def _class_use(table: Table) -> list[str]:
     if len(found) == 1 and len(table.settings) == 1:
         return list(found)
     return [f"{listed(dict.fromkeys(at))}: {words}" for words, at in found.items()]
+
+
+def _of_part(text: str, table: Table) -> str:
+    """A sentence on the test split, told of the split that was evaluated."""
+    return text.replace("test", str(table.protocol["part"]))
 
 
 def _marks(table: Table) -> list[str]:
@@ -157,12 +167,14 @@ def best_sentences(table: Table) -> list[str]:
         name = _subject(best, cell, len(cell.runs) > 1)
         text = f"On {setting}, {name} has the highest accuracy, {100 * cell.accuracy:.2f} %"
         others = [row.name for row in tied[setting] if row is not best]
+        text += best_of(cell)
         if cell.mark == "best":
             text += ", and the difference from every other method survives Holm's correction"
         elif others:
             text += f"; it cannot be told from that of {listed(others)}"
         text += _other_trainings(best, cell, rows)
-        words.append(f"{text}." if len(rows) > 1 else f"On {setting}, {best.name} stands alone.")
+        alone = f"On {setting}, {best.name} stands alone{best_of(cell)}."
+        words.append(f"{text}." if len(rows) > 1 else alone)
     return words
 
 
@@ -196,13 +208,6 @@ def _evaluated(table: Table) -> list[str]:
     return words
 
 
-def listed(names: Iterable[str]) -> str:
-    names = list(names)
-    if len(names) > MOST_NAMES:
-        names = [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
-    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
-
-
 def difference_words(table: Table, comparison: Comparison) -> list[str]:
     """What the columns of the differences are."""
     differences = [difference for *_, difference in table.paired]
@@ -233,7 +238,7 @@ def _what_differences_cover(table: Table, differences: list[Difference]) -> list
     ]
     return [
         f"The interval of a difference ({INTERVALS[kind]}): "
-        f"{what_it_covers(kind, sampling).replace('It', 'it', 1)}"
+        f"{_of_part(what_it_covers(kind, sampling), table).replace('It', 'it', 1)}"
         for kind in kinds
     ]
 

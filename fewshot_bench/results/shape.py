@@ -63,14 +63,30 @@ _TASK = {
     "distractors": COUNT,
 }
 
+_TOOK_PART = {
+    "class": TEXT, "as": TEXT, "part": TEXT, "run?": Or(TEXT), "images": COUNT, "of": COUNT,
+}  # fmt: skip
+
+_RANGE = [COUNT]
+
 SHAPES: dict[str, Any] = {
+    "part": Or(TEXT),
+    "sampler": Or(
+        {"name": TEXT, "distribution": TEXT, "version": TEXT, "options": {}, "code": TEXT,
+         "sampling": TEXT, "support": _RANGE, "query": _RANGE, "unlabelled": _RANGE}
+    ),
+    "overlap": Or(
+        {"split": TEXT,
+            "classes": COUNT, "of": COUNT, "images": COUNT, "training": COUNT, "validation": COUNT,
+         "found": [_TOOK_PART], "unknown": [TEXT]}
+    ),
     "train_task": _TASK,
     "task": _TASK,
     "seed": Number(-MOST, MOST, whole=True),
     "episode_seed": Number(-MOST, MOST, whole=True),
     "parameters": COUNT,
     "config": {"dataset_options": {}, "sources?": Or({str: TEXT}), "within_family?": (bool,),
-               "method_options?": Or({}), "backbone_options?": Or({})},
+               "method_options?": Or({}), "backbone_options?": Or({}), "sampling_options?": Or({})},
     "plugin": {"distribution?": TEXT, "version?": TEXT},
     "plugins": [_IDENTITY],
     "environment": {"code?": Or(TEXT), "torch?": Or(TEXT)},

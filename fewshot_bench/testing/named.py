@@ -24,6 +24,7 @@ from fewshot_bench.options import (
     method_options,
     split_dataset,
 )
+from fewshot_bench.settings import sampler_options
 from fewshot_bench.testing.checks import Check
 from fewshot_bench.testing.dataset_checks import DatasetSubject
 from fewshot_bench.testing.part_checks import (
@@ -106,6 +107,8 @@ def options_for(registry: Registry, item: Registered, name: str, said: Mapping[s
         return method_options(registry, name, said)
     if item.kind == "datasets":
         return dataset_options(registry, name)
+    if item.kind == "samplers":
+        return sampler_options(registry, name)
     return backbone_options(registry, name) if item.kind == "backbones" else []
 
 
@@ -123,7 +126,8 @@ def suite(
         name: as ``fsb list`` shows it, ``distribution:name`` or ``PATH.py:NAME``.
         kind: where several kinds have the name.
         data_root: the folder of a data set's files.
-        options: of the method (default: those of its preset ``quick``), backbone or data set.
+        options: of the method (default: those of its preset ``quick``), backbone, data set or
+            sampler.
 
     Raises:
         FewshotBenchError: see :func:`find`; or an option that does not exist.
@@ -138,8 +142,10 @@ def suite(
         subject = BackboneSubject(
             partial(build_backbone, registry, name, {**_defaults(registry, name), **options})
         )
+    elif item.kind == "samplers":
+        subject = SamplerSubject(make, {n.removeprefix("sampling_"): v for n, v in options.items()})
     else:
-        kinds = {"samplers": SamplerSubject, "metrics": MetricSubject, "observers": ObserverSubject}
+        kinds = {"metrics": MetricSubject, "observers": ObserverSubject}
         subject = kinds[item.kind](make)
     return Suite(item.title, SUITES[item.kind], subject)
 

@@ -5,26 +5,29 @@ from __future__ import annotations
 import copy
 import math
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fewshot_bench.data.table import ClassTable
+from fewshot_bench.drawn import draw
 from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.engine.observer import Observer, Observers
 from fewshot_bench.episode import Task
-from fewshot_bench.errors import FewshotBenchError
+from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.nn import per_task
-from fewshot_bench.sampling import Indices, Sampler, check_indices
+from fewshot_bench.sampling import EpisodeSource, Indices, Sampler
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.subject import off, require_close
 from fewshot_bench.testing.tiny import separable_images
 
 SHAPES = ((1, 28, 28), (3, 32, 32))  # of images that a backbone has to take
+CLASSES_OF_A_FAMILY = 4  # of the table on which samplers are tried
 TASK = Task(way=3, shot=2, query=2, image_shape=(1, 6, 6))
 
 
@@ -103,17 +106,21 @@ def trains(subject: BackboneSubject) -> None:
 
 @dataclass(frozen=True)
 class SamplerSubject:
-    """A sampler under test: its class."""
+    """A sampler under test: its class, and options of its own."""
 
     kind: type[Sampler]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self, seed: int = 0) -> Sampler:
+    def build(self, seed: int = 0, *, within_family: bool = False) -> Sampler:
         """The sampler over a tiny table."""
-        return self.kind(self.table(), TASK, seed)
+        return self.kind(self.table(), TASK, seed, within_family=within_family, **self.options)
 
     def table(self) -> ClassTable:
-        """Twelve classes of twelve images."""
-        return ClassTable(separable_images(image_shape=TASK.image_shape))
+        """Twelve classes of twelve images, in three families."""
+        images = separable_images(image_shape=TASK.image_shape)
+        family = np.arange(len(images.counts)) // CLASSES_OF_A_FAMILY
+        names = tuple(f"family {i}" for i in range(int(family.max()) + 1))
+        return ClassTable(replace(images, families=family, family_names=names))
 
     def ids(self, sampler: Sampler) -> Tensor:
         """The first episodes: those that a finite plan has."""
@@ -127,9 +134,9 @@ def valid(subject: SamplerSubject) -> None:
     if not isinstance(indices, Indices):
         raise Fault(f"it gave {type(indices).__name__}; fewshot_bench.sampling.Indices is wanted.")
     try:
-        check_indices(indices, subject.table(), TASK)
+        draw(EpisodeSource(sampler), len(subject.ids(sampler)), "it")
     except FewshotBenchError as error:
-        raise Fault(f"{error}.") from error
+        raise Fault(str(error)) from error
 
 
 def pure(subject: SamplerSubject) -> None:
@@ -165,6 +172,21 @@ def used_once(subject: SamplerSubject) -> None:
     repeated = len(images) - len(images.unique())
     if repeated:
         raise Fault(f"{repeated} of {len(images)} images come again; the plan is not open.")
+
+
+def families(subject: SamplerSubject) -> None:
+    """Where one family is asked for, all classes of an episode are of one, or it says it cannot."""
+    try:
+        sampler = subject.build(within_family=True)
+        indices = sampler(subject.ids(sampler))
+    except ConfigError as error:
+        raise NotClaimed(str(error)) from error
+    family = indices.class_ids // CLASSES_OF_A_FAMILY
+    if bool((family != family[:, :1]).any()):
+        raise Fault(
+            "it draws classes of several families into one episode: heed within_family, or raise "
+            "fewshot_bench.errors.ConfigError for it."
+        )
 
 
 @dataclass(frozen=True)
@@ -265,6 +287,6 @@ def _watch(subject: ObserverSubject) -> list[tuple[str, Any, Any]]:
 
 
 BACKBONE = (out_shape, finite, builds_alike, independent_tasks, trains)
-SAMPLER = (valid, pure, seeded, used_once)
+SAMPLER = (valid, pure, seeded, used_once, families)
 METRIC = (one_score_per_task, tasks_apart, set_of_queries, logits_kept)
 OBSERVER = (follows_a_run, changes_nothing)

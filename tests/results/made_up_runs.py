@@ -9,6 +9,7 @@ import numpy as np
 
 from fewshot_bench.results.record import SCHEMA_VERSION, new_run_folder, write_record
 from fewshot_bench.results.run_files import empty_timing
+from fewshot_bench.results.schema import SCHEMA
 from fewshot_bench.results.statistics import student_interval
 from fewshot_bench.results.tables import write_table
 
@@ -65,6 +66,8 @@ def made_up(method: str, scores: Any, folder_name: str = "x", **changes: Any) ->
         "notes": [],
         "error": None,
     }
+    younger = {key: None for key, entry in SCHEMA.items() if not entry.since_first}
+    record = younger | record
     changed = changes.get("test")
     return record | changes | ({"test": test | changed} if changed else {})
 

@@ -160,7 +160,18 @@ class HalfOpen(OpenSampler):
         return super().__call__(ids // 2)
 
 
-WRONG_SAMPLERS = {"valid": Repeating, "pure": Drawing, "seeded": Seedless, "used-once": HalfOpen}
+class AnyFamily(ClosedSampler):
+    def __init__(self, table: Any, task: Any, seed: int, *, within_family: bool = False) -> None:
+        super().__init__(table, task, seed)
+
+
+WRONG_SAMPLERS = {
+    "valid": Repeating,
+    "pure": Drawing,
+    "seeded": Seedless,
+    "used-once": HalfOpen,
+    "families": AnyFamily,
+}
 
 
 def in_place(logits: Tensor, target: Tensor) -> Tensor:

@@ -108,13 +108,14 @@ def _head(text: str, narrow: bool) -> str:
 
 def _cell(entry: Entry) -> str:
     text = tex(entry.text) + (r"$^\dagger$" if entry.dagger else "")
+    text += r"$^\ddagger$" if entry.seen else ""
     return {"best": rf"\textbf{{{text}}}", "tied": rf"\underline{{{text}}}"}.get(entry.mark, text)
 
 
 _SIGNS = str.maketrans(
     {character: "\\" + character for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"±": r"$\pm$", "†": r"$\dagger$", "<": "$<$", ">": "$>$", "|": "$|$"}
+    | {"±": r"$\pm$", "†": r"$\dagger$", "‡": r"$\ddagger$", "<": "$<$", ">": "$>$", "|": "$|$"}
     | {"\n": " ", "\N{MINUS SIGN}": "$-$"}
 )
 

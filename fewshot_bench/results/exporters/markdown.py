@@ -7,6 +7,7 @@ import re
 from fewshot_bench.results.blocks import Block, Entry, blocks
 from fewshot_bench.results.comparison import Comparison
 from fewshot_bench.results.sentences import apart, heading
+from fewshot_bench.results.told import SEEN
 
 
 def markdown(comparison: Comparison) -> str:
@@ -39,7 +40,7 @@ def _line(texts: list[str]) -> str:
 
 
 def _cell(entry: Entry) -> str:
-    text = _plain(entry.text) + (" †" if entry.dagger else "")
+    text = _plain(entry.text) + (" †" if entry.dagger else "") + (f" {SEEN}" if entry.seen else "")
     return {"best": f"**{text}**", "tied": rf"{text} \*"}.get(entry.mark, text)
 
 

@@ -10,6 +10,7 @@ from itertools import chain
 from fewshot_bench.results.blocks import Block, Entry, blocks
 from fewshot_bench.results.comparison import Comparison
 from fewshot_bench.results.sentences import BOLD, apart, heading
+from fewshot_bench.results.told import SEEN
 
 GAP = 2  # between columns
 BEST = "^"  # beside bold, which a pipe or a file does not show
@@ -98,6 +99,7 @@ def _widths(block: Block) -> list[int]:
 
 def _marks(entry: Entry) -> str:
     marks = {"tied": "*", "best": BEST}.get(entry.mark, "") + ("†" if entry.dagger else "")
+    marks += SEEN if entry.seen else ""
     return f" {marks}" if marks else ""
 
 

@@ -1,0 +1,104 @@
+"""Which classes took part in making a run's weights, and whether some of them are tested."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fewshot_bench.assembly import load_data
+from fewshot_bench.config import RunConfig
+from fewshot_bench.data.images import LabelledImages, Splits
+from fewshot_bench.data.overlap import (
+    NOTHING,
+    TRAINING,
+    VALIDATION,
+    Seen,
+    overlap_of,
+    read_seen,
+    refuse,
+    seen_in,
+    unknown,
+)
+from fewshot_bench.errors import FewshotBenchError
+from fewshot_bench.hooks.registry import Registry
+
+# Words in the name of an option that brings weights which were trained elsewhere.
+PRETRAINED = ("weights", "pretrained")
+
+
+def seen_by(config: RunConfig, splits: Splits, *, trains: bool) -> Seen:
+    """What takes part in a run: its training and validation splits, and what its init has seen.
+
+    Arguments:
+        config: of the run.
+        splits: its data.
+        trains: whether anything is trained; if not, the training split takes no part.
+    """
+    seen = seen_in(splits.train, TRAINING) if trains else NOTHING
+    if splits.validation is not None:
+        seen += seen_in(splits.validation, VALIDATION)
+    if seen.image_shape is None:
+        seen = replace(seen, image_shape=splits.test.image_shape)
+    if config.init:
+        seen += seen_by_init(Path(config.init))
+    for name, value in {**config.method_options, **config.backbone_options}.items():
+        if value and isinstance(value, bool | str) and any(word in name for word in PRETRAINED):
+            flag = "--" + name.replace("_", "-")
+            seen += unknown(f"which classes trained the weights of {flag} is not known")
+    return seen
+
+
+def seen_by_init(folder: Path) -> Seen:
+    """What the weights of another run have seen.
+
+    Raises:
+        RecordError: its ``seen.npz`` is damaged.
+    """
+    folder = folder if folder.is_dir() else folder.parent
+    found = read_seen(folder)
+    if found is None:
+        return unknown(f"which classes trained the weights of --init {folder} is not known")
+    return found.of_run(folder.absolute().name)
+
+
+def seen_by_run(folder: Path, config: RunConfig, registry: Registry, digest: str) -> Seen:
+    """What a finished run has seen; of an older one without ``seen.npz``, by its data.
+
+    Arguments:
+        folder: of the run.
+        config: of the run, as its record has it.
+        registry: what is installed.
+        digest: of the run's data.
+
+    Raises:
+        RecordError: its ``seen.npz`` is damaged.
+    """
+    found = read_seen(folder)
+    if found is None:
+        try:
+            splits = load_data(replace(config, cache_dir=None), registry, download=False).splits
+            if splits.digest != digest:
+                raise FewshotBenchError("other data")
+            found = seen_by(config, splits, trains=True)
+        except (FewshotBenchError, OSError):
+            found = unknown("which classes trained the run is not known: it has no seen.npz")
+    return found.of_run(folder.absolute().name)
+
+
+def checked(test: LabelledImages, seen: Seen, split: str, *, allowed: bool) -> dict[str, Any]:
+    """The record's ``overlap`` for a split.
+
+    Arguments:
+        test: the split that is evaluated.
+        seen: what took part.
+        split: ``test`` or ``validation``; the validation split may have chosen the weights.
+        allowed: whether classes that took part may be evaluated.
+
+    Raises:
+        DataError: there are some, and they may not.
+    """
+    overlap = overlap_of(test, seen, split, parts=None if split == "test" else (TRAINING,))
+    if not allowed:
+        refuse(overlap)
+    return overlap

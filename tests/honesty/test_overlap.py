@@ -1,0 +1,299 @@
+"""Classes that trained are not tested without a word.
+
+A class takes part in a run by the content of its images: under another name, in another folder,
+in another data set, or turned by a quarter turn it is the same class. If it would be tested, the
+run or evaluation is refused; with `--allow-overlap` the result is marked in the record and in
+every table. What a run has seen goes with its weights, also through `--init`. A copy that was
+resized, re-encoded or changed in a single pixel cannot be found, and what trained the weights of an
+older run or of a bare file cannot be known: that is said.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from faults.broken_off import Breaking
+from honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, picture, split
+from PIL import Image
+
+import fewshot_bench
+from fewshot_bench import runner
+from fewshot_bench.assembly import load_data
+from fewshot_bench.cli.main import main
+from fewshot_bench.config import configure
+from fewshot_bench.data.overlap import FILE, TRAINING, overlap_of, seen_in
+from fewshot_bench.errors import ConfigError, DataError, RecordError
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.predict import classify
+from fewshot_bench.report.page import html
+from fewshot_bench.results.compare import compare, load_runs
+from fewshot_bench.results.exporters.data import to_csv, to_json
+from fewshot_bench.results.exporters.latex import latex
+from fewshot_bench.results.exporters.markdown import markdown
+from fewshot_bench.results.exporters.terminal import terminal
+from fewshot_bench.results.record import read_record
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the pictures of eight animals and their split."""
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "animals", (*TRAIN, *VALIDATION, *TEST))
+    split(tmp_path / "split.csv")
+    return tmp_path
+
+
+def run(**changes: Any) -> tuple[dict[str, Any], str]:
+    """A run on the animals, and its folder."""
+    settings = {"dataset": "folder:animals", "split_file": "split.csv", **SETTINGS, **changes}
+    record = fewshot_bench.run(settings.pop("method", "protonet"), **settings)
+    return record, f"runs/{record['id']}"
+
+
+def others(home: Path, copies: dict[str, str], extra: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Changes that evaluate other data: copies {name there: name here}, and new classes."""
+    where = draw(home / "others", ("ram", "doe", "sow", "yak", *extra))
+    for name, origin in copies.items():
+        shutil.copytree(home / "animals" / origin, where / name)
+    file = split(home / "others.csv", ("ram", "doe"), (), ("sow", "yak", *extra, *copies))
+    return {"dataset": f"folder:{where}", "split_file": file}
+
+
+def test_a_class_that_was_renamed_and_copied(home: Path) -> None:
+    """A training class under another name in another folder is found and refused."""
+    _, folder = run()
+    changes = others(home, {"zebu": "ant", "wolf": "dog"})
+    with pytest.raises(DataError, match="2 of the 4 test classes took part in training and valid"):
+        fewshot_bench.evaluate(folder, **changes)
+    assert len(list(Path("runs").iterdir())) == 1
+    record = fewshot_bench.evaluate(folder, **changes, allow_overlap=True)
+    overlap = record["overlap"]
+    assert (overlap["classes"], overlap["of"], overlap["images"]) == (2, 4, 12)
+    assert (overlap["training"], overlap["validation"]) == (1, 1)
+    told = {one["class"]: (one["as"], one["part"], one["images"]) for one in overlap["found"]}
+    assert told == {"zebu": ("ant", "training", 6), "wolf": ("dog", "validation", 6)}
+    assert all(one["run"] == Path(folder).name for one in overlap["found"])
+    assert read_record(Path("runs") / record["id"])["overlap"] == overlap
+    assert any("'zebu' (as 'ant')" in note for note in record["notes"])
+
+
+def test_every_table_marks_it(home: Path) -> None:
+    """A result that was allowed carries a mark and the classes' names in every format."""
+    _, folder = run()
+    fewshot_bench.evaluate(folder, **others(home, {"zebu": "ant"}), allow_overlap=True)
+    comparison = compare(load_runs([Path("runs")])[0])
+    words = "protonet: 1 of its 3 test classes took part in training (zebu)"
+    for text in (
+        terminal(comparison, 200, lambda text, _: text),
+        markdown(comparison),
+        html(comparison),
+    ):
+        assert text.count("‡") >= 2
+        assert words in " ".join(text.split())
+    assert r"$^\ddagger$" in latex(comparison)
+    assert "1 of its 3 test classes" in latex(comparison)
+    tables = json.loads(to_json(comparison))["tables"]
+    cells = [cell for table in tables for row in table["rows"] for cell in row["settings"].values()]
+    assert sorted(cell["seen_classes"] for cell in cells) == [0, 1]
+    assert "seen_classes" in to_csv(comparison).splitlines()[0]
+
+
+def test_a_class_twice_in_one_data_set(home: Path) -> None:
+    """A class that lies twice in a folder, once in training and once in the test, stops the run."""
+    shutil.copytree(home / "animals/bee", home / "animals/bee copy")
+    split(home / "split.csv", test=(*TEST, "bee copy"))
+    with pytest.raises(DataError, match=r"1 of the 4 test classes .*: 'bee copy' \(as 'bee'\)"):
+        run()
+    assert not Path("runs").exists() or not list(Path("runs").iterdir())
+    record, _ = run(allow_overlap=True)
+    assert record["overlap"]["found"][0]["run"] is None
+    assert record["overlap"]["classes"] == 1
+
+
+def test_one_image_of_two_classes(home: Path) -> None:
+    """One image in six that a test class shares with a training class stops the run."""
+    picture("ant", 0).save(home / "animals/fox/0.png")
+    with pytest.raises(DataError, match=r"'fox' \(as 'ant', 1 of 6 images\)"):
+        run()
+
+
+def test_a_single_image_of_many_is_noted(home: Path) -> None:
+    """One image in twenty is no class that took part, and is noted: characters can be one line."""
+    for number in range(6, 20):
+        picture("fox", number).save(home / f"animals/fox/{number}.png")
+    picture("ant", 0).save(home / "animals/fox/0.png")
+    record, _ = run()
+    assert (record["overlap"]["classes"], record["overlap"]["images"]) == (0, 1)
+    assert any("1 single image of the test split is identical" in n for n in record["notes"])
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_copy(home: Path, turns: int) -> None:
+    """A training class turned by a quarter turn counts as the same class."""
+    for number in range(6):
+        turned = np.rot90(np.asarray(picture("cat", number)), turns)
+        Image.fromarray(turned).save(home / f"animals/gnu/{number}.png")
+    with pytest.raises(DataError, match=r"'gnu' \(as 'cat'\)"):
+        run()
+
+
+def test_what_cannot_be_found(home: Path) -> None:
+    """A copy with one other pixel is not found: the limit that the documentation states."""
+    for number in range(6):
+        pixels = np.array(picture("cat", number))
+        pixels[0, 0] ^= 1
+        Image.fromarray(pixels).save(home / f"animals/gnu/{number}.png")
+    assert run()[0]["overlap"]["images"] == 0
+
+
+def test_options_stay_as_in_the_run(home: Path) -> None:
+    """A data set that is typed again, or another folder, keeps the run's size, split and seed."""
+    small = {"train_classes": 8, "validation_classes": 4, "test_classes": 4, "image_size": SETTINGS[
+        "image_size"], "glyph_seed": 3}  # fmt: skip
+    own = {n: v for n, v in SETTINGS.items() if n != "color"} | small
+    record = fewshot_bench.run("protonet", dataset="glyphs", **own)
+    folder = f"runs/{record['id']}"
+    for typed in ("glyphs", "fewshot-bench:glyphs"):
+        again = fewshot_bench.evaluate(folder, dataset=typed)
+        assert again["config"]["dataset_options"] == record["config"]["dataset_options"]
+        assert again["test"]["accuracy"] == record["test"]["accuracy"]
+    shares = {"validation_share": 0.25, "test_share": 0.25}
+    _, folder = run(split_file=None, split_seed=5, resize="nearest", **shares)
+    shutil.copytree(home / "animals", home / "moved")
+    moved = fewshot_bench.evaluate(folder, dataset="folder:moved")
+    options = moved["config"]["dataset_options"]
+    assert (options["split_seed"], options["resize"], options["color"]) == (5, "nearest", "grey")
+    with pytest.raises(DataError, match="took part in training"):
+        fewshot_bench.evaluate(folder, dataset="folder:moved", split_seed=6)
+
+
+def test_other_data_look_as_in_training(home: Path) -> None:
+    """Another kind of data set gives images of the size and kind that trained, or is refused."""
+    _, folder = run()
+    other = fewshot_bench.evaluate(folder, dataset="glyphs")
+    assert other["config"]["dataset_options"]["image_size"] == SETTINGS["image_size"]
+    with pytest.raises(ConfigError, match="--image-size 20: the run was trained on images of 16"):
+        fewshot_bench.evaluate(folder, dataset="glyphs", image_size=20)
+    with pytest.raises(ConfigError, match="--color rgb: the run was trained on images of grey"):
+        fewshot_bench.evaluate(folder, color="rgb")
+    with pytest.raises(ConfigError, match="--pixels decided the training of the run"):
+        fewshot_bench.evaluate(folder, pixels="signed")
+
+
+def test_other_channels_than_in_training(home: Path) -> None:
+    """A network that takes images of any size is still not tested on images of another shape."""
+    own = {n: v for n, v in SETTINGS.items() if n != "color"}
+    record = fewshot_bench.run("nearest-centroid", dataset="glyphs", test_classes=8, **{
+        n: v for n, v in own.items() if n != "backbone_channels"})  # fmt: skip
+    with pytest.raises(ConfigError, match=r"gives images of 3x16x16 .* trained on 1x16x16"):
+        fewshot_bench.evaluate(f"runs/{record['id']}", dataset="folder:animals")
+
+
+def test_weights_remember_through_init(home: Path) -> None:
+    """Classes that trained the run behind `--init` count in the run that starts from it."""
+    _, first = run()
+    changes = others(home, {}, ("tit", "owl"))
+    _, second = run(**changes, init=first)
+    third = {"dataset": "folder:animals", "split_file": split(home / "t.csv", TEST, (), TRAIN)}
+    with pytest.raises(DataError, match=f"3 of the 3 .* in training of '{Path(first).name}'"):
+        fewshot_bench.evaluate(second, **third)
+    with pytest.raises(DataError, match=f"3 of the 3 .* in training of '{Path(first).name}'"):
+        run(**third, init=second)
+
+
+def test_init_of_unknown_origin(home: Path) -> None:
+    """Weights without the list of what they have seen are used, and the record says so."""
+    _, first = run()
+    (Path(first) / FILE).unlink()
+    record, _ = run(init=first)
+    assert any("is not known" in note and first in note for note in record["notes"])
+    assert record["overlap"]["unknown"]
+
+
+def test_an_older_run(home: Path) -> None:
+    """A run from before the list was kept is looked up in its data, if they are still the same."""
+    _, folder = run()
+    (Path(folder) / FILE).unlink()
+    changes = others(home, {"zebu": "ant"})
+    with pytest.raises(DataError, match=r"'zebu' \(as 'ant'\)"):
+        fewshot_bench.evaluate(folder, **changes)
+    shutil.rmtree(home / "animals")
+    record = fewshot_bench.evaluate(folder, **changes)
+    assert any("which classes trained the run is not known" in note for note in record["notes"])
+
+
+def test_a_damaged_list(home: Path) -> None:
+    """A list of what was seen that is damaged is told, and not taken for an empty one."""
+    _, folder = run()
+    path = Path(folder) / FILE
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(RecordError, match=r"seen\.npz' is damaged"):
+        fewshot_bench.evaluate(folder)
+
+
+def test_resume_keeps_the_mark(home: Path) -> None:
+    """A marked run that is interrupted and resumed is still marked."""
+    shutil.copytree(home / "animals/bee", home / "animals/wasp")
+    split(home / "split.csv", test=(*TEST, "wasp"))
+    settings = {**SETTINGS, "steps": 6, "allow_overlap": True}
+    config = configure("protonet", dataset="folder:animals", split_file="split.csv", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(config, Breaking("train", 2))
+    (folder,) = Path("runs").iterdir()
+    record = fewshot_bench.resume(str(folder))
+    assert record["status"] == "completed"
+    assert record["overlap"]["classes"] == 1
+
+
+def test_a_support_set_of_ones_own_is_no_test(home: Path) -> None:
+    """`fsb predict` gives no accuracy, so its pictures may be any."""
+    _, folder = run()
+    predicted = classify(folder, home / "animals", [home / "animals/ant/0.png"])
+    assert predicted.probabilities.shape == (1, 8)
+
+
+def test_the_command_line_says_what_to_type(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command ends with code 2 and one line that names the classes and `--allow-overlap`."""
+    _, folder = run()
+    changes = others(home, {"zebu": "ant"})
+    flags = [f"--dataset={changes['dataset']}", f"--split-file={changes['split_file']}"]
+    monkeypatch.setattr("sys.argv", ["fsb", "eval", folder, *flags])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "'zebu' (as 'ant')" in error
+    assert "--allow-overlap" in error
+    monkeypatch.setattr("sys.argv", ["fsb", "eval", folder, *flags, "--allow-overlap", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code in (0, None)
+    assert json.loads(capsys.readouterr().out)["overlap"]["classes"] == 1
+
+
+def test_omniglot_of_another_split(fsb_data: Path, data_cache: Path) -> None:
+    """Omniglot's random split tests characters that its official split trains: they are found."""
+
+    def splits(name: str) -> Any:
+        config = configure(
+            "nearest-centroid", dataset="omniglot", split=name, cache_dir=str(data_cache),
+            data_root=str(fsb_data / "omniglot"), train_rotations=False,
+        )  # fmt: skip
+        return load_data(config, Registry.discover()).splits
+
+    official, random = splits("official"), splits("random")
+    seen = seen_in(official.train, TRAINING)
+    here = overlap_of(official.test, seen)
+    assert (here["classes"], here["images"]) == (0, 1)  # a straight line, drawn twice
+    there = overlap_of(random.test, seen)
+    named = set(official.train.class_names) & set(random.test.class_names)
+    found = {one["class"] for one in there["found"]}
+    assert found == named
+    assert there["classes"] > 100
