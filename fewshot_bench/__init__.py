@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from fewshot_bench.data.images import Dataset, LabelledImages, Splits
     from fewshot_bench.engine.observer import Observer
     from fewshot_bench.episode import Episode, Support, Task
+    from fewshot_bench.inputs import InputFile
     from fewshot_bench.method import Losses, Method, Player, Without
     from fewshot_bench.sampling import Sampler
 
 _LAZY = {
     "Dataset": "data.images",
     "Episode": "episode",
+    "InputFile": "inputs",
     "LabelledImages": "data.images",
     "Losses": "method",
     "Method": "method",
@@ -37,6 +39,7 @@ _LAZY = {
 __all__ = [
     "Dataset",
     "Episode",
+    "InputFile",
     "LabelledImages",
     "Losses",
     "Method",

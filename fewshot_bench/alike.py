@@ -1,7 +1,8 @@
 """Runs that stand for a configuration: found again by what they are.
 
 A run stands for a configuration if it has the same settings, data, code, plugin and torch versions
-and kind of device. Where it was written and who watched do not matter.
+and kind of device. Where it was written and who watched do not matter. Of a path the content
+counts, and not how it was typed.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from typing import Any
 
 from fewshot_bench import assembly
 from fewshot_bench.config import RunConfig
+from fewshot_bench.defaults import with_paths
 from fewshot_bench.errors import RecordError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.options import load
-from fewshot_bench.results.environment import code_digest, torch_version
+from fewshot_bench.options import load, split_dataset
+from fewshot_bench.results.code import code_digest
+from fewshot_bench.results.environment import torch_version
 from fewshot_bench.results.record import is_held, read_record
 from fewshot_bench.results.runs import Run, age, run_folders
+from fewshot_bench.run_inputs import file_options, inputs_of
 
 # Settings that leave a run's numbers alone.
 ASIDE = (
@@ -62,9 +66,9 @@ class Alike:
         runs = [run for path in paths for folder in run_folders(path) for run in _read(folder)]
         for candidate in sorted(runs, key=age):
             if "evaluated_from" not in candidate.record:
-                key = settings_key(candidate.record["config"])
+                key = settings_key(candidate.record["config"], paths_of(candidate.record["inputs"]))
                 self._alike.setdefault(key, []).append(candidate)
-        self._data: dict[str, str] = {}  # digests of what was looked at once
+        self._data: dict[str, assembly.Data] = {}  # what was looked at once
 
     def find(self, config: RunConfig, *, watched: bool = False) -> Found:
         """The newest runs that stand for a configuration.
@@ -76,7 +80,7 @@ class Alike:
         wanted = config.to_dict()
         alike = [
             run
-            for run in self._alike.get(settings_key(wanted), [])
+            for run in self._alike.get(self._key(config), [])
             if not watched or all(run.record["config"].get(n) == wanted[n] for n in WATCHED)
         ]
         origin = self._origin(config) if alike else {}
@@ -93,19 +97,27 @@ class Alike:
                 unfinished = candidate.folder
         return Found(None, unfinished, nearly)
 
+    def _key(self, config: RunConfig) -> str:
+        """What the settings of a run that stands for a configuration come to."""
+        _, path = split_dataset(self.registry, config.dataset)
+        typed = dict(file_options(config, self.registry)) | ({"dataset": path} if path else {})
+        return settings_key(config.to_dict(), typed)
+
     def _origin(self, config: RunConfig) -> dict[str, Any]:
         """What ``origin_of`` would say of a run that were started now."""
         backbone = load(self.registry, "methods", config.method).wants_backbone
         things = assembly.named_things(config, self.registry, backbone)
-        data = repr((config.dataset, sorted(config.dataset_options.items())))
-        if data not in self._data:
-            self._data[data] = assembly.load_data(config, self.registry).splits.digest
+        where = repr((config.dataset, sorted(config.dataset_options.items()), config.data_root))
+        if where not in self._data:
+            self._data[where] = assembly.load_data(config, self.registry)
+        data = self._data[where]
         return {
-            "data": self._data[data],
+            "data": data.splits.digest,
             "plugin versions": _versions([thing.identity for thing in things]),
             "code": code_digest(assembly.sources_of(things)),
             "torch": torch_version(),
             "device": assembly.pick_device(config.device).type,
+            **contents_of(inputs_of(config, self.registry, data, things)),
         }
 
 
@@ -125,9 +137,33 @@ def of_here(config: RunConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in HERE}
 
 
-def settings_key(config: Mapping[str, Any]) -> str:
-    """The part of a configuration, or of a record's, that decides numbers, as one text."""
-    return json.dumps({n: v for n, v in config.items() if n not in ASIDE}, sort_keys=True)
+def settings_key(config: Mapping[str, Any], paths: Mapping[str, str] | None = None) -> str:
+    """The part of a configuration, or of a record's, that decides numbers, as one text.
+
+    Arguments:
+        config: the settings.
+        paths: those of them that are paths, by name: only that there is one counts here, and its
+            content elsewhere (:func:`contents_of`). Without it paths count as they were typed.
+    """
+    masked = with_paths(config, {name: (path, "*") for name, path in (paths or {}).items()})
+    return json.dumps({n: v for n, v in masked.items() if n not in ASIDE}, sort_keys=True)
+
+
+def paths_of(inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+    """The settings of a record that are paths, from its ``inputs``."""
+    found = {e["option"]: e["path"] for e in inputs or () if not e["option"].startswith("code ")}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def contents_of(inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+    """Digests of what was read; of the code there is one for all, with the origin."""
+    digests = {e["option"]: e["sha256"] for e in inputs or ()}
+    said = {"dataset": "images, classes or split"}
+    return {
+        said.get(name, f"content of --{name.replace('_', '-')}"): digest
+        for name, digest in digests.items()
+        if not name.startswith("code ")
+    }
 
 
 def origin_of(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,12 +174,13 @@ def origin_of(record: Mapping[str, Any]) -> dict[str, Any]:
         "code": record["environment"].get("code"),
         "torch": record["environment"].get("torch"),
         "device": record["device"]["type"],
+        **contents_of(record["inputs"]),
     }
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Names of what is not the same in two origins."""
-    return [name for name, value in one.items() if other.get(name) != value]
+    return [name for name in {**one, **other} if one.get(name) != other.get(name)]
 
 
 def _versions(things: Sequence[Mapping[str, str]]) -> list[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from torch import nn
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.building import build_backbone, build_dataset, build_method, build_sampler
 from fewshot_bench.config import RunConfig
-from fewshot_bench.data.cache import cache_root
+from fewshot_bench.data.cache import cache_folder, cache_root
+from fewshot_bench.data.content import SplitsContent, content_of_splits
 from fewshot_bench.data.images import Dataset, LabelledImages, Splits
 from fewshot_bench.data.locate import locate
 from fewshot_bench.data.table import ClassTable
@@ -27,6 +29,9 @@ from fewshot_bench.options import (
     split_dataset,
 )
 from fewshot_bench.random import key_of
+from fewshot_bench.results.code import code_of
+from fewshot_bench.results.record import FILE as RECORD
+from fewshot_bench.results.record import read_record
 from fewshot_bench.sampling import EpisodeSource
 from fewshot_bench.semisupervised import Labels, labelled_images, training_sources
 
@@ -40,6 +45,12 @@ class Data:
     splits: Splits
     dataset: Dataset
     registered: Registered
+    root: Path | None = None  # the folder that was found for it
+
+    @cached_property
+    def content(self) -> SplitsContent:
+        """Every class, with digests; reads all pixels."""
+        return content_of_splits(self.splits)
 
 
 def pick_device(name: str) -> torch.device:
@@ -79,7 +90,9 @@ def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -
             dataset.download if download else None,
             config.cache_dir,
         )
-    cache = cache_root(config.cache_dir) / registered.name
+    cache = cache_folder(
+        cache_root(config.cache_dir) / registered.name, code_of(registered.source).sha256, root
+    )
     with blame(f"{registered.title}: load()"):
         splits = dataset.load(root, cache)
     if not isinstance(splits, Splits):
@@ -87,7 +100,7 @@ def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -
             f"{registered.title}: load() returned {type(splits).__name__}; fewshot_bench.Splits "
             "are wanted."
         )
-    return Data(splits, dataset, registered)
+    return Data(splits, dataset, registered, root)
 
 
 def train_task(config: RunConfig) -> Task:
@@ -182,8 +195,18 @@ def build(config: RunConfig, registry: Registry, source_task: Task, device: torc
         torch.manual_seed(key_of("method", config.seed))
         method = build_method(registry, config.method, config.method_options, source_task, backbone)
     if config.init:
-        load_weights(method, Path(config.init))
+        start_from(method, Path(config.init))
     return method.to(device)
+
+
+def start_from(method: Method, folder: Path) -> None:
+    """Put the weights of ``--init`` into a method.
+
+    Raises:
+        ConfigError: they do not fit it.
+        RecordError: there are none, or they are not those that the run there wrote.
+    """
+    load_weights(method, folder, read_record(folder) if (folder / RECORD).is_file() else None)
 
 
 def shaped(task: Task, images: LabelledImages, config: RunConfig) -> Task:

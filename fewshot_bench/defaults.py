@@ -6,7 +6,8 @@ another plugin claims the name: to install something must not change or break wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fewshot_bench.errors import ConfigError, FewshotBenchError, PluginError, UnknownName
@@ -101,18 +102,60 @@ def refuse_wrong_types(config: Mapping[str, Any], names: Iterable[str] = tuple(_
             raise ConfigError(f"the record's configuration: '{name}' is of the wrong type.")
 
 
-def as_recorded(
-    registry: Registry, config: Mapping[str, Any], things: list[Mapping[str, str]]
-) -> dict[str, Any]:
-    """The configuration of a record, its names those of the distributions that it ran with.
+def with_paths(config: Mapping[str, Any], paths: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    """The configuration of a record with other texts for some of its paths.
 
     Arguments:
         config: of the record.
-        things: its ``plugins``.
+        paths: {option: (as it stands there, what is put in its place)}; of ``dataset`` it is what
+            stands behind the colon, or the ``data_root``.
     """
-    origin = {(thing["kind"], thing["name"]): thing["distribution"] for thing in things}
     values = dict(config)
-    refuse_wrong_types(values, ("method", "dataset", "backbone", "sampling"))
+    for name, (typed, other) in paths.items():
+        if name == "dataset":
+            if str(values["dataset"]).endswith(f":{typed}"):
+                values["dataset"] = values["dataset"].removesuffix(typed) + other
+            elif values.get("data_root") == typed:
+                values["data_root"] = other
+        elif values.get(name) == typed:
+            values[name] = other
+        else:
+            for group in ("method_options", "backbone_options", "dataset_options"):
+                options = values.get(group)
+                if isinstance(options, Mapping) and options.get(name) == typed:
+                    values[group] = {**options, name: other}
+    return values
+
+
+def placed(config: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    """The configuration of a record with its paths as they can be found from any folder.
+
+    A path was typed as seen from the folder in which the run was started. Its absolute form is
+    used where something is there; else the path as typed, as after a move to another machine.
+
+    Arguments:
+        config: of the record.
+        inputs: of the record; None in older ones.
+    """
+    return with_paths(
+        config,
+        {
+            entry["option"]: (entry["path"], entry["absolute"])
+            for entry in inputs or ()
+            if entry["path"] and entry["absolute"] and Path(entry["absolute"]).exists()
+        },
+    )
+
+
+def as_recorded(registry: Registry, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a record: its names those of the distributions that it ran with.
+
+    Its paths are those that can be found from here; see :func:`placed`.
+    """
+    config, things = record["config"], record["plugins"]
+    origin = {(thing["kind"], thing["name"]): thing["distribution"] for thing in things}
+    refuse_wrong_types(config, ("method", "dataset", "backbone", "sampling"))
+    values = placed(config, record["inputs"])
     method = values["method"]
     values["method"] = registry.settled("methods", method, origin.get(("methods", method)))
     name, _ = split_dataset(registry, values["dataset"])

@@ -13,8 +13,7 @@ from fewshot_bench.data.overlap import write_seen
 from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.interrupt import Signals
 from fewshot_bench.engine.observer import Progress, Silent
-from fewshot_bench.engine.players import check_players
-from fewshot_bench.engine.weights import load_weights, save_weights
+from fewshot_bench.engine.weights import check_unmoved, save_weights
 from fewshot_bench.hooks.files import only_typed
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.parts import Parts, describe, prepare, stem
@@ -23,6 +22,7 @@ from fewshot_bench.results.record import new_run_folder, read_record, write_reco
 from fewshot_bench.runner import test
 from fewshot_bench.seen import seen_by_run
 from fewshot_bench.settings import check_changes, check_part
+from fewshot_bench.takeup import load_trained
 
 VALIDATED = "the validation split may have chosen the weights: its accuracy is a little high"
 
@@ -61,21 +61,22 @@ def evaluate_run(
     folder = folder.parent if folder.name == RECORD else folder
     before = read_record(folder)
     with only_typed(_words(changes), trust_code):
-        parts = _parts_again(folder, before, progress or Silent(), changes, part)
+        parts, notes = _parts_again(folder, before, progress or Silent(), changes, part)
     config = parts.config
     target = new_run_folder(Path(config.runs_dir), stem(config) + "-eval")
     record = describe(parts, target) | {"evaluated_from": before["id"], "part": part}
     for name in ("training", "training_summary", "validation"):
         record[name] = before[name]
     if part == "validation" and before["training"]:
-        record["notes"].append(VALIDATED)
+        notes.append(VALIDATED)
+    record["notes"] += notes
     try:
+        record["weights"] = save_weights(parts.method, target)
         with Signals() as signals, parts.lowering.running():
             write_seen(target, parts.seen)
             test(parts, target, record, signals.check)
+        check_unmoved(parts.method, record["weights"])
         record["status"] = "completed"
-        if check_players(parts.method):
-            save_weights(parts.method, target)
         write_record(target, record)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
@@ -95,16 +96,20 @@ def _parts_again(
     progress: Progress,
     changes: Mapping[str, Any],
     part: str,
-) -> Parts:
-    """The parts of a run with its weights; where files are written is not the record's to say."""
+) -> tuple[Parts, list[str]]:
+    """The parts of a run with its weights, and what a reader has to know of them.
+
+    Where files are written is not the record's to say.
+    """
     own = {"init": None, "observers": (), "profile": False, "pictures": False}
     places = {"runs_dir": str(folder.absolute().parent), "cache_dir": None}
     registry = Registry.discover()
-    run = RunConfig.from_dict(as_recorded(registry, before["config"], before["plugins"]))
+    run = RunConfig.from_dict(as_recorded(registry, before))
     config = reconfigure(run, **{**own, **places, **changes})
     assembly.check_writable(Path(config.runs_dir))
     seen = seen_by_run(folder, run, registry, before["dataset_digest"])
     parts = prepare(config, progress, train_split=False, seen=seen, part=part)
-    if check_players(parts.method):
-        load_weights(parts.method, folder)
-    return parts
+    notes = load_trained(parts, folder, before)
+    for note in notes:
+        progress.message(note)
+    return parts, notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from fewshot_bench.config import RunConfig
 from fewshot_bench.engine.observer import Progress, Silent
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.options import split_dataset
 from fewshot_bench.parts import stem
 from fewshot_bench.results.record import resume_command
 from fewshot_bench.runner import resume, run
@@ -37,8 +39,12 @@ def run_unless(
     progress = progress or Silent()
     runs_dir = Path(config.runs_dir)
     if if_exists != "fresh" and runs_dir.is_dir():
-        folders = sorted(runs_dir.glob(f"{stem(config)}-*"))
-        found = Alike(folders, Registry.discover()).find(config, watched=True)
+        registry = Registry.discover()
+        # A path behind the data set's name may have been typed in another way.
+        plain = replace(config, dataset=split_dataset(registry, config.dataset)[0])
+        begin = stem(plain).rpartition("-")[0]
+        folders = sorted(runs_dir.glob(f"{begin}-*"))
+        found = Alike(folders, registry).find(config, watched=True)
         if found.finished is not None:
             folder = found.finished.folder
             progress.message(f"there already, in '{folder}'; --if-exists fresh runs it again")

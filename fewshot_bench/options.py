@@ -1,8 +1,9 @@
 """Hyper-parameters as options: read from signatures, and checked.
 
 Keyword-only parameters are options. ``Annotated[float, "help"]`` gives help; ``Literal`` gives
-choices; ``X | None`` allows none. A parameter annotated with ``Method`` takes the name of a method,
-whose own options appear behind the parameter's name: ``base`` brings ``base_inner_lr``.
+choices; ``X | None`` allows none; ``InputFile`` is a path whose content counts. A parameter
+annotated with ``Method`` takes the name of a method, whose own options appear behind the
+parameter's name: ``base`` brings ``base_inner_lr``.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Union
 
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.inputs import InputFile
 from fewshot_bench.option_names import flag
 
 _PLAIN = (bool, int, float, str)
@@ -44,6 +48,7 @@ class Option:
         items: length of a tuple, or 0.
         minimum: the least it may be.
         method: whether it names a method whose options follow.
+        file: whether it is the path of a file or folder, whose content counts.
         without: those of that method's options that do not follow.
     """
 
@@ -56,6 +61,7 @@ class Option:
     items: int = 0
     minimum: float | None = None
     method: bool = False
+    file: bool = False
     without: tuple[str, ...] = ()
 
     @property
@@ -75,7 +81,17 @@ class Option:
             if not isinstance(value, list | tuple) or len(value) != self.items:
                 raise ConfigError(f"{self.flag} {value}: it takes {self.items} numbers.")
             return tuple(self._one(v) for v in value)
-        return self._one(value)
+        return self._path(value) if self.file else self._one(value)
+
+    def _path(self, value: Any) -> InputFile:
+        """A path at which something is."""
+        path = InputFile(self._one(os.fspath(value) if isinstance(value, os.PathLike) else value))
+        if not path:
+            raise ConfigError(f"{self.flag}: expected the path of a file or folder.")
+        if not path.path.exists():
+            where = "" if Path(path).is_absolute() else f" in '{Path.cwd()}'"
+            raise ConfigError(f"{self.flag} {path}: there is no such file or folder{where}.")
+        return path
 
     def _one(self, value: Any) -> Any:
         right = isinstance(value, self.type) and (self.type is bool or not isinstance(value, bool))
@@ -173,6 +189,8 @@ def _option(parameter: inspect.Parameter, hint: Any, prefix: str) -> Option:
             raise ValueError(f"is of type {hint}; a tuple has to be of items of one plain type")
         default = None if default is None else tuple(default)
         return Option(name, items[0], default, text, optional=optional, items=len(items))
+    if hint is InputFile:
+        return Option(name, str, default, text, optional=optional, file=True)
     if inspect.isclass(hint) and hint not in _PLAIN:
         from fewshot_bench.method import Method  # imports torch
 
@@ -180,7 +198,7 @@ def _option(parameter: inspect.Parameter, hint: Any, prefix: str) -> Option:
             return Option(name, str, default, text, method=True, without=without)
     if hint not in _PLAIN:
         raise ValueError(
-            f"is of type {hint}; bool, int, float, str, Literal and tuples can be typed"
+            f"is of type {hint}; bool, int, float, str, InputFile, Literal and tuples can be typed"
         )
     return Option(name, hint, default, text, optional=optional)
 

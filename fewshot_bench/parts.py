@@ -23,16 +23,13 @@ from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.observer import Observer, Observers, Progress
 from fewshot_bench.errors import ConfigError, blame
 from fewshot_bench.hooks.files import is_file
-from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
-from fewshot_bench.results.environment import (
-    code_digest,
-    device_name,
-    environment,
-    source_digest,
-)
+from fewshot_bench.results.code import code_digest, code_of
+from fewshot_bench.results.environment import device_name, environment
 from fewshot_bench.results.record import SCHEMA_VERSION
 from fewshot_bench.results.run_files import empty_timing, task_numbers
+from fewshot_bench.run_inputs import inputs_of
 from fewshot_bench.sampling import EpisodeSource
 from fewshot_bench.seen import checked, seen_by
 from fewshot_bench.training_summary import training_summary
@@ -49,6 +46,8 @@ class Parts:
     metrics: dict[str, Metric]
     device: torch.device
     data: assembly.Data
+    things: list[Registered]  # every plugin object that is named; the method first
+    inputs: list[dict[str, Any]]  # what is read, as it was before anything was built from it
     method: Method
     lowering: Eager
     train: EpisodeSource | BatchSource
@@ -111,6 +110,9 @@ def prepare(
     pretrained = registry.resolve("methods", config.method).load().source == "batches"
     if pretrained:
         task = replace(task, way=len(splits.train.counts))
+    backbone = registry.resolve("methods", config.method).load().wants_backbone
+    things = assembly.named_things(config, registry, backbone)
+    inputs = inputs_of(config, registry, data, things)
     method = assembly.build(config, registry, task, device)
     method.check_task(assembly.eval_task(config))
     if train_split:
@@ -132,6 +134,8 @@ def prepare(
         metrics,
         device,
         data,
+        things,
+        inputs,
         method,
         choose_lowering(config, method, device, progress),
         train,
@@ -181,8 +185,7 @@ def choose_lowering(
 
 def describe(parts: Parts, folder: Path) -> dict[str, Any]:
     """The record as it stands before anything was trained."""
-    config, data = parts.config, parts.data
-    things = assembly.named_things(config, parts.registry, parts.method.wants_backbone)
+    config, data, things = parts.config, parts.data, parts.things
     method = things[0]
     return {
         "schema_version": SCHEMA_VERSION,
@@ -223,6 +226,8 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
             *(config.notes if parts.method.players() else ()),
             *(notes(parts.overlap) if parts.overlap else ()),
         ],
+        "inputs": parts.inputs,
+        "weights": None,
         "error": None,
     }
 
@@ -236,7 +241,7 @@ def _sampler(parts: Parts) -> dict[str, Any] | None:
     return {
         **{name: item.identity[name] for name in ("name", "distribution", "version")},
         "options": {n.removeprefix("sampling_"): v for n, v in options.items()},
-        "code": source_digest(item.source),
+        "code": code_of(item.source).sha256,
         "sampling": parts.test.sampler.sampling,
         **parts.drawn.counts(),
     }

@@ -17,8 +17,6 @@ from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode, read_image
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.defaults import as_recorded
 from fewshot_bench.engine.observer import Silent
-from fewshot_bench.engine.players import check_players
-from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import DataError
 from fewshot_bench.hooks.files import only_typed
@@ -26,6 +24,7 @@ from fewshot_bench.hooks.registry import CORE, Registry
 from fewshot_bench.parts import Parts, prepare
 from fewshot_bench.random import key_of
 from fewshot_bench.results.record import read_record
+from fewshot_bench.takeup import load_trained
 
 EXPECTED = "a folder per class with PNG or JPEG images in it"
 
@@ -41,6 +40,7 @@ class Predicted:
         squashed: pictures that had other proportions than the run's.
         probabilities: float64 [images, way], the softmax of the logits.
         transductive: whether the pictures were looked at together.
+        notes: sentences on the weights that a reader has to know.
     """
 
     classes: tuple[str, ...]
@@ -49,6 +49,7 @@ class Predicted:
     squashed: int
     probabilities: Tensor
     transductive: bool
+    notes: tuple[str, ...] = ()
 
 
 def classify(
@@ -83,7 +84,7 @@ def classify(
     classes = _classes(support)
     shot = min(len(paths) for paths in classes.values())
     with only_typed((), trust_code):
-        parts = _trained(Path(run), device)
+        parts, notes = _trained(Path(run), device)
     shape = parts.data.splits.test.image_shape
     parts.method.check_task(Task(len(classes), shot, 1, image_shape=shape))
     low, high = assembly.PIXEL_RANGES[parts.config.pixels]
@@ -111,21 +112,21 @@ def classify(
         logits = parts.lowering.predict(episode).logits[0].double().cpu()
     left_out = sum(len(paths) for paths in classes.values()) - shot * len(classes)
     probabilities, together = logits.softmax(-1), parts.method.transductive
-    return Predicted(tuple(classes), shot, left_out, len(squashed), probabilities, together)
+    return Predicted(
+        tuple(classes), shot, left_out, len(squashed), probabilities, together, tuple(notes)
+    )
 
 
-def _trained(folder: Path, device: str) -> Parts:
-    """The run's method with its weights."""
+def _trained(folder: Path, device: str) -> tuple[Parts, list[str]]:
+    """The run's method with its weights, and what a reader has to know of them."""
     record = read_record(folder)
-    meant = as_recorded(Registry.discover(), record["config"], record["plugins"])
+    meant = as_recorded(Registry.discover(), record)
     config = reconfigure(
         RunConfig.from_dict(meant), init=None, observers=(), metrics=(), profile=False,
         pictures=False, device=device, cache_dir=None, sampling=f"{CORE}:closed",
     )  # fmt: skip
     parts = prepare(config, Silent(), train_split=False)
-    if check_players(parts.method):
-        load_weights(parts.method, folder)
-    return parts
+    return parts, load_trained(parts, folder, record)
 
 
 def _classes(support: Path) -> dict[str, list[Path]]:

@@ -26,12 +26,13 @@ from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.training import Trainer
-from fewshot_bench.engine.weights import save_weights
+from fewshot_bench.engine.weights import check_unmoved, save_weights
 from fewshot_bench.errors import FewshotBenchError, UnknownName
 from fewshot_bench.hooks.files import DISTRIBUTION as FILE_PLUGIN
 from fewshot_bench.hooks.files import only_typed
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.parts import Parts, choose_lowering, describe, prepare, stem
+from fewshot_bench.results.class_names import write_classes
 from fewshot_bench.results.record import FILE as RECORD
 from fewshot_bench.results.record import (
     held,
@@ -48,7 +49,7 @@ from fewshot_bench.results.run_files import (
 )
 from fewshot_bench.results.tables import write_atomically
 from fewshot_bench.scoring import note_drawn, validate_untrained
-from fewshot_bench.takeup import taken_up
+from fewshot_bench.takeup import Twin, finished, taken_up
 
 PROFILE = "profile.txt"
 EVALUATION_CHUNK = 32  # tasks per call at evaluation; changes no number
@@ -110,9 +111,9 @@ def resume(
     with Signals() as signals, held(folder):
         before = read_record(folder)
         if before["status"] == "completed":
-            return before
+            return finished(folder, before)
         with only_typed((), trust_code):
-            meant = as_recorded(Registry.discover(), before["config"], before["plugins"])
+            meant = as_recorded(Registry.discover(), before)
             config = reconfigure(RunConfig.from_dict(meant), **{"cache_dir": None, **here})
             parts = prepare(config, progress or Silent())
         record = taken_up(parts, folder, before, allow_changes=allow_changes)
@@ -165,21 +166,24 @@ class _Going:
         parts.observers.tell("run_started", parts.config.to_dict())
         if parts.config.profile and trains and not (folder / PROFILE).exists():
             _profile(parts, folder)
+        twin = Twin(parts)
         with parts.lowering.running():
             if trains:
                 pictures = None
                 if parts.config.pictures:
                     tell = parts.progress.message
                     pictures = begin(parts.method, parts.validation, parts.test, folder, tell)
-                self.trainer = make_trainer(parts, pictures, keeper)
+                self.trainer = make_trainer(parts, pictures, keeper, twin)
                 train(parts, self.trainer, record)
                 if pictures is not None and parts.validation is None:  # else validation kept them
                     pictures.keep(parts.config.steps)
                 write_training(folder, self.trainer)
-                save_weights(parts.method, folder)
-            elif parts.validation is not None:
+            twin.check()
+            record["weights"] = save_weights(parts.method, folder)
+            if not trains and parts.validation is not None:
                 validate_untrained(parts, parts.validation, record, EVALUATION_CHUNK)
             test(parts, folder, record, self.signals.check)
+            check_unmoved(parts.method, record["weights"])
         record["status"] = "completed"
         write_record(folder, record)
         self.store.prune(1)
@@ -200,7 +204,7 @@ class _Going:
             if trainer is not None and began:
                 note_training(record, trainer)
                 write_training(folder, trainer)
-                save_weights(self.parts.method, folder)
+                record["weights"] = save_weights(self.parts.method, folder)
             write_record(folder, record)
         except FewshotBenchError as second:  # a full disk must not hide why the run ended
             self.parts.progress.message(f"not all that was reached could be written: {second}")
@@ -213,7 +217,10 @@ class _Going:
 
 
 def make_trainer(
-    parts: Parts, pictures: Pictures | None = None, keeper: Keeper | None = None
+    parts: Parts,
+    pictures: Pictures | None = None,
+    keeper: Keeper | None = None,
+    twin: Twin | None = None,
 ) -> Trainer:
     """The loop over the configured number of steps, with validation and logging attached."""
     config, progress = parts.config, parts.progress
@@ -225,6 +232,8 @@ def make_trainer(
 
     def validate(step: int) -> float:
         assert parts.validation is not None
+        if twin is not None:
+            twin.first_look()
         scores = evaluate(
             parts.lowering,
             parts.validation,
@@ -315,3 +324,4 @@ def test(parts: Parts, folder: Path, record: dict[str, Any], check: Callable[[],
     parts.observers.tell("evaluation_ended", part, scores.accuracy.tolist())
     note_evaluation(record, scores, config.level, parts.method.transductive, source)
     write_scores(folder, scores, source.table.group_count.cpu().numpy())
+    write_classes(folder, parts.data.content.classes)

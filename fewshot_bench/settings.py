@@ -66,7 +66,7 @@ CORE: tuple[Option, ...] = (
     ),
     _core("checkpoint_every", str, "steps (500) or time (30s, 10m, 2h); 0: when it ends or stops"),
     _core("keep_checkpoints", int, "the newest so many stay until the run is finished", minimum=1),
-    _core("init", str, "folder of a run whose weights to start from"),
+    _core("init", str, "folder of a run whose weights to start from", file=True),
     _core("allow_overlap", bool, "test also classes whose images took part in training; marked"),
     _core("runs_dir", str, "where runs are written"),
     _core("data_root", str, "folder of the data set's files"),

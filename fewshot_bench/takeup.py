@@ -1,13 +1,25 @@
-"""Taking up a run that was broken off: its record, and whether it may still become one result."""
+"""Taking up a run again: one that was broken off, or the weights of one that ended."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from fewshot_bench import assembly
 from fewshot_bench.alike import differing, origin_of
+from fewshot_bench.defaults import placed
 from fewshot_bench.disk import sweep
-from fewshot_bench.errors import RecordError
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.state import random_states, set_random_states
+from fewshot_bench.engine.weights import check_weights, load_weights
+from fewshot_bench.episode import Episode
+from fewshot_bench.errors import PluginError, RecordError
+from fewshot_bench.method import Method, title_of
 from fewshot_bench.parts import Parts, describe
 from fewshot_bench.results.record import resume_command
 
@@ -30,7 +42,7 @@ def taken_up(
         RecordError: data, code or versions are others than those that the run began with.
     """
     record = describe(parts, folder)
-    other = differing(origin_of(before), origin_of(record))
+    other = changed(before, record)
     what = " and ".join(other)
     if other and not allow_changes:
         raise RecordError(
@@ -52,12 +64,166 @@ def taken_up(
         )
     for name in ("id", "command", "config"):
         record[name] = before[name]
+    typed = {entry["option"]: entry["path"] for entry in before["inputs"] or ()}
+    for entry in record["inputs"]:  # with the configuration, which is as it was typed, too
+        entry["path"] = typed.get(entry["option"], entry["path"])
     record["timing"]["interruptions"] = before["timing"].get("interruptions", 0) + 1
     sweep(folder)
     return record
+
+
+def finished(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run that has an end, with which there is nothing to go on.
+
+    Raises:
+        RecordError: its weights are not those that it tells of.
+    """
+    if record["weights"] is not None:  # older ones had none to check
+        check_weights(folder, record)
+    return record
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two records came from besides their settings, where it is not the same.
+
+    An older record does not tell what was read; then nothing is said of that.
+    """
+    one, other = origin_of(before), origin_of(now)
+    if before["inputs"] is None:
+        other = {name: value for name, value in other.items() if name in one}
+    return differing(one, other)
 
 
 def _note(parts: Parts, record: dict[str, Any], text: str) -> None:
     parts.progress.message(text)
     if text not in record["notes"]:
         record["notes"].append(text)
+
+
+def load_trained(parts: Parts, folder: Path, before: Mapping[str, Any]) -> list[str]:
+    """Put the weights that made a run's result into its method, as it is built now.
+
+    Arguments:
+        parts: of the run, as they are now.
+        folder: of the run.
+        before: its record.
+
+    Returns:
+        Sentences that a reader of a new result has to know: what is other than it was.
+
+    Raises:
+        RecordError: the run goes on or was killed, or its weights are missing or were changed.
+        ConfigError: they do not fit.
+    """
+    if before["status"] == "running":
+        raise RecordError(
+            f"'{folder}' has no result yet: it goes on, or was killed. To end it: "
+            f"{resume_command(folder)}"
+        )
+    load_weights(parts.method, folder, before)
+    notes = []
+    if before["status"] != "completed":
+        reached = (before["training"] or {}).get("steps")
+        notes.append(
+            f"the weights are those of a run that did not finish ({before['status']} after step "
+            f"{reached} of {parts.config.steps})"
+        )
+    if before["weights"] is None:
+        notes.append(
+            "the run's record is of a fewshot-bench that kept no digest of the weights: whether "
+            "the file is the one that the run wrote is not known"
+        )
+    if other := _other_than_in(before, describe(parts, folder)):
+        notes.append(f"other than in the run whose weights these are: {'; '.join(other)}")
+    return notes
+
+
+def _other_than_in(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What an evaluation does with a run's weights that the run did not, and nobody asked for.
+
+    Settings are not among it: who evaluates a run chooses some of them. What both name counts.
+    """
+    found = []
+    for name, then, today in (
+        ("torch", before["environment"].get("torch"), now["environment"]["torch"]),
+        ("device", before["device"]["type"], now["device"]["type"]),
+    ):
+        if then != today:
+            found.append(f"{name} ({then} then, {today} now)")
+    versions = {(t["kind"], t["name"]): t["version"] for t in before["plugins"]}
+    for thing in now["plugins"]:
+        then = versions.get((thing["kind"], thing["name"]), thing["version"])
+        if then != thing["version"]:
+            found.append(f"version of {thing['name']} ({then} then, {thing['version']} now)")
+    settings = ("dataset", "dataset_options", "data_root")
+    meant = placed(before["config"], before["inputs"])
+    same_data = all(meant.get(name) == now["config"].get(name) for name in settings)
+    read = {entry["option"]: entry for entry in before["inputs"] or ()}
+    for entry in now["inputs"]:
+        then = read.get(entry["option"])
+        if then is None or then["sha256"] == entry["sha256"]:
+            continue
+        if entry["option"] == "dataset":
+            found += ["images, classes or split of the data"] if same_data else []
+        elif entry["option"].startswith("code "):
+            found.append(entry["option"])
+        elif entry["absolute"] == then["absolute"]:
+            found.append(f"content of '{entry['path']}'")
+    return found
+
+
+class Twin:
+    """The run's method, built once more before anything is trained, to hold the weights against.
+
+    What a method keeps elsewhere than in its weights (a plain attribute, a buffer that is not
+    persistent) is lost with the process: no later evaluation could give the run's number.
+
+    Arguments:
+        parts: of the run.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts, self._looked, states = parts, False, random_states()
+        try:
+            config = replace(parts.config, init=None)
+            self._twin = assembly.build(config, parts.registry, parts.method.task, parts.device)
+        finally:
+            set_random_states(states)
+
+    def first_look(self) -> None:
+        """The same as :meth:`check`, once: soon enough to lose little of a long training."""
+        if not self._looked:
+            self.check()
+
+    def check(self) -> None:
+        """See that the weights, read into the twin, predict what the run's method does.
+
+        Raises:
+            PluginError: they do not.
+        """
+        method, states, self._looked = self._parts.method, random_states(), True
+        try:
+            self._twin.load_state_dict(method.state_dict())
+            source = self._parts.validation or self._parts.test  # the test's only after training
+            episode = source.batch(range(1))
+            mine, other = self._logits(method, episode), self._logits(self._twin, episode)
+        finally:
+            set_random_states(states)
+        # The same arithmetic on the same numbers; a GPU may sum in another order.
+        near = 1e-3 * float(mine.abs().nan_to_num().max())
+        if not torch.allclose(mine, other, rtol=0, atol=near, equal_nan=True):
+            raise PluginError(
+                f"{title_of(method)}: its weights do not hold all that it learnt: a copy with the "
+                "same parameters and buffers predicts something else. Make what changes in "
+                "training a parameter or a persistent buffer, or give it in get_extra_state()."
+            )
+
+    def _logits(self, method: Method, episode: Episode) -> Tensor:
+        lowering = self._parts.lowering
+        plain = Eager(method, precision=lowering.precision, task_chunk=lowering.task_chunk)
+        training = method.training
+        method.eval()
+        try:
+            return plain.predict(episode).logits
+        finally:
+            method.train(training)

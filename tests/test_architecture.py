@@ -23,6 +23,7 @@ LONGEST = 320  # lines of a file
 # A room imports from itself and from rooms above it.
 ORDER = (
     {"errors", "text", "disk"},
+    {"inputs"},
     {"hooks", "option_names"},
     {"episode", "random"},
     {"nn"},
@@ -39,6 +40,7 @@ ORDER = (
     {"config"},
     {"assembly", "training_summary"},
     {"seen"},
+    {"run_inputs"},
     {"parts", "alike"},
     {"takeup", "scoring"},
     {"runner"},

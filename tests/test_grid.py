@@ -22,7 +22,7 @@ from fewshot_bench.grid import (
 )
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.pace import Pace
-from fewshot_bench.results.environment import code_digest
+from fewshot_bench.results.code import code_digest
 from fewshot_bench.results.runs import Run
 
 TINY: dict[str, Any] = {
@@ -268,14 +268,19 @@ def test_seeds() -> None:
     assert seeds_of([5, 1]) == (5, 1)
 
 
-def test_the_code_of_a_process_is_that_which_it_began_with(tmp_path: Path) -> None:
-    file = tmp_path / "own.py"
-    file.write_text("x = 1")
-    before = code_digest([str(file)])
-    file.write_text("x = 2")
-    assert code_digest([str(file)]) == before
-    (tmp_path / "other.py").write_text("x = 2")
-    assert code_digest([str(tmp_path / "other.py")]) != before
+def test_the_code_of_a_process_is_that_which_it_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module, file = tmp_path / "begun_with.py", tmp_path / "own.py"
+    module.write_text("x = 1")
+    file.write_text("import begun_with")
+    before, of_file = code_digest(["begun_with"]), code_digest([str(file)])
+    module.write_text("x = 2")  # this process has imported it, and goes on with that
+    assert code_digest(["begun_with"]) == before
+    assert code_digest([str(file)]) == of_file
+    file.write_text("import begun_with  # other text")  # a file that is typed is imported anew
+    assert code_digest([str(file)]) != of_file
 
 
 def test_the_code_is_that_of_the_package_and_the_plugins() -> None:

@@ -35,7 +35,8 @@ PAGES = {
         "Episodes and sampling", {"fewshot_bench": ("Task", "Support", "Episode", "Sampler")}
     ),
     "data": Page(
-        "Data and observers", {"fewshot_bench": ("Dataset", "LabelledImages", "Splits", "Observer")}
+        "Data, files and observers",
+        {"fewshot_bench": ("Dataset", "LabelledImages", "Splits", "InputFile", "Observer")},
     ),
     "nn": Page("Building blocks", {"fewshot_bench.nn": ()}),
     "random": Page("Random numbers", {"fewshot_bench.random": ()}),

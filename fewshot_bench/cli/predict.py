@@ -70,6 +70,8 @@ def predict(
         typer.echo(json_.dumps({"shot": found.shot, "predictions": answers}, indent=1))
         return
     _show(answers)
+    for note in found.notes:
+        typer.echo(f"Note: {note}.", err=True)
     if found.left_out:
         note = f"{found.shot} images of each class were used; {found.left_out} were left out"
         typer.echo(f"Note: {note}, because a class has no more.", err=True)

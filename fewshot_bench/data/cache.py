@@ -11,11 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import struct
+import time
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from fewshot_bench.errors import DataError
 _MAGIC = b"fsbcache"
 _TAIL = struct.Struct("<QI8s")  # bytes of JSON, CRC-32 of all before, magic
 _CHUNK = 1 << 22
+UNUSED = 30 * 24 * 3600  # seconds
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,48 @@ def expanded(path: str | Path) -> Path:
         raise DataError(
             f"'{path}': there is no such home folder; write the path in full."
         ) from error
+
+
+def cache_folder(of_dataset: Path, code: str, root: Path | None) -> Path:
+    """The folder for what a data set decodes, of its own for its code and the folder of its files.
+
+    So what older code made, or what was made from another copy of the data, is not used. Of those
+    that were not used for ``UNUSED`` seconds, all but this one are removed.
+
+    Arguments:
+        of_dataset: the folder of all of a data set's.
+        code: digest of the code that decodes.
+        root: the folder with the files, or None.
+    """
+    where = "" if root is None else str(root.resolve())
+    name = hashlib.blake2b(f"{_own_code()}\0{code}\0{where}".encode(), digest_size=6).hexdigest()
+    folder, now = of_dataset / f"code-{name}", time.time()
+    with suppress(OSError):
+        for other in of_dataset.glob("code-*"):
+            if other != folder and now - other.stat().st_mtime > UNUSED:
+                shutil.rmtree(other, ignore_errors=True)
+        if folder.is_dir():
+            os.utime(folder)  # it is in use
+    return folder
+
+
+@cache
+def _own_code() -> str:
+    """A digest of the readers and resizers beside this file."""
+    sha = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        sha.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return sha.hexdigest()
+
+
+def state_of_file(path: Path) -> str:
+    """Changes whenever a file does, without reading it.
+
+    Size and modification time alone can be the same after a change (a copy that keeps times); the
+    time of the last change of the file itself cannot be set.
+    """
+    state = path.stat()
+    return f"{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}:{state.st_ino}"
 
 
 def cached(

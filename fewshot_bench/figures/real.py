@@ -1,13 +1,15 @@
-"""Names of the test classes, read again from the data of a run."""
+"""Names of the test classes, from a run's classes.csv or, for older runs, from its data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fewshot_bench.errors import DataError, FewshotBenchError
+from fewshot_bench.errors import DataError, FewshotBenchError, RecordError
 from fewshot_bench.figures import Ask
+from fewshot_bench.results.class_names import FILE, read_classes
 from fewshot_bench.results.compare import Run
 from fewshot_bench.results.part import part_of
+from fewshot_bench.results.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,27 @@ class Names:
 def names_of(run: Run, ask: Ask) -> Names | None:
     """The names, or None (and a line in ``ask``) if the data are not at hand. Downloads nothing."""
     try:
+        if (run.folder / FILE).is_file():
+            return _written(run)
         return _read(run)
     except FewshotBenchError as error:
         ask.left_out.append(f"names of the classes, whose ids stand for them: {error}")
         return None
+
+
+def _written(run: Run) -> Names:
+    """As the run wrote them.
+
+    Raises:
+        RecordError: the file is damaged, or names not all classes of the episodes.
+    """
+    classes = read_classes(run.folder, run.record.get("part") or "test")
+    columns = [f"class_{slot}" for slot in range(run.record["task"]["way"])]
+    for ids in read_table(run.folder / "episodes.csv", columns).values():
+        if not ((ids >= 0) & (ids < len(classes))).all():
+            raise RecordError(f"'{run.folder / FILE}' does not name all classes of the episodes.")
+    families = tuple(c.family for c in classes)
+    return Names(tuple(c.name for c in classes), families if len(set(families)) > 1 else None)
 
 
 def _read(run: Run) -> Names:
@@ -40,11 +59,13 @@ def _read(run: Run) -> Names:
     """
     from fewshot_bench.assembly import load_data
     from fewshot_bench.config import CORE, RunConfig
+    from fewshot_bench.defaults import placed
     from fewshot_bench.hooks.files import only_typed
     from fewshot_bench.hooks.registry import Registry
 
     # Options that are younger than the record are as they would be if nobody had named them.
-    values = {option.name: option.default for option in CORE} | run.record["config"]
+    recorded = placed(run.record["config"], run.record["inputs"])
+    values = {option.name: option.default for option in CORE} | recorded
     # Neither code nor a place to write to is taken from a record.
     config = replace(RunConfig.from_dict(values), cache_dir=None)
     with only_typed(()):

@@ -43,7 +43,6 @@ HATCHES = ("", "////", "....", "xxxx", "----")
 BAND = 0.18  # opacity
 WIDTH, GREY = 6.3, "0.35"  # inches of a page's text; of what is not data
 LETTERS = 20  # of the caption, in an inch
-BELOW = (0.01, -0.02)  # where a caption begins, as a part of the figure
 PERCENT = 100.0
 CAPTION = "caption"  # the id of its text
 

@@ -49,8 +49,8 @@ class Registered:
 
     @property
     def source(self) -> str:
-        """The top-level module that it comes from, for digests of code."""
-        return self.target.partition(":")[0].partition(".")[0]
+        """The module that it comes from, for digests of code."""
+        return self.target.partition(":")[0]
 
     def load(self) -> Any:
         """Import the object.

@@ -137,6 +137,10 @@ SHAPES: dict[str, Any] = {
         "flops_per_step?": Or(SOME),
         "flops_per_s?": Or(SOME),
     },
+    "inputs": Or([
+        {"option": TEXT, "path": Or(TEXT), "absolute": Or(TEXT), "sha256": TEXT, "bytes": COUNT}
+    ]),
+    "weights": Or({"file": TEXT, "sha256": TEXT, "bytes?": COUNT, "tensors?": COUNT}),
     "notes": [TEXT],
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_bench.data.cache import state_of_file
 from fewshot_bench.data.download import download
 from fewshot_bench.data.tars import extract_files
 from fewshot_bench.errors import DataError
@@ -96,12 +97,12 @@ def stamp(root: Path) -> list[str]:
     for name in MD5:
         path = root / FOLDER / name
         try:
-            state = path.stat()
+            state = state_of_file(path)
         except OSError:
             raise DataError(
                 f"no file '{path}'; expected the unpacked CIFAR-100 for Python in '{root}'."
             ) from None
-        found.append(f"{name}:{state.st_size}:{state.st_mtime_ns}")
+        found.append(f"{name}:{state}")
     return found
 
 

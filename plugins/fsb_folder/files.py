@@ -17,6 +17,7 @@ from fewshot_bench.data.archives import (
     read_image,
     read_member,
 )
+from fewshot_bench.data.cache import state_of_file
 from fewshot_bench.errors import DataError
 
 EXPECTED = "one folder of PNG or JPEG images per class"
@@ -91,8 +92,9 @@ class _Archive:
         self.names, self._prefix = _below_top([info.filename for info in infos], where)
         self._archive = archive
         self._infos = dict(zip(self.names, infos, strict=True))
-        # Names, sizes and checksums of the members identify their content.
-        self.stamp = _stamp(f"{info.filename}:{info.file_size}:{info.CRC}" for info in infos)
+        # The members' names, sizes and checksums, and the file's own state: a CRC can be forged.
+        lines = [f"{info.filename}:{info.file_size}:{info.CRC}" for info in infos]
+        self.stamp = _stamp(iter([*lines, state_of_file(Path(where))]))
 
     def read(self, name: str) -> bytes:
         return read_member(self._archive, self._infos[name])
@@ -114,10 +116,8 @@ class _Directory:
         paths = sorted(files)
         self.names, prefix = _below_top(paths, str(folder))
         self._top = folder / prefix
-        states = (files[path].stat() for path in paths)
         self.stamp = _stamp(
-            f"{folder.resolve()}/{path}:{state.st_size}:{state.st_mtime_ns}"
-            for path, state in zip(paths, states, strict=True)
+            f"{folder.resolve()}/{path}:{state_of_file(files[path])}" for path in paths
         )
 
     def read(self, name: str) -> bytes:

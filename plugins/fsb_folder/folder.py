@@ -15,6 +15,7 @@ from fewshot_bench.data.images import Dataset, LabelledImages, Splits
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.data.splits import ClassLists, by_seed, check_lists, read_split_file, take
 from fewshot_bench.errors import ConfigError, DataError
+from fewshot_bench.inputs import InputFile
 from fsb_folder.files import Files, class_of, open_files
 
 MODES = {"rgb": "RGB", "grey": "L"}
@@ -46,7 +47,7 @@ class Folder(Dataset):
         image_size: Annotated[int, "side of the images in pixels"] = 84,
         resize: Annotated[Resize, "how images of another size are resized"] = "antialias",
         split_file: Annotated[
-            str | None, "TOML, JSON or CSV with the classes of each split (default: by seed)"
+            InputFile | None, "TOML, JSON or CSV with the classes of each split (default: by seed)"
         ] = None,
         split_seed: Annotated[int, "deals the classes, without a split file"] = 0,
         validation_share: Annotated[float, "share of the classes that validate"] = 0.16,
@@ -64,7 +65,8 @@ class Folder(Dataset):
                 raise ConfigError(f"--{name}-share {share}: give a fraction from 0 to 1.")
         self.path = expanded(path)
         self.color, self.image_size, self.resize = color, image_size, resize
-        self.split_file, self.split_seed = split_file, split_seed
+        self.split_file = None if split_file is None else InputFile(split_file)
+        self.split_seed = split_seed
         self.shares = (validation_share, test_share)
         self.bundles = [
             [name.strip() for name in bundle.split(",") if name.strip()]

@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 
 from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode, read_image
-from fewshot_bench.data.cache import Decoded, cached
+from fewshot_bench.data.cache import Decoded, cached, state_of_file
 from fewshot_bench.data.images import Dataset, LabelledImages, Splits
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.data.splits import take
@@ -150,6 +150,5 @@ def stamp(listed: dict[str, list[tuple[str, str]]], files: dict[str, Path]) -> s
             f"{len(missing)} of {len(names)} images are missing, for example '{missing[0]}'; "
             f"expected {EXPECTED}."
         )
-    states = ((name, files[name].stat()) for name in names)
-    lines = (f"{name}:{state.st_size}:{state.st_mtime_ns}" for name, state in states)
+    lines = (f"{name}:{state_of_file(files[name])}" for name in names)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

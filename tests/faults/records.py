@@ -113,6 +113,16 @@ def weights(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
     return spoil
 
 
+def older(spoil: Any) -> Any:
+    """The same, of a run whose record is of a version that kept no digest of the weights."""
+
+    def both(world: World) -> Any:
+        put("weights", None, "b")(world)
+        return spoil(world)
+
+    return both
+
+
 class Runs:
     """What a hostile pickle does when it is loaded."""
 
@@ -193,16 +203,22 @@ CASES = (
     Fault("other accuracies than the record's", TYPED,
           content("episodes.csv", "episode,accuracy\n0,1\n1,1\n2,0.9\n"), told=LEFT, runs="ab"),
     Fault("no weights", EVAL, lambda w: (w.run("b") / "weights.safetensors").unlink(), runs="b"),
+    Fault("weights that another run wrote", EVAL,
+          weights(lambda w: {n: v + 1 for n, v in w.items()}), runs="b"),
     Fault("half of the weights", EVAL, truncated("weights.safetensors", "b"), runs="b"),
-    Fault("a pickle for weights (not run)", EVAL,
-          content("weights.safetensors", pickle.dumps(Runs()), "b"), runs="b"),
-    Fault("weights of another shape", EVAL,
-          weights(lambda w: {n: torch.zeros(3) for n in w}), runs="b"),
-    Fault("weights of other names", EVAL, weights(lambda w: {"x." + n: v for n, v in w.items()}),
-          runs="b"),
-    Fault("weights that are NaN", EVAL,
-          weights(lambda w: {n: v * float("nan") for n, v in w.items()}), runs="b"),
-    Fault("weights of whole numbers", EVAL,
-          weights(lambda w: {n: torch.zeros(v.shape, dtype=torch.int32) for n, v in w.items()}),
-          runs="b"),
+    Fault("half of an older run's weights", EVAL,
+          older(truncated("weights.safetensors", "b")), runs="b"),
+    Fault("a pickle for an older run's weights (not run)", EVAL,
+          older(content("weights.safetensors", pickle.dumps(Runs()), "b")), runs="b"),
+    Fault("an older run's weights of another shape", EVAL,
+          older(weights(lambda w: {n: torch.zeros(3) for n in w})), runs="b"),
+    Fault("an older run's weights of other names", EVAL,
+          older(weights(lambda w: {"x." + n: v for n, v in w.items()})), runs="b"),
+    Fault("an older run's weights that are NaN", EVAL,
+          older(weights(lambda w: {n: v * float("nan") for n, v in w.items()})), runs="b"),
+    Fault("an older run's weights of whole numbers", EVAL,
+          older(weights(lambda w: {n: torch.zeros(v.shape, dtype=torch.int32)
+                                   for n, v in w.items()})), runs="b"),
+    Fault("a run that another process writes, evaluated", EVAL,
+          record(lambda r: r.update(status="running"), "b"), runs="b"),
 )  # fmt: skip

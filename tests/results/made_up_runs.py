@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fewshot_bench.results.record import SCHEMA_VERSION, new_run_folder, write_record
+from fewshot_bench.results.record import new_run_folder, write_record
 from fewshot_bench.results.run_files import empty_timing
-from fewshot_bench.results.schema import SCHEMA
+from fewshot_bench.results.schema import SCHEMA, SCHEMA_VERSION
 from fewshot_bench.results.statistics import student_interval
 from fewshot_bench.results.tables import write_table
 
@@ -64,6 +64,7 @@ def made_up(method: str, scores: Any, folder_name: str = "x", **changes: Any) ->
         "training": None,
         "timing": empty_timing(),
         "notes": [],
+        **{key: None for key, entry in SCHEMA.items() if not entry.since_first},
         "error": None,
     }
     younger = {key: None for key, entry in SCHEMA.items() if not entry.since_first}

@@ -1,0 +1,545 @@
+"""A result stands for the content that was read, and not for names and paths.
+
+Weights to start from, files of options, split files, data, and plugin code with the modules that it
+imports are in the record with their sha256. `fsb run`, `fsb compare` and `fsb resume` take a run
+for the one that is asked for only if these are the same; how a path was typed does not matter.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dist_info import write_dist_info
+from faults.broken_off import Breaking
+from honesty.small import folder_of, small
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import fewshot_bench
+from fewshot_bench import InputFile, runner
+from fewshot_bench.config import configure
+from fewshot_bench.errors import ConfigError, DataError, PluginError, RecordError
+from fewshot_bench.existing import run_unless
+from fewshot_bench.grid import Entry, Grid, run_grid
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.results import code
+from fewshot_bench.results.record import read_record
+
+READS = '''
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from torch import nn
+
+from fewshot_bench import InputFile
+from fewshot_bench.nn import TaskBatchNorm
+
+
+def filtered(image_shape, *, weights: Annotated[InputFile | None, "its filters"] = None):
+    """One convolution, with filters from a file."""
+    net = nn.Sequential(nn.Conv2d(image_shape[0], 4, 5, stride=4), TaskBatchNorm(4, "batch"))
+    if weights is not None:
+        numbers = [float(word) for word in Path(weights).read_text().split()]
+        with torch.no_grad():
+            net[0].weight.view(-1)[: len(numbers)] = torch.tensor(numbers)
+    net.out_shape = (4, (image_shape[1] - 5) // 4 + 1, (image_shape[2] - 5) // 4 + 1)
+    return net
+'''
+
+
+class Told(Breaking):
+    """Remembers the lines; breaks off a training where it is asked to."""
+
+    def __init__(self, phase: str = "never", done: int = 0) -> None:
+        super().__init__(phase, done)
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+    def cell(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def asked(method: str, settings: dict[str, Any]) -> tuple[Path, str]:
+    """What `fsb run` does: the folder of the run, and what was said of one that is there."""
+    told = Told()
+    _, folder = run_unless(configure(method, **settings), "resume", told)
+    return folder, " ".join(told.lines)
+
+
+def content(record: dict[str, Any], option: str) -> dict[str, Any]:
+    (found,) = (entry for entry in record["inputs"] if entry["option"] == option)
+    return dict(found)
+
+
+def reused_until(
+    method: str, settings: dict[str, Any], change: Callable[[], object], why: str
+) -> tuple[Path, Path]:
+    """A run is reused, and after the change it is not, with a line that says why."""
+    first, _ = asked(method, settings)
+    again, said = asked(method, settings)
+    assert (again, "there already" in said) == (first, True)
+    change()
+    other, said = asked(method, settings)
+    assert other != first
+    assert f"is of other {why}" in said
+    return first, other
+
+
+def test_other_weights_under_the_same_init(home: Path, data_cache: Path) -> None:
+    """Another weights file in the folder of `--init`: the old run is not shown again."""
+    settings = small(data_cache)
+    start = folder_of(fewshot_bench.run("protonet", **settings))
+    other = folder_of(fewshot_bench.run("protonet", **settings, seed=1))
+    start.rename(home / "start")
+
+    def swap() -> None:
+        shutil.rmtree(home / "start")
+        shutil.copytree(other, home / "start")
+
+    first, second = reused_until(
+        "protonet", settings | {"init": "start"}, swap, "content of --init"
+    )
+    one, two = (content(read_record(folder), "init") for folder in (first, second))
+    assert one["sha256"] != two["sha256"] == read_record(other)["weights"]["sha256"]
+    assert one["path"] == "start"
+    assert one["absolute"] == str(home / "start")
+
+
+@pytest.mark.parametrize("kind", ["written", "link"])
+def test_another_file_under_the_same_option(kind: str, home: Path, data_cache: Path) -> None:
+    """A backbone's weights file rewritten, or a link turned to another: both are seen."""
+    (home / "net.py").write_text(READS, "utf-8")
+    (home / "a.txt").write_text("1 2 3", "utf-8")
+    (home / "b.txt").write_text("3 2 1", "utf-8")
+    file = home / "weights.txt"
+    file.symlink_to(home / "a.txt") if kind == "link" else shutil.copy2(home / "a.txt", file)
+
+    def change() -> None:
+        state = file.stat()
+        file.unlink()
+        file.symlink_to(home / "b.txt") if kind == "link" else shutil.copy2(home / "b.txt", file)
+        os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+    settings = small(data_cache, "nearest-centroid") | {"backbone": "./net.py:filtered"}
+    settings |= {"backbone_weights": "weights.txt"}
+    first, _ = reused_until("protonet", settings, change, "content of --backbone-weights")
+    entry = content(read_record(first), "backbone_weights")
+    assert (entry["path"], entry["bytes"]) == ("weights.txt", 5)
+    file.unlink()
+    shutil.copy2(home / "a.txt", file)
+    absolute = settings | {"backbone_weights": InputFile(str(file))}
+    found, said = asked("protonet", absolute)  # the same content, typed in another way
+    assert (found, "there already" in said) == (first, True)
+    file.unlink()
+    with pytest.raises(ConfigError, match=r"--backbone-weights weights.txt: there is no such file"):
+        configure("protonet", **settings)
+
+
+def test_a_folder_counts_by_all_its_files(home: Path) -> None:
+    """An option's folder: a file renamed, added, changed or moved below it changes the digest."""
+    from fewshot_bench.inputs import content_of
+
+    folder = home / "folder"
+    (folder / "in").mkdir(parents=True)
+    (folder / "a").write_text("x")
+    (folder / "in" / "b").write_text("y")
+    (folder / "loop").symlink_to(folder)
+    seen = [content_of(folder).sha256]
+    (folder / "in" / "b").write_text("z")
+    seen.append(content_of(folder).sha256)
+    (folder / "a").rename(folder / "c")
+    seen.append(content_of(folder).sha256)
+    (folder / "c").rename(folder / "in" / "c")
+    seen.append(content_of(folder).sha256)
+    (folder / "d").write_text("")
+    seen.append(content_of(folder).sha256)
+    assert len(set(seen)) == 5
+    assert content_of(folder).bytes == 2
+    with pytest.raises(DataError, match="cannot read"):
+        content_of(home / "nothing")
+
+
+def pictures(folder: Path, classes: int = 10) -> None:
+    """Classes of pictures of noise."""
+    rng = np.random.default_rng(0)
+    for c in range(classes):
+        (folder / f"c{c}").mkdir(parents=True)
+        for i in range(4):
+            pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"c{c}" / f"{i}.bmp.png", compress_level=0)
+
+
+@pytest.fixture
+def own_data(home: Path, data_cache: Path) -> dict[str, Any]:
+    """Settings of a run on pictures in a folder, with a split file."""
+    pictures(home / "images")
+    lines = [f"c{c},{'train' if c < 5 else 'test'}" for c in range(10)]
+    (home / "split.csv").write_text("\n".join(["class,split", *lines]), "utf-8")
+    return {
+        "dataset": "folder:images", "split_file": "split.csv", "image_size": 8, "color": "grey",
+        "way": 3, "shot": 1, "query": 2, "episodes": 5, "runs_dir": str(home / "runs"),
+        "cache_dir": str(data_cache),
+    }  # fmt: skip
+
+
+def test_an_edited_split_file(home: Path, own_data: dict[str, Any]) -> None:
+    """A class moved from training to test in the split file: the old run is not shown again."""
+    file = home / "split.csv"
+    reused_until(
+        "nearest-centroid",
+        own_data,
+        lambda: file.write_text(file.read_text("utf-8").replace("c4,train", "c4,test"), "utf-8"),
+        "content of --split-file and images, classes or split",
+    )
+    own_data["split_file"] = "nowhere.csv"
+    with pytest.raises(ConfigError, match=r"--split-file nowhere\.csv: there is no such file"):
+        configure("nearest-centroid", **own_data)
+
+
+def test_an_image_that_changes_in_its_place(home: Path, own_data: dict[str, Any]) -> None:
+    """An image rewritten with the same size and time stamp: it is read anew, and the run is new."""
+    image = home / "images" / "c7" / "0.bmp.png"
+
+    def change() -> None:
+        state, size = image.stat(), image.stat().st_size
+        Image.fromarray(np.full((8, 8), 77, np.uint8)).save(image, compress_level=0)
+        assert image.stat().st_size == size
+        os.utime(image, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+    reused_until("nearest-centroid", own_data, change, "data and images, classes or split")
+
+
+def test_another_copy_of_the_data_is_the_same_run(
+    home: Path, own_data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same images under another path are the same run; other images under it are not."""
+    first, _ = asked("nearest-centroid", own_data)
+    shutil.copytree(home / "images", home / "elsewhere" / "images")
+    shutil.copy(home / "split.csv", home / "elsewhere" / "split.csv")
+    monkeypatch.chdir(home / "elsewhere")
+    found, said = asked("nearest-centroid", own_data)
+    assert (found, "there already" in said) == (first, True)
+    shutil.copy(home / "images" / "c8" / "0.bmp.png", "images/c7/0.bmp.png")
+    found, said = asked("nearest-centroid", own_data)
+    assert found != first
+    assert "images, classes or split" in said
+
+
+LIAR = '''
+import numpy as np
+from pathlib import Path
+
+from fewshot_bench import Dataset, LabelledImages, Splits
+
+
+class Liar(Dataset):
+    """Its digest is the same whatever its file holds."""
+
+    needs_files = False
+
+    def load(self, root, cache):
+        seed = int(Path("seed.txt").read_text())
+        images = np.random.default_rng(seed).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+        part = LabelledImages(images, np.full(10, 4), tuple(map(str, range(10))))
+        return Splits(part, None, part, "d" * 64, "CC0", "made up")
+'''
+
+
+def test_a_data_set_whose_digest_is_wrong(home: Path, data_cache: Path) -> None:
+    """A data set that claims the same digest for other images: its images are what counts."""
+    (home / "liar.py").write_text(LIAR, "utf-8")
+    (home / "seed.txt").write_text("1", "utf-8")
+    settings = {"way": 3, "shot": 1, "query": 2, "episodes": 5, "runs_dir": "runs"}
+    settings |= {"dataset": "./liar.py:Liar", "cache_dir": str(data_cache)}
+    reused_until(
+        "nearest-centroid",
+        settings,
+        lambda: (home / "seed.txt").write_text("2", "utf-8"),
+        "images, classes or split",
+    )
+
+
+def test_resume_refuses_other_content(home: Path, data_cache: Path) -> None:
+    """A run that was interrupted goes on only with the content that it began with."""
+    (home / "net.py").write_text(READS, "utf-8")
+    (home / "weights.txt").write_text("1 2 3", "utf-8")
+    settings = small(data_cache, "nearest-centroid") | {"backbone": "./net.py:filtered"}
+    settings |= {"backbone_weights": "weights.txt"}
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(configure("protonet", **settings), Breaking("train", 2))
+    (folder,) = (home / "runs").iterdir()
+    (home / "weights.txt").write_text("3 2 1", "utf-8")
+    with pytest.raises(RecordError, match="begun with other content of --backbone-weights"):
+        fewshot_bench.resume(str(folder), trust_code=True)
+    with pytest.raises(KeyboardInterrupt):
+        run_unless(configure("protonet", **settings), "resume", Breaking("train", 2))
+    assert len(list((home / "runs").iterdir())) == 2  # it did not go on with the first
+
+
+def test_paths_of_a_record_are_those_of_its_own_folder(
+    home: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths, resumed and evaluated from another folder: the files are the run's own."""
+    (home / "net.py").write_text(READS, "utf-8")
+    (home / "weights.txt").write_text("1 2 3", "utf-8")
+    (home / "elsewhere").mkdir()
+    (home / "elsewhere" / "weights.txt").write_text("3 2 1", "utf-8")
+    settings = small(data_cache, "nearest-centroid") | {"backbone": f"{home}/net.py:filtered"}
+    settings |= {"backbone_weights": "weights.txt", "runs_dir": str(home / "runs")}
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(configure("protonet", **settings), Breaking("train", 2))
+    (folder,) = (home / "runs").iterdir()
+    monkeypatch.chdir(home / "elsewhere")
+    record = fewshot_bench.resume(str(folder), trust_code=True)
+    assert record["config"]["backbone_options"] == {"backbone_weights": "weights.txt"}
+    assert content(record, "backbone_weights")["absolute"] == str(home / "weights.txt")
+    again = fewshot_bench.evaluate(str(folder), trust_code=True)
+    assert again["test"] == record["test"]
+    assert not any("other than in the run" in note for note in again["notes"])
+    (home / "weights.txt").write_text("5 5 5", "utf-8")
+    again = fewshot_bench.evaluate(str(folder), trust_code=True)
+    assert any(f"content of '{home / 'weights.txt'}'" in note for note in again["notes"])
+
+
+def test_a_grid_runs_again_what_was_made_of_other_content(home: Path, data_cache: Path) -> None:
+    """A grid whose cell starts from a folder with other weights by now runs that cell anew."""
+    settings = small(data_cache)
+    start = folder_of(fewshot_bench.run("protonet", **settings))
+    start.rename(home / "start")
+    grid = Grid((Entry("protonet", "protonet", {"init": "start"}),), settings)
+
+    def folders_after() -> int:
+        _, problems = run_grid(grid, Registry.discover(), Told())
+        assert not problems
+        return len(list((home / "runs").iterdir()))
+
+    assert [folders_after(), folders_after()] == [1, 1]
+    weights = home / "start" / "weights.safetensors"
+    (home / "start" / "record.json").unlink()  # else they are refused: they are not that run's
+    save_file({n: v + 1 for n, v in load_file(weights).items()}, weights)
+    assert folders_after() == 2
+
+
+METHOD = """
+import torch
+from {helper} import scaled
+from fewshot_bench import Method
+
+
+class Scaled(Method):
+    wants_backbone = False
+
+    def adapt(self, support):
+        return support.images.flatten(3).mean(2)
+
+    def predict(self, state, query):
+        return scaled(-torch.cdist(query.flatten(2), state))
+"""
+
+
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """What a new process would know: no module of a plugin, no digest of code."""
+    before = set(sys.modules)
+
+    def forget() -> None:
+        for name in set(sys.modules) - before:
+            del sys.modules[name]
+        for cached in (code._of_file, code._of_module, code._content):
+            cached.cache_clear()
+        importlib.invalidate_caches()
+
+    yield forget
+    forget()
+
+
+@pytest.fixture
+def site(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the import path."""
+    folder = home / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return folder
+
+
+HELP = "def scaled(x):\n    return x * {factor}\n"
+
+
+def in_file(site: Path) -> tuple[str, str]:
+    (site.parent / "own.py").write_text(METHOD.format(helper="my_helper"), "utf-8")
+    return "./own.py:Scaled", "my_helper.py"
+
+
+def by_name(site: Path) -> tuple[str, str]:
+    source = METHOD.format(helper="my_helper").replace(
+        "from my_helper import scaled",
+        'import importlib\nscaled = importlib.import_module("my_helper").scaled',
+    )
+    (site.parent / "own.py").write_text(source, "utf-8")
+    return "./own.py:Scaled", "my_helper.py"
+
+
+def through_another(site: Path) -> tuple[str, str]:
+    (site.parent / "own.py").write_text(METHOD.format(helper="between"), "utf-8")
+    (site / "between.py").write_text("import my_pkg.deep as d\nscaled = d.scaled\n", "utf-8")
+    (site / "my_pkg").mkdir()
+    (site / "my_pkg" / "__init__.py").write_text("", "utf-8")
+    return "./own.py:Scaled", "my_pkg/deep.py"
+
+
+def hook(target: str) -> str:
+    return (
+        "from fewshot_bench import hookimpl\n\n\n@hookimpl\ndef register_methods():\n"
+        f"    return {{'scaled': '{target}'}}\n"
+    )
+
+
+def second_module(site: Path) -> tuple[str, str]:
+    write_dist_info(site, "my-dist", "1.0", "[fewshot_bench]\nmy = my_hooks\n")
+    (site / "my_hooks.py").write_text(hook("my_method:Scaled"), "utf-8")
+    (site / "my_method.py").write_text(METHOD.format(helper="my_helper"), "utf-8")
+    return "scaled", "my_helper.py"
+
+
+def namespace(site: Path) -> tuple[str, str]:
+    write_dist_info(site, "my-dist", "1.0", "[fewshot_bench]\nmy = company.hooks\n")
+    (site / "company").mkdir()
+    (site / "company" / "hooks.py").write_text(hook("company.method:Scaled"), "utf-8")
+    (site / "company" / "method.py").write_text(METHOD.format(helper=".helper"), "utf-8")
+    return "scaled", "company/helper.py"
+
+
+def namespace_with_a_package(site: Path) -> tuple[str, str]:
+    write_dist_info(site, "my-dist", "1.0", "[fewshot_bench]\nmy = company.few\n")
+    (site / "company" / "few" / "deep").mkdir(parents=True)
+    (site / "company" / "few" / "__init__.py").write_text(hook("company.few.m:Scaled"), "utf-8")
+    (site / "company" / "few" / "m.py").write_text(METHOD.format(helper=".deep.h"), "utf-8")
+    return "scaled", "company/few/deep/h.py"
+
+
+def package_data(site: Path) -> tuple[str, str]:
+    write_dist_info(site, "my-dist", "1.0", "[fewshot_bench]\nmy = my_pkg\n")
+    (site / "my_pkg").mkdir()
+    (site / "my_pkg" / "__init__.py").write_text(hook("my_pkg.m:Scaled"), "utf-8")
+    source = METHOD.format(helper="pathlib").replace("import scaled", "import Path")
+    source += (
+        "\n\nexec((Path(__file__).parent / 'numbers.txt').read_text())  # what it calls scaled\n"
+    )
+    (site / "my_pkg" / "m.py").write_text(source, "utf-8")
+    return "scaled", "my_pkg/numbers.txt"
+
+
+LAYOUTS = [
+    in_file, by_name, through_another, second_module, namespace, namespace_with_a_package,
+    package_data,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda made: made.__name__)
+def test_a_helper_of_a_plugin_that_changed(
+    layout: Callable[[Path], tuple[str, str]],
+    site: Path,
+    data_cache: Path,
+    forgotten: Callable[[], None],
+) -> None:
+    """A module that a plugin imports is edited, its version stays: the old run is not shown."""
+    method, helper = layout(site)
+    (site / helper).write_text(HELP.format(factor=1.0), "utf-8")
+    settings = small(data_cache, "nearest-centroid")
+    settings = {n: v for n, v in settings.items() if n not in ("steps", "task_batch")}
+
+    def edit() -> None:
+        (site / helper).write_text(HELP.format(factor=0.0), "utf-8")
+        forgotten()
+
+    first, other = reused_until(method, settings, edit, "code")
+    one, two = (read_record(folder) for folder in (first, other))
+    assert one["plugins"] == two["plugins"]
+    assert one["test"]["accuracy"] != two["test"]["accuracy"]
+    said = [n for n in fewshot_bench.evaluate(str(first), trust_code=True)["notes"] if "code" in n]
+    assert len(said) == 1
+    assert "code of method" in said[0]
+    assert "fewshot-bench" not in said[0]
+    forgotten()
+    asked(method, settings)
+    assert asked(method, settings)[0] == other  # its digest is the same in every process
+
+
+def test_what_does_not_make_the_number_does_not_count(
+    site: Path, data_cache: Path, forgotten: Callable[[], None]
+) -> None:
+    """An observer's code, a text and a cache of the interpreter are no reason to run again."""
+    method, helper = package_data(site)
+    (site / helper).write_text(HELP.format(factor=1.0), "utf-8")
+    watcher = site.parent / "watch.py"
+    watcher.write_text("from fewshot_bench import Observer\n\n\nclass W(Observer):\n    pass\n")
+    settings = small(data_cache, "nearest-centroid") | {"observers": ["./watch.py:W"]}
+    first, _ = asked(method, settings)
+    watcher.write_text(watcher.read_text() + "    x = 1\n")
+    (site / "my_pkg" / "README.md").write_text("text")
+    (site / "my_pkg" / "__pycache__").mkdir(exist_ok=True)
+    (site / "my_pkg" / "__pycache__" / "m.pyc").write_bytes(b"x")
+    forgotten()
+    assert asked(method, settings)[0] == first
+
+
+def test_the_version_of_another_distribution_counts(site: Path) -> None:
+    """A library that a plugin imports counts by its version, and torch's files are not read."""
+    (site.parent / "own.py").write_text("import torch, pluggy, os, not_there.at_all\n", "utf-8")
+    found = code._Collected("")
+    found.follow_imports(site.parent / "own.py", "")
+    assert [line.partition("==")[0] for line in found.versions] == ["pluggy"]
+    assert not found.files
+
+
+def test_a_plugin_is_told_of_a_type_that_no_path_has() -> None:
+    """A tuple of files is refused with the types that can be typed."""
+    from fewshot_bench.options import options_of
+
+    def net(image_shape, *, files: tuple[InputFile, InputFile] = ("a", "b")):
+        pass
+
+    with pytest.raises(PluginError, match="one plain type"):
+        options_of(net)
+
+
+def test_the_path_that_a_plugin_gets(home: Path) -> None:
+    """It is what was typed, opens as a path does, and knows where it is."""
+    (home / "a.txt").write_text("x", "utf-8")
+    path = InputFile("a.txt")
+    assert path == "a.txt"
+    assert Path(path).read_text("utf-8") == path.path.read_text("utf-8") == "x"
+    assert path.path == home / "a.txt"
+    assert InputFile("~/x").path == Path("~/x").expanduser()
+
+
+def test_the_command_line_tells_in_one_line(home: Path, data_cache: Path) -> None:
+    """`fsb run` with a file that is not there says so in one line and starts nothing."""
+    (home / "net.py").write_text(READS, "utf-8")
+    command = [sys.executable, "-m", "fewshot_bench", "run", "protonet", "--steps", "2"]
+    command += ["--backbone", "./net.py:filtered", "--backbone-weights", "gone.pt"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        f"error: --backbone-weights gone.pt: there is no such file or folder in '{home}'."
+    ]
+    assert not (home / "runs").exists()

@@ -1,0 +1,255 @@
+"""A finished run holds the weights that made its number, and nothing else is taken for them.
+
+Also a run that trains nothing has a weights file. Its sha256 stands in the record, and whatever
+loads it checks that: a file that is missing, damaged or another run's is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faults.broken_off import Breaking
+from honesty.small import folder_of, small
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import fewshot_bench
+from fewshot_bench import runner
+from fewshot_bench.config import configure
+from fewshot_bench.errors import ConfigError, PluginError, RecordError
+from fewshot_bench.predict import classify
+from fewshot_bench.results.record import read_record, write_record
+
+FILE = "weights.safetensors"
+FROZEN = """
+import torch
+from torch import nn
+from fewshot_bench import Method
+
+
+class Frozen(Method):
+    '''A projection that nothing trains.'''
+
+    wants_backbone = False
+    scale: float = 1.0
+
+    def __init__(self, task, backbone=None):
+        super().__init__(task)
+        channels, height, width = task.image_shape
+        self.net = nn.Linear(channels * height * width, 8)
+        self.register_buffer("mask", torch.tensor([0.0] * 7 + [float("-inf")]))
+
+    def players(self):
+        return {}
+
+    def embed(self, images):
+        return self.net(images.flatten(2))
+
+    def adapt(self, support):
+        way, shot = support.images.shape[1:3]
+        return self.embed(support.images.flatten(1, 2)).unflatten(1, (way, shot)).mean(2)
+
+    def predict(self, state, query):
+        return -torch.cdist(self.embed(query), state) * self.scale
+"""
+TRAINED = FROZEN.replace("Frozen", "Trained").replace(
+    "    def players(self):\n        return {}\n\n", ""
+)
+# What it learns of the scale stands in a plain attribute, which no file holds.
+FORGETFUL = (
+    TRAINED.replace("Trained", "Forgetful")
+    + """
+    def losses(self, episode):
+        self.scale = self.scale + 1.0
+        return super().losses(episode)
+"""
+)
+# A temperature that moves with the training, in a buffer that says it is not to be saved.
+NOT_SAVED = (
+    TRAINED.replace("Trained", "NotSaved").replace(
+        "        self.register_buffer(",
+        "        self.register_buffer('heat', torch.ones(()), persistent=False)\n"
+        "        self.register_buffer(",
+    )
+    + """
+    def losses(self, episode):
+        result = super().losses(episode)
+        result.buffers["heat"] = self.heat + torch.ones(len(episode))
+        return result
+"""
+).replace("* self.scale", "* self.heat")
+
+# Counts the tasks that it was asked, and answers by the count.
+COUNTING = (
+    FROZEN.replace("Frozen", "Counting").replace(
+        "        self.register_buffer(",
+        "        self.register_buffer('asked', torch.zeros(()))\n        self.register_buffer(",
+    )
+).replace(
+    "        return -torch.cdist",
+    "        self.asked += len(query)\n        return -torch.cdist",
+)
+
+
+def written(home: Path, source: str, name: str) -> str:
+    """A plugin in a file; what to type for it."""
+    (home / f"{name.lower()}.py").write_text(source, "utf-8")
+    return f"./{name.lower()}.py:{name}"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def trained(home: Path, data_cache: Path) -> Path:
+    """The folder of a run of ProtoNet."""
+    return folder_of(fewshot_bench.run("protonet", **small(data_cache)))
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("method", ["protonet", "nearest-centroid", "frozen"])
+def test_every_finished_run_has_its_weights(method: str, home: Path, data_cache: Path) -> None:
+    """A run of any method, also one that trains nothing, ends with a weights file and digest."""
+    name = written(home, FROZEN, "Frozen") if method == "frozen" else method
+    record = fewshot_bench.run(name, **small(data_cache, method))
+    file = folder_of(record) / FILE
+    assert record["weights"]["sha256"] == digest(file)
+    assert record["weights"]["bytes"] == file.stat().st_size
+    holds = {"protonet": 13, "nearest-centroid": 0, "frozen": 3}[method]
+    assert len(load_file(file)) == record["weights"]["tensors"] >= holds
+    again = fewshot_bench.evaluate(folder_of(record), trust_code=True)
+    assert again["weights"]["sha256"] == record["weights"]["sha256"]
+    assert again["test"] == record["test"]
+
+
+def test_a_run_that_trains_nothing_and_starts_from_another_is_evaluated_with_its_weights(
+    home: Path, data_cache: Path
+) -> None:
+    """Random weights planted by `--init` being forgotten: the evaluation gives the run's number."""
+    frozen, trained = written(home, FROZEN, "Frozen"), written(home, TRAINED, "Trained")
+    settings = small(data_cache, "frozen")
+    start = fewshot_bench.run(trained, **(settings | {"steps": 20}))
+    record = fewshot_bench.run(frozen, **settings, init=str(folder_of(start)))
+    plain = fewshot_bench.run(frozen, **settings)
+    assert record["test"]["accuracy"] != plain["test"]["accuracy"]
+    shutil.rmtree(folder_of(start))
+    assert fewshot_bench.evaluate(folder_of(record), trust_code=True)["test"] == record["test"]
+
+
+def pictures(home: Path) -> tuple[Path, list[Path]]:
+    """A support set of two classes, and what to classify."""
+    for name in ("one", "two"):
+        (home / "support" / name).mkdir(parents=True)
+        Image.new("L", (28, 28), len(name) * 40).save(home / "support" / name / "a.png")
+    return home / "support", [home / "support" / "one" / "a.png"]
+
+
+def missing(path: Path) -> None:
+    path.unlink()
+
+
+def damaged(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # a last bit of a weight: still a file of weights, and almost the same
+    path.write_bytes(content)
+
+
+def swapped(path: Path) -> None:
+    save_file({name: torch.randn_like(v) for name, v in load_file(path).items()}, path)
+
+
+@pytest.mark.parametrize("spoil", [missing, damaged, swapped])
+def test_other_weights_are_refused_by_all_that_load_them(
+    spoil: Any, trained: Path, home: Path, data_cache: Path
+) -> None:
+    """A missing, damaged or swapped weights file is refused by eval, predict, resume, --init."""
+    spoil(trained / FILE)
+    told = "has no weights" if spoil is missing else "is not the file that the run wrote"
+    support, images = pictures(home)
+    for load in (
+        lambda: fewshot_bench.evaluate(str(trained)),
+        lambda: classify(trained, support, images),
+        lambda: fewshot_bench.resume(str(trained)),
+        lambda: fewshot_bench.run("protonet", init=str(trained), **small(data_cache)),
+    ):
+        with pytest.raises(RecordError, match=told) as caught:
+            load()
+        assert "\n" not in str(caught.value)
+    assert [path.name for path in (home / "runs").iterdir()] == [trained.name]
+
+
+def test_weights_of_an_older_record_are_not_guessed(trained: Path, home: Path) -> None:
+    """A record without a digest is evaluated with a note; without weights it is refused."""
+    record = read_record(trained)
+    del record["weights"]
+    write_record(trained, record)
+    assert "kept no digest" in " ".join(fewshot_bench.evaluate(str(trained))["notes"])
+    (trained / FILE).unlink()
+    with pytest.raises(RecordError, match="has no weights"):
+        fewshot_bench.evaluate(str(trained))
+    write_record(trained, record | {"training": None})
+    with pytest.raises(RecordError, match="kept no weights of a run that trains nothing"):
+        fewshot_bench.evaluate(str(trained))
+
+
+def test_weights_of_another_type_are_refused(trained: Path, home: Path, data_cache: Path) -> None:
+    """Weights in another precision than the method's are refused, and not rounded."""
+    bare = home / "bare"
+    bare.mkdir()
+    save_file({n: v.double() for n, v in load_file(trained / FILE).items()}, bare / FILE)
+    with pytest.raises(ConfigError, match="do not fit"):
+        fewshot_bench.run("protonet", init=str(bare), **small(data_cache))
+
+
+@pytest.mark.parametrize(("source", "name"), [(FORGETFUL, "Forgetful"), (NOT_SAVED, "NotSaved")])
+@pytest.mark.parametrize("validated", [True, False])
+def test_what_no_file_can_hold_is_told(
+    source: str, name: str, validated: bool, home: Path, data_cache: Path
+) -> None:
+    """A method that learns into a plain attribute or an unsaved buffer fails, and is told."""
+    settings = small(data_cache, name) | ({} if validated else {"validation_classes": 0})
+    with pytest.raises(PluginError, match="weights do not hold all that it learnt"):
+        fewshot_bench.run(written(home, source, name), **settings)
+    (folder,) = (home / "runs").iterdir()
+    record = read_record(folder)
+    assert (record["status"], record["test"]) == ("failed", None)
+    early = settings["validate_every"] if validated else settings["steps"]
+    assert record["training"]["steps"] == early
+
+
+def test_weights_of_a_run_that_did_not_finish_are_named_so(home: Path, data_cache: Path) -> None:
+    """The weights of an interrupted run can be evaluated; the new record says what they are."""
+    config = configure("protonet", **small(data_cache))
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(config, Breaking("train", 2))
+    (folder,) = (home / "runs").iterdir()
+    record = fewshot_bench.evaluate(str(folder))
+    assert any("did not finish (interrupted after step 2 of 4)" in note for note in record["notes"])
+    before = read_record(folder)
+    assert before["weights"]["sha256"] == digest(folder / FILE)
+    write_record(folder, before | {"status": "running"})
+    with pytest.raises(RecordError, match="has no result yet"):
+        fewshot_bench.evaluate(str(folder))
+    swapped(folder / FILE)
+    write_record(folder, before)
+    with pytest.raises(RecordError, match="is not the file"):
+        fewshot_bench.evaluate(str(folder))
+
+
+def test_weights_that_the_test_moves_are_told(home: Path, data_cache: Path) -> None:
+    """A method that changes a buffer while it is tested fails: its weights are not those it had."""
+    name, settings = written(home, COUNTING, "Counting"), small(data_cache, "frozen")
+    with pytest.raises(PluginError, match=r"adapt\(\) or predict\(\) changed .* during the test"):
+        fewshot_bench.run(name, **settings)
+    assert not list((home / "runs").iterdir())
