@@ -216,7 +216,7 @@ def test_other_options_are_another_table(home: Path) -> None:
     assert again["test"]["accuracy"] == one["test"]["accuracy"]
     plain = fewshot_bench.evaluate(f"runs/{one['id']}", sampling="closed", trust_code=True)
     assert plain["sampler"]["options"] == {}
-    with pytest.raises(UnknownName, match="no option named 'sampling-alpha'"):
+    with pytest.raises(UnknownName, match="no option named 'sampling_alpha'"):
         run("closed", sampling_alpha=0.5)
     with pytest.raises(ConfigError, match="--sampling-alpha much"):
         configure("nearest-centroid", sampling="./mine.py:Unequal", sampling_alpha="much")

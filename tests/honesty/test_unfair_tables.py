@@ -282,7 +282,8 @@ def test_the_same_first_weights_in_two_folders_are_one(tmp_path: Path) -> None:
 def test_another_file_under_one_path_is_another_backbone(tmp_path: Path) -> None:
     """A file that a backbone's option names counts by its content, where the record has it."""
     for method, seed, digest in (("one", 1, "1" * 64), ("other", 2, "2" * 64)):
-        inputs = [{"option": "backbone_weights", "path": "w.pt", "sha256": digest}]
+        file = {"option": "backbone_weights", "path": "w.pt", "absolute": "/w.pt", "bytes": 1}
+        inputs = [file | {"sha256": digest}]
         write_trained(tmp_path, method, seed, backbone_options={"backbone_weights": "w.pt"},
                       inputs=inputs)  # fmt: skip
     (table,) = shown(tmp_path).tables
