@@ -85,7 +85,7 @@ def test_every_option_of_eval_and_resume_has_its_name_in_python(tmp_path: Path) 
     asked = options(typer.main.get_command(app).commands["eval"])  # type: ignore[attr-defined]
     assert {"metric", "trust_code", "json", "way"} <= set(asked)
     changes = {name: value_of(name, config) for name in asked}
-    for name in ("json", "trust_code"):
+    for name in ("json", "trust_code", "part"):
         del changes[name]
     assert reconfigure(config, **changes).metrics == ("accuracy",)
     named = set(inspect.signature(resume).parameters) - {"run", "json"}
