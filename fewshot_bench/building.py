@@ -58,6 +58,7 @@ def build_backbone(
             f"{registry.resolve('backbones', name).title} has no out_shape (c, h, w); its factory "
             "has to set it on the module that it returns."
         )
+    backbone._title = registry.resolve("backbones", name).title  # type: ignore[assignment]
     return backbone
 
 

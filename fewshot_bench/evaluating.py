@@ -11,6 +11,7 @@ from fewshot_bench import assembly
 from fewshot_bench.config import RunConfig, reconfigure
 from fewshot_bench.data.overlap import write_seen
 from fewshot_bench.defaults import as_recorded
+from fewshot_bench.engine.inspection import of_weights
 from fewshot_bench.engine.interrupt import Signals
 from fewshot_bench.engine.observer import Progress, Silent
 from fewshot_bench.engine.weights import check_unmoved, save_weights
@@ -69,7 +70,7 @@ def evaluate_run(
         record[name] = before[name]
     if part == "validation" and before["training"]:
         notes.append(VALIDATED)
-    record["notes"] += notes
+    record["notes"] += [*notes, *(line for line in before["notes"] if of_weights(line))]
     try:
         record["weights"] = save_weights(parts.method, target)
         with Signals() as signals, parts.lowering.running():

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from fewshot_bench.episode import Episode, Support, Task
-from fewshot_bench.nn.norm import observed, uses_batch_statistics
+from fewshot_bench.nn.norm import uses_batch_statistics
 
 State = Any  # a pytree of tensors, each of shape [T, ...]
 
@@ -68,6 +68,8 @@ class Losses:
             each with respect to that player's own parameters only.
         log: {name: [T] number to show and record}; detached by the loop.
         buffers: {buffer name: [T, ...] what each task would make of it}; the loop stores the mean.
+            For buffers of the method's own: running statistics of
+            :class:`fewshot_bench.nn.TaskBatchNorm` are collected around ``losses`` by the engine.
     """
 
     players: Mapping[str, Tensor]
@@ -96,6 +98,8 @@ class Method(nn.Module):
     * ``embeds``: ``adapt`` and ``predict`` see images through the method's own ``embed`` alone
       (from images [T, M, C, H, W] to features [T, M, ...]), which lets an evaluation embed every
       image once, however many episodes it is in.
+    * ``trains``: False for a method that leaves its parameters as they are (a pretrained or a
+      random backbone, and nothing to learn above it): ``players()`` is then empty.
     * ``unlabelled_tasks``: ``losses`` also takes tasks without any label (``episode.kind`` is
       ``"unlabelled"``; ``support.images`` and ``target`` are None), for ``--labelled-classes``.
     """
@@ -108,6 +112,7 @@ class Method(nn.Module):
     capturable: ClassVar[bool] = False
     autocast: ClassVar[bool] = False
     embeds: ClassVar[bool] = False
+    trains: ClassVar[bool] = True
     unlabelled_tasks: ClassVar[bool] = False
     _title: str = ""  # what it was named and who installed it; for messages
 
@@ -141,13 +146,11 @@ class Method(nn.Module):
 
     def losses(self, episode: Episode) -> Losses:
         """Per-task losses of each player. Default: the query cross-entropy of what was learnt."""
-        with observed(self) as buffers:
-            logits = self.predict(self.adapt(episode.support), episode.query)
+        logits = self.predict(self.adapt(episode.support), episode.query)
         assert episode.target is not None
         return Losses(
             players={"meta": cross_entropy(logits, episode.target)},
             log={"accuracy": accuracy(logits, episode.target)},
-            buffers=buffers,
         )
 
     def pictures(self, support: Support) -> Mapping[str, Tensor]:
@@ -169,7 +172,7 @@ class Method(nn.Module):
 
     def players(self) -> dict[str, Player]:
         """Who trains what; empty if nothing does. Default: ``meta`` trains all with Adam."""
-        parameters = trainable(self)
+        parameters = trainable(self) if self.trains else {}
         return {"meta": Player(parameters)} if parameters else {}
 
     @classmethod

@@ -5,14 +5,21 @@ SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generato
 used as a counter-based generator: the n-th number of a stream is ``mix(stream + n * GOLDEN)``.
 Only integer additions, multiplications, shifts and exclusive-ors are used, so every device,
 platform, thread and batch size gives the same bits. There is no state and nothing to seed.
+
+:func:`global_generators` is about the others, which have a state that everything shares: who draws
+from them gives numbers that depend on what was run before and beside.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,6 +112,43 @@ def subset(key: Tensor, tag: str, size: Tensor, k: int) -> Tensor:
         refers_to = refers_to.gather(-1, refers_to)
     chosen = torch.where(again, first + place, candidate)
     return chosen.gather(-1, permutation(key, tag + "/order", k))
+
+
+def global_generators() -> dict[str, Any]:
+    """The states of the generators that a process has one of, by name; see :func:`moved`."""
+    states: dict[str, Any] = {
+        "torch's global generator": [torch.get_rng_state()],
+        "numpy's global generator": np.random.get_state(),
+        "Python's random module": random.getstate(),
+    }
+    if torch.cuda.is_initialized() and not torch.cuda.is_current_stream_capturing():
+        states["torch's global generator"].append(torch.cuda.get_rng_state())
+    return states
+
+
+def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Names of the generators that somebody drew from (or seeded) between two states."""
+    return [name for name, state in before.items() if not _same(state, after[name])]
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Leave the global generators as they were found, whatever draws from them meanwhile."""
+    own, python = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            np.random.set_state(own)
+            random.setstate(python)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list | tuple):
+        return all(map(_same, one, other))
+    if isinstance(one, np.ndarray):
+        return bool(np.array_equal(one, other))
+    return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)
 
 
 def _signed(number: int) -> int:

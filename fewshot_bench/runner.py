@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fewshot_bench import assembly
+from fewshot_bench import assembly, scrutiny
 from fewshot_bench.alike import HERE, origin_of
 from fewshot_bench.config import RunConfig, reconfigure
 from fewshot_bench.data.overlap import write_seen
@@ -168,7 +168,9 @@ class _Going:
             _profile(parts, folder)
         twin = Twin(parts)
         with parts.lowering.running():
-            if trains:
+            if not trains:
+                scrutiny.without_training(parts, record)
+            else:
                 pictures = None
                 if parts.config.pictures:
                     tell = parts.progress.message
@@ -270,6 +272,7 @@ def make_trainer(
 def train(parts: Parts, trainer: Trainer, record: dict[str, Any]) -> None:
     """Train; put what it took into the record."""
     config = parts.config
+    scrutiny.before_training(parts, record)
     cost = within_memory(
         parts.lowering,
         parts.train.batch(range(1)),
@@ -285,6 +288,7 @@ def train(parts: Parts, trainer: Trainer, record: dict[str, Any]) -> None:
     parts.progress.phase("train", config.steps)
     trainer.run()
     note_training(record, trainer)
+    scrutiny.after_training(parts, record)
 
 
 def _profile(parts: Parts, folder: Path) -> None:
@@ -311,6 +315,7 @@ def test(parts: Parts, folder: Path, record: dict[str, Any], check: Callable[[],
         record["notes"].append(
             f"{config.episodes} episodes were asked for; the open plan has {count}."
         )
+    scrutiny.before_test(parts, record)
     parts.progress.phase(part, count)
 
     def tick(done: int, accuracy: float) -> None:

@@ -15,7 +15,16 @@ from torch import Tensor
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Batch, Episode, Support, Task
 from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.random import below, bits, fold, key_of, permutation, subset
+from fewshot_bench.random import (
+    below,
+    bits,
+    fold,
+    global_generators,
+    key_of,
+    moved,
+    permutation,
+    subset,
+)
 
 
 @dataclass(frozen=True)
@@ -243,9 +252,17 @@ class EpisodeSource:
         """Image indices of these episodes; the first batch of a sampler is checked.
 
         Raises:
-            PluginError: the sampler gave one image two parts, or an image of another class.
+            PluginError: the sampler gave one image two parts, or an image of another class, or
+                drew from a global generator.
         """
+        before = global_generators()
         indices = self.sampler(numbers(ids, self.table.device))
+        if found := moved(before, global_generators()):
+            raise PluginError(
+                f"sampler {type(self.sampler).__name__} draws from {found[0]}: its episodes would "
+                "be others the next time; draw from fewshot_bench.random, keyed by the seed and "
+                "the episode's number."
+            )
         if not self._checked:
             check_indices(indices, self.table, self.sampler.task)
             self._checked = True

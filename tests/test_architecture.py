@@ -42,7 +42,7 @@ ORDER = (
     {"seen"},
     {"run_inputs"},
     {"parts", "alike"},
-    {"takeup", "scoring"},
+    {"takeup", "scoring", "scrutiny"},
     {"runner"},
     {"evaluating", "existing"},
     {"testing", "predict"},

@@ -37,6 +37,13 @@ def check(
         list[str] | None, typer.Option(help="id of a check; may be repeated", metavar="ID")
     ] = None,
     data_root: Annotated[str | None, typer.Option(help="folder of a data set's files")] = None,
+    image_shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="images that a method or backbone is tried on, as 3,84,84; may be repeated",
+            metavar="C,H,W",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
 ) -> None:
     """Run the conformance suite on what a plugin registers; exit code 1 if a check fails.
@@ -58,7 +65,10 @@ def check(
     options = parse(context.args, spaces, f"fsb check {name}", flags_of(context))
     out, outcomes = sys.stdout, []
     with redirect_stdout(sys.stderr):  # standard output is for results
-        found = suite(registry, name, kind, data_root=data_root, **options)
+        shapes = [_shape(text) for text in image_shape or ()] or None
+        if shapes and item.kind not in ("methods", "backbones"):
+            raise ConfigError(f"--image-shape is for methods and backbones; {item.title} is none.")
+        found = suite(registry, name, kind, data_root=data_root, image_shapes=shapes, **options)
         width = max(len(check.id) for check in found.checks)
         for outcome in perform_all(found.checks, found.subject, only or ()):
             outcomes.append(outcome)
@@ -73,6 +83,21 @@ def check(
         typer.echo(f"{found.title}: {said}.")
     if failed:
         raise typer.Exit(1)
+
+
+def _shape(text: str) -> tuple[int, int, int]:
+    """(C, H, W).
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        channels, height, width = (int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        channels = height = width = 0
+    if min(channels, height, width) < 1:
+        raise ConfigError(f"--image-shape {text}: give channels, height and width, as 3,84,84.")
+    return channels, height, width
 
 
 def _show(outcome: Outcome, width: int, out: TextIO) -> None:

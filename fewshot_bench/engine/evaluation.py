@@ -15,6 +15,7 @@ from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.method import accuracy, title_of
+from fewshot_bench.random import global_generators, moved
 from fewshot_bench.sampling import EpisodeSource
 
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -152,8 +153,14 @@ def measured(title: str, metric: Metric, logits: Tensor, target: Tensor) -> Tens
     Raises:
         PluginError: it raises, or gives something else than one number per task.
     """
+    before = global_generators()
     with blame(title):
         scores = torch.as_tensor(metric(logits, target))
+    if found := moved(before, global_generators()):
+        raise PluginError(
+            f"{title} draws from {found[0]}: its scores would be others the next time; a metric "
+            "is a function of logits and targets."
+        )
     if scores.shape != logits.shape[:1]:
         raise PluginError(
             f"{title} gave shape {tuple(scores.shape)}; it has to be one number per task, "

@@ -17,3 +17,4 @@ class History:
     seconds: float = 0.0
     warmup_seconds: float = 0.0
     shrunk_at: int = 0  # the last step in which memory was short
+    drawn: str = ""  # random numbers that no key decides: a sentence

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.engine.heap import keep_freed_memory
+from fewshot_bench.engine.hidden import repeatable, unchanged
 from fewshot_bench.engine.precision import FP32, Precision
 from fewshot_bench.engine.timing import Stopwatch
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
-from fewshot_bench.method import Method, Player, title_of
+from fewshot_bench.method import Losses, Method, Player, title_of
 from fewshot_bench.nn import Strategy, per_task_strategy
+from fewshot_bench.nn.norm import observed
 
 EMBEDDED_AT_ONCE = 100  # images: about those of an episode
 
@@ -101,12 +103,27 @@ class Eager:
         return reduce_over_tasks(parts, players, len(episode))
 
     def predict(self, episode: Episode) -> Prediction:
-        """Learn and classify every task of the batch; times are shared out equally."""
+        """Learn and classify every task of the batch; times are shared out equally.
+
+        Raises:
+            PluginError: the method draws random numbers without a key, or changes a tensor of its
+                own.
+        """
+        with repeatable(self.method, "adapt() or predict()", lambda: self.one(episode)):
+            return self._all(episode)
+
+    def one(self, episode: Episode) -> Prediction:
+        """The first task of a batch (all of it where tasks influence each other), here and now."""
+        part = episode.tasks(0, 1) if self.method.batchable else episode
+        return self._predict(part)
+
+    def _all(self, episode: Episode) -> Prediction:
         return joined_predictions([self._predict(part) for part in self.chunks(episode)])
 
     def _predict(self, episode: Episode) -> Prediction:
-        watch = Stopwatch(episode.query.device)
-        with torch.enable_grad(), self.set_up(episode.query.device):
+        device = episode.query.device
+        with torch.enable_grad(), self.set_up(device), unchanged(self.method, "predict"):
+            watch = Stopwatch(device)
             with blame(f"{title_of(self.method)}.adapt()"):
                 state = self.method.adapt(episode.support)
             adapt_ms = watch.lap()
@@ -126,11 +143,18 @@ class Eager:
             device: that they are on.
         """
         everything = torch.arange(count, device=device)
-        return torch.cat([self._embed(images(part)) for part in everything.split(EMBEDDED_AT_ONCE)])
+        with repeatable(self.method, "embed()", lambda: self._embed(images(everything[:1]))):
+            parts = everything.split(EMBEDDED_AT_ONCE)
+            return torch.cat(self._embedded(images, parts))
+
+    def _embedded(
+        self, images: Callable[[Tensor], Tensor], parts: Sequence[Tensor]
+    ) -> list[Tensor]:
+        return [self._embed(images(part)) for part in parts]
 
     @torch.no_grad()
     def _embed(self, images: Tensor) -> Tensor:
-        with self.set_up(images.device):
+        with self.set_up(images.device), unchanged(self.method, "embed"):
             method: Any = self.method  # one that declares embeds
             return cast(Tensor, method.embed(images.unsqueeze(0)).squeeze(0))
 
@@ -186,9 +210,27 @@ def joined_predictions(parts: Sequence[Prediction]) -> Prediction:
 def differentiate(
     method: Method, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
 ) -> Gradients:
-    """Losses, and the gradient of each moving player's summed loss by its own parameters."""
-    with blame(f"{title_of(method)}.losses()"):
-        losses = method.losses(episode)
+    """Losses, and the gradient of each moving player's summed loss by its own parameters.
+
+    Running statistics are collected here, whatever the method does. What it proposes itself for a
+    buffer goes first.
+    """
+    with observed(method, len(episode)) as statistics, unchanged(method, "losses"):
+        with blame(f"{title_of(method)}.losses()"):
+            losses = method.losses(episode)
+        gradients = _gradients_of(losses, method, len(episode), players, turn)
+    return Gradients(
+        {name: loss.detach() for name, loss in losses.players.items()},
+        gradients,
+        {name: value.detach() for name, value in losses.log.items()},
+        statistics | {name: value.detach() for name, value in losses.buffers.items()},
+    )
+
+
+def _gradients_of(
+    losses: Losses, method: Method, tasks: int, players: Mapping[str, Player], turn: Sequence[str]
+) -> dict[str, list[Tensor]]:
+    """Each moving player's own; see :func:`differentiate`."""
     missing = [name for name in turn if name not in losses.players]
     if missing:
         raise PluginError(
@@ -198,10 +240,15 @@ def differentiate(
     gradients = {}
     for name in turn:
         loss = losses.players[name]
-        if loss.shape != (len(episode),):
+        if loss.shape != (tasks,):
             raise PluginError(
                 f"{title_of(method)}.losses(): the loss of player '{name}' has shape "
-                f"{tuple(loss.shape)}; it has to be one number per task, ({len(episode)},)."
+                f"{tuple(loss.shape)}; it has to be one number per task, ({tasks},)."
+            )
+        if not loss.requires_grad:
+            raise PluginError(
+                f"{title_of(method)}.losses(): the loss of player '{name}' depends on no parameter "
+                "that requires gradients, so that nothing would train."
             )
         parameters = list(players[name].parameters.values())
         gradients[name] = list(
@@ -210,12 +257,7 @@ def differentiate(
                 materialize_grads=True,
             )
         )  # fmt: skip
-    return Gradients(
-        {name: loss.detach() for name, loss in losses.players.items()},
-        gradients,
-        {name: value.detach() for name, value in losses.log.items()},
-        {name: value.detach() for name, value in losses.buffers.items()},
-    )
+    return gradients
 
 
 def reduce_over_tasks(
@@ -225,8 +267,10 @@ def reduce_over_tasks(
     gradients = {}
     for name, first in parts[0].gradients.items():
         total = list(first)
-        for part in parts[1:]:
-            total = [a.add_(b) for a, b in zip(total, part.gradients[name], strict=True)]
+        for i, part in enumerate(parts[1:]):
+            both = list(zip(total, part.gradients[name], strict=True))
+            # The first may be views of one number (the gradient of a sum): never added to.
+            total = [a.add_(b) for a, b in both] if i else [a + b for a, b in both]
         if players[name].reduction == "mean":
             total = [g / tasks for g in total]
         gradients[name] = total
@@ -235,4 +279,10 @@ def reduce_over_tasks(
         names = getattr(parts[0], field)
         return {name: torch.cat([getattr(part, field)[name] for part in parts]) for name in names}
 
-    return Gradients(joined("losses"), gradients, joined("log"), joined("buffers"))
+    # A part may have passed other layers than the first: the mean is over those that did.
+    names = dict.fromkeys(name for part in parts for name in part.buffers)
+    buffers = {
+        name: torch.cat([part.buffers[name] for part in parts if name in part.buffers])
+        for name in names
+    }
+    return Gradients(joined("losses"), gradients, joined("log"), buffers)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.engine.lowering import (
-    EMBEDDED_AT_ONCE,
     Eager,
     Gradients,
     Prediction,
@@ -81,19 +80,20 @@ class TaskThreads(Eager):
         tasks = [episode.tasks(t, t + 1) for t in range(len(episode))]
         return reduce_over_tasks(self._each(one, tasks), players, len(episode))
 
-    def predict(self, episode: Episode) -> Prediction:
+    def _all(self, episode: Episode) -> Prediction:
         def one(task: Episode) -> Prediction:
             return Eager(self._own(), **self._settings())._predict(task)
 
         tasks = [episode.tasks(t, t + 1) for t in range(len(episode))]
         return joined_predictions(self._each(one, tasks))
 
-    def embed(self, images: Callable[[Tensor], Tensor], count: int, device: torch.device) -> Tensor:
+    def _embedded(
+        self, images: Callable[[Tensor], Tensor], parts: Sequence[Tensor]
+    ) -> list[Tensor]:
         def one(part: Tensor) -> Tensor:
             return Eager(self._own(), **self._settings())._embed(images(part))
 
-        parts = torch.arange(count, device=device).split(EMBEDDED_AT_ONCE)
-        return torch.cat(self._each(one, parts))
+        return self._each(one, parts)
 
     def _settings(self) -> dict[str, Any]:
         return {"strategy": self.strategy, "precision": self.precision}

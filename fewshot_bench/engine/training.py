@@ -14,17 +14,19 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.engine.finite import SpikeGuard, Watch, numbers_of, watched
 from fewshot_bench.engine.graph import CapturedTurn, make_capturable
+from fewshot_bench.engine.hidden import told_of_draws
 from fewshot_bench.engine.history import History
 from fewshot_bench.engine.interrupt import Interrupted
 from fewshot_bench.engine.keeper import Keeper
 from fewshot_bench.engine.lowering import Eager, Gradients
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.players import check_players, make_optimisers
 from fewshot_bench.engine.state import Weights, averaged, copied
 from fewshot_bench.engine.timing import StepTimer
-from fewshot_bench.errors import ConfigError, Diverged, PluginError
+from fewshot_bench.errors import Diverged, PluginError
 from fewshot_bench.method import Method
+from fewshot_bench.random import global_generators, moved
 from fewshot_bench.sampling import EpisodeSource
 
 Validate = Callable[[int], float]
@@ -63,13 +65,7 @@ class Trainer:
         self.validate, self.log, self.tell = validate, log, tell
         self.keeper = keeper or Keeper()
         self.players = check_players(method)
-        try:
-            self.optimisers = {
-                name: player.optimiser(list(player.parameters.values()))
-                for name, player in self.players.items()
-            }
-        except ValueError as error:  # a rate or factor out of range
-            raise ConfigError(f"the optimiser refuses its settings: {error}.") from error
+        self.optimisers = make_optimisers(self.players)
         self.base_rates = {
             name: [group["lr"] for group in optimiser.param_groups]
             for name, optimiser in self.optimisers.items()
@@ -163,7 +159,10 @@ class Trainer:
                 self._window.append(self._captured[r, k].replay(first))
                 self.timer.replayed(self._captured[r, k].marks)
             else:
+                before = None if self.history.drawn else global_generators()
                 result = self._turn(k, turn, range(first, first + size), self.timer.mark)
+                if before and (found := moved(before, global_generators())):
+                    self._tell_drawn(k, found)
                 result.gradients, result.buffers = {}, {}  # what is read later is the numbers
                 self._window.append(result)
         self.step += 1
@@ -197,6 +196,13 @@ class Trainer:
     def _tell_shrunk(self, line: str) -> None:
         self.history.shrunk_at = self.step + 1
         self.tell(f"step {self.step + 1}: {line}")
+
+    def _tell_drawn(self, k: int, generators: list[str]) -> None:
+        """Say, once, that the losses have random numbers of their own, and where."""
+        episode = self.sources[k].batch(range(1))
+        with self.lowering.set_up(self.device):
+            self.history.drawn = told_of_draws(self.method, episode, generators)
+        self.tell(f"step {self.step + 1}: {self.history.drawn}")
 
     def _record(self, r: int, k: int, turn: Sequence[str]) -> None:
         """Capture a turn in a CUDA graph; if that cannot be, go on without, and say why."""

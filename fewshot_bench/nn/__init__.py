@@ -1,7 +1,8 @@
 """Building blocks for methods: per-task weights, normalisation, stopped gradients."""
 
 from fewshot_bench.nn.conv import Conv2d
-from fewshot_bench.nn.norm import TaskBatchNorm, observed, uses_batch_statistics
+from fewshot_bench.nn.frozen import Frozen
+from fewshot_bench.nn.norm import TaskBatchNorm, unobserved, uses_batch_statistics
 from fewshot_bench.nn.stop import record, replay, stop
 from fewshot_bench.nn.tasks import (
     Strategy,
@@ -15,11 +16,11 @@ from fewshot_bench.nn.tasks import (
 
 __all__ = [
     "Conv2d",
+    "Frozen",
     "Strategy",
     "TaskBatchNorm",
     "double_backward",
     "expects_double_backward",
-    "observed",
     "per_task",
     "per_task_strategy",
     "record",
@@ -27,5 +28,6 @@ __all__ = [
     "replica",
     "stop",
     "task_weights",
+    "unobserved",
     "uses_batch_statistics",
 ]

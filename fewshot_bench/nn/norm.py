@@ -6,8 +6,9 @@ task. Three things are handled here so that no method has to:
 * ``torch.func.vmap`` of a gradient through an *affine* ``batch_norm`` gives silently wrong
   meta-gradients (off by up to 2.6 % against finite differences; torch 2.13 and 2.15). Under vmap
   the affine part is therefore an explicit multiplication.
-* Running statistics are not changed in the forward pass. :func:`observed` collects what they
-  would become, for each task, and the training loop averages that over tasks.
+* Running statistics are not changed in the forward pass. The training loop collects what they
+  would become, for each task (:func:`observed`), and averages that over tasks. Every pass in
+  training mode counts, but for those inside :func:`unobserved`.
 * Whether the layer uses the statistics of the current batch at test time (which makes a method
   transductive: Finn et al. 2017's code does) is an argument, not an accident of train/eval mode.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal
 
 import torch
@@ -140,11 +141,15 @@ class TaskBatchNorm(nn.Module):
 
 
 @contextmanager
-def observed(module: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """Collect what the running statistics below ``module`` would become.
+def observed(module: nn.Module, tasks: int) -> Iterator[dict[str, Tensor]]:
+    """Collect what the running statistics below ``module`` would become; the engine's.
 
-    Yields a dictionary that is filled when the block ends: {buffer name: [T, C]}, for
-    ``Losses.buffers``. Several passes through one layer are averaged.
+    Yields a dictionary that is filled when the block ends: {buffer name: [T, C]}. Several passes
+    through one layer are averaged.
+
+    Arguments:
+        module: its layers are looked for; one that was not passed in training mode gives nothing.
+        tasks: T.
     """
     buffers: dict[str, Tensor] = {}
     seen: Observations = {}
@@ -155,10 +160,26 @@ def observed(module: nn.Module) -> Iterator[dict[str, Tensor]]:
             for buffer, values in zip(
                 ("running_mean", "running_var"), zip(*seen[layer], strict=True), strict=True
             ):
-                observation = torch.stack(values).mean(0)
+                observation = torch.stack([_of_each_task(v, tasks) for v in values]).mean(0)
                 buffers[f"{name}.{buffer}".lstrip(".")] = torch.lerp(
                     getattr(layer, buffer).expand_as(observation), observation, layer.momentum
                 )
+
+
+def _of_each_task(values: Tensor, tasks: int) -> Tensor:
+    """What a pass saw, [T, C]; it may have had all tasks as one, or several for each."""
+    if len(values) % tasks:
+        return values.mean(0).expand(tasks, -1)
+    return values if len(values) == tasks else values.unflatten(0, (tasks, -1)).mean(1)
+
+
+def unobserved() -> AbstractContextManager[None]:
+    """Hide passes from the running statistics, in this thread and for a while.
+
+    For images that no test shows (a generator's) in ``losses``: they are normalised by their own
+    statistics, and leave the running ones alone. All other passes in training mode count.
+    """
+    return norm_context(observer=None)
 
 
 def uses_batch_statistics(module: nn.Module) -> bool:

@@ -73,6 +73,8 @@ def _training_notes(trainer: Trainer) -> list[str]:
             f"memory was short: from step {at} on the tasks of a step were run in {chunks} chunks, "
             "which gives the same gradient"
         )
+    if trainer.history.drawn:
+        told.append(trainer.history.drawn)
     if trainer.guard is not None and trainer.guard.skipped:
         count, first = len(trainer.guard.skipped), trainer.guard.skipped[0]
         told.append(

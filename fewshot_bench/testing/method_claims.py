@@ -29,12 +29,13 @@ from fewshot_bench.method import Method
 from fewshot_bench.sampling import EpisodeSource
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.method_contract import EXACT
-from fewshot_bench.testing.subject import MethodSubject, predict, require_close
+from fewshot_bench.testing.subject import STEPS, MethodSubject, both, predict, require_close
 
-STEPS, TASKS, EPISODES = 40, 4, 50  # of the training that has to beat chance
+EPISODES = 50  # of the test that has to beat chance
 SYNCS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
 
 
+@both
 def query_order(subject: MethodSubject) -> None:
     """The order of the queries does not change their predictions."""
     method, episode = subject.build().double(), subject.episode(dtype=torch.float64)
@@ -55,23 +56,6 @@ def class_relabelling(subject: MethodSubject) -> None:
     turned = replace(episode, support=replace(episode.support, images=images[:, order]))
     told = "the number of a class matters; declare class_equivariant = False, or treat all alike."
     require_close(predict(method, episode)[..., order], predict(method, turned), EXACT, told)
-
-
-def inductive(subject: MethodSubject) -> None:
-    """Other queries do not change a prediction, unless the method says that it is transductive."""
-    method, episode = subject.build().double(), subject.episode(dtype=torch.float64)
-    if method.transductive:
-        raise NotClaimed("it is transductive")
-    others = subject.episode(seed=1, dtype=torch.float64).query
-    query = torch.cat([episode.query[:, :1], others[:, 1:]], dim=1)
-    told = (
-        "other queries change a prediction: a statistic over the queries? Declare it: "
-        "transductive = True."
-    )
-    whole, changed = predict(method, episode), predict(method, replace(episode, query=query))
-    require_close(whole[:, :1], changed[:, :1], EXACT, told)
-    alone = predict(method, replace(episode, query=episode.query[:, :1]))
-    require_close(whole[:, :1], alone, EXACT, told)
 
 
 class _Dispatched(TorchDispatchMode):
@@ -182,7 +166,7 @@ def embeds(subject: MethodSubject) -> None:
 
 def resume(subject: MethodSubject) -> None:
     """Training that goes on from a checkpoint ends where unbroken training does."""
-    if not subject.build().players():
+    if not check_players(subject.build()):
         raise NotClaimed("nothing trains")
     whole, first, second = (_trainer(subject, seed) for seed in (1, 1, 2))
     _advance(whole, 4)
@@ -221,10 +205,7 @@ def _trainer(subject: MethodSubject, seed: int, steps: int = 4, tasks: int = 2) 
 
 def beats_chance(subject: MethodSubject) -> None:
     """A short training on separable images ends above chance on new classes."""
-    trainer = _trainer(subject, 0, STEPS, TASKS)
-    method = trainer.method
-    if trainer.players:
-        trainer.run()
+    method = subject.trained
     source = subject.source("test")
     assert isinstance(source, EpisodeSource)
     scores = evaluate(Eager(method), source, EPISODES, chunk=EPISODES).accuracy
@@ -265,7 +246,6 @@ def _seconds(call: Callable[[], object], times: int = 20) -> float:
 CLAIMS: Sequence[Callable[[Any], str | None]] = (
     query_order,
     class_relabelling,
-    inductive,
     capturable,
     autocast,
     embeds,

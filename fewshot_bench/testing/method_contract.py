@@ -16,9 +16,10 @@ from fewshot_bench.engine.weights import load_weights, save_weights
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.method import Method, trainable
 from fewshot_bench.options import options_of
+from fewshot_bench.random import global_generators, moved
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.gradients import gradient_error
-from fewshot_bench.testing.subject import MethodSubject, off, predict, require_close, tensors
+from fewshot_bench.testing.subject import MethodSubject, both, off, predict, require_close, tensors
 
 EXACT = 1e-9  # float64: another order of sums, and no more
 GRADIENT = 1e-4
@@ -57,6 +58,7 @@ def options(subject: MethodSubject) -> None:
         raise Fault("there is no preset 'quick', which is the default; presets() may return {}.")
 
 
+@both
 def shapes(subject: MethodSubject) -> None:
     """adapt gives tensors [T, ...], predict [T, Q, way], losses [T] for each player."""
     method, tasks = subject.build().eval(), 2
@@ -81,7 +83,7 @@ def shapes(subject: MethodSubject) -> None:
                     f"losses() gave {tuple(value.shape)} for {kind} '{name}'; it is one number "
                     f"per task, ({tasks},): leave the mean over tasks to the loop."
                 )
-    missing = sorted(set(method.players()) - set(losses.players))
+    missing = sorted(set(check_players(method)) - set(losses.players))
     if missing:
         raise Fault(f"losses() gives no loss for player '{missing[0]}' of players().")
 
@@ -101,6 +103,7 @@ def dtypes(subject: MethodSubject) -> None:
                 )
 
 
+@both
 def finite(subject: MethodSubject) -> None:
     """Logits, losses and logged numbers are finite, and a loss is no number without a gradient."""
     method = subject.build()
@@ -110,26 +113,26 @@ def finite(subject: MethodSubject) -> None:
     for name, value in (*losses.players.items(), *losses.log.items()):
         if not bool(value.isfinite().all()):
             raise Fault(f"losses() gives {value.tolist()} for '{name}' before any training.")
-    for name in method.players():
+    for name in check_players(method):
         if not losses.players[name].requires_grad:
             raise Fault(f"the loss of player '{name}' is detached: nothing would train.")
 
 
 def repeatable(subject: MethodSubject) -> None:
-    """The same episode gives the same numbers, and torch's global generator stays untouched."""
+    """The same episode gives the same numbers, and global generators stay untouched."""
     method = subject.build()
     found = []
     for seed in (1, 2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            before = torch.get_rng_state()
+            before = global_generators()
             logits = predict(method, subject.episode())
             losses = method.train().losses(subject.training_episode()).players
             numbers = torch.cat([logits.flatten(), *(v.detach() for v in losses.values())])
-            if not torch.equal(torch.get_rng_state(), before):
+            if used := moved(before, global_generators()):
                 raise Fault(
-                    "it draws from torch's global generator; draw from fewshot_bench.random with "
-                    "support.key, or results depend on how tasks are batched."
+                    f"it draws from {used[0]}; draw from fewshot_bench.random with support.key, or "
+                    "results depend on how tasks are batched."
                 )
         found.append(numbers)
     require_close(
@@ -137,6 +140,7 @@ def repeatable(subject: MethodSubject) -> None:
     )
 
 
+@both
 def pure_losses(subject: MethodSubject) -> None:
     """losses() changes no parameter, no buffer and no gradient."""
     method = subject.build().train()
@@ -168,7 +172,10 @@ def round_trip(subject: MethodSubject) -> None:
 
 
 def players(subject: MethodSubject) -> None:
-    """Players share no parameter, cover all that is trainable, and stand in turns."""
+    """Players share no parameter, cover all that is trainable, and stand in turns.
+
+    Where ``trains = False`` is declared there are none.
+    """
     method = subject.build()
     try:
         found = check_players(method)
@@ -176,10 +183,10 @@ def players(subject: MethodSubject) -> None:
         raise Fault(str(error)) from error
     owned = {id(p) for player in found.values() for p in player.parameters.values()}
     lost = [name for name, p in trainable(method).items() if id(p) not in owned]
-    if lost:
+    if lost and method.trains:
         raise Fault(
             f"'{lost[0]}' ({len(lost)} in all) is trainable and has no player; give it one, or "
-            "requires_grad_(False)."
+            "requires_grad_(False), or say trains = False if nothing is to train."
         )
     inside = {id(p) for p in method.parameters()}
     strange = [n for player in found.values() for n, p in player.parameters.items()
@@ -212,6 +219,7 @@ def gradients(subject: MethodSubject) -> None:
     )
 
 
+@both
 def independent_tasks(subject: MethodSubject) -> None:
     """A batch of tasks gives what one task at a time gives, unless batchable = False."""
     method = subject.build().double()

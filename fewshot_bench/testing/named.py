@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,15 @@ from fewshot_bench.options import (
     split_dataset,
 )
 from fewshot_bench.settings import sampler_options
+from fewshot_bench.testing.backbone_checks import SHAPES, BackboneSubject
 from fewshot_bench.testing.checks import Check
 from fewshot_bench.testing.dataset_checks import DatasetSubject
 from fewshot_bench.testing.part_checks import (
-    BackboneSubject,
     MetricSubject,
     ObserverSubject,
     SamplerSubject,
 )
-from fewshot_bench.testing.subject import CHECKED, MethodSubject
+from fewshot_bench.testing.subject import CHECKED, MethodSubject, Shape
 from fewshot_bench.testing.suites import SUITES
 
 
@@ -118,6 +118,7 @@ def suite(
     kind: str | None = None,
     *,
     data_root: str | None = None,
+    image_shapes: Sequence[Shape] | None = None,
     **options: Any,
 ) -> Suite:
     """The checks of what a name stands for.
@@ -126,21 +127,24 @@ def suite(
         name: as ``fsb list`` shows it, ``distribution:name`` or ``PATH.py:NAME``.
         kind: where several kinds have the name.
         data_root: the folder of a data set's files.
+        image_shapes: of the images that a method or backbone is tried on; None: gray and RGB ones.
         options: of the method (default: those of its preset ``quick``), backbone, data set or
             sampler.
 
     Raises:
         FewshotBenchError: see :func:`find`; or an option that does not exist.
     """
+    shapes = None if image_shapes is None else tuple(image_shapes)
     item = find(registry, name, kind)
     make: Any = load(registry, item.kind, _head(registry, item.kind, name))
     if item.kind == "methods":
-        subject: Any = _method(registry, name, make, options)
+        subject: Any = _method(registry, name, make, options, shapes)
     elif item.kind == "datasets":
         subject = _dataset(registry, name, options, data_root)
     elif item.kind == "backbones":
         subject = BackboneSubject(
-            partial(build_backbone, registry, name, {**_defaults(registry, name), **options})
+            partial(build_backbone, registry, name, {**_defaults(registry, name), **options}),
+            shapes or SHAPES,
         )
     elif item.kind == "samplers":
         subject = SamplerSubject(make, {n.removeprefix("sampling_"): v for n, v in options.items()})
@@ -150,13 +154,21 @@ def suite(
     return Suite(item.title, SUITES[item.kind], subject)
 
 
-def _method(registry: Registry, name: str, kind: type[Method], options: Any) -> MethodSubject:
+def _method(
+    registry: Registry,
+    name: str,
+    kind: type[Method],
+    options: Any,
+    shapes: tuple[Shape, ...] | None,
+) -> MethodSubject:
     settings = configure(name, registry, **options).method_options
 
     def make(task: Task, backbone: nn.Module | None = None) -> Method:
         return build_method(registry, name, settings, task, backbone)
 
-    return MethodSubject(kind, make, CHECKED)
+    if shapes is None:
+        return MethodSubject(kind, make, CHECKED)
+    return MethodSubject(kind, make, replace(CHECKED, image_shape=shapes[0]), shapes=shapes)
 
 
 def _defaults(registry: Registry, name: str) -> dict[str, Any]:

@@ -1,18 +1,18 @@
-"""Checks of backbones, samplers, metrics and observers."""
+"""Checks of samplers, metrics and observers."""
 
 from __future__ import annotations
 
 import copy
 import math
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.drawn import draw
@@ -20,88 +20,13 @@ from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.engine.observer import Observer, Observers
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, FewshotBenchError
-from fewshot_bench.nn import per_task
-from fewshot_bench.sampling import EpisodeSource, Indices, Sampler
+from fewshot_bench.sampling import EpisodeSource, Indices, Sampler, check_indices
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.subject import off, require_close
 from fewshot_bench.testing.tiny import separable_images
 
-SHAPES = ((1, 28, 28), (3, 32, 32))  # of images that a backbone has to take
 CLASSES_OF_A_FAMILY = 4  # of the table on which samplers are tried
 TASK = Task(way=3, shot=2, query=2, image_shape=(1, 6, 6))
-
-
-@dataclass(frozen=True)
-class BackboneSubject:
-    """A backbone under test: its factory, from an image shape to a module."""
-
-    make: Callable[[tuple[int, int, int]], nn.Module]
-
-    def build(self, shape: tuple[int, int, int], seed: int = 0) -> nn.Module:
-        """The module, initialised by a seed."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.make(shape)
-
-
-def _images(shape: tuple[int, int, int], *axes: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(*axes, *shape, generator=generator)
-
-
-def out_shape(subject: BackboneSubject) -> None:
-    """Images [N, C, H, W] become maps [N, c, h, w], and out_shape says (c, h, w)."""
-    for shape in SHAPES:
-        net = subject.build(shape)
-        said = getattr(net, "out_shape", None)
-        with torch.no_grad():
-            got = tuple(net(_images(shape, 2)).shape)
-        if got != (2, *(said or ())):
-            raise Fault(
-                f"for images {shape} it gives {got} and out_shape is {said}; the two are "
-                "(N, c, h, w) and (c, h, w)."
-            )
-
-
-def finite(subject: BackboneSubject) -> None:
-    """Feature maps of ordinary images are finite."""
-    for shape in SHAPES:
-        with torch.no_grad():
-            maps = subject.build(shape)(_images(shape, 2))
-        if not bool(maps.isfinite().all()):
-            raise Fault(f"NaN or infinity for images {shape} in [0, 1].")
-
-
-def builds_alike(subject: BackboneSubject) -> None:
-    """The same seed builds the same network."""
-    one, two = (subject.build(SHAPES[0], 3).state_dict() for _ in range(2))
-    for name, value in one.items():
-        if not torch.equal(value, two[name]):
-            raise Fault(f"'{name}' differs between two builds with one seed.")
-
-
-def independent_tasks(subject: BackboneSubject) -> None:
-    """Statistics do not cross tasks: a batch of tasks gives what each alone gives."""
-    net = subject.build(SHAPES[0]).double().train()
-    images = _images(SHAPES[0], 2, 3).double()
-    with torch.no_grad():
-        whole = per_task(net, images)
-        single = torch.cat([per_task(net, images[t : t + 1]) for t in range(2)])
-    told = "normalise with fewshot_bench.nn.TaskBatchNorm, not with nn.BatchNorm2d."
-    require_close(whole, single, 1e-9, told)
-
-
-def trains(subject: BackboneSubject) -> None:
-    """Every parameter takes part: it has a gradient."""
-    net = subject.build(SHAPES[0]).train()
-    maps = per_task(net, _images(SHAPES[0], 2, 3))
-    named = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
-    if not named:
-        raise NotClaimed("nothing trains")
-    gradients = torch.autograd.grad(maps.sum(), [p for _, p in named], allow_unused=True)
-    unused = [n for (n, _), g in zip(named, gradients, strict=True) if g is None]
-    if unused:
-        raise Fault(f"'{unused[0]}' ({len(unused)} in all) takes no part in the output.")
 
 
 @dataclass(frozen=True)
@@ -126,13 +51,24 @@ class SamplerSubject:
         """The first episodes: those that a finite plan has."""
         return torch.arange(min(8, sampler.length or 8))
 
+    def later(self, sampler: Sampler) -> Tensor:
+        """Some that come much later, up to the last that its length promises."""
+        last = sampler.length or 10_000
+        return torch.arange(max(0, last - 8), last)
+
 
 def valid(subject: SamplerSubject) -> None:
     """Episodes have the task's shape, no image twice, and images of the classes they name."""
     sampler = subject.build()
-    indices = sampler(subject.ids(sampler))
-    if not isinstance(indices, Indices):
-        raise Fault(f"it gave {type(indices).__name__}; fewshot_bench.sampling.Indices is wanted.")
+    for ids in (subject.ids(sampler), subject.later(sampler)):
+        indices = sampler(ids)
+        if not isinstance(indices, Indices):
+            given = type(indices).__name__
+            raise Fault(f"it gave {given}; fewshot_bench.sampling.Indices is wanted.")
+        try:
+            check_indices(indices, subject.table(), TASK)
+        except FewshotBenchError as error:
+            raise Fault(f"{error} (episodes {ids[0]} to {ids[-1]}).") from error
     try:
         draw(EpisodeSource(sampler), len(subject.ids(sampler)), "it")
     except FewshotBenchError as error:
@@ -164,6 +100,8 @@ def seeded(subject: SamplerSubject) -> None:
 def used_once(subject: SamplerSubject) -> None:
     """No image comes again in the whole plan, where sampling is "open"."""
     sampler = subject.build()
+    if sampler.sampling not in ("closed", "open"):
+        raise Fault(f"sampling = {sampler.sampling!r}; give 'closed' or 'open'.")
     if sampler.sampling != "open":
         raise NotClaimed(f'sampling = "{sampler.sampling}"')
     if sampler.length is None:
@@ -286,7 +224,6 @@ def _watch(subject: ObserverSubject) -> list[tuple[str, Any, Any]]:
     return told
 
 
-BACKBONE = (out_shape, finite, builds_alike, independent_tasks, trains)
 SAMPLER = (valid, pure, seeded, used_once, families)
 METRIC = (one_score_per_task, tasks_apart, set_of_queries, logits_kept)
 OBSERVER = (follows_a_run, changes_nothing)

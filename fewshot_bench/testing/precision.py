@@ -17,8 +17,8 @@ from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.method import Method
 from fewshot_bench.nn import Conv2d, TaskBatchNorm, per_task
 from fewshot_bench.random import fold, key_of, permutation, uniform
+from fewshot_bench.testing.backbone_checks import BackboneSubject
 from fewshot_bench.testing.checks import Check, Fault, NotClaimed, checks_of
-from fewshot_bench.testing.part_checks import BackboneSubject
 from fewshot_bench.testing.subject import MethodSubject
 
 ALLOWED = 1e-4

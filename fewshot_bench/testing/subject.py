@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property, wraps
 from typing import Any
 
 import torch
@@ -12,14 +13,24 @@ from torch.utils._pytree import tree_leaves
 
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.data.table import ClassTable
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Episode, Task
+from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method
+from fewshot_bench.nn.norm import Statistics
 from fewshot_bench.sampling import ClosedSampler, EpisodeSource
-from fewshot_bench.testing.checks import Fault
+from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.tiny import TINY, TinyBackbone, separable_images, tiny_episode
 
 CHECKED = replace(TINY, image_shape=(1, 8, 8), pixel_range=(-1.0, 1.0))
 Make = Callable[[Task, nn.Module | None], Method]
+
+
+STEPS, TASKS = 40, 4  # of a short training
+RGB = (3, *CHECKED.image_shape[1:])
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -30,11 +41,44 @@ class MethodSubject:
         kind: its class.
         make: from a task and a backbone (None if it wants none) to the method; default: ``kind``.
         task: the episodes that it is checked on.
+        statistics: of the tiny backbone. With running ones, nothing but the method itself can make
+            a prediction depend on other queries.
+        shapes: of images that it is checked on besides those of the task.
     """
 
     kind: type[Method]
     make: Make | None = None
     task: Task = CHECKED
+    statistics: Statistics = "running"
+    shapes: tuple[Shape, ...] = (RGB,)
+
+    def variants(self) -> Iterator[tuple[str, MethodSubject]]:
+        """It with both kinds of statistics and all shapes of images, and words for each.
+
+        Left out: a shape that the method refuses with a ConfigError (but for that of the task).
+        """
+        yield "", self
+        statistics: Statistics = "batch" if self.kind.wants_backbone else "running"
+        for shape in self.shapes or (self.task.image_shape,):
+            task = replace(self.task, image_shape=shape)
+            other = replace(self, task=task, statistics=statistics, shapes=())
+            try:
+                other.build()
+            except ConfigError:
+                continue
+            size = "x".join(map(str, shape))
+            kind = " and batch statistics" if self.kind.wants_backbone else ""
+            if other != replace(self, shapes=()):
+                yield f"with images {size}{kind}: ", other
+
+    @cached_property
+    def trained(self) -> Method:
+        """The method after a short training (or as it is built, where nothing trains)."""
+        method = self.build()
+        trainer = Trainer(method, Eager(method), self.source("train"), Plan(STEPS, TASKS))
+        if trainer.players:
+            trainer.run()
+        return method
 
     @property
     def name(self) -> str:
@@ -49,15 +93,12 @@ class MethodSubject:
         return self.task
 
     def build(self, seed: int = 0) -> Method:
-        """The method, initialised by a seed, over the tiny backbone with running statistics.
-
-        With these, nothing but the method itself can make a prediction depend on other queries.
-        """
+        """The method, initialised by a seed, over the tiny backbone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             backbone = None
             if self.kind.wants_backbone:
-                backbone = TinyBackbone(self.task.image_shape, statistics="running")
+                backbone = TinyBackbone(self.task.image_shape, statistics=self.statistics)
             arguments = (backbone,) if self.kind.wants_backbone else ()
             make: Callable[..., Any] = self.make or self.kind
             method = make(self.training_task, *arguments)
@@ -97,6 +138,29 @@ class MethodSubject:
         if split == "train" and self.kind.source == "batches":
             return BatchSource(self.table(split), self.task.way * self.task.query, 0)
         return EpisodeSource(ClosedSampler(self.table(split), self.task, 0))
+
+
+def both(check: Callable[[MethodSubject], str | None]) -> Callable[[MethodSubject], str | None]:
+    """The check with both kinds of statistics and all shapes of images."""
+
+    @wraps(check)
+    def run(subject: MethodSubject) -> str | None:
+        reason: NotClaimed | None = None
+        for words, variant in subject.variants():
+            try:
+                check(variant)
+            except NotClaimed as told:
+                reason = reason or (told if not words else None)
+            except Exception as error:
+                if not words:
+                    raise
+                told_as = "" if isinstance(error, Fault) else f"it raised {type(error).__name__}: "
+                raise Fault(f"{words}{told_as}{error}") from error
+        if reason is not None:
+            raise reason
+        return None
+
+    return run
 
 
 def predict(method: Method, episode: Episode) -> Tensor:

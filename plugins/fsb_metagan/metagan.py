@@ -24,8 +24,7 @@ from torch.optim import Adam
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Losses, Method, Player, State, Without, accuracy, trainable
-from fewshot_bench.nn import observed, per_task, stop
-from fewshot_bench.nn.norm import norm_context
+from fewshot_bench.nn import per_task, stop, unobserved
 from fewshot_bench.random import normal, uniform
 from fewshot_bench.schedules import cosine, halving
 from fsb_metagan import losses as terms
@@ -165,7 +164,7 @@ class MetaGAN(Method):
 
     def discriminate_fakes(self, theta_T: State, x_fake: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and features of fakes: a pass of their own, unseen by running statistics."""
-        with norm_context(observer=None):
+        with unobserved():
             logits, features = self.base.discriminate(theta_T, x_fake)
         return logits, features
 
@@ -233,15 +232,14 @@ class MetaGAN(Method):
         its own parameters only, and theta makes no fakes.
         """
         support, target, weights = episode.support, episode.target, self.weights
-        with observed(self) as buffers:
-            h_T = self.encode(support)
-            theta_T = self.learn(support, (lambda: h_T) if self.inner_gan else None)
-            logits, features = self.base.discriminate(theta_T, episode.query)
-            real_logits, real_features = logits, features
-            if target is not None and support.unlabelled is not None:
-                real_logits, real_features = self.base.discriminate(theta_T, support.unlabelled)
-            x_fake = self.generate(h_T, episode.key, "query", real_logits.shape[1])
-            fake_logits, fake_features = self.discriminate_fakes(theta_T, x_fake)
+        h_T = self.encode(support)
+        theta_T = self.learn(support, (lambda: h_T) if self.inner_gan else None)
+        logits, features = self.base.discriminate(theta_T, episode.query)
+        real_logits, real_features = logits, features
+        if target is not None and support.unlabelled is not None:
+            real_logits, real_features = self.base.discriminate(theta_T, support.unlabelled)
+        x_fake = self.generate(h_T, episode.key, "query", real_logits.shape[1])
+        fake_logits, fake_features = self.discriminate_fakes(theta_T, x_fake)
 
         way = logits.shape[-1] - self.extra
         real, fake = terms.real(real_logits, way), terms.fake(fake_logits, way)  # eq. 3
@@ -263,7 +261,7 @@ class MetaGAN(Method):
             loss_G = terms.non_saturating(fake_logits, way)  # eqs. 4, 9
         else:
             loss_G = terms.feature_matching(real_features, fake_features)
-        return Losses({D: loss_D, G: weights["generator"] * loss_G}, log, buffers)
+        return Losses({D: loss_D, G: weights["generator"] * loss_G}, log)
 
     def players(self) -> dict[str, Player]:
         """The discriminator owns the base's parameters, the generator G's and the encoder's."""

@@ -22,7 +22,7 @@ from torch.optim import Adam
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Losses, Method, Player, accuracy, cross_entropy, trainable
-from fewshot_bench.nn import TaskBatchNorm, observed, per_task, uses_batch_statistics
+from fewshot_bench.nn import TaskBatchNorm, per_task, uses_batch_statistics
 from fewshot_bench.schedules import halving
 from fsb_relationnet.presets import PRESETS, preset
 
@@ -160,8 +160,7 @@ class RelationNet(Method):
     def losses(self, episode: Episode) -> Losses:
         """Eq. 2, as a mean over queries and classes; or the cross-entropy."""
         assert episode.target is not None
-        with observed(self) as buffers:
-            r = self.predict(self.adapt(episode.support), episode.query)
+        r = self.predict(self.adapt(episode.support), episode.query)
         if self.loss == "cross_entropy":
             loss = cross_entropy(r, episode.target)
         else:
@@ -169,7 +168,7 @@ class RelationNet(Method):
             classes = torch.arange(r.shape[-1], device=r.device)
             match = (episode.target.unsqueeze(-1) == classes).to(r.dtype)
             loss = (r.sigmoid() - match).square().mean((1, 2))
-        return Losses({"meta": loss}, {"accuracy": accuracy(r, episode.target)}, buffers)
+        return Losses({"meta": loss}, {"accuracy": accuracy(r, episode.target)})
 
     def become_discriminator(self, outputs: int) -> None:
         """Relations are logits as they are; a further output is linear in f(x)."""

@@ -12,7 +12,7 @@ from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.threads import TaskThreads
 from fewshot_bench.episode import Task
 from fewshot_bench.method import Losses, Method, Player, accuracy, cross_entropy
-from fewshot_bench.nn import TaskBatchNorm, observed, per_task
+from fewshot_bench.nn import TaskBatchNorm, per_task
 from fewshot_bench.random import normal
 from fewshot_bench.sampling import ClosedSampler, EpisodeSource
 
@@ -86,11 +86,9 @@ class TwoPlayers(Method):
     def losses(self, episode):
         fakes = self.forger(normal(episode.key, "z", (5, 4), episode.query.dtype))
         logits = self.predict(self.adapt(episode.support), episode.query)
-        with observed(self) as buffers:
-            real = cross_entropy(logits, episode.target)
+        real = cross_entropy(logits, episode.target)
         fooled = torch.logsumexp(self.critic(fakes), -1).mean(1)
         return Losses(
             {"critic": real + fooled, "forger": -fooled},
             {"accuracy": accuracy(logits, episode.target)},
-            buffers,
         )

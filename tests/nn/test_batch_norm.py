@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import grad, gradcheck, gradgradcheck
 
-from fewshot_bench.nn import Conv2d, TaskBatchNorm, double_backward, observed
+from fewshot_bench.nn import Conv2d, TaskBatchNorm, double_backward
 from fewshot_bench.nn.batch_norm import batch_norm
+from fewshot_bench.nn.norm import observed
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 SHAPES = [(5, 3), (4, 2, 3, 3), (9, 2, 5, 5)]  # the last has groups in channels-last layout
@@ -117,7 +118,7 @@ def test_float32_is_accurate(
     for dtype in (torch.float64, torch.float32):
         layer = TaskBatchNorm(8, "running").to(dtype)
         x = exact.to(dtype).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
-        with observed(layer) as statistics:
+        with observed(layer, 1) as statistics:
             y = layer(x)
         assert y.is_contiguous(memory_format=LAYOUTS[layout])
         gradients = grad(y, (x, layer.weight, layer.bias), incoming.to(dtype))

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewshot_bench.nn import TaskBatchNorm, observed, per_task, task_weights, uses_batch_statistics
+from fewshot_bench.nn import TaskBatchNorm, per_task, task_weights, uses_batch_statistics
+from fewshot_bench.nn.norm import observed
 from fewshot_bench.nn.tasks import _batched, _looped
 
 SHAPES = [(5, 3), (4, 3, 2, 5)]  # [N, C] and [N, C, H, W]
@@ -77,7 +78,7 @@ def test_observed_statistics_are_what_torch_would_store_for_each_task(
         norm.running_var.uniform_(0.5, 2)
     before = {name: value.clone() for name, value in norm.state_dict().items()}
     module = nn.Sequential(nn.Identity(), norm)
-    with observed(module) as buffers:
+    with observed(module, 2) as buffers:
         path(module, x)
     assert set(buffers) == {"1.running_mean", "1.running_var"}
     for t, task in enumerate(x):
@@ -95,11 +96,11 @@ def test_observed_statistics_are_what_torch_would_store_for_each_task(
 @PATHS
 def test_observations_of_several_passes_are_averaged(path: Callable[..., Tensor]) -> None:
     norm, (first, second) = layer("running"), (inputs((5, 3)), inputs((7, 3)) ** 2)
-    with observed(norm) as once:
+    with observed(norm, 2) as once:
         path(norm, first)
-    with observed(norm) as again:
+    with observed(norm, 2) as again:
         path(norm, second)
-    with observed(norm) as both:
+    with observed(norm, 2) as both:
         path(norm, first)
         path(norm, second)
     assert set(both) == {"running_mean", "running_var"}
@@ -111,10 +112,10 @@ def test_observations_of_several_passes_are_averaged(path: Callable[..., Tensor]
 def test_a_layer_that_a_module_uses_twice_is_observed_twice(path: Callable[..., Tensor]) -> None:
     norm, x = layer("running"), inputs((5, 3))
     twice = nn.Sequential(norm, nn.Tanh(), norm)
-    with observed(twice) as buffers:
+    with observed(twice, 2) as buffers:
         path(twice, x)
     inside = torch.stack([torch.tanh(norm(task)) for task in x])
-    with observed(norm) as by_hand:
+    with observed(norm, 2) as by_hand:
         for tasks in (x, inside):
             per_task(norm, tasks)
     assert set(buffers) == {"0.running_mean", "0.running_var"}
@@ -132,7 +133,7 @@ def test_running_statistics_are_used_in_eval_mode_and_not_observed(
         norm.running_var.uniform_(0.5, 2)
     torch_norm = nn.BatchNorm2d(3).double().eval()
     torch_norm.load_state_dict(norm.state_dict(), strict=False)
-    with observed(norm) as buffers:
+    with observed(norm, 2) as buffers:
         y = path(norm, x)
     torch.testing.assert_close(y, torch.stack([torch_norm(task) for task in x]))
     assert buffers == {}
@@ -141,7 +142,7 @@ def test_running_statistics_are_used_in_eval_mode_and_not_observed(
 @PATHS
 def test_batch_statistics_are_used_in_eval_mode_too(path: Callable[..., Tensor]) -> None:
     norm, x = layer("batch"), inputs((4, 3, 2, 5))
-    with observed(norm) as buffers:
+    with observed(norm, 2) as buffers:
         training = path(norm, x)
     assert torch.equal(path(norm.eval(), x), training)
     assert buffers == {}

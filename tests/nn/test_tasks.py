@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fewshot_bench.nn import TaskBatchNorm, observed, per_task, replica, task_weights, tasks
+from fewshot_bench.nn import TaskBatchNorm, per_task, replica, task_weights, tasks
+from fewshot_bench.nn.norm import observed
 from fewshot_bench.testing import TinyBackbone
 
 Weights = dict[str, Tensor]
@@ -158,7 +159,7 @@ def test_a_replica_shares_tensors_and_no_structure() -> None:
     assert twin[1] is twin[3]
     twin[0].weight = nn.Parameter(torch.zeros(3, 3))
     assert module[0].weight.abs().sum() > 0
-    with observed(twin) as buffers:
+    with observed(twin, 1) as buffers:
         twin(torch.randn(4, 3))
     assert set(buffers) == {"1.running_mean", "1.running_var"}
 
@@ -174,7 +175,7 @@ def test_threads_on_replicas_give_what_one_thread_gives() -> None:
     def work(own: nn.Module, start: int) -> list[tuple[Tensor, Tensor]]:
         results = []
         for i in range(start, start + calls):
-            with observed(own) as buffers:
+            with observed(own, 2) as buffers:
                 y = per_task(own, batches[i % 4], sets[i % 4])
             results.append((y, buffers["0.layers.1.running_mean"]))
         return results

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.nn import TaskBatchNorm, observed, per_task, task_weights, uses_batch_statistics
+from fewshot_bench.nn import TaskBatchNorm, per_task, task_weights, uses_batch_statistics
+from fewshot_bench.nn.norm import observed
 from fewshot_bench.nn.tasks import _batched, _looped
 
 FACTORIES = {
@@ -117,7 +118,7 @@ def test_tasks_are_kept_apart_on_every_path(name: str) -> None:
 @pytest.mark.parametrize("name", ["conv4", "resnet12", "resnet18"])
 def test_running_statistics_of_every_layer_are_observed(name: str) -> None:
     backbone = make(name, statistics="running")
-    with observed(backbone) as buffers, torch.no_grad():
+    with observed(backbone, 2) as buffers, torch.no_grad():
         per_task(backbone, torch.randn(2, 3, 1, 28, 28))
     running = {n for n, _ in backbone.named_buffers()}
     assert running

@@ -80,6 +80,7 @@ def test_each_kind_of_wait_is_seen(kind: type[Method]) -> None:
         ("capturable", {"capturable": False}),
         ("autocast", {"autocast": False}),
         ("embeds", {"embeds": False}),
+        ("unlabelled-tasks", {"unlabelled_tasks": False}),
         ("independent-tasks", {"batchable": False}),
     ],
 )
@@ -102,6 +103,7 @@ def test_what_a_method_raises_is_an_outcome() -> None:
 def test_a_pretrained_method_is_shown_mini_batches() -> None:
     class Pretrained(Right):
         source = "batches"
+        unlabelled_tasks = False
 
         def __init__(self, task: Any, backbone: Any) -> None:
             super().__init__(task, backbone)

@@ -133,6 +133,7 @@ WRONG_BACKBONES: dict[str, Callable[[tuple[int, int, int]], nn.Module]] = {
     "out-shape": lambda shape: with_(TinyBackbone(shape), (1, 2, 3)),
     "finite": lambda shape: linear(shape, Infinite()),
     "builds-alike": random_build,
+    "keeps-nothing": lambda shape: linear(shape, nn.Dropout(0.5)),
     "independent-tasks": lambda shape: linear(shape, nn.BatchNorm1d(4)),
     "trains": unused,
 }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewshot_bench.episode import Episode, Support
 from fewshot_bench.method import Losses, Method, Player, cross_entropy, trainable
-from fewshot_bench.nn import per_task
+from fewshot_bench.nn import per_task, unobserved
 
 WRONG: dict[str, type[Method]] = {}
 BUILDS = itertools.count()  # unlike an address, it never comes again
@@ -31,7 +31,7 @@ def wrong(check: str) -> Any:
 class Right(Method):
     """Class means in the space of the backbone; declares everything that it can."""
 
-    class_equivariant = capturable = autocast = embeds = True
+    class_equivariant = capturable = autocast = embeds = unlabelled_tasks = True
 
     def embed(self, images: Tensor) -> Tensor:
         features = per_task(self.backbone, images).flatten(2)
@@ -43,6 +43,11 @@ class Right(Method):
 
     def predict(self, state: Any, query: Tensor) -> Tensor:
         return -(self.embed(query).unsqueeze(2) - state.unsqueeze(1)).square().sum(-1)
+
+    def losses(self, episode: Episode) -> Losses:
+        if episode.target is not None:
+            return super().losses(episode)
+        return Losses({"meta": self.embed(episode.query).square().mean((1, 2))})
 
 
 @wrong("builds-alike")
@@ -125,6 +130,31 @@ class Stopped(Right):
 class CentredOverTasks(Right):
     def predict(self, state: Any, query: Tensor) -> Tensor:
         return super().predict(state, query) * (1 + state.abs().mean())
+
+
+@wrong("declarations")
+class OddSwitch(Right):
+    batchable = "yes"  # type: ignore[assignment]
+
+
+@wrong("unlabelled-tasks")
+class WantsLabels(Right):
+    def losses(self, episode: Episode) -> Losses:
+        return Method.losses(self, episode)
+
+
+@wrong("at-run-time")
+class HiddenPasses(Right):
+    def losses(self, episode: Episode) -> Losses:
+        with unobserved():
+            return super().losses(episode)
+
+
+@wrong("modes")
+class OtherAtTest(Right):
+    def predict(self, state: Any, query: Tensor) -> Tensor:
+        logits = super().predict(state, query)
+        return logits if self.training else logits.roll(1, dims=-1)
 
 
 @wrong("query-order")

@@ -1,0 +1,214 @@
+"""A look at a method before its numbers count: what can be wrong without showing in them.
+
+One task is run a few times. What is found is an error where the number would be wrong, and a
+sentence for the screen and the record where it could not be had again.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from fewshot_bench.engine.hidden import KEYED, UNREPEATABLE, copied, repeatable, require_tasks_apart
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.statistics import note, require_collected, require_moved
+from fewshot_bench.episode import Episode
+from fewshot_bench.errors import PluginError, blame
+from fewshot_bench.method import Losses, Method, accuracy, title_of
+from fewshot_bench.random import generators_kept, global_generators, moved
+
+UNTRAINED, RANDOM = "nothing to train here", "random weights"
+BEHIND = "evaluation mode is far behind training mode"
+RELATED = 1e-2  # the same for the answer to a query among other queries
+ROUNDING = 1e-3  # of the largest number; a GPU may add up in another order the second time
+
+
+@generators_kept()
+def inspect_training(lowering: Eager, episode: Episode, test: Episode) -> list[str]:
+    """Look at ``losses``, on a training task; ``test``: one to learn and classify.
+
+    Returns:
+        What a reader of the result has to know.
+
+    Raises:
+        PluginError: statistics cross tasks, or running ones never move.
+    """
+    lowering = _aside(lowering)
+    method, found = lowering.method, []
+
+    def losses() -> None:
+        title = f"{title_of(method)}.losses()"
+        with lowering.set_up(episode.query.device), torch.enable_grad(), blame(title):
+            found.append(method.losses(episode))
+
+    before = global_generators()
+    method.train()
+    require_tasks_apart(method, "losses", losses)
+    require_collected(method, len(episode), losses, lambda: _predict(lowering, test))
+    method.train()
+    if moved(before, global_generators()) or _alike(*found):
+        return []  # the loop tells of global generators
+    return [
+        f"{UNREPEATABLE}: {title_of(method)}.losses() gives other losses for the same episode the "
+        f"second time; {KEYED}, and keep nothing between calls"
+    ]
+
+
+def untrained(method: Method, other: Method | None) -> list[str]:
+    """What a reader has to know of a method that nothing trains.
+
+    Arguments:
+        other: the same method of another seed; None: its weights were given to it.
+    """
+    weights = dict(method.named_parameters())
+    if not any(p.numel() for p in weights.values()):
+        return []
+    why = (
+        f"players() of {title_of(method)} is empty"
+        if not method.players()
+        else f"no parameter of {title_of(method)} requires gradients"
+    )
+    told = [f"{UNTRAINED}: {why}; it is evaluated as it is"]
+    if other is not None:
+        drawn = [n for n, p in other.named_parameters() if not torch.equal(p, weights[n].to(p))]
+        own = [n for n in drawn if not n.startswith("backbone.")]
+        if drawn:
+            numbers = sum(weights[n].numel() for n in drawn)
+            told.append(
+                f"{RANDOM}: {'the method' if own else 'the backbone'} has random weights "
+                f"({numbers:,} numbers come from the seed), and nothing trains them"
+            )
+    return told
+
+
+def of_weights(note: str) -> bool:
+    """Whether a sentence of a record is about its weights, however they are evaluated."""
+    return note.startswith((UNTRAINED, RANDOM, BEHIND, UNREPEATABLE))
+
+
+@generators_kept()
+def compare_modes(lowering: Eager, episode: Episode) -> list[str]:
+    """After training: whether what is tested classifies about as well as what was trained.
+
+    Arguments:
+        episode: some tasks that are not test tasks.
+
+    Returns:
+        What a reader has to know, if evaluation mode is far behind training mode.
+    """
+    lowering = _aside(lowering)
+    method, way = lowering.method, episode.class_ids.shape[1]
+    assert episode.target is not None
+    tested = _predict(lowering, episode, all_tasks=True)
+    method.train()
+    parts = []
+    for t in range(len(episode)):
+        task = episode.tasks(t, t + 1) if method.batchable else episode
+        with lowering.set_up(episode.query.device), torch.enable_grad():
+            parts.append(method.predict(method.adapt(task.support), task.query).detach())
+        if not method.batchable:
+            break
+    trained = torch.cat(parts)
+    right, other = (float(accuracy(x.double(), episode.target).mean()) for x in (trained, tested))
+    if not far_behind(right, other, way, episode.target.numel()):
+        return []
+    return [
+        f"{BEHIND}: with the same weights {right:.1%} of some other tasks' queries are right in "
+        f"training mode and {other:.1%} in evaluation mode, in which a test is (chance is "
+        f"{1 / way:.1%}). Running statistics do not follow weights that an inner loop changes "
+        "(--backbone-statistics batch)? Or something else that depends on the mode?"
+    ]
+
+
+def far_behind(trained: float, tested: float, way: int, queries: int) -> bool:
+    """Whether evaluation mode lost half of what training mode has over chance, beyond noise."""
+    chance = 1 / way
+    noise = 4 * math.sqrt(2 * chance * (1 - chance) / queries)
+    return trained - tested > max(noise, (trained - chance) / 2)
+
+
+def _alike(one: Losses, other: Losses) -> bool:
+    return all(_near(value, other.players[name]) for name, value in one.players.items())
+
+
+def _near(a: Any, b: Any, tolerance: float = ROUNDING) -> bool:
+    if a.shape != b.shape:
+        return False
+    scale = a.detach().abs().amax().clamp_min(1) if a.numel() else 1
+    return bool(((a.detach() - b.detach()).abs() <= tolerance * scale).logical_or(a.isnan()).all())
+
+
+def _aside(lowering: Eager) -> Eager:
+    """The same with a copy of the method."""
+    other = copy.copy(lowering)
+    other.method = copied(lowering.method)
+    return other
+
+
+def _predict(lowering: Eager, episode: Episode, *, all_tasks: bool = False) -> Any:
+    training = lowering.method.training
+    lowering.method.eval()
+    try:
+        return (lowering.predict(episode) if all_tasks else lowering.one(episode)).logits
+    finally:
+        lowering.method.train(training)
+
+
+@generators_kept()
+def inspect_test(lowering: Eager, episode: Episode) -> list[str]:
+    """Look at ``adapt`` and ``predict``, on a task to learn and to classify.
+
+    Returns:
+        What a reader of the result has to know.
+
+    Raises:
+        PluginError: statistics cross tasks, the answers cannot be had again, or they depend on the
+            other queries and the method says that they do not.
+    """
+    lowering = _aside(lowering)
+    method, answers = lowering.method, []
+
+    def predict() -> None:
+        answers.append(_predict(lowering, episode))
+
+    with repeatable(method, "adapt() or predict()", predict):
+        require_tasks_apart(method, "predict", predict)
+        predict()
+    told = note(method, predict)
+    predict()
+    if not _near(answers[0], answers[-1]):
+        raise PluginError(
+            f"{title_of(method)} gives other predictions for the same episode the second time; "
+            f"{KEYED}, and keep nothing between calls."
+        )
+    if not method.transductive:
+        other = torch.cat([episode.query[:, :1], 0.5 * episode.query[:, 1:].flip(-1, -2)], dim=1)
+        changed = _predict(lowering, replace(episode, query=other))
+        if not _near(answers[0][:, :1], changed[:, :1], RELATED):
+            raise PluginError(
+                f"{title_of(method)} says transductive = False, but its answer to a query depends "
+                "on the other queries; declare transductive = True, and tables mark its results."
+            )
+    return [told] if told else []
+
+
+@generators_kept()
+def inspect_trained(lowering: Eager, episode: Episode, test: Episode) -> None:
+    """Whether what the test normalises by has moved; arguments as :func:`inspect_training`.
+
+    Raises:
+        PluginError: it has not.
+    """
+    lowering = _aside(lowering)
+    method = lowering.method
+
+    def losses() -> None:
+        with lowering.set_up(episode.query.device), torch.enable_grad():
+            method.losses(episode)
+
+    method.train()
+    require_moved(method, losses, lambda: _predict(lowering, test))

@@ -1,0 +1,84 @@
+"""What a run looks at before its numbers count, and says in its record and on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from fewshot_bench import assembly
+from fewshot_bench.engine.inspection import (
+    compare_modes,
+    inspect_test,
+    inspect_trained,
+    inspect_training,
+    untrained,
+)
+from fewshot_bench.engine.memory import within_memory
+from fewshot_bench.episode import Episode
+from fewshot_bench.method import Method
+from fewshot_bench.parts import Parts
+from fewshot_bench.sampling import EpisodeSource
+
+COMPARED = 16  # tasks, in both modes
+
+
+def before_training(parts: Parts, record: dict[str, Any]) -> None:
+    """Look at losses and predictions of a task, before hours are spent on them.
+
+    Raises:
+        PluginError: see :mod:`fewshot_bench.engine.inspection`.
+    """
+    lowering, tested = parts.lowering, _tested(parts)
+    within_memory(lowering, tested, lambda task: inspect_test(lowering, task))
+    found = within_memory(
+        lowering,
+        parts.train.batch(range(1)),
+        lambda task: inspect_training(lowering, task, tested),
+        prefix="--train-",
+    )
+    _tell(parts, record, found)
+
+
+def after_training(parts: Parts, record: dict[str, Any]) -> None:
+    """See :func:`before_training`; and hold evaluation mode against training mode."""
+    if isinstance(others := parts.validation or parts.train, EpisodeSource):
+        tasks = others.batch(range(COMPARED))
+        _tell(parts, record, compare_modes(parts.lowering, tasks))
+    inspect_trained(parts.lowering, parts.train.batch(range(1)), _tested(parts))
+
+
+def before_test(parts: Parts, record: dict[str, Any]) -> None:
+    """Look at the predictions of a task once more, with the weights that are tested."""
+    lowering, one = parts.lowering, parts.test.batch(range(1))
+    found = within_memory(lowering, one, lambda task: inspect_test(lowering, task))
+    _tell(parts, record, found)
+
+
+def without_training(parts: Parts, record: dict[str, Any]) -> None:
+    """Say that nothing trains, and whether the weights are random ones."""
+    _tell(parts, record, untrained(parts.method, _of_another_seed(parts)))
+
+
+def _of_another_seed(parts: Parts) -> Method | None:
+    """The same method of another seed, which tells what in it is random; None: --init decides."""
+    config = parts.config
+    if config.init:
+        return None
+    other = replace(config, seed=config.seed + 1)
+    return assembly.build(other, parts.registry, parts.method.task, torch.device("cpu"))
+
+
+def _tested(parts: Parts) -> Episode:
+    """A task to learn and to classify: no test task where there are others."""
+    return (parts.validation or parts.test).batch(range(1))
+
+
+def _tell(parts: Parts, record: dict[str, Any], notes: Sequence[str]) -> None:
+    """Into the record, and what is new on the screen."""
+    for line in notes:
+        if line not in record["notes"]:
+            record["notes"].append(line)
+            parts.progress.message(line)

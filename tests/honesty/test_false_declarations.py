@@ -1,0 +1,213 @@
+"""A plugin whose declaration is false does not pass ``fsb check``, and a true one does.
+
+Each declaration that the engine goes by is held against what the plugin does, and a run compares
+the ones that would put a wrong mark on a number itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fewshot_bench.cli.main import main
+from fewshot_bench.engine.inspection import inspect_test
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.method import Losses, Method, cross_entropy
+from fewshot_bench.nn import TaskBatchNorm, per_task
+from fewshot_bench.sampling import ClosedSampler, OpenSampler
+from fewshot_bench.testing import (
+    TINY,
+    TinyBackbone,
+    check_backbone,
+    check_method,
+    check_sampler,
+    tiny_episode,
+)
+
+
+class Means(Method):
+    def embed(self, images: Any) -> Any:
+        return per_task(self.backbone, images).flatten(2)
+
+    def adapt(self, support: Any) -> Any:
+        features = self.embed(support.labelled()[0])
+        return features.unflatten(1, support.images.shape[1:3]).mean(2)
+
+    def predict(self, state: Any, query: Any) -> Any:
+        return -(self.embed(query).unsqueeze(2) - state.unsqueeze(1)).square().sum(-1)
+
+
+class Detaching(Means):
+    """Its gradient is cut without nn.stop, and it calls that a surrogate."""
+
+    gradient = "surrogate"
+
+    def adapt(self, support: Any) -> Any:
+        return super().adapt(support).detach()
+
+
+class Pixels(Means):
+    """Wants a backbone, and looks at pixels."""
+
+    def embed(self, images: Any) -> Any:
+        return images.flatten(2)
+
+
+def said(**declared: Any) -> type[Method]:
+    return type("Said", (Means,), declared)
+
+
+LIARS: dict[str, tuple[type[Method], str, str]] = {
+    "transductive, and is not": (said(transductive=True), "inductive", "change no prediction"),
+    "inductive, over batch statistics": (
+        said(transductive=False), "inductive", "batch statistics: off by",
+    ),
+    "a surrogate, by detach()": (Detaching, "gradients", "gradient of player 'meta' is off"),
+    "unlabelled tasks": (said(unlabelled_tasks=True), "unlabelled-tasks", "it raised"),
+    "wants a backbone": (Pixels, "declarations", "wants_backbone = False"),
+    "mini-batches": (said(source="batches"), "shapes", "it raised"),
+    "a source that is none": (said(source="pictures"), "declarations", "episodes or batches"),
+    "a gradient that is none": (said(gradient="about right"), "declarations", "exact or surrog"),
+    "a word for a switch": (said(batchable="yes"), "declarations", "give True or False"),
+    "a turn of nobody": (said(turns=(("nobody",),)), "players", "nobody"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LIARS)
+def test_a_method_with_a_false_declaration_fails(what: str) -> None:
+    """A method that declares what it does not do fails the check of that declaration."""
+    kind, check, told = LIARS[what]
+    (found,) = check_method(kind, only=[check])
+    assert found.status == "failed", found
+    assert told in found.message
+    (right,) = check_method(Means, only=[check])
+    assert right.status in ("passed", "not claimed"), right
+
+
+def test_a_run_compares_the_declaration_that_marks_its_number() -> None:
+    """A method that hides that it is transductive gets no unmarked number."""
+    episode = tiny_episode(dtype=torch.float32)
+    hiding = said(transductive=False)(TINY, TinyBackbone(statistics="batch"))
+    with pytest.raises(PluginError, match="says transductive = False"):
+        inspect_test(Eager(hiding), episode)
+    assert inspect_test(Eager(Means(TINY, TinyBackbone(statistics="batch"))), episode) == []
+
+
+class Closing(OpenSampler):
+    """Its plan is shorter than it says."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.own, self.length = self.length, self.length + 9
+
+    def __call__(self, ids: Any) -> Any:
+        return super().__call__(ids % self.own)
+
+
+class LateTwin(ClosedSampler):
+    """After a thousand episodes one image has two parts."""
+
+    def __call__(self, ids: Any) -> Any:
+        indices = super().__call__(ids)
+        if int(ids.max()) < 1000:
+            return indices
+        return replace(indices, query=indices.support[:, :, 0].repeat(1, 2))
+
+
+def test_a_sampler_with_a_false_declaration_fails() -> None:
+    """A sampler whose plan is shorter, whose word is none, or that errs later, fails."""
+    worded = type("Worded", (ClosedSampler,), {"sampling": "fair"})
+    for kind, check in ((Closing, "used-once"), (worded, "used-once"), (LateTwin, "valid")):
+        (found,) = check_sampler(kind, only=[check])
+        assert found.status == "failed", kind
+
+
+def net(channels: int, *behind: nn.Module, refuses: bool) -> Callable[..., nn.Module]:
+    def make(shape: Any) -> nn.Module:
+        if refuses and shape[0] != channels:
+            raise ConfigError(f"it takes images of {channels} channels, not of {shape[0]}.")
+        layers = [nn.Conv2d(channels, 2, 3, stride=2, padding=1), *behind]
+        made = nn.Sequential(*layers)
+        made.out_shape = (2, (shape[1] + 1) // 2, (shape[2] + 1) // 2)
+        return made
+
+    return make
+
+
+def test_an_rgb_network_passes_if_it_refuses_gray_images() -> None:
+    """A network for RGB alone that says so passes; one that breaks fails the one check on that."""
+    outcomes = check_backbone(net(3, refuses=True))
+    assert [o.status for o in outcomes] == ["passed"] * len(outcomes)
+    outcomes = check_backbone(net(3, refuses=False))
+    assert [o.id for o in outcomes if o.status == "failed"] == ["out-shape"]
+    assert "ConfigError" in next(o.message for o in outcomes if o.status == "failed")
+    (only,) = check_backbone(net(5, refuses=True), only=["out-shape"])
+    assert "it takes images of 5 channels" in only.message
+    assert check_backbone(net(5, refuses=True), image_shapes=[(5, 9, 9)])[0].status == "passed"
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm2d(2)])
+def test_a_backbone_that_draws_or_keeps_fails(layer: nn.Module) -> None:
+    """A backbone with dropout or plain batch normalization fails for that reason."""
+    (found,) = check_backbone(net(3, layer, refuses=True), only=["keeps-nothing"])
+    assert found.status == "failed"
+    assert ("Dropout" in found.message) is isinstance(layer, nn.Dropout)
+    (right,) = check_backbone(net(3, TaskBatchNorm(2), refuses=True), only=["keeps-nothing"])
+    assert right.status == "passed"
+
+
+def test_a_method_for_gray_images_alone_may_say_so() -> None:
+    """A method that refuses RGB passes, and one that breaks on it fails with the images named."""
+
+    class Gray(Means):
+        def __init__(self, task: Any, backbone: Any) -> None:
+            super().__init__(task, backbone)
+            if task.image_shape[0] != 1:
+                raise ConfigError("it takes gray images only.")
+
+    class Breaking(Means):
+        def embed(self, images: Any) -> Any:
+            return per_task(self.backbone, images).flatten(2) * images[:, :, :1, :1, :1].reshape(
+                *images.shape[:2], -1
+            ) if images.shape[2] == 1 else 1 / 0  # fmt: skip
+
+    (gray,) = check_method(Gray, only=["shapes"])
+    assert gray.status == "passed"
+    (breaking,) = check_method(Breaking, only=["shapes"])
+    assert breaking.message.startswith("with images 3x8x8 and batch statistics: it raised ZeroDiv")
+
+
+def test_image_shapes_are_an_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """fsb check --image-shape tries other images, and refuses what is no shape."""
+    for typed, code, told in (
+        ("conv4 --image-shape 3,32,32 --image-shape 1,16,16 --only out-shape", 0, "1 passed"),
+        ("conv4 --image-shape 3,8,8 --only out-shape", 1, "it refuses images of 3x8x8"),
+        ("conv4 --image-shape 3x8", 2, "as 3,84,84"),
+        ("accuracy --image-shape 3,8,8", 2, "is for methods and backbones"),
+    ):
+        sys.argv = ["fsb", "check", *typed.split()]
+        with pytest.raises(SystemExit) as ended:
+            main()
+        seen = capsys.readouterr()
+        assert (ended.value.code or 0) == code, seen
+        assert told in seen.out + seen.err
+
+
+def test_losses_of_another_split_of_the_batch_are_noticed() -> None:
+    """A method that says batchable and mixes its tasks fails, with either kind of statistics."""
+
+    class Mixing(Means):
+        def losses(self, episode: Any) -> Losses:
+            logits = self.predict(self.adapt(episode.support), episode.query)
+            return Losses({"meta": cross_entropy(logits - logits.mean(0), episode.target)})
+
+    (found,) = check_method(Mixing, only=["independent-tasks"])
+    assert found.status == "failed"

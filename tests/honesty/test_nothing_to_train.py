@@ -1,0 +1,145 @@
+"""A run that trains nothing says so, and whether its weights are random.
+
+A method without a parameter that requires gradients is evaluated as it is; one line on the screen
+and in the record says that nothing was trained, another that the weights are random. One of
+several players that has nothing to train is an error.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fewshot_bench import run
+from fewshot_bench.cli.main import main
+from fewshot_bench.engine.players import check_players
+from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.evaluating import evaluate_run
+from fewshot_bench.method import Method, Player
+from fewshot_bench.testing import TINY, check_method
+
+MINE = """
+import torch
+from torch import nn
+from fewshot_bench import Method
+from fewshot_bench.nn import Frozen, per_task
+
+
+def frozen(image_shape):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 4), nn.Unflatten(1, (4, 1, 1)))
+    net.out_shape = (4, 1, 1)
+    return Frozen(net)
+
+
+def pretrained(image_shape):
+    net = frozen(image_shape)
+    for value in net.parameters():
+        torch.nn.init.constant_(value, 0.1)
+    return net
+"""
+SMALL: dict[str, Any] = {
+    "dataset": "glyphs", "way": 3, "shot": 1, "query": 2, "train_way": 3, "train_query": 2,
+    "steps": 2, "task_batch": 2, "episodes": 4, "validation_episodes": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(MINE, "utf-8")
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_frozen_random_backbone_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    """ProtoNet on a frozen random backbone is evaluated, and told to be untrained and random."""
+    typed = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
+    sys.argv = ["fsb", "run", "protonet", "--backbone", "./mine.py:frozen", *typed]
+    with pytest.raises(SystemExit) as ended:
+        main()
+    err = capfd.readouterr().err
+    assert not ended.value.code, err
+    assert "nothing to train here: no parameter of method 'protonet'" in err
+    assert "random weights: the backbone has random weights (3,140 numbers" in err
+
+
+def test_the_record_and_its_evaluations_say_it() -> None:
+    """Both sentences are in the record, and in that of its weights' evaluation."""
+    record = run(method="protonet", backbone="./mine.py:frozen", **SMALL)
+    told = [line for line in record["notes"] if line.startswith(("nothing to", "random weights"))]
+    assert len(told) == 2
+    assert record["training"] is None
+    again = evaluate_run(Path("runs") / record["id"], trust_code=True)
+    assert [line for line in again["notes"] if line in told] == told
+
+
+def test_weights_that_no_seed_decides_are_not_called_random() -> None:
+    """A backbone that brings its weights is untrained here, and not random."""
+    record = run(method="protonet", backbone="./mine.py:pretrained", **SMALL)
+    told = [line for line in record["notes"] if line.startswith(("nothing to", "random weights"))]
+    assert len(told) == 1
+    assert "nearest-centroid" not in told[0]
+    plain = run(method="nearest-centroid", **{k: SMALL[k] for k in ("way", "shot", "query")},
+                dataset="glyphs", episodes=4)  # fmt: skip
+    assert not [line for line in plain["notes"] if "train here" in line]
+
+
+class Pair(Method):
+    wants_backbone = False
+    turns = (("one", "two"),)
+
+    def __init__(self, task: Any) -> None:
+        super().__init__(task)
+        self.one, self.two = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def players(self) -> dict[str, Player]:
+        return {n: Player(dict(getattr(self, n).named_parameters())) for n in ("one", "two")}
+
+
+def test_one_of_two_players_without_parameters_is_an_error() -> None:
+    """A player of two that is frozen makes a game that is none, and is refused."""
+    method = Pair(TINY)
+    method.two.bias.requires_grad_(False)
+    assert list(check_players(method)["two"].parameters) == ["weight"]
+    method.two.requires_grad_(False)
+    with pytest.raises(ConfigError, match="nothing to train here for player 'two' of Pair"):
+        check_players(method)
+    method.one.requires_grad_(False)
+    assert check_players(method) == {}
+
+
+class Still(Method):
+    """Class means of a network that nothing trains."""
+
+    trains = False
+
+    def embed(self, images: Any) -> Any:
+        from fewshot_bench.nn import per_task
+
+        return per_task(self.backbone, images).flatten(2)
+
+    def adapt(self, support: Any) -> Any:
+        features = self.embed(support.labelled()[0])
+        return features.unflatten(1, support.images.shape[1:3]).mean(2)
+
+    def predict(self, state: Any, query: Any) -> Any:
+        return -torch.cdist(self.embed(query), state)
+
+
+def test_a_method_that_says_that_it_trains_nothing_passes() -> None:
+    """A method with parameters and trains = False passes fsb check; with players it does not."""
+    assert [(o.id, o.message) for o in check_method(Still) if o.status == "failed"] == []
+    quiet = type("Quiet", (Still,), {"trains": True, "players": lambda self: {}})
+    (found,) = check_method(quiet, only=["players"])
+    assert found.status == "failed"
+    assert "trains = False" in found.message
+    liar = type(
+        "Liar", (Still,), {"players": lambda self: {"meta": Player(dict(self.named_parameters()))}}
+    )
+    (found,) = check_method(liar, only=["players"])
+    assert found.status == "failed"
+    with pytest.raises(PluginError, match="declares trains = False"):
+        check_players(liar(TINY, nn.Linear(2, 2)))
