@@ -1,6 +1,8 @@
-"""Rows of one table that were trained differently say so: the table, the page, the files and every
-sentence name what differs, and by how much; ``fsb compare --equal`` trains all rows alike in what
-is named, or shows no table.
+"""Rows of a table that were trained differently say so.
+
+The table, the page, the files and every sentence name what differs between the trainings of the
+rows, and by how much. ``fsb compare --equal`` trains all rows alike in what is named, or shows no
+table.
 """
 
 from __future__ import annotations
