@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.method import Losses, State, accuracy, cross_entropy
-from fewshot_bench.nn import observed, stop
+from fewshot_bench.nn import stop
 from fsb_protonet.protonet import ProtoNet, distances
 
 HIDDEN = 20  # of the network that predicts masks, as in the authors' code
@@ -123,13 +123,12 @@ class SoftKMeans(ProtoNet):
         if not (self.as_code and self.distractors_are == "cluster"):
             return super().losses(episode)
         assert episode.target is not None
-        with observed(self) as buffers:
-            p_r, h = self.adapt(episode.support), self.embed(episode.query)
+        p_r, h = self.adapt(episode.support), self.embed(episode.query)
         there = episode.support.unlabelled is not None
         log_r = self.log_radius if there else h.new_tensor(math.log(RADIUS_OF_NOTHING))
         logits = self.densities(h, distances(h, p_r), log_r)
         right = accuracy(logits[..., :-1], episode.target)
-        return Losses({"meta": cross_entropy(logits, episode.target)}, {"accuracy": right}, buffers)
+        return Losses({"meta": cross_entropy(logits, episode.target)}, {"accuracy": right})
 
     def masks(self, d_u: Tensor) -> Tensor:
         """m_jc = sigmoid(-gamma_c (d_jc - beta_c)) of normalised distances: [T, U, way].
