@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--items", nargs="*", default=[*SETTINGS, *COMMANDS])
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS, help="only these")
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--small", action="store_true", help="a check that it works, no figures")
     parser.add_argument("--out", type=Path, default=HERE / "results")
@@ -53,7 +54,8 @@ def main() -> None:
             if item in COMMANDS:
                 results["items"][item] = time_command(item, arguments.turns, arguments.small)
             else:
-                peers = () if arguments.no_peers or item in NO_PEER else PEERS
+                none = arguments.no_peers or item in NO_PEER
+                peers = () if none else tuple(arguments.peers)
                 results["items"][item] = time_item(item, peers, data, device, arguments)
             print(f"  {results['items'][item]}", file=sys.stderr, flush=True)
             write(results, arguments.out)  # after every item: a run that is cut off leaves these

@@ -12,7 +12,9 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_every_file_and_test_is_on_it() -> None:
-    files = {file.stem.removeprefix("test_") for file in page.HERE.glob("test_*.py")} - {"page"}
+    files = {file.stem.removeprefix("test_") for file in page.HERE.glob("test_*.py")} - {
+        "trust_page"
+    }
     assert files == {name for names in page.GROUPS.values() for name in names}
     for name in sorted(files):
         module = ast.parse((page.HERE / f"test_{name}.py").read_text("utf-8"))
