@@ -22,7 +22,7 @@ from torch.optim import Adam
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Losses, Method, Player, accuracy, cross_entropy, trainable
-from fewshot_bench.nn import TaskBatchNorm, per_task, uses_batch_statistics
+from fewshot_bench.nn import Conv2d, TaskBatchNorm, per_task, uses_batch_statistics
 from fewshot_bench.schedules import halving
 from fsb_relationnet.presets import PRESETS, preset
 
@@ -48,7 +48,7 @@ class RelationModule(nn.Module):
         channels, *sides = maps
         self.padding = int(min(sides) < PADDED_BELOW)
         self.first = nn.Conv2d(2 * channels, channels, 3, padding=self.padding)
-        second = nn.Conv2d(channels, channels, 3, padding=self.padding)
+        second = Conv2d(channels, channels, 3, padding=self.padding)
         blocks: list[nn.Module] = []
         for convolution in (None, second):
             sides = [side - 2 + 2 * self.padding for side in sides]
