@@ -7,7 +7,6 @@ from fewshot_bench.nn.stop import record, replay, stop
 from fewshot_bench.nn.tasks import (
     Strategy,
     double_backward,
-    expects_double_backward,
     per_task,
     per_task_strategy,
     replica,
@@ -20,7 +19,6 @@ __all__ = [
     "Strategy",
     "TaskBatchNorm",
     "double_backward",
-    "expects_double_backward",
     "per_task",
     "per_task_strategy",
     "record",

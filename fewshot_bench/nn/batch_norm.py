@@ -33,6 +33,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,9 +89,8 @@ def _groups(x: Tensor) -> int:
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
     """[N, C, H, W], channels-last, as [1, groups * C, N * H * W / groups, 1]: a view."""
-    n, c, h, w = x.shape
-    rows = x.permute(0, 2, 3, 1).reshape(1, n * h * w // groups, 1, groups * c)
-    return rows.permute(0, 3, 1, 2)
+    channels = groups * x.shape[1]
+    return x.as_strided((1, channels, x.numel() // channels, 1), (x.numel(), 1, channels, channels))
 
 
 def _normalized(
@@ -100,21 +100,20 @@ def _normalized(
     channels, groups = x.shape[1], _groups(x)
     if groups == 1:
         # With a momentum of 1 it stores mean and unbiased variance.
-        stored = x.new_zeros(2, channels, dtype=gamma.dtype).unbind()
-        y, mean, inverse = aten.native_batch_norm(x, gamma, beta, *stored, True, 1.0, eps)
-        return y, mean, inverse, stored[1]
+        mean, variance = x.new_zeros(2, channels, dtype=gamma.dtype).unbind()
+        y, mean, inverse = aten.native_batch_norm(x, gamma, beta, mean, variance, True, 1.0, eps)
+        return y, mean, inverse, variance
     n = x.numel() // channels
     means, variances = (
-        each.view(groups, channels).double()
+        each.numpy().reshape(groups, channels)
         for each in aten.batch_norm_update_stats(_grouped(x, groups), None, None, 0.0)
     )
-    mean = means.mean(0)
-    biased = variances.mean(0).add_(means.sub_(mean).square_().mean(0))
-    y = aten.native_batch_norm(
-        x, gamma, beta, mean.to(x.dtype), biased.to(x.dtype), False, 0.0, eps
-    )[0]
-    constants = torch.stack([mean, (biased + eps).rsqrt_(), biased * (n / (n - 1))])
-    return (y, *constants.to(x.dtype).unbind())
+    mu = means.mean(0, dtype=np.float64)
+    squared = variances.mean(0, dtype=np.float64) + np.square(means - mu).mean(0)
+    constants = (mu, squared, 1 / np.sqrt(squared + eps), squared * (n / (n - 1)))
+    mean, biased, inverse, variance = _constants(constants, x)
+    y = aten.native_batch_norm(x, gamma, beta, mean, biased, False, 0.0, eps)[0]
+    return y, mean, inverse, variance
 
 
 def _first(
@@ -129,18 +128,29 @@ def _first(
         )
         return first
     n = x.numel() // channels
-    of_each = torch.stack([mean, inverse]).repeat(1, groups).unbind()
     _, *sums = aten.native_batch_norm_backward(
-        _grouped(dy, groups), _grouped(x, groups), None, None, None, *of_each, True, eps, wanted
+        _grouped(dy, groups), _grouped(x, groups), None, None, None,
+        mean.repeat(groups), inverse.repeat(groups), True, eps, wanted,
+    )  # fmt: skip
+    dgamma, dbeta = (
+        each.numpy().reshape(groups, channels).sum(0, dtype=np.float64) for each in sums
     )
-    whole = torch.stack(sums).view(2, groups, channels).sum(1, dtype=torch.float64)
-    dgamma, dbeta = whole.to(x.dtype).unbind()
     # dx = dy * scale + x * slope + rest: linear in dy and x.
-    scale = gamma * inverse
-    slope = scale * inverse * (dgamma / -n)
-    rest = torch.addcmul(slope * mean, scale, dbeta, value=1 / n).neg_()
-    scale, slope, rest = (each.view(-1, 1, 1) for each in (scale, slope, rest))
-    return torch.addcmul(rest, x, slope).addcmul_(dy, scale), dgamma, dbeta
+    mu, inv = mean.numpy(), inverse.numpy().astype(np.float64)
+    scale = gamma.detach().numpy() * inv
+    slope = -scale * inv * dgamma / n
+    constants = (scale, slope, -scale * dbeta / n - slope * mu, dgamma, dbeta)
+    of_dy, of_x, rest, by_gamma, by_beta = _constants(constants, x)
+    shape = (channels, 1, 1)
+    dx = torch.addcmul(rest.view(shape), x, of_x.view(shape)).addcmul_(dy, of_dy.view(shape))
+    return dx, by_gamma, by_beta
+
+
+def _constants(values: tuple[Any, ...], x: Tensor) -> tuple[Tensor, ...]:
+    """Of each channel, in the type of x. NumPy makes them: dozens of tiny operations of torch, each
+    of which hands the interpreter to another thread, would cost as much as the sums do.
+    """
+    return torch.from_numpy(np.stack(values)).to(x.dtype).unbind()
 
 
 class _Forward(torch.autograd.Function):

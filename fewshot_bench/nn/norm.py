@@ -97,21 +97,21 @@ class TaskBatchNorm(nn.Module):
                 observer.setdefault(self, []).append(self._observe(x))
             return self._affine(F.batch_norm(x, None, None, None, None, True, 0.0, self.eps))
         tasks = context.tasks
-        if tasks == 1 and x.device.type == "cpu":
+        if x.device.type == "cpu":
             if x.dtype not in (torch.float32, torch.float64):
                 x = x.contiguous()  # the sums of half precision are accurate in no other layout
-            y, *moments = batch_norm(x, self.weight, self.bias, self.eps)
-            if observer is not None:
-                of_task = (moments[0].unsqueeze(0), moments[1].unsqueeze(0))
-                observer.setdefault(self, []).append(of_task)
-            return y
+            if channels_last(x) or context.double_backward:
+                return self._accurately(x, observer)
         seen = None
         if observer is not None:
             # batch_norm stores mean and unbiased variance (momentum 1) while it is at it: a pass
             # of their own would cost a fifth of a training step on a CPU.
             seen = self.running_mean.new_zeros(2, tasks, len(self.weight))
             observer.setdefault(self, []).append((seen[0], seen[1]))
-        mean, variance = (None, None) if seen is None else seen.flatten(1).unbind()
+        stored: tuple[Tensor | None, ...] = (None, None)
+        if seen is not None:
+            stored = seen.flatten(1).unbind()
+        mean, variance = stored
         if tasks == 1:
             return F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
         # [T*N, C, ...] -> [N, T*C, ...]: each (task, channel) becomes a channel of its own.
@@ -119,9 +119,19 @@ class TaskBatchNorm(nn.Module):
         normal = F.batch_norm(split, mean, variance, None, None, True, 1.0, self.eps)
         return self._affine(normal.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(0, 1))
 
+    def _accurately(self, x: Tensor, observer: Observations | None) -> Tensor:
+        """A task after the other; each keeps the layout of the images."""
+        parts = [x] if context.tasks == 1 else x.chunk(context.tasks)
+        each = [batch_norm(part, self.weight, self.bias, self.eps) for part in parts]
+        y, mean, variance = zip(*each, strict=True)
+        if observer is not None:
+            observer.setdefault(self, []).append((torch.stack(mean), torch.stack(variance)))
+        return y[0] if len(parts) == 1 else torch.cat(y)
+
     def _by_running_statistics(self, x: Tensor) -> Tensor:
         mean, variance = self.running_mean, self.running_var
-        if x.device.type != "cpu" or not torch.is_grad_enabled() or not channels_last(x):
+        plain = context.vmapped or x.device.type != "cpu" or not torch.is_grad_enabled()
+        if plain or not channels_last(x):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
         # torch's gradients by weight and bias would be sums as inaccurate as its statistics.
         shape = (-1, 1, 1)

@@ -36,15 +36,9 @@ def per_task_strategy(strategy: Strategy) -> AbstractContextManager[None]:
 def double_backward(expected: bool = True) -> AbstractContextManager[None]:
     """Say, for this thread and a while, whether gradients will be differentiated again.
 
-    Changes no number. A network may choose its memory layout by :func:`expects_double_backward`:
-    on a CPU, channels-last convolutions are faster once differentiated and slower twice.
+    Changes no number: on a CPU, :class:`TaskBatchNorm` then has a second derivative that is cheap.
     """
     return norm_context(double_backward=expected)
-
-
-def expects_double_backward() -> bool:
-    """Whether a method said so, with :func:`double_backward`."""
-    return context.double_backward
 
 
 def task_weights(module: nn.Module, tasks: int) -> dict[str, Tensor]:

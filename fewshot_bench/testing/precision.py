@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fewshot_bench.engine.choice import choose
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.episode import Episode, Support, Task
+from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Method
 from fewshot_bench.nn import Conv2d, TaskBatchNorm, per_task
 from fewshot_bench.random import fold, key_of, permutation, uniform
@@ -25,6 +26,11 @@ ALLOWED = 1e-4
 # A ReLU or a maximum that is nearly undecided falls one way in float32 and the other in float64;
 # such a batch says nothing, and about one in ten is one. Hence a median.
 BATCHES = 7
+IMAGE_BATCHES, IMAGES = 3, 30  # of a backbone alone
+# A large network has such a place in every batch: the float64 gradient then jumps as far when its
+# weights are changed by a last digit of float32, and so much of the error is no fault.
+SLACK = 10
+DTYPES = (torch.float32, torch.float64)
 
 
 def precision_error(method: Method, episode: Episode, engine: str = "auto") -> dict[str, float]:
@@ -44,7 +50,7 @@ def precision_error(method: Method, episode: Episode, engine: str = "auto") -> d
         median over several batches.
     """
     found = []
-    for dtype in (torch.float32, torch.float64):
+    for dtype in DTYPES:
         own = copy.deepcopy(method).to(dtype).train()
         players = check_players(own)
         lowering = choose(engine, own, episode.query.device)
@@ -92,7 +98,7 @@ def _drawn(key: Tensor, tag: str, count: int, shape: tuple[int, int, int]) -> Te
     return fine.to(torch.float32).expand(-1, -1, channels, -1, -1).contiguous()
 
 
-def _episode(task: Task, seed: int, tasks: int = 2) -> Episode:
+def _episode(task: Task, seed: int, labeled: bool, tasks: int = 2) -> Episode:
     """Tasks of drawn pictures, whose classes have nothing in common: only gradients matter."""
     key = fold(torch.arange(tasks), key_of("precision", seed))
     shots = _drawn(key, "support", task.way * task.shot, task.image_shape)
@@ -100,9 +106,9 @@ def _episode(task: Task, seed: int, tasks: int = 2) -> Episode:
     order = permutation(key, "order", len(labels))
     others = task.unlabelled * task.classes
     return Episode(
-        support=Support(
-            shots.unflatten(1, (task.way, task.shot)),
-            _drawn(key, "unlabelled", others, task.image_shape) if others else None,
+        support=Support(  # mini-batches have none
+            shots.unflatten(1, (task.way, task.shot)) if labeled else None,
+            _drawn(key, "unlabelled", others, task.image_shape) if others and labeled else None,
             key,
         ),
         query=_drawn(key, "query", len(labels), task.image_shape),
@@ -113,40 +119,66 @@ def _episode(task: Task, seed: int, tasks: int = 2) -> Episode:
 
 
 def of_method(subject: MethodSubject) -> None:
-    """A training step's gradients in float32 are those of float64, on pictures of 28x28."""
-    if subject.kind.source == "batches":
-        shown = replace(subject.task, shot=5, query=15, image_shape=(1, 28, 28))
-        classes = subject.training_task.way
-        task = replace(shown, way=classes)
-    else:
-        task = shown = replace(subject.task, shot=5, query=15, image_shape=(1, 28, 28))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = (_Network(task.image_shape),) if subject.kind.wants_backbone else ()
-        method = (subject.make or subject.kind)(task, *network)
+    """A training step's gradients in float32 are those of float64, on pictures of characters."""
+    large = replace(subject.task, shot=5, query=15, image_shape=(1, 28, 28))
+    try:
+        method = _built(subject, large)
+        errors = [precision_error(method, _shown(subject, large, 0))]
+        task = large
+    except (PluginError, ConfigError, RuntimeError, ValueError):
+        # It is made for the tiny images alone.
+        method, errors, task = subject.build(), [], subject.task
     if not method.players():
         raise NotClaimed("nothing trains")
-    errors = [precision_error(method, _episode(shown, seed)) for seed in range(BATCHES)]
+    for seed in range(len(errors), BATCHES):
+        errors.append(precision_error(method, _shown(subject, task, seed)))
     _require({name: [each[name] for each in errors] for name in errors[0]})
 
 
+def _built(subject: MethodSubject, task: Task) -> Method:
+    if subject.kind.source == "batches":
+        task = replace(task, way=subject.training_task.way)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = (_Network(task.image_shape),) if subject.kind.wants_backbone else ()
+        return (subject.make or subject.kind)(task, *network)
+
+
+def _shown(subject: MethodSubject, task: Task, seed: int) -> Episode:
+    return _episode(task, seed, labeled=subject.kind.source == "episodes")
+
+
 def of_backbone(subject: BackboneSubject) -> None:
-    """Gradients in float32 are those of float64, on a hundred pictures of 28x28."""
-    net = subject.build((1, 28, 28)).train()
+    """Gradients in float32 are those of float64, on pictures of characters."""
+    net = subject.build(subject.shape).train()
     if not any(p.requires_grad for p in net.parameters()):
         raise NotClaimed("nothing trains")
     errors = []
-    for seed in range(BATCHES):
-        images = _drawn(torch.tensor([key_of("precision", seed)]), "images", 100, (1, 28, 28))
-        found = []
-        for dtype in (torch.float32, torch.float64):
-            own = copy.deepcopy(net).to(dtype)
-            maps = per_task(own, images.to(dtype))
-            weights = [p for p in own.parameters() if p.requires_grad]
-            gradients = torch.autograd.grad(maps.sin().sum(), weights)
-            found.append(_joined([maps.detach(), *gradients]))
-        errors.append(_off(*found))
+    for seed in range(IMAGE_BATCHES):
+        key = torch.tensor([key_of("precision", seed)])
+        images = _drawn(key, "images", IMAGES, subject.shape)
+        rough, exact = (_gradient(net, images.to(dtype)) for dtype in DTYPES)
+        error = _off(rough, exact)
+        if error > ALLOWED:
+            # Is it the arithmetic, or would the last digit of any weight do the same?
+            nudged = _gradient(net, images.to(torch.float64), nudge=torch.finfo().eps)
+            error = min(error, error / max(1.0, _off(nudged, exact) / ALLOWED * SLACK))
+        errors.append(error)
     _require({"": errors})
+
+
+def _gradient(net: nn.Module, images: Tensor, nudge: float = 0.0) -> Tensor:
+    """Of a copy in the images' type: its maps, and the gradient of a sum of them."""
+    own = copy.deepcopy(net).to(images.dtype)
+    weights = [p for p in own.parameters() if p.requires_grad]
+    with torch.no_grad():
+        for i, weight in enumerate(weights):
+            key = torch.tensor(key_of("precision", "nudge", i))
+            noise = uniform(key, "nudge", tuple(weight.shape), torch.float64) - 0.5
+            weight.mul_(1 + nudge * noise.to(weight.dtype))
+    maps = per_task(own, images)
+    gradients = torch.autograd.grad(maps.sin().sum(), weights)
+    return _joined([maps.detach(), *gradients])
 
 
 def _require(errors: dict[str, list[float]]) -> None:

@@ -38,7 +38,7 @@ def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         ("metagan", {"base": "maml", "base_first_order": False, "betas": (0.0, 0.9), "steps": 7}),
         ("protonet", {"dataset": "omniglot", "test_rotations": True, "split": "vinyals"}),
         ("protonet", {"dataset": "omniglot", "test_rotations": False, "within_family": True}),
-        ("protonet", {"metrics": ["cross-entropy"], "backbone": "conv4", "backbone_channels": 8}),
+        ("protonet", {"metric": ["cross-entropy"], "backbone": "conv4", "backbone_channels": 8}),
         ("protonet", {"runs_dir": "a folder", "dataset": "folder:/some where/else"}),
     ],
 )

@@ -47,7 +47,7 @@ def fsb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         ),
         ("datasets", ["cifar-fs", "fc100", "folder", "glyphs", "mini-imagenet", "omniglot"]),
         ("backbones", ["conv4", "conv4-relation", "conv4-strided", "resnet12", "resnet18"]),
-        ("samplers", ["closed", "in-order", "open"]),
+        ("samplers", ["closed", "in-order", "open", "open-balanced"]),
         ("observers", ["tensorboard"]),
     ],
 )

@@ -29,6 +29,14 @@ It is made from those tests (`python tests/honesty/page.py` writes it anew), whi
 Where something goes wrong, a command ends with exit code 2 and one line, or, if the number still
 means something, a note in the record and a mark in every table. What cannot be known is said here
 as well.
+
+```python
+import fewshot_bench
+
+record = fewshot_bench.run("nearest-centroid", dataset="glyphs", way=5, shot=1, episodes=20)
+again = fewshot_bench.evaluate(f"runs/{record['id']}")
+assert again["test"]["accuracy"] == record["test"]["accuracy"]
+```
 """
 
 

@@ -6,10 +6,8 @@ the ones that would put a wrong mark on a number itself.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,7 +183,9 @@ def test_a_method_for_gray_images_alone_may_say_so() -> None:
     assert breaking.message.startswith("with images 3x8x8 and batch statistics: it raised ZeroDiv")
 
 
-def test_image_shapes_are_an_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_image_shapes_are_an_option(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """fsb check --image-shape tries other images, and refuses what is no shape."""
     for typed, code, told in (
         ("conv4 --image-shape 3,32,32 --image-shape 1,16,16 --only out-shape", 0, "1 passed"),
@@ -193,7 +193,7 @@ def test_image_shapes_are_an_option(capsys: pytest.CaptureFixture[str], tmp_path
         ("conv4 --image-shape 3x8", 2, "as 3,84,84"),
         ("accuracy --image-shape 3,8,8", 2, "is for methods and backbones"),
     ):
-        sys.argv = ["fsb", "check", *typed.split()]
+        monkeypatch.setattr("sys.argv", ["fsb", "check", *typed.split()])
         with pytest.raises(SystemExit) as ended:
             main()
         seen = capsys.readouterr()

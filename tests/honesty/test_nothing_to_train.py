@@ -7,7 +7,6 @@ several players that has nothing to train is an error.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +53,14 @@ def _mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_frozen_random_backbone_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_frozen_random_backbone_is_told(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """ProtoNet on a frozen random backbone is evaluated, and told to be untrained and random."""
     typed = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    sys.argv = ["fsb", "run", "protonet", "--backbone", "./mine.py:frozen", *typed]
+    monkeypatch.setattr(
+        "sys.argv", ["fsb", "run", "protonet", "--backbone", "./mine.py:frozen", *typed]
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     err = capfd.readouterr().err

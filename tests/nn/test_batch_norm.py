@@ -98,7 +98,7 @@ def test_a_third_derivative_is_right_too(layout: str) -> None:
 
 
 def test_a_single_value_per_channel_is_refused() -> None:
-    with pytest.raises(ValueError, match="more than one value per channel"):
+    with pytest.raises(ValueError, match=r"more than (1|one) value per channel"):
         TaskBatchNorm(3)(torch.randn(1, 3, 1, 1))
 
 

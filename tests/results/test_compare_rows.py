@@ -87,12 +87,12 @@ def test_a_record_from_before_a_setting_existed_is_no_other_method() -> None:
 
 
 def test_the_newest_of_the_same_counts() -> None:
-    older, newer = run("m-z-20260101T000000-ff"), run("m-a-20260102T000000-00")
+    older, newer = run("m-z-20260101T000000-ffff"), run("m-a-20260102T000000-0000")
     (layout,), told = lay_out([newer, older])
     assert layout.rows == [[newer]]
     assert told == [
-        "'m-z-20260101T000000-ff' is m of seed 0 on 5-way 5-shot again; "
-        "the newer 'm-a-20260102T000000-00' counts."
+        "'m-z-20260101T000000-ffff' is m of seed 0 on 5-way 5-shot again; "
+        "the newer 'm-a-20260102T000000-0000' counts."
     ]
 
 

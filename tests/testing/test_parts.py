@@ -123,6 +123,19 @@ class Infinite(nn.Module):
         return x / 0
 
 
+class Canceling(nn.Module):
+    """Takes a variance as the difference of two large numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + 1000
+        variance = x.square().mean(-1, keepdim=True) - x.mean(-1, keepdim=True).square()
+        return (x - x.mean(-1, keepdim=True)) / (variance.abs() + 1e-3).sqrt()
+
+
+def canceling(shape: tuple[int, int, int]) -> nn.Module:
+    return linear(shape, Canceling())
+
+
 def unused(shape: tuple[int, int, int]) -> nn.Module:
     net = linear(shape, nn.Identity())
     net.idle = nn.Parameter(torch.zeros(2))
@@ -136,6 +149,7 @@ WRONG_BACKBONES: dict[str, Callable[[tuple[int, int, int]], nn.Module]] = {
     "keeps-nothing": lambda shape: linear(shape, nn.Dropout(0.5)),
     "independent-tasks": lambda shape: linear(shape, nn.BatchNorm1d(4)),
     "trains": unused,
+    "precision": canceling,
 }
 
 
