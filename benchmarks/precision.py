@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -43,33 +43,26 @@ def torchs(self: TaskBatchNorm, x: Tensor) -> Tensor:
     return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
 
 
-@contextmanager
-def as_built() -> Iterator[None]:
-    """The networks as they are."""
-    yield
+def laid_out(layout: Callable[[Tensor], Tensor]) -> Callable[[conv.Conv4, Tensor], Tensor]:
+    """A network that takes its images in one layout."""
+    return lambda self, x: self.blocks(layout(x))
 
 
 @contextmanager
-def torch_channels_last() -> Iterator[None]:
-    """torch's batch normalization and convolution in channels-last layout."""
+def by_torch(layout: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """torch's batch normalization and convolution, all images in one layout."""
     with (
         mock.patch.object(TaskBatchNorm, "forward", torchs),
         mock.patch.object(own_conv.Conv2d, "forward", nn.Conv2d.forward),
+        mock.patch.object(conv.Conv4, "forward", laid_out(layout)),
     ):
         yield
 
 
-@contextmanager
-def torch_contiguous() -> Iterator[None]:
-    """The same, contiguous."""
-    with torch_channels_last(), mock.patch.object(conv, "channels_last", Tensor.contiguous):
-        yield
-
-
 WAYS: dict[str, Callable[[], Any]] = {
-    "as built": as_built,
-    "torch, channels-last": torch_channels_last,
-    "torch, contiguous": torch_contiguous,
+    "as built": nullcontext,
+    "torch, channels-last": lambda: by_torch(conv.channels_last),
+    "torch, contiguous": lambda: by_torch(Tensor.contiguous),
 }
 
 

@@ -108,9 +108,10 @@ def _normalized(
         each.numpy().reshape(groups, channels)
         for each in aten.batch_norm_update_stats(_grouped(x, groups), None, None, 0.0)
     )
-    mu = means.mean(0, dtype=np.float64)
-    squared = variances.mean(0, dtype=np.float64) + np.square(means - mu).mean(0)
-    constants = (mu, squared, 1 / np.sqrt(squared + eps), squared * (n / (n - 1)))
+    with np.errstate(all="ignore"):  # the training loop looks for NaN and infinity
+        mu = means.mean(0, dtype=np.float64)
+        squared = variances.mean(0, dtype=np.float64) + np.square(means - mu).mean(0)
+        constants = (mu, squared, 1 / np.sqrt(squared + eps), squared * (n / (n - 1)))
     mean, biased, inverse, variance = _constants(constants, x)
     y = aten.native_batch_norm(x, gamma, beta, mean, biased, False, 0.0, eps)[0]
     return y, mean, inverse, variance
@@ -132,14 +133,15 @@ def _first(
         _grouped(dy, groups), _grouped(x, groups), None, None, None,
         mean.repeat(groups), inverse.repeat(groups), True, eps, wanted,
     )  # fmt: skip
-    dgamma, dbeta = (
-        each.numpy().reshape(groups, channels).sum(0, dtype=np.float64) for each in sums
-    )
-    # dx = dy * scale + x * slope + rest: linear in dy and x.
-    mu, inv = mean.numpy(), inverse.numpy().astype(np.float64)
-    scale = gamma.detach().numpy() * inv
-    slope = -scale * inv * dgamma / n
-    constants = (scale, slope, -scale * dbeta / n - slope * mu, dgamma, dbeta)
+    with np.errstate(all="ignore"):
+        dgamma, dbeta = (
+            each.numpy().reshape(groups, channels).sum(0, dtype=np.float64) for each in sums
+        )
+        # dx = dy * scale + x * slope + rest: linear in dy and x.
+        mu, inv = mean.numpy(), inverse.numpy().astype(np.float64)
+        scale = gamma.detach().numpy() * inv
+        slope = -scale * inv * dgamma / n
+        constants = (scale, slope, -scale * dbeta / n - slope * mu, dgamma, dbeta)
     of_dy, of_x, rest, by_gamma, by_beta = _constants(constants, x)
     shape = (channels, 1, 1)
     dx = torch.addcmul(rest.view(shape), x, of_x.view(shape)).addcmul_(dy, of_dy.view(shape))

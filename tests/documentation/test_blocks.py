@@ -21,6 +21,7 @@ NOT_RUN = {
     (r".*", r"fsb (run|compare) .*--dataset (omniglot|folder:(?!my-)).*"): NO_DATA,
     (r"docs/compare.md", r"fsb compare grid.toml"): NO_DATA,
     (r"docs/compare.md", r"fsb compare my-method .*"): "the method is the reader's own",
+    (r"docs/compare.md", r"fsb compare runs/ --equal .*"): "its runs differ: it refuses, as said",
     (r".*", r"fsb data (prepare|verify|show) omniglot.*"): NO_DATA,
     (r".*", r"fsb resume runs/\S+-2026\S+"): "goes on with a run that nobody broke off here",
     (r"docs/figures.md", r"fsb figure KIND .*"): "shows what may be typed, and is no command",
