@@ -91,10 +91,10 @@ def follow_the_tutorial(home: Path, bin_: Path, install: tuple[str | Path, ...])
             assert words[0] == "install", words
             run(*install, *words[1:], cwd=home)
         else:
-            said[words[0]] = run(bin_ / program, *words, cwd=home)
+            said[words[0]] = said.get(words[0], "") + run(bin_ / program, *words, cwd=home)
     assert "first-method" in said["list"]
     assert "first-method" in said["run"]
-    for row in ("first-method", "nearest-centroid"):
+    for row in ("first-method", "nearest-centroid", "protonet"):
         assert row in said["compare"], said["compare"]
     run(bin_ / "python", "-m", "pytest", "-q", TUTORIAL, cwd=home)
 
