@@ -3,7 +3,8 @@
 torch's batch normalization on a CPU loses digits in channels-last layout, which put a tenth of
 noise into a training step; no test in float64 sees such a thing. Each player's float32 gradient is
 within 1e-4 of the float64 one on real images, within 1e-5 for the small networks of 28x28
-characters, at initialization and after training, and `fsb check` holds every plugin to the same.
+characters, at initialization, and `fsb check` holds every plugin to 1e-4. After training the slow
+tests ask for the same; not all of them pass yet, and why is not known.
 """
 
 from __future__ import annotations
