@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from honesty.means import Means
 from torch import nn
 
 from fewshot_bench.cli.main import main
@@ -29,18 +30,6 @@ from fewshot_bench.testing import (
     check_sampler,
     tiny_episode,
 )
-
-
-class Means(Method):
-    def embed(self, images: Any) -> Any:
-        return per_task(self.backbone, images).flatten(2)
-
-    def adapt(self, support: Any) -> Any:
-        features = self.embed(support.labelled()[0])
-        return features.unflatten(1, support.images.shape[1:3]).mean(2)
-
-    def predict(self, state: Any, query: Any) -> Any:
-        return -(self.embed(query).unsqueeze(2) - state.unsqueeze(1)).square().sum(-1)
 
 
 class Detaching(Means):

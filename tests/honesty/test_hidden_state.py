@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from honesty.means import Means
 from torch import nn
 
 from fewshot_bench import run
@@ -28,7 +29,7 @@ from fewshot_bench.engine.threads import TaskThreads
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, accuracy
-from fewshot_bench.nn import Frozen, per_task
+from fewshot_bench.nn import Frozen
 from fewshot_bench.sampling import ClosedSampler, EpisodeSource
 from fewshot_bench.testing import TINY, tiny_episode
 from fewshot_bench.testing.subject import MethodSubject
@@ -47,18 +48,6 @@ class Net(nn.Module):
 
     def forward(self, x: Any) -> Any:
         return self.behind(self.linear(self.flat(x)))[..., None, None]
-
-
-class Means(Method):
-    def embed(self, images: Any) -> Any:
-        return per_task(self.backbone, images).flatten(2)
-
-    def adapt(self, support: Any) -> Any:
-        features = self.embed(support.labelled()[0])
-        return features.unflatten(1, support.images.shape[1:3]).mean(2)
-
-    def predict(self, state: Any, query: Any) -> Any:
-        return -(self.embed(query).unsqueeze(2) - state.unsqueeze(1)).square().sum(-1)
 
 
 def over(behind: Any) -> Method:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from honesty.means import Means
 from torch import nn
 
 from fewshot_bench import run
@@ -114,22 +114,10 @@ def test_one_of_two_players_without_parameters_is_an_error() -> None:
     assert check_players(method) == {}
 
 
-class Still(Method):
+class Still(Means):
     """Class means of a network that nothing trains."""
 
     trains = False
-
-    def embed(self, images: Any) -> Any:
-        from fewshot_bench.nn import per_task
-
-        return per_task(self.backbone, images).flatten(2)
-
-    def adapt(self, support: Any) -> Any:
-        features = self.embed(support.labelled()[0])
-        return features.unflatten(1, support.images.shape[1:3]).mean(2)
-
-    def predict(self, state: Any, query: Any) -> Any:
-        return -torch.cdist(self.embed(query), state)
 
 
 def test_a_method_that_says_that_it_trains_nothing_passes() -> None:

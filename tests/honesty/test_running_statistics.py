@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from honesty.means import Means
 from torch import nn
 
 from fewshot_bench.engine.inspection import (
@@ -33,25 +34,15 @@ from fewshot_bench.testing.subject import MethodSubject
 LAYERS = {f"backbone.layers.{i}.running_{what}" for i in (1, 4) for what in ("mean", "var")}
 
 
-class Means(Method):
-    """Class means, with losses of its own that say nothing of statistics."""
-
-    def embed(self, images: Any) -> Any:
-        return per_task(self.backbone, images).flatten(2)
-
-    def adapt(self, support: Any) -> Any:
-        features = self.embed(support.labelled()[0])
-        return features.unflatten(1, support.images.shape[1:3]).mean(2)
-
-    def predict(self, state: Any, query: Any) -> Any:
-        return -(self.embed(query).unsqueeze(2) - state.unsqueeze(1)).square().sum(-1)
+class Own(Means):
+    """With losses of its own that say nothing of statistics."""
 
     def losses(self, episode: Any) -> Losses:
         logits = self.predict(self.adapt(episode.support), episode.query)
         return Losses({"meta": cross_entropy(logits, episode.target)})
 
 
-class Scaled(Means):
+class Scaled(Own):
     """With a parameter of its own."""
 
     def __init__(self, task: Any, backbone: Any) -> None:
@@ -62,7 +53,7 @@ class Scaled(Means):
         return self.scale * super().predict(state, query)
 
 
-class Hiding(Means):
+class Hiding(Own):
     """Every pass of its losses is hidden from the running statistics."""
 
     def losses(self, episode: Any) -> Losses:
@@ -70,7 +61,7 @@ class Hiding(Means):
             return super().losses(episode)
 
 
-class InnerLoop(Means):
+class InnerLoop(Own):
     """Classifies with weights of each task, as Reptile and MAML do."""
 
     def adapt(self, support: Any) -> Any:
@@ -80,7 +71,7 @@ class InnerLoop(Means):
         return per_task(self.backbone, query, state).flatten(2)[..., : self.task.way]
 
 
-class Gradientless(Means):
+class Gradientless(Own):
     """Measures under no_grad and trains on the side."""
 
     def losses(self, episode: Any) -> Losses:
@@ -90,7 +81,7 @@ class Gradientless(Means):
         return Losses({"meta": weight.sum() * episode.query.flatten(1).mean(1)})
 
 
-class Alone(Means):
+class Alone(Own):
     """Runs its network on all tasks as one batch, outside of per_task, and by per_task too."""
 
     def losses(self, episode: Any) -> Losses:
@@ -110,7 +101,7 @@ def collected(runs: Eager, tasks: int = 4) -> dict[str, torch.Tensor]:
         return runs.gradients(episode, runs.method.players(), ("meta",)).buffers
 
 
-@pytest.mark.parametrize("kind", [Means, InnerLoop, Gradientless, Alone])
+@pytest.mark.parametrize("kind", [Own, InnerLoop, Gradientless, Alone])
 @pytest.mark.parametrize(
     "engine",
     [
@@ -135,7 +126,7 @@ def test_statistics_are_collected_around_losses(kind: type[Method], engine: Any)
 def test_a_layer_that_only_some_tasks_pass_is_averaged_over_those() -> None:
     """A method that runs its network for some tasks only keeps what those have shown."""
 
-    class Some(Means):
+    class Some(Own):
         def losses(self, episode: Any) -> Losses:
             if int(episode.class_ids[0, 0]) % 2 == 0:
                 return super().losses(episode)
@@ -161,15 +152,15 @@ def test_a_method_that_hides_its_passes_is_refused_before_it_trains() -> None:
     episode = tiny_episode(dtype=torch.float32)
     with pytest.raises(PluginError, match=r"'backbone.layers.1' never move.*unobserved"):
         inspect_training(Eager(build(Hiding)), episode, episode)
-    assert inspect_training(Eager(build(Means)), episode, episode) == []
+    assert inspect_training(Eager(build(Own)), episode, episode) == []
 
 
 def test_statistics_that_did_not_move_are_refused_after_training() -> None:
     """A layer with momentum 0 trains with its batches' statistics and is refused at the end."""
     backbone, episode = TinyBackbone(statistics="running"), tiny_episode(dtype=torch.float32)
     backbone.layers[1].momentum = 0.0
-    runs = Eager(build(Means, backbone=backbone))
-    Trainer(runs.method, runs, MethodSubject(Means).source("train"), Plan(2, 2))
+    runs = Eager(build(Own, backbone=backbone))
+    Trainer(runs.method, runs, MethodSubject(Own).source("train"), Plan(2, 2))
     with pytest.raises(PluginError, match="mean 0 and variance 1"):
         inspect_trained(runs, episode, episode)
     backbone.layers[1].running_mean += 1
@@ -179,14 +170,14 @@ def test_statistics_that_did_not_move_are_refused_after_training() -> None:
 
 def test_a_test_by_unmeasured_statistics_is_told() -> None:
     """A network that nothing measured normalizes by mean 0 and variance 1; the record says so."""
-    (told,) = inspect_test(Eager(build(Means)), tiny_episode(dtype=torch.float32))
+    (told,) = inspect_test(Eager(build(Own)), tiny_episode(dtype=torch.float32))
     assert told.startswith("2 layers (the first: 'backbone.layers.1') normalise by mean 0")
 
 
 def test_a_run_compares_the_modes() -> None:
     """A method that is good in training mode and at chance in evaluation mode is told of."""
 
-    class Forgetful(Means):
+    class Forgetful(Own):
         def predict(self, state: Any, query: Any) -> Any:
             logits = super().predict(state, query)
             return logits if self.training else logits.roll(1, dims=-1)
@@ -197,13 +188,13 @@ def test_a_run_compares_the_modes() -> None:
             (told,) = compare_modes(runs, episode)
         assert told.startswith("evaluation mode is far behind training mode: with the same weights")
     batch = TinyBackbone(statistics="batch")
-    assert compare_modes(Eager(build(Means, backbone=batch)), episode) == []
+    assert compare_modes(Eager(build(Own, backbone=batch)), episode) == []
 
 
 def test_the_check_suite_compares_the_modes() -> None:
     """A method that is tested otherwise than it was trained fails fsb check, which says why."""
 
-    class Forgetful(Means):
+    class Forgetful(Own):
         def predict(self, state: Any, query: Any) -> Any:
             logits = super().predict(state, query)
             return logits if self.training else logits.roll(1, dims=-1)
