@@ -107,11 +107,11 @@ def prepare(
             f"the open plan has {test_source.sampler.length} episodes; no image is used twice"
         )
     task = assembly.shaped(assembly.train_task(config), splits.test, config)
-    pretrained = registry.resolve("methods", config.method).load().source == "batches"
+    kind = registry.resolve("methods", config.method).load()
+    pretrained = kind.source == "batches"
     if pretrained:
         task = replace(task, way=len(splits.train.counts))
-    backbone = registry.resolve("methods", config.method).load().wants_backbone
-    things = assembly.named_things(config, registry, backbone)
+    things = assembly.named_things(config, registry, kind.wants_backbone)
     inputs = inputs_of(config, registry, data, things)
     method = assembly.build(config, registry, task, device)
     method.check_task(assembly.eval_task(config))
@@ -219,7 +219,9 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         "test": None,
         "validation": None,
         "training": None,
-        "training_summary": training_summary(config, parts.method, parts.train, data.splits),
+        "training_summary": training_summary(
+            config, parts.method, parts.train, data.splits, parts.inputs
+        ),
         "timing": empty_timing(),
         "notes": [
             *data.splits.notes,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.config import RunConfig
 from fewshot_bench.data.images import Splits
 from fewshot_bench.engine.players import check_players
-from fewshot_bench.engine.weights import FILE
 from fewshot_bench.method import Method
 from fewshot_bench.results.traits import OF_TRAINING
 from fewshot_bench.sampling import EpisodeSource
@@ -18,7 +16,11 @@ from fewshot_bench.semisupervised import PartlyLabelledSampler
 
 
 def training_summary(
-    config: RunConfig, method: Method, train: EpisodeSource | BatchSource, splits: Splits
+    config: RunConfig,
+    method: Method,
+    train: EpisodeSource | BatchSource,
+    splits: Splits,
+    inputs: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any] | None:
     """The record's ``training_summary``; None for a method without parameters.
 
@@ -36,7 +38,7 @@ def training_summary(
         "source": "batches" if isinstance(train, BatchSource) else "episodes",
         "settings": {name: settings[name] for name in OF_TRAINING},
         "dataset_digest": splits.digest,
-        "init_digest": None if config.init is None else _digest(Path(config.init) / FILE),
+        "init_digest": next((one["sha256"] for one in inputs if one["option"] == "init"), None),
         "classes": len(splits.train.counts),
         "images": int(sum(splits.train.counts)),
         "labeled_images": _labeled(train),
@@ -44,12 +46,6 @@ def training_summary(
         "images_per_task": images,
         "images_seen": config.steps * turns * config.task_batch * images,
     }
-
-
-def _digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def images_per_task(source: EpisodeSource | BatchSource) -> int:

@@ -335,7 +335,9 @@ def test_images_seen_are_those_that_training_shows(
         method = f"{tmp_path}/pretrained.py:Pretrained"
         del settings["backbone_channels"]
     parts = prepare(configure(method, **settings), Silent())
-    summary = training_summary(parts.config, parts.method, parts.train, parts.data.splits)
+    summary = training_summary(
+        parts.config, parts.method, parts.train, parts.data.splits, parts.inputs
+    )
     assert summary is not None
     given, batch = [0], parts.train.batch
 
