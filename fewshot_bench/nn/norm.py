@@ -108,10 +108,7 @@ class TaskBatchNorm(nn.Module):
             # of their own would cost a fifth of a training step on a CPU.
             seen = self.running_mean.new_zeros(2, tasks, len(self.weight))
             observer.setdefault(self, []).append((seen[0], seen[1]))
-        stored: tuple[Tensor | None, ...] = (None, None)
-        if seen is not None:
-            stored = seen.flatten(1).unbind()
-        mean, variance = stored
+        mean, variance = (None, None) if seen is None else seen.flatten(1).unbind()
         if tasks == 1:
             return F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
         # [T*N, C, ...] -> [N, T*C, ...]: each (task, channel) becomes a channel of its own.

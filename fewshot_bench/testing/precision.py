@@ -162,7 +162,7 @@ def of_backbone(subject: BackboneSubject) -> None:
         if error > ALLOWED:
             # Is it the arithmetic, or would the last digit of any weight do the same?
             nudged = _gradient(net, images.to(torch.float64), nudge=torch.finfo().eps)
-            error = min(error, error / max(1.0, _off(nudged, exact) / ALLOWED * SLACK))
+            error /= max(1.0, SLACK * _off(nudged, exact) / ALLOWED)
         errors.append(error)
     _require({"": errors})
 
