@@ -71,10 +71,12 @@ def test_with_a_cluster_of_distractors_by_hand() -> None:
     assert_prototypes(method.adapt(support), z)
 
 
-def test_masks_by_hand() -> None:
+@pytest.mark.parametrize(("follow", "times"), [("paper", 1), ("code", 2)])
+def test_masks_by_hand(follow: str, times: int) -> None:
+    """The authors' code applies its mask twice."""
     # Distances over their means: class 0 has (2, 1) / 1.5, class 1 has (2, 5) / 3.5. A network of
     # zeros has beta = gamma = 1.
-    method, support = by_hand("masked")
+    method, support = by_hand("masked", follow=follow)
     with torch.no_grad():
         for parameter in method.mask.parameters():
             parameter.zero_()
@@ -82,7 +84,7 @@ def test_masks_by_hand() -> None:
     z = [[0.5, 0.5], [near, 1 - near]]
     d = [[2 / 1.5, 2 / 3.5], [1 / 1.5, 5 / 3.5]]
     masked = [
-        [a / (1 + math.exp(b - 1)) for a, b in zip(row, own, strict=True)]
+        [a / (1 + math.exp(b - 1)) ** times for a, b in zip(row, own, strict=True)]
         for row, own in zip(z, d, strict=True)
     ]
     assert_prototypes(method.adapt(support), masked)
@@ -141,21 +143,6 @@ def test_the_codes_queries_have_a_distractors_logit_by_hand(
     masses = [math.exp(-2.5)] * 2 + [math.exp(-5 / 2 / radius**2) / radius]
     loss = method.losses(episode).players["meta"]
     assert loss.tolist() == pytest.approx([-math.log(masses[0] / sum(masses))], rel=1e-6)
-
-
-def test_the_code_applies_the_mask_twice_by_hand() -> None:
-    method, support = by_hand("masked", follow="code")
-    with torch.no_grad():
-        for parameter in method.mask.parameters():
-            parameter.zero_()
-    near = 1 / (1 + math.exp(-4))
-    z = [[0.5, 0.5], [near, 1 - near]]
-    d = [[2 / 1.5, 2 / 3.5], [1 / 1.5, 5 / 3.5]]
-    masked = [
-        [a / (1 + math.exp(b - 1)) ** 2 for a, b in zip(row, own, strict=True)]
-        for row, own in zip(z, d, strict=True)
-    ]
-    assert_prototypes(method.adapt(support), masked)
 
 
 @pytest.mark.parametrize("unlabelled", [0, 2])
