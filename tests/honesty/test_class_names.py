@@ -1,6 +1,6 @@
 """The class ids of a run's episodes have names, also where the data are gone.
 
-`classes.csv` in the folder of every run and every evaluation tells of each class its split, name,
+`classes.csv` in the folder of every run and every evaluation gives for each class its split, name,
 group, family, number of images and a digest of them.
 """
 
@@ -92,7 +92,7 @@ def test_names_where_the_data_are_gone(home: Path, data_cache: Path) -> None:
     ],
 )
 def test_damaged_names_are_not_used(spoil: Any, told: str, home: Path, data_cache: Path) -> None:
-    """A `classes.csv` that is cut off, doubled or damaged is not used, and it is told."""
+    """A `classes.csv` that is cut off, doubled or damaged is not used, and a message says so."""
     record = fewshot_bench.run("nearest-centroid", **plain(data_cache))
     path = folder_of(record) / FILE
     path.write_text("\n".join(spoil(path.read_text("utf-8").splitlines())) + "\n", "utf-8")

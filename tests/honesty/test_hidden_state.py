@@ -1,8 +1,8 @@
 """A number depends on weights and keys, not on threads, batches, or what ran before.
 
-``nn.BatchNorm2d`` in training mode, a buffer that a call changes, and at test a random number that
-no key decides are errors that name the layer or the line. Random numbers without a key in training
-are told once, on the screen and in the record.
+Three things are errors that name the layer or the line: ``nn.BatchNorm2d`` in training mode, a
+buffer that a forward pass changes, and, at test, a random number that is not drawn from a key. Random numbers without a key in training
+are reported once, on the screen and in the record.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def test_draws_without_a_key_at_test_are_an_error(what: str, engine: Any) -> Non
 
 
 def test_draws_at_some_step_only_are_told() -> None:
-    """A method that draws at a later step only is told then."""
+    """A method that draws at a later step only is reported at that step."""
 
     class Later(Net):
         steps = 0

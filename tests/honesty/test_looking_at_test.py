@@ -1,4 +1,4 @@
-"""Whoever tunes tunes on the validation split, and tables tell how often the test was looked at.
+"""Settings are tuned on the validation split, and tables count the uses of the test split.
 
 `fsb eval --part validation` evaluates the validation split; a method that trains nothing is
 validated by `fsb run` itself. A result of the validation split is not where a test result is, and

@@ -56,7 +56,7 @@ def _mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_frozen_random_backbone_is_told(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ProtoNet on a frozen random backbone is evaluated, and told to be untrained and random."""
+    """ProtoNet on a frozen random backbone is evaluated, and reported as untrained and random."""
     typed = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     monkeypatch.setattr(
         "sys.argv", ["fsb", "run", "protonet", "--backbone", "./mine.py:frozen", *typed]

@@ -228,7 +228,7 @@ def test_an_older_run(home: Path) -> None:
 
 
 def test_a_damaged_list(home: Path) -> None:
-    """A list of what was seen that is damaged is told, and not taken for an empty one."""
+    """A damaged list of seen images is an error, and is not taken for an empty one."""
     _, folder = run()
     path = Path(folder) / FILE
     path.write_bytes(path.read_bytes()[:-200])

@@ -175,7 +175,7 @@ def test_a_test_by_unmeasured_statistics_is_told() -> None:
 
 
 def test_a_run_compares_the_modes() -> None:
-    """A method that is good in training mode and at chance in evaluation mode is told of."""
+    """A method that is good in training mode and at chance in evaluation mode is reported."""
 
     class Forgetful(Own):
         def predict(self, state: Any, query: Any) -> Any:

@@ -1,7 +1,7 @@
 """A finished run holds the weights that made its number, and nothing else is taken for them.
 
-Also a run that trains nothing has a weights file. Its sha256 stands in the record, and whatever
-loads it checks that: a file that is missing, damaged or another run's is refused.
+A run that trains nothing has a weights file, too. Its sha256 is in the record and is checked
+whenever the file is loaded: a missing or damaged file, or that of another run, is an error.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def test_weights_of_another_type_are_refused(trained: Path, home: Path, data_cac
 def test_what_no_file_can_hold_is_told(
     source: str, name: str, validated: bool, home: Path, data_cache: Path
 ) -> None:
-    """A method that learns into a plain attribute or an unsaved buffer fails, and is told."""
+    """A method that learns into a plain attribute or an unsaved buffer fails, with a message."""
     settings = small(data_cache, name) | ({} if validated else {"validation_classes": 0})
     with pytest.raises(PluginError, match="weights do not hold all that it learnt"):
         fewshot_bench.run(written(home, source, name), **settings)
