@@ -1,8 +1,8 @@
 """A number depends on weights and keys, not on threads, batches, or what ran before.
 
 Three things are errors that name the layer or the line: ``nn.BatchNorm2d`` in training mode, a
-buffer that a forward pass changes, and, at test, a random number that is not drawn from a key. Random numbers without a key in training
-are reported once, on the screen and in the record.
+buffer that a forward pass changes, and, at test, a random number that is not drawn from a key.
+Random numbers without a key in training are reported once, on the screen and in the record.
 """
 
 from __future__ import annotations
