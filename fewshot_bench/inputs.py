@@ -1,14 +1,17 @@
-"""Files that a run reads: named in an option, and counted by what is in them."""
+"""Files that a run reads: named in an option, and counted by what is in them; its weights file."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fewshot_bench.errors import DataError
+from fewshot_bench.errors import DataError, RecordError
+
+WEIGHTS = "weights.safetensors"  # in the folder of every finished run
 
 
 class InputFile(str):
@@ -65,6 +68,38 @@ def content_of(path: Path) -> Content:
         return _of_file(path)
     except OSError as error:
         raise DataError(f"cannot read '{path}' ({error.strerror}).") from error
+
+
+def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
+    """Hold a run's weights file against the digest in its record.
+
+    An older record has no digest; then only a missing file is noticed.
+
+    Raises:
+        RecordError: the file is missing, or is not the one that the run wrote.
+    """
+    path, written = folder / WEIGHTS, record.get("weights")
+    if not path.is_file():
+        if written is None and record.get("training") is None:
+            raise RecordError(
+                f"'{folder}' has no {WEIGHTS}: the fewshot-bench that wrote it kept no weights of "
+                "a run that trains nothing. Run it again."
+            )
+        raise RecordError(
+            f"'{folder}' has no {WEIGHTS}, which holds the weights that made its result. Put the "
+            "file back, or run it again."
+        )
+    if written is None:
+        return
+    try:
+        found = _of_file(path).sha256
+    except OSError as error:
+        raise RecordError(f"cannot read '{path}' ({error.strerror}).") from error
+    if found != written["sha256"]:
+        raise RecordError(
+            f"'{path}' is not the file that the run wrote: its sha256 is another than in the "
+            "record. Put the file back, or run it again."
+        )
 
 
 def _of_file(path: Path) -> Content:

@@ -8,10 +8,9 @@ from typing import Any
 
 from fewshot_bench.assembly import Data
 from fewshot_bench.config import CORE, RunConfig
-from fewshot_bench.engine.weights import FILE as WEIGHTS
 from fewshot_bench.errors import RecordError
 from fewshot_bench.hooks.registry import Registered, Registry
-from fewshot_bench.inputs import InputFile, content_of
+from fewshot_bench.inputs import WEIGHTS, InputFile, content_of
 from fewshot_bench.options import (
     backbone_options,
     dataset_options,

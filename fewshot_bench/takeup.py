@@ -16,9 +16,10 @@ from fewshot_bench.defaults import placed
 from fewshot_bench.disk import sweep
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.state import random_states, set_random_states
-from fewshot_bench.engine.weights import check_weights, load_weights
+from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, RecordError
+from fewshot_bench.inputs import check_weights
 from fewshot_bench.method import Method, title_of
 from fewshot_bench.parts import Parts, describe
 from fewshot_bench.results.record import resume_command

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.figures import KINDS, Ask
+from fewshot_bench.inputs import check_weights
 from fewshot_bench.text import one_line
 
+if TYPE_CHECKING:
+    from fewshot_bench.results.runs import Run
+
 HELP = (
-    "Draw finished runs: a picture that goes into a paper as it is.\n\nKinds:\n\n\b\n"
+    "Draw finished runs: a picture that goes into a paper as it is. A run without "
+    "the weights that it wrote is refused.\n\nKinds:\n\n\b\n"
     + "\n".join(f"  {name:<10} {kind.sentence}" for name, kind in KINDS.items())
     + "\n\nNeeds matplotlib: pip install 'fewshot-bench[figures]'"
 )
@@ -35,7 +40,7 @@ def figure(
         int | None, typer.Option(help="confusion: number of a test episode; default: the hardest")
     ] = None,
 ) -> None:
-    """Draw finished runs: a picture that goes into a paper as it is."""
+    """Draw finished runs that still have their weights."""
     from fewshot_bench.cli.compare import finished_runs
     from fewshot_bench.figures import check, draw, save
 
@@ -47,7 +52,11 @@ def figure(
     for path in paths:
         if not path.exists():
             raise RecordError(f"there is no '{path}'; run something first: fsb run METHOD")
-    found, problems = finished_runs(paths)
+    finished, problems = finished_runs(paths)
+    found, without = _with_weights(finished)
+    if finished and not found:
+        raise RecordError(without[0])
+    problems += without
     ask = Ask(baseline, episode)
     if not found:
         why = f" ({problems[0].rstrip('.')})" if problems else ""
@@ -59,3 +68,19 @@ def figure(
             print(f"left out: {one_line(problem)}", file=sys.stderr)
     if problems and runs:
         raise typer.Exit(2)
+
+
+def _with_weights(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """The runs whose weights file is the one that they wrote, and a line for each other.
+
+    A picture leaves the folder that it was drawn from; what it shows can be evaluated again.
+    """
+    found, problems = [], []
+    for run in runs:
+        try:
+            check_weights(run.folder, run.record)
+        except RecordError as error:
+            problems.append(str(error))
+        else:
+            found.append(run)
+    return found, problems

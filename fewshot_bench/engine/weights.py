@@ -16,9 +16,9 @@ from torch import Tensor
 from fewshot_bench.disk import replacing
 from fewshot_bench.engine.tree import pack, unpack
 from fewshot_bench.errors import ConfigError, PluginError, RecordError
+from fewshot_bench.inputs import WEIGHTS, check_weights
 from fewshot_bench.method import Method, title_of
 
-FILE = "weights.safetensors"
 EXTRA = "extra state"  # what a module's get_extra_state() gives, where that is no tensor
 
 
@@ -36,15 +36,15 @@ def save_weights(method: Method, folder: Path) -> dict[str, Any]:
     """
     content, tensors = _written(method)
     try:
-        with replacing(folder / FILE) as file:
+        with replacing(folder / WEIGHTS) as file:
             file.write(content)
     except OSError as error:
         raise ConfigError(
-            f"cannot write '{folder / FILE}' ({error.strerror}); give another folder with "
+            f"cannot write '{folder / WEIGHTS}' ({error.strerror}); give another folder with "
             "--runs-dir."
         ) from error
     sha256 = hashlib.sha256(content).hexdigest()
-    return {"file": FILE, "sha256": sha256, "bytes": len(content), "tensors": tensors}
+    return {"file": WEIGHTS, "sha256": sha256, "bytes": len(content), "tensors": tensors}
 
 
 def _written(method: Method) -> tuple[bytes, int]:
@@ -93,39 +93,6 @@ def check_unmoved(method: Method, written: Mapping[str, Any]) -> None:
         )
 
 
-def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
-    """Hold a run's weights file against the digest in its record.
-
-    An older record has no digest; then only a missing file is noticed.
-
-    Raises:
-        RecordError: the file is missing, or is not the one that the run wrote.
-    """
-    path, written = folder / FILE, record.get("weights")
-    if not path.is_file():
-        if written is None and record.get("training") is None:
-            raise RecordError(
-                f"'{folder}' has no {FILE}: the fewshot-bench that wrote it kept no weights of a "
-                "run that trains nothing. Run it again."
-            )
-        raise RecordError(
-            f"'{folder}' has no {FILE}, which holds the weights that made its result. Put the file "
-            "back, or run it again."
-        )
-    if written is None:
-        return
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RecordError(f"cannot read '{path}' ({error.strerror}).") from error
-    if found != written["sha256"]:
-        raise RecordError(
-            f"'{path}' is not the file that the run wrote: its sha256 is another than in the "
-            "record. Put the file back, or run it again."
-        )
-
-
 def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
     """What a run's weights file holds, by name.
 
@@ -137,9 +104,9 @@ def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
     Raises:
         RecordError: there is none, it is damaged, or it has numbers that are not finite.
     """
-    path = folder / FILE
+    path = folder / WEIGHTS
     if not path.is_file():
-        raise RecordError(f"'{folder}' has no {FILE}; is it the folder of a run?")
+        raise RecordError(f"'{folder}' has no {WEIGHTS}; is it the folder of a run?")
     try:
         with safe_open(path, framework="pt", device="cpu") as opened:
             found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118

@@ -12,6 +12,7 @@ from drawn_runs import evaluated, trained
 from patience import PATIENCE
 
 from fewshot_bench.figures import KINDS
+from fewshot_bench.inputs import WEIGHTS
 
 # Imports of these names fail, as where the extra is not installed.
 WITHOUT = (
@@ -81,6 +82,20 @@ def test_a_broken_run_that_was_named_is_an_error_after_the_picture(home: Path) -
     assert said.returncode == 2
     assert "damaged" in said.stderr
     assert (home / "out.png").is_file()
+
+
+def test_a_run_without_its_weights_is_refused(home: Path) -> None:
+    """Planted: a folder from which somebody cleared the weights, and one with others."""
+    (beta,) = (home / "runs").glob("beta-*")
+    (beta / WEIGHTS).unlink()
+    said = fsb("settings", "runs", "-o", "out.png", at=home)
+    assert said.returncode == 2
+    assert f"left out: 'runs/{beta.name}' has no {WEIGHTS}" in said.stderr
+    alone = fsb("settings", f"runs/{beta.name}", "-o", "alone.png", at=home)
+    assert alone.returncode == 2
+    (line,) = alone.stderr.splitlines()
+    assert line.startswith(f"error: 'runs/{beta.name}' has no {WEIGHTS}")
+    assert not (home / "alone.png").exists()
 
 
 WRONG = {

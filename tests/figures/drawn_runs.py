@@ -10,6 +10,7 @@ import numpy as np
 from made_up_runs import write_run
 
 from fewshot_bench.figures import Ask, draw
+from fewshot_bench.inputs import WEIGHTS
 from fewshot_bench.results.compare import Run, load_runs
 from fewshot_bench.results.tables import write_table
 
@@ -44,6 +45,7 @@ def evaluated(
         if count
     ]
     names = ("episode", "target", "predicted", "count")
+    (folder / WEIGHTS).touch()
     write_table(folder / "confusion.csv", dict(zip(names, zip(*cells, strict=True), strict=True)))
     return folder
 

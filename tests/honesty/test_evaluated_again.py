@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 import fewshot_bench
 from fewshot_bench import runner
 from fewshot_bench.config import configure
-from fewshot_bench.engine.weights import check_weights
 from fewshot_bench.errors import RecordError
+from fewshot_bench.inputs import check_weights
 from fewshot_bench.results.record import read_record, write_record
 from fewshot_bench.results.tables import read_table
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import fewshot_bench
 from fewshot_bench import runner
+from fewshot_bench.cli.main import app
 from fewshot_bench.config import configure
 from fewshot_bench.errors import ConfigError, PluginError, RecordError
 from fewshot_bench.predict import classify
@@ -173,11 +174,13 @@ def swapped(path: Path) -> None:
 def test_other_weights_are_refused_by_all_that_load_them(
     spoil: Any, trained: Path, home: Path, data_cache: Path
 ) -> None:
-    """A missing, damaged or swapped weights file is refused by eval, predict, resume, --init."""
+    """A missing, damaged or swapped file is refused by eval, predict, figure, resume, --init."""
     spoil(trained / FILE)
     told = "has no weights" if spoil is missing else "is not the file that the run wrote"
     support, images = pictures(home)
+    picture = ["figure", "settings", str(trained), "-o", "picture.png"]
     for load in (
+        lambda: app(picture, standalone_mode=False),
         lambda: fewshot_bench.evaluate(str(trained)),
         lambda: classify(trained, support, images),
         lambda: fewshot_bench.resume(str(trained)),
