@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewshot_bench.engine.choice import choose
 from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.threads import TaskThreads
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Method
@@ -20,24 +22,20 @@ from fewshot_bench.nn import Conv2d, TaskBatchNorm, per_task
 from fewshot_bench.random import fold, key_of, permutation, uniform
 from fewshot_bench.testing.backbone_checks import BackboneSubject
 from fewshot_bench.testing.checks import Check, Fault, NotClaimed, checks_of
+from fewshot_bench.testing.decisions import Recorded, Replayed
 from fewshot_bench.testing.subject import MethodSubject
 
 ALLOWED = 1e-4
-# A ReLU or a maximum that is nearly undecided falls one way in float32 and the other in float64;
-# such a batch says nothing, and about one in ten is one. Hence a median.
-BATCHES = 7
-IMAGE_BATCHES, IMAGES = 3, 30  # of a backbone alone
-# A large network has such a place in every batch: the float64 gradient then jumps as far when its
-# weights are changed by a last digit of float32, and so much of the error is no fault.
-SLACK = 10
-DTYPES = (torch.float32, torch.float64)
+BATCHES = 3  # of which one may have a jump that is neither a ReLU's nor of max-pooling
+IMAGES = 30  # of a backbone alone
 
 
 def precision_error(method: Method, episode: Episode, engine: str = "auto") -> dict[str, float]:
     """How far each player's float32 gradient is from the float64 one.
 
     Two copies of the method in training mode, one of each type, take the gradient of the batch as
-    the training loop does.
+    the training loop does. Where a ReLU or max-pooling is undecided but for rounding, the second
+    decides as the first did (:mod:`fewshot_bench.testing.decisions`).
 
     Arguments:
         method: in float32.
@@ -45,20 +43,28 @@ def precision_error(method: Method, episode: Episode, engine: str = "auto") -> d
         engine: one of ``fewshot_bench.engine.choice.ENGINES``.
 
     Returns:
-        {player: norm of the difference over the norm of the float64 gradient}. Where ReLU or
-        max-pooling is nearly undecided, one task can be off by a percent and be right: take the
-        median over several batches.
+        {player: norm of the difference over the norm of the float64 gradient}.
     """
-    found = []
-    for dtype in DTYPES:
-        own = copy.deepcopy(method).to(dtype).train()
-        players = check_players(own)
-        lowering = choose(engine, own, episode.query.device)
-        with lowering.running():
-            result = lowering.gradients(episode.to(dtype), players, tuple(players))
-        found.append({n: _joined(gradients) for n, gradients in result.gradients.items()})
-    rough, exact = found
+    recorded = Recorded()
+    rough = _gradients(method, episode.to(torch.float32), engine, recorded)
+    exact = _gradients(method, episode.to(torch.float64), engine, Replayed(recorded.decisions))
     return {name: _off(rough[name], exact[name]) for name in exact}
+
+
+def _gradients(
+    method: Method, episode: Episode, engine: str, mode: TorchDispatchMode
+) -> dict[str, Tensor]:
+    """The mean gradient of each player over tasks, in the type of the episode: [parameters]."""
+    own = copy.deepcopy(method).to(episode.query.dtype).train()
+    players = check_players(own)
+    lowering = choose(engine, own, episode.query.device)
+    parts = [episode]
+    if isinstance(lowering, TaskThreads):  # a mode is of one thread
+        lowering.hold(1)
+        parts = [episode.tasks(t, t + 1) for t in range(len(episode))]
+    with lowering.running(), mode:
+        each = [lowering.gradients(part, players, tuple(players)).gradients for part in parts]
+    return {name: torch.stack([_joined(one[name]) for one in each]).mean(0) for name in each[0]}
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:
@@ -154,30 +160,23 @@ def of_backbone(subject: BackboneSubject) -> None:
     if not any(p.requires_grad for p in net.parameters()):
         raise NotClaimed("nothing trains")
     errors = []
-    for seed in range(IMAGE_BATCHES):
+    for seed in range(BATCHES):
         key = torch.tensor([key_of("precision", seed)])
         images = _drawn(key, "images", IMAGES, subject.shape)
-        rough, exact = (_gradient(net, images.to(dtype)) for dtype in DTYPES)
-        error = _off(rough, exact)
-        if error > ALLOWED:
-            # Is it the arithmetic, or would the last digit of any weight do the same?
-            nudged = _gradient(net, images.to(torch.float64), nudge=torch.finfo().eps)
-            error /= max(1.0, SLACK * _off(nudged, exact) / ALLOWED)
-        errors.append(error)
+        recorded = Recorded()
+        rough = _gradient(net, images, recorded)
+        exact = _gradient(net, images.to(torch.float64), Replayed(recorded.decisions))
+        errors.append(_off(rough, exact))
     _require({"": errors})
 
 
-def _gradient(net: nn.Module, images: Tensor, nudge: float = 0.0) -> Tensor:
+def _gradient(net: nn.Module, images: Tensor, mode: TorchDispatchMode) -> Tensor:
     """Of a copy in the images' type: its maps, and the gradient of a sum of them."""
     own = copy.deepcopy(net).to(images.dtype)
     weights = [p for p in own.parameters() if p.requires_grad]
-    with torch.no_grad():
-        for i, weight in enumerate(weights):
-            key = torch.tensor(key_of("precision", "nudge", i))
-            noise = uniform(key, "nudge", tuple(weight.shape), torch.float64) - 0.5
-            weight.mul_(1 + nudge * noise.to(weight.dtype))
-    maps = per_task(own, images)
-    gradients = torch.autograd.grad(maps.sin().sum(), weights)
+    with mode:
+        maps = per_task(own, images)
+        gradients = torch.autograd.grad(maps.sin().sum(), weights)
     return _joined([maps.detach(), *gradients])
 
 

@@ -59,13 +59,11 @@ class Conv4(nn.Module):
         before, *sides = image_shape
         own = {"eps": NORM_EPSILON} if keras else {}
         blocks = []
-        # Its bias has an accurate gradient, which costs small maps more than it is worth.
-        convolution = Conv2d if stride == 1 else nn.Conv2d
         for i in range(4):
             padding, pool = int(i >= unpadded), stride == 1 and i < pools
             block: list[nn.Module] = [SamePad()] if keras else []
             block += [
-                convolution(before, channels, 3, stride=stride, padding=0 if keras else padding),
+                Conv2d(before, channels, 3, stride=stride, padding=0 if keras else padding),
                 TaskBatchNorm(channels, statistics, **own),
             ]
             # ReLU and max-pooling commute; behind the pooling ReLU has a quarter of the work.

@@ -3,13 +3,11 @@
 torch's batch normalization on a CPU loses digits in channels-last layout, which put a tenth of
 noise into a training step; no test in float64 sees such a thing. Each player's float32 gradient is
 within 1e-4 of the float64 one on real images, within 1e-5 for the small networks of 28x28
-characters, at initialization, and `fsb check` holds every plugin to 1e-4. After training the slow
-tests ask for the same; not all of them pass yet, and why is not known.
+characters, at initialization and after training, and `fsb check` holds every plugin to 1e-4.
 """
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot_bench.config import configure
+from fewshot_bench.engine.choice import choose
 from fewshot_bench.engine.observer import Silent
+from fewshot_bench.engine.players import check_players
 from fewshot_bench.method import Method
 from fewshot_bench.nn import TaskBatchNorm
 from fewshot_bench.parts import Parts, prepare
@@ -27,7 +27,7 @@ from fewshot_bench.runner import make_trainer
 from fewshot_bench.testing import check_backbone, check_method, precision_error
 
 SMALL, LARGE = 1e-5, 1e-4  # networks of 28x28; all others
-BATCHES = 7  # of which one in four has a ReLU or a maximum that is undecided in float32
+BATCHES = 3
 AFTER = 60  # steps of training
 # {name: (method, settings)}; each with the network that its paper has
 CHARACTERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -39,7 +39,7 @@ CHARACTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet, 20-way": ("protonet", {}),
     "protonet, 60-way": ("protonet", {"train_way": 60, "task_batch": 1}),
     "protonet on conv4-strided": ("protonet", {"backbone": "conv4-strided"}),
-    "soft k-means": ("soft-kmeans", {"unlabelled": 5}),
+    "soft k-means": ("soft-kmeans", {"unlabelled": 5, "query": 5}),
     "relationnet": ("relationnet", {}),
     "relationnet, batch statistics": ("relationnet", {"backbone_statistics": "batch"}),
     "metagan over maml": ("metagan", {}),
@@ -62,13 +62,13 @@ def parts_of(method: str, settings: dict[str, Any], **data: Any) -> Parts:
 
 
 def errors(parts: Parts, engine: str, batches: int = BATCHES) -> dict[str, float]:
-    """The median of each player's error."""
+    """The largest of each player's errors."""
     size = parts.config.task_batch
     each = [
         precision_error(parts.method, parts.train.batch(range(b * size, (b + 1) * size)), engine)
         for b in range(batches)
     ]
-    return {name: statistics.median(one[name] for one in each) for name in each[0]}
+    return {name: max(one[name] for one in each) for name in each[0]}
 
 
 def hold(parts: Parts, engines: tuple[str, ...], bound: float, when: str) -> None:
@@ -91,6 +91,23 @@ def test_a_slice_on_characters(kind: str, engine: str, fsb_data: Path, data_cach
     narrow = {"backbone_channels": 16, "task_batch": 2}  # as many values a channel, less work
     parts = parts_of(method, settings | narrow, dataset="omniglot", cache_dir=str(data_cache))
     hold(parts, (engine,), SMALL, "at first")
+
+
+def test_tasks_on_threads_are_as_accurate_as_one_by_one(fsb_data: Path, data_cache: Path) -> None:
+    """The default engine as it runs: what is measured task by task holds for all at once."""
+    method, settings = CHARACTERS["maml, first order"]
+    narrow = {"backbone_channels": 16, "task_batch": 3}
+    parts = parts_of(method, settings | narrow, dataset="omniglot", cache_dir=str(data_cache))
+    own = parts.method.train()
+    episode, players = parts.train.batch(range(3)), check_players(own)
+    found = []
+    for batches in ([episode], [episode.tasks(t, t + 1) for t in range(3)]):
+        lowering = choose("threads", own, episode.query.device)
+        with lowering.running():
+            each = [lowering.gradients(b, players, tuple(players)).gradients for b in batches]
+        joined = [torch.cat([g.flatten() for g in one["meta"]]) for one in each]
+        found.append(torch.stack(joined).mean(0))
+    assert float((found[0] - found[1]).norm() / found[1].norm()) < 1e-6
 
 
 @pytest.mark.slow
