@@ -24,6 +24,7 @@ from fewshot_bench.engine.observer import Silent
 from fewshot_bench.nn import TaskBatchNorm
 from fewshot_bench.nn import conv as own_conv
 from fewshot_bench.parts import prepare
+from fewshot_bench.runner import make_trainer
 from fewshot_bench.testing import precision_error
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -32,10 +33,17 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "the same, 1-shot": ("maml", {"first_order": True, "shot": 1}),
     "MAML, second order, 5-way 5-shot": ("maml", {"first_order": False}),
     "ProtoNet, 20-way 5-shot": ("protonet", {}),
+    "ProtoNet, 60-way 5-shot": ("protonet", {"train_way": 60}),
+    "ProtoNet on conv4-strided, 20-way 5-shot": ("protonet", {"backbone": "conv4-strided"}),
+    "soft k-means, 5 unlabelled": ("soft-kmeans", {"unlabelled": 5, "query": 5}),
     "Relation Network, 5-way 5-shot": ("relationnet", {}),
     "MetaGAN over MAML, 5-way 5-shot": ("metagan", {}),
+    "MetaGAN over ProtoNet": ("metagan", {"base": "protonet", "backbone": "conv4"}),
+    "MetaGAN over Relation Network": (
+        "metagan",
+        {"base": "relationnet", "backbone": "conv4-relation"},
+    ),
 }
-UNDECIDED = 1e-4  # above it a ReLU or a maximum fell another way in float32
 
 
 def torchs(self: TaskBatchNorm, x: Tensor) -> Tensor:
@@ -69,28 +77,31 @@ WAYS: dict[str, Callable[[], Any]] = {
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--batches", type=int, default=13, help="of two tasks, for each figure")
-    batches = parser.parse_args().batches
+    parser.add_argument("--batches", type=int, default=5, help="of two tasks, for each figure")
+    parser.add_argument("--steps", type=int, default=0, help="of training before it is measured")
+    asked = parser.parse_args()
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    print(f"torch {torch.__version__}; median over {batches} batches of 2 tasks of the relative ")
-    print(f"error of each player's gradient; in brackets batches above {UNDECIDED:g}\n")
+    print(f"torch {torch.__version__}; after {asked.steps} steps; the median over {asked.batches} ")
+    print("batches of 2 tasks of the relative error of each player's gradient; in brackets the ")
+    print("largest\n")
     print("| step | " + " | ".join(WAYS) + " |\n|---|" + "---|" * len(WAYS))
     for title, (method, settings) in KINDS.items():
         settings = {"dataset": "omniglot", "way": 5, "shot": 5, "episodes": 2} | settings
-        parts = prepare(configure(method, device="cpu", task_batch=2, **settings), Silent())
+        steps = {"task_batch": 2, "steps": asked.steps or 1, "validate_every": 0}
+        parts = prepare(configure(method, device="cpu", **steps, **settings), Silent())
+        if asked.steps:
+            with parts.lowering.running():
+                make_trainer(parts).run()
         cells = []
         for way in WAYS.values():
             with way():
                 each = [
                     precision_error(parts.method, parts.train.batch(range(2 * b, 2 * b + 2)))
-                    for b in range(batches)
+                    for b in range(asked.batches)
                 ]
             found = {name: [one[name] for one in each] for name in each[0]}
             cells.append(
-                ", ".join(
-                    f"{statistics.median(v):.1e} ({sum(x > UNDECIDED for x in v)})"
-                    for v in found.values()
-                )
+                ", ".join(f"{statistics.median(v):.1e} ({max(v):.1e})" for v in found.values())
             )
         print(f"| {title} | " + " | ".join(cells) + " |", flush=True)
 
