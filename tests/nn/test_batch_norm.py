@@ -153,18 +153,18 @@ def test_the_gradient_by_a_bias_is_accurate(layout: str) -> None:
 
 
 def test_the_gradient_by_the_weights_is_accurate() -> None:
-    """Of 400 images: torch's own convolution is off by 2.6e-6 to 3.1e-6."""
+    """In a first layer at 84x84: torch's own convolution is off by 2.4e-5."""
     torch.manual_seed(0)
-    x, dy = torch.rand(400, 64, 14, 14), torch.randn(400, 64, 7, 7)
+    x, dy = 0.6 + 0.3 * torch.rand(25, 3, 84, 84), torch.randn(25, 64, 84, 84)
     dy -= dy.mean((0, 2, 3), keepdim=True)
-    ours, theirs = (kind(64, 64, 3, stride=2, padding=1) for kind in (Conv2d, torch.nn.Conv2d))
+    ours, theirs = (kind(3, 64, 3, padding=1) for kind in (Conv2d, torch.nn.Conv2d))
     theirs.load_state_dict(ours.state_dict())
 
     def by_weight(layer: torch.nn.Module, dtype: torch.dtype) -> Tensor:
         return grad(layer.to(dtype)(x.to(dtype)), (layer.weight,), dy.to(dtype))[0].double()
 
     exact = by_weight(theirs, torch.float64)
-    assert (by_weight(ours, torch.float32) - exact).norm() < 2.1e-6 * exact.norm()
+    assert (by_weight(ours, torch.float32) - exact).norm() < 1.5e-5 * exact.norm()
 
 
 @pytest.mark.parametrize("few", [0, 10**6], ids=["ours", "torch's"])
@@ -172,7 +172,7 @@ def test_a_convolution_is_torchs_and_so_are_its_derivatives(
     few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conv, "FEW", few)
-    monkeypatch.setattr(conv, "IMAGES", 2)
+    monkeypatch.setattr(conv, "SUMMED", 50)  # two images of 5 x 5
     torch.manual_seed(0)
     ours_, theirs = Conv2d(3, 4, 3, stride=2, padding=1), torch.nn.Conv2d(3, 4, 3, 2, 1)
     theirs.load_state_dict(ours_.state_dict())
