@@ -31,7 +31,6 @@ class Conv2d(nn.Conv2d):
         plain = (
             input.device.type != "cpu"
             or self._values(input) < FEW
-            or self.bias is None
             or self.padding_mode != "zeros"
             or isinstance(self.padding, str)
             or context.vmapped
@@ -55,7 +54,7 @@ class Conv2d(nn.Conv2d):
 
 class _Convolution(torch.autograd.Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, *sizes: Any) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
         return F.conv2d(x, weight, bias, *sizes)
 
     @staticmethod

@@ -38,10 +38,10 @@ class Recorded(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func in _SIGNS:
+        if func in _SIGNS:  # before the call, which may write over its input
             self.decisions.append((func, args[_SIGNS[func]] > 0))
-        elif func in _LARGEST:
+        result = func(*args, **(kwargs or {}))
+        if func in _LARGEST:
             self.decisions.append((func, result[1]))
         return result
 
@@ -78,6 +78,8 @@ class Replayed(TorchDispatchMode):
         # On the other side, as near as can be: the value stays, the derivative changes.
         least = torch.full_like(x, torch.finfo(x.dtype).tiny)
         moved = torch.where(undecided, torch.where(decided, least, -least), x)
+        if func is aten.relu_.default:
+            return func(x.copy_(moved))
         return func(*args[:at], moved, *args[at + 1 :], **kwargs)
 
 
@@ -104,6 +106,7 @@ _NONE: tuple[None, Tensor] = (None, torch.empty(0))
 # {operation: which of its arguments' signs decides}; the ReLU's output remembers that of its input
 _SIGNS: dict[Operation, int] = {
     aten.relu.default: 0,
+    aten.relu_.default: 0,
     aten.leaky_relu_backward.default: 1,
 }
 _LARGEST = (aten.max_pool2d_with_indices.default, aten.max.dim)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from torch import Tensor, nn
 
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.nn import TaskBatchNorm
+from fewshot_bench.nn import Conv2d, TaskBatchNorm
 
 Statistics = Annotated[
     Literal["batch", "running"],
@@ -29,13 +29,13 @@ class ResidualBlock(nn.Module):
         layers: list[nn.Module] = []
         for i in range(3):
             layers += [
-                nn.Conv2d(inputs if i == 0 else outputs, outputs, 3, padding=1, bias=False),
+                Conv2d(inputs if i == 0 else outputs, outputs, 3, padding=1, bias=False),
                 TaskBatchNorm(outputs, statistics),
                 nn.LeakyReLU(0.1),
             ]
         self.residual = nn.Sequential(*layers[:-1])
         self.shortcut = nn.Sequential(
-            nn.Conv2d(inputs, outputs, 1, bias=False), TaskBatchNorm(outputs, statistics)
+            Conv2d(inputs, outputs, 1, bias=False), TaskBatchNorm(outputs, statistics)
         )
         self.after = nn.Sequential(nn.LeakyReLU(0.1), nn.MaxPool2d(2))
 
@@ -85,8 +85,13 @@ class ResNet18(nn.Module):
         norm = partial(TaskBatchNorm, statistics=statistics)
         network = torchvision_resnet18(norm_layer=norm)
         channels, height, width = image_shape
-        if channels != 3:
-            network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
+        sizes = {"kernel_size": 7, "stride": 2, "padding": 3, "bias": False}
+        if channels == 3:
+            weights = network.conv1.state_dict()
+            network.conv1 = nn.utils.skip_init(Conv2d, 3, 64, **sizes)
+            network.conv1.load_state_dict(weights)
+        else:
+            network.conv1 = Conv2d(channels, 64, **sizes)
         self.layers = nn.Sequential(*list(network.children())[:-2])
         for _ in range(5):
             height, width = (height + 1) // 2, (width + 1) // 2

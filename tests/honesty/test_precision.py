@@ -47,7 +47,7 @@ CHARACTERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet on conv4": ("protonet", {}),
-    "maml on conv4": ("maml", {"first_order": True, "backbone": "conv4"}),
+    "maml on conv4": ("maml", {"first_order": True, "backbone": "conv4", "inner_lr": 0.01}),
     "relationnet on conv4-relation": ("relationnet", {}),
     "protonet on resnet12": ("protonet", {"backbone": "resnet12", "backbone_width": 16}),
     "protonet on resnet18": ("protonet", {"backbone": "resnet18"}),

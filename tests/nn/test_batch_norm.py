@@ -167,14 +167,16 @@ def test_the_gradient_by_the_weights_is_accurate() -> None:
     assert (by_weight(ours, torch.float32) - exact).norm() < 1.5e-5 * exact.norm()
 
 
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("few", [0, 10**6], ids=["ours", "torch's"])
 def test_a_convolution_is_torchs_and_so_are_its_derivatives(
-    few: int, monkeypatch: pytest.MonkeyPatch
+    few: int, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conv, "FEW", few)
     monkeypatch.setattr(conv, "SUMMED", 50)  # two images of 5 x 5
     torch.manual_seed(0)
-    ours_, theirs = Conv2d(3, 4, 3, stride=2, padding=1), torch.nn.Conv2d(3, 4, 3, 2, 1)
+    kinds = (Conv2d, torch.nn.Conv2d)
+    ours_, theirs = (kind(3, 4, 3, stride=2, padding=1, bias=bias) for kind in kinds)
     theirs.load_state_dict(ours_.state_dict())
     x = torch.randn(5, 3, 9, 9, dtype=torch.float64)
 

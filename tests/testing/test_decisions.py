@@ -32,7 +32,9 @@ def leaky(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("function", "below"), [(torch.relu, 0.0), (leaky, LEAKY)], ids=["relu", "leaky"]
+    ("function", "below"),
+    [(torch.relu, 0.0), (lambda x: torch.relu_(x * 1.0), 0.0), (leaky, LEAKY)],
+    ids=["relu", "in place", "leaky"],
 )
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_side_of_zero(function: Callable[[Tensor], Tensor], below: float, sign: int) -> None:
