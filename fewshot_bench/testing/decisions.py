@@ -8,7 +8,7 @@ To compare the arithmetic of both, the second has to stand on the same side as t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,12 +49,13 @@ class Recorded(TorchDispatchMode):
 class Replayed(TorchDispatchMode):
     """Within it, this thread decides as ``decisions`` have it, but only what is undecided.
 
-    Where another operation comes than was written down, it and what follows are left alone.
+    Where another operation comes than was written down, or one of another size, it and what
+    follows are left alone.
     """
 
     def __init__(self, decisions: Sequence[tuple[Operation, Tensor]]) -> None:
         super().__init__()
-        self._decisions = iter(decisions)
+        self._decisions: Iterator[tuple[Any, Tensor]] = iter(decisions)
 
     def __torch_dispatch__(
         self,
@@ -67,13 +68,17 @@ class Replayed(TorchDispatchMode):
         if func not in _SIGNS and func not in _LARGEST:
             return func(*args, **kwargs)
         before, decided = next(self._decisions, _NONE)
-        if before is None or before is not func:
-            self._decisions = iter(())
-            return func(*args, **kwargs)
         if func in _LARGEST:
-            return _largest(func, args, kwargs, decided)
+            values, indices = func(*args, **kwargs)
+            if before is not func or decided.shape != indices.shape:
+                self._decisions = iter(())
+                return values, indices
+            return values, _largest(func, args, values, indices, decided)
         at = _SIGNS[func]
         x = args[at]
+        if before is not func or decided.shape != x.shape:
+            self._decisions = iter(())
+            return func(*args, **kwargs)
         undecided = ((x > 0) != decided) & (x.abs() <= _near(x))
         # On the other side, as near as can be: the value stays, the derivative changes.
         least = torch.full_like(x, torch.finfo(x.dtype).tiny)
@@ -88,9 +93,9 @@ def _near(x: Tensor) -> Tensor:
 
 
 def _largest(
-    func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], decided: Tensor
-) -> tuple[Tensor, Tensor]:
-    values, indices = func(*args, **kwargs)
+    func: Any, args: Sequence[Any], values: Tensor, indices: Tensor, decided: Tensor
+) -> Tensor:
+    """The indices of the largest: those that were decided, where their values are as large."""
     x = args[0]
     if func is aten.max.dim:
         axis, keeps = args[1], len(args) > 2 and args[2]
@@ -98,11 +103,10 @@ def _largest(
     else:
         there = x.flatten(-2).gather(-1, decided.flatten(-2))
     there = there.view_as(values)
-    undecided = values - there <= _near(x)
-    return values, torch.where(undecided, decided, indices)
+    return torch.where(values - there <= _near(x), decided, indices)
 
 
-_NONE: tuple[None, Tensor] = (None, torch.empty(0))
+_NONE: tuple[Any, Tensor] = (None, torch.empty(0))
 # {operation: which of its arguments' signs decides}; the ReLU's output remembers that of its input
 _SIGNS: dict[Operation, int] = {
     aten.relu.default: 0,

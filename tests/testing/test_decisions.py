@@ -66,12 +66,13 @@ def test_a_second_derivative_stands_on_the_same_side() -> None:
     assert gradients(second, first, then).tolist() == [2.0, 2.0]
 
 
-def test_another_course_is_left_alone() -> None:
+@pytest.mark.parametrize("other", [lambda x: x.max(1), torch.relu], ids=["operation", "size"])
+def test_another_course_is_left_alone(other: Callable[[Tensor], object]) -> None:
     """Where an operation comes that was not written down, nothing is taken over."""
     recorded = Recorded()
     with recorded:
         torch.relu(torch.tensor([LEAST, 1.0]))
     with Replayed(recorded.decisions):
-        torch.max(torch.tensor([[0.0, 1.0]]), 1)
+        other(torch.tensor([[0.0, 1.0]]))
         x = torch.tensor([-LEAST, 1.0], requires_grad=True)
         assert grad(torch.relu(x).sum(), x)[0].tolist() == [0.0, 1.0]
