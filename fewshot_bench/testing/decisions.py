@@ -8,7 +8,7 @@ To compare the arithmetic of both, the second has to stand on the same side as t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,38 +24,8 @@ NEAR = 50 * torch.finfo(torch.float32).eps
 Operation = Callable[..., Any]
 
 
-class Recorded(TorchDispatchMode):
-    """Within it, this thread's decisions are written down, in order: ``decisions``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.decisions: list[tuple[Operation, Tensor]] = []
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if func in _SIGNS:  # before the call, which may write over its input
-            self.decisions.append((func, args[_SIGNS[func]] > 0))
-        result = func(*args, **(kwargs or {}))
-        if func in _LARGEST:
-            self.decisions.append((func, result[1]))
-        return result
-
-
-class Replayed(TorchDispatchMode):
-    """Within it, this thread decides as ``decisions`` have it, but only what is undecided.
-
-    Where another operation comes than was written down, or one of another size, it and what
-    follows are left alone.
-    """
-
-    def __init__(self, decisions: Sequence[tuple[Operation, Tensor]]) -> None:
-        super().__init__()
-        self._decisions: Iterator[tuple[Any, Tensor]] = iter(decisions)
+class _Deciding(TorchDispatchMode):
+    """Within it, this thread's operations that decide go through ``sign`` and ``largest``."""
 
     def __torch_dispatch__(
         self,
@@ -65,19 +35,59 @@ class Replayed(TorchDispatchMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func not in _SIGNS and func not in _LARGEST:
-            return func(*args, **kwargs)
-        before, decided = next(self._decisions, _NONE)
+        if func in _SIGNS:
+            return self.sign(func, args, kwargs)
         if func in _LARGEST:
-            values, indices = func(*args, **kwargs)
-            if before is not func or decided.shape != indices.shape:
-                self._decisions = iter(())
-                return values, indices
-            return values, _largest(func, args, values, indices, decided)
+            return self.largest(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def sign(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Run an operation of ``_SIGNS``."""
+        raise NotImplementedError
+
+    def largest(
+        self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Run an operation of ``_LARGEST``: its values and indices."""
+        raise NotImplementedError
+
+
+class Recorded(_Deciding):
+    """Within it, this thread's decisions are written down, in order: ``decisions``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decisions: list[tuple[Operation, Tensor]] = []
+
+    def sign(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        # Before the call, which may write over its input.
+        self.decisions.append((func, args[_SIGNS[func]] > 0))
+        return func(*args, **kwargs)
+
+    def largest(
+        self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        values, indices = func(*args, **kwargs)
+        self.decisions.append((func, indices))
+        return values, indices
+
+
+class Replayed(_Deciding):
+    """Within it, this thread decides as ``decisions`` have it, but only what is undecided.
+
+    Where another operation comes than was written down, or one of another size, it and what
+    follows are left alone.
+    """
+
+    def __init__(self, decisions: Sequence[tuple[Operation, Tensor]]) -> None:
+        super().__init__()
+        self._decisions = iter(decisions)
+
+    def sign(self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         at = _SIGNS[func]
         x = args[at]
-        if before is not func or decided.shape != x.shape:
-            self._decisions = iter(())
+        decided = self._next(func, x.shape)
+        if decided is None:
             return func(*args, **kwargs)
         undecided = ((x > 0) != decided) & (x.abs() <= _near(x))
         # On the other side, as near as can be: the value stays, the derivative changes.
@@ -87,26 +97,35 @@ class Replayed(TorchDispatchMode):
             return func(x.copy_(moved))
         return func(*args[:at], moved, *args[at + 1 :], **kwargs)
 
+    def largest(
+        self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        values, indices = func(*args, **kwargs)
+        decided = self._next(func, indices.shape)
+        if decided is None:
+            return values, indices
+        x = args[0]
+        if func is aten.max.dim:
+            axis, keeps = args[1], len(args) > 2 and args[2]
+            there = x.gather(axis, decided if keeps else decided.unsqueeze(axis))
+        else:
+            there = x.flatten(-2).gather(-1, decided.flatten(-2))
+        undecided = values - there.view_as(values) <= _near(x)
+        return values, torch.where(undecided, decided, indices)
+
+    def _next(self, func: Any, shape: torch.Size) -> Tensor | None:
+        """What was decided by this operation; None from where the course is another."""
+        before, decided = next(self._decisions, (None, None))
+        if decided is not None and before is func and decided.shape == shape:
+            return decided
+        self._decisions = iter(())
+        return None
+
 
 def _near(x: Tensor) -> Tensor:
     return NEAR * x.square().mean().sqrt()
 
 
-def _largest(
-    func: Any, args: Sequence[Any], values: Tensor, indices: Tensor, decided: Tensor
-) -> Tensor:
-    """The indices of the largest: those that were decided, where their values are as large."""
-    x = args[0]
-    if func is aten.max.dim:
-        axis, keeps = args[1], len(args) > 2 and args[2]
-        there = x.gather(axis, decided if keeps else decided.unsqueeze(axis))
-    else:
-        there = x.flatten(-2).gather(-1, decided.flatten(-2))
-    there = there.view_as(values)
-    return torch.where(values - there <= _near(x), decided, indices)
-
-
-_NONE: tuple[Any, Tensor] = (None, torch.empty(0))
 # {operation: which of its arguments' signs decides}; the ReLU's output remembers that of its input
 _SIGNS: dict[Operation, int] = {
     aten.relu.default: 0,
