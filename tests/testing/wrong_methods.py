@@ -260,13 +260,14 @@ class Canceling(Right):
     """Takes a variance as the difference of two large numbers."""
 
     def adapt(self, support: Support) -> Any:
-        return _standard(super().adapt(support))
+        return canceling(super().adapt(support))
 
     def predict(self, state: Any, query: Tensor) -> Tensor:
         return super().predict(state, query) + state.sum((1, 2)).view(-1, 1, 1)
 
 
-def _standard(x: Tensor) -> Tensor:
+def canceling(x: Tensor) -> Tensor:
+    """Standardize by a variance that is the difference of two large numbers."""
     x = x + 1000
     variance = x.square().mean(-1, keepdim=True) - x.mean(-1, keepdim=True).square()
     return (x - x.mean(-1, keepdim=True)) / (variance.abs() + 1e-3).sqrt()
