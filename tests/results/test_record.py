@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from made_up_runs import made_up
 
 from fewshot_bench.errors import ConfigError, RecordError
-from fewshot_bench.results.record import FILE, new_run_folder, read_record, write_record
+from fewshot_bench.results.record import FILE, TICKS, new_run_folder, read_record, write_record
 from fewshot_bench.results.runs import Run, age
 from fewshot_bench.results.schema import SCHEMA, SCHEMA_VERSION
 
@@ -104,7 +105,11 @@ def test_names_sort_by_time_also_within_a_second(tmp_path: Path) -> None:
     assert sorted(made) == made
 
 
-def test_the_newest_is_that_of_the_later_time_whatever_its_method(tmp_path: Path) -> None:
+def test_the_newest_is_that_of_the_later_time_whatever_its_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A fast machine makes two folders in one fraction of a second; the clock here moves on.
+    monkeypatch.setattr("time.time_ns", count(1_767_225_600 * 10**9, 10**9 // TICKS + 1).__next__)
     made = [new_run_folder(tmp_path, stem).name for stem in "zaybxc" * 3]
     runs = [Run(tmp_path / name, {"id": name}) for name in made]
     for drawn in (runs[::-1], sorted(runs, key=lambda run: run.folder)):
