@@ -64,15 +64,16 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
 
 
 def channels_last(x: Tensor) -> bool:
-    """Whether a channel's values lie C apart, and not contiguous as well."""
-    if x.dim() != 4 or x.is_contiguous():
-        return False
-    return x.is_contiguous(memory_format=torch.channels_last)
+    """Whether a channel's values lie C apart: torch's kernels sum them one after another."""
+    if x.is_contiguous():
+        return 0 < x.numel() == x.shape[0] * x.shape[1]  # one value of each image: either layout
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def _laid_out_as(tensor: Tensor, x: Tensor) -> Tensor:
-    layout = torch.channels_last if channels_last(x) else torch.contiguous_format
-    return tensor.contiguous(memory_format=layout)
+    if x.dim() == 4 and channels_last(x):
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor.contiguous()
 
 
 @lru_cache(maxsize=256)
@@ -88,7 +89,7 @@ def _groups(x: Tensor) -> int:
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
-    """[N, C, H, W], channels-last, as [1, groups * C, N * H * W / groups, 1]: a view."""
+    """[N, C, ...], channels-last, as [1, groups * C, values / groups, 1]: a view."""
     channels = groups * x.shape[1]
     return x.as_strided((1, channels, x.numel() // channels, 1), (x.numel(), 1, channels, channels))
 
@@ -143,7 +144,7 @@ def _first(
         slope = -scale * inv * dgamma / n
         constants = (scale, slope, -scale * dbeta / n - slope * mu, dgamma, dbeta)
     of_dy, of_x, rest, by_gamma, by_beta = _constants(constants, x)
-    shape = (channels, 1, 1)
+    shape = (channels,) + (1,) * (x.dim() - 2)
     dx = torch.addcmul(rest.view(shape), x, of_x.view(shape)).addcmul_(dy, of_dy.view(shape))
     return dx, by_gamma, by_beta
 

@@ -53,6 +53,8 @@ class Conv2d(nn.Conv2d):
 
 
 class _Convolution(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, *sizes: Any) -> Tensor:
         return F.conv2d(x, weight, bias, *sizes)

@@ -64,6 +64,8 @@ class TaskBatchNorm(nn.Module):
         momentum: weight of a new observation in the running averages.
         eps: added to the variance.
 
+    Calling it raises ValueError if the tasks of a batch do not have as many rows each.
+
     Source: Ioffe and Szegedy 2015; for its two uses in meta-learning, Bronskill et al. 2020.
     """
 
@@ -97,6 +99,11 @@ class TaskBatchNorm(nn.Module):
                 observer.setdefault(self, []).append(self._observe(x))
             return self._affine(F.batch_norm(x, None, None, None, None, True, 0.0, self.eps))
         tasks = context.tasks
+        if len(x) % tasks:
+            raise ValueError(
+                f"TaskBatchNorm got {len(x)} images of {tasks} tasks; each task has to have as "
+                "many, one task after the other. Call the network once for each task."
+            )
         if x.device.type == "cpu":
             if x.dtype not in (torch.float32, torch.float64):
                 x = x.contiguous()  # the sums of half precision are accurate in no other layout
@@ -118,7 +125,7 @@ class TaskBatchNorm(nn.Module):
 
     def _accurately(self, x: Tensor, observer: Observations | None) -> Tensor:
         """A task after the other; each keeps the layout of the images."""
-        parts = [x] if context.tasks == 1 else x.chunk(context.tasks)
+        parts = [x] if context.tasks == 1 else x.unflatten(0, (context.tasks, -1)).unbind()
         each = [batch_norm(part, self.weight, self.bias, self.eps) for part in parts]
         y, mean, variance = zip(*each, strict=True)
         if observer is not None:
@@ -131,7 +138,7 @@ class TaskBatchNorm(nn.Module):
         if plain or not channels_last(x):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
         # torch's gradients by weight and bias would be sums as inaccurate as its statistics.
-        shape = (-1, 1, 1)
+        shape = (-1,) + (1,) * (x.dim() - 2)
         scale = self.weight * (variance + self.eps).rsqrt()
         return torch.addcmul(self.bias.view(shape), x - mean.view(shape), scale.view(shape))
 

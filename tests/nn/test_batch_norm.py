@@ -15,7 +15,12 @@ from fewshot_bench.nn.batch_norm import batch_norm
 from fewshot_bench.nn.norm import observed
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
-SHAPES = [(5, 3), (4, 2, 3, 3), (9, 2, 5, 5)]  # the last has groups in channels-last layout
+SHAPES = [
+    (5, 3),
+    (66, 2),
+    (4, 2, 3, 3),
+    (9, 2, 5, 5),
+]  # the 2nd and last have groups, channels-last
 
 
 def arguments(shape: tuple[int, ...], layout: str, scale: float = 1.0) -> list[Tensor]:
@@ -106,7 +111,9 @@ def test_a_single_value_per_channel_is_refused() -> None:
 # batch_norm has 2e-5 in the first case and 1e-3 in the second.
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("mean", "bound"), [(0.5, 2e-6), (5.0, 2e-5)])
-@pytest.mark.parametrize("shape", [(100, 8, 14, 14), (25, 8, 84, 84)])
+@pytest.mark.parametrize(
+    "shape", [(100, 8, 14, 14), (25, 8, 84, 84), (40_000, 8), (40_000, 8, 1, 1)]
+)
 def test_float32_is_accurate(
     shape: tuple[int, ...], mean: float, bound: float, layout: str
 ) -> None:
@@ -117,10 +124,13 @@ def test_float32_is_accurate(
     found: dict[torch.dtype, list[Tensor]] = {}
     for dtype in (torch.float64, torch.float32):
         layer = TaskBatchNorm(8, "running").to(dtype)
-        x = exact.to(dtype).contiguous(memory_format=LAYOUTS[layout]).requires_grad_()
+        x = exact.to(dtype)
+        if len(shape) == 4:
+            x = x.contiguous(memory_format=LAYOUTS[layout])
+        x.requires_grad_()
         with observed(layer, 1) as statistics:
             y = layer(x)
-        assert y.is_contiguous(memory_format=LAYOUTS[layout])
+        assert y.stride() == x.stride()
         gradients = grad(y, (x, layer.weight, layer.bias), incoming.to(dtype))
         found[dtype] = [y.detach(), *gradients, *statistics.values()]
     for a, b in zip(found[torch.float32], found[torch.float64], strict=True):
@@ -188,6 +198,22 @@ def test_a_convolution_is_torchs_and_so_are_its_derivatives(
 
     for a, b in zip(derivatives(ours_), derivatives(theirs), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_a_convolution_goes_through_vmap() -> None:
+    """Gradients of each image by ``torch.func``, also of so large ones that it sums by itself."""
+    layer = Conv2d(2, 4, 3, padding=1).double()
+    weights = dict(layer.named_parameters())
+    images = torch.randn(3, 1, 2, 128, 128, dtype=torch.float64)
+    assert layer._values(images[0]) >= conv.FEW
+
+    def loss(weights: dict[str, Tensor], image: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, weights, (image,)).pow(3).sum()
+
+    every = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, images)
+    for i, image in enumerate(images):
+        for name, exact in zip(weights, grad(loss(weights, image), weights.values()), strict=True):
+            torch.testing.assert_close(every[name][i], exact)
 
 
 def test_saying_that_gradients_are_differentiated_changes_no_number() -> None:

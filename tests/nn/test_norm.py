@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_bench.nn import TaskBatchNorm, per_task, task_weights, uses_batch_statistics
-from fewshot_bench.nn.norm import observed
+from fewshot_bench.nn.norm import norm_context, observed
 from fewshot_bench.nn.tasks import _batched, _looped
 
 SHAPES = [(5, 3), (4, 3, 2, 5)]  # [N, C] and [N, C, H, W]
@@ -52,6 +52,29 @@ def test_one_task_equals_torch(shape: tuple[int, ...]) -> None:
     torch_norm = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(3).double()
     torch_norm.load_state_dict(norm.state_dict(), strict=False)
     torch.testing.assert_close(norm(x), torch_norm(x), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("twice", [False, True])
+def test_tasks_of_unequal_size_are_refused(layout: torch.memory_format, twice: bool) -> None:
+    """A network that sees one image more in a call would have one task's in another's mean."""
+
+    class Anchored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = layer()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.norm(torch.cat([x, x[:1] + 9]).contiguous(memory_format=layout))[:-1]
+
+    x = inputs((4, 3, 2, 5), tasks=3)
+    with (
+        norm_context(double_backward=twice),
+        pytest.raises(ValueError, match="13 images of 3 tasks"),
+    ):
+        shared(Anchored(), x)
+    for task in x:
+        assert shared(Anchored(), task[None]).shape == (1, 4, 3, 2, 5)
 
 
 @PATHS
