@@ -10,6 +10,7 @@ import ast
 from pathlib import Path
 
 HERE = Path(__file__).parent
+SLOW = "pytest.mark.slow"
 PAGE = HERE.parents[1] / "docs/concepts/trust.md"
 GROUPS = {
     "The weights and what was read": ("weights", "evaluated_again", "inputs", "class_names"),
@@ -24,7 +25,8 @@ A number that comes out of fewshot-bench is right, or says what is wrong with it
 what is guaranteed, and by which tests: each plants a fault (a plugin that lies, a file that was
 moved or swapped, a class in two splits) and asserts that the number does not come out in silence.
 It is made from those tests (`python tests/honesty/page.py` writes it anew), which run with
-`uv run pytest tests/honesty`; those marked *slow* run with `-m slow`.
+`uv run pytest tests/honesty`; those marked *slow*, and most cases of those marked *partly slow*,
+run with `-m slow`.
 
 Where something goes wrong, a command ends with exit code 2 and one line, or, if the number still
 means something, a note in the record and a mark in every table. What cannot be known is said here
@@ -66,11 +68,19 @@ def section(file: Path) -> str:
 def tests_of(module: ast.Module) -> list[tuple[str, str, str]]:
     """Name, first sentence and mark of each test."""
     found = []
+    # A function that gives the cases of a test, most of them with the mark.
+    cases = {
+        f"{node.name}()"
+        for node in module.body
+        if isinstance(node, ast.FunctionDef) and SLOW in ast.unparse(node)
+    }
     for node in module.body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
             what = plain((ast.get_docstring(node) or "").partition("\n\n")[0]).replace("|", "\\|")
-            slow = any(ast.unparse(one) == "pytest.mark.slow" for one in node.decorator_list)
-            found.append((node.name, what, " *slow*" if slow else ""))
+            decorators = {ast.unparse(one) for one in node.decorator_list}
+            some = any(case in one for case in cases for one in decorators)
+            mark = " *slow*" if SLOW in decorators else " *partly slow*" if some else ""
+            found.append((node.name, what, mark))
     return found
 
 

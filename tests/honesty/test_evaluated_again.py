@@ -76,7 +76,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet, threads": ("protonet", {"engine": "threads"}),
     "protonet, few images": ("protonet", FEW_IMAGES),
     "protonet, open sampling": ("protonet", {"sampling": "open"}),
-    "protonet, another metric": ("protonet", {"metrics": ("cross-entropy",)}),
+    "protonet, another metric": ("protonet", {"metric": ["cross-entropy"]}),
     "protonet, resnet": (
         "protonet",
         {"backbone": "resnet12", "image_size": 16, "backbone_width": 4, "steps": 2},
@@ -133,6 +133,13 @@ def kinds() -> list[Any]:
     return [
         kind if kind in QUICKLY else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS
     ]
+
+
+def test_every_kind_is_one_that_can_be_run(home: Path, data_cache: Path) -> None:
+    """The settings of all kinds, the slow ones too, are settings of today."""
+    for kind in KINDS:
+        method, settings = settings_of(kind, data_cache)
+        configure(method, **settings)
 
 
 @pytest.mark.parametrize("kind", kinds())

@@ -112,6 +112,12 @@ def test_tasks_on_threads_are_as_accurate_as_one_by_one(fsb_data: Path, data_cac
     assert float((found[0] - found[1]).norm() / found[1].norm()) < 1e-6
 
 
+def test_every_case_is_one_that_can_be_run() -> None:
+    """The settings of all cases, the slow ones too, are settings of today."""
+    for method, settings in [*CHARACTERS.values(), *PICTURES.values()]:
+        configure(method, **{"way": 5, "shot": 5, "query": 5, **settings})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CHARACTERS)
 def test_characters(kind: str, fsb_data: Path, data_cache: Path) -> None:
