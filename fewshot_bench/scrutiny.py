@@ -23,10 +23,11 @@ from fewshot_bench.parts import Parts
 from fewshot_bench.sampling import EpisodeSource
 
 COMPARED = 16  # tasks, in both modes
+TWO = range(2)  # tasks: one of them may influence the other
 
 
 def before_training(parts: Parts, record: dict[str, Any]) -> None:
-    """Look at losses and predictions of a task, before hours are spent on them.
+    """Look at losses and predictions of two tasks, before hours are spent on them.
 
     Raises:
         PluginError: see :mod:`fewshot_bench.engine.inspection`.
@@ -35,7 +36,7 @@ def before_training(parts: Parts, record: dict[str, Any]) -> None:
     within_memory(lowering, tested, lambda task: inspect_test(lowering, task))
     found = within_memory(
         lowering,
-        parts.train.batch(range(1)),
+        parts.train.batch(TWO),
         lambda task: inspect_training(lowering, task, tested),
         prefix="--train-",
     )
@@ -51,9 +52,9 @@ def after_training(parts: Parts, record: dict[str, Any]) -> None:
 
 
 def before_test(parts: Parts, record: dict[str, Any]) -> None:
-    """Look at the predictions of a task once more, with the weights that are tested."""
-    lowering, one = parts.lowering, parts.test.batch(range(1))
-    found = within_memory(lowering, one, lambda task: inspect_test(lowering, task))
+    """Look at the predictions of two tasks once more, with the weights that are tested."""
+    lowering, two = parts.lowering, parts.test.batch(_two(parts.test))
+    found = within_memory(lowering, two, lambda task: inspect_test(lowering, task))
     _tell(parts, record, found)
 
 
@@ -72,8 +73,14 @@ def _of_another_seed(parts: Parts) -> Method | None:
 
 
 def _tested(parts: Parts) -> Episode:
-    """A task to learn and to classify: no test task where there are others."""
-    return (parts.validation or parts.test).batch(range(1))
+    """Two tasks to learn and to classify: no test tasks where there are others."""
+    source = parts.validation or parts.test
+    return source.batch(_two(source))
+
+
+def _two(source: EpisodeSource) -> range:
+    """The first two episodes, or the one that an open plan has."""
+    return TWO if source.sampler.length != 1 else range(1)
 
 
 def _tell(parts: Parts, record: dict[str, Any], notes: Sequence[str]) -> None:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fewshot_bench.engine.hidden import KEYED, UNREPEATABLE, copied, repeatable, require_tasks_apart
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.statistics import note, require_collected, require_moved
 from fewshot_bench.episode import Episode
-from fewshot_bench.errors import PluginError, blame
+from fewshot_bench.errors import PluginError, blame, is_out_of_memory
 from fewshot_bench.method import Losses, Method, accuracy, title_of
 from fewshot_bench.random import generators_kept, global_generators, moved
 
@@ -29,15 +31,19 @@ ROUNDING = 1e-3  # of the largest number; a GPU may add up in another order the 
 
 @generators_kept()
 def inspect_training(lowering: Eager, episode: Episode, test: Episode) -> list[str]:
-    """Look at ``losses``, on a training task; ``test``: one to learn and classify.
+    """Look at ``losses``, on training tasks; ``test``: one to learn and classify.
+
+    Two tasks show whether one influences the other.
 
     Returns:
         What a reader of the result has to know.
 
     Raises:
-        PluginError: statistics cross tasks, or running ones never move.
+        PluginError: statistics cross tasks, or running ones never move, or a task's loss depends
+            on the other tasks of its batch.
     """
-    lowering = _aside(lowering)
+    lowering, both = _aside(lowering), episode
+    episode = _alone(lowering, episode)
     method, found = lowering.method, []
 
     def losses() -> None:
@@ -49,13 +55,15 @@ def inspect_training(lowering: Eager, episode: Episode, test: Episode) -> list[s
     method.train()
     require_tasks_apart(method, "losses", losses)
     require_collected(method, len(episode), losses, lambda: _predict(lowering, test))
-    method.train()
-    if moved(before, global_generators()) or _alike(*found):
+    if moved(before, global_generators()):
         return []  # the loop tells of global generators
-    return [
-        f"{UNREPEATABLE}: {title_of(method)}.losses() gives other losses for the same episode the "
-        f"second time; {KEYED}, and keep nothing between calls"
-    ]
+    if not _alike(*found):
+        return [
+            f"{UNREPEATABLE}: {title_of(method)}.losses() gives other losses for the same episode "
+            f"the second time; {KEYED}, and keep nothing between calls"
+        ]
+    _require_tasks_independent(lowering, both, "losses()", _losses)
+    return []
 
 
 def untrained(method: Method, other: Method | None) -> list[str]:
@@ -131,6 +139,64 @@ def far_behind(trained: float, tested: float, way: int, queries: int) -> bool:
     return trained - tested > max(noise, (trained - chance) / 2)
 
 
+def _alone(lowering: Eager, episode: Episode) -> Episode:
+    """The first task of a batch; all of it where tasks are run together in any case."""
+    return episode.tasks(0, 1) if lowering.method.batchable else episode
+
+
+def _losses(lowering: Eager, episode: Episode) -> dict[str, Tensor]:
+    title = f"{title_of(lowering.method)}.losses()"
+    lowering.method.train()
+    with lowering.set_up(episode.query.device), torch.enable_grad(), blame(title):
+        losses = lowering.method.losses(episode).players
+    return {f"another loss of player '{name}'": value for name, value in losses.items()}
+
+
+def _answers(lowering: Eager, episode: Episode) -> dict[str, Tensor]:
+    method = lowering.method.eval()
+    title = f"{title_of(method)}.predict()"
+    with lowering.set_up(episode.query.device), torch.enable_grad(), blame(title):
+        return {"other logits": method.predict(method.adapt(episode.support), episode.query)}
+
+
+def _require_tasks_independent(
+    lowering: Eager,
+    episode: Episode,
+    call: str,
+    found: Callable[[Eager, Episode], dict[str, Tensor]],
+) -> None:
+    """Hold what a method finds for the first task of a batch against what it finds for it alone.
+
+    An engine that runs task by task hides the difference, and another one, or another number of
+    tasks at once, gives other numbers. Where memory holds one task only, nothing is held against
+    it.
+
+    Raises:
+        PluginError: they differ, in float64 too: rounding can grow in an inner loop.
+    """
+    method = lowering.method
+    if not method.batchable or len(episode) < 2 or lowering.task_chunk == 1:
+        return
+    for dtype in (episode.query.dtype, torch.float64):
+        if dtype != episode.query.dtype:
+            lowering = _aside(lowering)
+            lowering.method, episode = lowering.method.to(dtype), episode.to(dtype)
+        try:
+            together, alone = found(lowering, episode), found(lowering, episode.tasks(0, 1))
+        except Exception as error:
+            if is_out_of_memory(error):
+                return
+            raise
+        apart = [n for n, value in alone.items() if not _near(value, together[n][:1], RELATED)]
+        if not apart:
+            return
+    raise PluginError(
+        f"{title_of(method)}.{call} gives {apart[0]} for a task beside another task than for it "
+        "alone: results would depend on threads and batches; keep axis 0, the task, out of means "
+        "and sums, or declare batchable = False."
+    )
+
+
 def _alike(one: Losses, other: Losses) -> bool:
     return all(_near(value, other.players[name]) for name, value in one.players.items())
 
@@ -160,16 +226,19 @@ def _predict(lowering: Eager, episode: Episode, *, all_tasks: bool = False) -> A
 
 @generators_kept()
 def inspect_test(lowering: Eager, episode: Episode) -> list[str]:
-    """Look at ``adapt`` and ``predict``, on a task to learn and to classify.
+    """Look at ``adapt`` and ``predict``, on tasks to learn and to classify.
+
+    Two tasks show whether one influences the other.
 
     Returns:
         What a reader of the result has to know.
 
     Raises:
         PluginError: statistics cross tasks, the answers cannot be had again, or they depend on the
-            other queries and the method says that they do not.
+            other tasks of a batch, or on the other queries where the method says that they do not.
     """
-    lowering = _aside(lowering)
+    lowering, both = _aside(lowering), episode
+    episode = _alone(lowering, episode)
     method, answers = lowering.method, []
 
     def predict() -> None:
@@ -185,6 +254,7 @@ def inspect_test(lowering: Eager, episode: Episode) -> list[str]:
             f"{title_of(method)} gives other predictions for the same episode the second time; "
             f"{KEYED}, and keep nothing between calls."
         )
+    _require_tasks_independent(lowering, both, "predict()", _answers)
     if not method.transductive:
         other = torch.cat([episode.query[:, :1], 0.5 * episode.query[:, 1:].flip(-1, -2)], dim=1)
         changed = _predict(lowering, replace(episode, query=other))

@@ -1,7 +1,8 @@
 """A number depends on weights and keys, not on threads, batches, or what ran before.
 
-Three things are errors that name the layer or the line: ``nn.BatchNorm2d`` in training mode, a
-buffer that a forward pass changes, and, at test, a random number that is not drawn from a key.
+Four things are errors that name the layer, the line or the call: ``nn.BatchNorm2d`` in training
+mode, a buffer that a forward pass changes, a task whose answer depends on the other tasks of its
+batch, and, at test, a random number that is not drawn from a key.
 Random numbers without a key in training are reported once, on the screen and in the record.
 """
 
@@ -29,7 +30,7 @@ from fewshot_bench.engine.threads import TaskThreads
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, accuracy
-from fewshot_bench.nn import Frozen
+from fewshot_bench.nn import Frozen, TaskBatchNorm
 from fewshot_bench.sampling import ClosedSampler, EpisodeSource
 from fewshot_bench.testing import TINY, tiny_episode
 from fewshot_bench.testing.subject import MethodSubject
@@ -125,6 +126,77 @@ def test_a_tensor_that_a_call_changes_is_an_error(how: str, at_test: bool, engin
 
     with runs.running(), pytest.raises(PluginError, match=r"changes '(calls|bias)' of 'backbone"):
         call()
+
+
+class Across(Means):
+    """Centers the class means by those of all tasks of a batch."""
+
+    def adapt(self, support: Any) -> Any:
+        means = super().adapt(support)
+        return means - 0.3 * means.mean((0, 1), keepdim=True)
+
+
+class AcrossInTraining(Means):
+    """Takes its loss of features that are weighted by their mean over all tasks of a batch."""
+
+    weighted = False
+
+    def losses(self, episode: Any) -> Any:
+        self.weighted = True
+        try:
+            return super().losses(episode)
+        finally:
+            self.weighted = False
+
+    def embed(self, images: Any) -> Any:
+        features = super().embed(images)
+        return features * features.mean((0, 1)) if self.weighted else features
+
+
+class Declared(Across):
+    batchable = False
+
+
+class Appends(nn.Module):
+    """Normalizes two further images with each call: rows of one task among those of another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = TaskBatchNorm(4)
+
+    def forward(self, x: Any) -> Any:
+        return self.norm(torch.cat([x, 9 + x[:2]]))[:-2]
+
+
+@pytest.mark.parametrize(
+    ("liar", "told"),
+    [
+        (Across, r"predict\(\) gives other logits"),
+        (AcrossInTraining, r"losses\(\) gives another loss of player 'meta'"),
+        (lambda task, _: Means(task, Net(Appends())), r"predict\(\) gives other logits"),
+    ],
+    ids=["at test", "in training", "in the backbone"],
+)
+def test_tasks_that_influence_each_other_are_an_error(liar: Any, told: str) -> None:
+    """A mean over the tasks of a batch, which an engine that runs task by task would hide."""
+    torch.manual_seed(0)
+    method, episode = liar(TINY, Net(nn.Identity())), tiny_episode(tasks=2, dtype=torch.float32)
+    lowering = TaskThreads(method)
+
+    def inspect() -> None:
+        inspect_test(lowering, episode)
+        inspect_training(lowering, episode, episode)
+
+    with pytest.raises(PluginError, match=rf"{told}.*declare batchable = False"):
+        inspect()
+
+
+def test_tasks_that_influence_each_other_by_declaration_are_right() -> None:
+    """A method that says ``batchable = False`` is always run by whole batches."""
+    torch.manual_seed(0)
+    method, episode = Declared(TINY, Net(nn.Identity())), tiny_episode(tasks=2, dtype=torch.float32)
+    assert inspect_test(Eager(method), episode) == []
+    assert inspect_training(Eager(method), episode, episode) == []
 
 
 DRAWS: dict[str, tuple[Any, str]] = {
