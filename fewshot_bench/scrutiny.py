@@ -14,12 +14,14 @@ from fewshot_bench.engine.inspection import (
     inspect_test,
     inspect_trained,
     inspect_training,
+    left_random,
     untrained,
 )
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.episode import Episode
 from fewshot_bench.method import Method
 from fewshot_bench.parts import Parts
+from fewshot_bench.random import generators_kept
 from fewshot_bench.sampling import EpisodeSource
 
 COMPARED = 16  # tasks, in both modes
@@ -44,11 +46,16 @@ def before_training(parts: Parts, record: dict[str, Any]) -> None:
 
 
 def after_training(parts: Parts, record: dict[str, Any]) -> None:
-    """See :func:`before_training`; and hold evaluation mode against training mode."""
+    """See :func:`before_training`; hold evaluation mode against training mode; and say what of
+    the weights is still random.
+    """
     if isinstance(others := parts.validation or parts.train, EpisodeSource):
         tasks = others.batch(range(COMPARED))
         _tell(parts, record, compare_modes(parts.lowering, tasks))
-    inspect_trained(parts.lowering, parts.train.batch(range(1)), _tested(parts))
+    tested = _tested(parts)
+    inspect_trained(parts.lowering, parts.train.batch(range(1)), tested)
+    if (other := _of_another_seed(parts)) is not None:
+        _tell(parts, record, left_random(parts.lowering, _built(parts), other, tested))
 
 
 def before_test(parts: Parts, record: dict[str, Any]) -> None:
@@ -65,11 +72,14 @@ def without_training(parts: Parts, record: dict[str, Any]) -> None:
 
 def _of_another_seed(parts: Parts) -> Method | None:
     """The same method of another seed, which tells what in it is random; None: --init decides."""
-    config = parts.config
-    if config.init:
-        return None
-    other = replace(config, seed=config.seed + 1)
-    return assembly.build(other, parts.registry, parts.method.task, torch.device("cpu"))
+    return None if parts.config.init else _built(parts, seed=parts.config.seed + 1)
+
+
+@generators_kept()
+def _built(parts: Parts, **changes: Any) -> Method:
+    """The method as it is before any training."""
+    config = replace(parts.config, **changes)
+    return assembly.build(config, parts.registry, parts.method.task, torch.device("cpu"))
 
 
 def _tested(parts: Parts) -> Episode:

@@ -72,25 +72,75 @@ def untrained(method: Method, other: Method | None) -> list[str]:
     Arguments:
         other: the same method of another seed; None: its weights were given to it.
     """
-    weights = dict(method.named_parameters())
-    if not any(p.numel() for p in weights.values()):
-        return []
-    why = (
-        f"players() of {title_of(method)} is empty"
-        if not method.players()
-        else f"no parameter of {title_of(method)} requires gradients"
-    )
-    told = [f"{UNTRAINED}: {why}; it is evaluated as it is"]
-    if other is not None:
-        drawn = [n for n, p in other.named_parameters() if not torch.equal(p, weights[n].to(p))]
-        own = [n for n in drawn if not n.startswith("backbone.")]
-        if drawn:
-            numbers = sum(weights[n].numel() for n in drawn)
-            told.append(
-                f"{RANDOM}: {'the method' if own else 'the backbone'} has random weights "
-                f"({numbers:,} numbers come from the seed), and nothing trains them"
-            )
+    told = []
+    parameters = any(p.numel() for p in method.parameters())
+    if parameters or method.wants_backbone:
+        why = (
+            f"{title_of(method)} has no parameters"
+            if not parameters
+            else f"players() of {title_of(method)} is empty"
+            if not method.players()
+            else f"no parameter of {title_of(method)} requires gradients"
+        )
+        told.append(f"{UNTRAINED}: {why}; it is evaluated as it is")
+    if other is not None and (drawn := _drawn(method, other)):
+        told.append(_random(method, drawn, "nothing trains them"))
     return told
+
+
+@generators_kept()
+def left_random(lowering: Eager, first: Method, other: Method, episode: Episode) -> list[str]:
+    """What a reader has to know of random weights that a training left as they were.
+
+    A network that is frozen, or whose passes are cut off from the loss, stays what the seed made
+    it. Weights that no prediction depends on (a generator's) are nobody's concern.
+
+    Arguments:
+        lowering: of the trained method.
+        first: the method as it was before the training; it is changed here.
+        other: the same of another seed.
+        episode: a task to learn and to classify.
+    """
+    method = lowering.method
+    now, begun = _numbers(method), _numbers(first)
+    left = [name for name in _drawn(first, other) if _same(now[name], begun[name])]
+    if not left:
+        return []
+    first.to(episode.query.device).load_state_dict(method.state_dict())
+    plain = Eager(first, precision=lowering.precision, task_chunk=lowering.task_chunk)
+    before, values, drawn = _predict(plain, episode), _numbers(first), _numbers(other)
+    with torch.no_grad():
+        for name in left:
+            values[name].copy_(drawn[name])
+    if _near(before, _predict(plain, episode)):
+        return []
+    return [_random(method, left, "the training left them as they were; do they get a gradient?")]
+
+
+def _numbers(method: Method) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    return {**dict(method.named_parameters()), **dict(method.named_buffers())}
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one.to(other).nan_to_num(), other.nan_to_num())
+
+
+def _drawn(method: Method, other: Method) -> list[str]:
+    """Names of what differs between two seeds."""
+    others = _numbers(other)
+    return [name for name, value in _numbers(method).items() if not _same(value, others[name])]
+
+
+def _random(method: Method, names: list[str], what: str) -> str:
+    """The sentence on numbers that come from the seed."""
+    own = any(not name.startswith("backbone.") for name in names)
+    values = _numbers(method)
+    count = sum(values[name].numel() for name in names)
+    return (
+        f"{RANDOM}: {'the method' if own else 'the backbone'} has random weights "
+        f"({count:,} numbers come from the seed), and {what}"
+    )
 
 
 def of_weights(note: str) -> bool:

@@ -2,7 +2,8 @@
 
 A method without a parameter that requires gradients is evaluated as it is; one line on the screen
 and in the record says that nothing was trained, another that the weights are random. One of
-several players that has nothing to train is an error.
+several players that has nothing to train is an error. What a training left random, because no
+gradient reaches it, is told as well.
 """
 
 from __future__ import annotations
@@ -40,6 +41,52 @@ def pretrained(image_shape):
     for value in net.parameters():
         torch.nn.init.constant_(value, 0.1)
     return net
+
+
+class Projected(nn.Module):
+    out_shape = (4, 1, 1)
+
+    def __init__(self, image_shape):
+        super().__init__()
+        self.register_buffer("matrix", torch.randn(784, 4))
+
+    def forward(self, x):
+        return (x.flatten(1) @ self.matrix)[..., None, None]
+
+
+def projected(image_shape):
+    return Projected(image_shape)
+
+
+def pooled(image_shape):
+    net = nn.Sequential(nn.AvgPool2d(7))
+    net.out_shape = (1, 4, 4)
+    return net
+
+
+class CutOff(nn.Sequential):
+    @torch.no_grad()
+    def forward(self, x):
+        return super().forward(x)
+
+
+def cut_off(image_shape):
+    net = CutOff(nn.Flatten(), nn.Linear(784, 4), nn.Unflatten(1, (4, 1, 1)))
+    net.out_shape = (4, 1, 1)
+    return net
+
+
+class Scaled(Method):
+    def __init__(self, task, backbone):
+        super().__init__(task, backbone)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def adapt(self, support):
+        features = per_task(self.backbone, support.labelled()[0]).flatten(2)
+        return features.unflatten(1, support.images.shape[1:3]).mean(2)
+
+    def predict(self, state, query):
+        return -self.scale * torch.cdist(per_task(self.backbone, query).flatten(2), state)
 """
 SMALL: dict[str, Any] = {
     "dataset": "glyphs", "way": 3, "shot": 1, "query": 2, "train_way": 3, "train_query": 2,
@@ -88,6 +135,49 @@ def test_weights_that_no_seed_decides_are_not_called_random() -> None:
     plain = run(method="nearest-centroid", **{k: SMALL[k] for k in ("way", "shot", "query")},
                 dataset="glyphs", episodes=4)  # fmt: skip
     assert not [line for line in plain["notes"] if "train here" in line]
+
+
+def told_by(method: str, **changes: Any) -> list[str]:
+    record = run(method=method, **{**SMALL, **changes})
+    return [line for line in record["notes"] if line.startswith(("nothing to", "random weights"))]
+
+
+def test_a_random_buffer_is_told() -> None:
+    """A random projection that is a buffer is as random as a weight."""
+    first, second = told_by("protonet", backbone="./mine.py:projected")
+    assert "method 'protonet' of fewshot-bench" in first
+    assert "has no parameters" in first
+    assert "the backbone has random weights (3,136 numbers come from the seed)" in second
+
+
+def test_a_network_without_any_weight_is_told() -> None:
+    """There is nothing to train in it, and nothing random either."""
+    (told,) = told_by("protonet", backbone="./mine.py:pooled")
+    assert "has no parameters; it is evaluated as it is" in told
+
+
+@pytest.mark.parametrize("backbone", ["cut_off", "frozen", "projected"])
+def test_what_a_training_left_random_is_told(backbone: str) -> None:
+    """A scale is trained over a network that no gradient reaches: 'trained' is half of it."""
+    (told,) = told_by("./mine.py:Scaled", backbone=f"./mine.py:{backbone}")
+    assert "the backbone has random weights (3,1" in told
+    assert "the training left them as they were" in told
+    assert told_by("./mine.py:Scaled", backbone="./mine.py:pretrained") == []
+
+
+def test_random_weights_that_no_prediction_needs_are_not_told() -> None:
+    """The generator of MetaGAN's control is never trained, and never asked at test."""
+    nothing = dict.fromkeys(
+        (
+            "real_weight",
+            "fake_weight",
+            "generator_weight",
+            "inner_real_weight",
+            "inner_fake_weight",
+        ),
+        0.0,
+    )
+    assert told_by("metagan", generator="small", encoder="small", z_dim=4, **nothing) == []
 
 
 class Pair(Method):
