@@ -28,7 +28,7 @@ from fewshot_bench.options import (
     method_options,
     split_dataset,
 )
-from fewshot_bench.random import key_of
+from fewshot_bench.random import generators_seeded, key_of
 from fewshot_bench.results.code import code_of
 from fewshot_bench.results.record import FILE as RECORD
 from fewshot_bench.results.record import read_record
@@ -185,14 +185,13 @@ def build(config: RunConfig, registry: Registry, source_task: Task, device: torc
     The backbone has a stream of its own, so that every method starts from the same one.
     """
     method_class: type[Method] = registry.resolve("methods", config.method).load()
-    with torch.random.fork_rng(devices=[]):
-        backbone: nn.Module | None = None
-        if method_class.wants_backbone:
-            torch.manual_seed(key_of("backbone", config.seed))
+    backbone: nn.Module | None = None
+    if method_class.wants_backbone:
+        with generators_seeded("backbone", config.seed):
             backbone = build_backbone(
                 registry, config.backbone, config.backbone_options, source_task.image_shape
             )
-        torch.manual_seed(key_of("method", config.seed))
+    with generators_seeded("method", config.seed):
         method = build_method(registry, config.method, config.method_options, source_task, backbone)
     if config.init:
         start_from(method, Path(config.init))

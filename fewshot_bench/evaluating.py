@@ -23,7 +23,7 @@ from fewshot_bench.results.record import new_run_folder, read_record, write_reco
 from fewshot_bench.runner import test
 from fewshot_bench.seen import seen_by_run
 from fewshot_bench.settings import check_changes, check_part
-from fewshot_bench.takeup import load_trained
+from fewshot_bench.takeup import held_against, load_trained
 
 VALIDATED = "the validation split may have chosen the weights: its accuracy is a little high"
 
@@ -54,6 +54,7 @@ def evaluate_run(
         ConfigError: there is no such part or option, the change is one to what decided the
             training, or the data are others than the network was trained on.
         DataError: classes took part in training, and ``allow_overlap`` is not given.
+        PluginError: it was the run's own test again, with other answers.
         FewshotBenchError: a setting, a data file, a plugin or the run is at fault.
     """
     check_part(part)
@@ -77,6 +78,9 @@ def evaluate_run(
             write_seen(target, parts.seen)
             test(parts, target, record, signals.check)
         check_unmoved(parts.method, record["weights"])
+        if told := held_against(folder, before, target, record):
+            record["notes"].append(told)
+            parts.progress.message(told)
         record["status"] = "completed"
         write_record(target, record)
     except BaseException:

@@ -143,6 +143,21 @@ def generators_kept() -> Iterator[None]:
             random.setstate(python)
 
 
+@contextmanager
+def generators_seeded(*of: str | int) -> Iterator[None]:
+    """Draw from the global generators what these words and numbers decide; they are kept.
+
+    torch's, numpy's and Python's: whatever a plugin draws from while it is imported or built, it
+    draws the same in every process.
+    """
+    with generators_kept():
+        seed = key_of(*of)
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        yield
+
+
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return all(map(_same, one, other))

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from fewshot_bench import assembly
-from fewshot_bench.alike import differing, origin_of
+from fewshot_bench.alike import differing, origin_of, paths_of, settings_key
 from fewshot_bench.defaults import placed
 from fewshot_bench.disk import sweep
 from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.outside import Outside
 from fewshot_bench.engine.state import random_states, set_random_states
 from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Episode
@@ -23,9 +24,22 @@ from fewshot_bench.inputs import check_weights
 from fewshot_bench.method import Method, title_of
 from fewshot_bench.parts import Parts, describe
 from fewshot_bench.results.record import resume_command
+from fewshot_bench.results.tables import read_table
 
 # Of the machine; they may change the last bits of a sum, and no more.
 MACHINE = ("cpu", "threads", "python")
+# Settings that do not change the score of an episode.
+ANSWERED_ALIKE = (
+    "init",
+    "metrics",
+    "level",
+    "engine",
+    "task_chunk",
+    "allow_overlap",
+    "sources",
+    "given",
+)
+MOST_OTHER = 0.01  # of the episodes: more cannot be a last digit that decides between two classes
 
 
 def taken_up(
@@ -173,11 +187,61 @@ def _other_than_in(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
     return found
 
 
+def held_against(
+    folder: Path, before: Mapping[str, Any], target: Path, record: Mapping[str, Any]
+) -> str | None:
+    """Hold an evaluation that repeats a run's own test against that test, episode by episode.
+
+    Arguments:
+        folder, before: of the run (or of an evaluation), and its record.
+        target, record: of the evaluation, whose weights are the same.
+
+    Returns:
+        A sentence, if a few episodes have other scores, or if it is another machine; None if there
+        are none, or if it is another test.
+
+    Raises:
+        PluginError: on the same machine more than one episode in a hundred has another score.
+    """
+    if _asked(before) != _asked(record) or before["status"] != "completed":
+        return None
+    then, now = (read_table(path / "episodes.csv")["accuracy"] for path in (folder, target))
+    other = int((then != now).sum())
+    if not other:
+        return None
+    told = (
+        f"evaluated again with the weights of '{folder}', {other} of the same {len(now)} episodes "
+        f"have other scores ({then.mean():.2%} there, {now.mean():.2%} here)"
+    )
+    machines = [
+        (r["device"]["type"], r["device"]["name"], r["environment"]["torch"],
+         *(r["environment"].get(name) for name in MACHINE)) for r in (before, record)
+    ]  # fmt: skip
+    if other > MOST_OTHER * len(now) and machines[0] == machines[1]:
+        raise PluginError(
+            f"{told}: what the method answers depends on something outside of its weights, which "
+            "the next process does not have."
+        )
+    return f"{told}: sums may round otherwise"
+
+
+def _asked(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What has to be the same in two records of one test with one set of weights."""
+    free = dict.fromkeys(ANSWERED_ALIKE)
+    inputs = [entry for entry in record["inputs"] or () if entry["option"] != "init"]
+    return (
+        settings_key({**record["config"], **free}, paths_of(inputs)),
+        origin_of({**record, "inputs": inputs}),
+        *(record[name] for name in ("part", "episodes_digest")),
+    )
+
+
 class Twin:
     """The run's method, built once more before anything is trained, to hold the weights against.
 
     What a method keeps elsewhere than in its weights (a plain attribute, a buffer that is not
-    persistent) is lost with the process: no later evaluation could give the run's number.
+    persistent, an attribute of its class, a name of its module) is lost with the process: no later
+    evaluation could give the run's number.
 
     Arguments:
         parts: of the run.
@@ -190,6 +254,7 @@ class Twin:
             self._twin = assembly.build(config, parts.registry, parts.method.task, parts.device)
         finally:
             set_random_states(states)
+        self._outside = Outside(parts.method)
 
     def first_look(self) -> None:
         """The same as :meth:`check`, once: soon enough to lose little of a long training."""
@@ -207,15 +272,18 @@ class Twin:
             self._twin.load_state_dict(method.state_dict())
             source = self._parts.validation or self._parts.test  # the test's only after training
             episode = source.batch(range(1))
-            mine, other = self._logits(method, episode), self._logits(self._twin, episode)
+            mine = self._logits(method, episode)
+            with self._outside.restored() as changed:
+                other = self._logits(self._twin, episode)
         finally:
             set_random_states(states)
         # The same arithmetic on the same numbers; a GPU may sum in another order.
         near = 1e-3 * float(mine.abs().nan_to_num().max())
         if not torch.allclose(mine, other, rtol=0, atol=near, equal_nan=True):
+            kept = f"; it changed {', '.join(changed[:3])}" if changed else ""
             raise PluginError(
                 f"{title_of(method)}: its weights do not hold all that it learnt: a copy with the "
-                "same parameters and buffers predicts something else. Make what changes in "
+                f"same parameters and buffers predicts something else{kept}. Make what changes in "
                 "training a parameter or a persistent buffer, or give it in get_extra_state()."
             )
 

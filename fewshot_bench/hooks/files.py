@@ -85,9 +85,13 @@ def content(path: Path) -> str:
 def load(path: Path) -> ModuleType:
     """Import a file; once, as long as its content stays.
 
+    What it draws from global generators meanwhile is the same in every process.
+
     Raises:
         PluginError: it cannot be imported.
     """
+    from fewshot_bench.random import generators_seeded  # and torch, which the file imports
+
     key = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:16]
     name = f"fewshot_bench_file_{key}"
     if name in sys.modules:
@@ -98,7 +102,8 @@ def load(path: Path) -> ModuleType:
     module = module_from_spec(spec)
     sys.modules[name] = module  # annotations are looked up there while classes are made
     try:
-        with redirect_stdout(sys.stderr):  # standard output is for results
+        # standard output is for results
+        with generators_seeded("import"), redirect_stdout(sys.stderr):
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]

@@ -10,7 +10,7 @@ SMALL = {
     "steps": 4, "task_batch": 2, "validate_every": 2, "validation_episodes": 4, "episodes": 6,
     "train_classes": 20, "validation_classes": 8, "test_classes": 8, "runs_dir": "runs",
 }  # fmt: skip
-WITHOUT_BACKBONE = ("nearest-centroid", "frozen", "Forgetful", "NotSaved")
+WITHOUT_BACKBONE = ("nearest-centroid", "frozen")
 
 
 def small(cache: Path, method: str = "protonet") -> dict[str, Any]:

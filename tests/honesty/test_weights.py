@@ -1,16 +1,20 @@
 """A finished run holds the weights that made its number, and nothing else is taken for them.
 
 A run that trains nothing has a weights file, too. Its sha256 is in the record and is checked
-whenever the file is loaded: a missing or damaged file, or that of another run, is an error.
+whenever the file is loaded: a missing or damaged file, or that of another run, is an error. What
+a method keeps elsewhere is one, too: before the number, if the run itself can see it, and else when
+an evaluation of the same test has other scores.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from faults.broken_off import Breaking
@@ -25,6 +29,7 @@ from fewshot_bench.config import configure
 from fewshot_bench.errors import ConfigError, PluginError, RecordError
 from fewshot_bench.predict import classify
 from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.tables import read_table, write_table
 
 FILE = "weights.safetensors"
 FROZEN = """
@@ -84,6 +89,34 @@ NOT_SAVED = (
         return result
 """
 ).replace("* self.scale", "* self.heat")
+
+# A temperature that moves with the training, in an attribute of its class, and in its module.
+IN_CLASS = (
+    TRAINED.replace("Trained", "InClass")
+    + """
+    held = {}
+
+    def losses(self, episode):
+        self.held["scale"] = self.held.get("scale", 1.0) + 1.0
+        return super().losses(episode)
+"""
+).replace("* self.scale", "* self.held.get('scale', 1.0)")
+IN_MODULE = (
+    TRAINED.replace("Trained", "InModule")
+    + """
+    def losses(self, episode):
+        global SCALE
+        SCALE = globals().get("SCALE", 1.0) + 1.0
+        return super().losses(episode)
+"""
+).replace("* self.scale", "* globals().get('SCALE', 1.0)")
+# Projects by a matrix of its module, which is drawn when the file is imported.
+AT_IMPORT = (
+    "import numpy as np\n"
+    + FROZEN.replace("Frozen", "AtImport").replace(
+        "\n\nclass", "\nMATRIX = torch.tensor(DRAWN.normal(size=(8, 2))).float()\n\n\nclass", 1
+    )
+).replace("self.net(images.flatten(2))", "self.net(images.flatten(2)) @ MATRIX")
 
 # Counts the tasks that it was asked, and answers by the count.
 COUNTING = (
@@ -215,20 +248,70 @@ def test_weights_of_another_type_are_refused(trained: Path, home: Path, data_cac
         fewshot_bench.run("protonet", init=str(bare), **small(data_cache))
 
 
-@pytest.mark.parametrize(("source", "name"), [(FORGETFUL, "Forgetful"), (NOT_SAVED, "NotSaved")])
+LIARS = {"Forgetful": FORGETFUL, "NotSaved": NOT_SAVED, "InClass": IN_CLASS, "InModule": IN_MODULE}
+
+
+@pytest.mark.parametrize("name", LIARS)
 @pytest.mark.parametrize("validated", [True, False])
 def test_what_no_file_can_hold_is_told(
-    source: str, name: str, validated: bool, home: Path, data_cache: Path
+    name: str, validated: bool, home: Path, data_cache: Path
 ) -> None:
-    """A method that learns into a plain attribute or an unsaved buffer fails, with a message."""
-    settings = small(data_cache, name) | ({} if validated else {"validation_classes": 0})
-    with pytest.raises(PluginError, match="weights do not hold all that it learnt"):
-        fewshot_bench.run(written(home, source, name), **settings)
+    """A method that learns into a plain attribute (its own, its class's, its module's) or an
+    unsaved buffer fails, with a message.
+    """
+    settings = small(data_cache, "frozen") | ({} if validated else {"validation_classes": 0})
+    named = {"InClass": "'held' of class InClass", "InModule": "'SCALE' of module"}.get(name, "")
+    with pytest.raises(PluginError, match=f"weights do not hold all that it learnt.*{named}"):
+        fewshot_bench.run(written(home, LIARS[name], name), **settings)
     (folder,) = (home / "runs").iterdir()
     record = read_record(folder)
     assert (record["status"], record["test"]) == ("failed", None)
     early = settings["validate_every"] if validated else settings["steps"]
     assert record["training"]["steps"] == early
+
+
+def in_another_process(name: str) -> None:
+    """Import a file anew the next time."""
+    for module in [m for m in sys.modules.values() if hasattr(m, name)]:
+        if module.__name__.startswith("fewshot_bench_file_"):
+            del sys.modules[module.__name__]
+
+
+def test_what_is_drawn_at_an_import_is_the_same_every_time(home: Path, data_cache: Path) -> None:
+    """A matrix that a file draws from a global generator while it is imported: the same bits."""
+    method = written(home, AT_IMPORT.replace("DRAWN", "np.random"), "AtImport")
+    settings = small(data_cache, "frozen") | {"episodes": 20}
+    record = fewshot_bench.run(method, **settings)
+    in_another_process("AtImport")
+    np.random.seed(5)
+    again = fewshot_bench.evaluate(f"runs/{record['id']}", trust_code=True)
+    assert again["test"] == record["test"]
+    assert not any("other scores" in note for note in again["notes"])
+
+
+def test_another_answer_to_the_same_test_is_told(home: Path, data_cache: Path) -> None:
+    """Weights that answer the run's own test otherwise in another process do not make a number."""
+    method = written(home, AT_IMPORT.replace("DRAWN", "np.random.default_rng()"), "AtImport")
+    settings = small(data_cache, "frozen") | {"episodes": 20}
+    folder = Path("runs") / fewshot_bench.run(method, **settings)["id"]
+    in_another_process("AtImport")
+    with pytest.raises(PluginError, match=r"of the same 20 episodes have other scores \(.*there"):
+        fewshot_bench.evaluate(str(folder), trust_code=True)
+    assert [path.name for path in (home / "runs").iterdir()] == [folder.name]
+    other = fewshot_bench.evaluate(str(folder), trust_code=True, episode_seed=1)  # another test
+    assert not any("other scores" in note for note in other["notes"])
+
+
+def test_a_last_digit_that_decides_is_a_note(home: Path, trained: Path) -> None:
+    """One episode of a hundred that came out otherwise: the evaluation says it, and stands."""
+    table = read_table(trained / "episodes.csv")
+    scores = table["accuracy"].copy()
+    record, count = read_record(trained), len(scores)
+    scores[0] = 1 - scores[0] if scores[0] != 0.5 else 0
+    write_table(trained / "episodes.csv", {**table, "accuracy": scores})
+    write_record(trained, record | {"device": record["device"] | {"name": "another machine"}})
+    (note,) = [n for n in fewshot_bench.evaluate(str(trained))["notes"] if "other scores" in n]
+    assert f"1 of the same {count} episodes" in note
 
 
 def test_weights_of_a_run_that_did_not_finish_are_named_so(home: Path, data_cache: Path) -> None:
