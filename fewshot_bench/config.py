@@ -150,7 +150,16 @@ def configure(method: str, registry: Registry | None = None, **settings: Any) ->
         ConfigError: a name, option or value that is not possible; says what is.
     """
     fields = to_fields(settings, f"See 'fsb run {method} --help'.")
-    return _complete(method, registry or Registry.discover(), fields)
+    registry = registry or Registry.discover()
+    if "backbone" in fields and not wants_backbone(registry, method):
+        raise ConfigError(f"--backbone: {method} has no network to choose; leave it out.")
+    return _complete(method, registry, fields)
+
+
+def wants_backbone(registry: Registry, method: str) -> bool:
+    """Whether the method of this name is built over a backbone, which can be chosen."""
+    kind = load(registry, "methods", registry.settled("methods", method))
+    return bool(kind.wants_backbone)
 
 
 def _complete(

@@ -59,7 +59,8 @@ def test_every_option_of_a_run_has_its_name_in_python_and_in_files(
             assert parameter.secondary_opts == [f"--no-{flag(name)[2:]}"]
     same = configure(method, **given)
     assert (same.metrics, same.observers) == (("accuracy",), ("tensorboard",))
-    assert set(same.sources.values()) == {"user"}
+    not_given = {name for name, source in same.sources.items() if source != "user"}
+    assert not_given == ({"backbone"} if method == "nearest-centroid" else set())
     # TOML has no null: what is none is typed so.
     lines = [
         f"{flag(name)[2:]} = {json.dumps('none' if value is None else value)}"
