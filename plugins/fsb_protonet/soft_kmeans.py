@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_bench.episode import Episode, Support, Task
-from fewshot_bench.method import Losses, State, accuracy, cross_entropy
+from fewshot_bench.method import Losses, Player, State, accuracy, cross_entropy, trainable
 from fewshot_bench.nn import stop
 from fsb_protonet.protonet import ProtoNet, distances
 
@@ -147,6 +147,16 @@ class SoftKMeans(ProtoNet):
         logits = self.densities(d[..., :-1], d[..., -1:], log_r)
         right = accuracy(logits[..., :-1], episode.target)
         return Losses({"meta": cross_entropy(logits, episode.target)}, {"accuracy": right})
+
+    def players(self) -> dict[str, Player]:
+        """That of a ProtoNet; none where all that could train is of no use.
+
+        Radius and masks are about unlabelled images: where training tasks have none, over a frozen
+        backbone, the loss depends on nothing that trains.
+        """
+        own = ("log_radius", "mask.")
+        useful = [name for name in trainable(self) if not name.startswith(own)]
+        return super().players() if self.task.unlabelled or useful else {}
 
     def masks(self, d_u: Tensor) -> Tensor:
         """m_jc = sigmoid(-gamma_c (d_jc - beta_c)) of normalised distances: [T, U, way].

@@ -40,6 +40,18 @@ def pretrained(image_shape):
     for value in net.parameters():
         torch.nn.init.constant_(value, 0.1)
     return net
+
+
+class Detached(nn.Sequential):
+    def forward(self, x):
+        with torch.no_grad():
+            return super().forward(x)
+
+
+def detached(image_shape):
+    net = Detached(nn.Flatten(), nn.Linear(784, 4), nn.Unflatten(1, (4, 1, 1)))
+    net.out_shape = (4, 1, 1)
+    return net
 """
 SMALL: dict[str, Any] = {
     "dataset": "glyphs", "way": 3, "shot": 1, "query": 2, "train_way": 3, "train_query": 2,
@@ -88,6 +100,27 @@ def test_weights_that_no_seed_decides_are_not_called_random() -> None:
     plain = run(method="nearest-centroid", **{k: SMALL[k] for k in ("way", "shot", "query")},
                 dataset="glyphs", episodes=4)  # fmt: skip
     assert not [line for line in plain["notes"] if "train here" in line]
+
+
+@pytest.mark.parametrize("kind", ["ignored", "cluster", "masked"])
+def test_soft_k_means_over_a_frozen_backbone_is_evaluated(kind: str) -> None:
+    """A radius or masks that no unlabelled image ever meets are nothing to train either."""
+    settings = SMALL | {"backbone": "./mine.py:frozen", "distractors_are": kind}
+    record = run("soft-kmeans", **settings)
+    assert record["training"] is None
+    assert any(note.startswith("nothing to train here: ") for note in record["notes"])
+    trained = run("soft-kmeans", **settings, unlabelled=2)
+    assert (trained["training"] is None) == (kind == "ignored")
+
+
+def test_an_inner_loop_over_a_detached_backbone_is_told_in_a_line() -> None:
+    """MAML over a backbone that hides its weights names one of them and the mend."""
+    with pytest.raises(PluginError) as told:
+        run("maml", backbone="./mine.py:detached", **SMALL)
+    said = str(told.value)
+    assert "the inner loss does not depend on 'backbone.1.weight' (2 such weights)" in said
+    assert "allow_unused" not in said
+    assert said.count("\n") == 0
 
 
 class Pair(Method):
