@@ -85,6 +85,8 @@ class MAML(Method):
         if inner_lr <= 0:
             raise ConfigError(f"--inner-lr {inner_lr}: it has to be above 0.")
         self.net = Classifier(backbone, task.way, pooling)
+        # Whoever freezes part of a backbone wants it as it is, in the inner loop too.
+        self.frozen = {name for name, p in self.net.named_parameters() if not p.requires_grad}
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.test_steps = test_steps or inner_steps
         self.first_order, self.lr, self.anneal = first_order, lr, anneal
@@ -107,6 +109,8 @@ class MAML(Method):
     def adapt(self, support: Support, inner_loss: InnerLoss | None = None) -> Weights:
         """Algorithm 2, lines 5 to 7: theta'_i for each task i, by steps on its support set.
 
+        Parameters that came frozen with the backbone are not in theta.
+
         Arguments:
             support: see :class:`fewshot_bench.episode.Support`.
             inner_loss: what the steps descend; None: the cross-entropy of the support set.
@@ -119,7 +123,8 @@ class MAML(Method):
 
         # At test nothing is differentiated through the inner loop: no graph of it is kept.
         second_order = self.training and not self.first_order
-        theta = task_weights(self.net, len(support.key))
+        weights = task_weights(self.net, len(support.key))
+        theta = {name: weight for name, weight in weights.items() if name not in self.frozen}
         for _ in range(self.inner_steps if self.training else self.test_steps):
             # Tasks are independent, so the gradient of the sum holds that of each (eq. 1).
             with double_backward(second_order):
