@@ -8,6 +8,7 @@ below imports torch until it is used.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from fewshot_bench.hooks.specs import hookimpl
@@ -58,11 +59,11 @@ __all__ = [
 ]
 
 
-def run(method: str, **settings: Any) -> dict[str, Any]:
+def run(method: str | None = None, /, **settings: Any) -> dict[str, Any]:
     """Train, test and record.
 
     Arguments:
-        method: name of a method, as ``fsb list methods`` shows it.
+        method: name of a method, as ``fsb list methods`` shows it; may be given by name.
         settings: options of ``fsb run``. Each has the name of its flag with underscores:
             ``--inner-lr 0.1`` is ``inner_lr=0.1``; a switch is true or false (``--no-first-order``
             is ``first_order=False``); one that may be repeated takes a name or a list
@@ -79,8 +80,17 @@ def run(method: str, **settings: Any) -> dict[str, Any]:
         FewshotBenchError: a setting, a data file or a plugin is at fault, or training diverged.
     """
     from fewshot_bench.config import configure
+    from fewshot_bench.errors import ConfigError
     from fewshot_bench.existing import run_unless
 
+    if method is not None and "method" in settings:
+        raise ConfigError(f"run: the method is given twice, {method} and {settings['method']}.")
+    method = settings.pop("method", method)
+    if not isinstance(method, str):
+        raise ConfigError(
+            "run: give the name of a method first, as in run('protonet', way=5); "
+            "'fsb list methods' shows them."
+        )
     if_exists = settings.pop("if_exists", "fresh")
     return run_unless(configure(method, **settings), if_exists)[0]
 
@@ -109,6 +119,7 @@ def resume(
     """
     from fewshot_bench.runner import resume as resume_run
 
+    _require_folder("resume", run_folder)
     return resume_run(run_folder, allow_changes=allow_changes, trust_code=trust_code, **here)
 
 
@@ -125,9 +136,23 @@ def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:
         A record of its own.
     """
     from fewshot_bench.evaluating import evaluate_run
-    from fewshot_bench.option_names import to_fields
+    from fewshot_bench.option_names import OF_EVALUATION, to_fields
 
-    return evaluate_run(run_folder, **to_fields(changes, "See 'fsb eval --help'."))
+    _require_folder("evaluate", run_folder)
+    hint = "See 'fsb eval --help'."
+    return evaluate_run(run_folder, **to_fields(changes, hint, OF_EVALUATION))
+
+
+def _require_folder(call: str, given: object) -> None:
+    """Raise ConfigError for what is no path, such as the record that a run returned."""
+    from fewshot_bench.errors import ConfigError
+
+    if isinstance(given, (str, os.PathLike)):
+        return
+    message = f"{call}: give the folder of a run, a path"
+    if isinstance(given, dict):
+        message += ", and not its record; its folder is runs_dir/<id>, in 'runs' unless chosen"
+    raise ConfigError(f"{message}.")
 
 
 def __getattr__(name: str) -> Any:

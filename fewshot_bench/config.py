@@ -11,7 +11,7 @@ from fewshot_bench.engine.due import Every
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.hooks.registry import CORE as OWN
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.option_names import FIELDS, to_fields, unknown_option
+from fewshot_bench.option_names import FIELDS, OF_EVALUATION, OF_RUN, to_fields, unknown_option
 from fewshot_bench.options import (
     Option,
     backbone_options,
@@ -20,7 +20,7 @@ from fewshot_bench.options import (
     method_options,
 )
 from fewshot_bench.other_data import kept_options
-from fewshot_bench.settings import CORE, DEFAULTS, RESERVED, sampler_options
+from fewshot_bench.settings import CHANGEABLE, CORE, DEFAULTS, RESERVED, sampler_options
 
 OPTIONS = ("method_options", "backbone_options", "dataset_options", "sampling_options")
 
@@ -135,7 +135,7 @@ class RunConfig:
         return tuple(told)
 
 
-def configure(method: str, registry: Registry | None = None, **settings: Any) -> RunConfig:
+def configure(method: str, registry: Registry | None = None, /, **settings: Any) -> RunConfig:
     """A complete configuration.
 
     Arguments:
@@ -150,13 +150,22 @@ def configure(method: str, registry: Registry | None = None, **settings: Any) ->
         ConfigError: a name, option or value that is not possible; says what is.
     """
     fields = to_fields(settings, f"See 'fsb run {method} --help'.")
-    return _complete(method, registry or Registry.discover(), fields)
+    registry = registry or Registry.discover()
+    if "backbone" in fields and not wants_backbone(registry, method):
+        raise ConfigError(f"--backbone: {method} has no network to choose; leave it out.")
+    return _complete(method, registry, fields)
+
+
+def wants_backbone(registry: Registry, method: str) -> bool:
+    """Whether the method of this name is built over a backbone, which can be chosen."""
+    kind = load(registry, "methods", registry.settled("methods", method))
+    return bool(kind.wants_backbone)
 
 
 def _complete(
-    method: str, registry: Registry, settings: dict[str, Any], *, preset_needed: bool = True
+    method: str, registry: Registry, settings: dict[str, Any], *, again: bool = False
 ) -> RunConfig:
-    """See :func:`configure`."""
+    """See :func:`configure`; ``again``: of a run that was there, which needs no preset any more."""
     method = registry.settled("methods", method)
     observers, metrics = (
         tuple(registry.settled(kind, name) for name in _listed(settings.pop(kind, ())))
@@ -171,13 +180,13 @@ def _complete(
     user = {n: core[n].check(v) for n, v in settings.items() if n in core}
     values = {name: option.default for name, option in core.items()} | user
     settle(registry, values, {n: OWN for n in core if n not in user})
-    preset = preset_of(registry, method, values, needed=preset_needed)
+    preset = preset_of(registry, method, values, needed=not again)
     values |= {n: core[n].check(v) for n, v in preset.items() if n in core and n not in user}
     author = registry.resolve("methods", method).distribution
     settle(registry, values, {n: author for n in preset if n not in user})
     spaces = _spaces(registry, method, values, {**preset, **settings})
     _refuse_clashes(registry.resolve("methods", method).title, core, spaces)
-    _refuse_unknown(method, settings, preset, core, spaces)
+    _refuse_unknown(method, settings, preset, core, spaces, again=again)
 
     chosen: list[dict[str, Any]] = []
     sources = {n: _source(n, settings, preset) for n in core}
@@ -235,7 +244,7 @@ def reconfigure(config: RunConfig, **changes: Any) -> RunConfig:
     for group in options:
         settings |= group
     # What the preset decided stands in the configuration; for other data there may be none.
-    changed = _complete(config.method, registry, {**settings, **changes}, preset_needed=False)
+    changed = _complete(config.method, registry, {**settings, **changes}, again=True)
     kept = {n: s for n, s in config.sources.items() if n in changed.sources and n not in changes}
     return replace(changed, sources={**changed.sources, **kept})
 
@@ -276,11 +285,19 @@ def _refuse_unknown(
     preset: Mapping[str, Any],
     core: Mapping[str, Option],
     spaces: Sequence[Sequence[Option]],
+    *,
+    again: bool,
 ) -> None:
     known = set(core) | {option.name for space in spaces for option in space}
     for name in settings:
-        if name not in known:
-            raise unknown_option(name, known, f"See 'fsb run {method} --help'.")
+        if name in known:
+            continue
+        if not again:
+            raise unknown_option(name, {*known, *OF_RUN}, f"See 'fsb run {method} --help'.")
+        of_method, _, of_dataset, of_sampler = spaces
+        own = {option.name for option in (*of_method, *of_dataset, *of_sampler)}
+        offered = {*CHANGEABLE, *own, *OF_EVALUATION}
+        raise unknown_option(name, offered, "See 'fsb eval --help'.")
     # A preset speaks of the backbone and the inner method that it names; with others, their
     # options fall away.
     inner = tuple(f"{option.name}_" for option in spaces[0] if option.method)

@@ -31,6 +31,7 @@ from fewshot_bench.results.traits import BY_NAME
 OF_EVALUATION = {
     f"train_{name}": name for name in ("way", "shot", "query", "unlabelled", "distractors")
 }
+NO_BACKBONE = {"backbone": "none"}  # the trait of a method that has no network to choose
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _fields(name: str, config: RunConfig, registry: Registry) -> dict[str, Any]:
         else:
             found[setting] = value
     if name == "backbone" and not load(registry, "methods", config.method).wants_backbone:
-        return {"backbone": "none"}
+        return NO_BACKBONE
     return found
 
 
@@ -183,8 +184,12 @@ def _refusal(
 
 
 def _with(name: str, draft: Draft, field: str, value: Any, registry: Registry) -> Draft:
-    """The draft with a setting that it has otherwise; one that has it is left as it is."""
-    if _fields(name, draft.config, registry).get(field) == value:
+    """The draft with a setting that it has otherwise.
+
+    One that has it is left as it is, and so is one that has no backbone to choose.
+    """
+    fields = _fields(name, draft.config, registry)
+    if fields.get(field) == value or fields == NO_BACKBONE:
         return draft
     settings = {**draft.settings, field: value}
     return replace(draft, settings=settings, config=configure(draft.method, registry, **settings))

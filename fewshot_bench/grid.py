@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fewshot_bench.alike import Alike, of_here, settings_key
-from fewshot_bench.config import DEFAULTS, RunConfig, configure
+from fewshot_bench.config import DEFAULTS, RunConfig, configure, wants_backbone
 from fewshot_bench.engine.observer import Progress
 from fewshot_bench.equalize import Draft, equalized
 from fewshot_bench.errors import ConfigError, FewshotBenchError
@@ -148,7 +148,8 @@ def seeds_of(seeds: Any) -> tuple[int, ...]:
 def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
     """Every run of a grid, complete; all settings of the first seed come before the next seed.
 
-    A row that sets an axis of the grid itself stands in the columns of that value alone.
+    A row that sets an axis of the grid itself stands in the columns of that value alone. A backbone
+    for all rows is not for those whose method has none to choose, as long as some row has one.
 
     Raises:
         ConfigError: a method, setting or value that cannot be, or two runs that are the same.
@@ -161,13 +162,26 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
             if (own := entry.settings.get(name, values[0])) not in values:
                 raise ConfigError(f"'{entry.name}': {name} = {own} is none of {name} = {values}.")
     fixed = {name: value for name, value in grid.settings.items() if name not in axes}
+    networks = {entry.method: wants_backbone(registry, entry.method) for entry in grid.entries}
+    without = dict(fixed)
+    if any(networks.values()):
+        without.pop("backbone", None)
     cells: list[Cell] = []
     seen: dict[str, str] = {}
     for seed in grid.seeds:
         for point in itertools.product(*axes.values()):
             column = dict(zip(axes, point, strict=True))
             drafts = [
-                _draft(entry, {**fixed, **column, **entry.settings, "seed": seed}, registry)
+                _draft(
+                    entry,
+                    {
+                        **(fixed if networks[entry.method] else without),
+                        **column,
+                        **entry.settings,
+                        "seed": seed,
+                    },
+                    registry,
+                )
                 for entry in grid.entries
                 # A row that chose another value of an axis is not in this column.
                 if all(entry.settings.get(name, value) == value for name, value in column.items())

@@ -18,8 +18,10 @@ from fewshot_bench.errors import ConfigError, UnknownName
 FIELDS = {"metric": "metrics", "with_": "observers"}
 # Options of the command line that are about what it prints; in Python a run returns its record.
 TYPED_ONLY = ("json", "debug", "help")
-# What a run in Python takes beside the settings of its configuration.
-BESIDE = ("if_exists",)
+# What a run in Python takes beside the settings of its configuration, and what an evaluation does,
+# which has no observers.
+OF_RUN = (*FIELDS, "if_exists")
+OF_EVALUATION = ("metric", "part", "trust_code")
 
 
 def option_name(typed: str) -> str:
@@ -33,15 +35,22 @@ def flag(name: str) -> str:
     return "--" + name.rstrip("_").replace("_", "-")
 
 
-def to_fields(settings: Mapping[str, Any], hint: str) -> dict[str, Any]:
+def to_fields(
+    settings: Mapping[str, Any], hint: str, also: Collection[str] = OF_RUN
+) -> dict[str, Any]:
     """Options by name to fields of a configuration by name.
+
+    Arguments:
+        settings: by name.
+        hint: what to type next.
+        also: what the call takes beside settings.
 
     Raises:
         ConfigError: a field's name stands for an option.
     """
     for field in FIELDS.values():
         if field in settings:
-            raise unknown_option(field, FIELDS, hint)
+            raise unknown_option(field, also, hint)
     return {FIELDS.get(name, name): value for name, value in settings.items()}
 
 
@@ -50,7 +59,7 @@ def unknown_option(name: str, known: Collection[str], hint: str) -> ConfigError:
 
     Arguments:
         name: as it was given.
-        known: Python names of all options.
+        known: Python names of all that may be given here.
         hint: what to type next.
     """
     plain = option_name(name.rstrip("_"))
@@ -59,8 +68,8 @@ def unknown_option(name: str, known: Collection[str], hint: str) -> ConfigError:
             f"option '{name}' is about what the command line prints; in Python and in files leave "
             "it out: a run returns its record."
         )
-    names = {*known, *FIELDS, *BESIDE}
-    instead = {field: option for option, field in FIELDS.items()}.get(name)
+    names = set(known)
+    instead = {field: option for option, field in FIELDS.items() if option in names}.get(name)
     if plain in names and plain != name:
         instead = plain
     elif plain.startswith("no_") and plain[3:] in names:

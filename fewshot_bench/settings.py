@@ -9,6 +9,7 @@ from typing import Any
 
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.option_names import FIELDS
 from fewshot_bench.options import Option, own_options
 
 DEFAULTS: dict[str, Any] = tomllib.loads(
@@ -114,9 +115,11 @@ def check_part(part: str) -> None:
 
 
 def check_changes(changes: Iterable[str]) -> None:
-    """Raise ConfigError if one of these options of a finished run decided its training."""
+    """Raise ConfigError if an option of a finished run decided its training, or watches one."""
     core = {option.name: option for option in CORE}
     for name in changes:
+        if FIELDS.get(name, name) == "observers":
+            raise ConfigError("fsb eval: --with is for a training; an evaluation has no observers.")
         if name in core and name not in CHANGEABLE:
             raise ConfigError(
                 f"fsb eval: {core[name].flag} decided the training of the run and stays as it was; "

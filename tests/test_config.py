@@ -49,6 +49,15 @@ def settled(fake_distribution: Callable[..., Path]) -> str:
     return "settled"
 
 
+@pytest.mark.parametrize("backbone", ["conv4", "nope"])
+def test_a_method_without_a_network_takes_no_backbone(backbone: str) -> None:
+    told = "--backbone: nearest-centroid has no network to choose; leave it out."
+    with pytest.raises(ConfigError, match=told):
+        configure("nearest-centroid", backbone=backbone)
+    # What a record holds is no choice of anybody's.
+    assert reconfigure(configure("nearest-centroid"), way=3).way == 3
+
+
 def test_the_user_comes_before_the_preset_before_the_default(settled: str) -> None:
     config = configure(settled, decay=11, steps="80")
     assert config.method_options == {"rate": 2.0, "decay": 11.0, "momentum": 0.125}

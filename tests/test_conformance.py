@@ -32,6 +32,27 @@ def test_a_built_in_passes_every_check(kind: str, name: str) -> None:
     assert any(o.status == "passed" for o in outcomes)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "only"),
+    [
+        ("maml", (1, 28, 28), ["beats-chance"]),
+        ("maml", (3, 84, 84), ["gradients"]),
+        ("protonet", (1, 9, 13), ["gradients"]),
+        *(
+            pytest.param(name, shape, [], marks=pytest.mark.slow)
+            for name in Registry.discover().names("methods")
+            for shape in [(1, 28, 28), (1, 20, 30), (3, 84, 84)]
+        ),
+    ],
+)
+def test_a_built_in_method_passes_with_images_of_any_size(
+    name: str, shape: tuple[int, int, int], only: list[str]
+) -> None:
+    found = suite(Registry.discover(), name, "methods", image_shapes=[shape])
+    outcomes = list(perform_all(found.checks, found.subject, only))
+    assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
+
+
 @pytest.mark.conformance("maml", first_order=True)
 def test_first_order_maml(fsb_check: Check) -> None:
     fsb_check()

@@ -120,6 +120,22 @@ def test_every_combination_is_run_once_and_then_found_again(tmp_path: Path) -> N
     ]
 
 
+def test_a_backbone_for_all_is_not_for_rows_without_a_network() -> None:
+    registry, rows = Registry.discover(), (Entry("floor", "nearest-centroid"), Entry("p", "maml"))
+    floor, trained = cells_of(Grid(rows, {"backbone": "conv4-strided"}), registry)
+    (alone,) = cells_of(Grid(rows[:1], {}), registry)
+    assert floor.config == alone.config
+    assert trained.config.backbone == "conv4-strided"
+    told = "--backbone: nearest-centroid has no network to choose"
+    for wrong in (
+        Grid(rows[:1], {"backbone": "conv4"}),
+        Grid((Entry("floor", "nearest-centroid", {"backbone": "conv4"}), rows[1]), {}),
+        Grid(rows, {"backbone": ["conv4", "conv4-strided"]}),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            cells_of(wrong, registry)
+
+
 def test_time_left_is_told_from_what_is_done() -> None:
     wanted = Grid((Entry("a", "nearest-centroid"), Entry("b", "maml")), {"shot": [1, 5]})
     first, second, third, fourth = cells_of(wanted, Registry.discover())

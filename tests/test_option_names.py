@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from honesty.small import folder_of, small
 
 import fewshot_bench
 from fewshot_bench.cli.compare import compare
@@ -18,7 +19,7 @@ from fewshot_bench.cli.resume import resume
 from fewshot_bench.cli.run import build_command
 from fewshot_bench.config import RunConfig, configure, reconfigure
 from fewshot_bench.errors import ConfigError, UnknownName
-from fewshot_bench.grid import NOT_HERE, SHOWN, cells_of, read_grid
+from fewshot_bench.grid import NOT_HERE, SHOWN, Entry, Grid, cells_of, read_grid
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.option_names import FIELDS, TYPED_ONLY, flag, option_name
 
@@ -59,7 +60,8 @@ def test_every_option_of_a_run_has_its_name_in_python_and_in_files(
             assert parameter.secondary_opts == [f"--no-{flag(name)[2:]}"]
     same = configure(method, **given)
     assert (same.metrics, same.observers) == (("accuracy",), ("tensorboard",))
-    assert set(same.sources.values()) == {"user"}
+    not_given = {name for name, source in same.sources.items() if source != "user"}
+    assert not_given == ({"backbone"} if method == "nearest-centroid" else set())
     # TOML has no null: what is none is typed so.
     lines = [
         f"{flag(name)[2:]} = {json.dumps('none' if value is None else value)}"
@@ -113,6 +115,51 @@ def test_another_name_is_refused_with_the_right_one(name: str, message: str) -> 
     with pytest.raises(ConfigError) as told:
         fewshot_bench.run("maml", **{name: "x"})
     assert message in str(told.value)
+
+
+def test_an_evaluation_offers_only_what_it_takes(data_cache: Path, tmp_path: Path) -> None:
+    settings = small(data_cache, "nearest-centroid") | {"runs_dir": str(tmp_path)}
+    folder = str(folder_of(fewshot_bench.run("nearest-centroid", **settings)))
+    with pytest.raises(UnknownName, match="no option named 'if_exists'") as told:
+        fewshot_bench.evaluate(folder, if_exists="reuse")
+    said = str(told.value)
+    assert "did you mean" not in said
+    assert said.endswith("See 'fsb eval --help'.")
+    assert {"metric", "part", "trust_code", "way", "test_rotations"} <= set(told.value.known)
+    assert not {"with_", "steps", "if_exists"} & set(told.value.known)
+    for name, known in (("metrics", "did you mean 'metric'?"), ("partt", "did you mean 'part'?")):
+        with pytest.raises(UnknownName) as told:
+            fewshot_bench.evaluate(folder, **{name: "x"})
+        assert known in str(told.value)
+    with pytest.raises(ConfigError, match="an evaluation has no observers"):
+        fewshot_bench.evaluate(folder, with_="tensorboard")
+
+
+def test_what_is_no_call_is_told_in_a_line() -> None:
+    record: Any = {"id": "x"}
+    nothing: Any = None
+    number: Any = 5
+    for call, said in (
+        (lambda: fewshot_bench.run(way=5), "run: give the name of a method first"),
+        (lambda: fewshot_bench.run(number), "run: give the name of a method first"),
+        (
+            lambda: fewshot_bench.run("maml", method="protonet"),
+            "the method is given twice, maml and protonet",
+        ),
+        (lambda: fewshot_bench.evaluate(record), "give the folder of a run, a path, and not"),
+        (lambda: fewshot_bench.evaluate(nothing), r"evaluate: give the folder of a run, a path\."),
+        (lambda: fewshot_bench.resume(record), "resume: give the folder of a run"),
+        (lambda: configure("maml", registry=1), "no option named 'registry'"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            call()
+
+
+@pytest.mark.parametrize("name", ["method", "registry"])
+def test_a_grid_has_no_key_that_is_no_option(name: str) -> None:
+    grid = Grid((Entry("a", "maml"), Entry("b", "protonet")), {name: "protonet"})
+    with pytest.raises(UnknownName, match=f"no option named '{name}'"):
+        cells_of(grid, Registry.discover())
 
 
 def test_only_what_is_this_machines_may_change_when_a_run_goes_on(tmp_path: Path) -> None:

@@ -89,8 +89,6 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
     chosen = {n: v for n, v in said.items() if n in deciding and v}
     nested = {o.name for o in method_options(registry, name, said) if o.method}
     chosen |= {n: v for n, v in said.items() if n in nested}
-    if "backbone" in said and not kind.wants_backbone:
-        raise ConfigError(f"--backbone: {name} has no network to choose; leave it out.")
     config = configure(name, registry, **chosen)
     effective = {
         **config.to_dict(),
@@ -107,7 +105,11 @@ def build_command(name: str, args: list[str], registry: Any) -> Any:
         sampler_options(registry, config.sampling),
     ]
     presets = f"settings by name: {', '.join(kind.preset_names())}"
-    spaces[0] = [replace(o, help=presets) if o.name == "preset" else o for o in CORE]
+    spaces[0] = [
+        replace(option, help=presets) if option.name == "preset" else option
+        for option in CORE
+        if option.name != "backbone" or kind.wants_backbone
+    ]
     for option in (option for space in spaces for option in space if option.items):
         _count_values(option, args)
     parameters = [

@@ -29,7 +29,14 @@ from fewshot_bench.method import Method
 from fewshot_bench.sampling import EpisodeSource
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.method_contract import EXACT
-from fewshot_bench.testing.subject import STEPS, MethodSubject, both, predict, require_close
+from fewshot_bench.testing.subject import (
+    STEPS,
+    MethodSubject,
+    at_small_size,
+    both,
+    predict,
+    require_close,
+)
 
 EPISODES = 50  # of the test that has to beat chance
 SYNCS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
@@ -203,6 +210,7 @@ def _trainer(subject: MethodSubject, seed: int, steps: int = 4, tasks: int = 2) 
     return Trainer(method, Eager(method), subject.source("train"), Plan(steps, tasks))
 
 
+@at_small_size
 def beats_chance(subject: MethodSubject) -> None:
     """A short training on separable images ends above chance on new classes."""
     method = subject.trained

@@ -19,7 +19,15 @@ from fewshot_bench.options import options_of
 from fewshot_bench.random import global_generators, moved
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.gradients import gradient_error
-from fewshot_bench.testing.subject import MethodSubject, both, off, predict, require_close, tensors
+from fewshot_bench.testing.subject import (
+    MethodSubject,
+    at_small_size,
+    both,
+    off,
+    predict,
+    require_close,
+    tensors,
+)
 
 EXACT = 1e-9  # float64: another order of sums, and no more
 GRADIENT = 1e-4
@@ -199,6 +207,7 @@ def players(subject: MethodSubject) -> None:
         raise Fault(f"player '{idle[0]}' is in none of the turns {method.turns}: it never moves.")
 
 
+@at_small_size
 def gradients(subject: MethodSubject) -> None:
     """Each player's gradient is that of its loss (of the declared surrogate), in float64."""
     method = subject.build()

@@ -18,7 +18,14 @@ from fewshot_bench.method import Method, accuracy
 from fewshot_bench.sampling import EpisodeSource
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.method_contract import EXACT
-from fewshot_bench.testing.subject import MethodSubject, both, off, predict, require_close
+from fewshot_bench.testing.subject import (
+    MethodSubject,
+    at_small_size,
+    both,
+    off,
+    predict,
+    require_close,
+)
 from fewshot_bench.testing.tiny import TinyBackbone
 
 EPISODES = 50
@@ -114,6 +121,7 @@ def at_run_time(subject: MethodSubject) -> None:
         raise Fault(str(error)) from error
 
 
+@at_small_size
 @both
 def modes(subject: MethodSubject) -> None:
     """After some training, evaluation mode classifies about as well as training mode does."""

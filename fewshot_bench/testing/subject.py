@@ -20,6 +20,7 @@ from fewshot_bench.episode import Episode, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method
 from fewshot_bench.nn.norm import Statistics
+from fewshot_bench.random import generators_kept
 from fewshot_bench.sampling import ClosedSampler, EpisodeSource
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.tiny import TINY, TinyBackbone, separable_images, tiny_episode
@@ -70,6 +71,36 @@ class MethodSubject:
             kind = " and batch statistics" if self.kind.wants_backbone else ""
             if other != replace(self, shapes=()):
                 yield f"with images {size}{kind}: ", other
+
+    @cached_property
+    def small(self) -> MethodSubject:
+        """It with images no larger than the suite's own, where the method takes such.
+
+        With larger ones the random tasks are so far apart that losses are next to nothing, which
+        leaves finite differences nothing but rounding, and an inner learning rate that a method
+        has for its usual networks is too large for a tiny network of many more features.
+        """
+        task = replace(self.task, image_shape=self._shrunk(self.task.image_shape))
+        shapes = tuple(dict.fromkeys(self._shrunk(shape) for shape in self.shapes))
+        return replace(self, task=task, shapes=shapes)
+
+    def _shrunk(self, shape: Shape) -> Shape:
+        """The shape within the suite's own height and width; itself where that does not run."""
+        channels, height, width = shape
+        _, high, wide = CHECKED.image_shape
+        less = channels, min(height, high), min(width, wide)
+        if less == shape:
+            return shape
+        other = replace(self, task=replace(self.task, image_shape=less), shapes=())
+        try:
+            with generators_kept():
+                method = other.build()
+                predict(method, other.episode())
+                method.train().losses(other.training_episode())
+        except Exception:
+            # It is made for other images, or at fault at any size, which the check then tells.
+            return shape
+        return less
 
     @cached_property
     def trained(self) -> Method:
@@ -159,6 +190,18 @@ def both(check: Callable[[MethodSubject], str | None]) -> Callable[[MethodSubjec
         if reason is not None:
             raise reason
         return None
+
+    return run
+
+
+def at_small_size(
+    check: Callable[[MethodSubject], str | None],
+) -> Callable[[MethodSubject], str | None]:
+    """The check, which asks something of the method whatever the images, with small ones."""
+
+    @wraps(check)
+    def run(subject: MethodSubject) -> str | None:
+        return check(subject.small)
 
     return run
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim import Adam
 
 from fewshot_bench.episode import Support, Task
-from fewshot_bench.errors import ConfigError
-from fewshot_bench.method import Method, Player, cross_entropy, trainable
+from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.method import Method, Player, cross_entropy, title_of, trainable
 from fewshot_bench.nn import double_backward, per_task, stop, task_weights
 from fewshot_bench.schedules import cosine
 from fsb_maml.presets import PRESETS, preset
@@ -85,6 +85,8 @@ class MAML(Method):
         if inner_lr <= 0:
             raise ConfigError(f"--inner-lr {inner_lr}: it has to be above 0.")
         self.net = Classifier(backbone, task.way, pooling)
+        # Whoever freezes part of a backbone wants it as it is, in the inner loop too.
+        self.frozen = {name for name, p in self.net.named_parameters() if not p.requires_grad}
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.test_steps = test_steps or inner_steps
         self.first_order, self.lr, self.anneal = first_order, lr, anneal
@@ -107,6 +109,8 @@ class MAML(Method):
     def adapt(self, support: Support, inner_loss: InnerLoss | None = None) -> Weights:
         """Algorithm 2, lines 5 to 7: theta'_i for each task i, by steps on its support set.
 
+        Parameters that came frozen with the backbone are not in theta.
+
         Arguments:
             support: see :class:`fewshot_bench.episode.Support`.
             inner_loss: what the steps descend; None: the cross-entropy of the support set.
@@ -119,12 +123,13 @@ class MAML(Method):
 
         # At test nothing is differentiated through the inner loop: no graph of it is kept.
         second_order = self.training and not self.first_order
-        theta = task_weights(self.net, len(support.key))
+        weights = task_weights(self.net, len(support.key))
+        theta = {name: weight for name, weight in weights.items() if name not in self.frozen}
         for _ in range(self.inner_steps if self.training else self.test_steps):
             # Tasks are independent, so the gradient of the sum holds that of each (eq. 1).
             with double_backward(second_order):
                 loss = inner_loss(theta).sum()
-            gradient = torch.autograd.grad(loss, list(theta.values()), create_graph=second_order)
+            gradient = self._gradient(loss, theta, create_graph=second_order)
             if not second_order:
                 gradient = tuple(stop(g) for g in gradient)
             theta = {
@@ -132,6 +137,25 @@ class MAML(Method):
                 for (name, weight), g in zip(theta.items(), gradient, strict=True)
             }
         return theta if self.training else {name: w.detach() for name, w in theta.items()}
+
+    def _gradient(self, loss: Tensor, theta: Weights, *, create_graph: bool) -> tuple[Tensor, ...]:
+        """That of the inner loss by each of the weights.
+
+        Raises:
+            PluginError: the loss does not depend on one of them.
+        """
+        found = torch.autograd.grad(
+            loss, list(theta.values()), create_graph=create_graph, allow_unused=True
+        )
+        unused = [name for name, g in zip(theta, found, strict=True) if g is None]
+        if unused:
+            raise PluginError(
+                f"{title_of(self)}: the inner loss does not depend on '{unused[0]}' ({len(unused)} "
+                "such weights), which the inner steps are to change. Does the backbone run under "
+                "torch.no_grad() or detach what it gives? What is not to move is frozen with "
+                "requires_grad_(False) or fewshot_bench.nn.Frozen."
+            )
+        return found
 
     def predict(self, state: Weights, query: Tensor) -> Tensor:
         """f_theta' of the queries; the default losses() then are eq. 2's."""

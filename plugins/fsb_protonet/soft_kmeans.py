@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_bench.episode import Episode, Support, Task
-from fewshot_bench.method import Losses, State, accuracy, cross_entropy
+from fewshot_bench.method import Losses, Player, State, accuracy, cross_entropy, trainable
 from fewshot_bench.nn import stop
 from fsb_protonet.protonet import ProtoNet, distances
 
@@ -52,16 +52,17 @@ class SoftKMeans(ProtoNet):
         follow: Annotated[
             Literal["paper", "code"],
             "the equations as printed, or what the authors' code does in their place: assignments "
-            "without a gradient (3.1.1), halved distances and a distractor's logit of queries "
-            "(3.1.2), the mask applied twice (3.1.3)",
+            "without a gradient (3.1.1), halved distances, a distractors' center that moves, and "
+            "its logit of queries (3.1.2), the mask applied twice (3.1.3)",
         ] = "paper",
         lr: Annotated[float, "Adam's rate"] = 1e-3,
         halve_every: Annotated[int, "halve the rate after so many steps; 0: never"] = 2000,
     ) -> None:
         super().__init__(task, backbone, lr=lr, halve_every=halve_every)
         self.distractors_are, self.as_code = distractors_are, follow == "code"
+        self.code_cluster = self.as_code and distractors_are == "cluster"
         # Of a squared distance in the cluster's densities; the other variants have none.
-        self.shrink = 0.5 if self.as_code and distractors_are == "cluster" else 1.0
+        self.shrink = 0.5 if self.code_cluster else 1.0
         if self.as_code and distractors_are == "ignored":
             self.gradient = "surrogate"
         if distractors_are == "cluster":
@@ -74,15 +75,20 @@ class SoftKMeans(ProtoNet):
             self.gradient = "surrogate"
 
     def adapt(self, support: Support, inner_loss: object = None) -> State:
-        """p_r [T, way, d]: the step of soft k-means from the prototypes p."""
+        """p_r [T, way, d]: the step of soft k-means from the prototypes p.
+
+        In the code's cluster variant [T, way + 1, d]: the distractors' center, which moves from the
+        origin to the mean of the unlabelled images by their z, stands behind those of the classes.
+        """
         p = super().adapt(support)
+        origin = torch.zeros_like(p[:, :1])
         if support.unlabelled is None:
-            return p
+            return torch.cat([p, origin], dim=1) if self.code_cluster else p
         assert support.images is not None
         h_u = self.embed(support.unlabelled)
         d_u = distances(h_u, p)
         if self.distractors_are == "cluster":
-            z_u = self.beside_distractors(h_u, d_u)
+            z_u, z_0 = self.beside_distractors(h_u, d_u)
         else:
             z_u = torch.softmax(-d_u, dim=-1)
         if self.distractors_are == "masked":
@@ -90,45 +96,67 @@ class SoftKMeans(ProtoNet):
             z_u = z_u * m.square() if self.as_code else z_u * m
         if self.distractors_are == "ignored" and self.as_code:
             z_u = stop(z_u)
-        return refined(p, support.images.shape[2], h_u, z_u)
+        p_r = refined(p, support.images.shape[2], h_u, z_u)
+        return torch.cat([p_r, refined(origin, 0, h_u, z_0)], dim=1) if self.code_cluster else p_r
 
-    def beside_distractors(self, h_u: Tensor, d_u: Tensor) -> Tensor:
-        """z of the classes beside one more cluster: [T, U, way].
+    def beside_distractors(self, h_u: Tensor, d_u: Tensor) -> tuple[Tensor, Tensor]:
+        """z of the classes [T, U, way], and of one more cluster beside them [T, U, 1].
 
         z_jc is proportional to exp(-d(h_j, p_c) / r_c^2 - A(r_c)), A(r) = log(2 pi) / 2 + log r,
         with r = 1 for the classes, and for the distractors p = 0 and r learned.
         """
-        return torch.softmax(self.densities(h_u, d_u, self.log_radius), dim=-1)[..., :-1]
+        d_0 = h_u.square().sum(-1, keepdim=True)
+        z = torch.softmax(self.densities(d_u, d_0, self.log_radius), dim=-1)
+        return z[..., :-1], z[..., -1:]
 
-    def densities(self, h: Tensor, d: Tensor, log_r: Tensor) -> Tensor:
+    def densities(self, d: Tensor, d_0: Tensor, log_r: Tensor) -> Tensor:
         """Logits of the classes and of the distractors behind them, without what all share.
 
         Arguments:
-            h: [T, M, d], embeddings.
-            d: [T, M, way], their squared distances from the prototypes.
+            d: [T, M, way], squared distances from the prototypes.
+            d_0: [T, M, 1], from the distractors' center.
             log_r: logarithm of the distractors' radius.
 
         Returns:
             [T, M, way + 1].
         """
-        of_distractors = -h.square().sum(-1, keepdim=True) * (-2 * log_r).exp()
+        of_distractors = -d_0 * (-2 * log_r).exp()
         return torch.cat([-self.shrink * d, self.shrink * of_distractors - log_r], dim=-1)
+
+    def of_classes(self, state: State) -> Tensor:
+        """The classes' prototypes [T, way, d] of what ``adapt`` gave."""
+        return state[:, :-1] if self.code_cluster else state
 
     def predict(self, state: State, query: Tensor) -> Tensor:
         """By distance alone, as in a ProtoNet."""
-        return self.shrink * super().predict(state, query)
+        return self.shrink * super().predict(self.of_classes(state), query)
+
+    def discriminate(self, state: State, images: Tensor) -> tuple[Tensor, Tensor]:
+        """As of a ProtoNet; a base has no use for the distractors' center."""
+        return super().discriminate(self.of_classes(state), images)
 
     def losses(self, episode: Episode) -> Losses:
         """The query cross-entropy; in the code's cluster variant with the distractors' logit."""
-        if not (self.as_code and self.distractors_are == "cluster"):
+        if not self.code_cluster:
             return super().losses(episode)
         assert episode.target is not None
-        p_r, h = self.adapt(episode.support), self.embed(episode.query)
+        centers, h = self.adapt(episode.support), self.embed(episode.query)
         there = episode.support.unlabelled is not None
         log_r = self.log_radius if there else h.new_tensor(math.log(RADIUS_OF_NOTHING))
-        logits = self.densities(h, distances(h, p_r), log_r)
+        d = distances(h, centers)
+        logits = self.densities(d[..., :-1], d[..., -1:], log_r)
         right = accuracy(logits[..., :-1], episode.target)
         return Losses({"meta": cross_entropy(logits, episode.target)}, {"accuracy": right})
+
+    def players(self) -> dict[str, Player]:
+        """That of a ProtoNet; none where all that could train is of no use.
+
+        Radius and masks are about unlabelled images: where training tasks have none, over a frozen
+        backbone, the loss depends on nothing that trains.
+        """
+        own = ("log_radius", "mask.")
+        useful = [name for name in trainable(self) if not name.startswith(own)]
+        return super().players() if self.task.unlabelled or useful else {}
 
     def masks(self, d_u: Tensor) -> Tensor:
         """m_jc = sigmoid(-gamma_c (d_jc - beta_c)) of normalised distances: [T, U, way].
@@ -151,9 +179,10 @@ def refined(p: Tensor, shot: int, h_u: Tensor, z_u: Tensor) -> Tensor:
         z_u: [T, U, way].
 
     Returns:
-        [T, way, d].
+        [T, way, d]; 0 where no image has any weight.
     """
     weight = shot + z_u.sum(1).unsqueeze(-1)
+    weight = torch.where(weight == 0, 1.0, weight)
     return (shot * p + z_u.transpose(1, 2) @ h_u) / weight
 
 

@@ -30,6 +30,7 @@ from fewshot_bench.testing import (
     check_sampler,
     tiny_episode,
 )
+from fewshot_bench.testing.subject import CHECKED, MethodSubject
 
 
 class Detaching(Means):
@@ -188,6 +189,33 @@ def test_image_shapes_are_an_option(
         seen = capsys.readouterr()
         assert (ended.value.code or 0) == code, seen
         assert told in seen.out + seen.err
+
+
+def test_large_images_hide_no_fault_and_make_none() -> None:
+    """What is asked of a method alone is asked with small images; one of fixed size keeps its own.
+
+    Images of 64x64 are so easy for class means that their gradient is nothing but rounding.
+    """
+
+    class Large(Means):
+        def __init__(self, task: Any, backbone: Any) -> None:
+            super().__init__(task, backbone)
+            if task.image_shape[1:] != (20, 24):
+                raise ConfigError("it takes images of 20x24.")
+
+    class Stopped(Means):
+        def predict(self, state: Any, query: Any) -> Any:
+            return super().predict(state.detach(), query)
+
+    large = replace(CHECKED, image_shape=(1, 64, 64))
+    (right,) = check_method(Means, task=large, only=["gradients"])
+    assert right.status == "passed"
+    (stopped,) = check_method(Stopped, task=large, only=["gradients"])
+    assert stopped.status == "failed"
+    assert "A detached or stopped term?" in stopped.message
+    fixed = replace(CHECKED, image_shape=(1, 20, 24))
+    assert MethodSubject(Large, task=fixed, shapes=()).small.task == fixed
+    assert MethodSubject(Means, task=fixed, shapes=()).small.task == CHECKED
 
 
 def test_losses_of_another_split_of_the_batch_are_noticed() -> None:

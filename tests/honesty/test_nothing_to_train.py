@@ -64,18 +64,6 @@ def pooled(image_shape):
     return net
 
 
-class CutOff(nn.Sequential):
-    @torch.no_grad()
-    def forward(self, x):
-        return super().forward(x)
-
-
-def cut_off(image_shape):
-    net = CutOff(nn.Flatten(), nn.Linear(784, 4), nn.Unflatten(1, (4, 1, 1)))
-    net.out_shape = (4, 1, 1)
-    return net
-
-
 class Scaled(Method):
     def __init__(self, task, backbone):
         super().__init__(task, backbone)
@@ -87,6 +75,18 @@ class Scaled(Method):
 
     def predict(self, state, query):
         return -self.scale * torch.cdist(per_task(self.backbone, query).flatten(2), state)
+
+
+class Detached(nn.Sequential):
+    def forward(self, x):
+        with torch.no_grad():
+            return super().forward(x)
+
+
+def detached(image_shape):
+    net = Detached(nn.Flatten(), nn.Linear(784, 4), nn.Unflatten(1, (4, 1, 1)))
+    net.out_shape = (4, 1, 1)
+    return net
 """
 SMALL: dict[str, Any] = {
     "dataset": "glyphs", "way": 3, "shot": 1, "query": 2, "train_way": 3, "train_query": 2,
@@ -156,7 +156,7 @@ def test_a_network_without_any_weight_is_told() -> None:
     assert "has no parameters; it is evaluated as it is" in told
 
 
-@pytest.mark.parametrize("backbone", ["cut_off", "frozen", "projected"])
+@pytest.mark.parametrize("backbone", ["detached", "frozen", "projected"])
 def test_what_a_training_left_random_is_told(backbone: str) -> None:
     """A scale is trained over a network that no gradient reaches: 'trained' is half of it."""
     (told,) = told_by("./mine.py:Scaled", backbone=f"./mine.py:{backbone}")
@@ -178,6 +178,27 @@ def test_random_weights_that_no_prediction_needs_are_not_told() -> None:
         0.0,
     )
     assert told_by("metagan", generator="small", encoder="small", z_dim=4, **nothing) == []
+
+
+@pytest.mark.parametrize("kind", ["ignored", "cluster", "masked"])
+def test_soft_k_means_over_a_frozen_backbone_is_evaluated(kind: str) -> None:
+    """A radius or masks that no unlabelled image ever meets are nothing to train either."""
+    settings = SMALL | {"backbone": "./mine.py:frozen", "distractors_are": kind}
+    record = run("soft-kmeans", **settings)
+    assert record["training"] is None
+    assert any(note.startswith("nothing to train here: ") for note in record["notes"])
+    trained = run("soft-kmeans", **settings, unlabelled=2)
+    assert (trained["training"] is None) == (kind == "ignored")
+
+
+def test_an_inner_loop_over_a_detached_backbone_is_told_in_a_line() -> None:
+    """MAML over a backbone that hides its weights names one of them and the mend."""
+    with pytest.raises(PluginError) as told:
+        run("maml", backbone="./mine.py:detached", **SMALL)
+    said = str(told.value)
+    assert "the inner loss does not depend on 'backbone.1.weight' (2 such weights)" in said
+    assert "allow_unused" not in said
+    assert said.count("\n") == 0
 
 
 class Pair(Method):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fewshot_bench.engine.lowering import differentiate
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.nn import tasks
+from fewshot_bench.nn import Frozen, tasks
 from fewshot_bench.testing import TINY, TinyBackbone, gradient_error, tiny_episode
 
 
@@ -196,6 +196,29 @@ def test_adaptation_at_test_is_that_of_training(first_order: bool) -> None:
     trained, tested = method.adapt(episode.support), method.eval().adapt(episode.support)
     for name, weight in trained.items():
         torch.testing.assert_close(weight.detach(), tested[name], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_the_backbone_freezes_stays_in_the_inner_loop(lowering: str, whole: bool) -> None:
+    """Adapted weights are those that may move, and prediction takes the others from the network."""
+    torch.manual_seed(0)
+    backbone = TinyBackbone(statistics="running")
+    first = backbone.layers[0].requires_grad_(False)
+    method = MAML(TINY, Frozen(backbone) if whole else backbone, pooling="flatten").double()
+    batch = tiny_episode()
+    theta = method.adapt(batch.support)
+    moving = {name for name, p in method.net.named_parameters() if p.requires_grad}
+    assert set(theta) == moving
+    assert {"head.weight", "head.bias"} <= moving
+    assert (len(moving) == 2) == whole
+    assert gradient_error(method, batch, samples=4)["meta"] < 1e-6
+    features = method.discriminate(theta, batch.query)[1]
+    with torch.no_grad():
+        first.weight.mul_(2)
+    assert not torch.allclose(method.discriminate(theta, batch.query)[1], features)
+    # A method that is frozen as a whole, to be used as it is, learns its tasks as before.
+    method.requires_grad_(False)
+    assert set(method.eval().adapt(batch.support)) == moving
 
 
 def test_inner_steps_lower_the_loss_of_the_support_set() -> None:

@@ -118,22 +118,60 @@ def test_the_codes_cluster_variant_halves_distances_by_hand() -> None:
     method, support = by_hand("cluster", follow="code")
     with torch.no_grad():
         method.log_radius.fill_(math.log(2.0))
+    z = halved()
+    assert_prototypes(method.adapt(support)[:, :-1], z)
+    # The distractors' center moves to the mean of (1, 1) and (0, 1) by what is left of each.
+    left = [1 - sum(row) for row in z]
+    assert method.adapt(support)[0, -1].tolist() == pytest.approx([left[0] / sum(left), 1.0])
+
+
+def halved() -> list[list[float]]:
+    """The code's z of the classes, of radius 1 beside 2."""
     z = []
     for to_0, to_2, to_origin in ((2, 2, 2), (1, 5, 1)):
         mass = [math.exp(-to_0 / 2), math.exp(-to_2 / 2), math.exp(-to_origin / 8) / 2]
         z.append([mass[0] / sum(mass), mass[1] / sum(mass)])
-    assert_prototypes(method.adapt(support), z)
+    return z
+
+
+def test_the_codes_queries_see_the_distractors_where_they_moved_by_hand() -> None:
+    """The loss of the query (1, 2) of class 1, by the centers after the step."""
+    method, support = by_hand("cluster", follow="code")
+    with torch.no_grad():
+        method.log_radius.fill_(math.log(2.0))
+    z = halved()
+    left = [1 - sum(row) for row in z]
+    centers = [*expected(z), [left[0] / sum(left), 1.0]]
+    d = [(1 - x) ** 2 + (2 - y) ** 2 for x, y in centers]
+    masses = [math.exp(-d[0] / 2), math.exp(-d[1] / 2), math.exp(-d[2] / 8) / 2]
+    query = torch.tensor([1.0, 2.0]).double().view(1, 1, 1, 1, 2)
+    logits = method.predict(method.adapt(support), query)[0, 0]
+    assert logits.tolist() == pytest.approx([-d[0] / 2, -d[1] / 2], rel=1e-6)
+    episode = Episode(support, query, torch.tensor([[1]]), torch.tensor([[0, 1]]), support.key)
+    loss = method.losses(episode).players["meta"]
+    assert loss.tolist() == pytest.approx([-math.log(masses[1] / sum(masses))], rel=1e-6)
+
+
+def test_distractors_of_no_weight_stay_at_the_origin() -> None:
+    """As the code has it; 0 / 0 would be no number."""
+    method, support = by_hand("cluster", follow="code")
+    with torch.no_grad():
+        method.log_radius.fill_(1e3)  # so wide that nothing belongs to it
+    state = method.adapt(support)
+    assert state[0, -1].tolist() == [0, 0]
+    state.sum().backward()
+    assert method.backbone.scale.grad.isfinite().all()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(("unlabelled", "radius"), [(True, 2.0), (False, 1e5)])
 def test_the_codes_queries_have_a_distractors_logit_by_hand(
     unlabelled: bool, radius: float
 ) -> None:
-    """At prototypes (0, 0) and (2, 0) the query (1, 2) is 5 from both and 5 from the origin."""
+    """At prototypes (0, 0) and (2, 0) and distractors at (0, 0), query (1, 2) is 5 from each."""
     method, support = by_hand("cluster", follow="code")
     if not unlabelled:
         support = replace(support, unlabelled=None)
-    prototypes = torch.tensor([[[0.0, 0.0], [2.0, 0.0]]]).double()
+    prototypes = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [0.0, 0.0]]]).double()
     method.adapt = lambda support, inner_loss=None: prototypes  # type: ignore[method-assign]
     with torch.no_grad():
         method.log_radius.fill_(math.log(2.0))
