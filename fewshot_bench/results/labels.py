@@ -9,7 +9,7 @@ from typing import Any
 
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.training import settings_then
-from fewshot_bench.results.traits import contents
+from fewshot_bench.results.traits import contents, trained_digest
 
 # Settings of a configuration that do not change what was trained.
 ASIDE = {
@@ -90,10 +90,8 @@ def settings(run: Run) -> dict[str, Any]:
 
 def trained_on(run: Run) -> str:
     """The data set of the training, of a path its last part, and which content of it."""
-    summary = run.record.get("training_summary")
     name, colon, path = str(settings_then(run).get("dataset", run.record["dataset"])).partition(":")
-    digest = summary["dataset_digest"] if summary else run.record["dataset_digest"]
-    return f"{PurePath(path).name if colon else name} {digest[:6]}"
+    return f"{PurePath(path).name if colon else name} {trained_digest(run)[:6]}"
 
 
 def _told_apart(

@@ -14,10 +14,13 @@ from fewshot_bench.results.runs import Run, Setting, age
 ACROSS_DATA = ("dataset", "part", "way", "shot", "query", "sampling", "sampler", "episodes")
 DIGESTS = {
     "dataset_digest": "data of other content",
+    "evaluated_digest": "other classes or images in the evaluated split",
     "sampler_code": "a sampler of other code",
     "unequal": "other numbers of images per class",
     "episodes_digest": "other episodes",
 }
+# Of a record from before its content was recorded, beside one that has it.
+NOT_RECORDED = "which classes and images were evaluated is not recorded of the older run"
 # Compared by value in every column; other settings only where someone or something chose them.
 BY_VALUE = ("preset", "plugin")
 BY_PRESET = "by preset"
@@ -106,9 +109,10 @@ def _differs(one: dict[str, Any], first: dict[str, Any]) -> tuple[str, ...]:
         protocol.get("sampler") == protocol.get("sampling") for protocol in (one, first)
     ):  # one word for both
         names = [n for n in names if n != "sampler"]
-    if "dataset" in names:  # its own options are not what sets them apart
+    older = len({"evaluated_digest" in protocol for protocol in (one, first)}) > 1
+    if "dataset" in names or older:  # its own options are not what sets them apart
         names = [n for n in names if n in ACROSS_DATA]
-    told = [
+    told = [NOT_RECORDED] * older + [
         f"{name} {one.get(name, 'not given')} instead of {first.get(name, 'not given')}"
         for name in names
         if name not in DIGESTS

@@ -71,13 +71,18 @@ class Run:
         """Everything but the setting that decides whether accuracies may share a table.
 
         Options of a data set that begin with ``train_`` are left out: what a method trains on
-        is its own affair, and the digest of the test episodes sees the rest.
+        is its own affair, and the digest of the test episodes sees the rest. So are those that
+        name a file, such as a split file, as far as the content of the evaluated split is known:
+        that is what the file came to. Of an older record, the digest that the data set has for
+        itself stands in; a split may be none of it.
         """
         record, test, config = self.record, self.record["test"], self.record["config"]
+        evaluated = record.get("evaluated_digest")
+        files = {one["option"] for one in record.get("inputs") or ()} if evaluated else set()
         options = {
             name: value
             for name, value in config["dataset_options"].items()
-            if not name.startswith("train_") and name != "split"
+            if not name.startswith("train_") and name != "split" and name not in files
         }
         return {
             "dataset": record["dataset"],
@@ -91,7 +96,11 @@ class Run:
             "episode_seed": record["episode_seed"],
             "episodes": test["episodes"],
             "level": test["level"],
-            "dataset_digest": record["dataset_digest"],
+            **(
+                {"evaluated_digest": evaluated}
+                if evaluated
+                else {"dataset_digest": record["dataset_digest"]}
+            ),
         }
 
     def scores(self) -> tuple[Array, Array]:

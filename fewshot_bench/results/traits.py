@@ -110,9 +110,18 @@ def _data(run: Run, then: Mapping[str, Any]) -> Any:
     options = then.get("dataset_options") or {}
     other = {name: value for name, value in options.items() if not name.startswith("train_")}
     counts = {name: summary[name] for name in ("classes", "images")} if summary else {}
-    digest = summary["dataset_digest"] if summary else record["dataset_digest"]
     name = then.get("dataset", record["dataset"])
-    return {"name": name, **contents(run, other), **counts, "content": digest[:8]}
+    return {"name": name, **contents(run, other), **counts, "content": trained_digest(run)[:8]}
+
+
+def trained_digest(run: Run) -> str:
+    """The digest of what was trained and validated on.
+
+    Of an older record, the one that the data set has for itself; a split may be none of it.
+    """
+    summary = run.record.get("training_summary") or {}
+    digests = (summary.get("train_digest"), summary.get("dataset_digest"))
+    return str(next(filter(None, digests), run.record["dataset_digest"]))
 
 
 def _labeled(run: Run, then: Mapping[str, Any]) -> Any:

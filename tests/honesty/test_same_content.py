@@ -1,0 +1,201 @@
+"""Tables, pairs and pictures go by what was read, and not by names, versions and paths.
+
+Two runs share a table, and are paired, only if the images and classes of the evaluated split are
+the same, whatever a data set says of itself: another split of the same folder, or other images
+under the same digest, stand in a further table, which says so.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, split
+
+import fewshot_bench
+from fewshot_bench.errors import RecordError
+from fewshot_bench.figures import Ask
+from fewshot_bench.figures.forest import paired_rows
+from fewshot_bench.figures.series import gather
+from fewshot_bench.report.page import html
+from fewshot_bench.results.compare import compare, load_runs
+from fewshot_bench.results.comparison import Comparison
+from fewshot_bench.results.exporters.data import to_csv, to_json
+from fewshot_bench.results.exporters.latex import latex
+from fewshot_bench.results.exporters.markdown import markdown
+from fewshot_bench.results.pilots import pilot_of
+from fewshot_bench.results.record import read_record, write_record
+
+OTHER_CLASSES = "other classes or images in the evaluated split"
+UNTRAINED = {n: v for n, v in SETTINGS.items() if n != "backbone_channels"}
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of pictures, a split file, and an empty folder for the runs."""
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "inv", (*TRAIN, *VALIDATION, *TEST))
+    split(Path("sp.csv"))
+    return tmp_path
+
+
+def ran(method: str = "nearest-centroid", **changes: Any) -> Path:
+    """A run on the folder."""
+    own = UNTRAINED if method == "nearest-centroid" else SETTINGS
+    settings = own | {"dataset": "folder:inv", "split_file": "sp.csv"} | changes
+    return Path("runs") / fewshot_bench.run(method, **settings)["id"]
+
+
+def shown(baseline: str | None = None) -> Comparison:
+    """All runs there are, which can all be used."""
+    runs, problems = load_runs([Path("runs")])
+    found = compare(runs, baseline)
+    assert not problems
+    assert not found.problems
+    return found
+
+
+def reverse_split() -> None:
+    """The classes of the test and of the training change places under the same path."""
+    split(Path("sp.csv"), train=TEST, test=TRAIN)
+
+
+def test_another_split_of_the_same_folder() -> None:
+    """Two methods tested on disjoint classes of one folder, the split file having been edited
+    between them: two tables, no pair, and the reason in every format."""
+    ran("protonet")
+    reverse_split()
+    ran()
+    digests = [read_record(path) for path in sorted(Path("runs").iterdir())]
+    assert len({record["dataset_digest"] for record in digests}) == 1
+    assert len({record["episodes_digest"] for record in digests}) == 1
+    found = shown("protonet")
+    assert [len(table.rows) for table in found.tables] == [1, 1]
+    assert found.tables[1].differs == (OTHER_CLASSES,)
+    assert not any(table.paired for table in found.tables)
+    for text in (markdown(found), latex(found), html(found)):
+        assert OTHER_CLASSES in " ".join(text.split())
+    tables = json.loads(to_json(found))["tables"]
+    assert [table["differs"] for table in tables] == [[], [OTHER_CLASSES]]
+    assert len({table["protocol"]["evaluated_digest"] for table in tables}) == 2
+    lines = csv.DictReader(io.StringIO(to_csv(found)))
+    told = [(line["differs"], line["paired_difference"]) for line in lines]
+    assert told == [("", ""), (OTHER_CLASSES, "")]
+
+
+def test_seeds_on_other_classes_are_no_seeds() -> None:
+    """Two seeds of one method that were tested on disjoint classes are no row of two seeds, and
+    no line of two seeds in a picture."""
+    ran("protonet", seed=0)
+    reverse_split()
+    ran("protonet", seed=1)
+    found = shown()
+    assert [row.title for table in found.tables for row in table.rows] == [
+        "protonet",
+        "protonet (seed 1)",
+    ]
+    runs, _ = load_runs([Path("runs")])
+    series = gather(runs, Ask())
+    assert [one.seeds for one in series] == [1, 1]
+    assert len({one.label.rpartition(", inv ")[2] for one in series}) == 2
+
+
+def test_pictures_and_plans_pair_no_other_classes() -> None:
+    """The forest plot and the pilots of a plan refuse what the tables do not pair."""
+    ran("protonet")
+    reverse_split()
+    ran()
+    runs, _ = load_runs([Path("runs")])
+    ask = Ask(baseline="protonet")
+    assert not paired_rows(runs, ask)
+    assert any("no run of protonet on the same episodes" in line for line in ask.left_out)
+    with pytest.raises(RecordError, match=OTHER_CLASSES):
+        pilot_of(runs)
+
+
+CONSTANT = '''
+import numpy as np
+
+from fewshot_bench import Dataset, LabelledImages, Splits
+
+
+def noise(seed, part):
+    return LabelledImages(
+        images=np.random.default_rng(seed).integers(0, 256, (32, 1, 16, 16)).astype(np.uint8),
+        counts=np.full(4, 8),
+        class_names=tuple(f"{part}{i}" for i in range(4)),
+    )
+
+
+class Constant(Dataset):
+    """Noise, which always says the same of itself."""
+
+    needs_files = False
+
+    def load(self, root, cache):
+        parts = map(noise, SEEDS, ("train", "validation", "test"))
+        return Splits(*parts, digest="0" * 64, licence="CC0", source="noise")
+'''
+PLAIN = {n: v for n, v in SETTINGS.items() if n not in ("color", "image_size")}
+
+
+def noisy(*seeds: int, seed: int) -> None:
+    """A training of this seed on training, validation and test images of these seeds."""
+    Path("noise.py").write_text(CONSTANT.replace("SEEDS", repr(seeds)), "utf-8")
+    fewshot_bench.run("protonet", **PLAIN, dataset="noise.py:Constant", seed=seed)
+
+
+def test_a_data_set_with_a_constant_digest() -> None:
+    """A plugin's data set says the same digest of other test images: what was read counts."""
+    noisy(1, 2, 3, seed=0)
+    noisy(1, 2, 4, seed=1)
+    found = shown()
+    assert [table.differs for table in found.tables] == [(), (OTHER_CLASSES,)]
+
+
+def test_trainings_on_other_images_are_no_seeds() -> None:
+    """The same data set with other training images under a constant digest: two rows."""
+    noisy(1, 2, 3, seed=0)
+    noisy(4, 2, 3, seed=1)
+    (table,) = shown().tables
+    assert len(table.rows) == 2
+    assert "data" in [trait.name for trait in table.training_differs]
+
+
+def test_seeds_that_trained_on_other_classes_are_two_rows() -> None:
+    """The same test classes, other training classes: no seeds of one configuration."""
+    ran("protonet", seed=0)
+    split(Path("sp.csv"), train=TRAIN[:2])
+    ran("protonet", seed=1)
+    (table,) = shown().tables
+    assert len(table.rows) == 2
+    assert "data" in [trait.name for trait in table.training_differs]
+
+
+def test_the_validation_split_has_a_digest_of_its_own() -> None:
+    """An evaluation of the validation split tells of the content of that split."""
+    run = ran()
+    record = fewshot_bench.evaluate(str(run), part="validation")
+    again = fewshot_bench.evaluate(str(run))
+    assert record["evaluated_digest"] != read_record(run)["evaluated_digest"]
+    assert again["evaluated_digest"] == read_record(run)["evaluated_digest"]
+
+
+def test_a_record_from_before_the_key() -> None:
+    """Older runs are compared by the digest of their data, and beside newer ones said to be old."""
+    for method in ("protonet", "nearest-centroid"):
+        path = ran(method)
+        record = read_record(path)
+        del record["evaluated_digest"]
+        write_record(path, record)
+    assert [len(table.rows) for table in shown().tables] == [2]
+    ran()
+    first, second = shown().tables
+    assert len(first.rows) + len(second.rows) == 3
+    assert second.differs == (
+        "which classes and images were evaluated is not recorded of the older run",
+    )
