@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.training import settings_then
 from fewshot_bench.results.traits import contents, trained_digest
@@ -78,7 +79,7 @@ def settings(run: Run) -> dict[str, Any]:
     for key, value in (run.record["config"] | then).items():
         if isinstance(value, dict):
             own = key.endswith("_options") and key not in ASIDE
-            flat |= contents(run, value) if own else {}
+            flat |= _options(run, key, value) if own else {}
         elif key not in ASIDE:
             flat[key] = value
     digest = (run.record.get("training_summary") or {}).get("init_digest")
@@ -88,10 +89,28 @@ def settings(run: Run) -> dict[str, Any]:
     return flat | {"plugin": f"{plugin.get('distribution')} {plugin.get('version')}"}
 
 
+def _options(run: Run, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with files by content; those of the data set by what was read with them."""
+    found, digest = contents(run, options), trained_digest(run)
+    if key != "dataset_options" or not (digest or run.seedless):
+        return found
+    read = f"data {digest[:6]}" if digest else "none"
+    return {name: value if value == options[name] else read for name, value in found.items()}
+
+
 def trained_on(run: Run) -> str:
-    """The data set of the training, of a path its last part, and which content of it."""
-    name, colon, path = str(settings_then(run).get("dataset", run.record["dataset"])).partition(":")
-    return f"{PurePath(path).name if colon else name} {trained_digest(run)[:6]}"
+    """The data set of the training, and which content of it; where it was does not count.
+
+    Of an older record, the last part of the path, and the digest that the data set has for itself.
+    """
+    if run.seedless:
+        return "nothing"
+    text = str(settings_then(run).get("dataset", run.record["dataset"]))
+    name, colon, path = text.removeprefix(f"{CORE}:").partition(":")
+    if digest := trained_digest(run):
+        return f"{PurePath(name).name} {digest[:6]}"
+    summary = run.record.get("training_summary") or run.record
+    return f"{PurePath(path).name if colon else name} {summary['dataset_digest'][:6]}"
 
 
 def _told_apart(

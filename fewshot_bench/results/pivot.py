@@ -68,7 +68,7 @@ def lay_out(runs: Iterable[Run], *, by_level: bool = True) -> tuple[list[Layout]
         rows, choices, replaced = _rows(members)
         told += replaced
         columns = sorted({run.setting for row in rows for run in row})
-        differs = _differs(protocols[key], first)
+        differs = _differs(protocols[key], first, members[0], next(iter(tables.values()))[0])
         layouts.append(Layout(protocols[key], columns, rows, choices, differs))
     return layouts, told
 
@@ -101,10 +101,18 @@ def _same_episodes(runs: list[Run]) -> list[list[Run]]:
     return layers
 
 
-def _differs(one: dict[str, Any], first: dict[str, Any]) -> tuple[str, ...]:
-    """What sets a protocol apart, in words; a digest only if nothing else tells."""
-    missing = object()
-    names = [n for n in {**first, **one} if one.get(n, missing) != first.get(n, missing)]
+def _differs(one: dict[str, Any], first: dict[str, Any], run: Run, its: Run) -> tuple[str, ...]:
+    """What sets a protocol apart, in words; a digest only if nothing else tells.
+
+    Arguments:
+        one, first: the two protocols.
+        run, its: a run of each, which tell the data sets as they were typed.
+    """
+    names = _unequal(one, first)
+    if "dataset" in names or ("evaluated_digest" in names and _place(run) != _place(its)):
+        one = one | {"dataset": run.record["dataset"]}
+        first = first | {"dataset": its.record["dataset"]}
+        names = _unequal(one, first)
     if all(
         protocol.get("sampler") == protocol.get("sampling") for protocol in (one, first)
     ):  # one word for both
@@ -120,17 +128,29 @@ def _differs(one: dict[str, Any], first: dict[str, Any]) -> tuple[str, ...]:
     return tuple(told or [DIGESTS[name] for name in names])
 
 
+def _unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The names of what is not the same in two protocols, or in only one of them."""
+    missing = object()
+    return [n for n in {**other, **one} if one.get(n, missing) != other.get(n, missing)]
+
+
+def _place(run: Run) -> Any:
+    """Where a run's data were, however that was typed; None where the record does not tell."""
+    inputs = run.record.get("inputs") or ()
+    return next((read["absolute"] for read in inputs if read["option"] == "dataset"), None)
+
+
 def episodes_differ(one: Run, first: Run) -> tuple[str, ...]:
     """Why two runs cannot be paired, one phrase per reason; empty if they can."""
-    whole = [
+    own, its = (
         {
             **run.protocol(),
             **run.setting._asdict(),
             "episodes_digest": run.record["episodes_digest"],
         }
         for run in (one, first)
-    ]
-    return _differs(*whole)
+    )
+    return _differs(own, its, one, first)
 
 
 def _rows(runs: list[Run]) -> tuple[list[list[Run]], list[Mapping[str, Any]], list[str]]:

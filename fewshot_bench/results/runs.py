@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,8 +73,9 @@ class Run:
         Options of a data set that begin with ``train_`` are left out: what a method trains on
         is its own affair, and the digest of the test episodes sees the rest. So are those that
         name a file, such as a split file, as far as the content of the evaluated split is known:
-        that is what the file came to. Of an older record, the digest that the data set has for
-        itself stands in; a split may be none of it.
+        that is what the file came to. ``dataset`` is the plain name then, without a path. Of an
+        older record the text as typed counts, and the digest that the data set has for itself; a
+        split may be none of it.
         """
         record, test, config = self.record, self.record["test"], self.record["config"]
         evaluated = record.get("evaluated_digest")
@@ -85,7 +86,7 @@ class Run:
             if not name.startswith("train_") and name != "split" and name not in files
         }
         return {
-            "dataset": record["dataset"],
+            "dataset": _data_set(record) if evaluated else record["dataset"],
             "split": record["split"],
             "part": part_of(record),
             **options,
@@ -154,6 +155,12 @@ class Run:
         if not abs(float(accuracy.mean()) - test["accuracy"]) < 1e-6:
             raise RecordError(f"'{path}' does not hold the accuracies that its record tells of.")
         return episode, accuracy
+
+
+def _data_set(record: Mapping[str, Any]) -> str:
+    """The name of the data set's plugin: ``folder`` of ``folder:PATH``."""
+    named = (one.get("name") for one in record["plugins"] if one.get("kind") == "datasets")
+    return str(next(named, record["dataset"]))
 
 
 def age(run: Run) -> tuple[str, str]:

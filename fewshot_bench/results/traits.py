@@ -30,7 +30,8 @@ class Trait:
         unit: what follows a value in a sentence: ``-way``, `` steps``.
         texts: distinct values to texts that tell them apart.
         task: whether it is about the shape of the training tasks.
-        same: what values that are the same have in common; None: all that is recorded of both.
+        same: what values that are the same have in common; None, or where it returns None: all
+            that is recorded of both.
     """
 
     name: str
@@ -110,18 +111,15 @@ def _data(run: Run, then: Mapping[str, Any]) -> Any:
     options = then.get("dataset_options") or {}
     other = {name: value for name, value in options.items() if not name.startswith("train_")}
     counts = {name: summary[name] for name in ("classes", "images")} if summary else {}
-    name = then.get("dataset", record["dataset"])
-    return {"name": name, **contents(run, other), **counts, "content": trained_digest(run)[:8]}
+    found = {"name": then.get("dataset", record["dataset"]), **contents(run, other), **counts}
+    if digest := trained_digest(run):
+        return found | {"content": digest[:8]}
+    return found | {"digest": (summary or record)["dataset_digest"][:8]}  # as the data set has it
 
 
-def trained_digest(run: Run) -> str:
-    """The digest of what was trained and validated on.
-
-    Of an older record, the one that the data set has for itself; a split may be none of it.
-    """
-    summary = run.record.get("training_summary") or {}
-    digests = (summary.get("train_digest"), summary.get("dataset_digest"))
-    return str(next(filter(None, digests), run.record["dataset_digest"]))
+def trained_digest(run: Run) -> str | None:
+    """The digest of what was trained and validated on; None of an older record."""
+    return (run.record.get("training_summary") or {}).get("train_digest")
 
 
 def _labeled(run: Run, then: Mapping[str, Any]) -> Any:
@@ -157,8 +155,8 @@ def _apart(values: Sequence[Any], first: str = "name") -> list[str]:
     for value in values:
         same = [other for other in values if other.get(first) == value.get(first)]
         keys = [k for k in value if k != first and any(o.get(k) != value[k] for o in same)]
-        if len(keys) > 1 and "content" in keys:  # what else differs says more than a digest
-            keys.remove("content")
+        if len(keys) > 1:  # what else differs says more than a digest
+            keys = [key for key in keys if key not in ("content", "digest")]
         told = ", ".join(f"{key.removeprefix('backbone_')} {_plain(value[key])}" for key in keys)
         name = _plain(value.get(first)) if first in value else ""
         texts.append(f"{name} ({told})" if name and told else name or told or "none")
@@ -222,7 +220,7 @@ TRAITS: tuple[Trait, ...] = (
     Trait("augmentation", "augmentation", ("pixels", "dataset_options"), _augmentation, "",
           _options),
     Trait("data", "training data", ("dataset", "dataset_options"), _data, " (training data)",
-          _apart),
+          _apart, same=lambda v: v.get("content")),
     Trait("labelled", "labelled images",
           ("labelled_fraction", "labelled_classes", "labelled_seed"), _labeled,
           " labelled images", _labels),

@@ -2,7 +2,7 @@
 
 Two runs share a table, and are paired, only if the images and classes of the evaluated split are
 the same, whatever a data set says of itself: another split of the same folder, or other images
-under the same digest, stand in a further table, which says so.
+under the same digest, stand in a further table, which says so. How a path was typed parts nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from fewshot_bench.results.exporters.latex import latex
 from fewshot_bench.results.exporters.markdown import markdown
 from fewshot_bench.results.pilots import pilot_of
 from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.sentences import heading
 
 OTHER_CLASSES = "other classes or images in the evaluated split"
 UNTRAINED = {n: v for n, v in SETTINGS.items() if n != "backbone_channels"}
@@ -198,4 +200,52 @@ def test_a_record_from_before_the_key() -> None:
     assert len(first.rows) + len(second.rows) == 3
     assert second.differs == (
         "which classes and images were evaluated is not recorded of the older run",
+    )
+
+
+def test_a_path_parts_nothing(home: Path) -> None:
+    """A run is evaluated again, on the folder by its absolute path and on a copy elsewhere, with a
+    split file of another name: one table, one row, and no further look."""
+    run = ran("protonet")
+    fewshot_bench.evaluate(str(run))
+    shutil.copytree("inv", "elsewhere/copy")
+    split(Path("other.csv"))
+    fewshot_bench.evaluate(
+        str(run), dataset="folder:elsewhere/copy", split_file="other.csv", allow_overlap=True
+    )
+    ran("protonet", dataset=f"folder:{home}/inv", split_file=f"{home}/sp.csv", seed=1)
+    runs, _ = load_runs([Path("runs")])
+    assert len({run.record["dataset"] for run in runs}) > 2
+    found = compare(runs)
+    (table,) = found.tables
+    assert [row.title for row in table.rows] == ["protonet, 2 seeds"]
+    cell = table.rows[0].cells[0]
+    assert cell is not None
+    assert cell.looks is not None
+    assert (cell.looks.configurations, cell.looks.evaluations) == (1, 2)
+    assert heading(table).startswith("folder:elsewhere/copy (file)")  # of the newest of seed 0
+    assert not table.training_differs
+    assert [one.seeds for one in gather(runs, Ask())] == [2]
+
+
+def test_a_path_hides_no_look() -> None:
+    """A method that trains nothing, tried on two streams of episodes by two spellings of one path:
+    two looks, and tables that differ in the episodes alone."""
+    run = ran()
+    fewshot_bench.evaluate(str(run), episode_seed=1)
+    found = shown()
+    assert [t.differs for t in found.tables] == [(), ("episode_seed 1 instead of 0",)]
+    looks = [cell.looks for table in found.tables for _, _, cell in table.filled]
+    assert [one and one.configurations for one in looks] == [2, 2]
+
+
+def test_other_folders_are_told_by_name() -> None:
+    """Two folders of other pictures: the reason names them as they were typed."""
+    ran()
+    draw(Path("cars"), (*TRAIN, *VALIDATION, *TEST), each=5)
+    ran(dataset="folder:cars")
+    (_, other) = shown().tables
+    assert other.differs[0] in (
+        "dataset folder:cars instead of folder:inv",
+        "dataset folder:inv instead of folder:cars",
     )
