@@ -10,7 +10,7 @@ from typing import Any
 from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.training import settings_then
-from fewshot_bench.results.traits import contents, trained_digest
+from fewshot_bench.results.traits import codes, contents, trained_digest, without_path
 
 # Settings of a configuration that do not change what was trained.
 ASIDE = {
@@ -74,14 +74,14 @@ def settings(run: Run) -> dict[str, Any]:
     Of a run that evaluates another one's weights, the settings that these were trained with.
     """
     then = settings_then(run)
-    flat: dict[str, Any] = {"trained_on": trained_on(run)}
+    flat: dict[str, Any] = {**codes(run), "trained_on": trained_on(run)}
     flat |= {"train_within_family": then["within_family"]} if "within_family" in then else {}
     for key, value in (run.record["config"] | then).items():
         if isinstance(value, dict):
             own = key.endswith("_options") and key not in ASIDE
             flat |= _options(run, key, value) if own else {}
         elif key not in ASIDE:
-            flat[key] = value
+            flat[key] = without_path(run, value)
     digest = (run.record.get("training_summary") or {}).get("init_digest")
     if digest and flat.get("init"):  # other weights under one path are another training
         flat["init"] = f"{PurePath(flat['init']).name} {digest[:6]}"
@@ -91,7 +91,8 @@ def settings(run: Run) -> dict[str, Any]:
 
 def _options(run: Run, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with files by content; those of the data set by what was read with them."""
-    found, digest = contents(run, options), trained_digest(run)
+    found = {name: without_path(run, value) for name, value in contents(run, options).items()}
+    digest = trained_digest(run)
     if key != "dataset_options" or not (digest or run.seedless):
         return found
     read = f"data {digest[:6]}" if digest else "none"

@@ -22,7 +22,8 @@ DIGESTS = {
 # Of a record from before its content was recorded, beside one that has it.
 NOT_RECORDED = "which classes and images were evaluated is not recorded of the older run"
 # Compared by value in every column; other settings only where someone or something chose them.
-BY_VALUE = ("preset", "plugin")
+BY_VALUE = ("preset", "plugin")  # and the code of plugins
+CODE = "code of "
 BY_PRESET = "by preset"
 
 
@@ -190,6 +191,7 @@ def _chosen(runs: list[Run]) -> list[dict[str, str]]:
             presets[run.setting, name].add(repr(own[name]))
     split = {name for (_, name), values in presets.items() if len(values) > 1} | set(BY_VALUE)
     names = list(dict.fromkeys(name for own in each for name in own))  # an old record has fewer
+    split |= {name for name in names if name.startswith(CODE)}
     result = []
     for run, own, given in zip(runs, each, typed, strict=True):
         by_value = split | {

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from fewshot_bench.hooks.files import DISTRIBUTION as FILE
+from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.results.runs import Run
 
 Texts = Callable[[Sequence[Any]], list[str]]
@@ -86,13 +88,43 @@ def contents(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def codes(run: Run) -> dict[str, str]:
+    """The digests of the code of method, backbone and inner methods: ``code of backbone``.
+
+    Of a plugin its version may stay, or it may have none, while its code is edited. What is of
+    this distribution counts by its version: a digest of theirs is one of all files of a package and
+    of what these import, most of which are none of the method's or backbone's. Data, samplers and
+    metrics count by what they gave or elsewhere.
+    """
+    read = {one.get("option"): one["sha256"] for one in run.record.get("inputs") or ()}
+    found: dict[str, str] = {}
+    for kind in ("methods", "backbones"):
+        for one in run.record["plugins"]:
+            what = f"code of {kind[:-1]}"
+            own = one.get("kind") == kind and one.get("distribution") != CORE
+            digest = read.get(f"{what} {one.get('name')}") if own else None
+            if digest is not None:
+                inner = kind == "methods" and one["name"] != run.record["method"]
+                found[f"{what} {one['name']}" if inner else what] = digest[:8]
+    return found
+
+
+def without_path(run: Run, name: Any) -> Any:
+    """The name of a plugin of a file without its folder, as ``own.py:Mine``; others as they are."""
+    known = {one["name"] for one in run.record["plugins"] if one.get("distribution") == FILE}
+    return PurePath(name).name if known and PurePath(str(name)).name in known else name
+
+
 def _backbone(run: Run, then: Mapping[str, Any]) -> Any:
     plugins = run.record["plugins"]
     if plugins and not any(one.get("kind") == "backbones" for one in plugins):
         return {"name": "none"}
     if then.get("backbone") is None:
         return None
-    return {"name": then["backbone"], **contents(run, then.get("backbone_options") or {})}
+    options = contents(run, then.get("backbone_options") or {})
+    code = codes(run).get("code of backbone")
+    own = {"code": code} if code else {}
+    return {"name": without_path(run, then["backbone"]), **options, **own}
 
 
 def _augmentation(run: Run, then: Mapping[str, Any]) -> Any:

@@ -16,15 +16,17 @@ from typing import Any
 
 import pytest
 from honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, split
+from made_up_runs import scores_of, write_run
 
 import fewshot_bench
-from fewshot_bench.errors import RecordError
+from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.figures import Ask
 from fewshot_bench.figures.forest import paired_rows
 from fewshot_bench.figures.series import gather
 from fewshot_bench.report.page import html
 from fewshot_bench.results.compare import compare, load_runs
 from fewshot_bench.results.comparison import Comparison
+from fewshot_bench.results.equal import refuse_unequal
 from fewshot_bench.results.exporters.data import to_csv, to_json
 from fewshot_bench.results.exporters.latex import latex
 from fewshot_bench.results.exporters.markdown import markdown
@@ -249,3 +251,78 @@ def test_other_folders_are_told_by_name() -> None:
         "dataset folder:cars instead of folder:inv",
         "dataset folder:inv instead of folder:cars",
     )
+
+
+BACKBONE = '''
+from torch import nn
+
+
+def thin(image_shape):
+    """One convolution."""
+    net = nn.Sequential(nn.Conv2d(image_shape[0], 2, 5, stride=4), nn.LeakyReLU(SLOPE))
+    net.out_shape = (2, 3, 3)
+    return net
+'''
+
+
+def thinned(slope: float, seed: int, folder: str = ".") -> Path:
+    """A training of ``protonet`` on a backbone in a file."""
+    Path(folder).mkdir(exist_ok=True)
+    path = Path(folder, "bb.py")
+    path.write_text(BACKBONE.replace("SLOPE", str(slope)), "utf-8")
+    settings = {n: v for n, v in SETTINGS.items() if n != "backbone_channels"}
+    own = {"dataset": "folder:inv", "split_file": "sp.csv", "backbone": f"./{path}:thin"}
+    return Path("runs") / fewshot_bench.run("protonet", **settings | own, seed=seed)["id"]
+
+
+def test_an_edited_backbone_is_no_training_seed() -> None:
+    """A constant of a backbone's file is edited between two seeds: two rows with the digests of
+    the code, two looks for each, another backbone for ``--equal``, and no line of two seeds."""
+    runs = [thinned(0.1, 0), thinned(0.2, 1)]
+    found = shown()
+    (table,) = found.tables
+    names = sorted(row.name for row in table.rows)
+    read = [read_record(run)["inputs"] for run in runs]
+    what = "code of backbone bb.py:thin"
+    codes = [one["sha256"] for own in read for one in own if one["option"] == what]
+    assert len(names) == len(set(codes)) == 2
+    for code in codes:
+        assert any(f"code of backbone {code[:8]}" in name for name in names)
+    assert [cell.looks and cell.looks.configurations for _, _, cell in table.filled] == [2, 2]
+    assert [trait.name for trait in table.training_differs] == ["backbone"]
+    with pytest.raises(ConfigError, match=r"--equal backbone: .* code"):
+        refuse_unequal(found, ["backbone"])
+    assert [one.seeds for one in gather(load_runs([Path("runs")])[0], Ask())] == [1, 1]
+
+
+def test_the_same_code_in_another_folder() -> None:
+    """The file of a backbone is moved between two seeds: still one row, and one look."""
+    thinned(0.1, 0)
+    thinned(0.1, 1, "elsewhere")
+    (table,) = shown().tables
+    assert [row.title for row in table.rows] == ["protonet, 2 seeds"]
+    assert [cell.looks and cell.looks.configurations for _, _, cell in table.filled] == [1]
+
+
+@pytest.mark.parametrize("kind", ["method", "backbone", "inner method"])
+@pytest.mark.parametrize(
+    ("distribution", "rows"), [("my-dist", 2), ("file", 2), ("fewshot-bench", 1)]
+)
+def test_other_code_of_one_version(kind: str, distribution: str, rows: int, home: Path) -> None:
+    """Code of a plugin, or a helper module of it, changed between two seeds, and its version did
+    not: two rows. What is of this distribution counts by its version."""
+    name = "mine" if kind == "method" else "other"
+    plugin = {"kind": f"{kind.split()[-1]}s", "name": name, "version": "1"}
+    for seed in (0, 1):
+        code = {"option": f"code of {kind.split()[-1]} {name}", "path": "x", "absolute": None}
+        write_run(
+            home / "made", "mine", scores_of(seed), seed=seed,
+            training={"steps": 1}, plugins=[plugin | {"distribution": distribution}],
+            inputs=[code | {"sha256": f"{seed}" * 64, "bytes": 1}],
+        )  # fmt: skip
+    found = compare(load_runs([home / "made"])[0])
+    assert not found.problems
+    (table,) = found.tables
+    assert len(table.rows) == rows
+    told = {"inner method": "method other"}.get(kind, kind)
+    assert all((f"code of {told} " in row.name) == (rows == 2) for row in table.rows)
