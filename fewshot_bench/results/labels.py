@@ -83,8 +83,8 @@ def settings(run: Run) -> dict[str, Any]:
         elif key not in ASIDE:
             flat[key] = without_path(run, value)
     digest = (run.record.get("training_summary") or {}).get("init_digest")
-    if digest and flat.get("init"):  # other weights under one path are another training
-        flat["init"] = f"{PurePath(flat['init']).name} {digest[:6]}"
+    if digest and flat.get("init"):  # by content: a path may have had others, or have moved
+        flat["init"] = digest[:6]
     plugin = run.record["plugin"]
     return flat | {"plugin": f"{plugin.get('distribution')} {plugin.get('version')}"}
 
