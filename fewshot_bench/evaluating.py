@@ -66,7 +66,11 @@ def evaluate_run(
         parts, notes = _parts_again(folder, before, progress or Silent(), changes, part)
     config = parts.config
     target = new_run_folder(Path(config.runs_dir), stem(config) + "-eval")
-    record = describe(parts, target) | {"evaluated_from": before["id"], "part": part}
+    record = describe(parts, target) | {
+        "evaluated_from": before["id"],
+        "part": part,
+        "evaluated_digest": parts.data.content.digest(part),
+    }
     for name in ("training", "training_summary", "validation"):
         record[name] = before[name]
     if part == "validation" and before["training"]:

@@ -195,6 +195,7 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         "method": method.name,
         "dataset": config.dataset,
         "dataset_digest": data.splits.digest,
+        "evaluated_digest": data.content.digest("test"),
         "dataset_licence": data.splits.licence,
         "dataset_source": data.splits.source,
         "split": getattr(data.dataset, "split", data.dataset.splits[0]),
@@ -219,9 +220,7 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         "test": None,
         "validation": None,
         "training": None,
-        "training_summary": training_summary(
-            config, parts.method, parts.train, data.splits, parts.inputs
-        ),
+        "training_summary": training_summary(config, parts.method, parts.train, data, parts.inputs),
         "timing": empty_timing(),
         "notes": [
             *data.splits.notes,

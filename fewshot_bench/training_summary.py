@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fewshot_bench.assembly import Data
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.config import RunConfig
-from fewshot_bench.data.images import Splits
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.method import Method
 from fewshot_bench.results.traits import OF_TRAINING
@@ -19,7 +19,7 @@ def training_summary(
     config: RunConfig,
     method: Method,
     train: EpisodeSource | BatchSource,
-    splits: Splits,
+    data: Data,
     inputs: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any] | None:
     """The record's ``training_summary``; None for a method without parameters.
@@ -31,13 +31,14 @@ def training_summary(
     """
     if not any(True for _ in method.parameters()):
         return None
-    turns = len(method.turns)
+    turns, splits = len(method.turns), data.splits
     settings = config.to_dict()
     images = images_per_task(train) if check_players(method) else 0
     return {
         "source": "batches" if isinstance(train, BatchSource) else "episodes",
         "settings": {name: settings[name] for name in OF_TRAINING},
         "dataset_digest": splits.digest,
+        "train_digest": data.content.digest("train", "validation"),
         "init_digest": next((one["sha256"] for one in inputs if one["option"] == "init"), None),
         "classes": len(splits.train.counts),
         "images": int(sum(splits.train.counts)),

@@ -146,14 +146,18 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
     from fewshot_bench.hooks.files import only_typed
     from fewshot_bench.hooks.registry import CORE, Registry
     from fewshot_bench.random import key_of
+    from fewshot_bench.results.part import part_of
 
     record = pilot.runs[0].record
     config, registry = RunConfig.from_dict(record["config"]), Registry.discover()
     with only_typed(()):
-        splits = load_data(replace(config, cache_dir=None), registry).splits
-    if splits.digest != record["dataset_digest"]:
+        data = load_data(replace(config, cache_dir=None), registry)
+    before, now = record["dataset_digest"], data.splits.digest
+    if record["evaluated_digest"] is not None:
+        before, now = record["evaluated_digest"], data.content.digest(part_of(record))
+    if now != before:
         raise RecordError(f"{config.dataset} has other content than when the pilots ran.")
-    table, task = ClassTable(splits.test), eval_task(config)
+    table, task = ClassTable(data.splits.test), eval_task(config)
     sampler = registry.resolve("samplers", f"{CORE}:open").load()
     most = int(table.class_count.min()) - task.shot - task.unlabelled
     seed = key_of("test", config.episode_seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,13 +43,31 @@ class SplitsContent:
 
     Arguments:
         classes: of the training, validation and test split, in order.
+        shapes: of an image of each split.
         sha256: over the shape of the images and all that ``classes`` has.
         bytes: of all images.
     """
 
     classes: tuple[ClassContent, ...]
+    shapes: Mapping[str, list[int]]
     sha256: str
     bytes: int
+
+    def digest(self, *splits: str) -> str:
+        """sha256 over all that episodes of these splits, and of no others, can hold.
+
+        The images of each class, its group and its family count, and the order of the classes,
+        which episodes are drawn by. Names do not: where two digests agree, episodes of the same
+        numbers show the same images. A split that is missing has nothing.
+        """
+        parts = [[self.shapes.get(name), self._numbers(name)] for name in splits]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def _numbers(self, split: str) -> list[list[int | str]]:
+        """Group, family, number of images and their digest of each class of a split."""
+        own = [c for c in self.classes if c.split == split]
+        families = list(dict.fromkeys(c.family for c in own))
+        return [[c.group, families.index(c.family), c.images, c.sha256] for c in own]
 
 
 def content_of_splits(splits: Splits) -> SplitsContent:
@@ -61,7 +79,7 @@ def content_of_splits(splits: Splits) -> SplitsContent:
     rows = [list(vars(c).values()) for c in classes]
     text = json.dumps([shapes, rows], ensure_ascii=True)
     size = sum(int(part.images.nbytes) for part in present.values())
-    return SplitsContent(classes, hashlib.sha256(text.encode()).hexdigest(), size)
+    return SplitsContent(classes, shapes, hashlib.sha256(text.encode()).hexdigest(), size)
 
 
 def _classes(split: str, part: LabelledImages) -> Iterator[ClassContent]:

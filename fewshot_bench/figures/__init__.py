@@ -143,7 +143,8 @@ def note_trainings(figure: Figure, runs: Sequence[Run]) -> None:
 
     groups: dict[object, list[Run]] = {}
     for run in runs:
-        groups.setdefault((run.record["dataset"], run.setting), []).append(run)
+        data = run.record.get("evaluated_digest") or run.record["dataset"]
+        groups.setdefault((data, run.setting), []).append(run)
     found = {trait.name for group in groups.values() for trait in differing([group])}
     heads = [trait.head for trait in TRAITS if trait.name in found]
     idle = any(len({trained([run]) for run in group}) > 1 for group in groups.values())

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
 from fewshot_bench.figures import Ask, note_trainings
-from fewshot_bench.figures.series import in_words, setting, short_data
+from fewshot_bench.figures.series import data_names, in_words, setting
 from fewshot_bench.figures.style import COLOURS, GREY, PERCENT, WIDTH, caption, folded, whiskers
 from fewshot_bench.results.compare import Run
 from fewshot_bench.results.comparison import Row, Table
@@ -145,11 +145,11 @@ def paired_rows(runs: list[Run], ask: Ask) -> dict[str, Rows]:
         protocol = sorted(run.protocol().items(), key=str)
         same = repr((protocol, run.setting, run.record["episodes_digest"]))
         groups.setdefault(same, []).append(run)
-    several = len({short_data(run) for run in runs}) > 1
+    names = {id(run): name for run, name in zip(runs, data_names(runs), strict=True)}
     found: dict[str, Rows] = {}
     for members in sorted(groups.values(), key=lambda m: (m[0].record["dataset"], setting(m[0]))):
         rows = _against_baseline(members, ask)
-        heading = (f"{short_data(members[0])}, " if several else "") + in_words(members[0])
+        heading = ", ".join(filter(None, (names[id(members[0])], in_words(members[0]))))
         if heading in found:  # the same task, other episodes
             heading += f" (episodes {members[0].record['episodes_digest'][:6]})"
         if rows:

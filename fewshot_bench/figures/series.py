@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -12,14 +13,11 @@ from fewshot_bench.errors import RecordError
 from fewshot_bench.figures import Ask
 from fewshot_bench.figures.style import Floats
 from fewshot_bench.results.compare import Run
-from fewshot_bench.results.labels import ASIDE, labels, trained_on
+from fewshot_bench.results.labels import labels, settings
 from fewshot_bench.results.protocol import evaluated_words
 from fewshot_bench.results.runs import age
 from fewshot_bench.results.tables import read_table
-from fewshot_bench.results.training import settings_then
 
-# Further settings that change no number that is drawn together.
-ALIKE = ASIDE | {"seed", "profile", "pictures", "engine", "task_chunk"}
 Value = TypeVar("Value")
 
 
@@ -61,14 +59,8 @@ def gather(runs: Sequence[Run], ask: Ask) -> list[Series]:
 
 def _configuration(run: Run) -> str:
     """Everything but the seed that a run's numbers depend on."""
-    record = run.record
-    config = record["config"] | settings_then(run)
-    settings = {n: v for n, v in config.items() if n not in ALIKE} | {
-        "data": trained_on(run),
-        "first weights": (record.get("training_summary") or {}).get("init_digest"),
-    }
-    settings["evaluated"] = evaluated_words(run.protocol())
-    return repr((record["method"], sorted(settings.items(), key=str), setting(run), _data(run)))
+    trained = sorted(settings(run).items(), key=str)
+    return repr((run.record["method"], trained, setting(run), _data(run)))
 
 
 def setting(run: Run) -> tuple[int, int]:
@@ -77,8 +69,14 @@ def setting(run: Run) -> tuple[int, int]:
 
 
 def _data(run: Run) -> str:
-    """What was evaluated: the data set, which split of it if not the test's, by which sampler."""
-    return str(run.record["dataset"]) + evaluated_words(run.protocol())
+    """What was evaluated: by content, which split of it if not the test's, by which sampler."""
+    protocol = run.protocol()
+    return f"{protocol['dataset']} {_content(run)}{evaluated_words(protocol)}"
+
+
+def _content(run: Run) -> str:
+    """The digest of what was evaluated; of an older record, that of the data set."""
+    return str(run.record.get("evaluated_digest") or run.record["dataset_digest"])
 
 
 def in_words(run: Run) -> str:
@@ -113,11 +111,29 @@ def apart(runs: Sequence[Run]) -> list[str]:
     for members in groups.values():
         for i, name in zip(members, labels([runs[i] for i in members]), strict=True):
             names[i] = name
-    settings, data = {setting(run) for run in runs}, {_data(run) for run in runs}
-    for i, run in enumerate(runs):
-        names[i] += f", {in_words(run)}" if len(settings) > 1 else ""
-        names[i] += f", {short_data(run)}" if len(data) > 1 else ""
+    several = len({setting(run) for run in runs}) > 1
+    for i, (run, data) in enumerate(zip(runs, data_names(runs), strict=True)):
+        names[i] += f", {in_words(run)}" if several else ""
+        names[i] += f", {data}" if data else ""
     return names
+
+
+def data_names(runs: Sequence[Run]) -> list[str]:
+    """What tells the data of these runs apart; empty where all have the same.
+
+    It is :func:`short_data` of the first run that has them, and where that is one for several
+    contents (another split of the same folder) the beginning of the digest, too.
+    """
+    first = {_data(run): run for run in reversed(runs)}
+    if len(first) == 1:
+        return [""] * len(runs)
+    short = {data: short_data(run) for data, run in first.items()}
+    counts = Counter(short.values())
+    names = {
+        data: f"{name} {_content(first[data])[:6]}" if counts[name] > 1 else name
+        for data, name in short.items()
+    }
+    return [names[_data(run)] for run in runs]
 
 
 def short_data(run: Run) -> str:

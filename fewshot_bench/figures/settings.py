@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewshot_bench.figures import Ask
-from fewshot_bench.figures.series import Series, gather, setting, short_data, unseeded
+from fewshot_bench.figures.series import Series, data_names, gather, setting, unseeded
 from fewshot_bench.figures.style import PERCENT, caption, legend, look, panels, whiskers
 from fewshot_bench.results.compare import Run
 from fewshot_bench.results.labels import labels
@@ -57,8 +57,8 @@ def gather_points(series: list[Series]) -> Points:
     their names say what sets them apart.
     """
     groups: dict[tuple[str, Place], list[Series]] = {}
-    for one in series:
-        groups.setdefault((short_data(one.runs[0]), setting(one.runs[0])), []).append(one)
+    for one, data in zip(series, data_names([one.runs[0] for one in series]), strict=True):
+        groups.setdefault((data, setting(one.runs[0])), []).append(one)
     points: Points = {}
     for (data, place), members in groups.items():
         named = labels(unseeded(one.runs[0] for one in members))

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from fewshot_bench.errors import ConfigError, PluginError
 
@@ -82,6 +82,21 @@ def content(path: Path) -> str:
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
+class _AsRead(SourceFileLoader):
+    """Runs the bytes that were read.
+
+    Python's own cache of compiled files takes one that was edited within a second and kept its
+    size for the one before.
+    """
+
+    def __init__(self, name: str, path: Path, source: bytes) -> None:
+        super().__init__(name, str(path))
+        self.source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.source, self.path)
+
+
 def load(path: Path) -> ModuleType:
     """Import a file; once, as long as its content stays.
 
@@ -92,11 +107,12 @@ def load(path: Path) -> ModuleType:
     """
     from fewshot_bench.random import generators_seeded  # and torch, which the file imports
 
-    key = hashlib.sha256(str(path).encode() + path.read_bytes()).hexdigest()[:16]
+    source = path.read_bytes()
+    key = hashlib.sha256(str(path).encode() + source).hexdigest()[:16]
     name = f"fewshot_bench_file_{key}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = spec_from_file_location(name, path)
+    spec = spec_from_file_location(name, path, loader=_AsRead(name, path, source))
     assert isinstance(spec, ModuleSpec), path
     assert spec.loader is not None
     module = module_from_spec(spec)

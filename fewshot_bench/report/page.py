@@ -141,7 +141,7 @@ def _address(kind: str, text: str) -> str:
 def _title(comparison: Comparison) -> str:
     """``maml, protonet and 2 more on omniglot``."""
     names = dict.fromkeys(row.name for table in comparison.tables for row in table.rows)
-    data = dict.fromkeys(str(table.protocol["dataset"]) for table in comparison.tables)
+    data = dict.fromkeys(table.dataset for table in comparison.tables)
     return f"{listed(names)} on {listed(data)}"
 
 

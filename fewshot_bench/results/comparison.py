@@ -147,6 +147,12 @@ class Table:
     differs: tuple[str, ...]
     baselines: list[Row | None]
 
+    @property
+    def dataset(self) -> str:
+        """The data set as it was typed; of several texts for the same content, the shortest."""
+        texts = {str(run.record["dataset"]) for row in self.rows for run in row.runs}
+        return min(texts, key=lambda text: (len(text), text), default=self.protocol["dataset"])
+
     def column(self, at: int) -> list[Cell]:
         """The cells of a setting, those that there are, in the order of the rows."""
         return [cell for row in self.rows if (cell := row.cells[at]) is not None]

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.training import settings_then
-from fewshot_bench.results.traits import contents
+from fewshot_bench.results.traits import codes, contents, trained_digest, without_path
 
 # Settings of a configuration that do not change what was trained.
 ASIDE = {
@@ -73,27 +74,44 @@ def settings(run: Run) -> dict[str, Any]:
     Of a run that evaluates another one's weights, the settings that these were trained with.
     """
     then = settings_then(run)
-    flat: dict[str, Any] = {"trained_on": trained_on(run)}
+    flat: dict[str, Any] = {**codes(run), "trained_on": trained_on(run)}
     flat |= {"train_within_family": then["within_family"]} if "within_family" in then else {}
     for key, value in (run.record["config"] | then).items():
         if isinstance(value, dict):
             own = key.endswith("_options") and key not in ASIDE
-            flat |= contents(run, value) if own else {}
+            flat |= _options(run, key, value) if own else {}
         elif key not in ASIDE:
-            flat[key] = value
+            flat[key] = without_path(run, value)
     digest = (run.record.get("training_summary") or {}).get("init_digest")
-    if digest and flat.get("init"):  # other weights under one path are another training
-        flat["init"] = f"{PurePath(flat['init']).name} {digest[:6]}"
+    if digest and flat.get("init"):  # by content: a path may have had others, or have moved
+        flat["init"] = digest[:6]
     plugin = run.record["plugin"]
     return flat | {"plugin": f"{plugin.get('distribution')} {plugin.get('version')}"}
 
 
+def _options(run: Run, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with files by content; those of the data set by what was read with them."""
+    found = {name: without_path(run, value) for name, value in contents(run, options).items()}
+    digest = trained_digest(run)
+    if key != "dataset_options" or not (digest or run.seedless):
+        return found
+    read = f"data {digest[:6]}" if digest else "none"
+    return {name: value if value == options[name] else read for name, value in found.items()}
+
+
 def trained_on(run: Run) -> str:
-    """The data set of the training, of a path its last part, and which content of it."""
-    summary = run.record.get("training_summary")
-    name, colon, path = str(settings_then(run).get("dataset", run.record["dataset"])).partition(":")
-    digest = summary["dataset_digest"] if summary else run.record["dataset_digest"]
-    return f"{PurePath(path).name if colon else name} {digest[:6]}"
+    """The data set of the training, and which content of it; where it was does not count.
+
+    Of an older record, the last part of the path, and the digest that the data set has for itself.
+    """
+    if run.seedless:
+        return "nothing"
+    text = str(settings_then(run).get("dataset", run.record["dataset"]))
+    name, colon, path = text.removeprefix(f"{CORE}:").partition(":")
+    if digest := trained_digest(run):
+        return f"{PurePath(name).name} {digest[:6]}"
+    summary = run.record.get("training_summary") or run.record
+    return f"{PurePath(path).name if colon else name} {summary['dataset_digest'][:6]}"
 
 
 def _told_apart(

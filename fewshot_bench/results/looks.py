@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -15,6 +15,7 @@ from fewshot_bench.results.labels import settings
 from fewshot_bench.results.part import TEST, part_of
 from fewshot_bench.results.record import FILE, read_record
 from fewshot_bench.results.runs import Run
+from fewshot_bench.results.traits import codes
 from fewshot_bench.text import printable_values
 
 # What may be chosen, too, and so sets looks at one test split apart instead of splitting them up.
@@ -47,10 +48,10 @@ def looks_at(runs: Sequence[Run]) -> dict[int, Looks]:
     """
     shown = [run for run in runs if part_of(run.record) == TEST]
     everything = [*shown, *_beside(shown)]
-    init = {run.record["id"]: run.record["config"].get("init") for run in everything}
+    by_id = {run.record["id"]: run for run in everything}
     groups: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for run in everything:
-        seeds = groups[_protocol(run)][_configuration(run, init)]
+        seeds = groups[_protocol(run)][_configuration(run, by_id)]
         seeds[run.record["seed"]] = run.record["test"]["accuracy"]
     found = {
         key: Looks(
@@ -70,15 +71,27 @@ def _protocol(run: Run) -> str:
     return _text([run.record["method"], run.setting, sorted(protocol.items())])
 
 
-def _configuration(run: Run, init: dict[str, Any]) -> str:
+def _configuration(run: Run, by_id: Mapping[str, Run]) -> str:
     """What was tried: all settings but the seed, and on which stream of episodes.
 
-    An evaluation of a run's weights is of the configuration that trained them.
+    An evaluation of a run's weights is of the configuration that trained them. Its record tells
+    it; an older one does not, and then the run counts that it came from, through any number of
+    evaluations.
     """
-    own = dict(settings(run))
-    if (origin := run.record.get("evaluated_from")) in init:
-        own["init"] = init[origin]
+    told = run.seedless or run.record.get("training_summary") is not None
+    own = settings(run) if told else settings(_trained(run, by_id)) | codes(run)
     return _text([sorted(own.items()), run.record["episode_seed"]])
+
+
+def _trained(run: Run, by_id: Mapping[str, Run]) -> Run:
+    """The run whose weights an evaluation used, as far as it is here."""
+    seen: set[str] = set()
+    origin = str(run.record.get("evaluated_from"))
+    while origin in by_id and origin not in seen:
+        seen.add(origin)
+        run = by_id[origin]
+        origin = str(run.record.get("evaluated_from"))
+    return run
 
 
 def _text(value: Any) -> str:

@@ -14,12 +14,16 @@ from fewshot_bench.results.runs import Run, Setting, age
 ACROSS_DATA = ("dataset", "part", "way", "shot", "query", "sampling", "sampler", "episodes")
 DIGESTS = {
     "dataset_digest": "data of other content",
+    "evaluated_digest": "other classes or images in the evaluated split",
     "sampler_code": "a sampler of other code",
     "unequal": "other numbers of images per class",
     "episodes_digest": "other episodes",
 }
+# Of a record from before its content was recorded, beside one that has it.
+NOT_RECORDED = "which classes and images were evaluated is not recorded of the older run"
 # Compared by value in every column; other settings only where someone or something chose them.
-BY_VALUE = ("preset", "plugin")
+BY_VALUE = ("preset", "plugin")  # and the code of plugins
+CODE = "code of "
 BY_PRESET = "by preset"
 
 
@@ -65,7 +69,7 @@ def lay_out(runs: Iterable[Run], *, by_level: bool = True) -> tuple[list[Layout]
         rows, choices, replaced = _rows(members)
         told += replaced
         columns = sorted({run.setting for row in rows for run in row})
-        differs = _differs(protocols[key], first)
+        differs = _differs(protocols[key], first, members[0], next(iter(tables.values()))[0])
         layouts.append(Layout(protocols[key], columns, rows, choices, differs))
     return layouts, told
 
@@ -98,17 +102,26 @@ def _same_episodes(runs: list[Run]) -> list[list[Run]]:
     return layers
 
 
-def _differs(one: dict[str, Any], first: dict[str, Any]) -> tuple[str, ...]:
-    """What sets a protocol apart, in words; a digest only if nothing else tells."""
-    missing = object()
-    names = [n for n in {**first, **one} if one.get(n, missing) != first.get(n, missing)]
+def _differs(one: dict[str, Any], first: dict[str, Any], run: Run, its: Run) -> tuple[str, ...]:
+    """What sets a protocol apart, in words; a digest only if nothing else tells.
+
+    Arguments:
+        one, first: the two protocols.
+        run, its: a run of each, which tell the data sets as they were typed.
+    """
+    names = _unequal(one, first)
+    if "dataset" in names or ("evaluated_digest" in names and _place(run) != _place(its)):
+        one = one | {"dataset": run.record["dataset"]}
+        first = first | {"dataset": its.record["dataset"]}
+        names = _unequal(one, first)
     if all(
         protocol.get("sampler") == protocol.get("sampling") for protocol in (one, first)
     ):  # one word for both
         names = [n for n in names if n != "sampler"]
-    if "dataset" in names:  # its own options are not what sets them apart
+    older = len({"evaluated_digest" in protocol for protocol in (one, first)}) > 1
+    if "dataset" in names or older:  # its own options are not what sets them apart
         names = [n for n in names if n in ACROSS_DATA]
-    told = [
+    told = [NOT_RECORDED] * older + [
         f"{name} {one.get(name, 'not given')} instead of {first.get(name, 'not given')}"
         for name in names
         if name not in DIGESTS
@@ -116,17 +129,29 @@ def _differs(one: dict[str, Any], first: dict[str, Any]) -> tuple[str, ...]:
     return tuple(told or [DIGESTS[name] for name in names])
 
 
+def _unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The names of what is not the same in two protocols, or in only one of them."""
+    missing = object()
+    return [n for n in {**other, **one} if one.get(n, missing) != other.get(n, missing)]
+
+
+def _place(run: Run) -> Any:
+    """Where a run's data were, however that was typed; None where the record does not tell."""
+    inputs = run.record.get("inputs") or ()
+    return next((read["absolute"] for read in inputs if read["option"] == "dataset"), None)
+
+
 def episodes_differ(one: Run, first: Run) -> tuple[str, ...]:
     """Why two runs cannot be paired, one phrase per reason; empty if they can."""
-    whole = [
+    own, its = (
         {
             **run.protocol(),
             **run.setting._asdict(),
             "episodes_digest": run.record["episodes_digest"],
         }
         for run in (one, first)
-    ]
-    return _differs(*whole)
+    )
+    return _differs(own, its, one, first)
 
 
 def _rows(runs: list[Run]) -> tuple[list[list[Run]], list[Mapping[str, Any]], list[str]]:
@@ -166,6 +191,7 @@ def _chosen(runs: list[Run]) -> list[dict[str, str]]:
             presets[run.setting, name].add(repr(own[name]))
     split = {name for (_, name), values in presets.items() if len(values) > 1} | set(BY_VALUE)
     names = list(dict.fromkeys(name for own in each for name in own))  # an old record has fewer
+    split |= {name for name in names if name.startswith(CODE)}
     result = []
     for run, own, given in zip(runs, each, typed, strict=True):
         by_value = split | {

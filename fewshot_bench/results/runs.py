@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,16 +71,22 @@ class Run:
         """Everything but the setting that decides whether accuracies may share a table.
 
         Options of a data set that begin with ``train_`` are left out: what a method trains on
-        is its own affair, and the digest of the test episodes sees the rest.
+        is its own affair, and the digest of the test episodes sees the rest. So are those that
+        name a file, such as a split file, as far as the content of the evaluated split is known:
+        that is what the file came to. ``dataset`` is the plain name then, without a path. Of an
+        older record the text as typed counts, and the digest that the data set has for itself; a
+        split may be none of it.
         """
         record, test, config = self.record, self.record["test"], self.record["config"]
+        evaluated = record.get("evaluated_digest")
+        files = {one["option"] for one in record.get("inputs") or ()} if evaluated else set()
         options = {
             name: value
             for name, value in config["dataset_options"].items()
-            if not name.startswith("train_") and name != "split"
+            if not name.startswith("train_") and name != "split" and name not in files
         }
         return {
-            "dataset": record["dataset"],
+            "dataset": _data_set(record) if evaluated else record["dataset"],
             "split": record["split"],
             "part": part_of(record),
             **options,
@@ -91,7 +97,11 @@ class Run:
             "episode_seed": record["episode_seed"],
             "episodes": test["episodes"],
             "level": test["level"],
-            "dataset_digest": record["dataset_digest"],
+            **(
+                {"evaluated_digest": evaluated}
+                if evaluated
+                else {"dataset_digest": record["dataset_digest"]}
+            ),
         }
 
     def scores(self) -> tuple[Array, Array]:
@@ -145,6 +155,12 @@ class Run:
         if not abs(float(accuracy.mean()) - test["accuracy"]) < 1e-6:
             raise RecordError(f"'{path}' does not hold the accuracies that its record tells of.")
         return episode, accuracy
+
+
+def _data_set(record: Mapping[str, Any]) -> str:
+    """The name of the data set's plugin: ``folder`` of ``folder:PATH``."""
+    named = (one.get("name") for one in record["plugins"] if one.get("kind") == "datasets")
+    return str(next(named, record["dataset"]))
 
 
 def age(run: Run) -> tuple[str, str]:

@@ -29,7 +29,7 @@ def heading(table: Table) -> str:
     split += part_words(protocol)
     within = " of one family each" if protocol["within_family"] else ""
     return (
-        f"{protocol['dataset']}{split}, {query_words(protocol)}, "
+        f"{table.dataset}{split}, {query_words(protocol)}, "
         f"{protocol['episodes']} {protocol['sampling']} episodes{within}{sampler_words(protocol)}"
     )
 

@@ -119,7 +119,8 @@ SHAPES: dict[str, Any] = {
         {"steps?": Or(COUNT), "seconds?": Or(SOME), "warmup_seconds?": Or(SOME), "engine?": TEXT}
     ),
     "training_summary": Or(
-        {"source": TEXT, "dataset_digest": TEXT, "classes": COUNT, "images": COUNT,
+        {"source": TEXT, "dataset_digest": TEXT, "train_digest?": Or(TEXT),
+         "classes": COUNT, "images": COUNT,
          "settings": {"dataset": TEXT, "dataset_options": {}, "init?": Or(TEXT)},
          "labeled_images": COUNT, "init_digest?": Or(TEXT), "turns": COUNT,
          "images_per_task": COUNT, "images_seen": COUNT}

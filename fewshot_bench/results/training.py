@@ -65,8 +65,8 @@ def _values(trait: Trait, runs: Iterable[Run]) -> dict[str, Any]:
 
 def _key(trait: Trait, value: Any, among: Sequence[Any]) -> str:
     """Equal for values that are the same as far as all of them are recorded."""
-    if trait.same is not None:
-        return repr(trait.same(value))
+    if trait.same is not None and (found := trait.same(value)) is not None:
+        return repr(found)
     if isinstance(value, Mapping):  # an older record has fewer entries
         return repr([value[n] for n in sorted(value) if all(n in other for other in among)])
     return repr(value)

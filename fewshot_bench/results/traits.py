@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from fewshot_bench.hooks.files import DISTRIBUTION as FILE
+from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.results.runs import Run
 
 Texts = Callable[[Sequence[Any]], list[str]]
@@ -30,7 +32,8 @@ class Trait:
         unit: what follows a value in a sentence: ``-way``, `` steps``.
         texts: distinct values to texts that tell them apart.
         task: whether it is about the shape of the training tasks.
-        same: what values that are the same have in common; None: all that is recorded of both.
+        same: what values that are the same have in common; None, or where it returns None: all
+            that is recorded of both.
     """
 
     name: str
@@ -85,13 +88,43 @@ def contents(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def codes(run: Run) -> dict[str, str]:
+    """The digests of the code of method, backbone and inner methods: ``code of backbone``.
+
+    Of a plugin its version may stay, or it may have none, while its code is edited. What is of
+    this distribution counts by its version: a digest of theirs is one of all files of a package and
+    of what these import, most of which are none of the method's or backbone's. Data, samplers and
+    metrics count by what they gave or elsewhere.
+    """
+    read = {one.get("option"): one["sha256"] for one in run.record.get("inputs") or ()}
+    found: dict[str, str] = {}
+    for kind in ("methods", "backbones"):
+        for one in run.record["plugins"]:
+            what = f"code of {kind[:-1]}"
+            own = one.get("kind") == kind and one.get("distribution") != CORE
+            digest = read.get(f"{what} {one.get('name')}") if own else None
+            if digest is not None:
+                inner = kind == "methods" and one["name"] != run.record["method"]
+                found[f"{what} {one['name']}" if inner else what] = digest[:8]
+    return found
+
+
+def without_path(run: Run, name: Any) -> Any:
+    """The name of a plugin of a file without its folder, as ``own.py:Mine``; others as they are."""
+    known = {one["name"] for one in run.record["plugins"] if one.get("distribution") == FILE}
+    return PurePath(name).name if known and PurePath(str(name)).name in known else name
+
+
 def _backbone(run: Run, then: Mapping[str, Any]) -> Any:
     plugins = run.record["plugins"]
     if plugins and not any(one.get("kind") == "backbones" for one in plugins):
         return {"name": "none"}
     if then.get("backbone") is None:
         return None
-    return {"name": then["backbone"], **contents(run, then.get("backbone_options") or {})}
+    options = contents(run, then.get("backbone_options") or {})
+    code = codes(run).get("code of backbone")
+    own = {"code": code} if code else {}
+    return {"name": without_path(run, then["backbone"]), **options, **own}
 
 
 def _augmentation(run: Run, then: Mapping[str, Any]) -> Any:
@@ -110,9 +143,15 @@ def _data(run: Run, then: Mapping[str, Any]) -> Any:
     options = then.get("dataset_options") or {}
     other = {name: value for name, value in options.items() if not name.startswith("train_")}
     counts = {name: summary[name] for name in ("classes", "images")} if summary else {}
-    digest = summary["dataset_digest"] if summary else record["dataset_digest"]
-    name = then.get("dataset", record["dataset"])
-    return {"name": name, **contents(run, other), **counts, "content": digest[:8]}
+    found = {"name": then.get("dataset", record["dataset"]), **contents(run, other), **counts}
+    if digest := trained_digest(run):
+        return found | {"content": digest[:8]}
+    return found | {"digest": (summary or record)["dataset_digest"][:8]}  # as the data set has it
+
+
+def trained_digest(run: Run) -> str | None:
+    """The digest of what was trained and validated on; None of an older record."""
+    return (run.record.get("training_summary") or {}).get("train_digest")
 
 
 def _labeled(run: Run, then: Mapping[str, Any]) -> Any:
@@ -148,8 +187,8 @@ def _apart(values: Sequence[Any], first: str = "name") -> list[str]:
     for value in values:
         same = [other for other in values if other.get(first) == value.get(first)]
         keys = [k for k in value if k != first and any(o.get(k) != value[k] for o in same)]
-        if len(keys) > 1 and "content" in keys:  # what else differs says more than a digest
-            keys.remove("content")
+        if len(keys) > 1:  # what else differs says more than a digest
+            keys = [key for key in keys if key not in ("content", "digest")]
         told = ", ".join(f"{key.removeprefix('backbone_')} {_plain(value[key])}" for key in keys)
         name = _plain(value.get(first)) if first in value else ""
         texts.append(f"{name} ({told})" if name and told else name or told or "none")
@@ -213,7 +252,7 @@ TRAITS: tuple[Trait, ...] = (
     Trait("augmentation", "augmentation", ("pixels", "dataset_options"), _augmentation, "",
           _options),
     Trait("data", "training data", ("dataset", "dataset_options"), _data, " (training data)",
-          _apart),
+          _apart, same=lambda v: v.get("content")),
     Trait("labelled", "labelled images",
           ("labelled_fraction", "labelled_classes", "labelled_seed"), _labeled,
           " labelled images", _labels),

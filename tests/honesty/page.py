@@ -16,7 +16,7 @@ GROUPS = {
     "The weights and what was read": ("weights", "evaluated_again", "inputs", "class_names"),
     "Training": ("running_statistics", "hidden_state", "nothing_to_train", "precision"),
     "The test": ("overlap", "looking_at_test", "samplers", "open_sampling", "class_intervals"),
-    "Comparisons": ("unfair_tables", "controls", "protocols"),
+    "Comparisons": ("same_content", "unfair_tables", "controls", "protocols"),
     "Plugins": ("false_declarations",),
 }
 HEAD = """# What a number can be trusted for

@@ -25,7 +25,7 @@ from fewshot_bench.results.exporters.data import to_csv, to_json
 from fewshot_bench.results.exporters.latex import latex
 from fewshot_bench.results.exporters.markdown import markdown
 from fewshot_bench.results.exporters.terminal import terminal
-from fewshot_bench.results.record import read_record
+from fewshot_bench.results.record import read_record, write_record
 from fewshot_bench.results.sentences import best_sentences, heading
 
 OWN: dict[str, Any] = {
@@ -142,6 +142,35 @@ def test_what_is_no_look() -> None:
                 assert cell.looks is not None
                 assert (cell.looks.configurations, cell.looks.seeds) == (1, 2)
     assert not any("Looks at the test" in text for text in texts(found))
+
+
+@pytest.mark.parametrize("age", ["new", "older"])
+def test_first_weights_are_no_look_by_their_path(age: str) -> None:
+    """A run that began with `--init`, its evaluation, the evaluation of that one, and the same
+    weights from a folder that was moved are one configuration; other weights are another."""
+    first = fewshot_bench.run("protonet", **OWN | {"runs_dir": "first"})
+    other = fewshot_bench.run("protonet", **OWN | {"runs_dir": "first"}, seed=1)
+    run = fewshot_bench.run("protonet", **OWN, init=f"first/{first['id']}")
+    again = fewshot_bench.evaluate(str(folder_of(run)))
+    fewshot_bench.evaluate(str(folder_of(again)))
+    if age == "older":  # such records had neither
+        for path in Path("runs").iterdir():
+            record = read_record(path)
+            del record["training_summary"], record["evaluated_digest"]
+            write_record(path, record)
+    else:
+        shutil.copytree(f"first/{first['id']}", "moved")
+        fewshot_bench.run("protonet", **OWN, init="moved", seed=2)
+
+    def looks() -> set[int | None]:
+        found = compare(load_runs([Path("runs")])[0])
+        cells = [cell for table in found.tables for _, _, cell in table.filled]
+        return {cell.looks and cell.looks.configurations for cell in cells}
+
+    assert looks() == {1}
+    if age == "new":
+        fewshot_bench.run("protonet", **OWN, init=f"first/{other['id']}")
+        assert looks() == {2}
 
 
 def test_another_episode_seed_is_a_look() -> None:

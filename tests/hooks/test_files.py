@@ -12,6 +12,7 @@ import pytest
 
 import fewshot_bench
 from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.hooks import files
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.options import split_dataset
 
@@ -140,3 +141,12 @@ def test_no_file_is_read_that_was_not_typed(folder: Path) -> None:
     )
     assert said.returncode == 0, said.stderr
     assert "mine" not in said.stdout
+
+
+def test_an_edit_of_the_same_size_and_second_is_seen(tmp_path: Path) -> None:
+    """Python's cache of compiled files would run the old content under the new one's digest."""
+    path = tmp_path / "own.py"
+    for number in (1, 2):
+        path.write_text(f"NUMBER = {number}\n", "utf-8")
+        os.utime(path, (1_000_000, 1_000_000))
+        assert vars(files.load(path))["NUMBER"] == number

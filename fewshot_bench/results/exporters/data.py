@@ -19,9 +19,18 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One line per row and setting; the protocol is the first column."""
+    """One line per row and setting; the protocol is the first column.
+
+    ``differs`` is why it is another than that of the first table.
+    """
     lines = [
-        {"protocol": heading(table), "setting": str(setting), "method": row.method, "row": row.name}
+        {
+            "protocol": heading(table),
+            "setting": str(setting),
+            "method": row.method,
+            "row": row.name,
+            "differs": "; ".join(table.differs),
+        }
         | _flat(values(cell, table))
         for table in comparison.tables
         for setting, row, cell in table.filled
