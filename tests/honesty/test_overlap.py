@@ -215,6 +215,71 @@ def test_init_of_unknown_origin(home: Path) -> None:
     assert record["overlap"]["unknown"]
 
 
+PRETRAINED = """
+from fewshot_bench import InputFile
+from fsb_protonet.protonet import ProtoNet
+from torch import nn
+
+
+class Net(nn.Module):
+    out_shape = (4, 3, 3)
+
+    def __init__(self, image_shape):
+        super().__init__()
+        self.conv = nn.Conv2d(image_shape[0], 4, 5, stride=5)
+
+    def forward(self, images):
+        return self.conv(images)
+
+
+def with_file(image_shape, *, checkpoint: InputFile | None = None):
+    return Net(image_shape)
+
+
+def with_word(image_shape, *, pretrained: bool = False, weights: str = "", depth: int = 3):
+    return Net(image_shape)
+
+
+class Warm(ProtoNet):
+    def __init__(self, task, backbone, *, start: InputFile | None = None):
+        super().__init__(task, backbone)
+
+    @classmethod
+    def presets(cls, name, dataset, task):
+        return {}
+"""
+
+
+FILE_NET, WORD_NET = ({"backbone": f"./own.py:with_{name}"} for name in ("file", "word"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags"),
+    [
+        (FILE_NET | {"backbone_checkpoint": "ck.pt"}, ["backbone-checkpoint"]),
+        (FILE_NET, []),
+        ({"method": "./own.py:Warm", "start": "ck.pt"}, ["start"]),
+        (WORD_NET | {"backbone_pretrained": True}, ["backbone-pretrained"]),
+        (WORD_NET | {"backbone_weights": "imagenet"}, ["backbone-weights"]),
+        (WORD_NET, []),
+        ({}, []),
+    ],
+)
+def test_a_file_of_unknown_origin(home: Path, changes: dict[str, Any], flags: list[str]) -> None:
+    """What an option brings is said to be of unknown origin: any file, and words for weights."""
+    (home / "own.py").write_text(PRETRAINED, "utf-8")
+    (home / "ck.pt").write_bytes(b"weights")
+    settings = {"dataset": "folder:animals", "split_file": "split.csv", **SETTINGS, **changes}
+    if "backbone" in changes:
+        del settings["backbone_channels"]
+    record = fewshot_bench.run(settings.pop("method", "protonet"), **settings)
+    told = [note for note in record["notes"] if note.endswith("is not known")]
+    assert told == record["overlap"]["unknown"]
+    assert [note.partition("--")[2].split()[0] for note in told] == flags
+    again = fewshot_bench.evaluate(f"runs/{record['id']}", trust_code=True)
+    assert again["overlap"]["unknown"] == told
+
+
 def test_an_older_run(home: Path) -> None:
     """A run from before the list was kept is looked up in its data, if they are still the same."""
     _, folder = run()
