@@ -111,13 +111,12 @@ def overlap_of(
         split: what it is called.
         parts: only these parts of it; default: all.
     """
-    at = np.searchsorted(seen.images, numbers := fingerprints(test.images))
-    at = np.minimum(at, max(len(seen.images) - 1, 0))
-    found = seen.images[at] == numbers if len(seen.images) else np.zeros(len(numbers), bool)
-    label = seen.label[at] if len(seen.images) else np.zeros(len(numbers), np.int64)
-    if parts is not None:
-        counts = np.array([part in parts for part in seen.parts], bool)
-        found[found] = counts[label[found]]
+    label = _labels(fingerprints(test.images), seen, parts)
+    if len(seen.images):
+        # A loader may show ink as light on dark where the files have it dark on light.
+        negatives = _labels(fingerprints(test.images, inverted=True), seen, parts)
+        label = np.where(label < 0, negatives, label)
+    found = label >= 0
     classes = []
     ends = np.cumsum(test.counts)
     for name, count, end in zip(test.class_names, test.counts.tolist(), ends, strict=True):
@@ -145,6 +144,20 @@ def overlap_of(
         "found": classes,
         "unknown": list(seen.unknown),
     }
+
+
+def _labels(
+    numbers: Fingerprints, seen: Seen, parts: Sequence[str] | None
+) -> npt.NDArray[np.int64]:
+    """Which label of ``seen`` each image has, [M]; -1: it took no part, or in none of ``parts``."""
+    if not len(seen.images):
+        return np.full(len(numbers), -1)
+    at = np.minimum(np.searchsorted(seen.images, numbers), len(seen.images) - 1)
+    label = np.where(seen.images[at] == numbers, seen.label[at], -1)
+    if parts is not None:
+        counts = np.array([part in parts for part in seen.parts], bool)
+        label[(label >= 0) & ~counts[label]] = -1
+    return label
 
 
 def refuse(overlap: dict[str, Any]) -> None:

@@ -1,17 +1,18 @@
 """Classes that trained are not tested without a word.
 
 A class takes part in a run by the content of its images: under another name, in another folder,
-in another data set, or turned by a quarter turn it is the same class. If it would be tested, the
-run or evaluation is refused; with `--allow-overlap` the result is marked in the record and in
-every table. What a run has seen goes with its weights, also through `--init`. A copy that was
-resized, re-encoded or changed in a single pixel cannot be found, and what trained the weights of an
-older run or of a bare file cannot be known: that is said.
+in another data set, turned by a quarter turn or inverted it is the same class. If it would be
+tested, the run or evaluation is refused; with `--allow-overlap` the result is marked in the record
+and in every table. What a run has seen goes with its weights, also through `--init`. A copy that
+was resized, re-encoded or changed in a single pixel cannot be found, and what trained the weights
+of an older run or of a bare file cannot be known: that is said.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,19 @@ def test_a_turned_copy(home: Path, turns: int) -> None:
         Image.fromarray(turned).save(home / f"animals/gnu/{number}.png")
     with pytest.raises(DataError, match=r"'gnu' \(as 'cat'\)"):
         run()
+
+
+def test_an_inverted_copy(home: Path) -> None:
+    """A training or validation class as its negative, turned or not, is the same class."""
+    for name, origin in (("gnu", "cat"), ("hen", "dog")):
+        for number in range(6):
+            negative = 255 - np.rot90(np.asarray(picture(origin, number)), number % 2)
+            Image.fromarray(negative).save(home / f"animals/{name}/{number}.png")
+    with pytest.raises(DataError, match=r"'gnu' \(as 'cat'\) and 'hen' \(as 'dog'\)"):
+        run()
+    record, _ = run(allow_overlap=True)
+    assert (record["overlap"]["images"], record["overlap"]["of"]) == (12, 3)
+    assert (record["overlap"]["training"], record["overlap"]["validation"]) == (1, 1)
 
 
 def test_what_cannot_be_found(home: Path) -> None:
@@ -341,6 +355,28 @@ def test_the_command_line_says_what_to_type(
         main()
     assert ended.value.code in (0, None)
     assert json.loads(capsys.readouterr().out)["overlap"]["classes"] == 1
+
+
+def test_omniglot_as_its_files_have_it(fsb_data: Path, data_cache: Path, home: Path) -> None:
+    """Omniglot's own files in a folder, ink dark, are the characters that the loader inverts."""
+    with zipfile.ZipFile(fsb_data / "omniglot" / "images_background.zip") as archive:
+        for name in archive.namelist():
+            _, alphabet, *rest = name.split("/")
+            if alphabet == "Early_Aramaic" and name.endswith(".png"):
+                to = home / "flat" / f"{alphabet} {rest[0]}" / rest[1]
+                to.parent.mkdir(parents=True, exist_ok=True)
+                to.write_bytes(archive.read(name))
+    own = {"dataset": "folder:flat", "color": "grey", "image_size": 28, "resize": "nearest"}
+    config = configure(
+        "nearest-centroid", dataset="omniglot", split="official", validation="none",
+        cache_dir=str(data_cache), data_root=str(fsb_data / "omniglot"), train_rotations=False,
+    )  # fmt: skip
+    official = load_data(config, Registry.discover()).splits
+    flat = configure("nearest-centroid", **own, test_share=0.75, cache_dir=str(data_cache))
+    test = load_data(flat, Registry.discover()).splits.test
+    overlap = overlap_of(test, seen_in(official.train, TRAINING))
+    assert overlap["classes"] == overlap["of"] == 16
+    assert overlap["images"] == 16 * 20
 
 
 def test_omniglot_of_another_split(fsb_data: Path, data_cache: Path) -> None:
