@@ -230,6 +230,7 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         ],
         "inputs": parts.inputs,
         "weights": None,
+        "seen": None,
         "error": None,
     }
 

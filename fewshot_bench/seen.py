@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from fewshot_bench.data.overlap import (
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.option_names import flag as option_flag
+from fewshot_bench.results.record import FILE as RECORD
+from fewshot_bench.results.record import read_record
 from fewshot_bench.run_inputs import file_options
 
 # Words in the name of an option without a file that brings weights trained elsewhere.
@@ -69,32 +71,40 @@ def seen_by_init(folder: Path) -> Seen:
     """What the weights of another run have seen.
 
     Raises:
-        RecordError: its ``seen.npz`` is damaged.
+        RecordError: its ``seen.npz`` is damaged, or is not the one that the run there wrote.
     """
     folder = folder if folder.is_dir() else folder.parent
-    found = read_seen(folder)
+    record = read_record(folder) if (folder / RECORD).is_file() else None
+    found = read_seen(folder, record)
     if found is None:
         return unknown(f"which classes trained the weights of --init {folder} is not known")
+    if record is None:
+        found += unknown(
+            f"whether the list of what trained the weights of --init {folder} is theirs is not "
+            "known: there is no record"
+        )
     return found.of_run(folder.absolute().name)
 
 
-def seen_by_run(folder: Path, config: RunConfig, registry: Registry, digest: str) -> Seen:
+def seen_by_run(
+    folder: Path, config: RunConfig, registry: Registry, record: Mapping[str, Any]
+) -> Seen:
     """What a finished run has seen; of an older one without ``seen.npz``, by its data.
 
     Arguments:
         folder: of the run.
         config: of the run, as its record has it.
         registry: what is installed.
-        digest: of the run's data.
+        record: of the run.
 
     Raises:
-        RecordError: its ``seen.npz`` is damaged.
+        RecordError: its ``seen.npz`` is missing, damaged, or not the one that it wrote.
     """
-    found = read_seen(folder)
+    found = read_seen(folder, record)
     if found is None:
         try:
             splits = load_data(replace(config, cache_dir=None), registry, download=False).splits
-            if splits.digest != digest:
+            if splits.digest != record["dataset_digest"]:
                 raise FewshotBenchError("other data")
             found = seen_by(config, registry, splits, trains=True)
         except (FewshotBenchError, OSError):

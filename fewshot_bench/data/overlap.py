@@ -9,7 +9,7 @@ for what counts as the same image, and for what cannot be found.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from fewshot_bench.data.fingerprints import Fingerprints, fingerprints
 from fewshot_bench.data.images import LabelledImages
 from fewshot_bench.disk import replacing
 from fewshot_bench.errors import ConfigError, DataError, RecordError
+from fewshot_bench.inputs import content_of
 
 FILE = "seen.npz"
 TRAINING, VALIDATION = "training", "validation"
@@ -224,8 +225,15 @@ def check_shape(shape: tuple[int, int, int], seen: Seen, dataset: str) -> None:
         )
 
 
-def write_seen(folder: Path, seen: Seen) -> None:
-    """Write ``folder/seen.npz``."""
+def write_seen(folder: Path, seen: Seen) -> dict[str, Any]:
+    """Write ``folder/seen.npz``.
+
+    Returns:
+        The record's ``seen``: ``file``, ``sha256`` and ``bytes``.
+
+    Raises:
+        ConfigError: the disk is full, or the folder cannot be written.
+    """
     texts = {
         name: np.array(getattr(seen, name), dtype=str)
         for name in ("names", "parts", "runs", "unknown")
@@ -244,17 +252,34 @@ def write_seen(folder: Path, seen: Seen) -> None:
             f"cannot write '{folder / FILE}' ({error.strerror}); give another folder with "
             "--runs-dir."
         ) from error
+    content = content_of(folder / FILE)
+    return {"file": FILE, "sha256": content.sha256, "bytes": content.bytes}
 
 
-def read_seen(folder: Path) -> Seen | None:
+def read_seen(folder: Path, record: Mapping[str, Any] | None) -> Seen | None:
     """What a run's ``seen.npz`` holds; None where there is none, as of an older run.
 
+    Arguments:
+        folder: of the run.
+        record: the run's; an older one does not tell which file is its own. None: there is none.
+
     Raises:
-        RecordError: it is damaged.
+        RecordError: it is missing, another than the run wrote, or damaged.
     """
-    path = folder / FILE
+    path, written = folder / FILE, (record or {}).get("seen")
     if not path.is_file():
+        if written is not None:
+            raise RecordError(
+                f"'{folder}' has no {FILE}, which lists the images that took part in its weights. "
+                "Put the file back, or run it again."
+            )
         return None
+    if written is not None and content_of(path).sha256 != written["sha256"]:
+        raise RecordError(
+            f"'{path}' is not the file that the run wrote, or is damaged: its sha256 is another "
+            "than in the record, and which classes trained the run cannot be told. Put the file "
+            "back, or run it again."
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:

@@ -141,6 +141,7 @@ SHAPES: dict[str, Any] = {
         {"option": TEXT, "path": Or(TEXT), "absolute": Or(TEXT), "sha256": TEXT, "bytes": COUNT}
     ]),
     "weights": Or({"file": TEXT, "sha256": TEXT, "bytes?": COUNT, "tensors?": COUNT}),
+    "seen": Or({"file": TEXT, "sha256": TEXT, "bytes?": COUNT}),
     "notes": [TEXT],
 }  # fmt: skip
 

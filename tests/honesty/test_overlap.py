@@ -30,6 +30,7 @@ from fewshot_bench.config import configure
 from fewshot_bench.data.overlap import FILE, TRAINING, overlap_of, seen_in
 from fewshot_bench.errors import ConfigError, DataError, RecordError
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.inputs import content_of
 from fewshot_bench.predict import classify
 from fewshot_bench.report.page import html
 from fewshot_bench.results.compare import compare, load_runs
@@ -37,7 +38,7 @@ from fewshot_bench.results.exporters.data import to_csv, to_json
 from fewshot_bench.results.exporters.latex import latex
 from fewshot_bench.results.exporters.markdown import markdown
 from fewshot_bench.results.exporters.terminal import terminal
-from fewshot_bench.results.record import read_record
+from fewshot_bench.results.record import read_record, write_record
 
 
 @pytest.fixture
@@ -220,10 +221,21 @@ def test_weights_remember_through_init(home: Path) -> None:
         run(**third, init=second)
 
 
+def older(folder: str) -> None:
+    """Make a run one of before the list was kept."""
+    (Path(folder) / FILE).unlink()
+    record = read_record(Path(folder))
+    write_record(Path(folder), {n: v for n, v in record.items() if n != "seen"})
+
+
 def test_init_of_unknown_origin(home: Path) -> None:
     """Weights without the list of what they have seen are used, and the record says so."""
     _, first = run()
-    (Path(first) / FILE).unlink()
+    (Path(first) / "record.json").rename(home / "record.json")
+    record, _ = run(init=first)
+    assert any("there is no record" in note and first in note for note in record["notes"])
+    (home / "record.json").rename(Path(first) / "record.json")
+    older(first)
     record, _ = run(init=first)
     assert any("is not known" in note and first in note for note in record["notes"])
     assert record["overlap"]["unknown"]
@@ -297,7 +309,7 @@ def test_a_file_of_unknown_origin(home: Path, changes: dict[str, Any], flags: li
 def test_an_older_run(home: Path) -> None:
     """A run from before the list was kept is looked up in its data, if they are still the same."""
     _, folder = run()
-    (Path(folder) / FILE).unlink()
+    older(folder)
     changes = others(home, {"zebu": "ant"})
     with pytest.raises(DataError, match=r"'zebu' \(as 'ant'\)"):
         fewshot_bench.evaluate(folder, **changes)
@@ -311,8 +323,37 @@ def test_a_damaged_list(home: Path) -> None:
     _, folder = run()
     path = Path(folder) / FILE
     path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(RecordError, match=r"seen\.npz' is not the file .* or is damaged"):
+        fewshot_bench.evaluate(folder)
+    record = read_record(Path(folder))  # an older one has no digest to tell it by
+    write_record(Path(folder), {n: v for n, v in record.items() if n != "seen"})
     with pytest.raises(RecordError, match=r"seen\.npz' is damaged"):
         fewshot_bench.evaluate(folder)
+
+
+def test_the_list_of_another_run(home: Path) -> None:
+    """Another run's list, or none, where the record names one: refused by eval and `--init`."""
+    _, folder = run()
+    _, other = run(**others(home, {}))
+    evaluation = Path("runs") / fewshot_bench.evaluate(folder)["id"]
+    for own in (Path(folder), evaluation):
+        assert read_record(own)["seen"]["sha256"] == content_of(own / FILE).sha256
+    path, changes = Path(folder) / FILE, {"split_file": None, "split_seed": 3, "test_share": 0.3}
+    with pytest.raises(DataError, match="took part in training"):
+        fewshot_bench.evaluate(folder, **changes)
+    shutil.copy(Path(other) / FILE, path)
+    count = len(list(Path("runs").iterdir()))
+    for told in ("is not the file that the run wrote", r"has no seen\.npz"):
+        for load in (
+            lambda: fewshot_bench.evaluate(folder, **changes),
+            lambda: fewshot_bench.evaluate(folder),
+            lambda: run(init=folder),
+        ):
+            with pytest.raises(RecordError, match=told) as caught:
+                load()
+            assert "\n" not in str(caught.value)
+        path.unlink(missing_ok=True)
+    assert len(list(Path("runs").iterdir())) == count
 
 
 def test_resume_keeps_the_mark(home: Path) -> None:
