@@ -1,9 +1,10 @@
 """Test classes that took part in training or validation, found by the content of their images.
 
-Names tell nothing: a class may be renamed, copied to another folder or come with another data set.
+Names prove nothing: a class may be renamed, copied to another folder or come with another data set.
 So a run stores a number of each image that trained or chose its weights (``seen.npz``), and every
 evaluation of these weights looks its test images up. See :mod:`fewshot_bench.data.fingerprints`
-for what counts as the same image, and for what cannot be found.
+for what counts as the same image, and for what cannot be found. Where most names are equal and the
+content is other, a note asks (:mod:`fewshot_bench.data.same_names`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy.typing as npt
 
 from fewshot_bench.data.fingerprints import Fingerprints, fingerprints
 from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.data.same_names import same_names
 from fewshot_bench.disk import replacing
 from fewshot_bench.errors import ConfigError, DataError, RecordError
 from fewshot_bench.inputs import content_of
@@ -143,8 +145,19 @@ def overlap_of(
         TRAINING: sum(one["part"] == TRAINING for one in classes),
         VALIDATION: sum(one["part"] == VALIDATION for one in classes),
         "found": classes,
+        "same_names": _same_names(test, seen, parts, {one["class"] for one in classes}),
         "unknown": list(seen.unknown),
     }
+
+
+def _same_names(
+    test: LabelledImages, seen: Seen, parts: Sequence[str] | None, found: set[str]
+) -> list[dict[str, Any]]:
+    """Classes of a split that bear names of ones that took part, while their content is other."""
+    labels = zip(seen.names, seen.parts, strict=True)
+    part_of = {name: part for name, part in labels if parts is None or part in parts}
+    alike = same_names([name for name in test.class_names if name not in found], part_of)
+    return [{"class": name, "as": other, "part": part_of[other]} for name, other in alike.items()]
 
 
 def _labels(
@@ -198,7 +211,7 @@ def _named(one: dict[str, Any]) -> str:
 
 
 def notes(overlap: dict[str, Any]) -> list[str]:
-    """Sentences for the record's notes: classes, single images, and what cannot be known."""
+    """Sentences for the record's notes: classes, single images, names, and what is not known."""
     told = [words(overlap)] if overlap["classes"] else []
     single = overlap["images"] - sum(one["images"] for one in overlap["found"])
     if single:
@@ -207,7 +220,21 @@ def notes(overlap: dict[str, Any]) -> list[str]:
             f"{'are' if single != 1 else 'is'} identical to one of training or validation "
             f"(under {SHARE:.0%} of a class)"
         )
+    if overlap["same_names"]:
+        told.append(_names_words(overlap))
     return told + overlap["unknown"]
+
+
+def _names_words(overlap: dict[str, Any]) -> str:
+    """What a reader should ask about classes whose names took part and whose content did not."""
+    alike = overlap["same_names"]
+    parts = [part for part in (TRAINING, VALIDATION) if any(one["part"] == part for one in alike)]
+    bear = "bear names" if len(alike) > 1 else "bears the name"
+    return (
+        f"{len(alike)} of the {overlap['of']} {overlap['split']} classes {bear} of classes that "
+        f"took part in {' and '.join(parts)} (of other content), such as '{alike[0]['class']}': "
+        "are these other copies of the same images?"
+    )
 
 
 def check_shape(shape: tuple[int, int, int], seen: Seen, dataset: str) -> None:

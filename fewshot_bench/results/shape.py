@@ -78,7 +78,8 @@ SHAPES: dict[str, Any] = {
     "overlap": Or(
         {"split": TEXT,
             "classes": COUNT, "of": COUNT, "images": COUNT, "training": COUNT, "validation": COUNT,
-         "found": [_TOOK_PART], "unknown": [TEXT]}
+         "found": [_TOOK_PART], "unknown": [TEXT],
+         "same_names?": [{"class": TEXT, "as": TEXT, "part": TEXT}]}
     ),
     "train_task": _TASK,
     "task": _TASK,

@@ -4,8 +4,9 @@ A class takes part in a run by the content of its images: under another name, in
 in another data set, turned by a quarter turn or inverted it is the same class. If it would be
 tested, the run or evaluation is refused; with `--allow-overlap` the result is marked in the record
 and in every table. What a run has seen goes with its weights, also through `--init`. A copy that
-was resized, re-encoded or changed in a single pixel cannot be found, and what trained the weights
-of an older run or of a bare file cannot be known: that is said.
+was resized, re-encoded or changed in a single pixel cannot be found (where most classes kept their
+names, a note asks), and what trained the weights of an older run or of a bare file cannot be known:
+that is said.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from fewshot_bench.assembly import load_data
 from fewshot_bench.cli.main import main
 from fewshot_bench.config import configure
 from fewshot_bench.data.overlap import FILE, TRAINING, overlap_of, seen_in
+from fewshot_bench.data.same_names import same_names
 from fewshot_bench.errors import ConfigError, DataError, RecordError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.inputs import content_of
@@ -164,6 +166,55 @@ def test_what_cannot_be_found(home: Path) -> None:
         pixels[0, 0] ^= 1
         Image.fromarray(pixels).save(home / f"animals/gnu/{number}.png")
     assert run()[0]["overlap"]["images"] == 0
+
+
+def test_copies_that_kept_their_names(home: Path) -> None:
+    """Re-encoded copies of classes that trained are not found, and a note asks about the names."""
+    _, folder = run()
+    for name in ("ant", "bee", "dog"):
+        (home / "copies" / name.upper()).mkdir(parents=True)
+        for number in range(6):
+            near = np.asarray(picture(name, number)) // 2 * 2
+            Image.fromarray(near).save(home / "copies" / name.upper() / f"{number}.png")
+    draw(home / "copies", ("yak", "ram"))
+
+    def evaluated(*test: str) -> dict[str, Any]:
+        file = split(home / "copies.csv", ("ram",), (), test)
+        return fewshot_bench.evaluate(folder, dataset="folder:copies", split_file=file)
+
+    record = evaluated("ANT", "BEE", "DOG", "yak")
+    assert record["overlap"]["classes"] == 0
+    told = {one["class"]: (one["as"], one["part"]) for one in record["overlap"]["same_names"]}
+    assert told == {
+        "ANT": ("ant", "training"), "BEE": ("bee", "training"), "DOG": ("dog", "validation"),
+    }  # fmt: skip
+    assert (
+        "3 of the 4 test classes bear names of classes that took part in training and validation "
+        "(of other content), such as 'ANT': are these other copies of the same images?"
+    ) in record["notes"]
+    assert "are these other copies" in html(compare(load_runs([Path("runs")])[0]))
+    record = evaluated("ANT", "yak")  # half of them may be chance
+    assert record["overlap"]["same_names"] == []
+    assert not any("are these other copies" in note for note in record["notes"])
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "count"),
+    [
+        (["0", "1", "2"], ["0", "1", "2"], 0),
+        (["class_3", "class_4"], ["class_3", "class_4"], 0),
+        (["a", "B"], ["a", "b"], 0),
+        (["train-00/character01", "label 7"], ["train-00/character01", "label 7"], 0),
+        (["n01532829", "n00000003"], ["n01532829", "n00000003"], 0),  # half of them
+        (["n01532829", "n02091831"], ["n01532829", "n02091831"], 2),
+        (["Futurama_character01"], ["Futurama/character01/rot090"], 1),
+        (["class_lion", "\u732b"], ["class-lion", "\u732b"], 2),
+        ([], ["lion"], 0),
+    ],
+)
+def test_names_that_only_number_a_class(names: list[str], others: list[str], count: int) -> None:
+    """Numbers, letters and words such as class or character are no names that tell anything."""
+    assert len(same_names(names, others)) == count
 
 
 def test_options_stay_as_in_the_run(home: Path) -> None:
