@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +22,11 @@ from fewshot_bench.data.locate import locate
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Task
-from fewshot_bench.errors import ConfigError, PluginError, blame
+from fewshot_bench.errors import ConfigError, FewshotBenchError, PluginError, blame
 from fewshot_bench.hooks.registry import CORE, Registered, Registry
 from fewshot_bench.method import Method
 from fewshot_bench.options import (
+    dataset_options,
     method_options,
     split_dataset,
 )
@@ -138,13 +140,37 @@ def episodes(
     name = config.sampling if asked or split == "test" else f"{CORE}:closed"
     table = ClassTable(images, device, PIXEL_RANGES[config.pixels])
     task = eval_task(config)
-    table.require(task.classes, task.images_per_class, f"{split} split")
+    try:
+        table.require(task.classes, task.images_per_class, f"{split} split")
+    except ConfigError as error:
+        if split != "validation" or asked or not (typed := _without_validation(config, registry)):
+            raise
+        raise ConfigError(f"{error} To do without validation: {typed}.") from error
     seed = key_of(split, config.episode_seed)
     options = config.sampling_options if name == config.sampling else {}
     sampler = build_sampler(
         registry, name, options, table, task, seed, within_family=config.within_family
     )
     return EpisodeSource(sampler)
+
+
+def _without_validation(config: RunConfig, registry: Registry) -> str | None:
+    """The option, as typed, with which the data set has no validation classes; None: there is none.
+
+    It is one whose name begins with ``validation``, a share or a number of classes, or a choice of
+    which one is ``none``. It is tried: beside a split file, say, it may change nothing.
+    """
+    for option in dataset_options(registry, config.dataset):
+        if not option.name.startswith("validation"):
+            continue
+        nothing = "none" if "none" in option.choices else 0
+        options = {**config.dataset_options, option.name: nothing}
+        with suppress(FewshotBenchError):
+            option.check(nothing)
+            other = load_data(replace(config, dataset_options=options), registry, download=False)
+            if other.splits.validation is None:
+                return f"{option.flag} {nothing}"
+    return None
 
 
 def labels(config: RunConfig) -> Labels:

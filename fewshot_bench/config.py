@@ -20,9 +20,7 @@ from fewshot_bench.options import (
     method_options,
 )
 from fewshot_bench.other_data import kept_options
-from fewshot_bench.settings import CHANGEABLE, CORE, DEFAULTS, RESERVED, sampler_options
-
-OPTIONS = ("method_options", "backbone_options", "dataset_options", "sampling_options")
+from fewshot_bench.settings import CHANGEABLE, CORE, DEFAULTS, OPTIONS, RESERVED, sampler_options
 
 __all__ = ["CORE", "DEFAULTS", "RunConfig", "configure", "reconfigure"]
 

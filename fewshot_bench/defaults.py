@@ -13,6 +13,7 @@ from typing import Any
 from fewshot_bench.errors import ConfigError, FewshotBenchError, PluginError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.options import load, options_of, split_dataset
+from fewshot_bench.settings import OPTIONS
 
 
 def preset_of(
@@ -120,7 +121,7 @@ def with_paths(config: Mapping[str, Any], paths: Mapping[str, tuple[str, str]]) 
         elif values.get(name) == typed:
             values[name] = other
         else:
-            for group in ("method_options", "backbone_options", "dataset_options"):
+            for group in OPTIONS:
                 options = values.get(group)
                 if isinstance(options, Mapping) and options.get(name) == typed:
                     values[group] = {**options, name: other}

@@ -79,7 +79,7 @@ def evaluate_run(
     try:
         record["weights"] = save_weights(parts.method, target)
         with Signals() as signals, parts.lowering.running():
-            write_seen(target, parts.seen)
+            record["seen"] = write_seen(target, parts.seen)
             test(parts, target, record, signals.check)
         check_unmoved(parts.method, record["weights"])
         if told := held_against(folder, before, target, record):
@@ -116,7 +116,7 @@ def _parts_again(
     run = RunConfig.from_dict(as_recorded(registry, before))
     config = reconfigure(run, **{**own, **places, **changes})
     assembly.check_writable(Path(config.runs_dir))
-    seen = seen_by_run(folder, run, registry, before["dataset_digest"])
+    seen = seen_by_run(folder, run, registry, before)
     parts = prepare(config, progress, train_split=False, seen=seen, part=part)
     notes = load_trained(parts, folder, before)
     for note in notes:

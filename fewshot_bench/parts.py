@@ -116,7 +116,7 @@ def prepare(
     method = assembly.build(config, registry, task, device)
     method.check_task(assembly.eval_task(config))
     if train_split:
-        seen = seen_by(config, splits, trains=bool(method.players()))
+        seen = seen_by(config, registry, splits, trains=bool(method.players()))
     overlap, drawn = None, None
     if seen is not None:
         check_shape(splits.test.image_shape, seen, config.dataset)
@@ -229,6 +229,7 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         ],
         "inputs": parts.inputs,
         "weights": None,
+        "seen": None,
         "error": None,
     }
 

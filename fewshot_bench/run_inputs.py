@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_bench.assembly import Data
-from fewshot_bench.config import CORE, RunConfig
+from fewshot_bench.config import RunConfig
 from fewshot_bench.errors import RecordError
 from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.inputs import WEIGHTS, InputFile, content_of
@@ -19,6 +19,7 @@ from fewshot_bench.options import (
     split_dataset,
 )
 from fewshot_bench.results.code import OWN, code_of
+from fewshot_bench.settings import CORE, OPTIONS, sampler_options
 
 
 def file_options(config: RunConfig, registry: Registry) -> dict[str, InputFile]:
@@ -33,7 +34,8 @@ def file_options(config: RunConfig, registry: Registry) -> dict[str, InputFile]:
     if load(registry, "methods", config.method).wants_backbone:
         options += backbone_options(registry, config.backbone)
     options += dataset_options(registry, config.dataset)
-    values |= {**config.method_options, **config.backbone_options, **config.dataset_options}
+    options += sampler_options(registry, config.sampling)
+    values |= {name: value for group in OPTIONS for name, value in getattr(config, group).items()}
     named = {option.name: values.get(option.name) for option in options if option.file}
     return {name: InputFile(value) for name, value in named.items() if value is not None}
 

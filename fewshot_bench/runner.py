@@ -158,8 +158,8 @@ class _Going:
     def _go(self) -> None:
         parts, folder, record = self.parts, self.folder, self.record
         trains = bool(check_players(parts.method))
+        record["seen"] = write_seen(folder, parts.seen)
         write_record(folder, record)
-        write_seen(folder, parts.seen)
         every = Every.parse(parts.config.checkpoint_every)
         keeper = Keeper(self.store, every, self.signals, self.again and trains)
         parts.observers.follow(folder, keeper.look(parts.progress.message))

@@ -74,6 +74,9 @@ CORE: tuple[Option, ...] = (
     _core("cache_dir", str, "folder for decoded data; default: the user's cache"),
 )
 
+# The fields of a configuration that hold the options of what it names.
+OPTIONS = ("method_options", "backbone_options", "dataset_options", "sampling_options")
+
 
 def sampler_options(registry: Registry, name: str) -> list[Option]:
     """A sampler's options, with ``sampling_`` in front.

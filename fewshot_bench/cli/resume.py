@@ -32,13 +32,18 @@ def resume(
 ) -> None:
     """Go on with a run that was interrupted or killed, from its newest whole checkpoint.
 
-    The result is that of a run that was never interrupted. A run that is finished stays as it is.
+    The result is that of a run that was never interrupted. A run that is finished stays as it is;
+    without the weights that made its result it is refused.
     """
     from fewshot_bench.results.record import FILE, read_record
 
     folder = Path(run)
     folder = folder.parent if folder.name == FILE else folder
-    if read_record(folder)["status"] == "completed":
+    record = read_record(folder)
+    if record["status"] == "completed":
+        from fewshot_bench.takeup import finished
+
+        finished(folder, record)
         typer.echo(f"'{folder}' is finished: there is nothing to go on with", err=True)
         if json:
             sys.stdout.write((folder / FILE).read_text("utf-8"))

@@ -1,15 +1,16 @@
 """Test classes that took part in training or validation, found by the content of their images.
 
-Names tell nothing: a class may be renamed, copied to another folder or come with another data set.
+Names prove nothing: a class may be renamed, copied to another folder or come with another data set.
 So a run stores a number of each image that trained or chose its weights (``seen.npz``), and every
 evaluation of these weights looks its test images up. See :mod:`fewshot_bench.data.fingerprints`
-for what counts as the same image, and for what cannot be found.
+for what counts as the same image, and for what cannot be found. Where most names are equal and the
+content is other, a note asks (:mod:`fewshot_bench.data.same_names`).
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ import numpy.typing as npt
 
 from fewshot_bench.data.fingerprints import Fingerprints, fingerprints
 from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.data.same_names import same_names
 from fewshot_bench.disk import replacing
 from fewshot_bench.errors import ConfigError, DataError, RecordError
+from fewshot_bench.inputs import content_of
 
 FILE = "seen.npz"
 TRAINING, VALIDATION = "training", "validation"
@@ -111,13 +114,12 @@ def overlap_of(
         split: what it is called.
         parts: only these parts of it; default: all.
     """
-    at = np.searchsorted(seen.images, numbers := fingerprints(test.images))
-    at = np.minimum(at, max(len(seen.images) - 1, 0))
-    found = seen.images[at] == numbers if len(seen.images) else np.zeros(len(numbers), bool)
-    label = seen.label[at] if len(seen.images) else np.zeros(len(numbers), np.int64)
-    if parts is not None:
-        counts = np.array([part in parts for part in seen.parts], bool)
-        found[found] = counts[label[found]]
+    label = _labels(fingerprints(test.images), seen, parts)
+    if len(seen.images):
+        # A loader may show ink as light on dark where the files have it dark on light.
+        negatives = _labels(fingerprints(test.images, inverted=True), seen, parts)
+        label = np.where(label < 0, negatives, label)
+    found = label >= 0
     classes = []
     ends = np.cumsum(test.counts)
     for name, count, end in zip(test.class_names, test.counts.tolist(), ends, strict=True):
@@ -143,8 +145,33 @@ def overlap_of(
         TRAINING: sum(one["part"] == TRAINING for one in classes),
         VALIDATION: sum(one["part"] == VALIDATION for one in classes),
         "found": classes,
+        "same_names": _same_names(test, seen, parts, {one["class"] for one in classes}),
         "unknown": list(seen.unknown),
     }
+
+
+def _same_names(
+    test: LabelledImages, seen: Seen, parts: Sequence[str] | None, found: set[str]
+) -> list[dict[str, Any]]:
+    """Classes of a split that bear names of ones that took part, while their content is other."""
+    labels = zip(seen.names, seen.parts, strict=True)
+    part_of = {name: part for name, part in labels if parts is None or part in parts}
+    alike = same_names([name for name in test.class_names if name not in found], part_of)
+    return [{"class": name, "as": other, "part": part_of[other]} for name, other in alike.items()]
+
+
+def _labels(
+    numbers: Fingerprints, seen: Seen, parts: Sequence[str] | None
+) -> npt.NDArray[np.int64]:
+    """Which label of ``seen`` each image has, [M]; -1: it took no part, or in none of ``parts``."""
+    if not len(seen.images):
+        return np.full(len(numbers), -1)
+    at = np.minimum(np.searchsorted(seen.images, numbers), len(seen.images) - 1)
+    label = np.where(seen.images[at] == numbers, seen.label[at], -1)
+    if parts is not None:
+        counts = np.array([part in parts for part in seen.parts], bool)
+        label[(label >= 0) & ~counts[label]] = -1
+    return label
 
 
 def refuse(overlap: dict[str, Any]) -> None:
@@ -184,7 +211,7 @@ def _named(one: dict[str, Any]) -> str:
 
 
 def notes(overlap: dict[str, Any]) -> list[str]:
-    """Sentences for the record's notes: classes, single images, and what cannot be known."""
+    """Sentences for the record's notes: classes, single images, names, and what is not known."""
     told = [words(overlap)] if overlap["classes"] else []
     single = overlap["images"] - sum(one["images"] for one in overlap["found"])
     if single:
@@ -193,7 +220,21 @@ def notes(overlap: dict[str, Any]) -> list[str]:
             f"{'are' if single != 1 else 'is'} identical to one of training or validation "
             f"(under {SHARE:.0%} of a class)"
         )
+    if overlap["same_names"]:
+        told.append(_names_words(overlap))
     return told + overlap["unknown"]
+
+
+def _names_words(overlap: dict[str, Any]) -> str:
+    """What a reader should ask about classes whose names took part and whose content did not."""
+    alike = overlap["same_names"]
+    parts = [part for part in (TRAINING, VALIDATION) if any(one["part"] == part for one in alike)]
+    bear = "bear names" if len(alike) > 1 else "bears the name"
+    return (
+        f"{len(alike)} of the {overlap['of']} {overlap['split']} classes {bear} of classes that "
+        f"took part in {' and '.join(parts)} (of other content), such as '{alike[0]['class']}': "
+        "are these other copies of the same images?"
+    )
 
 
 def check_shape(shape: tuple[int, int, int], seen: Seen, dataset: str) -> None:
@@ -211,8 +252,15 @@ def check_shape(shape: tuple[int, int, int], seen: Seen, dataset: str) -> None:
         )
 
 
-def write_seen(folder: Path, seen: Seen) -> None:
-    """Write ``folder/seen.npz``."""
+def write_seen(folder: Path, seen: Seen) -> dict[str, Any]:
+    """Write ``folder/seen.npz``.
+
+    Returns:
+        The record's ``seen``: ``file``, ``sha256`` and ``bytes``.
+
+    Raises:
+        ConfigError: the disk is full, or the folder cannot be written.
+    """
     texts = {
         name: np.array(getattr(seen, name), dtype=str)
         for name in ("names", "parts", "runs", "unknown")
@@ -231,17 +279,34 @@ def write_seen(folder: Path, seen: Seen) -> None:
             f"cannot write '{folder / FILE}' ({error.strerror}); give another folder with "
             "--runs-dir."
         ) from error
+    content = content_of(folder / FILE)
+    return {"file": FILE, "sha256": content.sha256, "bytes": content.bytes}
 
 
-def read_seen(folder: Path) -> Seen | None:
+def read_seen(folder: Path, record: Mapping[str, Any] | None) -> Seen | None:
     """What a run's ``seen.npz`` holds; None where there is none, as of an older run.
 
+    Arguments:
+        folder: of the run.
+        record: the run's; an older one does not tell which file is its own. None: there is none.
+
     Raises:
-        RecordError: it is damaged.
+        RecordError: it is missing, another than the run wrote, or damaged.
     """
-    path = folder / FILE
+    path, written = folder / FILE, (record or {}).get("seen")
     if not path.is_file():
+        if written is not None:
+            raise RecordError(
+                f"'{folder}' has no {FILE}, which lists the images that took part in its weights. "
+                "Put the file back, or run it again."
+            )
         return None
+    if written is not None and content_of(path).sha256 != written["sha256"]:
+        raise RecordError(
+            f"'{path}' is not the file that the run wrote, or is damaged: its sha256 is another "
+            "than in the record, and which classes trained the run cannot be told. Put the file "
+            "back, or run it again."
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:

@@ -29,23 +29,35 @@ def sampler_protocol(record: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a run's protocol that tell of its sampler.
 
     ``sampler`` is its name, of a plugin with the distribution and version that it came from, and
-    its options; ``sampler_code`` the digest of a plugin's code; ``unequal`` the parts of an episode
-    that have other numbers of images per class than the task says, as the episodes were drawn.
+    its options, files by their content; ``sampler_code`` the digest of a plugin's code;
+    ``unequal`` the parts of an episode that have other numbers of images per class than the task
+    says, as the episodes were drawn.
     """
     sampler, own = sampler_of(record), dict(record["task"])
     words, code = str(sampler["name"]), None
     if sampler["distribution"] != CORE:
         words += f" of {sampler['distribution']} {sampler['version']}".rstrip()
         code = sampler["code"][:DIGITS] if sampler["code"] else NOT_KNOWN
-    if sampler["options"]:
-        options = ", ".join(f"{name} {_value(value)}" for name, value in sampler["options"].items())
-        words += f" ({options})"
+    if chosen := _named_by_content(record, sampler["options"]):
+        words += f" ({', '.join(f'{name} {_value(value)}' for name, value in chosen.items())})"
     if "query" in sampler:
         parts = [part for part in EVEN if list(sampler[part]) != [own[part]] * 2]
         unequal = " and ".join(parts)
     else:
         unequal = "" if sampler["distribution"] == CORE else NOT_KNOWN
     return {"sampler": words, "sampler_code": code, "unequal": unequal}
+
+
+def _named_by_content(record: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """A sampler's options with ``file 1a2b3c4d`` for a path, as far as the record has its digest.
+
+    One path can hold other content in every run, and one content can lie under several paths.
+    """
+    read = {one["option"]: f"file {one['sha256'][:DIGITS]}" for one in record.get("inputs") or ()}
+    return {
+        name: read.get(f"sampling_{name}", value) if value else value
+        for name, value in options.items()
+    }
 
 
 def _value(value: Any) -> str:

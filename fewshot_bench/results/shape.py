@@ -78,7 +78,8 @@ SHAPES: dict[str, Any] = {
     "overlap": Or(
         {"split": TEXT,
             "classes": COUNT, "of": COUNT, "images": COUNT, "training": COUNT, "validation": COUNT,
-         "found": [_TOOK_PART], "unknown": [TEXT]}
+         "found": [_TOOK_PART], "unknown": [TEXT],
+         "same_names?": [{"class": TEXT, "as": TEXT, "part": TEXT}]}
     ),
     "train_task": _TASK,
     "task": _TASK,
@@ -142,6 +143,7 @@ SHAPES: dict[str, Any] = {
         {"option": TEXT, "path": Or(TEXT), "absolute": Or(TEXT), "sha256": TEXT, "bytes": COUNT}
     ]),
     "weights": Or({"file": TEXT, "sha256": TEXT, "bytes?": COUNT, "tensors?": COUNT}),
+    "seen": Or({"file": TEXT, "sha256": TEXT, "bytes?": COUNT}),
     "notes": [TEXT],
 }  # fmt: skip
 

@@ -32,7 +32,10 @@ from fewshot_bench.existing import run_unless
 from fewshot_bench.grid import Entry, Grid, run_grid
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results import code
+from fewshot_bench.results.pivot import episodes_differ
 from fewshot_bench.results.record import read_record
+from fewshot_bench.results.runs import Run
+from fewshot_bench.run_inputs import file_options
 
 READS = '''
 from pathlib import Path
@@ -151,6 +154,101 @@ def test_another_file_under_the_same_option(kind: str, home: Path, data_cache: P
     file.unlink()
     with pytest.raises(ConfigError, match=r"--backbone-weights weights.txt: there is no such file"):
         configure("protonet", **settings)
+
+
+SHIFTED = '''
+from pathlib import Path
+from typing import Annotated
+
+from fewshot_bench import InputFile
+from fewshot_bench.sampling import ClosedSampler
+
+
+class Shifted(ClosedSampler):
+    """Begins with the episode whose number stands in a file."""
+
+    def __init__(
+        self, table, task, seed, *, within_family: bool = False,
+        start: Annotated[InputFile, "file with the number of the first episode"] = "start.txt",
+    ):
+        super().__init__(table, task, seed, within_family=within_family)
+        self.start = int(Path(start).read_text())
+
+    def __call__(self, ids):
+        return super().__call__(ids + self.start)
+'''
+
+
+def test_another_file_of_a_sampler(
+    home: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sampler's file rewritten: another run in a table of its own, and `fsb eval` says so."""
+    (home / "own.py").write_text(SHIFTED, "utf-8")
+    file = home / "start.txt"
+    file.write_text("0", "utf-8")
+    settings = small(data_cache, "nearest-centroid") | {"runs_dir": str(home / "runs")}
+    settings |= {"sampling": f"{home}/own.py:Shifted"}
+    first, other = reused_until(
+        "nearest-centroid",
+        settings,
+        lambda: file.write_text("900", "utf-8"),
+        "content of --sampling-start",
+    )
+    entry = content(read_record(first), "sampling_start")
+    assert (entry["path"], entry["absolute"]) == ("start.txt", str(file))
+    one, two = (Run(folder, read_record(folder)) for folder in (first, other))
+    assert f"start file {entry['sha256'][:8]}" in one.protocol()["sampler"]
+    assert [why.split()[0] for why in episodes_differ(one, two)] == ["sampler"]
+    monkeypatch.chdir(home.parent)  # the file is the run's own, from wherever it is evaluated
+    again = fewshot_bench.evaluate(str(first), trust_code=True)
+    assert any(f"content of '{file}'" in note for note in again["notes"])
+    assert again["episodes_digest"] == two.record["episodes_digest"]
+    file.write_text("0", "utf-8")
+    again = fewshot_bench.evaluate(str(first), trust_code=True)
+    assert again["test"] == one.record["test"]
+    assert not any("other than in the run" in note for note in again["notes"])
+
+
+FILES = """
+from typing import Annotated
+
+from fewshot_bench import Dataset, InputFile, Method
+from fewshot_bench.sampling import ClosedSampler
+
+
+class Inner(Method):
+    def __init__(self, task, backbone, *, words: InputFile = "f.txt"): ...
+
+
+class Outer(Method):
+    def __init__(self, task, backbone, *, base: Method = "./own.py:Inner",
+                 more: InputFile = "f.txt"): ...
+
+
+class Data(Dataset):
+    def __init__(self, *, lists: InputFile = "f.txt"): ...
+
+
+class Draws(ClosedSampler):
+    def __init__(self, table, task, seed, *, plan: InputFile = "f.txt"): ...
+
+
+def net(image_shape, *, start: InputFile = "f.txt"): ...
+"""
+
+
+def test_the_files_of_every_kind_of_plugin(home: Path) -> None:
+    """A file of a method, an inner method, a backbone, a data set and a sampler: each counts."""
+    (home / "own.py").write_text(FILES, "utf-8")
+    (home / "f.txt").write_text("x", "utf-8")
+    registry = Registry.discover()
+    config = configure(
+        "./own.py:Outer", registry, base="./own.py:Inner", dataset="./own.py:Data",
+        sampling="./own.py:Draws", backbone="./own.py:net",
+    )  # fmt: skip
+    assert set(file_options(config, registry)) == {
+        "more", "base_words", "backbone_start", "lists", "sampling_plan",
+    }  # fmt: skip
 
 
 def test_a_folder_counts_by_all_its_files(home: Path) -> None:

@@ -1,17 +1,19 @@
 """Classes that trained are not tested without a word.
 
 A class takes part in a run by the content of its images: under another name, in another folder,
-in another data set, or turned by a quarter turn it is the same class. If it would be tested, the
-run or evaluation is refused; with `--allow-overlap` the result is marked in the record and in
-every table. What a run has seen goes with its weights, also through `--init`. A copy that was
-resized, re-encoded or changed in a single pixel cannot be found, and what trained the weights of an
-older run or of a bare file cannot be known: that is said.
+in another data set, turned by a quarter turn or inverted it is the same class. If it would be
+tested, the run or evaluation is refused; with `--allow-overlap` the result is marked in the record
+and in every table. What a run has seen goes with its weights, also through `--init`. A copy that
+was resized, re-encoded or changed in a single pixel cannot be found (where most classes kept their
+names, a note asks), and what trained the weights of an older run or of a bare file cannot be known:
+that is said.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,10 @@ from fewshot_bench.assembly import load_data
 from fewshot_bench.cli.main import main
 from fewshot_bench.config import configure
 from fewshot_bench.data.overlap import FILE, TRAINING, overlap_of, seen_in
+from fewshot_bench.data.same_names import same_names
 from fewshot_bench.errors import ConfigError, DataError, RecordError
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.inputs import content_of
 from fewshot_bench.predict import classify
 from fewshot_bench.report.page import html
 from fewshot_bench.results.compare import compare, load_runs
@@ -36,7 +40,7 @@ from fewshot_bench.results.exporters.data import to_csv, to_json
 from fewshot_bench.results.exporters.latex import latex
 from fewshot_bench.results.exporters.markdown import markdown
 from fewshot_bench.results.exporters.terminal import terminal
-from fewshot_bench.results.record import read_record
+from fewshot_bench.results.record import read_record, write_record
 
 
 @pytest.fixture
@@ -142,6 +146,19 @@ def test_a_turned_copy(home: Path, turns: int) -> None:
         run()
 
 
+def test_an_inverted_copy(home: Path) -> None:
+    """A training or validation class as its negative, turned or not, is the same class."""
+    for name, origin in (("gnu", "cat"), ("hen", "dog")):
+        for number in range(6):
+            negative = 255 - np.rot90(np.asarray(picture(origin, number)), number % 2)
+            Image.fromarray(negative).save(home / f"animals/{name}/{number}.png")
+    with pytest.raises(DataError, match=r"'gnu' \(as 'cat'\) and 'hen' \(as 'dog'\)"):
+        run()
+    record, _ = run(allow_overlap=True)
+    assert (record["overlap"]["images"], record["overlap"]["of"]) == (12, 3)
+    assert (record["overlap"]["training"], record["overlap"]["validation"]) == (1, 1)
+
+
 def test_what_cannot_be_found(home: Path) -> None:
     """A copy with one other pixel is not found: the limit that the documentation states."""
     for number in range(6):
@@ -149,6 +166,55 @@ def test_what_cannot_be_found(home: Path) -> None:
         pixels[0, 0] ^= 1
         Image.fromarray(pixels).save(home / f"animals/gnu/{number}.png")
     assert run()[0]["overlap"]["images"] == 0
+
+
+def test_copies_that_kept_their_names(home: Path) -> None:
+    """Re-encoded copies of classes that trained are not found, and a note asks about the names."""
+    _, folder = run()
+    for name in ("ant", "bee", "dog"):
+        (home / "copies" / name.upper()).mkdir(parents=True)
+        for number in range(6):
+            near = np.asarray(picture(name, number)) // 2 * 2
+            Image.fromarray(near).save(home / "copies" / name.upper() / f"{number}.png")
+    draw(home / "copies", ("yak", "ram"))
+
+    def evaluated(*test: str) -> dict[str, Any]:
+        file = split(home / "copies.csv", ("ram",), (), test)
+        return fewshot_bench.evaluate(folder, dataset="folder:copies", split_file=file)
+
+    record = evaluated("ANT", "BEE", "DOG", "yak")
+    assert record["overlap"]["classes"] == 0
+    told = {one["class"]: (one["as"], one["part"]) for one in record["overlap"]["same_names"]}
+    assert told == {
+        "ANT": ("ant", "training"), "BEE": ("bee", "training"), "DOG": ("dog", "validation"),
+    }  # fmt: skip
+    assert (
+        "3 of the 4 test classes bear names of classes that took part in training and validation "
+        "(of other content), such as 'ANT': are these other copies of the same images?"
+    ) in record["notes"]
+    assert "are these other copies" in html(compare(load_runs([Path("runs")])[0]))
+    record = evaluated("ANT", "yak")  # half of them may be chance
+    assert record["overlap"]["same_names"] == []
+    assert not any("are these other copies" in note for note in record["notes"])
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "count"),
+    [
+        (["0", "1", "2"], ["0", "1", "2"], 0),
+        (["class_3", "class_4"], ["class_3", "class_4"], 0),
+        (["a", "B"], ["a", "b"], 0),
+        (["train-00/character01", "label 7"], ["train-00/character01", "label 7"], 0),
+        (["n01532829", "n00000003"], ["n01532829", "n00000003"], 0),  # half of them
+        (["n01532829", "n02091831"], ["n01532829", "n02091831"], 2),
+        (["Futurama_character01"], ["Futurama/character01/rot090"], 1),
+        (["class_lion", "\u732b"], ["class-lion", "\u732b"], 2),
+        ([], ["lion"], 0),
+    ],
+)
+def test_names_that_only_number_a_class(names: list[str], others: list[str], count: int) -> None:
+    """Numbers, letters and words such as class or character are no names that tell anything."""
+    assert len(same_names(names, others)) == count
 
 
 def test_options_stay_as_in_the_run(home: Path) -> None:
@@ -206,19 +272,95 @@ def test_weights_remember_through_init(home: Path) -> None:
         run(**third, init=second)
 
 
+def older(folder: str) -> None:
+    """Make a run one of before the list was kept."""
+    (Path(folder) / FILE).unlink()
+    record = read_record(Path(folder))
+    write_record(Path(folder), {n: v for n, v in record.items() if n != "seen"})
+
+
 def test_init_of_unknown_origin(home: Path) -> None:
     """Weights without the list of what they have seen are used, and the record says so."""
     _, first = run()
-    (Path(first) / FILE).unlink()
+    (Path(first) / "record.json").rename(home / "record.json")
+    record, _ = run(init=first)
+    assert any("there is no record" in note and first in note for note in record["notes"])
+    (home / "record.json").rename(Path(first) / "record.json")
+    older(first)
     record, _ = run(init=first)
     assert any("is not known" in note and first in note for note in record["notes"])
     assert record["overlap"]["unknown"]
 
 
+PRETRAINED = """
+from fewshot_bench import InputFile
+from fsb_protonet.protonet import ProtoNet
+from torch import nn
+
+
+class Net(nn.Module):
+    out_shape = (4, 3, 3)
+
+    def __init__(self, image_shape):
+        super().__init__()
+        self.conv = nn.Conv2d(image_shape[0], 4, 5, stride=5)
+
+    def forward(self, images):
+        return self.conv(images)
+
+
+def with_file(image_shape, *, checkpoint: InputFile | None = None):
+    return Net(image_shape)
+
+
+def with_word(image_shape, *, pretrained: bool = False, weights: str = "", depth: int = 3):
+    return Net(image_shape)
+
+
+class Warm(ProtoNet):
+    def __init__(self, task, backbone, *, start: InputFile | None = None):
+        super().__init__(task, backbone)
+
+    @classmethod
+    def presets(cls, name, dataset, task):
+        return {}
+"""
+
+
+FILE_NET, WORD_NET = ({"backbone": f"./own.py:with_{name}"} for name in ("file", "word"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags"),
+    [
+        (FILE_NET | {"backbone_checkpoint": "ck.pt"}, ["backbone-checkpoint"]),
+        (FILE_NET, []),
+        ({"method": "./own.py:Warm", "start": "ck.pt"}, ["start"]),
+        (WORD_NET | {"backbone_pretrained": True}, ["backbone-pretrained"]),
+        (WORD_NET | {"backbone_weights": "imagenet"}, ["backbone-weights"]),
+        (WORD_NET, []),
+        ({}, []),
+    ],
+)
+def test_a_file_of_unknown_origin(home: Path, changes: dict[str, Any], flags: list[str]) -> None:
+    """What an option brings is said to be of unknown origin: any file, and words for weights."""
+    (home / "own.py").write_text(PRETRAINED, "utf-8")
+    (home / "ck.pt").write_bytes(b"weights")
+    settings = {"dataset": "folder:animals", "split_file": "split.csv", **SETTINGS, **changes}
+    if "backbone" in changes:
+        del settings["backbone_channels"]
+    record = fewshot_bench.run(settings.pop("method", "protonet"), **settings)
+    told = [note for note in record["notes"] if note.endswith("is not known")]
+    assert told == record["overlap"]["unknown"]
+    assert [note.partition("--")[2].split()[0] for note in told] == flags
+    again = fewshot_bench.evaluate(f"runs/{record['id']}", trust_code=True)
+    assert again["overlap"]["unknown"] == told
+
+
 def test_an_older_run(home: Path) -> None:
     """A run from before the list was kept is looked up in its data, if they are still the same."""
     _, folder = run()
-    (Path(folder) / FILE).unlink()
+    older(folder)
     changes = others(home, {"zebu": "ant"})
     with pytest.raises(DataError, match=r"'zebu' \(as 'ant'\)"):
         fewshot_bench.evaluate(folder, **changes)
@@ -232,8 +374,37 @@ def test_a_damaged_list(home: Path) -> None:
     _, folder = run()
     path = Path(folder) / FILE
     path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(RecordError, match=r"seen\.npz' is not the file .* or is damaged"):
+        fewshot_bench.evaluate(folder)
+    record = read_record(Path(folder))  # an older one has no digest to tell it by
+    write_record(Path(folder), {n: v for n, v in record.items() if n != "seen"})
     with pytest.raises(RecordError, match=r"seen\.npz' is damaged"):
         fewshot_bench.evaluate(folder)
+
+
+def test_the_list_of_another_run(home: Path) -> None:
+    """Another run's list, or none, where the record names one: refused by eval and `--init`."""
+    _, folder = run()
+    _, other = run(**others(home, {}))
+    evaluation = Path("runs") / fewshot_bench.evaluate(folder)["id"]
+    for own in (Path(folder), evaluation):
+        assert read_record(own)["seen"]["sha256"] == content_of(own / FILE).sha256
+    path, changes = Path(folder) / FILE, {"split_file": None, "split_seed": 3, "test_share": 0.3}
+    with pytest.raises(DataError, match="took part in training"):
+        fewshot_bench.evaluate(folder, **changes)
+    shutil.copy(Path(other) / FILE, path)
+    count = len(list(Path("runs").iterdir()))
+    for told in ("is not the file that the run wrote", r"has no seen\.npz"):
+        for load in (
+            lambda: fewshot_bench.evaluate(folder, **changes),
+            lambda: fewshot_bench.evaluate(folder),
+            lambda: run(init=folder),
+        ):
+            with pytest.raises(RecordError, match=told) as caught:
+                load()
+            assert "\n" not in str(caught.value)
+        path.unlink(missing_ok=True)
+    assert len(list(Path("runs").iterdir())) == count
 
 
 def test_resume_keeps_the_mark(home: Path) -> None:
@@ -276,6 +447,28 @@ def test_the_command_line_says_what_to_type(
         main()
     assert ended.value.code in (0, None)
     assert json.loads(capsys.readouterr().out)["overlap"]["classes"] == 1
+
+
+def test_omniglot_as_its_files_have_it(fsb_data: Path, data_cache: Path, home: Path) -> None:
+    """Omniglot's own files in a folder, ink dark, are the characters that the loader inverts."""
+    with zipfile.ZipFile(fsb_data / "omniglot" / "images_background.zip") as archive:
+        for name in archive.namelist():
+            _, alphabet, *rest = name.split("/")
+            if alphabet == "Early_Aramaic" and name.endswith(".png"):
+                to = home / "flat" / f"{alphabet} {rest[0]}" / rest[1]
+                to.parent.mkdir(parents=True, exist_ok=True)
+                to.write_bytes(archive.read(name))
+    own = {"dataset": "folder:flat", "color": "grey", "image_size": 28, "resize": "nearest"}
+    config = configure(
+        "nearest-centroid", dataset="omniglot", split="official", validation="none",
+        cache_dir=str(data_cache), data_root=str(fsb_data / "omniglot"), train_rotations=False,
+    )  # fmt: skip
+    official = load_data(config, Registry.discover()).splits
+    flat = configure("nearest-centroid", **own, test_share=0.75, cache_dir=str(data_cache))
+    test = load_data(flat, Registry.discover()).splits.test
+    overlap = overlap_of(test, seen_in(official.train, TRAINING))
+    assert overlap["classes"] == overlap["of"] == 16
+    assert overlap["images"] == 16 * 20
 
 
 def test_omniglot_of_another_split(fsb_data: Path, data_cache: Path) -> None:

@@ -217,6 +217,8 @@ def test_other_weights_are_refused_by_all_that_load_them(
         lambda: fewshot_bench.evaluate(str(trained)),
         lambda: classify(trained, support, images),
         lambda: fewshot_bench.resume(str(trained)),
+        lambda: app(["resume", str(trained)], standalone_mode=False),
+        lambda: app(["resume", str(trained), "--json"], standalone_mode=False),
         lambda: fewshot_bench.run("protonet", init=str(trained), **small(data_cache)),
     ):
         with pytest.raises(RecordError, match=told) as caught:

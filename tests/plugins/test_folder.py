@@ -11,6 +11,7 @@ import pytest
 from fsb_folder.folder import Folder
 from PIL import Image
 
+import fewshot_bench
 from fewshot_bench.errors import ConfigError, DataError
 
 CLASSES = {"ant": 2, "bee": 3, "cat": 4, "dog": 2, "eel": 3, "fox": 2, "gnu": 2, "hen": 2}
@@ -151,6 +152,35 @@ def test_bad_options_and_missing_places(tmp_path: Path) -> None:
         folder(tmp_path, test_share=1.5)
     with pytest.raises(ConfigError, match="--image-size"):
         folder(tmp_path, image_size=0)
+
+
+def test_too_few_validation_classes(tmp_path: Path) -> None:
+    """The message names the option that does without them, where there is one that does."""
+    folder = as_directory(tmp_path / "x", members())
+    lists = tmp_path / "lists.csv"
+    parts = ["train"] * 3 + ["validation"] + ["test"] * 4
+    rows = [f"{name},{part}" for name, part in zip(CLASSES, parts, strict=True)]
+    lists.write_text("\n".join(["class,split", *rows]), "utf-8")
+    settings = {"dataset": f"folder:{folder}", "way": 2, "shot": 1, "query": 1, "image_size": 12}
+    settings |= {
+        "episodes": 2,
+        "runs_dir": str(tmp_path / "runs"),
+        "cache_dir": str(tmp_path / "c"),
+    }
+    with pytest.raises(ConfigError) as told:
+        fewshot_bench.run("nearest-centroid", **settings)
+    assert str(told.value).endswith(
+        "the validation split has 1 that may meet; give a --way of at most 1. To do without "
+        "validation: --validation-share 0."
+    )
+    record = fewshot_bench.run("nearest-centroid", **settings, validation_share=0)
+    assert record["validation"] is None
+    with pytest.raises(ConfigError, match=r"a --way of at most 1\.$"):
+        fewshot_bench.run("nearest-centroid", **settings, split_file=str(lists))
+    del settings["image_size"]
+    settings |= {"dataset": "glyphs", "train_classes": 4, "test_classes": 4}
+    with pytest.raises(ConfigError, match="To do without validation: --validation-classes 0"):
+        fewshot_bench.run("nearest-centroid", **settings, validation_classes=1)
 
 
 def test_caltech(fsb_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
