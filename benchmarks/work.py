@@ -105,7 +105,8 @@ def prepare(item: str, device: torch.device, *, small: bool = False, engine: str
         settings |= {"preset": "tutorial", "validation": "alphabets"}
     if small:
         settings["task_batch"] = min(2, settings.get("task_batch", 2))
-    config, registry = configure(**settings, steps=10**6), Registry.discover()
+    registry = Registry.discover()
+    config = configure(settings.pop("method"), registry, **settings, steps=10**6)
     splits = assembly.load_data(config, registry).splits
     task = assembly.shaped(assembly.train_task(config), splits.train, config)
     method = assembly.build(config, registry, task, device)

@@ -119,14 +119,19 @@ _SAID = {int: "a whole number", float: "a number", str: "a word", bool: "true or
 def load(registry: Registry, kind: str, name: str) -> Any:
     """The object behind a name, held against what its kind has to be.
 
+    What its module draws from global generators while it is imported is the same in every process.
+
     Raises:
         PluginError: it cannot be imported, or is something else; else as ``Registry.resolve``.
     """
+    from fewshot_bench.random import generators_seeded  # and torch
+
     item = registry.resolve(kind, name)
-    loaded = item.load()
+    with generators_seeded("import"):
+        loaded = item.load()
     if kind in _BASES:
         module, attribute = _BASES[kind]
-        base = getattr(importlib.import_module(module), attribute)  # may import torch
+        base = getattr(importlib.import_module(module), attribute)
         fits = inspect.isclass(loaded) and issubclass(loaded, base)
         wanted = f"subclass of fewshot_bench.{attribute}"
     else:

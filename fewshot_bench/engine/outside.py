@@ -7,7 +7,6 @@ with the process, and until then every method of the process shares it.
 from __future__ import annotations
 
 import copy
-import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 PLAIN = (bool, int, float, complex, str, bytes, type(None), list, dict, set, tuple, Tensor,
@@ -37,10 +37,10 @@ class Outside:
     def __init__(self, method: nn.Module) -> None:
         self._owners = _owners(method)
         self._begun = _values(self._owners)
-        self._kept: dict[Place, tuple[Any, bytes]] = {}
+        self._kept: dict[Place, Any] = {}
         for place, value in self._begun.items():
             try:
-                self._kept[place] = (copy.deepcopy(value), pickle.dumps(value))
+                self._kept[place] = copy.deepcopy(value)
             except Exception:  # it holds a lock, a file, a tensor of a graph
                 continue
 
@@ -49,12 +49,14 @@ class Outside:
         """Put back for a while what has changed since; gives its names."""
         now = _values(self._owners)
         new = [place for place in now if place not in self._begun]
-        changed = [place for place, kept in self._kept.items() if not _is(now.get(place), kept[1])]
+        changed = [
+            place for place, kept in self._kept.items() if not _unchanged(now.get(place), kept)
+        ]
         try:
             for owner, name in new:
                 delattr(owner, name)
             for owner, name in changed:
-                setattr(owner, name, copy.deepcopy(self._kept[owner, name][0]))
+                setattr(owner, name, copy.deepcopy(self._kept[owner, name]))
             yield [f"'{name}' of {_title(owner)}" for owner, name in (*changed, *new)]
         finally:
             for owner, name in (*changed, *new):
@@ -82,11 +84,25 @@ def _size(value: Any) -> int:
     return value.numel() if isinstance(value, Tensor) else getattr(value, "size", 0)
 
 
-def _is(value: Any, kept: bytes) -> bool:
+def _unchanged(one: Any, other: Any) -> bool:
     try:
-        return pickle.dumps(value) == kept
-    except Exception:  # what could be written down then cannot now: it is another
+        return _same(one, other)
+    except Exception:  # what cannot be compared counts as another: it is put back, and that is all
         return False
+
+
+def _same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Tensor):
+        return one.shape == other.shape and torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return bool(np.array_equal(one, other))
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(_same(one[key], other[key]) for key in one)
+    return bool(one == other)
 
 
 def _title(owner: Any) -> str:

@@ -100,13 +100,9 @@ class _AsRead(SourceFileLoader):
 def load(path: Path) -> ModuleType:
     """Import a file; once, as long as its content stays.
 
-    What it draws from global generators meanwhile is the same in every process.
-
     Raises:
         PluginError: it cannot be imported.
     """
-    from fewshot_bench.random import generators_seeded  # and torch, which the file imports
-
     source = path.read_bytes()
     key = hashlib.sha256(str(path).encode() + source).hexdigest()[:16]
     name = f"fewshot_bench_file_{key}"
@@ -118,8 +114,7 @@ def load(path: Path) -> ModuleType:
     module = module_from_spec(spec)
     sys.modules[name] = module  # annotations are looked up there while classes are made
     try:
-        # standard output is for results
-        with generators_seeded("import"), redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr):  # standard output is for results
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]

@@ -55,15 +55,13 @@ class Registered:
     def load(self) -> Any:
         """Import the object.
 
-        What its module draws from global generators meanwhile is the same in every process.
-
         Raises:
             PluginError: the import fails; names the distribution and the reason.
         """
         module_name, _, attribute = self.target.partition(":")
         try:
             with redirect_stdout(sys.stderr):  # standard output is for results
-                module = sys.modules.get(module_name) or self._imported(module_name)
+                module = importlib.import_module(module_name)
         except FewshotBenchError:
             raise
         except (Exception, SystemExit) as error:
@@ -72,12 +70,6 @@ class Registered:
                 f"'fsb plugins --trace {self.name}' shows where."
             ) from error
         return self._attribute(module, attribute)
-
-    def _imported(self, module_name: str) -> Any:
-        from fewshot_bench.random import generators_seeded  # and torch, which plugins import
-
-        with generators_seeded("import"):
-            return importlib.import_module(module_name)
 
     def _attribute(self, module: Any, attribute: str) -> Any:
         try:
