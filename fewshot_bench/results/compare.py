@@ -80,11 +80,11 @@ def check(level: float | None, interval: str | None, target: float | None) -> No
 
 def _check_baseline(comparison: Comparison, runs: Sequence[Run], baseline: str) -> None:
     rows = [row for table in comparison.tables for row in table.rows]
-    methods = {row.method for row in rows}
-    known = methods | {row.name for row in rows} | {run.record["id"] for run in runs}
+    names = {name for row in rows for name in (row.method, row.entry)}
+    known = names | {row.name for row in rows} | {run.record["id"] for run in runs}
     if baseline not in known:
         hint = "Give one of them, the name of a row, or the id of a run."
-        raise UnknownName("baseline", baseline, methods, hint)
+        raise UnknownName("baseline", baseline, names, hint)
 
 
 Scores = tuple[Array, Array]

@@ -119,6 +119,11 @@ class Row:
         return ", ".join(filter(None, (self.name, seeds_of(self.runs))))
 
     @property
+    def entry(self) -> str:
+        """What a grid calls it, whatever tells it from other rows; else the method's name."""
+        return self.runs[0].name
+
+    @property
     def method(self) -> str:
         """The method's plain name."""
         return str(self.runs[0].record["method"])

@@ -24,20 +24,22 @@ def against(table: Table, baseline: str, level: float, *, ranks: bool) -> None:
 
     Arguments:
         table: its cells' ``paired`` and its ``baselines`` are filled in.
-        baseline: name of a method or a row, or id of a run. Of several rows of a method it is the
-            one with most settings, then of the lowest seed, then the newest: never the best.
+        baseline: name of a method, of a grid's entry or of a row, or id of a run. Of several rows
+            of a method it is the one with most settings, then of the lowest seed, then the newest:
+            never the best.
         level: of the intervals.
         ranks: also do the signed-rank tests.
     """
     named = [
         row
         for row in table.rows
-        if baseline in (row.name, row.method) or baseline in {r.record["id"] for r in row.runs}
+        if baseline in (row.name, row.entry, row.method)
+        or baseline in {run.record["id"] for run in row.runs}
     ]
     named.sort(key=lambda row: max(map(age, row.runs)), reverse=True)
     named.sort(key=lambda row: min(run.record["seed"] for run in row.runs))
     named.sort(key=lambda row: sum(cell is None for cell in row.cells))
-    named.sort(key=lambda row: row.name != baseline)
+    named.sort(key=lambda row: (row.name != baseline, row.entry != baseline))
     for at in range(len(table.settings)):
         base = next((row for row in named if row.cells[at] is not None), None)
         table.baselines[at] = base

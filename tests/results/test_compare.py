@@ -12,8 +12,10 @@ from made_up_runs import EPISODES, scores_of, task, write_run
 from scipy import stats
 
 from fewshot_bench.errors import ConfigError, UnknownName
-from fewshot_bench.results.compare import load_runs
+from fewshot_bench.results.compare import compare, load_runs
 from fewshot_bench.results.exporters.markdown import markdown
+from fewshot_bench.results.record import read_record
+from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import write_table
 
 OTHER_PROTOCOLS: dict[str, tuple[dict[str, Any], str]] = {
@@ -180,6 +182,22 @@ def test_a_baseline_may_be_a_runs_id_or_a_rows_name(tmp_path: Path) -> None:
         table = only(compared(tmp_path, baseline))
         assert table.baselines[0] is table.rows[1]
         assert table.rows[1].runs[0].folder == first
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_grids_entry_is_a_baseline_whatever_the_seed(seed: int, tmp_path: Path) -> None:
+    """A row of the one seed 1 is called ``control (seed 1)``; "control" means it all the same."""
+    folders = {
+        entry: write_run(tmp_path, "m", scores_of(len(entry)), seed=seed)
+        for entry in ("control", "m", "other")
+    }
+    runs = [Run(folder, read_record(folder), entry) for entry, folder in folders.items()]
+    for baseline in ("control", "m"):
+        (base,) = only(compare(runs, baseline)).baselines
+        assert base is not None
+        assert base.runs[0].folder == folders[baseline]
+    with pytest.raises(UnknownName, match="did you mean 'control'"):
+        compare(runs, "contro")
 
 
 def test_several_rows_of_the_baseline_never_give_the_best_of_them(tmp_path: Path) -> None:
