@@ -148,7 +148,7 @@ def seeds_of(seeds: Any) -> tuple[int, ...]:
 def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
     """Every run of a grid, complete; all settings of the first seed come before the next seed.
 
-    A row that sets an axis of the grid itself stands in the columns of that value alone. A backbone
+    A row that sets an axis of the grid itself is in the columns of that value alone. A backbone
     for all rows is not for those whose method has none to choose, as long as some row has one.
 
     Raises:

@@ -21,7 +21,6 @@ from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.episode import Episode
 from fewshot_bench.method import Method
 from fewshot_bench.parts import Parts
-from fewshot_bench.random import generators_kept
 from fewshot_bench.sampling import EpisodeSource
 
 COMPARED = 16  # tasks, in both modes
@@ -75,7 +74,6 @@ def _of_another_seed(parts: Parts) -> Method | None:
     return None if parts.config.init else _built(parts, seed=parts.config.seed + 1)
 
 
-@generators_kept()
 def _built(parts: Parts, **changes: Any) -> Method:
     """The method as it is before any training."""
     config = replace(parts.config, **changes)

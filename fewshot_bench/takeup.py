@@ -29,16 +29,7 @@ from fewshot_bench.results.tables import read_table
 # Of the machine; they may change the last bits of a sum, and no more.
 MACHINE = ("cpu", "threads", "python")
 # Settings that do not change the score of an episode.
-ANSWERED_ALIKE = (
-    "init",
-    "metrics",
-    "level",
-    "engine",
-    "task_chunk",
-    "allow_overlap",
-    "sources",
-    "given",
-)
+ANSWERED_ALIKE = ("init", "metrics", "level", "engine", "task_chunk", "allow_overlap")
 MOST_OTHER = 0.01  # of the episodes: more cannot be a last digit that decides between two classes
 
 
@@ -214,9 +205,9 @@ def held_against(
         f"have other scores ({then.mean():.2%} there, {now.mean():.2%} here)"
     )
     machines = [
-        (r["device"]["type"], r["device"]["name"], r["environment"]["torch"],
-         *(r["environment"].get(name) for name in MACHINE)) for r in (before, record)
-    ]  # fmt: skip
+        (one["device"]["name"], *(one["environment"].get(name) for name in MACHINE))
+        for one in (before, record)
+    ]
     if other > MOST_OTHER * len(now) and machines[0] == machines[1]:
         raise PluginError(
             f"{told}: what the method answers depends on something outside of its weights, which "

@@ -165,7 +165,7 @@ from fewshot_bench.sampling import ClosedSampler
 
 
 class Shifted(ClosedSampler):
-    """Begins with the episode whose number stands in a file."""
+    """Begins with the episode whose number is in a file."""
 
     def __init__(
         self, table, task, seed, *, within_family: bool = False,

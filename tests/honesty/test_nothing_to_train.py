@@ -3,7 +3,7 @@
 A method without a parameter that requires gradients is evaluated as it is; one line on the screen
 and in the record says that nothing was trained, another that the weights are random. One of
 several players that has nothing to train is an error. What a training left random, because no
-gradient reaches it, is told as well.
+gradient reaches it, is reported as well.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def test_soft_k_means_over_a_frozen_backbone_is_evaluated(kind: str) -> None:
 
 
 def test_an_inner_loop_over_a_detached_backbone_is_told_in_a_line() -> None:
-    """MAML over a backbone that hides its weights names one of them and the mend."""
+    """MAML over a backbone that hides its weights names one of them and says what to do."""
     with pytest.raises(PluginError) as told:
         run("maml", backbone="./mine.py:detached", **SMALL)
     said = str(told.value)
