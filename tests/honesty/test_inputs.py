@@ -454,13 +454,14 @@ class Scaled(Method):
 
 
 @pytest.fixture
-def forgotten(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+def forgotten(tmp_path: Path) -> Iterator[Callable[[], None]]:
     """What a new process would know: no module of a plugin, no digest of code."""
-    before = set(sys.modules)
 
     def forget() -> None:
-        for name in set(sys.modules) - before:
-            del sys.modules[name]
+        # Only those of this test: a library with compiled parts cannot be imported twice.
+        for name, module in list(sys.modules.items()):
+            if tmp_path in Path(getattr(module, "__file__", None) or "/").parents:
+                del sys.modules[name]
         for cached in (code._of_file, code._of_module, code._content):
             cached.cache_clear()
         importlib.invalidate_caches()
