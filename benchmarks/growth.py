@@ -96,7 +96,8 @@ def rows(device: torch.device, small: bool) -> Iterator[tuple[str, ...]]:
 
 def step_ms(settings: dict[str, Any], device: torch.device, steps: int) -> tuple[float, float]:
     """Median ms of a step, and the images that pass the network in it, inner passes included."""
-    config, registry = configure(**settings, steps=steps + 2), Registry.discover()
+    named = {**settings, "steps": steps + 2}
+    config, registry = configure(named.pop("method"), **named), Registry.discover()
     splits = assembly.load_data(config, registry).splits
     task = assembly.shaped(assembly.train_task(config), splits.train, config)
     method = assembly.build(config, registry, task, device)

@@ -31,6 +31,7 @@ class Worker:
         data: file of images.
         device: where.
         small: turns of a fraction of a second.
+        seconds: of a turn, in place of the worker's own.
 
     Attributes:
         error: why it cannot take a turn, or None.
@@ -44,6 +45,7 @@ class Worker:
         data: Path,
         device: torch.device,
         small: bool,
+        seconds: float | None = None,
     ) -> None:
         self.error: str | None = None
         if python is None:
@@ -51,6 +53,7 @@ class Worker:
             return
         command = [python, str(PEERS / "worker.py"), peer, item, "--data", str(data)]
         command += ["--device", str(device), *(["--small"] if small else [])]
+        command += [] if seconds is None else ["--seconds", str(seconds)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PEERS
         )

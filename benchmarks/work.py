@@ -26,6 +26,7 @@ from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
+from fewshot_bench.nn import Strategy
 from fewshot_bench.sampling import EpisodeSource
 
 EVALUATED = 60  # test episodes of a step of W4; its rate is that of 600
@@ -75,13 +76,15 @@ class Work:
         step: does the smallest piece of work that makes sense; returns its units.
         flops_per_unit: operations of convolutions and matrix products; 0: none are counted.
         bytes_per_unit: memory that has to be written; 0: arithmetic is the limit.
-        running: the lowering's block, inside which steps are taken.
+        lowering: steps are taken inside its ``running()`` block.
+        trainer: of a training item.
     """
 
     step: Callable[[], int]
     flops_per_unit: float
     bytes_per_unit: float
     lowering: Eager
+    trainer: Trainer | None = None
 
 
 def unit(item: str) -> str:
@@ -89,14 +92,23 @@ def unit(item: str) -> str:
     return UNITS.get(item, "tasks/s")
 
 
-def prepare(item: str, device: torch.device, *, small: bool = False, engine: str = "auto") -> Work:
+def prepare(
+    item: str,
+    device: torch.device,
+    *,
+    small: bool = False,
+    engine: str = "auto",
+    precision: str = "fp32",
+    strategy: Strategy | None = None,
+) -> Work:
     """Build an item.
 
     Arguments:
         item: a key of ``SETTINGS``.
         device: where.
         small: pieces of a fraction of a second, for tests.
-        engine: lowering; see ``fsb run --engine``.
+        engine, precision: see ``fsb run``.
+        strategy: how per-task weights are run, in place of what the engine chooses.
     """
     settings = {"dataset": dataset(), "way": 5, "shot": 5, "query": 15} | SETTINGS[item]
     if item == "W5" and device.type == "cpu":
@@ -110,7 +122,9 @@ def prepare(item: str, device: torch.device, *, small: bool = False, engine: str
     splits = assembly.load_data(config, registry).splits
     task = assembly.shaped(assembly.train_task(config), splits.train, config)
     method = assembly.build(config, registry, task, device)
-    lowering = choose(engine, method, device)
+    lowering = choose(engine, method, device, precision=precision)
+    if strategy is not None:
+        lowering.strategy = strategy
     split = "train" if item in TRAINED else "test"
     source = assembly.episodes(getattr(splits, split), config, registry, split, device)
     if item == "W3":
@@ -141,7 +155,7 @@ def _training(
             trainer.flush()
         return each
 
-    return Work(step, cost.flops / each, 0, lowering)
+    return Work(step, cost.flops / each, 0, lowering, trainer)
 
 
 def _delivery(source: EpisodeSource, lowering: Eager, small: bool) -> Work:

@@ -1,6 +1,6 @@
 """Times one item of one peer, a turn at a time, on request.
 
-    python worker.py PEER ITEM --data FILE.npz [--threads N] [--device D] [--small]
+    python worker.py PEER ITEM --data FILE.npz [--threads N] [--device D] [--seconds S] [--small]
 
 Run with the Python of the peers' environment. It prepares the item, warms it up, fixes how much
 work a turn is, and prints ``{"ready": true, ...}``. Each line ``turn`` on standard input runs one
@@ -28,8 +28,8 @@ from typing import Any, TextIO
 ADAPTERS = sorted(
     path.stem.removesuffix("_items") for path in Path(__file__).parent.glob("*_items.py")
 )
-WARM_UP_SECONDS = 2.0
 TURN_SECONDS = 8.0
+WARM_UP = 0.25  # of a turn
 
 
 def main() -> int:
@@ -59,6 +59,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="train and test, uint8 [classes,20,1,28,28]")
     parser.add_argument("--threads", type=int, help="threads of torch (default: torch's own)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seconds", type=float, default=TURN_SECONDS, help="of a turn")
     parser.add_argument("--small", action="store_true", help="turns of a fraction of a second")
     return parser.parse_args()
 
@@ -90,7 +91,7 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     adapter = importlib.import_module(f"{arguments.peer}_items")
     bench = Bench(arguments.data, arguments.device, arguments.small)
     step: Step = adapter.prepare(arguments.item, bench)
-    steps = _steps_of_a_turn(step, bench)
+    steps = _steps_of_a_turn(step, bench, arguments.seconds)
 
     def turn() -> dict[str, float]:
         units = 0
@@ -111,19 +112,19 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     return turn, facts
 
 
-def _steps_of_a_turn(step: Any, bench: Any) -> int:
-    """Warm up, and count the steps that fill a turn."""
+def _steps_of_a_turn(step: Any, bench: Any, wanted: float) -> int:
+    """Warm up, and count the steps that fill a turn of so many seconds."""
     step()
     if bench.small:
         return 1
     steps, seconds = 0, 0.0
-    while seconds < WARM_UP_SECONDS:
+    while seconds < WARM_UP * wanted:
         start = time.perf_counter()
         step()
         bench.synchronise()
         seconds += time.perf_counter() - start
         steps += 1
-    return max(1, round(TURN_SECONDS * steps / seconds))
+    return max(1, round(wanted * steps / seconds))
 
 
 def _versions(peer: str) -> dict[str, str]:

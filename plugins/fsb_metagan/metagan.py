@@ -45,6 +45,7 @@ class MetaGAN(Method):
     """
 
     unlabelled_tasks = True
+    capturable = True  # where the base is not, the loop says so and goes on without
 
     def __init__(
         self,

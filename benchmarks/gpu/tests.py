@@ -1,0 +1,53 @@
+"""``pytest -m gpu`` as a part of ``measure.py``: a row for each test, with what it measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--keep", type=Path, help="unused")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--small", action="store_true")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        words = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "-o", "addopts="]
+        words += ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", "default"]
+        words += ["--junitxml", str(report)]
+        environment = os.environ | {"FSB_TEST_DEVICE": asked.device}
+        process = subprocess.Popen(words, cwd=ROOT, env=environment)
+        try:
+            ended = process.wait(asked.seconds)
+        except subprocess.TimeoutExpired:  # it then writes what it has
+            process.send_signal(signal.SIGINT)
+            ended = process.wait()
+        if not report.exists():
+            print("pytest left no report")
+            return 1
+        with asked.out.open("a", encoding="utf-8") as out:
+            for case in ElementTree.parse(report).iter("testcase"):
+                row = {"test": case.get("name"), "seconds": float(case.get("time", 0))}
+                for kind in ("failure", "error", "skipped"):
+                    if (found := case.find(kind)) is not None:
+                        row[kind] = (found.get("message") or "")[:600]
+                row |= {p.get("name", ""): p.get("value") for p in case.iter("property")}
+                out.write(json.dumps(row) + "\n")
+    return 0 if ended in (0, 5) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

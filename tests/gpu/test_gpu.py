@@ -1,0 +1,253 @@
+"""What only a GPU shows: ``pytest -m gpu`` there, as ``benchmarks/gpu/measure.py`` does.
+
+``FSB_TEST_DEVICE=cpu`` runs what makes sense without one, so that nothing here is first tried on a
+GPU. What a test has measured is a property of its case in ``--junitxml``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fewshot_bench.config import configure
+from fewshot_bench.engine.choice import choose
+from fewshot_bench.engine.evaluation import evaluate
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.observer import Silent
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.training import Trainer
+from fewshot_bench.method import Method
+from fewshot_bench.parts import Parts, prepare
+
+DEVICE = torch.device(os.environ.get("FSB_TEST_DEVICE", "cuda"))
+CUDA = DEVICE.type == "cuda"
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(CUDA and not torch.cuda.is_available(), reason="no GPU here"),
+]
+only_cuda = pytest.mark.skipif(not CUDA, reason="of CUDA alone")
+
+# Networks of their usual depth, few tasks and images: what is compared is exact, not fast.
+SMALL = {
+    "dataset": "glyphs", "way": 5, "shot": 1, "query": 3, "train_way": 5, "train_query": 3,
+    "task_batch": 4, "episodes": 8, "validate_every": 0,
+}  # fmt: skip
+OVER_PROTONET = {"method": "metagan", "base": "protonet", "backbone": "conv4"}
+KINDS: dict[str, dict[str, Any]] = {
+    "maml": {"method": "maml", "first_order": False, "inner_steps": 2},
+    "maml first order": {"method": "maml", "first_order": True, "inner_steps": 2},
+    "protonet": {"method": "protonet"},
+    "soft-kmeans": {"method": "soft-kmeans", "unlabelled": 2, "train_unlabelled": 2},
+    "relationnet": {"method": "relationnet"},
+    "metagan": {"method": "metagan", "base_inner_steps": 2},
+    "metagan over protonet": OVER_PROTONET,
+    "metagan over relationnet": OVER_PROTONET
+    | {"base": "relationnet", "backbone": "conv4-relation"},
+}
+STRATEGIES = ("auto", "im2col")
+
+
+def parts_of(kind: str, device: torch.device = DEVICE, **more: Any) -> Parts:
+    settings = SMALL | KINDS[kind] | {"device": str(device), "engine": "eager"} | more
+    return prepare(configure(settings.pop("method"), **settings), Silent())
+
+
+def step(method: Method, episode: Any, strategy: str, dtype: torch.dtype) -> dict[str, Any]:
+    """Losses and gradients of one step, every player, on the CPU in float64."""
+    method.to(dtype).train()
+    players = method.players()
+    lowering = Eager(method, strategy=strategy)  # type: ignore[arg-type]
+    with lowering.running():
+        found = lowering.gradients(episode.to(dtype), players, tuple(players))
+    return {
+        name: torch.cat([g.detach().double().cpu().flatten() for g in gradients])
+        for name, gradients in found.gradients.items()
+    }
+
+
+def gradients_on(
+    device: torch.device, kind: str, strategy: str, dtype: torch.dtype, batch: int = 0
+) -> Any:
+    parts, first = parts_of(kind, device), 4 * batch
+    return step(parts.method, parts.train.batch(range(first, first + 4)), strategy, dtype)
+
+
+def error_of(found: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((found - exact).norm() / exact.norm())
+
+
+@pytest.fixture(scope="module")
+def exact() -> Callable[..., dict[str, torch.Tensor]]:
+    """Gradients in float64 on the CPU, a loop over tasks."""
+    known: dict[Any, Any] = {}
+
+    def of(kind: str, batch: int = 0) -> dict[str, torch.Tensor]:
+        if (kind, batch) not in known:
+            cpu = torch.device("cpu")
+            known[kind, batch] = gradients_on(cpu, kind, "looped", torch.float64, batch)
+        return known[kind, batch]
+
+    return of
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_gradients_in_float64(kind: str, strategy: str, exact: Any, record_property: Any) -> None:
+    """To 1e-9 of the CPU's."""
+    found = gradients_on(DEVICE, kind, strategy, torch.float64)
+    errors = {name: error_of(found[name], value) for name, value in exact(kind).items()}
+    record_property("errors", json.dumps(errors))
+    assert max(errors.values()) < 1e-9
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_gradients_in_float32(kind: str, strategy: str, exact: Any, record_property: Any) -> None:
+    """In the median of batches as near to float64's as the CPU's: an undecided ReLU is percents."""
+    errors: dict[str, dict[str, list[float]]] = {"here": {}, "cpu": {}}
+    for batch in range(5):
+        for where, device in (("here", DEVICE), ("cpu", torch.device("cpu"))):
+            found = gradients_on(device, kind, strategy, torch.float32, batch)
+            for name, value in exact(kind, batch).items():
+                errors[where].setdefault(name, []).append(error_of(found[name], value))
+    record_property("errors", json.dumps(errors))
+    for name, here in errors["here"].items():
+        assert statistics.median(here) < max(1e-4, 3 * statistics.median(errors["cpu"][name]))
+
+
+def trained(kind: str, engine: str, steps: int = 9, **more: Any) -> tuple[Trainer, list[str]]:
+    """Train for a few steps; the trainer, and what it said."""
+    parts, said = parts_of(kind, engine=engine, **more), []
+    trainer = Trainer(
+        parts.method, parts.lowering, parts.train, Plan(steps, 4, window=5), tell=said.append
+    )
+    with parts.lowering.running():
+        trainer.run()
+    return trainer, said
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    values = [v for v in trainer.method.state_dict().values() if v.is_floating_point()]
+    return torch.cat([v.double().cpu().flatten() for v in values])
+
+
+@only_cuda
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_captured_step_is_the_step(kind: str, record_property: Any) -> None:
+    graph, said = trained(kind, "auto")
+    eager, _ = trained(kind, "eager")
+    assert graph.lowering.name == "graph", said
+    error = error_of(weights(graph), weights(eager))
+    losses = [t.history.steps.arrays() for t in (graph, eager)]
+    names = [n for n in losses[0] if n.startswith("loss_")]
+    apart = max(float(np.abs(losses[0][n] - losses[1][n]).max()) for n in names)
+    record_property("weights", error)
+    record_property("losses", apart)
+    assert error < 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_gives_the_same_bits(kind: str, record_property: Any) -> None:
+    a, b = (weights(trained(kind, "auto")[0]) for _ in range(2))
+    record_property("apart", error_of(a, b))
+    assert torch.equal(a, b)
+
+
+@only_cuda
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_step_waits_for_the_gpu(kind: str) -> None:
+    parts = parts_of(kind)
+    trainer = Trainer(parts.method.train(), parts.lowering, parts.train, Plan(9, 4, window=50))
+    with parts.lowering.running():
+        trainer.advance()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for _ in range(3):
+                trainer.advance()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evaluated_as_on_a_cpu(kind: str, record_property: Any) -> None:
+    """The same accuracies of the first weights but for a query or two on the edge."""
+    here = parts_of(kind)
+    there = parts_of(kind, torch.device("cpu"))
+    scores = []
+    for parts in (here, there):
+        with parts.lowering.running():
+            scores.append(evaluate(parts.lowering, parts.test, 8, chunk=4).accuracy)
+    record_property("apart", float(np.abs(scores[0] - scores[1]).max()))
+    assert np.abs(scores[0] - scores[1]).max() <= 2 / 15
+
+
+def test_the_same_episodes_as_on_a_cpu() -> None:
+    here, there = parts_of("protonet"), parts_of("protonet", torch.device("cpu"))
+    for a, b in ((here.train, there.train), (here.test, there.test)):
+        assert torch.equal(a.indices(range(64)).rows().cpu(), b.indices(range(64)).rows())
+
+
+@only_cuda
+def test_short_memory_is_met_with_chunks() -> None:
+    """A step in parts has the same gradient."""
+    free = torch.cuda.mem_get_info()[0]
+    parts, said = parts_of("protonet", task_batch=64), []
+    total = torch.cuda.mem_get_info()[1]
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    trainer = Trainer(parts.method, parts.lowering, parts.train, Plan(2, 64), tell=said.append)
+    with parts.lowering.running():
+        trainer.advance()
+    needed = torch.cuda.max_memory_allocated()
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(0.6 * needed / total)
+    try:
+        with parts.lowering.running():
+            trainer.advance()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert free > needed
+    assert [line for line in said if "out of memory with 64 tasks" in line], said
+
+
+@pytest.mark.parametrize("engine", ["auto", "eager"])
+def test_killed_and_resumed(tmp_path: Path, engine: str) -> None:
+    """SIGTERM in the middle of a training; the resumed run has the unbroken one's scores."""
+    words = [sys.executable, "-m", "fewshot_bench", "run", "protonet", "--dataset", "glyphs"]
+    words += ["--way", "5", "--shot", "1", "--steps", "400" if CUDA else "12", "--episodes", "20"]
+    words += ["--train-way", "5", "--device", str(DEVICE), "--engine", engine]
+    words += ["--validate-every", "0", "--checkpoint-every", "100" if CUDA else "2"]
+    scores = []
+    for name in ("whole", "broken"):
+        folder = tmp_path / name
+        process = subprocess.Popen(
+            [*words, "--runs-dir", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        if name == "broken":
+            end = time.monotonic() + 100
+            while not list(folder.glob("*/checkpoints/*")) and time.monotonic() < end:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=150)
+        [run] = folder.iterdir()
+        if name == "broken" and json.loads((run / "record.json").read_text())["status"] != (
+            "completed"
+        ):
+            resumed = [sys.executable, "-m", "fewshot_bench", "resume", str(run)]
+            subprocess.run(resumed, check=True, capture_output=True, timeout=150)
+        record = json.loads((run / "record.json").read_text())
+        assert record["status"] == "completed", out.decode()
+        scores.append(np.loadtxt(run / "episodes.csv", delimiter=",", skiprows=1, usecols=1))
+    assert np.array_equal(*scores)
