@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-SIZE = 1536  # of the square matrices
+SIZE = {"cpu": 1536, "cuda": 8192}  # of the square matrices
 BYTES = 256 * 2**20  # of the array that is copied
 LAUNCHES = 2000
 
@@ -38,20 +38,26 @@ class Limits:
 
 def measure(device: torch.device, repeats: int = 5) -> Limits:
     """Medians of a few repeats, warmed up; about two seconds on two cores."""
-    a, b = (torch.randn(SIZE, SIZE, device=device) for _ in range(2))
     source = torch.ones(BYTES // 4, device=device)
     target, one = torch.empty_like(source), torch.ones(1, device=device)
-    product = torch.empty_like(a)
 
     def small() -> None:
         for _ in range(LAUNCHES):
             one.add_(1)
 
     return Limits(
-        2 * SIZE**3 / _seconds(lambda: torch.mm(a, b, out=product), device, repeats),
+        product(device, torch.float32, repeats),
         2 * BYTES / _seconds(lambda: target.copy_(source), device, repeats),
         _seconds(small, device, repeats) / LAUNCHES * 1e6,
     )
+
+
+def product(device: torch.device, dtype: torch.dtype, repeats: int = 5) -> float:
+    """Operations a second of a matrix product."""
+    size = SIZE[device.type]
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    return 2 * size**3 / _seconds(lambda: torch.mm(a, b, out=out), device, repeats)
 
 
 def _seconds(work: Callable[[], Tensor | None], device: torch.device, repeats: int) -> float:

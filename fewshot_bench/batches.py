@@ -7,13 +7,23 @@ and i.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.episode import Episode, Support
+from fewshot_bench.episode import Batch, Episode, Support
 from fewshot_bench.random import below, fold, key_of
 from fewshot_bench.sampling import numbers
+
+
+@dataclass(frozen=True)
+class Images(Batch):
+    """Positions of images in a class table [T, size], and keys [T]."""
+
+    image: Tensor
+    key: Tensor
 
 
 class BatchSource:
@@ -44,11 +54,18 @@ class BatchSource:
 
     def batch(self, ids: Tensor | range) -> Episode:
         """The mini-batches with these numbers."""
-        table = self.table
-        key = fold(self.stream, numbers(ids, table.device))
-        pool = table.images if self.labelled is None else self.labelled
+        return self.deliver(self.indices(ids))
+
+    def indices(self, ids: Tensor | range) -> Images:
+        """Where the images of these mini-batches are in the table."""
+        key = fold(self.stream, numbers(ids, self.table.device))
+        pool = self.table.images if self.labelled is None else self.labelled
         image = below(key, "images", len(pool), (self.size,))
-        image = image if self.labelled is None else self.labelled[image]
+        return Images(image if self.labelled is None else self.labelled[image], key)
+
+    def deliver(self, indices: Images) -> Episode:
+        """The mini-batches of these images."""
+        table, image, key = self.table, indices.image, indices.key
         classes = torch.arange(len(table.class_start), device=table.device)
         return Episode(
             support=Support(images=None, unlabelled=None, key=key),

@@ -269,8 +269,11 @@ class EpisodeSource:
         return indices
 
     def batch(self, ids: Tensor | range) -> Episode:
-        """The episodes with these numbers, as one batch: a single gather."""
-        indices = self.indices(ids)
+        """The episodes with these numbers, as one batch."""
+        return self.deliver(self.indices(ids))
+
+    def deliver(self, indices: Indices) -> Episode:
+        """The episodes of these indices: a single gather."""
         images = self.table.gather(indices.images(), self.dtype)
         _, way, shot = indices.support.shape
         sizes = [way * shot, indices.query.shape[1]]

@@ -22,7 +22,7 @@ from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.random import fold, key_of, permutation, subset
-from fewshot_bench.sampling import ClosedSampler, EpisodeSource
+from fewshot_bench.sampling import ClosedSampler, EpisodeSource, Indices
 
 
 @dataclass(frozen=True)
@@ -129,9 +129,9 @@ class PartlyLabelledSampler(ClosedSampler):
 class UnlabelledTasks(EpisodeSource):
     """Episodes of which nothing is known but that each is a task; see :func:`without_labels`."""
 
-    def batch(self, ids: Tensor | range) -> Episode:
-        """The unlabelled tasks with these numbers, as one batch."""
-        return without_labels(super().batch(ids))
+    def deliver(self, indices: Indices) -> Episode:
+        """The tasks of these indices, without labels."""
+        return without_labels(super().deliver(indices))
 
 
 def without_labels(episode: Episode) -> Episode:

@@ -16,24 +16,24 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import work
 from limit import measure as limits_of
+from limit import product
 from table import describe_machine
+from torch.profiler import ProfilerActivity
 
 from fewshot_bench.config import configure
 from fewshot_bench.engine.choice import choose
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.observer import Silent
-from fewshot_bench.engine.profiling import profile_steps
+from fewshot_bench.engine.precision import Precision
 from fewshot_bench.parts import Parts, prepare
 from fewshot_bench.runner import make_trainer
-
-import work
 
 HERE = Path(__file__).resolve().parent
 PARTS: dict[str, Callable[[Bench], None]] = {}
@@ -89,6 +89,10 @@ def machine(bench: Bench) -> None:
     about = describe_machine(bench.device, limits_of(bench.device, repeats=2 if bench.small else 9))
     if bench.device.type == "cuda":
         about["nvidia_smi"] = smi()
+        about["products"] = {"fp32": product(bench.device, torch.float32)}
+        about["products"]["bf16"] = product(bench.device, torch.bfloat16)
+        with Precision("tf32").applied():
+            about["products"]["tf32"] = product(bench.device, torch.float32)
     bench.row(**about)
 
 
@@ -108,11 +112,9 @@ def smi() -> str | None:
 Way = tuple[str, str | None, str]
 GPU_WAYS: tuple[Way, ...] = (
     ("graph", None, "fp32"),
-    ("graph", "im2col", "fp32"),
     ("graph", None, "tf32"),
-    ("graph", "im2col", "tf32"),
+    ("graph", "batched", "tf32"),
     ("eager", None, "fp32"),
-    ("eager", "im2col", "fp32"),
 )
 CPU_WAYS: tuple[Way, ...] = (("eager", None, "fp32"), ("im2col", None, "fp32"))
 
@@ -179,21 +181,20 @@ def maml(bench: Bench) -> None:
 @part
 def protonet(bench: Bench) -> None:
     """W2: a step of one task."""
-    ways = tuple(w for w in GPU_WAYS if w[1] is None)
-    time_training(bench, ("W2_5way", "W2_60way"), (*ways, ("graph", None, "bf16")))
+    ways = (*(w for w in GPU_WAYS if w[1] is None), ("graph", None, "bf16"))
+    time_training(bench, ("W2_5way", "W2_60way"), ways)
 
 
 @part
 def metagan(bench: Bench) -> None:
     """W5: a step of the tutorial's preset, 32 tasks."""
-    ways = tuple(w for w in GPU_WAYS if w[0] == "graph") + (("eager", None, "tf32"),)
-    time_training(bench, ("W5",), ways)
+    time_training(bench, ("W5",), GPU_WAYS)
 
 
 @part
 def evaluation(bench: Bench) -> None:
     """W3 and W4: delivery of episodes; 600 test episodes, and many of ProtoNet's."""
-    count, chunks = (8, (4,)) if bench.small else (600, (32, 100, 600))
+    count, chunks = (8, (4,)) if bench.small else (600, (32, 200))
     with bench.told(item="W3") as row:
         prepared = work.prepare("W3", bench.device, small=bench.small)
         prepared.step()
@@ -236,17 +237,42 @@ def evaluated(item: str, bench: Bench, precision: str) -> Parts:
 
 @part
 def profile(bench: Bench) -> None:
-    """Where the time of an eager step of W1 and of W5 goes, operation by operation."""
-    ways = [("W1_second_order", None), ("W1_second_order", "im2col"), ("W5", None)]
-    for item, strategy in ways[:1] if bench.small else ways:
-        with bench.told(item=item, strategy=strategy) as row:
+    """Where the device's time of a step goes, kernel by kernel."""
+    cuda = bench.device.type == "cuda"
+    items = ("W1_second_order", "W2_5way", "W5")
+    for item in items[:1] if bench.small else items:
+        if bench.left() < 5 and not bench.small:
+            return
+        with bench.told(item=item) as row:
             prepared = work.prepare(
-                item, bench.device, small=bench.small, engine="eager", strategy=strategy
+                item, bench.device, small=bench.small, precision="tf32" if cuda else "fp32"
             )
-            assert prepared.trainer is not None
             with prepared.lowering.running():
-                row["table"] = profile_steps(prepared.trainer, bench.keep).splitlines()
-            (bench.keep / "trace.json").unlink()
+                for _ in range(5):
+                    prepared.step()
+                bench.wait()
+                activity = ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU
+                with torch.profiler.profile(activities=[activity]) as seen:
+                    for _ in range(PROFILED):
+                        prepared.step()
+                    bench.wait()
+            row["kernels"] = kernels(seen.key_averages(), cuda)
+
+
+PROFILED = 3  # steps
+
+
+def kernels(averages: Any, cuda: bool) -> list[dict[str, Any]]:
+    """The 25 that take most time: ms and calls of a step."""
+    clock = "self_device_time_total" if cuda else "self_cpu_time_total"  # microseconds
+    timed = sorted(((getattr(op, clock), op) for op in averages), key=lambda x: -x[0])
+    rows = [
+        {"kernel": op.key[:110], "ms": round(us / PROFILED / 1e3, 4), "calls": op.count / PROFILED}
+        for us, op in timed[:25]
+    ]
+    total = sum(us for us, _ in timed) / PROFILED / 1e3
+    calls = sum(op.count for _, op in timed) / PROFILED
+    return [{"kernel": "all", "ms": total, "calls": calls}, *rows]
 
 
 @part
@@ -349,7 +375,8 @@ def growth(bench: Bench) -> None:
 # ---- published rows -------------------------------------------------------------------------
 
 ROWS = (
-    ("protonet", 5, 1, ()), ("protonet", 5, 5, ()), ("protonet", 20, 1, ()), ("protonet", 20, 5, ()),
+    ("protonet", 5, 1, ()), ("protonet", 5, 5, ()),
+    ("protonet", 20, 1, ()), ("protonet", 20, 5, ()),
     ("maml", 5, 1, ()), ("maml", 5, 5, ()), ("metagan", 5, 1, ()), ("metagan", 5, 5, ()),
 )  # fmt: skip
 
@@ -367,7 +394,12 @@ def rows(bench: Bench) -> None:
         with bench.told(method=method, way=way, shot=shot) as row:
             words = [sys.executable, "-m", "fewshot_bench", "run", method]
             words += ["--dataset", work.dataset(), "--way", str(way), "--shot", str(shot)]
-            words += ["--preset", "quick" if bench.small else "paper", "--device", str(bench.device)]
+            words += [
+                "--preset",
+                "quick" if bench.small else "paper",
+                "--device",
+                str(bench.device),
+            ]
             words += ["--runs-dir", str(folder), "--keep-checkpoints", "1", *more]
             words += ["--steps", "4", "--episodes", "8"] if bench.small else []
             before = set(folder.glob("*"))

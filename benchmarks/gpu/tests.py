@@ -27,7 +27,7 @@ def main() -> int:
         report = Path(folder) / "report.xml"
         words = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "-o", "addopts="]
         words += ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", "default"]
-        words += ["--junitxml", str(report)]
+        words += ["--junitxml", str(report), "-o", "junit_family=xunit1"]
         environment = os.environ | {"FSB_TEST_DEVICE": asked.device}
         process = subprocess.Popen(words, cwd=ROOT, env=environment)
         try:

@@ -1,30 +1,106 @@
-"""A whole turn of a training step, sampling included, in a CUDA graph.
+"""A whole turn of a training step in a CUDA graph.
 
 A graph is captured once and replayed for every step: its thousands of small kernels are then
 launched by one call. What changes from step to step are tensors that stand outside of it: the
-number of the first episode and the learning rates.
+place of its episodes' indices, which are drawn for many steps at once, and the learning rates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
-from fewshot_bench.engine.lowering import Gradients
-from fewshot_bench.engine.timing import PHASES
+from fewshot_bench.batches import BatchSource
+from fewshot_bench.engine.lowering import Gradients, Packed
+from fewshot_bench.engine.timing import PHASES, Shared
+from fewshot_bench.episode import Episode
+from fewshot_bench.sampling import EpisodeSource
 
-Body = Callable[[Tensor, Callable[[], None]], Gradients]  # (episode ids, end of a phase)
+# What a turn does with its episodes; it calls the function when a phase ends.
+Body = Callable[[Callable[[], Episode], Callable[[], None]], Gradients]
+AHEAD = 4096  # episodes whose indices are drawn together, at most
+STEPS_AHEAD = 64
+
+
+@contextmanager
+def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
+    """Work in a stream of its own, in order with what is done before and after; None: do not.
+
+    Everything that a graph holds has to be warmed up in the stream that it is captured in: the
+    nodes of autograd that add up a parameter's gradient belong to the stream in which they were
+    made, and a captured step that met one of another stream would wait for that.
+    """
+    if stream is None:
+        yield
+        return
+    stream.wait_stream(torch.cuda.current_stream(stream.device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(stream.device).wait_stream(stream)
+
+
+class Ahead:
+    """Indices of the episodes of several turns to come, drawn together in one CUDA graph.
+
+    The hundreds of small operations of a sampler take as long for one batch as for fifty.
+
+    Arguments:
+        source: has been asked for a batch before, so that its first one is checked.
+        size: episodes of a turn.
+        every: from the first episode of a turn to that of the next one that this is for.
+        device: of everything.
+    """
+
+    def __init__(
+        self, source: EpisodeSource | BatchSource, size: int, every: int, device: torch.device
+    ) -> None:
+        self.source, self.every = source, every
+        self.turns = max(1, min(STEPS_AHEAD, AHEAD // size))
+        self._first = torch.zeros((), dtype=torch.int64, device=device)
+        self._rows = torch.arange(size, device=device)
+        self._begin: int | None = None
+        self.graph = torch.cuda.CUDAGraph()
+        starts = torch.arange(self.turns, device=device).unsqueeze(1) * every
+        with torch.cuda.graph(self.graph, stream=torch.cuda.current_stream(device)):
+            ids = (self._first + starts + self._rows).flatten()
+            self.indices: Any = source.indices(ids)
+        self._place = torch.zeros((), dtype=torch.int64, device=device)
+        self._size = size
+
+    def holds(self, first: int) -> bool:
+        """Whether the indices of the turn whose first episode this is are drawn."""
+        if self._begin is None:
+            return False
+        return 0 <= first - self._begin < self.turns * self.every
+
+    def draw(self, first: int) -> None:
+        """Draw those of the turn with this first episode and of those after it."""
+        self._begin = first
+        self._first.fill_(first)
+        self.graph.replay()
+
+    def go_to(self, first: int) -> None:
+        """Make the turn with this first episode the current one."""
+        assert self._begin is not None
+        self._place.fill_((first - self._begin) // self.every * self._size)
+
+    def episode(self) -> Episode:
+        """The batch of the current turn."""
+        rows = self._place + self._rows
+        current = self.indices.map(lambda part: part.index_select(0, rows))
+        return self.source.deliver(current)
 
 
 class CapturedTurn:
     """A turn as a CUDA graph.
 
     Arguments:
-        body: the turn: takes the episodes' numbers, and a function to call when a phase ends.
-        size: episodes in the batch.
+        body: the turn.
+        ahead: where its episodes come from.
         device: of everything.
 
     Raises:
@@ -32,24 +108,24 @@ class CapturedTurn:
             the host).
     """
 
-    def __init__(self, body: Body, size: int, device: torch.device) -> None:
-        self.first = torch.zeros((), dtype=torch.int64, device=device)
+    def __init__(self, body: Body, ahead: Ahead, device: torch.device) -> None:
+        self.ahead = ahead
+        self.drawn: Shared | None = None  # when its indices were
         # External events may be read although a graph records them.
         self.marks = [
             torch.cuda.Event(enable_timing=True, external=True) for _ in range(len(PHASES) + 1)
         ]
         remaining = iter(self.marks)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, stream=torch.cuda.current_stream(device)):
             next(remaining).record()
-            ids = self.first + torch.arange(size, device=device)
-            self.result = body(ids, lambda: next(remaining).record())
+            self.packed = Packed([body(ahead.episode, lambda: next(remaining).record())])
 
-    def replay(self, first: int) -> Gradients:
-        """Do the turn on the episodes from number ``first`` on; its numbers, copied."""
-        self.first.fill_(first)
+    def replay(self) -> Gradients:
+        """Do the turn that ``ahead`` is at; its numbers, copied."""
         self.graph.replay()
-        return self.result.numbers()
+        [result] = self.packed.unpacked(self.packed.values.clone())
+        return result
 
 
 def make_capturable(optimisers: Sequence[Optimizer], device: torch.device) -> str | None:

@@ -47,14 +47,43 @@ class Gradients:
     norms: dict[str, Tensor] = field(default_factory=dict)
     weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def numbers(self) -> Gradients:
-        """A copy of what is read later, without the gradients."""
+    def numbers(self) -> Iterator[dict[str, Tensor]]:
+        """What is read later: everything but gradients and buffers."""
+        yield from (self.losses, self.log, self.norms, self.weights)
 
-        def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {name: tensor.clone() for name, tensor in tensors.items()}
 
-        norms, weights = copies(self.norms), copies(self.weights)
-        return Gradients(copies(self.losses), {}, copies(self.log), {}, norms, weights)
+class Packed:
+    """The numbers of some results in one tensor, to be copied or read at once.
+
+    Arguments:
+        results: all on one device.
+    """
+
+    def __init__(self, results: Sequence[Gradients]) -> None:
+        self._named = [
+            [[(name, v.shape) for name, v in numbers.items()] for numbers in result.numbers()]
+            for result in results
+        ]
+        self.values = torch.cat(
+            [
+                v.detach().flatten()
+                for r in results
+                for numbers in r.numbers()
+                for v in numbers.values()
+            ]
+        )
+
+    def unpacked(self, values: Tensor) -> list[Gradients]:
+        """The results again, of these values in place of their own; without gradients."""
+        sizes = [shape.numel() for result in self._named for n in result for _, shape in n]
+        parts = iter(values.split(sizes))
+        results = []
+        for named in self._named:
+            losses, log, norms, weights = (
+                {name: next(parts).view(shape) for name, shape in numbers} for numbers in named
+            )
+            results.append(Gradients(losses, {}, log, {}, norms, weights))
+        return results
 
 
 @dataclass

@@ -10,7 +10,9 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +22,15 @@ import torch
 from fewshot_bench.engine.columns import Columns
 
 PHASES = ("sample", "forward_backward", "optimiser")
+
+
+@dataclass
+class Shared:
+    """Work between two moments that is for several turns."""
+
+    begin: Any
+    end: Any
+    turns: int
 
 
 class StepTimer:
@@ -38,7 +49,8 @@ class StepTimer:
         self.cold = [0]  # steps done when a process began: its first ones warm up
         self._table = Columns()  # ms of each turn: step_ms and the phases
         self._marks: list[Any] = []
-        self._pending: list[tuple[list[Any], Sequence[Any]]] = []  # a turn's ends, its phases'
+        # A turn's ends, its phases', and what was done for several turns.
+        self._pending: list[tuple[list[Any], Sequence[Any], Shared | None]] = []
 
     def start(self) -> None:
         """A turn begins."""
@@ -48,16 +60,25 @@ class StepTimer:
         """A phase ends, in the order of ``PHASES``; the last one ends the turn."""
         self._marks.append(self._now())
         if len(self._marks) == len(PHASES) + 1:
-            self._pending.append((self._marks, self._marks))
+            self._pending.append((self._marks, self._marks, None))
 
-    def replayed(self, inside: Sequence[Any]) -> None:
+    def replayed(self, inside: Sequence[Any], drawn: Shared | None = None) -> None:
         """A captured turn that :meth:`start` began has ended.
 
         Arguments:
             inside: the events that are recorded within it, one more than there are phases. Each
                 replay overwrites them, so that of a window the last turn's alone are read.
+            drawn: the sampling that was done for this turn and others: it is charged its part.
         """
-        self._pending.append(([self._marks[0], self._now()], inside))
+        self._pending.append(([self._marks[0], self._now()], inside, drawn))
+
+    @contextmanager
+    def for_several(self, turns: int) -> Iterator[Shared]:
+        """What is done in this block is for so many turns."""
+        begin = self._now()
+        shared = Shared(begin, begin, turns)
+        yield shared
+        shared.end = self._now()
 
     def _now(self) -> Any:
         if not self.cuda:
@@ -70,11 +91,14 @@ class StepTimer:
         """Turn what was marked into milliseconds."""
         if self._pending and self.cuda:
             self._pending[-1][0][-1].synchronize()
-        newest = {id(inside): i for i, (_, inside) in enumerate(self._pending)}
-        for i, (ends, inside) in enumerate(self._pending):
+        newest = {id(inside): i for i, (_, inside, _) in enumerate(self._pending)}
+        for i, (ends, inside, drawn) in enumerate(self._pending):
             known = inside if newest[id(inside)] == i else ()
             phases = [self._between(a, b) for a, b in pairwise(known)]
-            self.add(self._between(ends[0], ends[-1]), phases)
+            part = 0.0 if drawn is None else self._between(drawn.begin, drawn.end) / drawn.turns
+            if phases:
+                phases[0] += part
+            self.add(self._between(ends[0], ends[-1]) + part, phases)
         self._pending = []
 
     def add(self, total: float, phases: Sequence[float] = ()) -> None:

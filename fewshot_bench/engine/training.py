@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,17 +14,18 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.engine.finite import SpikeGuard, Watch, numbers_of, watched
-from fewshot_bench.engine.graph import CapturedTurn, make_capturable
+from fewshot_bench.engine.graph import Ahead, CapturedTurn, make_capturable, on_stream
 from fewshot_bench.engine.hidden import told_of_draws
 from fewshot_bench.engine.history import History
 from fewshot_bench.engine.interrupt import Interrupted
 from fewshot_bench.engine.keeper import Keeper
-from fewshot_bench.engine.lowering import Eager, Gradients
+from fewshot_bench.engine.lowering import Eager, Gradients, Packed
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players, make_optimisers
 from fewshot_bench.engine.state import Weights, averaged, copied
 from fewshot_bench.engine.timing import StepTimer
+from fewshot_bench.episode import Episode
 from fewshot_bench.errors import Diverged, PluginError
 from fewshot_bench.method import Method
 from fewshot_bench.random import global_generators, moved
@@ -89,6 +91,7 @@ class Trainer:
         self.watch = Watch() if plan.detect_anomaly else None
         # Where numbers are read at once: before the weights move, so that the good ones are kept.
         self._at_once = self.device.type == "cpu" or bool(self.guard or self.watch)
+        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._capture = lowering.graph and not (self.guard or self.watch)
         if self._capture:
             self._fall_back(make_capturable(list(self.optimisers.values()), self.device))
@@ -146,6 +149,10 @@ class Trainer:
 
     def advance(self) -> None:
         """Every turn once: a fresh batch, the gradients of the players that move, their steps."""
+        with on_stream(self._stream):
+            self._advance()
+
+    def _advance(self) -> None:
         turns, size = self.method.turns, self.plan.task_batch
         k = self.step % len(self.sources)
         for r, turn in enumerate(turns):
@@ -154,13 +161,20 @@ class Trainer:
             ready = self._capture and self.step >= self.first + max(1, self.timer.warmup)
             if ready and (r, k) not in self._captured:
                 self._record(r, k, turn)
-            self.timer.start()
-            if (r, k) in self._captured:
-                self._window.append(self._captured[r, k].replay(first))
-                self.timer.replayed(self._captured[r, k].marks)
+            captured = self._captured.get((r, k))
+            if captured is not None:
+                if not captured.ahead.holds(first):
+                    with self.timer.for_several(captured.ahead.turns) as captured.drawn:
+                        captured.ahead.draw(first)
+                self.timer.start()
+                captured.ahead.go_to(first)
+                self._window.append(captured.replay())
+                self.timer.replayed(captured.marks, captured.drawn)
             else:
+                self.timer.start()
                 before = None if self.history.drawn else global_generators()
-                result = self._turn(k, turn, range(first, first + size), self.timer.mark)
+                sample = partial(self.sources[k].batch, range(first, first + size))
+                result = self._turn(sample, turn, self.timer.mark)
                 if before and (found := moved(before, global_generators())):
                     self._tell_drawn(k, found)
                 result.gradients, result.buffers = {}, {}  # what is read later is the numbers
@@ -168,10 +182,10 @@ class Trainer:
         self.step += 1
 
     def _turn(
-        self, k: int, turn: Sequence[str], ids: Tensor | range, phase_ends: Callable[[], None]
+        self, sample: Callable[[], Episode], turn: Sequence[str], phase_ends: Callable[[], None]
     ) -> Gradients:
-        """Sample from source k, differentiate, move: what a step is made of, and a graph holds."""
-        episode = self.sources[k].batch(ids)
+        """Sample, differentiate, move: what a step is made of, and a graph holds."""
+        episode = sample()
         phase_ends()
         with watched(self.watch):
             result = within_memory(
@@ -206,9 +220,13 @@ class Trainer:
 
     def _record(self, r: int, k: int, turn: Sequence[str]) -> None:
         """Capture a turn in a CUDA graph; if that cannot be, go on without, and say why."""
+        size = self.plan.task_batch
+        every = len(self.sources) * len(self.method.turns) * size
         try:
             self._captured[r, k] = CapturedTurn(
-                lambda ids, ends: self._turn(k, turn, ids, ends), self.plan.task_batch, self.device
+                lambda sample, ends: self._turn(sample, turn, ends),
+                Ahead(self.sources[k], size, every, self.device),
+                self.device,
             )
         except (RuntimeError, PluginError) as error:
             self._fall_back(str(error).splitlines()[0])
@@ -268,10 +286,12 @@ class Trainer:
         self.timer.flush()
         turns = len(self.method.turns)
         first = self.step - len(self._window) // turns + 1
-        for i in range(0, len(self._window), turns):
+        packed = Packed(self._window)
+        window = packed.unpacked(packed.values.cpu())
+        for i in range(0, len(window), turns):
             step = first + i // turns
             row: dict[str, float] = {"step": step}
-            for result in self._window[i : i + turns]:
+            for result in window[i : i + turns]:
                 self._check(result, step)
                 row |= {f"loss_{name}": float(v.mean()) for name, v in result.losses.items()}
                 row |= {f"gradient_norm_{name}": float(v) for name, v in result.norms.items()}

@@ -43,7 +43,7 @@ ROWS = 64  # values of a channel that are summed one after another, at most
 
 
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize by the mean and variance of each channel; for CPUs.
+    """Normalize by the mean and variance of each channel; for CPUs, and under ``vmap``.
 
     Arguments:
         x: [N, C, ...], in any layout; the result has the same.
@@ -156,6 +156,39 @@ def _constants(values: tuple[Any, ...], x: Tensor) -> tuple[Tensor, ...]:
     return torch.from_numpy(np.stack(values)).to(x.dtype).unbind()
 
 
+def _side_by_side(
+    function: type[torch.autograd.Function],
+    tasks: int,
+    in_dims: tuple[int | None, ...],
+    values: tuple[Any, ...],
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Call a function of images [N, C, ...] and constants [C] for all tasks of a ``vmap``.
+
+    The channels of the tasks lie side by side, [T, N, C, ...] as [1, T * C, N * ...]: a view where
+    the channels of a task lie before its images (columns.py).
+    """
+    sizes = list(values[0].shape)
+    if in_dims[0] is not None:
+        del sizes[in_dims[0]]
+    n, _, *space = sizes
+
+    def merged(value: Any, dim: int | None) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        value = value.expand(tasks, *value.shape) if dim is None else value.movedim(dim, 0)
+        if value.dim() == 2:
+            return value.flatten()
+        return value.transpose(1, 2).flatten(2).flatten(0, 1).unsqueeze(0)
+
+    def parted(value: Tensor) -> Tensor:
+        if value.dim() == 1:
+            return value.view(tasks, -1)
+        return value.view(tasks, -1, n, *space).transpose(1, 2)
+
+    outputs: tuple[Tensor, ...] = function.apply(*map(merged, values, in_dims))
+    return tuple(map(parted, outputs)), (0,) * len(outputs)
+
+
 class _Forward(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, ...]:
@@ -176,6 +209,13 @@ class _Forward(torch.autograd.Function):
         again = torch.is_grad_enabled()
         first = _Backward.apply(*arguments) if again else _Backward.forward(*arguments)
         return (*first, None)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: Any, x: Tensor, gamma: Tensor, beta: Tensor, eps: float
+    ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        """The channels of all tasks side by side."""
+        return _side_by_side(_Forward, info.batch_size, in_dims, (x, gamma, beta, eps))
 
 
 class _Backward(torch.autograd.Function):
@@ -224,6 +264,11 @@ class _Backward(torch.autograd.Function):
         by_x.addcmul_(a, each(of_a)).addcmul_(dy, each(of_dy))
         by_dy.addcmul_(x, each(b * inverse)).add_(each(c - b * inverse * mean))
         return by_dy, by_x, n * inverse * gap, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, dy: Tensor, x: Tensor, *rest: Any) -> Any:
+        """As of :class:`_Forward`."""
+        return _side_by_side(_Backward, info.batch_size, in_dims, (dy, x, *rest))
 
 
 def _second_plainly(

@@ -3,22 +3,22 @@
 This is the one place that knows how to do that fast on each device, so that a method's code has
 no loop over tasks and no device in it. On a CPU a loop over tasks is fastest (grouped
 convolutions and im2col were measured 2 to 4 times slower); on a GPU the weights are batched with
-``torch.func.vmap``, which shares each kernel launch among all tasks. The engine can ask for
-another way (:func:`per_task_strategy`); all give the same numbers.
+``torch.func.vmap``, which shares each kernel launch among all tasks, and convolutions are batched
+matrix products (columns.py). The engine can ask for another way (:func:`per_task_strategy`); all
+give the same numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.overrides import TorchFunctionMode
 
+from fewshot_bench.nn.columns import MatrixProducts
 from fewshot_bench.nn.norm import Observations, context, norm_context
 
 Weights = Mapping[str, Tensor]
@@ -75,10 +75,10 @@ def per_task(module: nn.Module, x: Tensor, weights: Weights | None = None) -> Te
         return y.unflatten(0, (tasks, -1))
     strategy = context.strategy
     if strategy == "auto":
-        strategy = "looped" if x.device.type == "cpu" or tasks == 1 else "batched"
+        strategy = "looped" if x.device.type == "cpu" or tasks == 1 else "im2col"
     if strategy == "looped":
         return _looped(module, x, weights)
-    with _Im2Col() if strategy == "im2col" else nullcontext():
+    with MatrixProducts() if strategy == "im2col" else nullcontext():
         return _batched(module, x, weights)
 
 
@@ -128,44 +128,6 @@ def _batched(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
     for layer, (mean, variance) in zip(layers, statistics, strict=True):
         _note(layer, mean, variance)
     return y
-
-
-class _Im2Col(TorchFunctionMode):
-    """Convolutions of one group become matrix products, which batch better than groups do."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func in (F.conv2d, torch.conv2d):
-            return _convolve(func, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def _convolve(
-    plain: Any,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> Tensor:
-    """conv2d of [N, C, H, W] as [out, C*kh*kw] x [C*kh*kw, h*w], where that is possible."""
-    if groups != 1 or isinstance(padding, str):
-        return cast(Tensor, plain(x, weight, bias, stride, padding, dilation, groups))
-    columns = F.unfold(x, weight.shape[2:], dilation, padding, stride)
-    y = weight.flatten(1) @ columns
-    if bias is not None:
-        y = y + bias.unsqueeze(-1)
-    sizes = zip(
-        x.shape[2:], weight.shape[2:], *map(_pair, (stride, padding, dilation)), strict=True
-    )
-    return y.unflatten(-1, [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes])
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
 @contextmanager

@@ -1,0 +1,165 @@
+"""Convolutions of many tasks, each under weights of its own, as batched matrix products.
+
+Under ``vmap`` over tasks torch makes one grouped convolution of them: its kernels are slow for
+many small groups, and its second derivative is a loop over groups. Here the windows of the images
+become the columns of a matrix (im2col), and one batched product gives every task its maps. What
+differs from torch's ``unfold`` is the order of the axes: channels first, then images, so that the
+columns [C * kh * kw, N * h * w] and the maps [out, N * h * w] of a task are contiguous, as is what
+the normalization behind them takes its statistics of; no layer has to transpose.
+
+A window's gradient is the sum over the windows that a pixel is in: :class:`_Columns` and
+:class:`_Pixels` are linear, and each is the other's derivative, so that any order can be taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where the windows of a convolution lie in images of [height, width]."""
+
+    image: Pair
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+
+    @property
+    def out(self) -> Pair:
+        """Height and width of the maps."""
+        return tuple(  # type: ignore[return-value]
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(
+                self.image, self.kernel, self.stride, self.padding, self.dilation, strict=True
+            )
+        )
+
+    @property
+    def padded(self) -> Pair:
+        """Height and width of the images with their borders."""
+        return (
+            self.image[0] + 2 * self.padding[0],
+            self.image[1] + 2 * self.padding[1],
+        )
+
+    def places(self, i: int, j: int) -> tuple[slice, slice]:
+        """Rows and columns of a padded image that position (i, j) of the windows falls on."""
+        first = (i * self.dilation[0], j * self.dilation[1])
+        rows, columns = (
+            slice(a, a + s * (n - 1) + 1, s)
+            for a, s, n in zip(first, self.stride, self.out, strict=True)
+        )
+        return rows, columns
+
+
+class MatrixProducts(TorchFunctionMode):
+    """While it lasts, convolutions of one group are matrix products; to be used under ``vmap``."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (F.conv2d, torch.conv2d):
+            return _convolve(func, *args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _convolve(
+    plain: Any,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair | str = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> Tensor:
+    """``conv2d`` of [N, C, H, W]; ``plain`` where the padding is a word or there are groups."""
+    if groups != 1 or isinstance(padding, str):
+        return cast(Tensor, plain(x, weight, bias, stride, padding, dilation, groups))
+    n, _, height, width = x.shape
+    kernel = (weight.shape[2], weight.shape[3])
+    windows = Windows((height, width), kernel, _pair(stride), _pair(padding), _pair(dilation))
+    columns: Tensor = _Columns.apply(x.transpose(0, 1), windows)
+    y = weight.flatten(1) @ columns.flatten(3).flatten(0, 2)
+    if bias is not None:
+        y = y + bias.unsqueeze(-1)
+    return y.unflatten(-1, (n, *windows.out)).transpose(0, 1)
+
+
+def _pair(value: int | Pair) -> Pair:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def _merged(
+    info: Any, in_dims: tuple[int | None, ...], x: Tensor, apply: Any
+) -> tuple[Tensor, int]:
+    """The tasks of a ``vmap`` are further channels."""
+    assert in_dims[0] is not None
+    tasks = x.movedim(in_dims[0], 0)
+    y = apply(tasks.flatten(0, 1))
+    return y.unflatten(0, (info.batch_size, -1)), 0
+
+
+class _Columns(torch.autograd.Function):
+    """[C, N, H, W] -> [C, kh, kw, N, h, w]: at each place of the windows, what they see there."""
+
+    @staticmethod
+    def forward(x: Tensor, windows: Windows) -> Tensor:
+        rows, columns = windows.padding
+        x = F.pad(x, (columns, columns, rows, rows)) if rows or columns else x.contiguous()
+        channel, image, row, column = x.stride()
+        sizes = (x.shape[0], *windows.kernel, x.shape[1], *windows.out)
+        strides = (
+            channel, windows.dilation[0] * row, windows.dilation[1] * column,
+            image, windows.stride[0] * row, windows.stride[1] * column,
+        )  # fmt: skip
+        return x.as_strided(sizes, strides).contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.windows = inputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _Pixels.apply(gradients[0], ctx.windows), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, x: Tensor, windows: Windows) -> tuple[Tensor, int]:
+        return _merged(info, in_dims, x, lambda x: _Columns.apply(x, windows))
+
+
+class _Pixels(torch.autograd.Function):
+    """[C, kh, kw, N, h, w] -> [C, N, H, W]: at each pixel the sum over the windows it is in."""
+
+    @staticmethod
+    def forward(windowed: Tensor, windows: Windows) -> Tensor:
+        channels, kh, kw, n, _, _ = windowed.shape
+        total = windowed.new_zeros(channels, n, *windows.padded)
+        for i in range(kh):
+            for j in range(kw):
+                rows, columns = windows.places(i, j)
+                total[:, :, rows, columns] += windowed[:, i, j]
+        (top, left), (height, width) = windows.padding, windows.image
+        return total[:, :, top : top + height, left : left + width].contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.windows = inputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _Columns.apply(gradients[0], ctx.windows), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, windowed: Tensor, windows: Windows) -> tuple[Tensor, int]:
+        return _merged(info, in_dims, windowed, lambda w: _Pixels.apply(w, windows))
