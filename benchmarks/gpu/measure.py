@@ -41,7 +41,8 @@ class Part:
 
     Arguments:
         name: of it, and of its results.
-        share: of the time that is left when it begins; what it does not use, the later ones have.
+        share: its weight, beside those of the parts behind it, when the time that is left is shared
+            out; what it does not use, those have.
         words: its command, behind the interpreter.
     """
 
@@ -58,20 +59,20 @@ def part(name: str, share: float) -> Part:
 # In the order of their value.
 STAGES: dict[str, tuple[Part, ...]] = {
     "correctness": (
-        part("machine", 0.2),
-        Part("tests", 0.3, (str(HERE / "tests.py"),)),
-        part("precision", 0.2),
+        part("machine", 3),
+        Part("tests", 16, (str(HERE / "tests.py"),)),
+        part("precision", 8),
     ),
     "speed": (
-        part("maml", 0.25),
-        part("protonet", 0.2),
-        part("evaluation", 0.2),
-        part("metagan", 0.3),
-        part("profile", 0.2),
-        part("peers", 0.4),
+        part("maml", 6),
+        part("protonet", 4),
+        part("evaluation", 4),
+        part("metagan", 5),
+        part("profile", 6),
+        part("peers", 16),
     ),
-    "published": (part("rows", 0.8),),
-    "growth": (part("growth", 0.9),),
+    "published": (part("rows", 24),),
+    "growth": (part("growth", 8),),
 }
 
 
@@ -90,23 +91,27 @@ def main() -> int:
     end = time.monotonic() + 60 * asked.minutes - LAST
     asked.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {"code": code(), "small": asked.small, "parts": {}}
+    wanted = [
+        one
+        for stage, parts in STAGES.items()
+        for one in parts
+        if not asked.only or {stage, one.name} & set(asked.only)
+    ]
     with installed() as environment:
-        for stage, parts in STAGES.items():
-            for one in parts:
-                if asked.only and not {stage, one.name} & set(asked.only):
-                    continue
-                machine = rows_of(results, "machine")
-                if not asked.again and known_already(one.name, results["code"], machine):
-                    say(f"{one.name}: benchmarks/results has it")
-                    continue
-                seconds = one.share * (end - time.monotonic())
-                if seconds < 5:
-                    results["parts"][one.name] = {"rows": [], "error": "no time was left"}
-                else:
-                    results["parts"][one.name] = run(one, seconds, asked, environment)
-                write(asked.out / "results.json", results)
-                error = results["parts"][one.name]["error"]
-                say(f"{one.name}: {'ok' if error is None else error}")
+        for i, one in enumerate(wanted):
+            machine = rows_of(results, "machine")
+            if not asked.again and known_already(one.name, results["code"], machine):
+                say(f"{one.name}: benchmarks/results has it")
+                continue
+            left = end - time.monotonic()
+            seconds = left * one.share / sum(later.share for later in wanted[i:])
+            if seconds < 5:
+                results["parts"][one.name] = {"rows": [], "error": "no time was left"}
+            else:
+                results["parts"][one.name] = run(one, seconds, asked, environment)
+            write(asked.out / "results.json", results)
+            error = results["parts"][one.name]["error"]
+            say(f"{one.name}: {'ok' if error is None else error}")
     return 0 if all(p["error"] is None for p in results["parts"].values()) else 1
 
 

@@ -110,7 +110,8 @@ def _held_by_autograd() -> Iterator[list[int]]:
             now += size
             peak[0] = max(peak[0], now)
         users[address] = users.get(address, 0) + 1
-        saved = _Saved(tensor)
+        # Not the tensor itself: what a node saves of its own output would keep that node alive.
+        saved = _Saved(tensor.detach())
         weakref.finalize(saved, forget, address, size)
         return saved
 
