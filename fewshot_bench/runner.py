@@ -52,7 +52,9 @@ from fewshot_bench.scoring import note_drawn, validate_untrained
 from fewshot_bench.takeup import Twin, finished, taken_up
 
 PROFILE = "profile.txt"
-EVALUATION_CHUNK = 32  # tasks per call at evaluation; changes no number
+# Tasks per call at evaluation, which changes no number: hundreds fill a GPU, and a call costs the
+# host as much whatever their number.
+EVALUATION_CHUNK = {"cpu": 32, "cuda": 200}
 
 
 def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -183,7 +185,9 @@ class _Going:
             twin.check()
             record["weights"] = save_weights(parts.method, folder)
             if not trains and parts.validation is not None:
-                validate_untrained(parts, parts.validation, record, EVALUATION_CHUNK)
+                validate_untrained(
+                    parts, parts.validation, record, EVALUATION_CHUNK[parts.device.type]
+                )
             test(parts, folder, record, self.signals.check)
             check_unmoved(parts.method, record["weights"])
         record["status"] = "completed"
@@ -240,7 +244,7 @@ def make_trainer(
             parts.lowering,
             parts.validation,
             config.validation_episodes,
-            chunk=EVALUATION_CHUNK,
+            chunk=EVALUATION_CHUNK[parts.device.type],
         )
         accuracy = float(scores.accuracy.mean())
         progress.message(f"step {step}: validation accuracy {accuracy:.2%}")
@@ -323,7 +327,12 @@ def test(parts: Parts, folder: Path, record: dict[str, Any], check: Callable[[],
         parts.progress.update(done, accuracy=accuracy)
 
     scores = evaluate(
-        parts.lowering, source, count, chunk=EVALUATION_CHUNK, metrics=parts.metrics, tick=tick
+        parts.lowering,
+        source,
+        count,
+        chunk=EVALUATION_CHUNK[parts.device.type],
+        metrics=parts.metrics,
+        tick=tick,
     )
     note_drawn(parts, scores, record)
     parts.observers.tell("evaluation_ended", part, scores.accuracy.tolist())

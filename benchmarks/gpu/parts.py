@@ -12,9 +12,11 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from limit import measure as limits_of
 from limit import product
 from table import describe_machine
 from torch.profiler import ProfilerActivity
+from turns import Worker, peers_python
 
 from fewshot_bench.config import configure
 from fewshot_bench.engine.choice import choose
@@ -277,29 +280,40 @@ def kernels(averages: Any, cuda: bool) -> list[dict[str, Any]]:
 
 @part
 def peers(bench: Bench) -> None:
-    """The others' steps of the same items on the same card, in turns with ours."""
-    import tempfile
+    """The others' steps of the same items on the same card; ours are the parts above.
 
-    from turns import Worker, peers_python
-
+    All are made ready at the same time, and then take turns one by one.
+    """
+    items = ("W1_second_order", "W1_first_order", "W1_one_shot_one_step", "W4_maml", "W2_5way")
+    pairs = [(item, peer) for item in items for peer in ("learn2learn", "torchopt", "higher")]
+    pairs = pairs[:1] if bench.small else pairs
     python = peers_python() or sys.executable
-    items = ("W1_second_order", "W1_first_order", "W1_one_shot_one_step", "W2_5way", "W4_maml")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(pairs)) as pool:
         data = Path(folder) / "images.npz"
         work.write_arrays(data)
-        for item in items[:1] if bench.small else items:
-            for peer in ("fewshot_bench", "learn2learn", "torchopt", "higher"):
-                if bench.left() < 15 and not bench.small:
-                    return
-                with bench.told(item=item, peer=peer) as row:
-                    mine = sys.executable if peer == "fewshot_bench" else python
-                    worker = Worker(mine, peer, item, data, bench.device, bench.small, 2.0)
-                    if worker.error is not None:
-                        row["error"] = worker.error
-                        continue
-                    rates = [worker.turn() for _ in range(2 if bench.small else 3)]
-                    worker.close()
-                    row |= {"rate": statistics.median(rates), "unit": work.unit(item)}
+
+        def ready(pair: tuple[str, str]) -> Worker:
+            return Worker(python, pair[1], pair[0], data, bench.device, bench.small, TURN)
+
+        workers = dict(zip(pairs, pool.map(ready, pairs), strict=True))
+        rates: dict[tuple[str, str], list[float]] = {pair: [] for pair in pairs}
+        for _ in range(TURNS):
+            for pair, worker in workers.items():
+                if worker.error is None and (bench.left() > 4 or bench.small):
+                    try:
+                        rates[pair].append(worker.turn())
+                    except RuntimeError as error:
+                        worker.error = str(error)
+        for pair, worker in workers.items():
+            row = {"item": pair[0], "peer": pair[1], "unit": work.unit(pair[0])}
+            if worker.error is not None:
+                bench.row(**row, error=worker.error)
+            elif rates[pair]:
+                bench.row(**row, rate=statistics.median(rates[pair]), turns=len(rates[pair]))
+            worker.process.kill()
+
+
+TURNS, TURN = 3, 1.5  # seconds each
 
 
 # ---- correctness ----------------------------------------------------------------------------

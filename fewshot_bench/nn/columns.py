@@ -14,6 +14,7 @@ A window's gradient is the sum over the windows that a pixel is in: :class:`_Col
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -110,11 +111,27 @@ def _merged(
     return y.unflatten(0, (info.batch_size, -1)), 0
 
 
+@cache
+def _triton() -> Any:
+    try:
+        from fewshot_bench.nn import columns_triton
+    except ImportError:  # not every build of torch has it
+        return None
+    return columns_triton
+
+
+def _kernels(x: Tensor) -> Any:
+    """One kernel for each copy where there is a GPU and Triton; None: torch's operations."""
+    return _triton() if x.is_cuda else None
+
+
 class _Columns(torch.autograd.Function):
     """[C, N, H, W] -> [C, kh, kw, N, h, w]: at each place of the windows, what they see there."""
 
     @staticmethod
     def forward(x: Tensor, windows: Windows) -> Tensor:
+        if fused := _kernels(x):
+            return fused.columns(x.contiguous(), windows)
         rows, columns = windows.padding
         x = F.pad(x, (columns, columns, rows, rows)) if rows or columns else x.contiguous()
         channel, image, row, column = x.stride()
@@ -143,6 +160,8 @@ class _Pixels(torch.autograd.Function):
 
     @staticmethod
     def forward(windowed: Tensor, windows: Windows) -> Tensor:
+        if fused := _kernels(windowed):
+            return fused.pixels(windowed.contiguous(), windows)
         channels, kh, kw, n, _, _ = windowed.shape
         total = windowed.new_zeros(channels, n, *windows.padded)
         for i in range(kh):
