@@ -131,9 +131,6 @@ class CapturedTurn:
 def make_capturable(optimisers: Sequence[Optimizer], device: torch.device) -> str | None:
     """Switch optimisers to state and rates that live on the device.
 
-    On a GPU those that have one kernel for a whole step take it, unless they were asked for another
-    way: their dozens of small ones would be a fifth of a ProtoNet step.
-
     Returns:
         What is in the way, or None.
     """
@@ -144,7 +141,4 @@ def make_capturable(optimisers: Sequence[Optimizer], device: torch.device) -> st
         for group in optimiser.param_groups:
             group["capturable"] = True
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
-            free = group.get("foreach") is None and group.get("fused", True) is None
-            if device.type == "cuda" and free and not group.get("differentiable"):
-                group["fused"] = True
     return None

@@ -111,18 +111,55 @@ def _merged(
     return y.unflatten(0, (info.batch_size, -1)), 0
 
 
+def _kernels(x: Tensor) -> Any:
+    """One kernel for each copy where there is a GPU and Triton; None: torch's operations."""
+    return _triton(x.device) if x.is_cuda else None
+
+
 @cache
-def _triton() -> Any:
+def _triton(device: torch.device) -> Any:
+    """Those kernels, held against torch's operations once a process; None where they fail."""
     try:
         from fewshot_bench.nn import columns_triton
     except ImportError:  # not every build of torch has it
         return None
-    return columns_triton
+    return columns_triton if agree(columns_triton, device) else None
 
 
-def _kernels(x: Tensor) -> Any:
-    """One kernel for each copy where there is a GPU and Triton; None: torch's operations."""
-    return _triton() if x.is_cuda else None
+def agree(kernels: Any, device: torch.device) -> bool:
+    """Whether kernels give to the bit what torch's operations give, on a small example."""
+    windows = Windows((7, 6), (3, 2), (2, 1), (1, 1), (1, 2))
+    x = torch.arange(2 * 3 * 7 * 6, device=device, dtype=torch.float32).view(2, 3, 7, 6)
+    windowed = _windows_of(x, windows)
+    try:
+        return torch.equal(kernels.columns(x, windows), windowed) and torch.equal(
+            kernels.pixels(windowed, windows), _sums_over(windowed, windows)
+        )
+    except Exception:  # whatever a compiler raises: the other way is slower, and as right
+        return False
+
+
+def _windows_of(x: Tensor, windows: Windows) -> Tensor:
+    rows, columns = windows.padding
+    x = F.pad(x, (columns, columns, rows, rows)) if rows or columns else x.contiguous()
+    channel, image, row, column = x.stride()
+    sizes = (x.shape[0], *windows.kernel, x.shape[1], *windows.out)
+    strides = (
+        channel, windows.dilation[0] * row, windows.dilation[1] * column,
+        image, windows.stride[0] * row, windows.stride[1] * column,
+    )  # fmt: skip
+    return x.as_strided(sizes, strides).contiguous()
+
+
+def _sums_over(windowed: Tensor, windows: Windows) -> Tensor:
+    channels, kh, kw, n, _, _ = windowed.shape
+    total = windowed.new_zeros(channels, n, *windows.padded)
+    for i in range(kh):
+        for j in range(kw):
+            rows, columns = windows.places(i, j)
+            total[:, :, rows, columns] += windowed[:, i, j]
+    (top, left), (height, width) = windows.padding, windows.image
+    return total[:, :, top : top + height, left : left + width].contiguous()
 
 
 class _Columns(torch.autograd.Function):
@@ -130,17 +167,8 @@ class _Columns(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, windows: Windows) -> Tensor:
-        if fused := _kernels(x):
-            return fused.columns(x.contiguous(), windows)
-        rows, columns = windows.padding
-        x = F.pad(x, (columns, columns, rows, rows)) if rows or columns else x.contiguous()
-        channel, image, row, column = x.stride()
-        sizes = (x.shape[0], *windows.kernel, x.shape[1], *windows.out)
-        strides = (
-            channel, windows.dilation[0] * row, windows.dilation[1] * column,
-            image, windows.stride[0] * row, windows.stride[1] * column,
-        )  # fmt: skip
-        return x.as_strided(sizes, strides).contiguous()
+        fused = _kernels(x)
+        return _windows_of(x, windows) if fused is None else fused.columns(x.contiguous(), windows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -160,16 +188,10 @@ class _Pixels(torch.autograd.Function):
 
     @staticmethod
     def forward(windowed: Tensor, windows: Windows) -> Tensor:
-        if fused := _kernels(windowed):
-            return fused.pixels(windowed.contiguous(), windows)
-        channels, kh, kw, n, _, _ = windowed.shape
-        total = windowed.new_zeros(channels, n, *windows.padded)
-        for i in range(kh):
-            for j in range(kw):
-                rows, columns = windows.places(i, j)
-                total[:, :, rows, columns] += windowed[:, i, j]
-        (top, left), (height, width) = windows.padding, windows.image
-        return total[:, :, top : top + height, left : left + width].contiguous()
+        fused = _kernels(windowed)
+        if fused is None:
+            return _sums_over(windowed, windows)
+        return fused.pixels(windowed.contiguous(), windows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -1,0 +1,98 @@
+"""What a captured step is made of, with a stand-in for CUDA graphs: they run, and run again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from toys import source
+
+from fewshot_bench.engine import graph
+from fewshot_bench.engine.graph import Ahead
+from fewshot_bench.engine.lowering import Gradients, Packed
+from fewshot_bench.engine.timing import StepTimer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph whose capture does the work at once; what a replay does is up to the test."""
+
+    @contextmanager
+    def capture(*_: Any, **__: Any) -> Iterator[None]:
+        yield
+
+    monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr("torch.cuda.graph", capture)
+    monkeypatch.setattr("torch.cuda.current_stream", lambda _: None)
+
+
+def drawn_anew(ahead: Ahead, episodes: Any) -> None:
+    """A replay, which computes the indices from the number that stands outside of the graph."""
+    starts = torch.arange(ahead.turns).unsqueeze(1) * ahead.every
+    first = int(ahead._first)
+    ahead.indices = episodes.indices((first + starts + torch.arange(4)).flatten())
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("every", [4, 8])  # 8: two turns of a step, or labelled ones between
+def test_indices_ahead_are_those_of_each_batch(every: int) -> None:
+    episodes = source()
+    ahead = Ahead(episodes, 4, every, CPU)
+    ahead.graph = SimpleNamespace(replay=lambda: drawn_anew(ahead, episodes))  # type: ignore[assignment]
+    draws = 0
+    for turn in range(2 * ahead.turns + 3):
+        first = 4 + turn * every  # not from 0: a training that goes on from a checkpoint
+        if not ahead.holds(first):
+            ahead.draw(first)
+            draws += 1
+        ahead.go_to(first)
+        got, want = ahead.episode(), episodes.batch(range(first, first + 4))
+        assert torch.equal(got.query, want.query)
+        assert torch.equal(got.key, want.key)
+    assert draws == 3
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_as_many_ahead_as_memory_bears() -> None:
+    assert Ahead(source(), 4, 4, CPU).turns == graph.STEPS_AHEAD
+    assert Ahead(source(), graph.AHEAD, graph.AHEAD, CPU).turns == 1
+
+
+def test_work_for_several_turns_is_charged_to_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0, 8_000_000, 10_000_000, 13_000_000, 20_000_000, 21_000_000])  # ns
+    monkeypatch.setattr("time.perf_counter_ns", lambda: next(clock))
+    timer = StepTimer(CPU, warmup=0)
+    with timer.for_several(4) as drawn:
+        pass
+    inside = [10_000_000, 10_500_000, 12_000_000, 13_000_000]
+    timer.start()
+    timer.replayed(inside, drawn)
+    timer.start()
+    timer.replayed([20_000_000, 20_100_000, 20_600_000, 21_000_000], drawn)
+    timer.flush()
+    columns = timer.columns()
+    assert columns["step_ms"].tolist() == [3 + 2, 1 + 2]
+    assert columns["sample_ms"].tolist() == pytest.approx([2.5, 2.1])
+    assert columns["forward_backward_ms"].tolist() == pytest.approx([1.5, 0.5])
+
+
+def test_numbers_leave_in_one_tensor_and_come_back() -> None:
+    results = [
+        Gradients({"meta": torch.tensor([1.0 + i, 2.0])}, {"meta": [torch.ones(3)]},
+                  {"accuracy": torch.tensor([0.5, 0.25])}, {"b": torch.ones(2)},
+                  {"meta": torch.tensor(3.0)}, {"meta": torch.tensor(4.0 + i)})
+        for i in range(2)
+    ]  # fmt: skip
+    packed = Packed(results)
+    assert packed.values.tolist() == [1, 2, 0.5, 0.25, 3, 4, 2, 2, 0.5, 0.25, 3, 5]
+    again = packed.unpacked(packed.values + 1)
+    assert again[1].losses["meta"].tolist() == [3, 3]
+    assert again[1].weights["meta"].shape == ()
+    assert float(again[0].norms["meta"]) == 4
+    assert again[0].log["accuracy"].tolist() == [1.5, 1.25]
