@@ -60,7 +60,7 @@ def part(name: str, share: float) -> Part:
 STAGES: dict[str, tuple[Part, ...]] = {
     "correctness": (
         part("machine", 3),
-        Part("tests", 20, (str(HERE / "tests.py"),)),
+        Part("tests", 26, (str(HERE / "tests.py"),)),
         part("precision", 6),
     ),
     "speed": (

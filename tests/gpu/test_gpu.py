@@ -162,22 +162,29 @@ def weights(trainer: Trainer) -> torch.Tensor:
     return torch.cat([v.double().cpu().flatten() for v in values])
 
 
+def numbers_apart(one: Trainer, other: Trainer) -> np.ndarray:
+    """At each step the largest relative difference of a loss or the norm of a gradient."""
+    a, b = (trainer.history.steps.arrays() for trainer in (one, other))
+    names = [n for n in a if n.startswith(("loss_", "gradient_norm_"))]
+    return np.stack([np.abs(a[n] - b[n]) / (np.abs(b[n]) + 1e-3) for n in names]).max(0)
+
+
 @only_cuda
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_captured_step_is_the_step(kind: str, record_property: Any) -> None:
-    """From the same weights the first captured step has the eager one's losses and gradients.
+    """The first captured step is as near to the eager one as two eager ones are to each other.
 
-    Later ones part: a training that is nudged by 1e-7 moves its losses by a percent in nine steps.
+    Where operations do not repeat to the bit, trainings part: a nudge of 1e-7 is a percent of the
+    losses after nine steps.
     """
     graph, said = trained(kind, "auto")
-    eager, _ = trained(kind, "eager", alike=True)
+    eager, again = (trained(kind, "eager", alike=True)[0] for _ in range(2))
     assert graph.lowering.name == "graph", said
-    a, b = (t.history.steps.arrays() for t in (graph, eager))
-    names = [n for n in a if n.startswith(("loss_", "gradient_norm_"))]
-    apart = np.stack([np.abs(a[n] - b[n]) / (np.abs(b[n]) + 1e-3) for n in names]).max(0)
+    apart, noise = numbers_apart(graph, eager), numbers_apart(again, eager)
     record_property("apart", json.dumps(apart.tolist()))
-    assert (apart[:3] == 0).all()  # the warm-up is the same code
-    assert apart[3] < 1e-5
+    record_property("noise", json.dumps(noise.tolist()))
+    first = 3  # after the warm-up
+    assert apart[first] < 1e-5 + 100 * noise[: first + 1].max()
 
 
 @pytest.mark.parametrize("kind", KINDS)
