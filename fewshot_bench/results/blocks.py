@@ -145,7 +145,9 @@ def _differences(table: Table, comparison: Comparison) -> Block:
     for setting, row, _, difference in table.paired:
         line = (row.title, *_difference(difference))
         sections.setdefault(str(setting), []).append(line)
-    heads = (f"against {table.paired[0][3].baseline.method}", *DIFFERENCES)
+    baselines = {difference.baseline.name for *_, difference in table.paired}
+    against = baselines.pop() if len(baselines) == 1 else "the baseline"  # of each column
+    heads = (f"against {against}", *DIFFERENCES)
     block = _filled(heads, sections)
     return Block(
         tuple(f"{level} interval" if head == "interval" else head for head in block.heads),
