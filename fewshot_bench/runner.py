@@ -52,9 +52,15 @@ from fewshot_bench.scoring import note_drawn, validate_untrained
 from fewshot_bench.takeup import Twin, finished, taken_up
 
 PROFILE = "profile.txt"
-# Tasks per call at evaluation, which changes no number: hundreds fill a GPU, and a call costs the
-# host as much whatever their number.
-EVALUATION_CHUNK = {"cpu": 32, "cuda": 200}
+# Tasks per call at evaluation; changes no number where tasks are independent. Hundreds fill a GPU,
+# and a call costs the host as much whatever their number.
+EVALUATION_CHUNK, GPU_CHUNK = 32, 200
+
+
+def evaluation_chunk(parts: Parts) -> int:
+    """Tasks per call of an evaluation, the same for a run and whatever evaluates it again."""
+    alone = parts.device.type == "cuda" and parts.method.batchable
+    return GPU_CHUNK if alone else EVALUATION_CHUNK
 
 
 def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
@@ -185,9 +191,7 @@ class _Going:
             twin.check()
             record["weights"] = save_weights(parts.method, folder)
             if not trains and parts.validation is not None:
-                validate_untrained(
-                    parts, parts.validation, record, EVALUATION_CHUNK[parts.device.type]
-                )
+                validate_untrained(parts, parts.validation, record, evaluation_chunk(parts))
             test(parts, folder, record, self.signals.check)
             check_unmoved(parts.method, record["weights"])
         record["status"] = "completed"
@@ -244,7 +248,7 @@ def make_trainer(
             parts.lowering,
             parts.validation,
             config.validation_episodes,
-            chunk=EVALUATION_CHUNK[parts.device.type],
+            chunk=evaluation_chunk(parts),
         )
         accuracy = float(scores.accuracy.mean())
         progress.message(f"step {step}: validation accuracy {accuracy:.2%}")
@@ -330,7 +334,7 @@ def test(parts: Parts, folder: Path, record: dict[str, Any], check: Callable[[],
         parts.lowering,
         source,
         count,
-        chunk=EVALUATION_CHUNK[parts.device.type],
+        chunk=evaluation_chunk(parts),
         metrics=parts.metrics,
         tick=tick,
     )

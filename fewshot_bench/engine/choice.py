@@ -16,8 +16,8 @@ ENGINES = {
     "auto": "threads on a CPU, graph on a GPU",
     "eager": "a batch of tasks in one call",
     "threads": "CPU: a task at a time on each thread",
-    "batched": "as eager, per-task weights by grouped convolutions on a CPU too",
-    "im2col": "as eager, per-task weights by batched matrix products",
+    "batched": "as eager, per-task weights by grouped convolutions",
+    "im2col": "as eager, per-task weights by batched matrix products on a CPU too",
     "graph": "GPU: as eager, the whole step in a CUDA graph",
 }
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from fewshot_bench.batches import BatchSource
@@ -38,15 +39,18 @@ def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
         yield
         return
     stream.wait_stream(torch.cuda.current_stream(stream.device))
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream(stream.device).wait_stream(stream)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:  # also after a fault: what was reached is read in the stream of before
+        torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 
 class Ahead:
     """Indices of the episodes of several turns to come, drawn together in one CUDA graph.
 
-    The hundreds of small operations of a sampler take as long for one batch as for fifty.
+    The hundreds of small operations of a sampler take as long for one batch as for fifty. What is
+    asked of the source is ``indices`` and ``deliver``, which ``batch`` is made of.
 
     Arguments:
         source: has been asked for a batch before, so that its first one is checked.
@@ -60,22 +64,23 @@ class Ahead:
     ) -> None:
         self.source, self.every = source, every
         self.turns = max(1, min(STEPS_AHEAD, AHEAD // size))
+        self._size, self._begin = size, -1
+        # Held as long as the graph: a replay reads them where they were when it was captured.
         self._first = torch.zeros((), dtype=torch.int64, device=device)
-        self._rows = torch.arange(size, device=device)
-        self._begin: int | None = None
-        self.graph = torch.cuda.CUDAGraph()
-        starts = torch.arange(self.turns, device=device).unsqueeze(1) * every
-        with torch.cuda.graph(self.graph, stream=torch.cuda.current_stream(device)):
-            ids = (self._first + starts + self._rows).flatten()
-            self.indices: Any = source.indices(ids)
         self._place = torch.zeros((), dtype=torch.int64, device=device)
-        self._size = size
+        self._rows = torch.arange(size, device=device)
+        self._starts = torch.arange(self.turns, device=device).unsqueeze(1) * every
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, stream=torch.cuda.current_stream(device)):
+            self.indices: Any = source.indices(self.ids())
+
+    def ids(self) -> Tensor:
+        """Numbers of the episodes of all turns, from the first on."""
+        return (self._first + self._starts + self._rows).flatten()
 
     def holds(self, first: int) -> bool:
         """Whether the indices of the turn whose first episode this is are drawn."""
-        if self._begin is None:
-            return False
-        return 0 <= first - self._begin < self.turns * self.every
+        return self._begin >= 0 and 0 <= first - self._begin < self.turns * self.every
 
     def draw(self, first: int) -> None:
         """Draw those of the turn with this first episode and of those after it."""
@@ -85,7 +90,6 @@ class Ahead:
 
     def go_to(self, first: int) -> None:
         """Make the turn with this first episode the current one."""
-        assert self._begin is not None
         self._place.fill_((first - self._begin) // self.every * self._size)
 
     def episode(self) -> Episode:

@@ -53,25 +53,16 @@ class Gradients:
 
 
 class Packed:
-    """The numbers of some results in one tensor, to be copied or read at once.
-
-    Arguments:
-        results: all on one device.
-    """
+    """The numbers of some results in one tensor, to be copied or read at once."""
 
     def __init__(self, results: Sequence[Gradients]) -> None:
         self._named = [
             [[(name, v.shape) for name, v in numbers.items()] for numbers in result.numbers()]
             for result in results
         ]
-        self.values = torch.cat(
-            [
-                v.detach().flatten()
-                for r in results
-                for numbers in r.numbers()
-                for v in numbers.values()
-            ]
-        )
+        values = [v.detach() for r in results for numbers in r.numbers() for v in numbers.values()]
+        # A method may log a number that it has on the host.
+        self.values = torch.cat([v.to(values[0].device).flatten() for v in values])
 
     def unpacked(self, values: Tensor) -> list[Gradients]:
         """The results again, of these values in place of their own; without gradients."""

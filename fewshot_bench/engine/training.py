@@ -158,7 +158,9 @@ class Trainer:
         for r, turn in enumerate(turns):
             first = (self.step * len(turns) + r) * size
             self._set_rates(turn)
-            ready = self._capture and self.step >= self.first + max(1, self.timer.warmup)
+            # Every source was asked before, and every kernel has run.
+            warm = max(len(self.sources), self.timer.warmup)
+            ready = self._capture and self.step >= self.first + warm
             if ready and (r, k) not in self._captured:
                 self._record(r, k, turn)
             captured = self._captured.get((r, k))

@@ -76,7 +76,7 @@ class MatrixProducts(TorchFunctionMode):
 
 def _convolve(
     plain: Any,
-    x: Tensor,
+    input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     stride: int | Pair = 1,
@@ -84,13 +84,16 @@ def _convolve(
     dilation: int | Pair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """``conv2d`` of [N, C, H, W]; ``plain`` where the padding is a word or there are groups."""
-    if groups != 1 or isinstance(padding, str):
-        return cast(Tensor, plain(x, weight, bias, stride, padding, dilation, groups))
-    n, _, height, width = x.shape
+    """``conv2d`` of [N, C, H, W]; ``plain`` for everything else that it takes or refuses."""
+    arguments = (input, weight, bias, stride, padding, dilation, groups)
+    if groups != 1 or isinstance(padding, str) or input.dim() != 4:
+        return cast(Tensor, plain(*arguments))
+    n, _, height, width = input.shape
     kernel = (weight.shape[2], weight.shape[3])
     windows = Windows((height, width), kernel, _pair(stride), _pair(padding), _pair(dilation))
-    columns: Tensor = _Columns.apply(x.transpose(0, 1), windows)
+    if min(windows.out) < 1:
+        return cast(Tensor, plain(*arguments))
+    columns: Tensor = _Columns.apply(input.transpose(0, 1), windows)
     y = weight.flatten(1) @ columns.flatten(3).flatten(0, 2)
     if bias is not None:
         y = y + bias.unsqueeze(-1)

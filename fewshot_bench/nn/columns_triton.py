@@ -22,9 +22,10 @@ def _gather(  # type: ignore[no-untyped-def]
     KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     PH: tl.constexpr, PW: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0)  # (channel, i, j)
+    blocks = tl.cdiv(N * h * w, B)
+    row, block = tl.program_id(0) // blocks, tl.program_id(0) % blocks  # row: (channel, i, j)
     channel, i, j = row // (KH * KW), row % (KH * KW) // KW, row % KW
-    place = tl.program_id(1) * B + tl.arange(0, B)  # (image, row, column) of a map
+    place = block * B + tl.arange(0, B)  # (image, row, column) of a map
     inside = place < N * h * w
     image = place // (h * w)
     y = place // w % h * SH - PH + i * DH
@@ -42,8 +43,10 @@ def _add_up(  # type: ignore[no-untyped-def]
     KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     PH: tl.constexpr, PW: tl.constexpr, DH: tl.constexpr, DW: tl.constexpr, B: tl.constexpr,
 ):  # fmt: skip
-    channel = tl.program_id(0).to(tl.int64)
-    place = tl.program_id(1) * B + tl.arange(0, B)  # (image, row, column) of an image
+    blocks = tl.cdiv(N * H * W, B)
+    channel = (tl.program_id(0) // blocks).to(tl.int64)
+    # (image, row, column) of an image
+    place = tl.program_id(0) % blocks * B + tl.arange(0, B)
     inside = place < N * H * W
     image, y, z = place // (H * W), place // W % H, place % W
     sums: tl.constexpr = tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32
@@ -81,7 +84,7 @@ def pixels(windowed: Tensor, windows: Any) -> Tensor:
 
 
 def _launch(kernel: Any, sizes: tuple[int, int], a: Tensor, b: Tensor, n: int, of: Any) -> None:
-    grid = (sizes[0], triton.cdiv(sizes[1], BLOCK))
+    grid = (sizes[0] * triton.cdiv(sizes[1], BLOCK),)  # other axes end at 65,535
     with torch.cuda.device(a.device) if a.is_cuda else torch.device(a.device):
         kernel[grid](
             a, b, n, *of.image, *of.out, *of.kernel, *of.stride, *of.padding, *of.dilation, BLOCK

@@ -45,7 +45,7 @@ class MetaGAN(Method):
     """
 
     unlabelled_tasks = True
-    capturable = True  # where the base is not, the loop says so and goes on without
+    capturable = True  # where the base is
 
     def __init__(
         self,
@@ -127,6 +127,7 @@ class MetaGAN(Method):
         self.turns = ((D,), (G,)) if update == "alternating" else ((D, G),)
         stopped = inner_gan and not through_fakes
         self.gradient = "surrogate" if stopped else self.base.gradient
+        self.capturable = bool(self.base.capturable)  # type: ignore[misc]
 
     # ---- the generator ----------------------------------------------------------------------
 

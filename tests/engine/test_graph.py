@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -9,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from toys import source
 
 from fewshot_bench.engine import graph
@@ -33,10 +37,42 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def drawn_anew(ahead: Ahead, episodes: Any) -> None:
-    """A replay, which computes the indices from the number that stands outside of the graph."""
-    starts = torch.arange(ahead.turns).unsqueeze(1) * ahead.every
-    first = int(ahead._first)
-    ahead.indices = episodes.indices((first + starts + torch.arange(4)).flatten())
+    """A replay: once more what was captured, on the tensors that it read."""
+    ahead.indices = episodes.indices(ahead.ids())
+
+
+class Inputs(TorchDispatchMode):
+    """Notes the tensors that are read and were not made meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[torch.Tensor] = []
+        self.made: list[torch.Tensor] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [value for value in tree_leaves(args) if isinstance(value, torch.Tensor)]
+        self.read += [t for t in tensors if not any(t is own for own in self.made)]
+        result = func(*args, **(kwargs or {}))
+        self.made += [value for value in tree_leaves(result) if isinstance(value, torch.Tensor)]
+        return result
+
+
+def test_what_a_graph_reads_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor that was made for a graph and then freed would be overwritten before a replay."""
+    inputs = Inputs()
+    monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr("torch.cuda.graph", lambda *_, **__: inputs)
+    monkeypatch.setattr("torch.cuda.current_stream", lambda _: None)
+    episodes = source()
+    episodes.batch(range(1))
+    ahead = Ahead(episodes, 4, 4, CPU)
+    # Bytes are the states of the host's generators, which are compared beside.
+    read = [weakref.ref(tensor) for tensor in inputs.read if tensor.dtype == torch.int64]
+    assert len(read) > 3
+    inputs.read, inputs.made = [], []
+    gc.collect()
+    assert all(ref() is not None for ref in read)
+    assert ahead.turns > 1
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -96,3 +132,33 @@ def test_numbers_leave_in_one_tensor_and_come_back() -> None:
     assert again[1].weights["meta"].shape == ()
     assert float(again[0].norms["meta"]) == 4
     assert again[0].log["accuracy"].tolist() == [1.5, 1.25]
+
+
+def test_a_number_on_the_host_is_packed_with_those_of_the_device() -> None:
+    """Here the other device is one that holds no numbers; the losses decide which it is."""
+    losses = {"meta": torch.ones(2, device="meta")}
+    logged = Gradients(losses, {}, {"given by hand": torch.ones(2)}, {})
+    assert Packed([logged]).values.device.type == "meta"
+
+
+def test_after_a_fault_the_stream_of_before_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = []
+
+    class Stream:
+        device = CPU
+
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            waited.append((self.name, other.name))
+
+    @contextmanager
+    def entered(_: Stream) -> Iterator[None]:
+        yield
+
+    monkeypatch.setattr("torch.cuda.current_stream", lambda _: Stream("main"))
+    monkeypatch.setattr("torch.cuda.stream", entered)
+    with pytest.raises(KeyboardInterrupt), graph.on_stream(Stream("side")):  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+    assert waited == [("side", "main"), ("main", "side")]

@@ -77,7 +77,7 @@ def prepared(kind: str, device: str, more: tuple[tuple[str, Any], ...]) -> Parts
 
 
 def step(method: Method, episode: Any, strategy: str, dtype: torch.dtype) -> dict[str, Any]:
-    """Losses and gradients of one step, every player, on the CPU in float64."""
+    """Gradients of one step, of every player, as float64 on the CPU."""
     method.to(dtype).train()
     players = method.players()
     lowering = Eager(method, strategy=strategy)  # type: ignore[arg-type]
@@ -226,6 +226,23 @@ def test_the_same_episodes_as_on_a_cpu() -> None:
     here, there = parts_of("protonet"), parts_of("protonet", torch.device("cpu"))
     for a, b in ((here.train, there.train), (here.test, there.test)):
         assert torch.equal(a.indices(range(64)).rows().cpu(), b.indices(range(64)).rows())
+
+
+@only_cuda
+def test_a_long_training_sees_the_episodes_of_its_seed() -> None:
+    """Indices are drawn for many steps at once, again and again."""
+    parts = parts_of("protonet", engine="auto")
+    trainer = Trainer(parts.method, parts.lowering, parts.train, Plan(200, 4, window=50))
+    seen = []
+    with parts.lowering.running():
+        for step in range(200):
+            trainer.advance()
+            for captured in trainer._captured.values():
+                seen.append((step, captured.ahead.episode().key.cpu()))
+    assert parts.lowering.name == "graph"
+    assert seen[-1][0] == 199
+    for step, key in seen:
+        assert torch.equal(key, parts.train.batch(range(4 * step, 4 * step + 4)).key.cpu()), step
 
 
 @only_cuda

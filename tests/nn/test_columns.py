@@ -66,6 +66,18 @@ def test_the_maps_of_a_task_lie_as_the_next_layer_wants_them() -> None:
         assert maps.transpose(1, 2).is_contiguous()
 
 
+def test_what_conv2d_takes_and_refuses_is_as_without() -> None:
+    x, weight = torch.randn(2, 1, 2, 6, 6), torch.randn(2, 4, 2, 3, 3)
+    plain = vmap(lambda x, w: F.conv2d(x, w, padding=1))(x, weight)
+    with MatrixProducts():
+        by_name = vmap(lambda x, w: F.conv2d(input=x, weight=w, padding=1))(x, weight)
+        alone = vmap(lambda x, w: F.conv2d(x, w, padding=1))(x[:, 0], weight)
+        with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+            vmap(F.conv2d)(x[..., :2, :2], weight)
+    assert torch.allclose(by_name, plain, atol=1e-5)
+    assert torch.allclose(alone, plain[:, 0], atol=1e-5)
+
+
 def test_kernels_that_err_are_not_used() -> None:
     """They are held against torch's operations before anything is computed by them."""
     right = SimpleNamespace(columns=_Columns.forward, pixels=_Pixels.forward)

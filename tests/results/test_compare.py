@@ -197,7 +197,9 @@ def test_a_grids_entry_is_a_baseline_whatever_the_seed(seed: int, tmp_path: Path
         assert base is not None
         assert base.runs[0].folder == folders[baseline]
         # Not the method, which is that of every row.
-        heads = [line for line in markdown(compare(runs, baseline)).splitlines() if "against" in line]
+        heads = [
+            line for line in markdown(compare(runs, baseline)).splitlines() if "against" in line
+        ]
         assert f"| against {base.name} |" in heads[0]
     with pytest.raises(UnknownName, match="did you mean 'control'"):
         compare(runs, "contro")
