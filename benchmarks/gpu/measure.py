@@ -95,7 +95,8 @@ def main() -> int:
         one
         for stage, parts in STAGES.items()
         for one in parts
-        if not asked.only or {stage, one.name} & set(asked.only)
+        # Whatever is asked for, it has to be known what it was taken on.
+        if not asked.only or one.name == "machine" or {stage, one.name} & set(asked.only)
     ]
     with installed() as environment:
         for i, one in enumerate(wanted):
@@ -135,13 +136,17 @@ def run(one: Part, seconds: float, asked: argparse.Namespace, environment: Any) 
                 code = process.wait(seconds)
             except subprocess.TimeoutExpired:
                 code, error = None, f"out of time after {seconds:.0f} s"
+            finally:  # with the processes that it has started
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         if code:
             error = f"exit code {code}: {last_line(log)}"
-        lines = out.read_text("utf-8").splitlines() if out.exists() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]  # the last may be half a line
+        text = out.read_text("utf-8") if out.exists() else ""
+    rows = [json.loads(line) for line in text.split("\n")[:-1]]  # behind the last: half a line
+    left = [row["left"] for row in rows if "left" in row]
+    if left and error is None:
+        error = f"out of time before {left[0]}"
     for row in rows:
         say("  " + short(row))
     return {"rows": rows, "error": error, "seconds": round(time.monotonic() - began, 1)}

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import shutil
 import statistics
 import subprocess
 import sys
@@ -50,12 +52,18 @@ class Bench:
         self.small: bool = asked.small
         self.keep: Path = asked.keep
         self.end = time.monotonic() + asked.seconds
-        self.seconds: float = asked.seconds
         self._out = asked.out.open("a", encoding="utf-8")
 
     def left(self) -> float:
         """Seconds that are left."""
         return self.end - time.monotonic()
+
+    def over(self, seconds: float, what: str) -> bool:
+        """Whether fewer seconds are left than this needs; then a row says that it was left out."""
+        if self.small or self.left() >= seconds:
+            return False
+        self.row(left=what)
+        return True
 
     def row(self, **values: Any) -> None:
         """Write a row, now."""
@@ -128,7 +136,7 @@ def time_training(bench: Bench, items: tuple[str, ...], ways: tuple[Way, ...]) -
     pieces = [(item, way) for way in ways for item in items]
     for i, (item, way) in enumerate(pieces):
         share = bench.left() / (len(pieces) - i)
-        if share < 0.3 and not bench.small:
+        if share < 0.3 and bench.over(math.inf, f"{item} {way}"):
             break
         engine, strategy, precision = way
         with bench.told(item=item, engine=engine, strategy=strategy, precision=precision) as row:
@@ -213,7 +221,7 @@ def evaluation(bench: Bench) -> None:
     for item in ("W4_maml", "W4_protonet_batch_statistics", "W4_protonet_running_statistics"):
         for chunk in chunks:
             for precision in ("fp32",) if bench.small else ("fp32", "tf32"):
-                if bench.left() < 3 and not bench.small:
+                if bench.over(3, f"{item} {chunk} {precision}"):
                     return
                 with bench.told(item=item, chunk=chunk, precision=precision) as row:
                     parts = evaluated(item, bench, precision)
@@ -245,7 +253,7 @@ def profile(bench: Bench) -> None:
     cuda = bench.device.type == "cuda"
     items = ("W1_second_order", "W2_5way", "W5")
     for item in items[:1] if bench.small else items:
-        if bench.left() < 5 and not bench.small:
+        if bench.over(5, item):
             return
         with bench.told(item=item) as row:
             prepared = work.prepare(
@@ -329,7 +337,7 @@ def precision(bench: Bench) -> None:
     for method in methods:
         trained: dict[str, np.ndarray] = {}
         for name in names:
-            if bench.left() < 4 and not bench.small:
+            if bench.over(4, f"{method} {name}"):
                 return
             with bench.told(method=method, precision=name, steps=steps) as row:
                 parts = prepare(
@@ -380,7 +388,7 @@ def growth(bench: Bench) -> None:
     }  # fmt: skip
     for block, (name, values, settings) in blocks.items():
         for value in values[: 1 if bench.small else None]:
-            if bench.left() < 3 and not bench.small:
+            if bench.over(3, f"{block} {value}"):
                 return
             with bench.told(block=block, value=value) as row:
                 ms, _ = cpu.step_ms(settings | {name: value}, bench.device, 2 if bench.small else 7)
@@ -389,6 +397,7 @@ def growth(bench: Bench) -> None:
 
 # ---- published rows -------------------------------------------------------------------------
 
+LARGEST = 15 * 2**20  # bytes of an archive that is kept
 ROWS = (
     ("protonet", 5, 1, ()), ("protonet", 5, 5, ()),
     ("protonet", 20, 1, ()), ("protonet", 20, 5, ()),
@@ -399,12 +408,9 @@ ROWS = (
 @part
 def rows(bench: Bench) -> None:
     """Published rows, in order, each as long as there is time; what is cut off can be resumed."""
-    import shutil
-    import tempfile
-
     folder = Path(tempfile.mkdtemp())
     for method, way, shot, more in ROWS[:1] if bench.small else ROWS:
-        if bench.left() < 10 and not bench.small:
+        if bench.over(10, f"{method} {way}w{shot}s"):
             return
         with bench.told(method=method, way=way, shot=shot) as row:
             words = [sys.executable, "-m", "fewshot_bench", "run", method]
@@ -422,9 +428,16 @@ def rows(bench: Bench) -> None:
             try:
                 process.wait(max(5.0, bench.left() - 8))
             except subprocess.TimeoutExpired:
-                process.terminate()
+                process.terminate()  # it then writes a checkpoint
+                row["left"] = "its end"
+            try:
                 process.wait(20)
-            for run in set(folder.glob("*")) - before:
+            finally:
+                process.kill()
+            made = set(folder.glob("*")) - before
+            if (process.returncode and "left" not in row) or not made:
+                row["error"] = f"exit status {process.returncode}"
+            for run in made:
                 record = json.loads((run / "record.json").read_text("utf-8"))
                 row |= {
                     "status": record["status"],
@@ -436,8 +449,10 @@ def rows(bench: Bench) -> None:
                     "step_ms": (record["training"] or {}).get("step_ms"),
                 }  # fmt: skip
                 archive = shutil.make_archive(str(folder / run.name), "zip", run)
-                if Path(archive).stat().st_size < 15 * 2**20:
+                if Path(archive).stat().st_size < LARGEST:
                     shutil.move(archive, bench.keep / Path(archive).name)
+                else:
+                    row["kept"] = f"not: over {LARGEST >> 20} MiB"
 
 
 def main() -> None:

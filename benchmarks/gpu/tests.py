@@ -35,12 +35,18 @@ def main() -> int:
             ended = process.wait(asked.seconds)
         except subprocess.TimeoutExpired:  # it then writes what it has
             process.send_signal(signal.SIGINT)
-            ended = process.wait()
+            try:
+                ended = process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                ended = process.wait()
         if not report.exists():
             print("pytest left no report")
             return 1
         with asked.out.open("a", encoding="utf-8") as out:
             for case in ElementTree.parse(report).iter("testcase"):
+                if case.get("name") is None:  # that pytest was interrupted
+                    continue
                 row = {"test": case.get("name"), "seconds": float(case.get("time", 0))}
                 for kind in ("failure", "error", "skipped"):
                     if (found := case.find(kind)) is not None:
