@@ -293,7 +293,8 @@ def train(parts: Parts, trainer: Trainer, record: dict[str, Any]) -> None:
     record["timing"]["memory_estimate_bytes"] = cost.memory_bytes
     if (line := advice(cost, parts.lowering, config.task_batch, parts.device)) is not None:
         parts.progress.message(line)
-    parts.progress.phase("train", config.steps)
+    goes_on = trainer.keeper.saved
+    parts.progress.phase("train", config.steps, goes_on.step if goes_on else 0)
     trainer.run()
     note_training(record, trainer)
     scrutiny.after_training(parts, record)

@@ -63,7 +63,7 @@ class Heard:
     def cell(self, number: int, of: int, title: str, seconds_left: float | None) -> None:
         self.cells.append((number, of, title, seconds_left))
 
-    def phase(self, name: str, total: int) -> None:
+    def phase(self, name: str, total: int, done: int = 0) -> None:
         pass
 
     def update(self, done: int, **numbers: float) -> None:

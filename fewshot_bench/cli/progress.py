@@ -51,7 +51,7 @@ class Progress:
         )
         self.task: TaskID | None = None
         self.whole: TaskID | None = None
-        self.name, self.total = "", 0
+        self.name, self.total, self.before = "", 0, 0
         self.began = self.last = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -77,12 +77,12 @@ class Progress:
         if not self.live:
             self.message(f"run {number}/{of}: {title}{left}")
 
-    def phase(self, name: str, total: int) -> None:
-        """A part of the run begins that has ``total`` units of work."""
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """A part of the run begins that has ``total`` units of work, or goes on after ``done``."""
         if self.task is not None:
             self.bars.remove_task(self.task)
-        self.task = self.bars.add_task(name, total=total, numbers="")
-        self.name, self.total = name, total
+        self.task = self.bars.add_task(name, total=total, completed=done, numbers="")
+        self.name, self.total, self.before = name, total, done
         self.began = self.last = time.monotonic()
 
     def update(self, done: int, **numbers: float) -> None:
@@ -91,15 +91,15 @@ class Progress:
         parts = [f"{name} loss {value:.3f}" for name, value in losses.items()]
         if "accuracy" in numbers:
             parts.append(f"accuracy {numbers['accuracy']:.1%}")
-        now = time.monotonic()
-        rate = done / max(now - self.began, 1e-9) * numbers.get("tasks", 1.0)
+        now, here = time.monotonic(), done - self.before  # what this process did, and since when
+        rate = here / max(now - self.began, 1e-9) * numbers.get("tasks", 1.0)
         parts.append(f"{rate:.1f} tasks/s")
         text = ", ".join(parts)
         if self.task is not None:
             self.bars.update(self.task, completed=done, numbers=text)
         if not self.live and (now - self.last > PLAIN_EVERY or done == self.total):
             self.last = now
-            left = (now - self.began) / max(done, 1) * (self.total - done)
+            left = (now - self.began) / max(here, 1) * (self.total - done)
             self.message(f"{self.name} {done}/{self.total}: {text}, {left:.0f} s left")
 
     def message(self, text: str) -> None:

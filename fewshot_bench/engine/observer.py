@@ -60,8 +60,8 @@ class Observers:
 class Progress(Protocol):
     """What shows a run while it goes on."""
 
-    def phase(self, name: str, total: int) -> None:
-        """A part of the run begins that has ``total`` units of work."""
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """A part of the run begins that has ``total`` units of work, or goes on after ``done``."""
 
     def update(self, done: int, **numbers: float) -> None:
         """So many units are done, of ``tasks`` each; numbers to show beside them."""
@@ -73,7 +73,7 @@ class Progress(Protocol):
 class Silent:
     """A progress that shows nothing."""
 
-    def phase(self, name: str, total: int) -> None:
+    def phase(self, name: str, total: int, done: int = 0) -> None:
         """Show nothing."""
 
     def update(self, done: int, **numbers: float) -> None:

@@ -169,7 +169,7 @@ class Breaking:
         self.lines: list[str] = []
         self.steps: list[int] = []
 
-    def phase(self, name: str, total: int) -> None:
+    def phase(self, name: str, total: int, done: int = 0) -> None:
         self.name = name
 
     def update(self, done: int, **numbers: float) -> None:
