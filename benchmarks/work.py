@@ -110,7 +110,7 @@ def prepare(
         engine, precision: see ``fsb run``.
         strategy: how per-task weights are run, in place of what the engine chooses.
     """
-    settings = {"dataset": dataset(), "way": 5, "shot": 5, "query": 15} | SETTINGS[item]
+    settings = settings_of(item)
     if item == "W5" and device.type == "cpu":
         settings["task_batch"] = 2  # a step of 32 tasks would take minutes
     if item == "W5" and settings["dataset"] == "omniglot":
@@ -132,6 +132,11 @@ def prepare(
     if item in TRAINED:
         return _training(item, method, lowering, source, config)
     return _evaluation(item, lowering, source, small)
+
+
+def settings_of(item: str) -> dict[str, Any]:
+    """What an item's run is configured with; ``method`` among it."""
+    return {"dataset": dataset(), "way": 5, "shot": 5, "query": 15} | SETTINGS[item]
 
 
 def dataset() -> str:

@@ -2,11 +2,10 @@
 
     python benchmarks/gpu/measure.py --minutes 9 --out DIR
 
-Runs the parts of ``STAGES`` in order, each in a process of its own, from the checkout: nothing has
-to be installed but what ``README.md`` beside this file names. What a part has measured stands in
-``DIR/results.json`` before the next one begins. A part that fails or is out of time leaves what it
-had, with the reason; so does whatever else goes wrong. ``--small --device cpu`` does all of it in
-miniature.
+Runs the parts of ``STAGES`` in order, each in a process of its own, from the checkout. Nothing has
+to be installed beyond the packages that ``README.md`` in this folder lists. The results of a part
+are written to ``DIR/results.json`` before the next one begins; a part that fails or runs out of
+time leaves what it had, with the reason. ``--small --device cpu`` runs all of it in miniature.
 """
 
 from __future__ import annotations
@@ -30,6 +29,10 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS = HERE.parent / "results"
+sys.path.insert(0, str(ROOT / "tests"))
+
+from dist_info import write_dist_info  # noqa: E402
+
 LAST = 6  # seconds that are kept for the end
 GRACE = 0.2  # of a part's time is left to it for its end
 CODE = ("fewshot_bench", "plugins", "benchmarks", "tests/gpu")  # what a result is of
@@ -171,7 +174,7 @@ def rows_of(results: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 
 def known_already(name: str, digest: str, machine: list[dict[str, Any]]) -> bool:
-    """Whether a part stands in the published results, whole, of this code, device and torch."""
+    """Whether the published results hold a complete run of this part, code, device and torch."""
     if name == "machine" or not machine:
         return False
     for path in RESULTS.glob("*-gpu.json"):
@@ -193,17 +196,10 @@ def known_already(name: str, digest: str, machine: list[dict[str, Any]]) -> bool
 def installed() -> Iterator[dict[str, str]]:
     """An environment for processes in which the checkout is found as if it were installed."""
     about = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    groups = {"fewshot_bench": about["entry-points"]["fewshot_bench"]}
+    points = about["entry-points"]["fewshot_bench"].items()
+    lines = ["[fewshot_bench]", *(f"{name} = {value}" for name, value in points)]
     with tempfile.TemporaryDirectory() as folder:
-        info = Path(folder) / f"fewshot_bench-{about['version']}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n", "utf-8"
-        )
-        lines = []
-        for group, points in groups.items():
-            lines += [f"[{group}]", *(f"{name} = {value}" for name, value in points.items())]
-        (info / "entry_points.txt").write_text("\n".join(lines) + "\n", "utf-8")
+        write_dist_info(Path(folder), about["name"], about["version"], "\n".join(lines) + "\n")
         paths = [folder, str(ROOT), str(ROOT / "plugins"), str(HERE.parent)]
         before = os.environ.get("PYTHONPATH")
         yield os.environ | {

@@ -38,6 +38,7 @@ from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.precision import Precision
 from fewshot_bench.parts import Parts, prepare
+from fewshot_bench.results.statistics import paired_difference
 from fewshot_bench.runner import make_trainer
 
 HERE = Path(__file__).resolve().parent
@@ -100,7 +101,7 @@ def machine(bench: Bench) -> None:
     about = describe_machine(bench.device, limits_of(bench.device, repeats=2 if bench.small else 9))
     if bench.device.type == "cuda":
         about["nvidia_smi"] = smi()
-        about["products"] = {"fp32": product(bench.device, torch.float32)}
+        about["products"] = {"fp32": about["limits"]["flops"]}
         about["products"]["bf16"] = product(bench.device, torch.bfloat16)
         with Precision("tf32").applied():
             about["products"]["tf32"] = product(bench.device, torch.float32)
@@ -130,6 +131,9 @@ GPU_WAYS: tuple[Way, ...] = (
 CPU_WAYS: tuple[Way, ...] = (("eager", None, "fp32"), ("im2col", None, "fp32"))
 
 
+LEAST = 5  # steps, the first three of which warm up
+
+
 def time_training(bench: Bench, items: tuple[str, ...], ways: tuple[Way, ...]) -> None:
     """A row for each item and way: ms of a step, of its phases, and the rate."""
     ways = ways if bench.device.type == "cuda" else CPU_WAYS
@@ -156,17 +160,12 @@ def time_steps(
     trainer = prepared.trainer
     assert trainer is not None
     trainer.tell = said.append
-    least = 8 if bench.small else 60
     with prepared.lowering.running():
-        while trainer.step < least or time.monotonic() < end:
+        while trainer.step < LEAST or time.monotonic() < end:
             prepared.step()
-            if trainer.step >= 5 and time.monotonic() > end:
-                break
         trainer.flush()
     tasks = trainer.plan.task_batch
     summary: dict[str, Any] = trainer.timer.summary(tasks)
-    if summary["step_ms"] is None:
-        raise RuntimeError(f"no warm step in {seconds:.0f} s")
     ms = summary["step_ms"]["median"]
     each = 1 if work.unit(item) == "steps/s" else tasks
     memory = torch.cuda.max_memory_allocated() if bench.device.type == "cuda" else None
@@ -242,8 +241,7 @@ def evaluation(bench: Bench) -> None:
 
 def evaluated(item: str, bench: Bench, precision: str) -> Parts:
     """Everything of an evaluation item, as ``fsb run`` makes it."""
-    settings = {"dataset": work.dataset(), "way": 5, "shot": 5, "query": 15, **work.SETTINGS[item]}
-    settings |= {"device": str(bench.device), "precision": precision}
+    settings = work.settings_of(item) | {"device": str(bench.device), "precision": precision}
     return prepare(configure(settings.pop("method"), **settings), Silent())
 
 
@@ -363,9 +361,8 @@ def precision(bench: Bench) -> None:
 
 def paired(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
     """Mean difference in points, and its 95 % half width."""
-    difference = 100 * (a - b)
-    half = 1.96 * difference.std(ddof=1) / len(difference) ** 0.5
-    return {"points": float(difference.mean()), "half_width": float(half)}
+    found = paired_difference(a, b, ranks=False)
+    return {"points": 100 * found.difference, "half_width": 100 * (found.half_width or 0.0)}
 
 
 # ---- growth ---------------------------------------------------------------------------------
@@ -399,9 +396,8 @@ def growth(bench: Bench) -> None:
 
 LARGEST = 15 * 2**20  # bytes of an archive that is kept
 ROWS = (
-    ("protonet", 5, 1, ()), ("protonet", 5, 5, ()),
-    ("protonet", 20, 1, ()), ("protonet", 20, 5, ()),
-    ("maml", 5, 1, ()), ("maml", 5, 5, ()), ("metagan", 5, 1, ()), ("metagan", 5, 5, ()),
+    ("protonet", 5, 1), ("protonet", 5, 5), ("protonet", 20, 1), ("protonet", 20, 5),
+    ("maml", 5, 1), ("maml", 5, 5), ("metagan", 5, 1), ("metagan", 5, 5),
 )  # fmt: skip
 
 
@@ -409,20 +405,15 @@ ROWS = (
 def rows(bench: Bench) -> None:
     """Published rows, in order, each as long as there is time; what is cut off can be resumed."""
     folder = Path(tempfile.mkdtemp())
-    for method, way, shot, more in ROWS[:1] if bench.small else ROWS:
+    for method, way, shot in ROWS[:1] if bench.small else ROWS:
         if bench.over(10, f"{method} {way}w{shot}s"):
             return
         with bench.told(method=method, way=way, shot=shot) as row:
             words = [sys.executable, "-m", "fewshot_bench", "run", method]
             words += ["--dataset", work.dataset(), "--way", str(way), "--shot", str(shot)]
-            words += [
-                "--preset",
-                "quick" if bench.small else "paper",
-                "--device",
-                str(bench.device),
-            ]
-            words += ["--runs-dir", str(folder), "--keep-checkpoints", "1", *more]
-            words += ["--steps", "4", "--episodes", "8"] if bench.small else []
+            words += ["--device", str(bench.device), "--preset"]
+            words += ["quick", "--steps", "4", "--episodes", "8"] if bench.small else ["paper"]
+            words += ["--runs-dir", str(folder), "--keep-checkpoints", "1"]
             before = set(folder.glob("*"))
             process = subprocess.Popen(words)
             try:
@@ -439,15 +430,14 @@ def rows(bench: Bench) -> None:
                 row["error"] = f"exit status {process.returncode}"
             for run in made:
                 record = json.loads((run / "record.json").read_text("utf-8"))
+                training, test = record["training"] or {}, record["test"] or {}
                 row |= {
                     "status": record["status"],
-                    "step": (record["training"] or {}).get("steps_done"),
-                    "seconds": (record["training"] or {}).get("seconds"),
-                    "test": {
-                        k: record["test"][k] for k in ("accuracy", "half_width")
-                    } if record.get("test") else None,
-                    "step_ms": (record["training"] or {}).get("step_ms"),
-                }  # fmt: skip
+                    "step": training.get("steps"),
+                    "seconds": training.get("seconds"),
+                    "test": {k: test.get(k) for k in ("accuracy", "half_width")},
+                    "step_ms": record["timing"].get("step_ms"),
+                }
                 archive = shutil.make_archive(str(folder / run.name), "zip", run)
                 if Path(archive).stat().st_size < LARGEST:
                     shutil.move(archive, bench.keep / Path(archive).name)

@@ -42,7 +42,7 @@ def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
     try:
         with torch.cuda.stream(stream):
             yield
-    finally:  # also after a fault: what was reached is read in the stream of before
+    finally:  # also after an exception: the caller reads the weights in its own stream
         torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 

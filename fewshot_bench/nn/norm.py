@@ -5,7 +5,7 @@ task. Three things are handled here so that no method has to:
 
 * ``torch.func.vmap`` of a gradient through an *affine* ``batch_norm`` gives silently wrong
   meta-gradients (off by up to 2.6 % against finite differences; torch 2.13 and 2.15). Under vmap
-  the affine part is therefore an explicit multiplication.
+  the layer therefore has derivatives of its own (batch_norm.py).
 * Running statistics are not changed in the forward pass. The training loop collects what they
   would become, for each task (:func:`observed`), and averages that over tasks. Every pass in
   training mode counts, but for those inside :func:`unobserved`.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,17 +23,18 @@ from fewshot_bench.engine.timing import StepTimer
 CPU = torch.device("cpu")
 
 
+def stand_in_for_cuda(
+    monkeypatch: pytest.MonkeyPatch, capture: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    """A graph whose capture does the work at once; what a replay does is up to the test."""
+    monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr("torch.cuda.graph", lambda *_, **__: capture())
+    monkeypatch.setattr("torch.cuda.current_stream", lambda _: None)
+
+
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A graph whose capture does the work at once; what a replay does is up to the test."""
-
-    @contextmanager
-    def capture(*_: Any, **__: Any) -> Iterator[None]:
-        yield
-
-    monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
-    monkeypatch.setattr("torch.cuda.graph", capture)
-    monkeypatch.setattr("torch.cuda.current_stream", lambda _: None)
+    stand_in_for_cuda(monkeypatch, nullcontext)
 
 
 def drawn_anew(ahead: Ahead, episodes: Any) -> None:
@@ -60,9 +61,7 @@ class Inputs(TorchDispatchMode):
 def test_what_a_graph_reads_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tensor that was made for a graph and then freed would be overwritten before a replay."""
     inputs = Inputs()
-    monkeypatch.setattr("torch.cuda.CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
-    monkeypatch.setattr("torch.cuda.graph", lambda *_, **__: inputs)
-    monkeypatch.setattr("torch.cuda.current_stream", lambda _: None)
+    stand_in_for_cuda(monkeypatch, lambda: inputs)
     episodes = source()
     episodes.batch(range(1))
     ahead = Ahead(episodes, 4, 4, CPU)

@@ -9,7 +9,7 @@ import torch
 from fsb_maml.maml import MAML
 from fsb_metagan.metagan import MetaGAN
 from fsb_protonet.protonet import ProtoNet
-from toys import Prototypes, TwoPlayers, source
+from toys import Prototypes, source
 
 from fewshot_bench import Method
 from fewshot_bench.engine.choice import choose
@@ -178,46 +178,3 @@ def test_rates_on_the_device_follow_the_schedule() -> None:
     adam = torch.optim.Adam([parameter], lr=0.5)
     assert make_capturable([adam], CPU) is None
     assert isinstance(adam.param_groups[0]["lr"], torch.Tensor)
-
-
-def on_gpu(kind: Callable[[], Method], engine: str, steps: int = 12) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    device = torch.device("cuda")
-    method = kind().to(device)
-    runs = choose(engine, method, device)
-    with runs.running():
-        Trainer(method, runs, source(device="cuda"), Plan(steps, 4, window=5)).run()
-    assert runs.name == engine
-    return method.state_dict()
-
-
-class Capturable(Prototypes):
-    capturable = True
-
-
-class CapturableGame(TwoPlayers):
-    capturable = True
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-@pytest.mark.parametrize("kind", [Capturable, CapturableGame])
-def test_a_captured_step_is_the_step(kind) -> None:
-    graph, eager = on_gpu(kind, "graph"), on_gpu(kind, "eager")
-    for name, value in eager.items():
-        assert torch.allclose(graph[name], value, atol=1e-4), name
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-def test_no_step_waits_for_the_gpu() -> None:
-    device = torch.device("cuda")
-    method = Capturable().to(device).train()
-    runs = choose("eager", method, device)
-    trainer = Trainer(method, runs, source(device="cuda"), Plan(9, 4, window=50))
-    with runs.running():
-        trainer.advance()
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            for _ in range(3):
-                trainer.advance()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from toys import Prototypes, TwoPlayers, source
 
 from fewshot_bench.config import configure
 from fewshot_bench.engine.choice import choose
@@ -194,12 +195,43 @@ def test_the_same_seed_gives_the_same_bits(kind: str, record_property: Any) -> N
     assert torch.equal(a, b)
 
 
+class Capturable(Prototypes):
+    capturable = True
+
+
+class CapturableGame(TwoPlayers):
+    capturable = True
+
+
+def toy_trained(kind: Callable[[], Method], engine: str) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    method = kind().to(DEVICE)
+    runs = choose(engine, method, DEVICE)
+    with runs.running():
+        Trainer(method, runs, source(device="cuda"), Plan(12, 4, window=5)).run()
+    assert runs.name == engine
+    return method.state_dict()
+
+
 @only_cuda
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [Capturable, CapturableGame])
+def test_a_captured_training_of_a_toy_is_the_training(kind: Callable[[], Method]) -> None:
+    graph, eager = toy_trained(kind, "graph"), toy_trained(kind, "eager")
+    for name, value in eager.items():
+        assert torch.allclose(graph[name], value, atol=1e-4), name
+
+
+@only_cuda
+@pytest.mark.parametrize("kind", ["toy", *KINDS])
 def test_no_step_waits_for_the_gpu(kind: str) -> None:
-    parts = parts_of(kind)
-    trainer = Trainer(parts.method.train(), parts.lowering, parts.train, Plan(9, 4, window=50))
-    with parts.lowering.running():
+    if kind == "toy":
+        method: Method = Capturable().to(DEVICE)
+        lowering, episodes = choose("eager", method, DEVICE), source(device="cuda")
+    else:
+        parts = parts_of(kind)
+        method, lowering, episodes = parts.method, parts.lowering, parts.train
+    trainer = Trainer(method.train(), lowering, episodes, Plan(9, 4, window=50))
+    with lowering.running():
         trainer.advance()
         torch.cuda.set_sync_debug_mode("error")
         try:

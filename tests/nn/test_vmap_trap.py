@@ -1,4 +1,4 @@
-"""Why TaskBatchNorm multiplies by itself under vmap: torch's affine batch norm is wrong there.
+"""Why TaskBatchNorm has its own derivatives under vmap: torch's affine batch norm is wrong there.
 
 Meta-gradients through three inner steps, ``torch.func.vmap`` of ``torch.func.grad`` against plain
 autograd, in float64. Seen with torch 2.13 and 2.15.
