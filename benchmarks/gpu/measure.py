@@ -115,7 +115,8 @@ def main() -> int:
                 results["parts"][one.name] = run(one, seconds, asked, environment)
             write(asked.out / "results.json", results)
             error = results["parts"][one.name]["error"]
-            say(f"{one.name}: {'ok' if error is None else error}")
+            failed = sum("error" in row for row in rows_of(results, one.name))
+            say(f"{one.name}: {error or 'ok'}" + (f", {failed} rows are errors" if failed else ""))
     return 0 if all(p["error"] is None for p in results["parts"].values()) else 1
 
 
