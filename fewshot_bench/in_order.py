@@ -1,4 +1,4 @@
-"""A plan of test tasks that leaves nothing to chance: classes and images as they are stored."""
+"""A plan of test tasks that leaves nothing to chance: classes and images as they are read."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from torch import Tensor
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.random import fold
-from fewshot_bench.sampling import Indices, Sampler
+from fewshot_bench.sampling import OpenSampler
 
 
-class InOrderSampler(Sampler):
-    """Disjoint tasks of consecutive classes: each class is in one task, and no image comes twice.
+class InOrderSampler(OpenSampler):
+    """Disjoint tasks in the order in which a pipeline that groups by class would deliver them.
 
-    Task e has the classes from e * way on; the first images of each are its support set, the next
-    its queries. Consecutive classes are mostly of one family (characters of one alphabet), so these
-    tasks are harder than random ones. Of a group's classes (the turns of a character) it takes the
-    first. Notebooks and tutorials that cut a test set into tasks do this.
+    Images are read in the order of their source (``ClassTable.order``). A class is complete when
+    the last of its images has been read; task e has the classes that are the e * way-th and
+    following to be complete, the images of each that were read first are its support set, the
+    next ones its queries. Of a group's classes (the turns of a character) it takes the first.
+    Notebooks and tutorials that cut a test set into tasks do this. Where the source stores its
+    images class after class, neighbours are mostly of one family (characters of one alphabet), and
+    such tasks are harder than random ones.
     """
-
-    sampling = "open"
 
     def __init__(
         self, table: ClassTable, task: Task, seed: int, *, within_family: bool = False
@@ -29,18 +29,22 @@ class InOrderSampler(Sampler):
         if within_family:
             raise ConfigError("--sampling in-order takes classes as they come: no --within-family.")
         super().__init__(table, task, seed)
-        self.length = len(table.group_start) // task.classes
 
-    def __call__(self, ids: Tensor) -> Indices:
+    def _plan(self) -> tuple[Tensor, Tensor]:
+        """Classes [E, classes] and images [E, classes, shot + query + unlabelled]."""
         table, task = self.table, self.task
-        assert self.length is not None
-        if len(ids) and int(ids.max()) >= self.length:
-            raise ConfigError(
-                f"in order, this split has {self.length} tasks; give --episodes {self.length} or "
-                "fewer, or --sampling closed."
-            )
-        groups = ids.unsqueeze(1) * task.classes + torch.arange(task.classes, device=ids.device)
-        classes = table.group_start[groups]
-        first = torch.arange(task.images_per_class, device=ids.device)
-        images = table.class_start[classes].unsqueeze(-1) + first
-        return self.arrange(fold(self.stream, ids), classes, images)
+        classes = table.group_start.cpu()
+        read = []
+        for start, count in zip(
+            table.class_start.cpu()[classes].tolist(),
+            table.class_count.cpu()[classes].tolist(),
+            strict=True,
+        ):
+            read.append(start + table.order[start : start + count].argsort(stable=True))
+        last = torch.stack([table.order[images[-1]] for images in read])
+        chosen = last.argsort(stable=True)
+        chosen = chosen[: len(chosen) // task.classes * task.classes]
+        images = torch.stack([read[group][: task.images_per_class] for group in chosen.tolist()])
+        shape = (-1, task.classes)
+        plan = classes[chosen].unflatten(0, shape), images.unflatten(0, shape)
+        return plan[0].to(table.device), plan[1].to(table.device)

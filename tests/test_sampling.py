@@ -24,7 +24,12 @@ from fewshot_bench.sampling import (
 )
 
 
-def table_of(counts: list[int], groups: list[int] | None = None, families: list[int] | None = None):
+def table_of(
+    counts: list[int],
+    groups: list[int] | None = None,
+    families: list[int] | None = None,
+    order: list[int] | None = None,
+):
     """A table whose pixels say which class (first pixel) and which image (second) they are."""
     total = sum(counts)
     images = np.zeros((total, 1, 1, 2), np.uint8)
@@ -39,6 +44,7 @@ def table_of(counts: list[int], groups: list[int] | None = None, families: list[
             names,
             empty if groups is None else np.array(groups),
             empty if families is None else np.array(families),
+            order=empty if order is None else np.array(order),
         ),
         pixel_range=(0.0, 255.0),
     )
@@ -180,10 +186,20 @@ def test_in_order_by_hand() -> None:
     assert indices.class_ids.tolist() == [[0, 2], [4, 6], [8, 10]]
     assert episode.support.images[..., 0, 0, 1].unique().tolist() == [0]
     assert sorted(episode.query[0, :, 0, 0, 1].tolist()) == [1, 1, 2, 2]
-    with pytest.raises(ConfigError, match="this split has 3 tasks; give --episodes 3 or fewer"):
+    with pytest.raises(ConfigError, match="has 3 episodes; give --episodes 3 or fewer"):
         source.indices(range(4))
     with pytest.raises(ConfigError, match="no --within-family"):
         InOrderSampler(table, Task(2, 1, 2), 3, within_family=True)
+
+
+def test_in_order_follows_the_reading_order() -> None:
+    """Five classes of three images; a class is complete when the last of its images is read."""
+    places = [[5, 2, 3], [0, 8, 1], [7, 6, 4], [14, 13, 12], [9, 10, 11]]  # 5, 8, 7, 14, 11 end
+    table = table_of([3] * 5, order=[place for own in places for place in own])
+    indices = EpisodeSource(InOrderSampler(table, Task(2, 1, 2), 0)).indices(range(2))
+    assert indices.class_ids.tolist() == [[0, 2], [1, 4]]
+    assert indices.support.flatten(1).tolist() == [[1, 8], [3, 12]]
+    assert indices.query.sort(dim=1).values.tolist() == [[0, 2, 6, 7], [4, 5, 13, 14]]
 
 
 def test_digest_pairs_and_tells_apart() -> None:

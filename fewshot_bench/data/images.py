@@ -26,6 +26,9 @@ class LabelledImages:
         families: int64 [classes]; an optional coarser label (the alphabet), constant within a
             group and sorted; default: all 0.
         family_names: one name per family.
+        order: int64 [M], places in the order in which the source's reader delivers the images
+            (``--sampling in-order`` follows it), images of one place in the order that they have
+            here; default: the order that they have here.
     """
 
     images: npt.NDArray[np.uint8]
@@ -34,6 +37,7 @@ class LabelledImages:
     groups: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     families: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     family_names: tuple[str, ...] = ("all",)
+    order: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         classes = len(self.counts)
@@ -41,12 +45,16 @@ class LabelledImages:
             object.__setattr__(self, "groups", np.arange(classes))
         if not self.families.size:
             object.__setattr__(self, "families", np.zeros(classes, np.int64))
+        if not self.order.size:
+            object.__setattr__(self, "order", np.arange(len(self.images)))
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise DataError(
                 f"images are uint8 [M, C, H, W], not {self.images.dtype} {self.images.shape}"
             )
         if int(self.counts.sum()) != len(self.images) or len(self.class_names) != classes:
             raise DataError("counts, class names and images do not belong together")
+        if len(self.order) != len(self.images):
+            raise DataError(f"order has to have one place per image, not {len(self.order)}")
         for name in ("groups", "families"):
             values = getattr(self, name)
             if len(values) != classes or (np.diff(values) < 0).any():

@@ -23,12 +23,14 @@ def with_rotations(labelled: LabelledImages, *, twins_meet: bool = False) -> Lab
     if height != width:
         raise DataError(f"rotation classes need square images, not {height} x {width}")
     out = np.empty((4 * len(labelled.images), *labelled.images.shape[1:]), np.uint8)
+    order = np.empty(len(out), np.int64)
     start = 0
     for count in labelled.counts.tolist():
         own = labelled.images[start : start + count]
         for turn in range(4):
             at = 4 * start + turn * count
             out[at : at + count] = np.rot90(own, turn, axes=(2, 3))
+            order[at : at + count] = labelled.order[start : start + count]
         start += count
     classes = len(labelled.counts)
     return LabelledImages(
@@ -38,4 +40,5 @@ def with_rotations(labelled: LabelledImages, *, twins_meet: bool = False) -> Lab
         groups=np.arange(4 * classes) if twins_meet else np.repeat(labelled.groups, 4),
         families=np.repeat(labelled.families, 4),
         family_names=labelled.family_names,
+        order=order,
     )

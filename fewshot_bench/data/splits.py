@@ -39,17 +39,17 @@ def take(labelled: LabelledImages, classes: Iterable[int]) -> LabelledImages:
     starts = np.cumsum(labelled.counts) - labelled.counts
     if len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1:  # a range: no copy
         first, last = chosen[0], chosen[-1]
-        images = labelled.images[starts[first] : starts[last] + labelled.counts[last]]
+        of_image: Any = slice(starts[first], starts[last] + labelled.counts[last])
     else:
         of_image = np.isin(np.repeat(np.arange(len(labelled.counts)), labelled.counts), chosen)
-        images = labelled.images[of_image]
     return LabelledImages(
-        images=images,
+        images=labelled.images[of_image],
         counts=labelled.counts[chosen],
         class_names=tuple(labelled.class_names[i] for i in chosen),
         groups=labelled.groups[chosen],
         families=labelled.families[chosen],
         family_names=labelled.family_names,
+        order=labelled.order[of_image],
     )
 
 

@@ -27,6 +27,7 @@ class ClassTable:
         group_start, group_count: int64 [groups], ranges of classes.
         family_start, family_count: int64 [families], ranges of groups.
         class_names: one per class.
+        order: int64 [M] on the host, each image's place in its source's reading order.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class ClassTable:
         self.device = torch.device(device)
         self.pixel_range = pixel_range
         self.class_names = labelled.class_names
+        self.order = torch.from_numpy(np.array(labelled.order))
         # A copy: the host array may be a read-only memory map.
         self.images = torch.from_numpy(np.array(labelled.images)).to(self.device)
         self._floats: list[Tensor] = []  # at most one; shared with the table's parts

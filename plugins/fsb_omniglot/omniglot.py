@@ -15,7 +15,15 @@ from fewshot_bench.data.resize import Resize
 from fewshot_bench.data.rotations import with_rotations
 from fewshot_bench.data.splits import take
 from fewshot_bench.errors import ConfigError
-from fsb_omniglot.archives import BASE_URL, DIGEST, DRAWERS, PARTS, read_all, read_part
+from fsb_omniglot.archives import (
+    BASE_URL,
+    DIGEST,
+    DRAWERS,
+    PARTS,
+    hashed_order,
+    read_all,
+    read_part,
+)  # fmt: skip
 from fsb_omniglot.protocols import Characters, choose
 
 
@@ -23,8 +31,8 @@ class Omniglot(Dataset):
     """Omniglot (Lake, Salakhutdinov and Tenenbaum, Science 350, 2015).
 
     Read from the two official archives as they are; held against a digest of their pixels. In the
-    images ink is 255 and paper 0, the inverse of the files, as in the few-shot papers. Families
-    are alphabets.
+    images ink is 255 and paper 0, the inverse of the files, as in the few-shot papers, unless
+    ``ink`` says otherwise. Families are alphabets.
 
     Arguments:
         split: ``official``: the background alphabets train, the evaluation alphabets test.
@@ -38,9 +46,13 @@ class Omniglot(Dataset):
         twins: let two rotations of one character meet in an episode.
         split_seed: chooses the validation alphabets, and everything of ``random``.
         validation: ``none`` leaves the validation characters among the training ones.
+        ink: ``white`` (255 on paper of 0) or ``black``, as in the files.
+        order: in which the images are read, for ``--sampling in-order``: ``hashed``, as TensorFlow
+            Datasets delivers them, or ``files``, one character of an alphabet after the other.
     """
 
     splits = ("official", "vinyals", "random")
+    image_options = (*Dataset.image_options, "ink")
 
     def __init__(
         self,
@@ -62,6 +74,14 @@ class Omniglot(Dataset):
         validation: Annotated[
             Literal["alphabets", "none"], "cut validation classes from the training ones, or not"
         ] = "alphabets",
+        ink: Annotated[
+            Literal["white", "black"], "on black paper, as the papers, or on white, as the files"
+        ] = "white",
+        order: Annotated[
+            Literal["hashed", "files"],
+            "what --sampling in-order follows: images shuffled by a hash, as TensorFlow Datasets "
+            "delivers them, or character after character",
+        ] = "hashed",
     ) -> None:
         if not 4 <= image_size <= 512:
             raise ConfigError(f"--image-size {image_size}: give 4 to 512.")
@@ -69,6 +89,7 @@ class Omniglot(Dataset):
         self.train_rotations, self.twins = train_rotations, twins
         self.test_rotations = split == "vinyals" if test_rotations is None else test_rotations
         self.split_seed, self.validation = split_seed, validation
+        self.ink, self.order = ink, order
 
     def load(self, root: Path | None, cache: Path) -> Splits:
         assert root is not None, "Omniglot needs files"
@@ -88,7 +109,7 @@ class Omniglot(Dataset):
             "github.com/brendenlake/omniglot",
             notes=(
                 f"Omniglot at {self.image_size} x {self.image_size} by {self.resize} resizing; "
-                "ink is 255, paper 0.",
+                f"ink is {self._ink}, paper {255 - self._ink}.",
                 *chosen.notes,
                 self._about_rotations(),
                 "Braille/character01 contains one image twice (0192_03 and 0192_19).",
@@ -110,32 +131,39 @@ class Omniglot(Dataset):
             download(BASE_URL + part.file, target / part.file, md5=part.md5)
 
     def describe(self) -> dict[str, Any]:
-        return {"ink": 255, "paper": 0, "test_rotations": self.test_rotations}
+        return {
+            "ink": self._ink, "paper": 255 - self._ink, "test_rotations": self.test_rotations,
+        }  # fmt: skip
+
+    @property
+    def _ink(self) -> int:
+        return 255 if self.ink == "white" else 0
 
     def _images(self, root: Path, cache: Path) -> LabelledImages:
         """All characters, decoded; one file in the cache for each size and resize mode."""
 
         def build() -> Decoded:
-            names, images = read_all(root, self.image_size, self.resize)
-            return Decoded(images, {"characters": names})
+            characters, images = read_all(root, self.image_size, self.resize)
+            return Decoded(images, {"characters": characters})
 
         key = {
-            "format": 1,
+            "format": 2,
             "archives": [file_sha256(root / part.file, part.expected) for part in PARTS],
             "size": self.image_size,
             "resize": self.resize,
         }
         decoded = cached(cache, f"omniglot-{self.image_size}-{self.resize}", key, build)
-        names = decoded.meta["characters"]
+        names = decoded.meta["characters"]  # and the numbers of their files
         alphabets = [name.partition("/")[0] for name in names]
         family_names = tuple(dict.fromkeys(alphabets))
         number = {alphabet: i for i, alphabet in enumerate(family_names)}
         return LabelledImages(
-            images=decoded.images,
+            images=decoded.images if self.ink == "white" else 255 - decoded.images,
             counts=np.full(len(names), DRAWERS, np.int64),
             class_names=tuple(names),
             families=np.array([number[alphabet] for alphabet in alphabets], np.int64),
             family_names=family_names,
+            order=hashed_order(names) if self.order == "hashed" else np.empty(0, np.int64),
         )
 
     def _turned(

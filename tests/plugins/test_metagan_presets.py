@@ -82,6 +82,7 @@ def test_the_tutorials_settings() -> None:
     assert (chosen["update"], chosen["generator_loss"]) == ("joint", "feature_matching")
     assert chosen["eps"] == 1e-7
     assert (chosen["sampling"], chosen["query"]) == ("in-order", 15)
+    assert (chosen["order"], chosen["ink"]) == ("hashed", "black")
     assert chosen["backbone_options"]["backbone_framework"] == "keras"
 
 

@@ -6,16 +6,21 @@ import io
 import shutil
 import zipfile
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fsb_omniglot.archives import BACKGROUND, DIGEST, EVALUATION, read_part
 from fsb_omniglot.omniglot import Omniglot
 from PIL import Image
 
 from fewshot_bench.data.images import LabelledImages, Splits
+from fewshot_bench.data.table import ClassTable
+from fewshot_bench.episode import Task
 from fewshot_bench.errors import DataError
+from fewshot_bench.in_order import InOrderSampler
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +58,46 @@ def test_official_split(official: Splits, root: Path) -> None:
     assert not families[0] & families[1]
     assert len(families[0] | families[1]) == 30
     assert test.family_names[test.families[0]] == test.class_names[0].partition("/")[0]
+
+
+def test_in_order_is_as_tensorflow_datasets_delivers(official: Splits) -> None:
+    """Check values of that reader: its first class ends at record 9,232 of 13,180, and these are
+    the characters, by the numbers of their files, of the first task of five."""
+    test = official.test
+    last = test.order.reshape(659, 20).max(1)
+    first = last.argsort()[:5]
+    assert (test.order <= last[first[0]]).sum() == 9232
+    assert [test.class_names[i] for i in first] == [
+        "Manipuri/character37",  # 1355
+        "Old_Church_Slavonic_(Cyrillic)/character05",  # 1393
+        "Ge_ez/character26",  # 1114
+        "Atemayar_Qelisayer/character15",  # 0999
+        "Keble/character02",  # 1247
+    ]
+    sampler = InOrderSampler(ClassTable(test), Task(5, 5, 15), 0)
+    indices = sampler(torch.arange(131))
+    assert sampler.length == 131
+    assert indices.class_ids[0].tolist() == first.tolist()
+    family = test.families[indices.class_ids]
+    pairs = [(family[:, i] == family[:, j]).mean() for i, j in combinations(range(5), 2)]
+    assert sum(pairs) == pytest.approx(0.43, abs=0.005)
+    assert not (family == family[:, :1]).all(1).any()
+
+
+def test_in_order_of_the_files(root: Path, data_cache: Path) -> None:
+    test = Omniglot(order="files").load(root, data_cache).test
+    indices = InOrderSampler(ClassTable(test), Task(5, 5, 15), 0)(torch.arange(131))
+    assert indices.class_ids.flatten().tolist() == list(range(655))
+    assert indices.support.flatten(1)[0, :7].tolist() == [0, 1, 2, 3, 4, 20, 21]
+
+
+def test_black_ink(official: Splits, root: Path, data_cache: Path) -> None:
+    black = Omniglot(ink="black")
+    splits = black.load(root, data_cache)
+    assert np.array_equal(splits.test.images, 255 - official.test.images)
+    assert np.array_equal(splits.train.images, 255 - official.train.images)
+    assert (black.describe()["ink"], black.describe()["paper"]) == (0, 255)
+    assert any("ink is 0, paper 255" in note for note in splits.notes)
 
 
 @pytest.mark.parametrize("split", ["official", "vinyals", "random"])
