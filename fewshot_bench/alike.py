@@ -16,6 +16,7 @@ from typing import Any
 from fewshot_bench import assembly
 from fewshot_bench.config import RunConfig
 from fewshot_bench.defaults import with_paths
+from fewshot_bench.devices import pick_device
 from fewshot_bench.errors import RecordError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.options import load, split_dataset
@@ -116,7 +117,7 @@ class Alike:
             "plugin versions": _versions([thing.identity for thing in things]),
             "code": code_digest(assembly.sources_of(things)),
             "torch": torch_version(),
-            "device": assembly.pick_device(config.device).type,
+            "device": pick_device(config.device).type,
             **contents_of(inputs_of(config, self.registry, data, things)),
         }
 

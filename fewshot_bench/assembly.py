@@ -55,29 +55,6 @@ class Data:
         return content_of_splits(self.splits)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of this name; ``auto``: a GPU if there is one.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {name}: give auto, cpu, cuda or cuda:N.") from error
-    if device.type == "cuda":
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= found:
-            raise ConfigError(
-                f"--device {name}: torch sees {found} CUDA devices here; give --device cpu."
-            )
-    elif device.type != "cpu":
-        raise ConfigError(f"--device {name}: give auto, cpu, cuda or cuda:N.")
-    return device
-
-
 def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -> Data:
     """Find, check and read the configured data set; ``download``: fetch it if it is not here."""
     name, _ = split_dataset(registry, config.dataset)

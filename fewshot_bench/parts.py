@@ -16,6 +16,7 @@ from fewshot_bench import assembly
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.config import RunConfig
 from fewshot_bench.data.overlap import NOTHING, Seen, check_shape, notes
+from fewshot_bench.devices import pick_device
 from fewshot_bench.drawn import Drawn, draw
 from fewshot_bench.engine.choice import choose
 from fewshot_bench.engine.evaluation import Metric, measured
@@ -26,7 +27,7 @@ from fewshot_bench.hooks.files import is_file
 from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
 from fewshot_bench.results.code import code_digest, code_of
-from fewshot_bench.results.environment import device_name, environment
+from fewshot_bench.results.environment import describe_device, environment
 from fewshot_bench.results.record import SCHEMA_VERSION
 from fewshot_bench.results.run_files import empty_timing, task_numbers
 from fewshot_bench.run_inputs import inputs_of
@@ -81,7 +82,7 @@ def prepare(
         FewshotBenchError: a setting, a data file or a plugin is at fault.
     """
     registry = Registry.discover()
-    device = assembly.pick_device(config.device)
+    device = pick_device(config.device)
     observers = Observers(_observers(config, registry))
     metrics = _metrics(config, registry)
     progress.message(f"reading {config.dataset}")
@@ -212,7 +213,7 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
             **environment(),
             "code": code_digest(assembly.sources_of(things)),
         },
-        "device": {"type": parts.device.type, "name": device_name(parts.device)},
+        "device": describe_device(parts.device),
         "episodes_digest": None,
         "part": "test",
         "sampler": _sampler(parts),

@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot_bench.devices import generator_states
+
 _GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX_1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
 _MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
@@ -121,8 +123,7 @@ def global_generators() -> dict[str, Any]:
         "numpy's global generator": np.random.get_state(),
         "Python's random module": random.getstate(),
     }
-    if torch.cuda.is_initialized() and not torch.cuda.is_current_stream_capturing():
-        states["torch's global generator"].append(torch.cuda.get_rng_state())
+    states["torch's global generator"] += generator_states()
     return states
 
 

@@ -13,6 +13,7 @@ from fewshot_bench.alike import HERE, origin_of
 from fewshot_bench.config import RunConfig, reconfigure
 from fewshot_bench.data.overlap import write_seen
 from fewshot_bench.defaults import as_recorded
+from fewshot_bench.devices import is_gpu
 from fewshot_bench.engine.checkpoint import Store
 from fewshot_bench.engine.cost import advice, cost_of_step
 from fewshot_bench.engine.due import Every
@@ -59,7 +60,7 @@ EVALUATION_CHUNK, GPU_CHUNK = 32, 200
 
 def evaluation_chunk(parts: Parts) -> int:
     """Tasks per call of an evaluation, the same for a run and whatever evaluates it again."""
-    alone = parts.device.type == "cuda" and parts.method.batchable
+    alone = is_gpu(parts.device) and parts.method.batchable
     return GPU_CHUNK if alone else EVALUATION_CHUNK
 
 
@@ -265,7 +266,7 @@ def make_trainer(
             config.steps,
             config.task_batch,
             config.validate_every,
-            window=1 if parts.device.type == "cpu" else 50,
+            window=50 if is_gpu(parts.device) else 1,
             skip_spikes=config.skip_spikes,
             detect_anomaly=config.detect_anomaly,
         ),

@@ -49,7 +49,7 @@ CORE: tuple[Option, ...] = (
         "sampling",
         str,
         "test episodes: closed (images come again), open (never), open-balanced (never, and all "
-        "classes equally often), in-order (never, and no chance)",
+        "classes equally often), in-order (never, and as the data are read)",
     ),
     _core("within_family", bool, "draw an episode's classes from one family, e.g. one alphabet"),
     _core("pixels", str, "bytes become [0, 1] or [-1, 1]", choices=("unit", "signed")),

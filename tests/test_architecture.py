@@ -25,6 +25,7 @@ ORDER = (
     {"errors", "text", "disk"},
     {"inputs"},
     {"hooks", "option_names"},
+    {"devices"},
     {"episode", "random"},
     {"nn"},
     {"method", "schedules"},
@@ -56,7 +57,13 @@ ORDER = (
     {"__main__"},
 )
 # The hooks stand near the top because they need so little; what plugins return is none of theirs.
-EXACTLY = {"hooks": {"errors"}, "errors": set(), "disk": set(), "episode": {"errors", "random"}}
+EXACTLY = {
+    "hooks": {"errors"},
+    "errors": set(),
+    "disk": set(),
+    "episode": {"errors", "random"},
+    "devices": {"errors"},
+}
 
 
 def rank(room: str) -> int:

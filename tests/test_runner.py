@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import fewshot_bench
-from fewshot_bench import assembly, runner
+from fewshot_bench import runner
 from fewshot_bench.config import configure
 from fewshot_bench.errors import ConfigError, Diverged
 from fewshot_bench.results.record import read_record
@@ -167,15 +167,6 @@ def test_a_plugin_that_raises_before_training_leaves_no_folder(settings, monkeyp
     with pytest.raises(RuntimeError):
         fewshot_bench.run("protonet", **settings)
     assert not list(Path(settings["runs_dir"]).iterdir())
-
-
-def test_devices(monkeypatch) -> None:
-    assert assembly.pick_device("cpu").type == "cpu"
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert assembly.pick_device("auto").type == "cpu"
-    for name in ("cuda", "cuda:3", "tpu", "mps", "nonsense device"):
-        with pytest.raises(ConfigError, match="--device"):
-            assembly.pick_device(name)
 
 
 def test_backbones_start_the_same_for_every_method(settings) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from fewshot_bench.cli.screen import Screen
+from fewshot_bench.devices import EventClock
 from fewshot_bench.results.part import VALIDATION, part_of, with_result
 from fewshot_bench.results.protocol import query_words, sampler_protocol, sampler_words
 from fewshot_bench.text import printable, printable_values
@@ -49,7 +50,7 @@ def table_of(record: dict[str, Any]) -> Table:
         "classify it": ms(timing["predict_ms"]),
         "peak memory": _scaled(timing["peak_memory_bytes"], "B"),
         "FLOPs": _flops(timing),
-        "device": record["device"]["name"],
+        "device": _device(record),
     }
     for name, text in rows.items():
         if text:
@@ -102,6 +103,12 @@ def percent(fraction: float | None) -> str:
 def ms(value: float | None) -> str:
     """``12.3 ms``."""
     return "" if value is None else f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
+
+
+def _device(record: dict[str, Any]) -> str:
+    """Its name, and what timed the steps where that is not the host's clock."""
+    name, clock = record["device"]["name"], (record["timing"].get("clocks") or {}).get("step_ms")
+    return f"{name}; steps timed by {clock}" if clock == EventClock.name else f"{name}"
 
 
 def _validation(record: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.devices import is_gpu
 from fewshot_bench.errors import ConfigError
 
 KEPT_AS_FLOATS = 256 * 2**20  # bytes: larger splits are converted image by image
@@ -80,7 +81,7 @@ class ClassTable:
         """Images at these positions, in ``pixel_range``: [*indices.shape, C, H, W]."""
         flat = indices.flatten()
         floats = 4 * self.images.numel()
-        if self.device.type == "cpu" and dtype == torch.float32 and floats <= KEPT_AS_FLOATS:
+        if not is_gpu(self.device) and dtype == torch.float32 and floats <= KEPT_AS_FLOATS:
             # Conversion costs a CPU several times the copy; a GPU hides it and has dearer memory.
             if not self._floats:
                 self._floats.append(self._normalised(self.images, dtype))

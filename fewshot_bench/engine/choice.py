@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from fewshot_bench.devices import is_gpu
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.precision import choose_precision
 from fewshot_bench.engine.threads import TaskThreads
@@ -47,7 +48,7 @@ def choose(
     """
     if name not in ENGINES:
         raise ConfigError(f"no engine '{name}'. Known: {', '.join(ENGINES)}.")
-    cpu = device.type == "cpu"
+    cpu = not is_gpu(device)
     exact = choose_precision(precision, method)
     if task_chunk is not None and not method.batchable:
         raise ConfigError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from fewshot_bench.batches import BatchSource
+from fewshot_bench.devices import free_memory
 from fewshot_bench.engine.lowering import Eager, differentiate
 from fewshot_bench.episode import Episode
 from fewshot_bench.method import Method, Player
@@ -66,7 +66,7 @@ def cost_of_step(
 
 def advice(cost: Cost, lowering: Eager, task_batch: int, device: torch.device) -> str | None:
     """A line for the user if the step will hardly fit into the device's memory."""
-    free = free_bytes(device)
+    free = free_memory(device)
     if free is None or cost.memory_bytes <= 0.9 * free:
         return None
     at_once = lowering.at_once(task_batch)
@@ -77,16 +77,6 @@ def advice(cost: Cost, lowering: Eager, task_batch: int, device: torch.device) -
         f"a step of {at_once} tasks at once needs about {cost.memory_bytes / 1e9:.1f} GB and "
         f"{free / 1e9:.1f} GB are free; {mend}"
     )
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on the device; None where the system does not say."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return None
 
 
 @contextmanager

@@ -7,8 +7,7 @@ place of its episodes' indices, which are drawn for many steps at once, and the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fewshot_bench.batches import BatchSource
+from fewshot_bench.devices import EventClock
 from fewshot_bench.engine.lowering import Gradients, Packed
 from fewshot_bench.engine.timing import PHASES, Shared
 from fewshot_bench.episode import Episode
@@ -25,25 +25,6 @@ from fewshot_bench.sampling import EpisodeSource
 Body = Callable[[Callable[[], Episode], Callable[[], None]], Gradients]
 AHEAD = 4096  # episodes whose indices are drawn together, at most
 STEPS_AHEAD = 64
-
-
-@contextmanager
-def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Work in a stream of its own, in order with what is done before and after; None: do not.
-
-    Everything that a graph holds has to be warmed up in the stream that it is captured in: the
-    nodes of autograd that add up a parameter's gradient belong to the stream in which they were
-    made, and a captured step that met one of another stream would wait for that.
-    """
-    if stream is None:
-        yield
-        return
-    stream.wait_stream(torch.cuda.current_stream(stream.device))
-    try:
-        with torch.cuda.stream(stream):
-            yield
-    finally:  # also after an exception: the caller reads the weights in its own stream
-        torch.cuda.current_stream(stream.device).wait_stream(stream)
 
 
 class Ahead:
@@ -115,10 +96,7 @@ class CapturedTurn:
     def __init__(self, body: Body, ahead: Ahead, device: torch.device) -> None:
         self.ahead = ahead
         self.drawn: Shared | None = None  # when its indices were
-        # External events may be read although a graph records them.
-        self.marks = [
-            torch.cuda.Event(enable_timing=True, external=True) for _ in range(len(PHASES) + 1)
-        ]
+        self.marks = EventClock().inside_graph(len(PHASES) + 1)
         remaining = iter(self.marks)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph, stream=torch.cuda.current_stream(device)):

@@ -208,7 +208,7 @@ class Eager:
     @contextmanager
     def set_up(self, device: torch.device) -> Iterator[None]:
         """This thread's settings for a call of the method."""
-        with per_task_strategy(self.strategy), self.precision.autocast(device.type):
+        with per_task_strategy(self.strategy), self.precision.autocast(device):
             yield
 
     @contextmanager

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
-import torch
-
+from fewshot_bench.devices import capturing, free_memory, is_gpu, release_memory
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import OutOfMemory, is_out_of_memory
@@ -48,7 +47,7 @@ def within_memory(
         try:
             return run(episode)
         except Exception as error:
-            if not is_out_of_memory(error) or _capturing(episode):
+            if not is_out_of_memory(error) or capturing(episode.query.device):
                 raise
         # Here, where the error and the tensors that its frames hold are gone.
         _release(episode)
@@ -62,15 +61,9 @@ def within_memory(
         )
 
 
-def _capturing(episode: Episode) -> bool:
-    """Inside a CUDA graph's capture nothing can be tried again."""
-    return episode.query.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
 def _release(episode: Episode) -> None:
     gc.collect()
-    if episode.query.is_cuda:
-        torch.cuda.empty_cache()
+    release_memory(episode.query.device)
 
 
 def _told(episode: Episode, run: Run[R], prefix: str) -> str:
@@ -80,17 +73,13 @@ def _told(episode: Episode, run: Run[R], prefix: str) -> str:
     else:
         what = f"one task with {queries} queries needs"
     device = episode.query.device
-    free = f" ({_free(device)} are free)" if device.type == "cuda" else ""
+    free = f" ({(free_memory(device) or 0) / 1e9:.1f} GB are free)" if is_gpu(device) else ""
     size = next((text for text, smaller in _smaller(episode, prefix) if _fits(run, smaller)), None)
     if size is not None:
         mend = f"{size} fits (it was tried)"
     else:
         mend = f"lower {prefix}way, {prefix}shot or the width of the backbone"
     return f"{what} more memory than {device} has{free}; {mend}."
-
-
-def _free(device: torch.device) -> str:
-    return f"{torch.cuda.mem_get_info(device)[0] / 1e9:.1f} GB"
 
 
 def _smaller(episode: Episode, prefix: str) -> Iterator[tuple[str, Episode]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from fewshot_bench.devices import autocast
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method
 
@@ -39,9 +40,9 @@ class Precision:
             for switch, value in zip(switches, before, strict=True):
                 switch.fp32_precision = value
 
-    def autocast(self, device_type: str) -> AbstractContextManager[None]:
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """This thread's autocast; switched off unless the precision is bf16."""
-        return torch.autocast(device_type, torch.bfloat16, enabled=self.name == "bf16")
+        return autocast(device, torch.bfloat16 if self.name == "bf16" else None)
 
 
 FP32 = Precision("fp32")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
+from fewshot_bench.devices import is_gpu, wait
 from fewshot_bench.engine.training import Trainer
 
 WARM_UP = 2
@@ -29,20 +29,19 @@ def profile_steps(trainer: Trainer, folder: Path) -> str:
     Returns:
         A table of the operations that took most time themselves.
     """
-    cuda = trainer.device.type == "cuda"
+    gpu = is_gpu(trainer.device)
     trainer.method.train()
     for _ in range(WARM_UP):
         trainer.advance()
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if cuda else [])
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if gpu else [])
     # Task threads are not the thread that profiles.
     everywhere = _ExperimentalConfig(profile_all_threads=True)
     with profile(activities=activities, acc_events=True, experimental_config=everywhere) as seen:
         for _ in range(STEPS):
             trainer.advance()
-        if cuda:
-            torch.cuda.synchronize()
+        wait(trainer.device)
     seen.export_chrome_trace(str(folder / "trace.json"))
-    clock = "self_device_time_total" if cuda else "self_cpu_time_total"  # in microseconds
+    clock = "self_device_time_total" if gpu else "self_cpu_time_total"  # in microseconds
     timed = sorted(((getattr(op, clock), op) for op in seen.key_averages()), key=lambda x: -x[0])
     total = sum(time for time, _ in timed) or 1
     lines = [f"{'share':>7}  {'ms/step':>9}  {'calls/step':>10}  operation"]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot_bench.devices import generator_states, set_generator_states
 from fewshot_bench.engine.checkpoint import Saved
 from fewshot_bench.engine.columns import Columns
 from fewshot_bench.errors import RecordError
@@ -123,7 +124,7 @@ def random_states() -> dict[str, Any]:
     _, keys, *rest = drawn
     return {
         "cpu": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": generator_states(),
         "numpy": [keys.astype(np.int64), *rest],
         "python": random.getstate(),
     }
@@ -132,8 +133,7 @@ def random_states() -> dict[str, Any]:
 def set_random_states(states: Mapping[str, Any]) -> None:
     """Put :func:`random_states` back; those of devices that are not here are left out."""
     torch.set_rng_state(states["cpu"])
-    for i, generator in enumerate(states["cuda"][: torch.cuda.device_count()]):
-        torch.cuda.set_rng_state(generator, i)
+    set_generator_states(states["cuda"])
     keys, *rest = states["numpy"]
     np.random.set_state(("MT19937", keys.astype(np.uint32), *rest))
     random.setstate(states["python"])

@@ -7,10 +7,8 @@ which costs one synchronisation. Warm-up steps are kept apart and enter no stati
 from __future__ import annotations
 
 import math
-import resource
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fewshot_bench.devices import HostClock, clock_of, is_gpu, wait
 from fewshot_bench.engine.columns import Columns
 
 PHASES = ("sample", "forward_backward", "optimiser")
@@ -44,7 +43,7 @@ class StepTimer:
 
     def __init__(self, device: torch.device, warmup: int = 3, turns: int = 1) -> None:
         self.turns = turns
-        self.cuda = device.type == "cuda"
+        self.clock = clock_of(device)
         self.warmup = warmup
         self.cold = [0]  # steps done when a process began: its first ones warm up
         self._table = Columns()  # ms of each turn: step_ms and the phases
@@ -54,11 +53,11 @@ class StepTimer:
 
     def start(self) -> None:
         """A turn begins."""
-        self._marks = [self._now()]
+        self._marks = [self.clock.now()]
 
     def mark(self) -> None:
         """A phase ends, in the order of ``PHASES``; the last one ends the turn."""
-        self._marks.append(self._now())
+        self._marks.append(self.clock.now())
         if len(self._marks) == len(PHASES) + 1:
             self._pending.append((self._marks, self._marks, None))
 
@@ -70,35 +69,28 @@ class StepTimer:
                 replay overwrites them, so that of a window the last turn's alone are read.
             drawn: the sampling that was done for this turn and others: it is charged its part.
         """
-        self._pending.append(([self._marks[0], self._now()], inside, drawn))
+        self._pending.append(([self._marks[0], self.clock.now()], inside, drawn))
 
     @contextmanager
     def for_several(self, turns: int) -> Iterator[Shared]:
         """What is done in this block is for so many turns."""
-        begin = self._now()
+        begin = self.clock.now()
         shared = Shared(begin, begin, turns)
         yield shared
-        shared.end = self._now()
-
-    def _now(self) -> Any:
-        if not self.cuda:
-            return time.perf_counter_ns()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
+        shared.end = self.clock.now()
 
     def flush(self) -> None:
         """Turn what was marked into milliseconds."""
-        if self._pending and self.cuda:
-            self._pending[-1][0][-1].synchronize()
+        if self._pending:
+            self.clock.wait(self._pending[-1][0][-1])
         newest = {id(inside): i for i, (_, inside, _) in enumerate(self._pending)}
         for i, (ends, inside, drawn) in enumerate(self._pending):
             known = inside if newest[id(inside)] == i else ()
-            phases = [self._between(a, b) for a, b in pairwise(known)]
-            part = 0.0 if drawn is None else self._between(drawn.begin, drawn.end) / drawn.turns
+            phases = [self.clock.ms(a, b) for a, b in pairwise(known)]
+            part = 0.0 if drawn is None else self.clock.ms(drawn.begin, drawn.end) / drawn.turns
             if phases:
                 phases[0] += part
-            self.add(self._between(ends[0], ends[-1]) + part, phases)
+            self.add(self.clock.ms(ends[0], ends[-1]) + part, phases)
         self._pending = []
 
     def add(self, total: float, phases: Sequence[float] = ()) -> None:
@@ -114,9 +106,6 @@ class StepTimer:
         """Go on from a :meth:`state` after this step, in a process that is cold."""
         self._table = Columns.of(state["ms"])
         self.cold = [*state["cold"], step]
-
-    def _between(self, a: Any, b: Any) -> float:
-        return float(a.elapsed_time(b)) if self.cuda else (b - a) / 1e6
 
     def columns(self) -> dict[str, np.ndarray]:
         """{step_ms and phase_ms: [steps]} of every step so far; a phase not measured is NaN."""
@@ -153,22 +142,17 @@ class Stopwatch:
     """Milliseconds between two points; on a GPU it waits for the work in between."""
 
     def __init__(self, device: torch.device) -> None:
-        self._wait: Callable[[], None] = (
-            torch.cuda.synchronize if device.type == "cuda" else lambda: None
-        )
+        self._device = device
         self.lap()
+
+    @staticmethod
+    def clock(device: torch.device) -> str:
+        """What it reads, for the record."""
+        return f"{HostClock.name}, after a wait for the GPU" if is_gpu(device) else HostClock.name
 
     def lap(self) -> float:
         """Time since the last lap, in ms."""
-        self._wait()
+        wait(self._device)
         now, before = time.perf_counter_ns(), getattr(self, "_last", 0)
         self._last = now
         return (now - before) / 1e6
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Largest amount allocated on the GPU; on a CPU, the process's largest resident size."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

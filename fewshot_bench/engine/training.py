@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fewshot_bench.batches import BatchSource
+from fewshot_bench.devices import is_gpu, make_stream, on_stream
 from fewshot_bench.engine.finite import SpikeGuard, Watch, numbers_of, watched
-from fewshot_bench.engine.graph import Ahead, CapturedTurn, make_capturable, on_stream
+from fewshot_bench.engine.graph import Ahead, CapturedTurn, make_capturable
 from fewshot_bench.engine.hidden import told_of_draws
 from fewshot_bench.engine.history import History
 from fewshot_bench.engine.interrupt import Interrupted
@@ -90,8 +91,8 @@ class Trainer:
         self.guard = SpikeGuard(plan.skip_spikes) if plan.skip_spikes is not None else None
         self.watch = Watch() if plan.detect_anomaly else None
         # Where numbers are read at once: before the weights move, so that the good ones are kept.
-        self._at_once = self.device.type == "cpu" or bool(self.guard or self.watch)
-        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self._at_once = not is_gpu(self.device) or bool(self.guard or self.watch)
+        self._stream = make_stream(self.device)
         self._capture = lowering.graph and not (self.guard or self.watch)
         if self._capture:
             self._fall_back(make_capturable(list(self.optimisers.values()), self.device))

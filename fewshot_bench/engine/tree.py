@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot_bench.devices import is_gpu
+
 # A dictionary with this key is no dictionary of the state but something that JSON does not have.
 TAG = "\x00"
 
@@ -79,7 +81,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device) -> 
 def _pack_tensor(tensor: Tensor, tensors: dict[str, Tensor]) -> dict[str, Any]:
     name = str(len(tensors))
     packed: dict[str, Any] = {TAG: "tensor", "name": name}
-    if tensor.device.type != "cpu":
+    if is_gpu(tensor):
         packed["device"] = tensor.device.type
     if not tensor.is_contiguous():
         packed["stride"] = list(tensor.stride())

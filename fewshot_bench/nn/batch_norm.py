@@ -37,6 +37,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot_bench.devices import is_gpu
+
 aten = torch.ops.aten
 
 ROWS = 64  # values of a channel that are summed one after another, at most
@@ -85,7 +87,7 @@ def _parted(rows: int) -> int:
 
 def _groups(x: Tensor) -> int:
     """Into how many groups the values of each channel have to be parted; 1: into none."""
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+    if is_gpu(x) or x.dtype not in (torch.float32, torch.float64):
         return 1  # the sums of a GPU are accurate in every layout; NumPy has no half precision
     return _parted(x.numel() // x.shape[1]) if channels_last(x) else 1
 

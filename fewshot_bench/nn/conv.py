@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_bench.devices import is_gpu
 from fewshot_bench.nn.norm import context
 
 FEW = 2**14  # values to sum: up to so many, torch's gradients are accurate, and cost less
@@ -29,7 +30,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         plain = (
-            input.device.type != "cpu"
+            is_gpu(input)
             or self._values(input) < FEW
             or self.padding_mode != "zeros"
             or isinstance(self.padding, str)

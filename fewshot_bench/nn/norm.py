@@ -24,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fewshot_bench.devices import is_gpu
 from fewshot_bench.nn.batch_norm import batch_norm, channels_last
 
 Statistics = Literal["batch", "running"]
@@ -105,7 +106,7 @@ class TaskBatchNorm(nn.Module):
                 f"TaskBatchNorm got {len(x)} images of {tasks} tasks; each task has to have as "
                 "many, one task after the other. Call the network once for each task."
             )
-        if x.device.type == "cpu":
+        if not is_gpu(x):
             if x.dtype not in (torch.float32, torch.float64):
                 x = x.contiguous()  # the sums of half precision are accurate in no other layout
             if channels_last(x) or context.double_backward:
@@ -135,7 +136,7 @@ class TaskBatchNorm(nn.Module):
 
     def _by_running_statistics(self, x: Tensor) -> Tensor:
         mean, variance = self.running_mean, self.running_var
-        plain = context.vmapped or x.device.type != "cpu" or not torch.is_grad_enabled()
+        plain = context.vmapped or is_gpu(x) or not torch.is_grad_enabled()
         if plain or not channels_last(x):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
         # torch's gradients by weight and bias would be sums as inaccurate as its statistics.

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from fewshot_bench.devices import is_gpu
 from fewshot_bench.nn.columns import MatrixProducts
 from fewshot_bench.nn.norm import Observations, context, norm_context
 
@@ -75,7 +76,7 @@ def per_task(module: nn.Module, x: Tensor, weights: Weights | None = None) -> Te
         return y.unflatten(0, (tasks, -1))
     strategy = context.strategy
     if strategy == "auto":
-        strategy = "looped" if x.device.type == "cpu" or tasks == 1 else "im2col"
+        strategy = "looped" if not is_gpu(x) or tasks == 1 else "im2col"
     if strategy == "looped":
         return _looped(module, x, weights)
     with MatrixProducts() if strategy == "im2col" else nullcontext():

@@ -39,11 +39,15 @@ def torch_version() -> str | None:
 
 def device_name(device: torch.device) -> str:
     """The GPU's name, or the processor's."""
-    if device.type == "cuda":
-        import torch
+    return str(describe_device(device)["name"])
 
-        return torch.cuda.get_device_name(device)
-    return f"{cpu_name()}, {os.cpu_count()} cores"
+
+def describe_device(device: torch.device) -> dict[str, Any]:
+    """The record's ``device``: type and name, and what else a GPU's times depend on."""
+    from fewshot_bench.devices import about
+
+    cpu = {"name": f"{cpu_name()}, {os.cpu_count()} cores"}
+    return {"type": device.type} | (about(device) or cpu)
 
 
 def cpu_name() -> str:

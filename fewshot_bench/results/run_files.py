@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fewshot_bench.devices import HostClock, peak_memory
 from fewshot_bench.engine.evaluation import Scores
-from fewshot_bench.engine.timing import peak_memory_bytes
+from fewshot_bench.engine.timing import Stopwatch
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Task
 from fewshot_bench.results.slots import class_use, use_words
@@ -39,6 +40,7 @@ def empty_timing() -> dict[str, Any]:
             "peak_memory_bytes",
             "flops_per_step",
             "flops_per_s",
+            "clocks",
         )
     )
 
@@ -61,7 +63,12 @@ def note_training(record: dict[str, Any], trainer: Trainer) -> None:
     timing |= trainer.timer.summary(trainer.plan.task_batch * turns)
     if timing["step_ms"] and timing["flops_per_step"]:
         timing["flops_per_s"] = timing["flops_per_step"] / timing["step_ms"]["median"] * 1e3
-    timing["peak_memory_bytes"] = peak_memory_bytes(trainer.device)
+    timing["peak_memory_bytes"] = peak_memory(trainer.device)
+    timing["clocks"] = {
+        "step_ms": trainer.timer.clock.name,
+        "phases": trainer.timer.clock.name,
+        "training.seconds": HostClock.name,
+    }
 
 
 def _training_notes(trainer: Trainer) -> list[str]:
@@ -119,7 +126,9 @@ def note_evaluation(
         "adapt_ms": float(np.nanmedian(scores.adapt_ms)),
         "predict_ms": float(np.nanmedian(scores.predict_ms)),
         "timed_episodes": int(np.isfinite(scores.adapt_ms).sum()),
-        "peak_memory_bytes": peak_memory_bytes(source.table.device),
+        "peak_memory_bytes": peak_memory(source.table.device),
+        "clocks": (record["timing"].get("clocks") or {})
+        | dict.fromkeys(("adapt_ms", "predict_ms"), Stopwatch.clock(source.table.device)),
     }
 
 

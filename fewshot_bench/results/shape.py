@@ -91,7 +91,10 @@ SHAPES: dict[str, Any] = {
     "plugin": {"distribution?": TEXT, "version?": TEXT},
     "plugins": [_IDENTITY],
     "environment": {"code?": Or(TEXT), "torch?": Or(TEXT)},
-    "device": {"type": TEXT, "name": TEXT},
+    "device": {
+        "type": TEXT, "name": TEXT, "driver?": TEXT, "memory_bytes?": COUNT,
+        "compute_capability?": TEXT, "clock_mhz?": SOME, "max_clock_mhz?": SOME,
+    },
     "test": Or(
         {
             "accuracy": FRACTION,
@@ -138,6 +141,7 @@ SHAPES: dict[str, Any] = {
         "peak_memory_bytes?": Or(SOME),
         "flops_per_step?": Or(SOME),
         "flops_per_s?": Or(SOME),
+        "clocks?": Or({str: TEXT}),
     },
     "inputs": Or([
         {"option": TEXT, "path": Or(TEXT), "absolute": Or(TEXT), "sha256": TEXT, "bytes": COUNT}

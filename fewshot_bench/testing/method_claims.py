@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fewshot_bench import devices
 from fewshot_bench.engine.checkpoint import Store
 from fewshot_bench.engine.embedding import TOLERANCE
 from fewshot_bench.engine.evaluation import evaluate
@@ -143,7 +144,7 @@ def autocast(subject: MethodSubject) -> None:
     method, episode = subject.build().train(), subject.training_episode()
     owners = check_players(method)
     exact = differentiate(method, episode, owners, list(owners))
-    with torch.autocast("cpu", torch.bfloat16):
+    with devices.autocast(torch.device("cpu"), torch.bfloat16):
         rough = differentiate(method, episode, owners, list(owners))
     for name, loss in exact.losses.items():
         told = f"the loss of '{name}' goes wrong in bf16; compute its distances in float32."

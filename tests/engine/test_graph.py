@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -138,26 +138,3 @@ def test_a_number_on_the_host_is_packed_with_those_of_the_device() -> None:
     losses = {"meta": torch.ones(2, device="meta")}
     logged = Gradients(losses, {}, {"given by hand": torch.ones(2)}, {})
     assert Packed([logged]).values.device.type == "meta"
-
-
-def test_after_a_fault_the_stream_of_before_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited = []
-
-    class Stream:
-        device = CPU
-
-        def __init__(self, name: str) -> None:
-            self.name = name
-
-        def wait_stream(self, other: Stream) -> None:
-            waited.append((self.name, other.name))
-
-    @contextmanager
-    def entered(_: Stream) -> Iterator[None]:
-        yield
-
-    monkeypatch.setattr("torch.cuda.current_stream", lambda _: Stream("main"))
-    monkeypatch.setattr("torch.cuda.stream", entered)
-    with pytest.raises(KeyboardInterrupt), graph.on_stream(Stream("side")):  # type: ignore[arg-type]
-        raise KeyboardInterrupt
-    assert waited == [("side", "main"), ("main", "side")]
