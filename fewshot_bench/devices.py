@@ -90,7 +90,9 @@ class EventClock(HostClock):
     name = "device events"
 
     def now(self) -> Any:
-        event = torch.cuda.Event(enable_timing=True)
+        # Within a graph it is a moment of each replay, which only external events show.
+        inside = torch.cuda.is_current_stream_capturing()
+        event = torch.cuda.Event(enable_timing=True, external=inside)
         event.record()
         return event
 

@@ -78,6 +78,13 @@ class Batch:
                 changed[field.name] = value.map(function)
         return replace(self, **changed)
 
+    def copy_(self, other: Batch) -> None:
+        """Put the numbers of a batch of the same shapes into the tensors of this one."""
+        for field in fields(self):
+            own, new = getattr(self, field.name), getattr(other, field.name)
+            if isinstance(own, Tensor | Batch):
+                own.copy_(new)
+
     def tasks(self, start: int, stop: int) -> Any:
         """The tasks start..stop-1 as a batch of their own."""
         return self.map(lambda tensor: tensor[start:stop])

@@ -78,4 +78,5 @@ def choose(
         precision=exact,
         task_chunk=task_chunk,
         graph=graph,
+        tell=tell,
     )

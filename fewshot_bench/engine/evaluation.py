@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,19 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewshot_bench.devices import is_gpu, on_stream
 from fewshot_bench.engine.embedding import check_same, embed_once, pays
-from fewshot_bench.engine.lowering import Eager, Prediction
+from fewshot_bench.engine.evaluation_graph import ChunkGraph, stream_for
+from fewshot_bench.engine.graph import AHEAD
+from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.memory import within_memory
-from fewshot_bench.episode import Episode
+from fewshot_bench.engine.prediction import Call, Prediction
 from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.method import accuracy, title_of
 from fewshot_bench.random import global_generators, moved
-from fewshot_bench.sampling import EpisodeSource
+from fewshot_bench.sampling import EpisodeSource, Indices
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 Tick = Callable[[int, float], None]
 
 FEATURE_CHUNK = 128  # tasks per call where images are embedded already
+UNKNOWN = (math.nan, math.nan)  # times to learn and to classify
 
 
 @dataclass(frozen=True)
@@ -68,14 +73,15 @@ def evaluate(
     parts: dict[str, list[np.ndarray]] = {}
     done, correct = 0, 0.0
     try:
-        for episode, prediction in predictions(lowering, source, episodes, chunk):
-            row = scores_of(prediction, episode, metrics or {}, title_of(method))
-            for name, value in row.items():
-                parts.setdefault(name, []).append(value.cpu().numpy())
-            done += len(episode)
-            correct += float(parts["accuracy"][-1].sum())
-            if tick is not None:
-                tick(done, correct / done)
+        with on_stream(stream_for(lowering, source.table.device)):
+            for indices, prediction in predictions(lowering, source, episodes, chunk):
+                row = scores_of(prediction, indices, metrics or {}, title_of(method))
+                for name, value in row.items():
+                    parts.setdefault(name, []).append(value.cpu().numpy())
+                done += len(indices.key)
+                correct += float(parts["accuracy"][-1].sum())
+                if tick is not None:
+                    tick(done, correct / done)
     finally:
         method.train(was_training)
     whole = {name: np.concatenate(values) for name, values in parts.items()}
@@ -87,46 +93,77 @@ def evaluate(
 
 def predictions(
     lowering: Eager, source: EpisodeSource, episodes: int, chunk: int
-) -> Iterator[tuple[Episode, Prediction]]:
+) -> Iterator[tuple[Indices, Prediction]]:
     """Predict the episodes, ``chunk`` at a time.
 
-    Where it pays, every image is embedded once. The first chunk is run the direct way all the
-    same: its times are those of learning and classifying a task, and its logits check the rest.
+    Where it pays, every image is embedded once; else chunks are replays of a CUDA graph where the
+    lowering has such. The first chunk is run the direct way all the same.
     """
     first = min(chunk, episodes)
-    episode = source.batch(range(first))
-    prediction = within_memory(lowering, episode, lowering.predict)
-    yield episode, prediction
-    embedded = first < episodes and pays(lowering, source, episodes)
-    if embedded:
-        direct = prediction.logits
-        lowering, source = embed_once(lowering, source)
-        again = lowering.predict(source.batch(range(first))).logits
-        check_same(direct, again, title_of(lowering.method))
-        chunk = FEATURE_CHUNK
-    for start in range(first, episodes, chunk):
-        episode = source.batch(range(start, min(start + chunk, episodes)))
-        prediction = within_memory(lowering, episode, lowering.predict)
-        if embedded:
-            unknown = torch.full((len(episode),), torch.nan)
-            prediction = Prediction(prediction.logits, unknown, unknown)
-        yield episode, prediction
+    if first < episodes and pays(lowering, source, episodes):
+        yield from _embedded(lowering, source, episodes, first)
+        return
+    graph = ChunkGraph.of(lowering, source, first)
+    for indices in drawn(source, range(episodes), first):
+        prediction = None if graph is None else graph.predict(lowering, indices)
+        if prediction is None:
+            prediction = within_memory(lowering, source.deliver(indices), lowering.predict)
+            if graph is not None:
+                graph.ran_directly(lowering, len(indices.key))
+        yield indices, prediction
+
+
+def _embedded(
+    lowering: Eager, source: EpisodeSource, episodes: int, first: int
+) -> Iterator[tuple[Indices, Prediction]]:
+    """Predict the episodes, with every image embedded once.
+
+    The times of the first chunk, which is run directly, are those of learning and classifying a
+    task, and its logits check the rest.
+    """
+    [indices] = drawn(source, range(first), first)
+    prediction = within_memory(lowering, source.deliver(indices), lowering.predict)
+    yield indices, prediction
+    direct = prediction.logits
+    lowering, source = embed_once(lowering, source)
+    again = lowering.predict(source.deliver(indices)).logits
+    check_same(direct, again, title_of(lowering.method))
+    for indices in drawn(source, range(first, episodes), FEATURE_CHUNK):
+        prediction = within_memory(lowering, source.deliver(indices), lowering.predict)
+        tasks = len(indices.key)
+        yield indices, Prediction(prediction.logits, [Call(tasks, tasks, lambda: UNKNOWN)])
+
+
+def drawn(source: EpisodeSource, ids: range, chunk: int) -> Iterator[Indices]:
+    """Indices of these episodes, ``chunk`` at a time.
+
+    On a GPU the hundreds of small operations of a sampler take as long for one chunk as for many,
+    whose indices are therefore drawn together.
+    """
+    together = max(1, AHEAD // chunk) * chunk if is_gpu(source.table.device) else chunk
+    for start in range(0, len(ids), together):
+        some = ids[start : start + together]
+        indices = source.indices(some)
+        for i in range(0, len(some), chunk):
+            yield indices.tasks(i, i + chunk)
 
 
 def scores_of(
-    prediction: Prediction, episode: Episode, metrics: Mapping[str, Metric], title: str
+    prediction: Prediction, indices: Indices, metrics: Mapping[str, Metric], title: str
 ) -> dict[str, Tensor]:
     """The columns of :class:`Scores` for some episodes.
 
     Arguments:
+        prediction: of them.
+        indices: theirs, which say what is right.
+        metrics: further scores.
         title: how a message names the method.
 
     Raises:
         PluginError: the logits are of a wrong shape.
     """
-    logits, target = prediction.logits, episode.target
-    assert target is not None
-    expected = (*target.shape, episode.class_ids.shape[1])
+    logits, target = prediction.logits, indices.target
+    expected = (*target.shape, indices.class_ids.shape[1])
     if logits.shape != expected:
         raise PluginError(
             f"{title}.predict() gave logits of shape {tuple(logits.shape)}; [T, Q, way] is "
@@ -134,13 +171,14 @@ def scores_of(
         )
     row = {
         "accuracy": accuracy(logits.double(), target),
-        "class_ids": episode.class_ids,
+        "class_ids": indices.class_ids,
         "confusion": confusion(logits, target),
-        "adapt_ms": prediction.adapt_ms.double(),
-        "predict_ms": prediction.predict_ms.double(),
     }
     for name, metric in metrics.items():
         row[f"metric {name}"] = metric(logits, target).double()
+    # Last: to read the times waits for the device.
+    row["adapt_ms"] = prediction.adapt_ms.double()
+    row["predict_ms"] = prediction.predict_ms.double()
     return row
 
 

@@ -19,6 +19,7 @@ from fewshot_bench.devices import EventClock
 from fewshot_bench.engine.lowering import Gradients, Packed
 from fewshot_bench.engine.timing import PHASES, Shared
 from fewshot_bench.episode import Episode
+from fewshot_bench.errors import PluginError
 from fewshot_bench.sampling import EpisodeSource
 
 # What a turn does with its episodes; it calls the function when a phase ends.
@@ -108,6 +109,16 @@ class CapturedTurn:
         self.graph.replay()
         [result] = self.packed.unpacked(self.packed.values.clone())
         return result
+
+
+def why_not(error: BaseException) -> str:
+    """A line on what made a capture fail.
+
+    After an error inside of it, to end the capture raises another, which says less.
+    """
+    while not isinstance(error, PluginError) and error.__context__ is not None:
+        error = error.__context__
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def make_capturable(optimisers: Sequence[Optimizer], device: torch.device) -> str | None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from fewshot_bench.engine.heap import keep_freed_memory
 from fewshot_bench.engine.hidden import repeatable, unchanged
 from fewshot_bench.engine.precision import FP32, Precision
+from fewshot_bench.engine.prediction import Call, Kept, Prediction, joined_predictions
 from fewshot_bench.engine.timing import Stopwatch
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
@@ -77,15 +78,6 @@ class Packed:
         return results
 
 
-@dataclass
-class Prediction:
-    """Logits [T, Q, way], and the ms that each task took to learn and to classify: [T]."""
-
-    logits: Tensor
-    adapt_ms: Tensor
-    predict_ms: Tensor
-
-
 class Eager:
     """The whole batch in one call.
 
@@ -95,7 +87,8 @@ class Eager:
         strategy: how per-task weights are run; see :func:`fewshot_bench.nn.per_task`.
         precision: of the arithmetic.
         task_chunk: tasks in a call at most; None: all of the batch.
-        graph: whether the loop may capture a whole step in a CUDA graph.
+        graph: whether a whole step, and a chunk of an evaluation, may be captured in a CUDA graph.
+        tell: takes a line on what could not be done as planned.
     """
 
     def __init__(
@@ -107,8 +100,10 @@ class Eager:
         precision: Precision = FP32,
         task_chunk: int | None = None,
         graph: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.method, self.name, self.graph = method, name, graph
+        self.tell, self.kept = tell, Kept()
         self.strategy: Strategy = strategy
         self.precision, self.task_chunk = precision, task_chunk
 
@@ -130,14 +125,15 @@ class Eager:
                 own.
         """
         with repeatable(self.method, "adapt() or predict()", lambda: self.one(episode)):
-            return self._all(episode)
+            return self.unchecked(episode)
 
     def one(self, episode: Episode) -> Prediction:
         """The first task of a batch (all of it where tasks influence each other), here and now."""
         part = episode.tasks(0, 1) if self.method.batchable else episode
         return self._predict(part)
 
-    def _all(self, episode: Episode) -> Prediction:
+    def unchecked(self, episode: Episode) -> Prediction:
+        """As :meth:`predict`, of a method that has passed its check of random numbers."""
         return joined_predictions([self._predict(part) for part in self.chunks(episode)])
 
     def _predict(self, episode: Episode) -> Prediction:
@@ -146,13 +142,11 @@ class Eager:
             watch = Stopwatch(device)
             with blame(f"{title_of(self.method)}.adapt()"):
                 state = self.method.adapt(episode.support)
-            adapt_ms = watch.lap()
+            watch.mark()
             with blame(f"{title_of(self.method)}.predict()"):
                 logits = self.method.predict(state, episode.query).detach()
-            predict_ms = watch.lap()
-        tasks = len(episode)
-        each = torch.ones(tasks) / tasks
-        return Prediction(logits, each * adapt_ms, each * predict_ms)
+            watch.mark()
+        return Prediction(logits, [Call(len(episode), len(episode), watch.laps)])
 
     def embed(self, images: Callable[[Tensor], Tensor], count: int, device: torch.device) -> Tensor:
         """What the method sees of each image: [count, ...].
@@ -198,6 +192,10 @@ class Eager:
         """Hold at most so many tasks at the same time, from now on."""
         self.task_chunk = min(tasks, self.task_chunk or tasks)
 
+    def release(self) -> bool:
+        """Give up the memory that is held for the next evaluation; whether there was some."""
+        return self.kept.graph is not None and self.kept.graph.release()
+
     def chunks(self, episode: Episode) -> list[Episode]:
         """The batch in parts of at most ``task_chunk`` tasks."""
         size = self.task_chunk or len(episode)
@@ -217,14 +215,6 @@ class Eager:
         keep_freed_memory()
         with self.precision.applied():
             yield
-
-
-def joined_predictions(parts: Sequence[Prediction]) -> Prediction:
-    """One prediction of all tasks, in the order of the parts."""
-    if len(parts) == 1:
-        return parts[0]
-    names = ("logits", "adapt_ms", "predict_ms")
-    return Prediction(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def differentiate(

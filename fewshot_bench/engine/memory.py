@@ -50,7 +50,10 @@ def within_memory(
             if not is_out_of_memory(error) or capturing(episode.query.device):
                 raise
         # Here, where the error and the tensors that its frames hold are gone.
+        released = lowering.release()
         _release(episode)
+        if released:  # the same again
+            continue
         before = lowering.at_once(len(episode))
         if not lowering.shrink(len(episode)):
             alone = episode.tasks(0, 1) if before == 1 else episode

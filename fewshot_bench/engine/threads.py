@@ -14,11 +14,10 @@ from torch import Tensor
 from fewshot_bench.engine.lowering import (
     Eager,
     Gradients,
-    Prediction,
     differentiate,
-    joined_predictions,
     reduce_over_tasks,
 )
+from fewshot_bench.engine.prediction import Prediction, joined_predictions
 from fewshot_bench.episode import Episode
 from fewshot_bench.method import Method, Player
 from fewshot_bench.nn import replica
@@ -80,7 +79,7 @@ class TaskThreads(Eager):
         tasks = [episode.tasks(t, t + 1) for t in range(len(episode))]
         return reduce_over_tasks(self._each(one, tasks), players, len(episode))
 
-    def _all(self, episode: Episode) -> Prediction:
+    def unchecked(self, episode: Episode) -> Prediction:
         def one(task: Episode) -> Prediction:
             return Eager(self._own(), **self._settings())._predict(task)
 

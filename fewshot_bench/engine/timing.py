@@ -7,7 +7,6 @@ which costs one synchronisation. Warm-up steps are kept apart and enter no stati
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewshot_bench.devices import HostClock, clock_of, is_gpu, wait
+from fewshot_bench.devices import clock_of, wait
 from fewshot_bench.engine.columns import Columns
 
 PHASES = ("sample", "forward_backward", "optimiser")
@@ -139,20 +138,22 @@ class StepTimer:
 
 
 class Stopwatch:
-    """Milliseconds between two points; on a GPU it waits for the work in between."""
+    """Points in time on a device. Nothing waits for a GPU until the times between them are read.
+
+    What is marked while a CUDA graph is captured is marked anew in each replay of it: the times are
+    then those of the newest one.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.lap()
+        self._device, self._clock = device, clock_of(device)
+        self._marks = [self._clock.now()]
 
-    @staticmethod
-    def clock(device: torch.device) -> str:
-        """What it reads, for the record."""
-        return f"{HostClock.name}, after a wait for the GPU" if is_gpu(device) else HostClock.name
+    def mark(self) -> None:
+        """A lap ends, and the next one begins."""
+        self._marks.append(self._clock.now())
 
-    def lap(self) -> float:
-        """Time since the last lap, in ms."""
+    def laps(self) -> list[float]:
+        """ms of each lap; waits for the device."""
+        # For all of it: nobody can wait for an event in a graph.
         wait(self._device)
-        now, before = time.perf_counter_ns(), getattr(self, "_last", 0)
-        self._last = now
-        return (now - before) / 1e6
+        return [self._clock.ms(a, b) for a, b in pairwise(self._marks)]

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.devices import is_gpu, make_stream, on_stream
 from fewshot_bench.engine.finite import SpikeGuard, Watch, numbers_of, watched
-from fewshot_bench.engine.graph import Ahead, CapturedTurn, make_capturable
+from fewshot_bench.engine.graph import Ahead, CapturedTurn, make_capturable, why_not
 from fewshot_bench.engine.hidden import told_of_draws
 from fewshot_bench.engine.history import History
 from fewshot_bench.engine.interrupt import Interrupted
@@ -232,7 +232,7 @@ class Trainer:
                 self.device,
             )
         except (RuntimeError, PluginError) as error:
-            self._fall_back(str(error).splitlines()[0])
+            self._fall_back(why_not(error))
 
     def _fall_back(self, why: str | None) -> None:
         if why is not None:

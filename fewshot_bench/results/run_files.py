@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_bench.devices import HostClock, peak_memory
+from fewshot_bench.devices import HostClock, clock_of, peak_memory
 from fewshot_bench.engine.evaluation import Scores
-from fewshot_bench.engine.timing import Stopwatch
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Task
 from fewshot_bench.results.slots import class_use, use_words
@@ -128,7 +127,7 @@ def note_evaluation(
         "timed_episodes": int(np.isfinite(scores.adapt_ms).sum()),
         "peak_memory_bytes": peak_memory(source.table.device),
         "clocks": (record["timing"].get("clocks") or {})
-        | dict.fromkeys(("adapt_ms", "predict_ms"), Stopwatch.clock(source.table.device)),
+        | dict.fromkeys(("adapt_ms", "predict_ms"), clock_of(source.table.device).name),
     }
 
 
