@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fewshot_bench.devices import is_gpu, on_stream
 from fewshot_bench.engine.embedding import check_same, embed_once, pays
-from fewshot_bench.engine.evaluation_graph import ChunkGraph, stream_for
-from fewshot_bench.engine.graph import AHEAD
+from fewshot_bench.engine.evaluation_graph import ChunkGraph
+from fewshot_bench.engine.graph import AHEAD, stream_for
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.prediction import Call, Prediction

@@ -18,24 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from fewshot_bench.devices import make_stream
-from fewshot_bench.engine.graph import why_not
+from fewshot_bench.engine.graph import Graph, capture, why_not
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.prediction import Prediction
 from fewshot_bench.method import Method
 from fewshot_bench.sampling import EpisodeSource, Indices
 
 PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
-
-
-def stream_for(lowering: Eager, device: torch.device) -> torch.cuda.Stream | None:
-    """The stream that a lowering's evaluations are run in, where they may be captured."""
-    if not lowering.graph:
-        return None
-    if lowering.kept.stream is None:
-        lowering.kept.stream = make_stream(device)
-    stream: torch.cuda.Stream | None = lowering.kept.stream
-    return stream
 
 
 class ChunkGraph:
@@ -57,7 +46,7 @@ class ChunkGraph:
         self._method, self._source, self._size = method, source, size
         self._table = source.table
         self._ran_with: Any = None  # of the newest whole chunk that was run directly
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._graph: Graph | None = None
         self._indices: Indices | None = None
         self._prediction: Prediction | None = None
         self._replays = 0
@@ -140,13 +129,10 @@ class ChunkGraph:
         return False
 
     def _capture(self, lowering: Eager, indices: Indices) -> None:
-        self._indices = indices.map(torch.clone)
-        graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.current_stream(self._table.device)
-        with torch.cuda.graph(graph, stream=stream):
-            episode = self._source.deliver(self._indices)
-            self._prediction = lowering.unchecked(episode)
-        self._graph = graph
+        held = self._indices = indices.map(torch.clone)
+        self._graph, self._prediction = capture(
+            lambda: lowering.unchecked(self._source.deliver(held)), self._table.device
+        )
 
     def _replay(self, indices: Indices) -> Prediction:
         """A chunk's; its logits are copied."""

@@ -8,15 +8,15 @@ place of its episodes' indices, which are drawn for many steps at once, and the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from fewshot_bench.batches import BatchSource
-from fewshot_bench.devices import EventClock
-from fewshot_bench.engine.lowering import Gradients, Packed
+from fewshot_bench.devices import EventClock, make_stream
+from fewshot_bench.engine.lowering import Eager, Gradients, Packed
 from fewshot_bench.engine.timing import PHASES, Shared
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
@@ -24,8 +24,36 @@ from fewshot_bench.sampling import EpisodeSource
 
 # What a turn does with its episodes; it calls the function when a phase ends.
 Body = Callable[[Callable[[], Episode], Callable[[], None]], Gradients]
+R = TypeVar("R")
+Graph = torch.cuda.CUDAGraph
 AHEAD = 4096  # episodes whose indices are drawn together, at most
 STEPS_AHEAD = 64
+
+
+def stream_for(lowering: Eager, device: torch.device) -> torch.cuda.Stream | None:
+    """The stream that a lowering's evaluations are run in, where they may be captured."""
+    if not lowering.graph:
+        return None
+    if lowering.kept.stream is None:
+        lowering.kept.stream = make_stream(device)
+    stream: torch.cuda.Stream | None = lowering.kept.stream
+    return stream
+
+
+def capture(work: Callable[[], R], device: torch.device) -> tuple[Graph, R]:
+    """Capture some work in the current stream.
+
+    Returns:
+        The graph, and what the work gave, whose tensors have no numbers before a replay.
+
+    Raises:
+        RuntimeError: something in it cannot be captured (a wait for the device, a copy from the
+            host).
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream(device)):
+        result = work()
+    return graph, result
 
 
 class Ahead:
@@ -52,9 +80,8 @@ class Ahead:
         self._place = torch.zeros((), dtype=torch.int64, device=device)
         self._rows = torch.arange(size, device=device)
         self._starts = torch.arange(self.turns, device=device).unsqueeze(1) * every
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=torch.cuda.current_stream(device)):
-            self.indices: Any = source.indices(self.ids())
+        self.indices: Any
+        self.graph, self.indices = capture(lambda: source.indices(self.ids()), device)
 
     def ids(self) -> Tensor:
         """Numbers of the episodes of all turns, from the first on."""
@@ -99,10 +126,12 @@ class CapturedTurn:
         self.drawn: Shared | None = None  # when its indices were
         self.marks = EventClock().inside_graph(len(PHASES) + 1)
         remaining = iter(self.marks)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=torch.cuda.current_stream(device)):
+
+        def turn() -> Packed:
             next(remaining).record()
-            self.packed = Packed([body(ahead.episode, lambda: next(remaining).record())])
+            return Packed([body(ahead.episode, lambda: next(remaining).record())])
+
+        self.graph, self.packed = capture(turn, device)
 
     def replay(self) -> Gradients:
         """Do the turn that ``ahead`` is at; its numbers, copied."""

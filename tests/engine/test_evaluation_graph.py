@@ -24,12 +24,12 @@ from toys import TASK, Prototypes, TwoPlayers, source
 
 from fewshot_bench.engine import evaluation
 from fewshot_bench.engine.evaluation import Scores, drawn, evaluate
-from fewshot_bench.engine.evaluation_graph import ChunkGraph, conditions, stream_for
+from fewshot_bench.engine.evaluation_graph import ChunkGraph, conditions
+from fewshot_bench.engine.graph import stream_for
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.prediction import Call, Prediction
-from fewshot_bench.engine.timing import Stopwatch
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method
@@ -287,6 +287,23 @@ def outside(graph: Any) -> list[Outside]:
     return found
 
 
+def test_only_a_whole_chunk_warms_up(graphs: type[Graph]) -> None:
+    """Kernels of a capture have run before with its shapes."""
+
+    class Together(Prototypes):
+        batchable = False
+
+    lowering, episodes = Eager(made(Together), graph=True), source(seed=2)
+
+    def tick(done: int, accuracy: float) -> None:
+        if done == 16:  # before the smaller last chunk
+            moved(lowering.method)
+
+    evaluate(lowering, episodes, 20, chunk=8, tick=tick)
+    evaluate(lowering, episodes, 8, chunk=8)
+    assert (graphs.captures, graphs.replays) == (1, 1)
+
+
 def test_tasks_that_belong_together_are_never_filled_up(graphs: type[Graph]) -> None:
     class Together(Prototypes):
         """Each answer depends on all tasks of a call."""
@@ -431,38 +448,6 @@ def test_times_are_shared_out_by_the_tasks_that_ran() -> None:
     assert prediction.adapt_ms.tolist() == [1, 1, 2]
     assert prediction.predict_ms.tolist() == [2, 2, 3]
     assert len(prediction.logits) == 3
-
-
-def test_a_gpu_is_waited_for_when_times_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not when they are marked; in a capture the events are external."""
-    done: list[str] = []
-
-    class Event:
-        clock = 0.0
-
-        def __init__(self, enable_timing: bool, external: bool) -> None:
-            assert enable_timing
-            self.external = external
-
-        def record(self) -> None:
-            done.append("external" if self.external else "event")
-            Event.clock += 1.5
-            self.at = Event.clock
-
-        def elapsed_time(self, end: Event) -> float:
-            assert "synchronize" in done
-            return end.at - self.at
-
-    capturing = [False]
-    monkeypatch.setattr("torch.cuda.Event", Event)
-    monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: capturing[0])
-    monkeypatch.setattr("torch.cuda.synchronize", lambda device: done.append("synchronize"))
-    watch = Stopwatch(torch.device("cuda"))
-    capturing[0] = True
-    watch.mark()
-    watch.mark()
-    assert done == ["event", "external", "external"]
-    assert watch.laps() == [1.5, 1.5]
 
 
 def test_an_evaluation_has_a_stream_of_its_own_where_it_may_be_captured(

@@ -26,10 +26,11 @@ import torch
 from toys import Prototypes, TwoPlayers, source
 
 from fewshot_bench.config import configure
+from fewshot_bench.devices import on_stream
 from fewshot_bench.engine.choice import choose
 from fewshot_bench.engine.evaluation import Scores, evaluate
-from fewshot_bench.engine.evaluation_graph import ChunkGraph, stream_for
-from fewshot_bench.engine.graph import make_capturable, on_stream
+from fewshot_bench.engine.evaluation_graph import ChunkGraph
+from fewshot_bench.engine.graph import make_capturable, stream_for
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.plan import Plan
