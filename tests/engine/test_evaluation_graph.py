@@ -49,7 +49,7 @@ def maml(**options: Any) -> MAML:
 
 KINDS: dict[str, Callable[[], Method]] = {
     "maml": maml,
-    "maml with running statistics": lambda: MAML(TASK, backbone("running"), inner_lr=0.5),
+    "maml with running statistics": lambda: MAML(TASK, backbone("running"), inner_steps=2),
     "protonet": lambda: ProtoNet(TASK, backbone()),
     "relationnet": lambda: RelationNet(TASK, backbone()),
     "metagan": lambda: MetaGAN(TASK, base=maml(), generator="small", encoder="small", z_dim=4),
