@@ -29,6 +29,7 @@ from fewshot_bench.engine.graph import stream_for
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.precision import Precision
 from fewshot_bench.engine.prediction import Call, Prediction
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import PluginError
@@ -151,9 +152,12 @@ def test_a_training_is_validated_as_it_is_directly(graphs: type[Graph]) -> None:
     assert (graphs.captures, graphs.replays) == (1, 2 + 3 + 3)
 
 
+FORMER: list[torch.Tensor] = []
+
+
 def moved(method: Any) -> None:
-    """As ``method.to(...)`` does it; the old memory is held, and its numbers stay."""
-    method.moved = [parameter.data for parameter in method.parameters()]
+    """As ``method.to(...)`` does it; the old memory is held, so that it could be read again."""
+    FORMER[:] = [parameter.data for parameter in method.parameters()]
     for parameter in method.parameters():
         parameter.data = 1.5 * parameter.data
 
@@ -189,6 +193,21 @@ def test_what_changed_is_captured_anew(change: str, graphs: type[Graph]) -> None
     assert not np.allclose(after.metrics["size"], before.metrics["size"])
     same(after, scores(Eager(method)))
     assert graphs.captures == 2
+
+
+def test_settings_of_the_lowering_count(graphs: type[Graph]) -> None:
+    method, episodes = made(maml), source(seed=2)
+    lowering = Eager(method, graph=True)
+    settings: dict[str, Any] = {}
+    for name, value in (
+        ("task_chunk", None), ("task_chunk", 3), ("strategy", "im2col"),
+        ("precision", Precision("bf16")),
+    ):  # fmt: skip
+        settings[name] = value
+        setattr(lowering, name, value)
+        captures = graphs.captures
+        same(scores(lowering, episodes, 16), scores(Eager(method, **settings), count=16))
+        assert graphs.captures == captures + 1
 
 
 def test_extra_state_counts_by_value(graphs: type[Graph]) -> None:

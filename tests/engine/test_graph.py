@@ -19,6 +19,7 @@ from fewshot_bench.engine import graph
 from fewshot_bench.engine.graph import Ahead
 from fewshot_bench.engine.lowering import Gradients, Packed
 from fewshot_bench.engine.timing import StepTimer
+from fewshot_bench.errors import PluginError
 
 CPU = torch.device("cpu")
 
@@ -138,3 +139,20 @@ def test_a_number_on_the_host_is_packed_with_those_of_the_device() -> None:
     losses = {"meta": torch.ones(2, device="meta")}
     logged = Gradients(losses, {}, {"given by hand": torch.ones(2)}, {})
     assert Packed([logged]).values.device.type == "meta"
+
+
+def test_why_a_capture_failed_is_the_first_error_s() -> None:
+    """To end a capture in which something went wrong raises an error that says less."""
+    caught = []
+    for first in (RuntimeError("a wait for the device\nand more"), ValueError()):
+        try:
+            try:
+                raise first
+            finally:
+                raise RuntimeError("operation failed due to a previous error during capture")
+        except RuntimeError as error:
+            caught.append(graph.why_not(error))
+    assert caught == ["a wait for the device", "ValueError"]
+    told = PluginError("M.adapt() raised RuntimeError: no")
+    told.__context__ = RuntimeError("no")
+    assert graph.why_not(told) == "M.adapt() raised RuntimeError: no"
