@@ -72,8 +72,10 @@ def draw(source: EpisodeSource, episodes: int, title: str, chunk: int = CHUNK) -
     parts: dict[str, list[Tensor]] = {}
     used = torch.zeros(len(table.images), dtype=torch.int64, device=table.device)
     for start in range(0, episodes, chunk):
+        ids = range(start, min(start + chunk, episodes))
+        sampler.require(ids)
         with blame(title):
-            indices = sampler(numbers(range(start, min(start + chunk, episodes)), table.device))
+            indices = sampler(numbers(ids, table.device))
         _check(indices, source, title)
         sha.update(indices.rows().cpu().numpy().astype("<i8").tobytes())
         for name, values in _counts(indices, table).items():

@@ -94,6 +94,28 @@ class Sampler:
         """Indices of the episodes with these numbers (int64 [T], on the table's device)."""
         raise NotImplementedError
 
+    def require(self, ids: Tensor | range) -> None:
+        """Check that the plan has these episodes, where that needs no wait for a device.
+
+        Numbers on a device are not read: who draws there asks about the range that they are of.
+
+        Raises:
+            ConfigError: it ends before.
+        """
+        if self.length is None or not len(ids):
+            return
+        if isinstance(ids, range):
+            last = max(ids[0], ids[-1])
+        elif ids.device.type == "cpu":
+            last = int(ids.max())
+        else:
+            return
+        if last >= self.length:
+            raise ConfigError(
+                f"the open plan of this split and task has {self.length} episodes; give "
+                f"--episodes {self.length} or fewer, or --sampling closed."
+            )
+
     def arrange(self, key: Tensor, classes: Tensor, images: Tensor) -> Indices:
         """Deal images [T, classes, shot + query + unlabelled] into the parts of an episode.
 
@@ -171,12 +193,11 @@ class OpenSampler(Sampler):
 
     def __call__(self, ids: Tensor) -> Indices:
         assert self.length is not None
-        if len(ids) and int(ids.max()) >= self.length:
-            raise ConfigError(
-                f"the open plan of this split and task has {self.length} episodes; give "
-                f"--episodes {self.length} or fewer, or --sampling closed."
-            )
-        classes, images = (part[ids] for part in self.plan)
+        self.require(ids)
+        # On a GPU an index behind the end would end the process; indices that are drawn ahead of
+        # their use go beyond it.
+        place = ids.clamp(max=self.length - 1)
+        classes, images = (part[place] for part in self.plan)
         return self.arrange(fold(self.stream, ids), classes, images)
 
     def pick(self, key: Tensor, room: Tensor, used: Tensor) -> Tensor | None:
@@ -252,9 +273,11 @@ class EpisodeSource:
         """Image indices of these episodes; the first batch of a sampler is checked.
 
         Raises:
+            ConfigError: a finite plan has fewer.
             PluginError: the sampler gave one image two parts, or an image of another class, or
                 drew from a global generator.
         """
+        self.sampler.require(ids)
         before = global_generators()
         indices = self.sampler(numbers(ids, self.table.device))
         if found := moved(before, global_generators()):

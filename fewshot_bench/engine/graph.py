@@ -98,7 +98,13 @@ class Ahead:
         self.graph.replay()
 
     def go_to(self, first: int) -> None:
-        """Make the turn with this first episode the current one."""
+        """Make the turn with this first episode the current one.
+
+        Raises:
+            ConfigError: the source ends before.
+        """
+        if isinstance(self.source, EpisodeSource):
+            self.source.sampler.require(range(first, first + self._size))
         self._place.fill_((first - self._begin) // self.every * self._size)
 
     def episode(self) -> Episode:

@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewshot_bench import devices
 from fewshot_bench.engine.checkpoint import Store
@@ -24,9 +22,7 @@ from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.state import copied, restore, state_of
 from fewshot_bench.engine.training import Trainer
-from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
-from fewshot_bench.method import Method
 from fewshot_bench.sampling import EpisodeSource
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.method_contract import EXACT
@@ -40,7 +36,6 @@ from fewshot_bench.testing.subject import (
 )
 
 EPISODES = 50  # of the test that has to beat chance
-SYNCS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
 
 
 @both
@@ -64,77 +59,6 @@ def class_relabelling(subject: MethodSubject) -> None:
     turned = replace(episode, support=replace(episode.support, images=images[:, order]))
     told = "the number of a class matters; declare class_equivariant = False, or treat all alike."
     require_close(predict(method, episode)[..., order], predict(method, turned), EXACT, told)
-
-
-class _Dispatched(TorchDispatchMode):
-    """Notes each operation with the shapes that it makes, and those that wait for the device."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations: list[tuple[str, tuple[int, ...]]] = []
-        self.syncs: list[str] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> object:
-        result = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        shape = tuple(result.shape) if isinstance(result, Tensor) else ()
-        self.operations.append((name, shape))
-        indices = args[1] if name == "index" and len(args) > 1 else ()
-        masks = any(isinstance(i, Tensor) and i.dtype == torch.bool for i in indices or ())
-        if name.startswith(SYNCS) or masks:
-            self.syncs.append("indexing with a mask" if masks else name)
-        return result
-
-
-class _Called(TorchFunctionMode):
-    """Notes the calls that read a tensor on the host without an operation of their own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.syncs: list[str] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") in ("tolist", "numpy", "__array__", "cpu"):
-            self.syncs.append(func.__name__)
-        return func(*args, **(kwargs or {}))
-
-
-def capturable(subject: MethodSubject) -> None:
-    """No wait for the device and fixed shapes, where capturable is declared."""
-    if not subject.kind.capturable:
-        raise NotClaimed("capturable = False")
-    runs = []
-    for seed in (0, 1):
-        method = subject.build()
-        training, test = subject.training_episode(seed=seed), subject.episode(seed=seed)
-        with _Called() as called, _Dispatched() as dispatched:
-            _step(method.train(), training)
-            predict(method, test)
-        syncs = called.syncs + dispatched.syncs
-        if syncs:
-            raise Fault(
-                f"it waits for the device {len(syncs)} times ({', '.join(sorted(set(syncs)))}): "
-                ".item(), bool(), masks and printing read numbers on the host; use torch.where, "
-                "or declare capturable = False."
-            )
-        runs.append(dispatched.operations)
-    if runs[0] != runs[1]:
-        i = next((i for i, (a, b) in enumerate(zip(*runs, strict=False)) if a != b), -1)
-        a, b = (f"{run[i][0]} {run[i][1]}" for run in runs)
-        raise Fault(
-            f"its operations depend on the numbers in an episode ({len(runs[0])} and "
-            f"{len(runs[1])}; the first that differs: {a} and {b}); keep shapes fixed, or declare "
-            "capturable = False."
-        )
-
-
-def _step(method: Method, episode: Episode) -> None:
-    """The losses and gradients of every player at once."""
-    owners = check_players(method)
-    if owners:
-        differentiate(method, episode, owners, list(owners))
 
 
 def autocast(subject: MethodSubject) -> None:
@@ -255,7 +179,6 @@ def _seconds(call: Callable[[], object], times: int = 20) -> float:
 CLAIMS: Sequence[Callable[[Any], str | None]] = (
     query_order,
     class_relabelling,
-    capturable,
     autocast,
     embeds,
     resume,

@@ -36,16 +36,19 @@ class SamplerSubject:
     kind: type[Sampler]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self, seed: int = 0, *, within_family: bool = False) -> Sampler:
+    def build(
+        self, seed: int = 0, *, within_family: bool = False, device: torch.device | str = "cpu"
+    ) -> Sampler:
         """The sampler over a tiny table."""
-        return self.kind(self.table(), TASK, seed, within_family=within_family, **self.options)
+        table = self.table(device)
+        return self.kind(table, TASK, seed, within_family=within_family, **self.options)
 
-    def table(self) -> ClassTable:
+    def table(self, device: torch.device | str = "cpu") -> ClassTable:
         """Twelve classes of twelve images, in three families."""
         images = separable_images(image_shape=TASK.image_shape)
         family = np.arange(len(images.counts)) // CLASSES_OF_A_FAMILY
         names = tuple(f"family {i}" for i in range(int(family.max()) + 1))
-        return ClassTable(replace(images, families=family, family_names=names))
+        return ClassTable(replace(images, families=family, family_names=names), device)
 
     def ids(self, sampler: Sampler) -> Tensor:
         """The first episodes: those that a finite plan has."""

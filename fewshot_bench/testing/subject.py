@@ -157,18 +157,19 @@ class MethodSubject:
         source = BatchSource(self.table("train"), self.task.way * self.task.query, seed, dtype)
         return source.batch(range(tasks))
 
-    def table(self, split: str) -> ClassTable:
+    def table(self, split: str, device: torch.device | str = "cpu") -> ClassTable:
         """The tiny separable data set; its two splits have different patterns."""
         images = separable_images(
             image_shape=self.task.image_shape, seed=0 if split == "train" else 1
         )
-        return ClassTable(images, pixel_range=self.task.pixel_range)
+        return ClassTable(images, device, pixel_range=self.task.pixel_range)
 
-    def source(self, split: str) -> EpisodeSource | BatchSource:
+    def source(self, split: str, device: torch.device | str = "cpu") -> EpisodeSource | BatchSource:
         """Episodes (or, to train on, mini-batches) of a split."""
+        table = self.table(split, device)
         if split == "train" and self.kind.source == "batches":
-            return BatchSource(self.table(split), self.task.way * self.task.query, 0)
-        return EpisodeSource(ClosedSampler(self.table(split), self.task, 0))
+            return BatchSource(table, self.task.way * self.task.query, 0)
+        return EpisodeSource(ClosedSampler(table, self.task, 0))
 
 
 def both(check: Callable[[MethodSubject], str | None]) -> Callable[[MethodSubject], str | None]:

@@ -14,6 +14,7 @@ from fewshot_bench.episode import Task
 from fewshot_bench.method import Method
 from fewshot_bench.sampling import Sampler
 from fewshot_bench.testing.backbone_checks import BACKBONE, SHAPES, BackboneSubject
+from fewshot_bench.testing.captures import CHECKS as CAPTURES
 from fewshot_bench.testing.checks import Check, Outcome, checks_of, perform_all
 from fewshot_bench.testing.dataset_checks import DATASET, DatasetSubject
 from fewshot_bench.testing.method_claims import CLAIMS
@@ -32,10 +33,14 @@ from fewshot_bench.testing.subject import CHECKED, RGB, Make, MethodSubject, Sha
 
 # {kind of plugin: its checks, in order}
 SUITES: dict[str, tuple[Check, ...]] = {
-    "methods": (*checks_of([*CONTRACT, *DECLARATIONS, *CLAIMS]), PRECISION["methods"]),
+    "methods": (
+        *checks_of([*CONTRACT, *DECLARATIONS, *CLAIMS]),
+        CAPTURES["methods"],
+        PRECISION["methods"],
+    ),
     "datasets": checks_of(DATASET),
     "backbones": (*checks_of(BACKBONE), PRECISION["backbones"]),
-    "samplers": checks_of(SAMPLER),
+    "samplers": (*checks_of(SAMPLER), CAPTURES["samplers"]),
     "metrics": checks_of(METRIC),
     "observers": checks_of(OBSERVER),
 }

@@ -69,7 +69,7 @@ def test_state_that_no_checkpoint_can_hold_is_told() -> None:
 
 @pytest.mark.parametrize("kind", MORE_HOST_READS, ids=lambda kind: kind.__name__)
 def test_each_kind_of_wait_is_seen(kind: type[Method]) -> None:
-    assert outcome(kind, "capturable").status == "failed"
+    assert outcome(kind, "captures").status == "failed"
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_each_kind_of_wait_is_seen(kind: type[Method]) -> None:
     [
         ("class-relabelling", {"class_equivariant": False}),
         ("inductive", {"transductive": True}),
-        ("capturable", {"capturable": False}),
+        ("captures", {"capturable": False}),
         ("autocast", {"autocast": False}),
         ("embeds", {"embeds": False}),
         ("unlabelled-tasks", {"unlabelled_tasks": False}),

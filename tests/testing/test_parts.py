@@ -170,6 +170,11 @@ class HalfOpen(OpenSampler):
         return super().__call__(ids // 2)
 
 
+class Reading(ClosedSampler):
+    def __call__(self, ids: Tensor) -> Any:
+        return super().__call__(ids % (int(ids.max()) + 1))
+
+
 class AnyFamily(ClosedSampler):
     def __init__(self, table: Any, task: Any, seed: int, *, within_family: bool = False) -> None:
         super().__init__(table, task, seed)
@@ -181,6 +186,7 @@ WRONG_SAMPLERS = {
     "seeded": Seedless,
     "used-once": HalfOpen,
     "families": AnyFamily,
+    "captures": Reading,
 }
 
 

@@ -177,7 +177,7 @@ class CentredQueries(Right):
         return super().predict(state, query - query.mean(1, keepdim=True))
 
 
-@wrong("capturable")
+@wrong("captures")
 class HostReads(Right):
     def predict(self, state: Any, query: Tensor) -> Tensor:
         logits = super().predict(state, query)

@@ -1,0 +1,325 @@
+"""Whether a CUDA graph could hold a plugin's part of a step: checked on a stand-in for a GPU.
+
+A captured step has fixed shapes, waits for nothing, and reads nothing of the host's. The plugin
+runs as in a training on a GPU (:mod:`fewshot_bench.testing.meta`), and each line of it that a GPU
+would wait for or refuse is named.
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import sysconfig
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import fewshot_bench
+from fewshot_bench.engine.evaluation import scores_of
+from fewshot_bench.engine.graph import Ahead
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.training import Trainer
+from fewshot_bench.episode import Episode
+from fewshot_bench.errors import PluginError
+from fewshot_bench.method import title_of
+from fewshot_bench.sampling import ClosedSampler, EpisodeSource
+from fewshot_bench.semisupervised import UnlabelledTasks
+from fewshot_bench.testing.checks import Check, Fault, NotClaimed
+from fewshot_bench.testing.meta import META, Frames, MetaDevice, Operation, What, as_a_gpu
+from fewshot_bench.testing.part_checks import SamplerSubject
+from fewshot_bench.testing.subject import MethodSubject
+from fewshot_bench.text import one_line
+
+PACKAGE, TORCH = Path(fewshot_bench.__file__).parent, Path(torch.__file__).parent
+LIBRARY = Path(sysconfig.get_paths()["stdlib"])
+TASKS = 2  # of a step
+SHOWN = 3  # lines in a message
+ON_DEVICE = (
+    "make it there (device=x.device, torch.full, torch.arange), or once, as a registered buffer"
+)
+# {what is seen: what it means, what to do instead}
+ADVICE: dict[What, tuple[str, str]] = {
+    "read": (
+        "waits for the device, because it reads a number on the host ({})",
+        "keep it a tensor: torch.where in place of a branch, Losses.log for what is to be shown",
+    ),
+    "shape": (
+        "waits for the device, because numbers decide how large its result is ({})",
+        "keep shapes fixed: torch.where, or multiply by the mask",
+    ),
+    "print": (
+        "waits for the device, because it prints a tensor",
+        "return it in Losses.log",
+    ),
+    "solver": (
+        "waits for the device, to know whether a solver succeeded ({})",
+        "use a form that does not ask, as torch.linalg.solve_ex",
+    ),
+    "to the host": ("waits for the device, because it copies a tensor to the host ({})",
+                    "leave it where it is"),
+    "to the device": ("copies to the device from the host, which a GPU waits for ({})", ON_DEVICE),
+    "mixed": ("mixes a tensor on the host with tensors on the device ({})", ON_DEVICE),
+}  # fmt: skip
+COULD = (
+    "it could declare capturable = True: no wait, no tensor from another device, fixed shapes were "
+    "found"
+)
+
+
+class Watched:
+    """Runs a plugin on the stand-in for a GPU, and collects what is wrong with it.
+
+    Arguments:
+        plugin: its object, or its class; its files, and those of the modules in it, are its own.
+
+    Attributes:
+        device: the stand-in.
+        faults: sentences, each with file, line and the line's text.
+    """
+
+    def __init__(self, plugin: object) -> None:
+        self.device = MetaDevice()
+        self.faults: list[str] = []
+        kinds = {type(m) for m in plugin.modules()} if isinstance(plugin, nn.Module) else {plugin}
+        bases = {base for kind in kinds for base in inspect.getmro(kind)}  # type: ignore[arg-type]
+        files = filter(None, map(_file_of, bases))
+        self.files = {file for file in files if not _within(file, PACKAGE, TORCH, LIBRARY)}
+        self._ranks: dict[str, str] = {}
+
+    @contextmanager
+    def running(self) -> Iterator[MetaDevice]:
+        """Do the block on the device; whatever it raises is a fault, too."""
+        try:
+            with as_a_gpu(self.device):
+                yield self.device
+        except Exception as error:
+            self._tell_seen()
+            if not self.faults:  # else what was seen is the reason
+                self.faults.append(self._raised(error))
+        self._tell_seen()
+
+    def _tell_seen(self) -> None:
+        for seen in self.device.seen:
+            meaning, mend = ADVICE[seen.what]
+            told = f"{self.line(seen.frames)} {meaning.format(seen.call)}; {mend}"
+            if told not in self.faults:
+                self.faults.append(told)
+        self.device.seen.clear()
+
+    def _raised(self, error: Exception) -> str:
+        while isinstance(error, PluginError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # what a plugin raised, with its frames
+        steps = traceback.extract_tb(error.__traceback__)
+        frames = [(step.filename, step.lineno or 0, step.name) for step in steps]
+        told = f"{type(error).__name__}: {one_line(str(error))}"
+        return (
+            f"{self.line(tuple(reversed(frames)))} raises on another device than the CPU ({told})"
+        )
+
+    def same_operations(self, first: Sequence[Operation], second: Sequence[Operation]) -> None:
+        """Hold what the plugin's lines did for one batch against what they did for another."""
+        own = [[op for op in run if self._own(op.frames)] for run in (first, second)]
+        for one, two in zip_longest(*own):
+            if one is None or two is None or (one.name, one.given) != (two.name, two.given):
+                op = one or two
+                assert op is not None
+                self.faults.append(
+                    f"{self.line(op.frames)} does not do the same for every batch ({op.name}): "
+                    "shapes, or numbers of Python's, change from step to step, and a CUDA graph "
+                    "would repeat those of one step; keep them fixed, or in tensors of the device"
+                )
+                return
+
+    def line(self, frames: Frames) -> str:
+        """``file.py:12, `its text` in adapt()``: the innermost line that is the plugin's.
+
+        One of this package where there is none: the fault is its own, or shows only there.
+        """
+        mine = _above(frames)
+        here = next((frame for frame in mine if _within(Path(frame[0]), PACKAGE)), frames[0])
+        file, number, function = self._own(frames) or here
+        text = linecache.getline(file, number).strip()
+        return f"{_shown(Path(file))}:{number}, `{text}` in {function}(),"
+
+    def _own(self, frames: Frames) -> tuple[str, int, str] | None:
+        """The innermost of the plugin's files; else of any that is no library's."""
+        mine = _above(frames)
+        for rank in ("own", "beside"):
+            for frame in mine:
+                if self._ranked(frame[0]) == rank:
+                    return frame
+        return None
+
+    def _ranked(self, file: str) -> str:
+        if file not in self._ranks:
+            path = Path(file)
+            beside = path.is_file() and not _within(path, PACKAGE, TORCH, LIBRARY)
+            self._ranks[file] = "own" if path in self.files else "beside" if beside else ""
+        return self._ranks[file]
+
+
+def _above(frames: Frames) -> Frames:
+    """Without those of whoever runs this."""
+    own = next((i for i, (file, _, _) in enumerate(frames) if file == __file__), len(frames))
+    return frames[:own]
+
+
+def _file_of(kind: type) -> Path | None:
+    try:
+        return Path(inspect.getfile(kind))
+    except (TypeError, OSError):  # built in, or typed at a prompt
+        return None
+
+
+def _within(file: Path, *folders: Path) -> bool:
+    """Whether a file is in one of these folders, other people's packages left out."""
+    for folder in folders:
+        if folder in file.parents:
+            return folder is not LIBRARY or "site-packages" not in file.parts
+    return False
+
+
+def _shown(file: Path) -> str:
+    here = Path.cwd()
+    return (
+        str(file.relative_to(here)) if here in file.parents else f"{file.parent.name}/{file.name}"
+    )
+
+
+def train(
+    watched: Watched, subject: MethodSubject, lowering: Eager, steps: int | None = None
+) -> Trainer | None:
+    """Train on the device, as an engine does, with tasks without labels where they are declared.
+
+    The last steps are held against those before them: one of each source of tasks.
+
+    Arguments:
+        lowering: of the method, which may still be on the CPU.
+        steps: how many; None: as few as can be.
+
+    Returns:
+        The trainer after these steps; None: nothing trains, or it could not.
+    """
+    method = lowering.method
+    with watched.running() as device:
+        with device.waits_allowed():
+            if not check_players(method.to(META)):
+                return None
+            others = _unlabelled(subject)
+            sources = 1 if others is None else 2
+            steps = steps or 3 * sources
+            trainer = Trainer(
+                method.train(), lowering, subject.source("train", META), Plan(steps, TASKS),
+                unlabelled=others,
+            )  # fmt: skip
+            for source in trainer.sources:  # a source looks at its first batch
+                source.batch(range(TASKS))
+        done: list[list[Operation]] = []
+        for step in range(steps):
+            # What the first one of each source prepares is there when a graph is captured.
+            allowed = device.waits_allowed() if step < sources else nullcontext()
+            with allowed, device.noted() as operations:
+                trainer.advance()
+            done.append(operations)
+        for back in range(1, sources + 1):
+            watched.same_operations(done[-back - sources], done[-back])
+        return trainer
+    return None
+
+
+def test(watched: Watched, subject: MethodSubject, lowering: Eager) -> list[dict[str, Any]]:
+    """Learn, classify and score two batches of test tasks on the device, as an evaluation does.
+
+    Returns:
+        The scores of each, as far as it came.
+    """
+    method, scores = lowering.method, []
+    done: list[list[Operation]] = []
+    with watched.running() as device:
+        with device.waits_allowed():
+            method.to(META).eval()
+            source = subject.source("test", META)
+            source.batch(range(TASKS))
+        for first in range(0, 3 * TASKS, TASKS):
+            episode = source.batch(range(first, first + TASKS))
+            allowed = nullcontext() if first else device.waits_allowed()
+            with allowed, device.noted() as operations:
+                prediction = lowering.predict(episode)
+            done.append(operations)
+            scores.append(scores_of(prediction, episode, {}, title_of(method)))
+        watched.same_operations(done[-2], done[-1])
+    return scores
+
+
+def _unlabelled(subject: MethodSubject) -> UnlabelledTasks | None:
+    """Tasks without labels, for a method that declares that it learns from them."""
+    if not subject.kind.unlabelled_tasks or subject.kind.source == "batches":
+        return None
+    return UnlabelledTasks(ClosedSampler(subject.table("train", META), subject.task, 1))
+
+
+def draw(subject: SamplerSubject) -> tuple[Watched, list[Episode]]:
+    """Batches on the device: two by their ranges, and two as a captured training draws them."""
+    watched = Watched(subject.kind)
+    episodes: list[Episode] = []
+    with watched.running() as device:
+        with device.waits_allowed():
+            sampler = subject.build(device=META)
+            size = min(TASKS, sampler.length or TASKS)
+            source = EpisodeSource(sampler)
+            source.batch(range(size))
+        starts = [start for start in (0, size) if start + size <= (sampler.length or 2 * size)]
+        episodes += [source.batch(range(start, start + size)) for start in starts]
+        with device.waits_allowed():
+            ahead = Ahead(source, size, size, META)
+        for start in starts:
+            if not ahead.holds(start):
+                ahead.draw(start)
+            ahead.go_to(start)
+            episodes.append(ahead.episode())
+    return watched, episodes
+
+
+def _method(subject: MethodSubject) -> str | None:
+    faults: list[str] = []
+    for run in (train, test):
+        method = subject.build()
+        watched = Watched(method)
+        run(watched, subject, Eager(method))
+        faults += [fault for fault in watched.faults if fault not in faults]
+    if not method.capturable:
+        if faults:
+            raise NotClaimed(f"capturable = False; {faults[0]}")
+        return COULD
+    if faults:
+        raise Fault(f"{_joined(faults)}; or declare capturable = False.")
+    return None
+
+
+def _sampler(subject: SamplerSubject) -> None:
+    watched, _ = draw(subject)
+    if watched.faults:
+        raise Fault(f"{_joined(watched.faults)}.")
+
+
+def _joined(faults: Sequence[str]) -> str:
+    more = f" (and {len(faults) - SHOWN} more)" if len(faults) > SHOWN else ""
+    return "; ".join(faults[:SHOWN]) + more
+
+
+CHECKS = {
+    "methods": Check(
+        "captures",
+        "A GPU waits for no line of it and shapes are fixed, where capturable is declared.",
+        _method,
+    ),
+    "samplers": Check("captures", "A GPU waits for no line of it, batch after batch.", _sampler),
+}

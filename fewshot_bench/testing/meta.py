@@ -1,0 +1,359 @@
+"""A stand-in for a GPU that every machine has: torch's ``meta`` device, with numbers behind it.
+
+A ``meta`` tensor is on another device than the host's tensors are, so code that runs on it takes
+the paths that it takes on a GPU. torch's own has no numbers, which ends a run at the first read.
+Here each has its numbers in the host's memory, out of the code's sight: :class:`MetaDevice` runs
+every operation there, so that a step on it is a step on the CPU in all but its rules. Those are a
+GPU's: it notes, with the line, who reads a number (a wait for the device), who makes a tensor of as
+many elements as the numbers decide (another), who copies from the host (which is not pinned, so
+that it waits too), and who mixes tensors of the two devices.
+
+A tensor of no dimension on the host may be mixed into an operation element by element: torch hands
+it over as an argument, as it does with a Python number. A CUDA graph holds the value that it had,
+so it is legal where it never changes; everywhere else (``torch.where``, ``torch.stack``, copies)
+it is refused, or a copy.
+
+:meth:`MetaDevice.graph` stands in for a CUDA graph: what is done in its block is recorded and
+without effect, and a replay repeats it with the numbers, shapes and places that it had.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Literal
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+
+META, HOST = torch.device("meta"), torch.device("cpu")
+Frames = tuple[tuple[str, int, str], ...]  # (file, line, function), from the innermost on
+What = Literal["read", "shape", "print", "solver", "to the host", "to the device", "mixed"]
+READS = ("_local_scalar_dense", "equal", "is_nonzero")
+SHAPES = ("nonzero", "masked_select", "_unique", "unique_", "bincount", "repeat_interleave")
+# They look at the device's word on whether they succeeded.
+SOLVERS = ("_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq")
+COPIED_AS_ARGUMENTS = ("fill", "masked_fill")  # beside all that goes element by element
+ON_THE_HOST: dict[str, What] = {
+    "numpy": "read", "__array__": "read", "tolist": "read", "__repr__": "print",
+    "__format__": "print",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Something that a GPU waits for or refuses.
+
+    Arguments:
+        what: it is.
+        call: the operation, or the method of a tensor.
+        frames: where.
+    """
+
+    what: What
+    call: str
+    frames: Frames
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation on the device: what it was given are shapes, and numbers of the host's."""
+
+    name: str
+    given: tuple[Any, ...]
+    frames: Frames
+
+
+@dataclass
+class Graph:
+    """A recorded piece of work: operations on the numbers behind the tensors."""
+
+    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Any]]] = field(
+        default_factory=list
+    )
+
+    def replay(self) -> None:
+        """Do it again, on the same tensors and with the same numbers of Python's."""
+        for func, args, kwargs, results in self.calls:
+            again = tree_flatten(func(*args, **kwargs))[0]
+            for old, new in zip(results, again, strict=True):
+                # What an operation wrote in place, or is a view of, is where it was.
+                if isinstance(old, Tensor) and _place(old) != _place(new):
+                    old.copy_(new)
+
+
+class MetaDevice(TorchDispatchMode):
+    """While it lasts, ``meta`` tensors have numbers and are watched; see above.
+
+    Attributes:
+        seen: what a GPU would wait for or refuse, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Seen] = []
+        self._operations: list[Operation] | None = None
+        self._waits_allowed = False
+        self._recorded: Graph | None = None
+        self._behind: dict[int, Any] = {}  # by the address of a storage: that of its numbers
+        self._before: dict[int, Any] = {}  # and the other way, while the first one lives
+        self._calls = _Calls(self)
+
+    def __enter__(self) -> MetaDevice:
+        self._calls.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._calls.__exit__(*error)
+
+    @contextmanager
+    def waits_allowed(self) -> Iterator[None]:
+        """What is done once may wait for the device; mixing is noted here too."""
+        before, self._waits_allowed = self._waits_allowed, True
+        try:
+            yield
+        finally:
+            self._waits_allowed = before
+
+    @contextmanager
+    def noted(self) -> Iterator[list[Operation]]:
+        """The operations that are done in the block."""
+        self._operations = operations = []
+        try:
+            yield operations
+        finally:
+            self._operations = None
+
+    @contextmanager
+    def graph(self, graph: Graph) -> Iterator[None]:
+        """Record what is done in the block, and leave everything that was there as it was."""
+        before = [(real, real.clone()) for real in self._behind.values()]
+        self._recorded = graph
+        try:
+            yield
+        finally:
+            self._recorded = None
+            for real, bytes_ in before:
+                real.copy_(bytes_)
+
+    def numbers(self, value: Any) -> Any:
+        """A copy of a tensor (or of a tree of them) in the host's memory, for a test to look at."""
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            return tree_map_only(Tensor, lambda t: self._host(t.detach()).clone(), value)
+
+    def note(self, what: What, call: str, frame: FrameType | None = None) -> None:
+        """Note something that is seen, at the frame that calls (None: the caller's)."""
+        if not self._waits_allowed or what == "mixed":
+            self.seen.append(Seen(what, call, _frames(frame or sys._getframe(1))))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        flat, shape = tree_flatten((args, kwargs))
+        tensors = [leaf for leaf in flat if isinstance(leaf, Tensor)]
+        onto = kwargs.get("device")
+        here = any(t.device == META for t in tensors)
+        if not here and (onto is None or torch.device(onto) != META):
+            return func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        with torch._C.DisableTorchFunction():
+            for what in _offences(func, name, tensors, args, onto):
+                self.note(what, name)
+            if self._operations is not None:
+                given = tuple(map(_given, flat))
+                self._operations.append(Operation(name, given, _frames(sys._getframe(1))))
+            leaves = [self._on_host(leaf) for leaf in flat]
+            own_args, own_kwargs = tree_unflatten(leaves, shape)
+            result = func(*own_args, **own_kwargs)
+            if self._recorded is not None:
+                kept = tree_flatten(result)[0]
+                self._recorded.calls.append((func, own_args, own_kwargs, kept))
+            if onto is not None and torch.device(onto) != META:
+                return result
+            given = {id(own): leaf for own, leaf in zip(leaves, flat, strict=True)}
+            return tree_map_only(
+                Tensor, lambda t: given[id(t)] if id(t) in given else self._shown(t), result
+            )
+
+    def _on_host(self, leaf: Any) -> Any:
+        if isinstance(leaf, torch.device):
+            return HOST if leaf == META else leaf
+        return self._host(leaf) if isinstance(leaf, Tensor) else leaf
+
+    def _host(self, tensor: Tensor) -> Tensor:
+        """The numbers behind a tensor, where they are."""
+        if tensor.device != META:
+            return tensor
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._behind:  # made by nothing that was seen: empty
+            self._pair(storage, torch.UntypedStorage(storage.nbytes()).fill_(0))
+        own = torch.empty(0, dtype=tensor.dtype)
+        own.set_(
+            self._behind[storage._cdata], tensor.storage_offset(), tensor.shape, tensor.stride()
+        )
+        return own.conj() if tensor.is_conj() else own
+
+    def _shown(self, own: Tensor) -> Tensor:
+        """The ``meta`` tensor of some numbers."""
+        real = own.untyped_storage()
+        storage = self._before[real._cdata]() if real._cdata in self._before else None
+        if storage is None:
+            storage = torch.UntypedStorage(real.nbytes(), device=META)
+            self._pair(storage, real)
+        tensor = torch.empty(0, dtype=own.dtype, device=META)
+        tensor.set_(storage, own.storage_offset(), own.shape, own.stride())
+        return tensor.conj() if own.is_conj() else tensor
+
+    def _pair(self, storage: Any, real: Any) -> None:
+        self._behind[storage._cdata] = real
+        self._before[real._cdata] = weakref.ref(storage)
+        weakref.finalize(storage, self._forget, storage._cdata, real._cdata).atexit = False
+
+    def _forget(self, storage: int, real: int) -> None:
+        self._behind.pop(storage, None)
+        self._before.pop(real, None)
+
+
+class _Calls(TorchFunctionMode):
+    """What shows in no operation: numbers that are read, and lists that become tensors."""
+
+    def __init__(self, device: MetaDevice) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
+        frame = sys._getframe(1)
+        first = args[0] if args else None
+        there = isinstance(first, Tensor) and first.device == META
+        if there and name in ON_THE_HOST:
+            self.device.note(ON_THE_HOST[name], name, frame)
+            if not name.endswith(("repr__", "format__")):
+                return func(self.device.numbers(first), *args[1:], **kwargs)
+        if name in ("tensor", "as_tensor", "asarray") and not isinstance(first, Tensor):
+            onto = kwargs.get("device")
+            if onto is not None and torch.device(onto) == META:
+                return self._sent(func(*args, **{**kwargs, "device": HOST}), name, frame)
+        if there and name == "new_tensor":
+            made = torch.tensor(*args[1:], **{"dtype": first.dtype, **kwargs, "device": HOST})
+            return self._sent(made, name, frame)
+        if there and name in ("__getitem__", "__setitem__") and _lists(args[1]):
+            index = tree_map_only((list, np.ndarray), torch.as_tensor, args[1], is_leaf=_is_list)
+            return func(first, index, *args[2:])  # which is then noted as an index on the host
+        return func(*args, **kwargs)
+
+    def _sent(self, made: Tensor, name: str, frame: FrameType) -> Tensor:
+        self.device.note("to the device", name, frame)
+        with self.device.waits_allowed():
+            return made.to(META)
+
+
+def _is_list(index: Any) -> bool:
+    return isinstance(index, list | np.ndarray)
+
+
+def _lists(index: Any) -> bool:
+    return any(map(_is_list, index if isinstance(index, tuple) else (index,)))
+
+
+def _offences(
+    func: Any, name: str, tensors: list[Tensor], args: tuple[Any, ...], onto: Any
+) -> Iterator[What]:
+    """What a GPU would wait for or refuse in an operation."""
+    to_host = onto is not None and torch.device(onto) != META
+    copies = name in ("_to_copy", "copy_", "copy")
+    if copies and (to_host or (name != "_to_copy" and tensors[0].device == HOST)):
+        if any(t.device == META for t in tensors):
+            yield "to the host"
+        return
+    if copies:
+        if any(t.device == HOST for t in tensors):
+            yield "to the device"
+        return
+    if name.startswith(READS):
+        yield "read"
+    elif name.startswith(SOLVERS):
+        yield "solver"
+    elif _shape_by_numbers(func, name, args):
+        yield "shape"
+    by_element = torch.Tag.pointwise in func.tags and name != "where"
+    by_element = by_element or name.rstrip("_") in COPIED_AS_ARGUMENTS
+    if any(t.device == HOST and (t.dim() or not by_element) for t in tensors):
+        yield "mixed"
+
+
+def _shape_by_numbers(func: Any, name: str, args: tuple[Any, ...]) -> bool:
+    """Whether a result has as many elements as the numbers in a tensor decide."""
+    if name in ("index", "index_put", "index_put_"):
+        masks = [
+            i for i in args[1] if isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8)
+        ]
+        # One number for all places of a mask is filled in without looking for them.
+        return bool(masks) and (name == "index" or args[2].numel() != 1)
+    if name == "repeat_interleave":
+        return func._overloadname == "Tensor"
+    return name.startswith(SHAPES)
+
+
+def _given(leaf: Any) -> Any:
+    """What of an argument a graph would hold: a shape, or a number."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    alone = leaf.device == HOST and not leaf.dim()
+    return tuple(leaf.shape), leaf.item() if alone else None
+
+
+def _place(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _frames(frame: FrameType | None) -> Frames:
+    found = []
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename != __file__:
+            found.append((code.co_filename, frame.f_lineno, code.co_name))
+        frame = frame.f_back
+    return tuple(found)
+
+
+@contextmanager
+def as_a_gpu(device: MetaDevice) -> Iterator[MetaDevice]:
+    """Let the toolkit and torch's optimizers take ``meta`` for a GPU, graphs and events included.
+
+    The stand-ins replace names of ``torch.cuda``, which has nothing to do on such a device.
+    """
+    with ExitStack() as stack:
+        for path, value in _stand_ins(device).items():
+            stack.enter_context(mock.patch(path, value))
+        yield stack.enter_context(device)
+
+
+def _stand_ins(device: MetaDevice) -> dict[str, Callable[..., Any]]:
+    found: dict[str, Callable[..., Any]] = {
+        "torch.cuda.CUDAGraph": Graph,
+        "torch.cuda.graph": lambda graph, **_: device.graph(graph),
+        "torch.cuda.current_stream": lambda *_: None,
+        "torch.cuda.Event": lambda **_: mock.Mock(elapsed_time=lambda _: 0.0),
+    }
+    # torch asks by the device's name whether an optimizer may hold its state there.
+    for module in list(sys.modules.values()):
+        for name in ("_get_capturable_supported_devices", "_get_foreach_kernels_supported_devices"):
+            own = getattr(module, "__name__", "")
+            if own.startswith("torch.optim") and name in vars(module):
+                found[f"{own}.{name}"] = lambda *_, **__: [META.type]
+    return found

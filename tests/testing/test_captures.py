@@ -1,0 +1,263 @@
+"""``captures``: each line that a GPU would wait for or refuse is named, and no other."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fewshot_bench import in_order
+from fewshot_bench.cli.main import main
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.sampling import ClosedSampler
+from fewshot_bench.testing import Outcome
+from fewshot_bench.testing.checks import perform_all
+from fewshot_bench.testing.named import suite
+
+Fsb = Callable[[str], tuple[int, str]]
+MAML = Path(__file__).parents[2] / "plugins/fsb_maml/maml.py"
+
+METHOD = """
+import copy
+
+import numpy as np
+import torch
+from torch import nn
+
+from fewshot_bench import Method
+from fewshot_bench.nn import per_task
+
+
+class Mine(Method):
+    capturable = True
+    wants_backbone = False
+    calls = 0
+
+    def __init__(self, task):
+        super().__init__(task)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+        self.host = torch.ones(5)
+        self.alone = torch.tensor(2.0)
+
+    def embed(self, images):
+        return per_task(self.net, images)
+
+    def adapt(self, support):
+        images, _ = support.labelled()
+        return self.embed(images).unflatten(1, support.images.shape[1:3]).mean(2)
+
+    def predict(self, state, query):
+        x = self.embed(query)
+        {plant}
+        return -torch.cdist(x, state).square()
+"""
+
+
+@pytest.fixture
+def fsb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fsb:
+    """The command in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(typed: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["fsb", *typed.split()])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(str(ended.value.code)), capsys.readouterr().out
+
+    return call
+
+
+def planted(text: str, before: str, line: str, path: Path) -> int:
+    """Write a source file with one more line, in front of another; its number."""
+    lines = text.splitlines()
+    at = next(i for i, old in enumerate(lines) if old.strip().startswith(before))
+    indent = len(lines[at]) - len(lines[at].lstrip())
+    lines.insert(at, " " * indent + line)
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return at + 1
+
+
+def test_an_item_in_a_copy_of_maml_is_named_with_its_line(fsb: Fsb) -> None:
+    number = planted(MAML.read_text("utf-8"), "gradient = self._gr", "largest = loss.item()",
+                     Path("my_maml.py"))  # fmt: skip
+    code, out = fsb("check ./my_maml.py:MAML --only captures")
+    assert code == 1
+    assert (
+        f"-> my_maml.py:{number}, `largest = loss.item()` in adapt(), waits for the device" in out
+    )
+    assert "keep it a tensor" in out
+    assert "or declare capturable = False" in out
+
+
+def test_an_untouched_copy_of_maml_passes(fsb: Fsb) -> None:
+    Path("my_maml.py").write_text(MAML.read_text("utf-8"), "utf-8")
+    code, out = fsb("check ./my_maml.py:MAML --only captures --inner-steps 1")
+    assert code == 0, out
+    assert out.split()[:2] == ["captures", "ok"]
+
+
+def copy_of_closed() -> str:
+    """The module of the built-in samplers, without those behind the first."""
+    own = inspect.getsource(ClosedSampler)
+    names = ", ".join(n for n in ("Indices", "Sampler", "Tensor", "below", "fold", "subset")
+                      if n in own)  # fmt: skip
+    return f"import torch\n\nfrom fewshot_bench.sampling import {names}\n\n\n{own}"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "before", "line", "told"),
+    [
+        (copy_of_closed(), "ClosedSampler", "classes = table.group_start",
+         "variant = variant + torch.zeros(task.classes, dtype=torch.int64)", "mixes a tensor"),
+        (copy_of_closed(), "ClosedSampler", "classes = table.group_start",
+         "last = int(ids.max())", "waits for the device"),
+        (copy_of_closed(), "ClosedSampler", "own_key = fold",
+         "key = key + torch.tensor([0], device=ids.device)", "copies to the device"),
+        # Made in the constructor, where waits are allowed and tensors of the host are not mixed.
+        (inspect.getsource(in_order), "InOrderSampler", "shape = (-1, task.classes)",
+         "self.stream = self.stream + torch.zeros(1, dtype=torch.int64)", "mixes a tensor"),
+    ],
+    ids=["a tensor of the host", "a read", "a copy", "in the constructor"],
+)  # fmt: skip
+def test_a_fault_in_a_copy_of_a_sampler_is_named_with_its_line(
+    text: str, name: str, before: str, line: str, told: str, fsb: Fsb
+) -> None:
+    number = planted(text, before, line, Path("my_sampler.py"))
+    code, out = fsb(f"check ./my_sampler.py:{name} --only captures")
+    assert code == 1, out
+    assert re.search(rf"-> my_sampler\.py:{number}, `{re.escape(line)}` in \w+\(\), {told}", out), (
+        out
+    )
+
+
+@pytest.mark.parametrize("text_of", [copy_of_closed, lambda: inspect.getsource(in_order)])
+def test_an_untouched_copy_of_a_sampler_passes(text_of: Callable[[], str], fsb: Fsb) -> None:
+    Path("my_sampler.py").write_text(text_of(), "utf-8")
+    name = "ClosedSampler" if "class ClosedSampler" in text_of() else "InOrderSampler"
+    code, out = fsb(f"check ./my_sampler.py:{name}")
+    assert code == 0, out
+    assert re.search(r"^captures +ok", out, re.M)
+
+
+def checked(source: str, folder: Path) -> tuple[Outcome, int]:
+    """The outcome of ``captures`` for a method of one file, and the number of the planted line."""
+    path = folder / "mine.py"
+    path.write_text(source, "utf-8")
+    found = suite(Registry.discover(), f"{path}:Mine")
+    (outcome,) = perform_all(found.checks, found.subject, ["captures"])
+    return outcome, source.splitlines().index("        x = self.embed(query)") + 2
+
+
+READS = (
+    "float(x.sum())", "x.sum().item()", "x.tolist()", "bool((x > 0).any())", "int(x.argmax())",
+    "y = 1 if (x > 0).all() else 2", "assert x.isfinite().all()", "range(x.argmax())",
+    "x.detach().numpy()", "np.asarray(x.detach())", "torch.equal(x, x)", "max(x.sum(), x.mean())",
+    "0.5 in x",
+)  # fmt: skip
+WRONG = {
+    "waits for the device, because it reads a number": READS,
+    "waits for the device, because numbers decide": (
+        "x[x > 0]", "x.nonzero()", "torch.unique(x)", "x.masked_select(x > 0)",
+        "x.long().clamp(0).flatten().bincount()", "torch.argwhere(x > 0)", "torch.where(x > 0)",
+        "x.repeat_interleave(torch.ones(5, dtype=torch.int64, device=x.device), 2)",
+    ),
+    "waits for the device, because it prints": ("print(x)", 'y = f"{x}"', "str(x.mean())"),
+    "waits for the device, to know": ("torch.linalg.inv(x.mT @ x + 1e3)",
+                                      "torch.linalg.eigvalsh(x.detach().mT @ x.detach())"),
+    "waits for the device, because it copies": ("x.cpu()", 'x.to("cpu")',
+                                                "torch.ones(x.shape).copy_(x)"),
+    "copies to the device": (
+        "torch.tensor([1.0, 2.0], device=x.device)", "x.new_tensor([1.0])",
+        "torch.ones(5).to(x.device)", "torch.ones(5).to(x)",
+        "torch.as_tensor(np.ones(5), device=x.device)", "torch.tensor(1.0).to(x.device)",
+    ),
+    "mixes a tensor": (
+        "x * torch.ones(5)", "x * self.host", "torch.stack([x[0, 0, 0], self.alone])",
+        "torch.where(x > 0, x, self.alone)", "x[:, :, [0, 1]]", "x[torch.tensor([0])]",
+        "x.index_select(2, torch.arange(2))", "torch.cat([x, torch.zeros(*x.shape)])",
+        "x[:, :, np.arange(2)]",
+    ),
+    "does not do the same for every batch": (
+        "self.calls += 1; x * self.calls", "self.calls += 1; x.expand(self.calls, *x.shape) + 1",
+        "self.calls += 1; x * torch.tensor(float(self.calls))",
+    ),
+}  # fmt: skip
+RIGHT = (
+    "x * 2.0", "x * torch.tensor(2.0)", "x * self.alone", "[row for row in x]", "len(x) * x.dim()",
+    "torch.zeros(3, device=x.device) + x.new_ones(3)", "torch.where(x > 0, x, 0.0)",
+    "x.masked_fill(x > 0, 0.0)", "y = x.clone(); y[y > 0] = 0.0", "y = x.clone(); y[0] = 1.0",
+    "torch.full((), 0.5, device=x.device)", "x[:, :, torch.arange(2, device=x.device)]",
+    "torch.linalg.solve_ex(x.mT @ x, x.mT)", "x.repeat_interleave(2, 1)", "x.argmax(-1) == 1",
+    "x.to(torch.float64).to(x.device)", "torch.ones(3).sum().item()", "x.cumsum(1).sort(1)",
+    "torch.nn.functional.one_hot(x.argmax(-1), 5)", "copy.deepcopy(self.net)",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "plant"), [(told, plant) for told, plants in WRONG.items() for plant in plants]
+)
+def test_what_a_gpu_waits_for_or_refuses_is_named_with_its_line(
+    told: str, plant: str, tmp_path: Path
+) -> None:
+    outcome, number = checked(METHOD.replace("{plant}", plant), tmp_path)
+    assert outcome.status == "failed", outcome
+    assert f"mine.py:{number}, `{plant}` in predict(), {told}" in outcome.message
+
+
+@pytest.mark.parametrize("plant", RIGHT)
+def test_what_a_gpu_takes_is_not_blamed(plant: str, tmp_path: Path) -> None:
+    outcome, _ = checked(METHOD.replace("{plant}", plant), tmp_path)
+    assert (outcome.status, outcome.message) == ("passed", "")
+
+
+def test_every_line_is_named_at_once(tmp_path: Path) -> None:
+    plant = "y = float(x.sum())\n        y = x * self.host"
+    outcome, number = checked(METHOD.replace("{plant}", plant), tmp_path)
+    assert f"mine.py:{number}, `y = float(x.sum())`" in outcome.message
+    assert f"mine.py:{number + 1}, `y = x * self.host`" in outcome.message
+
+
+def test_what_raises_on_another_device_is_named(tmp_path: Path) -> None:
+    plant = 'y = 1 if x.device.type == "cpu" else {}["cuda"]'
+    outcome, number = checked(METHOD.replace("{plant}", plant), tmp_path)
+    assert outcome.status == "failed"
+    assert f"mine.py:{number}, `{plant}` in predict(), raises on another device" in outcome.message
+    assert "KeyError" in outcome.message
+
+
+def test_a_method_that_could_declare_it_is_told_so(tmp_path: Path) -> None:
+    modest = METHOD.replace("capturable = True", "capturable = False")
+    outcome, _ = checked(modest.replace("{plant}", "pass"), tmp_path)
+    assert outcome.status == "note"
+    assert outcome.message.startswith("it could declare capturable = True: no wait")
+    outcome, number = checked(modest.replace("{plant}", "x.tolist()"), tmp_path)
+    assert outcome.status == "not claimed"
+    assert outcome.message.startswith("capturable = False; ")
+    assert f"mine.py:{number}, `x.tolist()`" in outcome.message
+
+
+def test_a_line_of_losses_is_named_too(tmp_path: Path) -> None:
+    extra = """
+    def losses(self, episode: object) -> object:
+        found = super().losses(episode)
+        print(float(found.players["meta"].mean()))
+        return found
+"""
+    source = METHOD.replace("{plant}", "pass") + extra
+    outcome, _ = checked(source, tmp_path)
+    number = len(source.splitlines()) - 1
+    assert f"mine.py:{number}, `print(float(found" in outcome.message
+    assert "in losses()" in outcome.message
+
+
+def test_what_is_made_once_may_wait(tmp_path: Path) -> None:
+    cached = """if "y" not in self.__dict__:
+            self.__dict__["y"] = torch.ones(5).to(x.device)
+        x = x * self.__dict__["y"]"""
+    outcome, _ = checked(METHOD.replace("{plant}", cached), tmp_path)
+    # A cache that is filled in the first step waits there, and a graph is captured later.
+    assert outcome.status == "passed", outcome
