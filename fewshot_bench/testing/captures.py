@@ -15,10 +15,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import fewshot_bench
 from fewshot_bench.engine.evaluation import scores_of
@@ -199,11 +198,10 @@ def train(
 ) -> Trainer | None:
     """Train on the device, as an engine does, with tasks without labels where they are declared.
 
-    The last steps are held against those before them: one of each source of tasks.
-
     Arguments:
         lowering: of the method, which may still be on the CPU.
-        steps: how many; None: as few as can be.
+        steps: how many; None: as few as it takes to hold the last ones, one of each source of
+            tasks, against those before them.
 
     Returns:
         The trainer after these steps; None: nothing trains, or it could not.
@@ -213,20 +211,20 @@ def train(
         with device.waits_allowed():
             if not check_players(method.to(META)):
                 return None
-            others = _unlabelled(subject)
+            others = unlabelled_tasks(subject)
             sources = 1 if others is None else 2
-            steps = steps or 3 * sources
+            plan = Plan(steps or 3 * sources, TASKS)
             trainer = Trainer(
-                method.train(), lowering, subject.source("train", META), Plan(steps, TASKS),
+                method.train(), lowering, subject.source("train", META), plan,
                 unlabelled=others,
             )  # fmt: skip
             for source in trainer.sources:  # a source looks at its first batch
                 source.batch(range(TASKS))
         done: list[list[Operation]] = []
-        for step in range(steps):
+        for step in range(plan.steps):
             # What the first one of each source prepares is there when a graph is captured.
             allowed = device.waits_allowed() if step < sources else nullcontext()
-            with allowed, device.noted() as operations:
+            with allowed, device.noted(steps is None) as operations:
                 trainer.advance()
             done.append(operations)
         for back in range(1, sources + 1):
@@ -235,13 +233,17 @@ def train(
     return None
 
 
-def test(watched: Watched, subject: MethodSubject, lowering: Eager) -> list[dict[str, Any]]:
+def evaluate(
+    watched: Watched, subject: MethodSubject, lowering: Eager
+) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Learn, classify and score two batches of test tasks on the device, as an evaluation does.
 
     Returns:
-        The scores of each, as far as it came.
+        Logits and scores of each, as far as it came.
     """
-    method, scores = lowering.method, []
+    method = lowering.method
+    logits: list[Tensor] = []
+    scores: list[dict[str, Tensor]] = []
     done: list[list[Operation]] = []
     with watched.running() as device:
         with device.waits_allowed():
@@ -254,16 +256,19 @@ def test(watched: Watched, subject: MethodSubject, lowering: Eager) -> list[dict
             with allowed, device.noted() as operations:
                 prediction = lowering.predict(episode)
             done.append(operations)
+            logits.append(prediction.logits)
             scores.append(scores_of(prediction, episode, {}, title_of(method)))
         watched.same_operations(done[-2], done[-1])
-    return scores
+    return logits, scores
 
 
-def _unlabelled(subject: MethodSubject) -> UnlabelledTasks | None:
+def unlabelled_tasks(
+    subject: MethodSubject, device: torch.device | str = META
+) -> UnlabelledTasks | None:
     """Tasks without labels, for a method that declares that it learns from them."""
     if not subject.kind.unlabelled_tasks or subject.kind.source == "batches":
         return None
-    return UnlabelledTasks(ClosedSampler(subject.table("train", META), subject.task, 1))
+    return UnlabelledTasks(ClosedSampler(subject.table("train", device), subject.task, 1))
 
 
 def draw(subject: SamplerSubject) -> tuple[Watched, list[Episode]]:
@@ -290,7 +295,7 @@ def draw(subject: SamplerSubject) -> tuple[Watched, list[Episode]]:
 
 def _method(subject: MethodSubject) -> str | None:
     faults: list[str] = []
-    for run in (train, test):
+    for run in (train, evaluate):
         method = subject.build()
         watched = Watched(method)
         run(watched, subject, Eager(method))

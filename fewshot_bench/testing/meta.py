@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_map_only
 
 META, HOST = torch.device("meta"), torch.device("cpu")
 Frames = tuple[tuple[str, int, str], ...]  # (file, line, function), from the innermost on
@@ -47,6 +47,9 @@ ON_THE_HOST: dict[str, What] = {
     "numpy": "read", "__array__": "read", "tolist": "read", "__repr__": "print",
     "__format__": "print",
 }  # fmt: skip
+
+
+FROM_THE_HOST = ("tensor", "as_tensor", "asarray")
 
 
 @dataclass(frozen=True)
@@ -77,18 +80,19 @@ class Operation:
 class Graph:
     """A recorded piece of work: operations on the numbers behind the tensors."""
 
-    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Any]]] = field(
-        default_factory=list
-    )
+    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = field(default_factory=list)
 
     def replay(self) -> None:
         """Do it again, on the same tensors and with the same numbers of Python's."""
         for func, args, kwargs, results in self.calls:
-            again = tree_flatten(func(*args, **kwargs))[0]
-            for old, new in zip(results, again, strict=True):
+            old: list[Any] = []
+            new: list[Any] = []
+            _each(results, old.append)
+            _each(func(*args, **kwargs), new.append)
+            for kept, again in zip(old, new, strict=True):
                 # What an operation wrote in place, or is a view of, is where it was.
-                if isinstance(old, Tensor) and _place(old) != _place(new):
-                    old.copy_(new)
+                if isinstance(kept, Tensor) and _place(kept) != _place(again):
+                    kept.copy_(again)
 
 
 class MetaDevice(TorchDispatchMode):
@@ -127,9 +131,10 @@ class MetaDevice(TorchDispatchMode):
             self._waits_allowed = before
 
     @contextmanager
-    def noted(self) -> Iterator[list[Operation]]:
-        """The operations that are done in the block."""
-        self._operations = operations = []
+    def noted(self, wanted: bool = True) -> Iterator[list[Operation]]:
+        """The operations that are done in the block; none where they are not wanted."""
+        operations: list[Operation] = []
+        self._operations = operations if wanted else None
         try:
             yield operations
         finally:
@@ -161,7 +166,8 @@ class MetaDevice(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        flat, shape = tree_flatten((args, kwargs))
+        flat: list[Any] = []
+        _each((args, kwargs), flat.append)
         tensors = [leaf for leaf in flat if isinstance(leaf, Tensor)]
         onto = kwargs.get("device")
         here = any(t.device == META for t in tensors)
@@ -174,23 +180,26 @@ class MetaDevice(TorchDispatchMode):
             if self._operations is not None:
                 given = tuple(map(_given, flat))
                 self._operations.append(Operation(name, given, _frames(sys._getframe(1))))
-            leaves = [self._on_host(leaf) for leaf in flat]
-            own_args, own_kwargs = tree_unflatten(leaves, shape)
+            shown: dict[int, Tensor] = {}  # what an operation works in place on, it gives back
+
+            def host(leaf: Any) -> Any:
+                if isinstance(leaf, Tensor):
+                    own = self._host(leaf)
+                    shown[id(own)] = leaf
+                    return own
+                return HOST if leaf == META else leaf
+
+            def show(leaf: Any) -> Any:
+                if not isinstance(leaf, Tensor):
+                    return leaf
+                return shown[id(leaf)] if id(leaf) in shown else self._shown(leaf)
+
+            own_args, own_kwargs = _each((args, kwargs), host)
             result = func(*own_args, **own_kwargs)
             if self._recorded is not None:
-                kept = tree_flatten(result)[0]
-                self._recorded.calls.append((func, own_args, own_kwargs, kept))
-            if onto is not None and torch.device(onto) != META:
-                return result
-            given = {id(own): leaf for own, leaf in zip(leaves, flat, strict=True)}
-            return tree_map_only(
-                Tensor, lambda t: given[id(t)] if id(t) in given else self._shown(t), result
-            )
-
-    def _on_host(self, leaf: Any) -> Any:
-        if isinstance(leaf, torch.device):
-            return HOST if leaf == META else leaf
-        return self._host(leaf) if isinstance(leaf, Tensor) else leaf
+                self._recorded.calls.append((func, own_args, own_kwargs, result))
+            to_host = onto is not None and torch.device(onto) != META
+            return result if to_host else _each(result, show)
 
     def _host(self, tensor: Tensor) -> Tensor:
         """The numbers behind a tensor, where they are."""
@@ -198,7 +207,7 @@ class MetaDevice(TorchDispatchMode):
             return tensor
         storage = tensor.untyped_storage()
         if storage._cdata not in self._behind:  # made by nothing that was seen: empty
-            self._pair(storage, torch.UntypedStorage(storage.nbytes()).fill_(0))
+            self._pair(storage, torch.zeros(storage.nbytes(), dtype=torch.uint8).untyped_storage())
         own = torch.empty(0, dtype=tensor.dtype)
         own.set_(
             self._behind[storage._cdata], tensor.storage_offset(), tensor.shape, tensor.stride()
@@ -226,6 +235,15 @@ class MetaDevice(TorchDispatchMode):
         self._before.pop(real, None)
 
 
+def _each(value: Any, function: Callable[[Any], Any]) -> Any:
+    """What a function makes of the leaves of arguments or results: shorter ways than a pytree's."""
+    if isinstance(value, tuple | list):
+        return type(value)([_each(part, function) for part in value])
+    if isinstance(value, dict):
+        return {name: _each(part, function) for name, part in value.items()}
+    return function(value)
+
+
 class _Calls(TorchFunctionMode):
     """What shows in no operation: numbers that are read, and lists that become tensors."""
 
@@ -239,19 +257,25 @@ class _Calls(TorchFunctionMode):
         kwargs, name = kwargs or {}, getattr(func, "__name__", "")
         frame = sys._getframe(1)
         first = args[0] if args else None
-        there = isinstance(first, Tensor) and first.device == META
-        if there and name in ON_THE_HOST:
+        if not isinstance(first, Tensor):
+            onto = kwargs.get("device")
+            if name in FROM_THE_HOST and onto is not None and torch.device(onto) == META:
+                return self._sent(func(*args, **{**kwargs, "device": HOST}), name, frame)
+        elif first.device == META:
+            return self._on_device(func, name, frame, first, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _on_device(
+        self, func: Any, name: str, frame: FrameType, first: Tensor, args: Any, kwargs: Any
+    ) -> Any:
+        if name in ON_THE_HOST:
             self.device.note(ON_THE_HOST[name], name, frame)
             if not name.endswith(("repr__", "format__")):
                 return func(self.device.numbers(first), *args[1:], **kwargs)
-        if name in ("tensor", "as_tensor", "asarray") and not isinstance(first, Tensor):
-            onto = kwargs.get("device")
-            if onto is not None and torch.device(onto) == META:
-                return self._sent(func(*args, **{**kwargs, "device": HOST}), name, frame)
-        if there and name == "new_tensor":
+        if name == "new_tensor":
             made = torch.tensor(*args[1:], **{"dtype": first.dtype, **kwargs, "device": HOST})
             return self._sent(made, name, frame)
-        if there and name in ("__getitem__", "__setitem__") and _lists(args[1]):
+        if name in ("__getitem__", "__setitem__") and _lists(args[1]):
             index = tree_map_only((list, np.ndarray), torch.as_tensor, args[1], is_leaf=_is_list)
             return func(first, index, *args[2:])  # which is then noted as an index on the host
         return func(*args, **kwargs)

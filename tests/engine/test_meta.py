@@ -1,0 +1,370 @@
+"""The path of a GPU, on the stand-in for one that every machine has.
+
+Every built-in method is sampled for, trained and evaluated by the engine's own code on torch's
+``meta`` device, which has a GPU's rules (``fewshot_bench/testing/meta.py``): nothing is read, moved
+or mixed, and the numbers are the CPU's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from toys import Prototypes, source
+
+from fewshot_bench.batches import BatchSource
+from fewshot_bench.data.table import ClassTable
+from fewshot_bench.engine.graph import Ahead
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.training import Trainer
+from fewshot_bench.errors import ConfigError
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.method import Losses
+from fewshot_bench.sampling import EpisodeSource, OpenSampler
+from fewshot_bench.semisupervised import Labels, training_sources
+from fewshot_bench.testing.captures import TASKS, TORCH, Watched, draw, evaluate, train, unlabelled_tasks
+from fewshot_bench.testing.meta import META, Graph, MetaDevice, Seen, as_a_gpu
+from fewshot_bench.testing.named import suite
+from fewshot_bench.testing.subject import CHECKED, MethodSubject
+from fewshot_bench.testing.tiny import separable_images
+
+UNLABELLED = replace(CHECKED, unlabelled=2, distractors=1)
+UNLABELLED_TASKS = replace(CHECKED, shot=1, query=1, unlabelled=2)
+SMALL = {"generator": "small", "encoder": "small"}
+OVER = {"relationnet": {"base": "relationnet"}, "protonet": {"base": "protonet"},
+        "maml": {"base": "maml", "base_inner_steps": 1}}  # fmt: skip
+CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "maml": ("maml", {"inner_steps": 2}, CHECKED),
+    "maml first order": ("maml", {"inner_steps": 2, "first_order": True}, CHECKED),
+    "protonet": ("protonet", {}, CHECKED),
+    "relationnet": ("relationnet", {}, CHECKED),
+    "nearest-centroid": ("nearest-centroid", {}, CHECKED),
+    **{
+        f"soft-kmeans {kind}": ("soft-kmeans", {"distractors_are": kind}, UNLABELLED)
+        for kind in ("ignored", "cluster", "masked")
+    },
+    **{
+        f"metagan over {base}, {update}": ("metagan", SMALL | options | {"update": update}, CHECKED)
+        for base, options in OVER.items()
+        for update in ("alternating", "joint")
+    },
+}
+LOWERINGS: dict[str, dict[str, Any]] = {
+    "eager": {},
+    "im2col": {"strategy": "im2col"},
+    "batched": {"strategy": "batched"},
+    "graph": {"graph": True},
+}
+STEPS = 6  # a graph is captured after three, of each turn and each source of tasks
+BOUND = 1e-3  # relative, of losses after some steps of Adam in float32
+
+
+@cache
+def subject_of(case: str) -> MethodSubject:
+    name, options, task = CASES[case]
+    found = suite(Registry.discover(), name, "methods", **options).subject
+    return replace(found, task=task, shapes=())
+
+
+def losses_of(trainer: Trainer) -> list[dict[str, Tensor]]:
+    return [dict(result.losses) for result in trainer._window]
+
+
+@cache
+def on_the_cpu(case: str, steps: int) -> tuple[list[dict[str, Tensor]], list[Tensor]]:
+    """Losses of some steps, and logits of test tasks of the method as it is built."""
+    subject = subject_of(case)
+    method = subject.build()
+    losses = []
+    if check_players(method):
+        others = unlabelled_tasks(subject, "cpu")
+        trainer = Trainer(
+            method.train(), Eager(method), subject.source("train"), Plan(steps, TASKS),
+            unlabelled=others,
+        )  # fmt: skip
+        for _ in range(steps):
+            trainer.advance()
+        losses = losses_of(trainer)
+    method, tests = subject.build().eval(), subject.source("test")
+    logits = [Eager(method).predict(tests.batch(range(first, first + TASKS))).logits
+              for first in range(0, 3 * TASKS, TASKS)]  # fmt: skip
+    return losses, logits
+
+
+@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize("case", CASES)
+def test_training_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
+    case: str, lowering: str
+) -> None:
+    subject = subject_of(case)
+    method = subject.build()
+    watched = Watched(method)
+    runs = Eager(method, lowering, **LOWERINGS[lowering])
+    steps = STEPS if lowering == "graph" else 2 * (1 + method.unlabelled_tasks)
+    trainer = train(watched, subject, runs, steps)
+    assert watched.faults == []
+    want, _ = on_the_cpu(case, steps)
+    assert (trainer is None) == (not want)
+    if trainer is None:
+        return
+    assert runs.name == lowering  # nothing fell back
+    got = watched.device.numbers(losses_of(trainer))
+    graphs = len(method.turns) * len(trainer.sources) if lowering == "graph" else 0
+    assert len(trainer._captured) == graphs
+    for mine, its in zip(got, want, strict=True):
+        assert mine.keys() == its.keys()
+        for name in its:
+            assert torch.allclose(mine[name], its[name], rtol=BOUND, atol=BOUND), (name, its)
+
+
+@pytest.mark.parametrize("lowering", ["eager", "batched"])
+@pytest.mark.parametrize("case", CASES)
+def test_evaluation_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
+    case: str, lowering: str
+) -> None:
+    subject = subject_of(case)
+    method = subject.build()
+    watched = Watched(method)
+    logits, scores = evaluate(watched, subject, Eager(method, lowering, **LOWERINGS[lowering]))
+    assert watched.faults == []
+    _, want = on_the_cpu(case, 0)
+    for mine, its in zip(watched.device.numbers(logits), want, strict=True):
+        assert torch.allclose(mine, its, rtol=BOUND, atol=BOUND)
+    assert len(scores) == len(want)
+    assert all(row["accuracy"].device == META for row in scores)
+
+
+# What is drawn from.
+
+
+def own_frame(seen: Seen) -> tuple[str, int, str]:
+    """The innermost that is not torch's."""
+    return next(frame for frame in seen.frames if TORCH not in Path(frame[0]).parents)
+
+
+def indices_equal(device: MetaDevice, mine: Any, its: Any) -> bool:
+    """Whether two episodes have the same images, in the same places."""
+    got = device.numbers([mine.support.key, mine.query])
+    return torch.equal(got[0], its.support.key) and torch.equal(got[1], its.query)
+
+
+@pytest.mark.parametrize("name", Registry.discover().names("samplers"))
+def test_a_sampler_waits_for_nothing_batch_after_batch(name: str) -> None:
+    subject = suite(Registry.discover(), name, "samplers").subject
+    watched, episodes = draw(subject)
+    assert watched.faults == []
+    on_cpu = EpisodeSource(subject.build())
+    starts = (0, TASKS) * 2 if len(episodes) == 4 else (0, 0)
+    assert len(episodes) == len(starts)
+    for episode, start in zip(episodes, starts, strict=True):
+        want = on_cpu.batch(range(start, start + TASKS))
+        assert indices_equal(watched.device, episode, want)
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_tasks_with_few_labels_are_drawn_without_a_wait(fraction: float) -> None:
+    labels = Labels(fraction=fraction, classes=0.5)
+    images = separable_images(image_shape=CHECKED.image_shape)
+    device = MetaDevice()
+
+    def sources(place: Any) -> Any:
+        return training_sources(ClassTable(images, place), UNLABELLED_TASKS, 0, labels)
+
+    with device:
+        with device.waits_allowed():
+            mine = sources(META)
+            for episodes in mine:
+                episodes.batch(range(2))
+        got = [episodes.batch(range(2, 5)) for episodes in mine]
+    assert device.seen == []
+    for episode, its in zip(got, sources("cpu"), strict=True):
+        assert indices_equal(device, episode, its.batch(range(2, 5)))
+
+
+def test_mini_batches_are_drawn_without_a_wait() -> None:
+    images = separable_images(image_shape=CHECKED.image_shape)
+    device = MetaDevice()
+    with device:
+        with device.waits_allowed():
+            mine = BatchSource(ClassTable(images, META), 6, 0)
+        got = mine.batch(range(3))
+    assert device.seen == []
+    want = BatchSource(ClassTable(images), 6, 0).batch(range(3))
+    assert torch.equal(device.numbers(got.target), want.target)
+    assert torch.equal(device.numbers(got.query), want.query)
+
+
+def test_a_source_waits_for_its_first_batch_alone() -> None:
+    device = MetaDevice()
+    with device:
+        with device.waits_allowed():
+            episodes = source(device="meta")
+        episodes.batch(range(2))
+        first = len(device.seen)
+        episodes.batch(range(2, 4))
+    assert first > 0
+    assert len(device.seen) == first
+    assert {own_frame(seen)[2] for seen in device.seen} == {"check_indices"}
+
+
+def test_a_plan_says_where_it_ends_without_a_wait() -> None:
+    """The end is known from the range that is asked for; numbers on the device are not read."""
+    device = MetaDevice()
+    table = ClassTable(separable_images(image_shape=CHECKED.image_shape), "cpu")
+    length = OpenSampler(table, CHECKED, 0).length
+    assert length is not None
+    with device:
+        with device.waits_allowed():
+            images = separable_images(image_shape=CHECKED.image_shape)
+            sampler = OpenSampler(ClassTable(images, META), CHECKED, 0)
+            EpisodeSource(sampler).batch(range(1))
+            behind = torch.arange(length - 1, length + 3, device=META)
+        told = f"the open plan of this split and task has {length} episodes; give --episodes"
+        with pytest.raises(ConfigError, match=told):
+            EpisodeSource(sampler).batch(range(length - 1, length + 1))
+        beyond = sampler(behind)  # as they are drawn ahead of what is used
+    assert device.seen == []
+    classes = device.numbers(beyond.class_ids)
+    assert torch.equal(classes, classes[:1].expand(4, -1))
+
+
+def test_what_is_drawn_ahead_of_a_plans_end_is_not_used() -> None:
+    device = MetaDevice()
+    with as_a_gpu(device):
+        with device.waits_allowed():
+            images = separable_images(image_shape=CHECKED.image_shape)
+            episodes = EpisodeSource(OpenSampler(ClassTable(images, META), CHECKED, 0))
+            episodes.batch(range(1))
+            ahead = Ahead(episodes, 1, 1, META)
+        length = episodes.sampler.length
+        assert length is not None
+        ahead.draw(0)
+        ahead.go_to(length - 1)
+        with pytest.raises(ConfigError, match=f"has {length} episodes"):
+            ahead.go_to(length)
+
+
+# The stand-in itself.
+
+
+def test_numbers_views_and_writes_in_place_are_the_cpus() -> None:
+    def work(x: Tensor) -> list[Tensor]:
+        x.requires_grad_()
+        y = (x * 2).view(2, 3)
+        y[0].add_(1)
+        z = y.t().contiguous().sum(0).unsqueeze(1) @ torch.ones(1, 2, device=x.device)
+        [gradient] = torch.autograd.grad(z.square().sum(), x)
+        return [y.detach(), z.detach(), gradient, x.detach().as_strided((2, 2), (1, 2))]
+
+    want = work(torch.arange(6.0))
+    device = MetaDevice()
+    with device:
+        got = work(torch.arange(6.0, device=META))
+    assert all(tensor.device == META for tensor in got)
+    for mine, its in zip(device.numbers(got), want, strict=True):
+        assert torch.equal(mine, its)
+    assert device.seen == []
+
+
+def test_numbers_are_forgotten_with_their_tensors() -> None:
+    device = MetaDevice()
+    with device:
+        x = torch.arange(6.0, device=META)
+        for _ in range(5):
+            x = x + 1
+        assert len(device._behind) == 1
+        del x
+    assert device._behind == device._before == {}
+
+
+def test_what_is_read_goes_on_with_its_number() -> None:
+    device = MetaDevice()
+    with device:
+        x = torch.arange(3.0, device=META)
+        assert x.tolist() == [0, 1, 2]
+        assert float(x.sum()) == 3
+        assert x[x > 0].shape == (2,)
+        assert (x + torch.ones(3)).cpu().tolist() == [1, 2, 3]
+    whats = [seen.what for seen in device.seen]
+    assert whats == ["read", "read", "shape", "mixed", "to the host"]
+    assert all(own_frame(seen)[0] == __file__ for seen in device.seen)
+
+
+def test_a_graph_has_no_effect_until_it_is_replayed_and_repeats_what_it_held() -> None:
+    device, graph = MetaDevice(), Graph()
+    with device:
+        x = torch.ones(2, device=META)
+        factor = torch.full((), 2.0, device=META)  # on the device: read anew
+        with device.graph(graph):
+            y = x * factor + 1
+            x.copy_(y)
+        assert device.numbers(x).tolist() == [1, 1]
+        graph.replay()
+        assert device.numbers(x).tolist() == device.numbers(y).tolist() == [3, 3]
+        factor.fill_(0.0)
+        graph.replay()
+        assert device.numbers(x).tolist() == [1, 1]
+
+
+def test_a_graph_holds_numbers_of_python_and_the_comparison_sees_it() -> None:
+    """A rate that is no tensor stays what it was: the losses of later steps show it."""
+
+    class Growing(Prototypes):
+        calls = 0
+
+        def losses(self, episode: Any) -> Losses:
+            self.calls += 1
+            return Losses({"meta": super().losses(episode).players["meta"] * self.calls})
+
+    def losses(graph: bool) -> Tensor:
+        torch.manual_seed(0)
+        method, device = Growing(), MetaDevice()
+        with as_a_gpu(device):
+            with device.waits_allowed():
+                episodes = source(device="meta")
+                episodes.batch(range(2))
+                runs = Eager(method.to(META).train(), graph=graph)
+                trainer = Trainer(method, runs, episodes, Plan(STEPS, 2))
+            for _ in range(STEPS):
+                trainer.advance()
+        return torch.stack(device.numbers([r.losses["meta"] for r in trainer._window]))
+
+    eager, held = losses(graph=False), losses(graph=True)
+    assert torch.allclose(eager[:4], held[:4], rtol=BOUND)
+    assert not torch.allclose(eager[4:], held[4:], rtol=0.1)
+
+
+def test_rates_on_the_device_follow_their_schedule_in_a_graph() -> None:
+    """``make_capturable`` is what does that: with rates as numbers the graph would hold one."""
+
+    class Scheduled(Prototypes):
+        def players(self) -> Any:
+            meta = super().players()["meta"]
+            return {"meta": replace(meta, schedule=lambda step, of: 1 - step / of)}
+
+    torch.manual_seed(0)
+    method, device = Scheduled(), MetaDevice()
+    with as_a_gpu(device):
+        with device.waits_allowed():
+            episodes = source(device="meta")
+            episodes.batch(range(2))
+            runs = Eager(method.to(META).train(), graph=True)
+            trainer = Trainer(method, runs, episodes, Plan(STEPS, 2))
+        moved = []
+        for _ in range(STEPS):
+            before = device.numbers(list(method.parameters()))
+            trainer.advance()
+            after = device.numbers(list(method.parameters()))
+            moved.append(max(float((a - b).abs().max())
+                             for a, b in zip(before, after, strict=True)))  # fmt: skip
+        assert trainer._captured
+    assert device.seen == []
+    # Adam's steps are about as long as the rate: 1e-2 at first, a sixth of it at last.
+    assert moved[-1] < 0.35 * moved[0]
