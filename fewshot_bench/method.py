@@ -93,7 +93,8 @@ class Method(nn.Module):
     * ``gradient``: ``"exact"``, or ``"surrogate"`` if a term is stopped (see :func:`nn.stop`).
     * ``batchable``: tasks do not influence each other, so a batch may be split anywhere.
     * ``class_equivariant``: relabelling the classes relabels the predictions and no more.
-    * ``capturable``: fixed shapes and no host sync, so that a CUDA graph can hold a step.
+    * ``capturable``: fixed shapes and no host sync, so that a CUDA graph can hold a step
+      (``fsb check`` holds it to that on any machine, and names the line).
     * ``autocast``: losses stay finite and useful under bf16 autocast.
     * ``embeds``: ``adapt`` and ``predict`` see images through the method's own ``embed`` alone
       (from images [T, M, C, H, W] to features [T, M, ...]), which lets an evaluation embed every

@@ -67,6 +67,7 @@ ADVICE: dict[What, tuple[str, str]] = {
     "to the device": ("copies to the device from the host, which a GPU waits for ({})", ON_DEVICE),
     "mixed": ("mixes a tensor on the host with tensors on the device ({})", ON_DEVICE),
 }  # fmt: skip
+SPELLED = {"_local_scalar_dense": "item(), int(), float(), bool(), if", "_to_copy": "to(), cpu()"}
 COULD = (
     "it could declare capturable = True: no wait, no tensor from another device, fixed shapes were "
     "found"
@@ -108,7 +109,8 @@ class Watched:
     def _tell_seen(self) -> None:
         for seen in self.device.seen:
             meaning, mend = ADVICE[seen.what]
-            told = f"{self.line(seen.frames)} {meaning.format(seen.call)}; {mend}"
+            call = SPELLED.get(seen.call, f"{seen.call}()")
+            told = f"{self.line(seen.frames)} {meaning.format(call)}; {mend}"
             if told not in self.faults:
                 self.faults.append(told)
         self.device.seen.clear()
@@ -131,7 +133,7 @@ class Watched:
                 op = one or two
                 assert op is not None
                 self.faults.append(
-                    f"{self.line(op.frames)} does not do the same for every batch ({op.name}): "
+                    f"{self.line(op.frames)} does not do the same for every batch ({op.name}()): "
                     "shapes, or numbers of Python's, change from step to step, and a CUDA graph "
                     "would repeat those of one step; keep them fixed, or in tensors of the device"
                 )
