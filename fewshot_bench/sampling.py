@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.data.table import ClassTable
+from fewshot_bench.devices import is_gpu
 from fewshot_bench.episode import Batch, Episode, Support, Task
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.random import (
@@ -104,12 +105,9 @@ class Sampler:
         """
         if self.length is None or not len(ids):
             return
-        if isinstance(ids, range):
-            last = max(ids[0], ids[-1])
-        elif ids.device.type == "cpu":
-            last = int(ids.max())
-        else:
+        if isinstance(ids, Tensor) and is_gpu(ids):
             return
+        last = max(ids[0], ids[-1]) if isinstance(ids, range) else int(ids.max())
         if last >= self.length:
             raise ConfigError(
                 f"the open plan of this split and task has {self.length} episodes; give "

@@ -32,7 +32,8 @@ from fewshot_bench.method import title_of
 from fewshot_bench.sampling import ClosedSampler, EpisodeSource
 from fewshot_bench.semisupervised import UnlabelledTasks
 from fewshot_bench.testing.checks import Check, Fault, NotClaimed
-from fewshot_bench.testing.meta import META, Frames, MetaDevice, Operation, What, as_a_gpu
+from fewshot_bench.testing.meta import Frames, MetaDevice, Operation, as_a_gpu
+from fewshot_bench.testing.offences import META, What
 from fewshot_bench.testing.part_checks import SamplerSubject
 from fewshot_bench.testing.subject import MethodSubject
 from fewshot_bench.text import one_line

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -35,14 +35,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-META, HOST = torch.device("meta"), torch.device("cpu")
+from fewshot_bench.testing.offences import HOST, META, What, offences
+
 Frames = tuple[tuple[str, int, str], ...]  # (file, line, function), from the innermost on
-What = Literal["read", "shape", "print", "solver", "to the host", "to the device", "mixed"]
-READS = ("_local_scalar_dense", "equal", "is_nonzero")
-SHAPES = ("nonzero", "masked_select", "_unique", "unique_", "bincount", "repeat_interleave")
-# They look at the device's word on whether they succeeded.
-SOLVERS = ("_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq")
-COPIED_AS_ARGUMENTS = ("fill", "masked_fill")  # beside all that goes element by element
 ON_THE_HOST: dict[str, What] = {
     "numpy": "read", "__array__": "read", "tolist": "read", "__repr__": "print",
     "__format__": "print",
@@ -175,7 +170,7 @@ class MetaDevice(TorchDispatchMode):
             return func(*args, **kwargs)
         name = func.overloadpacket.__name__
         with torch._C.DisableTorchFunction():
-            for what in _offences(func, name, tensors, args, onto):
+            for what in offences(func, name, tensors, args, onto):
                 self.note(what, name)
             if self._operations is not None:
                 given = tuple(map(_given, flat))
@@ -292,45 +287,6 @@ def _is_list(index: Any) -> bool:
 
 def _lists(index: Any) -> bool:
     return any(map(_is_list, index if isinstance(index, tuple) else (index,)))
-
-
-def _offences(
-    func: Any, name: str, tensors: list[Tensor], args: tuple[Any, ...], onto: Any
-) -> Iterator[What]:
-    """What a GPU would wait for or refuse in an operation."""
-    to_host = onto is not None and torch.device(onto) != META
-    copies = name in ("_to_copy", "copy_", "copy")
-    if copies and (to_host or (name != "_to_copy" and tensors[0].device == HOST)):
-        if any(t.device == META for t in tensors):
-            yield "to the host"
-        return
-    if copies:
-        if any(t.device == HOST for t in tensors):
-            yield "to the device"
-        return
-    if name.startswith(READS):
-        yield "read"
-    elif name.startswith(SOLVERS):
-        yield "solver"
-    elif _shape_by_numbers(func, name, args):
-        yield "shape"
-    by_element = torch.Tag.pointwise in func.tags and name != "where"
-    by_element = by_element or name.rstrip("_") in COPIED_AS_ARGUMENTS
-    if any(t.device == HOST and (t.dim() or not by_element) for t in tensors):
-        yield "mixed"
-
-
-def _shape_by_numbers(func: Any, name: str, args: tuple[Any, ...]) -> bool:
-    """Whether a result has as many elements as the numbers in a tensor decide."""
-    if name in ("index", "index_put", "index_put_"):
-        masks = [
-            i for i in args[1] if isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8)
-        ]
-        # One number for all places of a mask is filled in without looking for them.
-        return bool(masks) and (name == "index" or args[2].numel() != 1)
-    if name == "repeat_interleave":
-        return func._overloadname == "Tensor"
-    return name.startswith(SHAPES)
 
 
 def _given(leaf: Any) -> Any:

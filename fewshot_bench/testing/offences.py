@@ -1,0 +1,63 @@
+"""What a GPU would wait for, or refuse, in an operation on tensors of ``meta`` and of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+META, HOST = torch.device("meta"), torch.device("cpu")
+What = Literal["read", "shape", "print", "solver", "to the host", "to the device", "mixed"]
+READS = ("_local_scalar_dense", "equal", "is_nonzero")
+SHAPES = ("nonzero", "masked_select", "_unique", "unique_", "bincount", "repeat_interleave")
+# They look at the device's word on whether they succeeded.
+SOLVERS = ("_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq")
+COPIED_AS_ARGUMENTS = ("fill", "masked_fill")  # beside all that goes element by element
+
+
+def offences(
+    func: Any, name: str, tensors: list[Tensor], args: tuple[Any, ...], onto: Any
+) -> Iterator[What]:
+    """What a GPU would wait for or refuse in an operation.
+
+    Arguments:
+        func: the operation, of this name.
+        tensors: all that it is given.
+        args: by position.
+        onto: the device that it is asked to make its result on; None: not asked.
+    """
+    to_host = onto is not None and torch.device(onto) != META
+    copies = name in ("_to_copy", "copy_", "copy")
+    if copies and (to_host or (name != "_to_copy" and tensors[0].device == HOST)):
+        if any(t.device == META for t in tensors):
+            yield "to the host"
+        return
+    if copies:
+        if any(t.device == HOST for t in tensors):
+            yield "to the device"
+        return
+    if name.startswith(READS):
+        yield "read"
+    elif name.startswith(SOLVERS):
+        yield "solver"
+    elif _shape_by_numbers(func, name, args):
+        yield "shape"
+    by_element = torch.Tag.pointwise in func.tags and name != "where"
+    by_element = by_element or name.rstrip("_") in COPIED_AS_ARGUMENTS
+    if any(t.device == HOST and (t.dim() or not by_element) for t in tensors):
+        yield "mixed"
+
+
+def _shape_by_numbers(func: Any, name: str, args: tuple[Any, ...]) -> bool:
+    """Whether a result has as many elements as the numbers in a tensor decide."""
+    if name in ("index", "index_put", "index_put_"):
+        masks = [
+            i for i in args[1] if isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8)
+        ]
+        # One number for all places of a mask is filled in without looking for them.
+        return bool(masks) and (name == "index" or args[2].numel() != 1)
+    if name == "repeat_interleave":
+        return func._overloadname == "Tensor"
+    return name.startswith(SHAPES)
