@@ -142,7 +142,7 @@ class SoftKMeans(ProtoNet):
         assert episode.target is not None
         centers, h = self.adapt(episode.support), self.embed(episode.query)
         there = episode.support.unlabelled is not None
-        log_r = self.log_radius if there else h.new_tensor(math.log(RADIUS_OF_NOTHING))
+        log_r = self.log_radius if there else h.new_full((), math.log(RADIUS_OF_NOTHING))
         d = distances(h, centers)
         logits = self.densities(d[..., :-1], d[..., -1:], log_r)
         right = accuracy(logits[..., :-1], episode.target)

@@ -60,6 +60,11 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
         f"soft-kmeans {kind}": ("soft-kmeans", {"distractors_are": kind}, UNLABELLED)
         for kind in ("ignored", "cluster", "masked")
     },
+    "soft-kmeans as its code": (
+        "soft-kmeans",
+        {"distractors_are": "cluster", "follow": "code"},
+        UNLABELLED,
+    ),
     **{
         f"metagan over {base}, {update}": ("metagan", SMALL | options | {"update": update}, CHECKED)
         for base, options in OVER.items()
