@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import fewshot_bench
-from fewshot_bench.engine.evaluation import scores_of
+from fewshot_bench.engine.evaluation import predictions, scores_of
 from fewshot_bench.engine.graph import Ahead
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.plan import Plan
@@ -40,7 +40,7 @@ from fewshot_bench.text import one_line
 
 PACKAGE, TORCH = Path(fewshot_bench.__file__).parent, Path(torch.__file__).parent
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
-TASKS = 2  # of a step
+TASKS, CHUNKS = 2, 3  # of a step, or of a chunk of an evaluation
 SHOWN = 3  # lines in a message
 ON_DEVICE = (
     "make it there (device=x.device, torch.full, torch.arange), or once, as a registered buffer"
@@ -239,7 +239,7 @@ def train(
 def evaluate(
     watched: Watched, subject: MethodSubject, lowering: Eager
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Learn, classify and score two batches of test tasks on the device, as an evaluation does.
+    """Learn, classify and score chunks of test tasks on the device, as an evaluation does.
 
     Returns:
         Logits and scores of each, as far as it came.
@@ -252,15 +252,17 @@ def evaluate(
         with device.waits_allowed():
             method.to(META).eval()
             source = subject.source("test", META)
+            assert isinstance(source, EpisodeSource)
             source.batch(range(TASKS))
-        for first in range(0, 3 * TASKS, TASKS):
-            episode = source.batch(range(first, first + TASKS))
-            allowed = nullcontext() if first else device.waits_allowed()
-            with allowed, device.noted() as operations:
-                prediction = lowering.predict(episode)
+        chunks = predictions(lowering, source, CHUNKS * TASKS, TASKS)
+        for i in range(CHUNKS):
+            allowed = nullcontext() if i else device.waits_allowed()
+            # A chunk that a graph repeats is no operation of the plugin's.
+            with allowed, device.noted(not lowering.graph) as operations:
+                indices, prediction = next(chunks)
             done.append(operations)
             logits.append(prediction.logits)
-            scores.append(scores_of(prediction, episode, {}, title_of(method)))
+            scores.append(scores_of(prediction, indices, {}, title_of(method)))
         watched.same_operations(done[-2], done[-1])
     return logits, scores
 

@@ -31,6 +31,7 @@ from fewshot_bench.method import Losses
 from fewshot_bench.sampling import EpisodeSource, OpenSampler
 from fewshot_bench.semisupervised import Labels, training_sources
 from fewshot_bench.testing.captures import (
+    CHUNKS,
     TASKS,
     TORCH,
     Watched,
@@ -119,7 +120,7 @@ def on_the_cpu(case: str, steps: int) -> tuple[list[dict[str, Tensor]], list[Ten
         losses = losses_of(trainer)
     method, tests = subject.build().eval(), subject.source("test")
     logits = [Eager(method).predict(tests.batch(range(first, first + TASKS))).logits
-              for first in range(0, 3 * TASKS, TASKS)]  # fmt: skip
+              for first in range(0, CHUNKS * TASKS, TASKS)]  # fmt: skip
     return losses, logits
 
 
@@ -150,7 +151,7 @@ def test_training_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
             assert torch.allclose(mine[name], its[name], rtol=BOUND, atol=BOUND), (name, its)
 
 
-@pytest.mark.parametrize("lowering", ["eager", "batched"])
+@pytest.mark.parametrize("lowering", ["eager", "batched", "graph"])
 @pytest.mark.parametrize("case", CASES)
 def test_evaluation_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
     case: str, lowering: str
@@ -158,8 +159,13 @@ def test_evaluation_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
     subject = subject_of(case)
     method = subject.build()
     watched = Watched(method)
-    logits, scores = evaluate(watched, subject, Eager(method, lowering, **LOWERINGS[lowering]))
+    runs = Eager(method, lowering, **LOWERINGS[lowering])
+    logits, scores = evaluate(watched, subject, runs)
     assert watched.faults == []
+    assert (runs.kept.graph is not None) == (lowering == "graph")
+    if runs.kept.graph is not None:
+        assert runs.kept.captures
+        assert runs.kept.graph._replays == len(scores) - 1
     _, want = on_the_cpu(case, 0)
     for mine, its in zip(watched.device.numbers(logits), want, strict=True):
         assert torch.allclose(mine, its, rtol=BOUND, atol=BOUND)
