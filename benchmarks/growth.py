@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,8 @@ def rows(device: torch.device, small: bool) -> Iterator[tuple[str, ...]]:
     for block, (name, values, settings) in BLOCKS.items():
         first: tuple[float, float] | None = None
         for value in values[: 1 if small else None]:
-            ms, images = step_ms(settings | {name: value}, device, 2 if small else 7)
+            step = grown(settings | {name: value}, device, 2 if small else 7)
+            ms, images = step.ms, step.images
             first = first or (ms, images)
             ratios = (f"{ms / first[0]:.2f}", f"{images / first[1]:.2f}")
             yield block, f"{value}", number(ms), *ratios
@@ -94,8 +96,23 @@ def rows(device: torch.device, small: bool) -> Iterator[tuple[str, ...]]:
         )  # fmt: skip
 
 
-def step_ms(settings: dict[str, Any], device: torch.device, steps: int) -> tuple[float, float]:
-    """Median ms of a step, and the images that pass the network in it, inner passes included."""
+@dataclass(frozen=True)
+class Grown:
+    """A step of some size.
+
+    Arguments:
+        ms: median time.
+        images: that pass the network in it, inner passes included, times their pixels.
+        short: tasks that were in memory at the same time, where it was too short for all.
+    """
+
+    ms: float
+    images: float
+    short: int | None
+
+
+def grown(settings: dict[str, Any], device: torch.device, steps: int) -> Grown:
+    """Train for a few steps, the first two of which warm up."""
     named = {**settings, "steps": steps + 2}
     config, registry = configure(named.pop("method"), **named), Registry.discover()
     splits = assembly.load_data(config, registry).splits
@@ -112,7 +129,9 @@ def step_ms(settings: dict[str, Any], device: torch.device, steps: int) -> tuple
     passes = config.method_options.get("inner_steps", 1)
     images = config.task_batch * task.way * (passes * task.shot + task.query)
     pixels = task.image_shape[1] * task.image_shape[2]
-    return float(statistics.median(trainer.timer.columns()["step_ms"][2:])), images * pixels
+    ms = float(statistics.median(trainer.timer.columns()["step_ms"][2:]))
+    short = lowering.at_once(config.task_batch) if trainer.history.shrunk_at else None
+    return Grown(ms, images * pixels, short)
 
 
 def sampling_ms(classes: int, device: torch.device) -> float:

@@ -56,6 +56,12 @@ class Published:
     options: Mapping[str, Any]
 
     @property
+    def title(self) -> str:
+        """``omniglot 5w1s maml paper``, and the options: of one row alone."""
+        task = f"{self.dataset} {self.way}w{self.shot}s {self.method} {self.preset}"
+        return " ".join([task, *self.typed()])
+
+    @property
     def words(self) -> str:
         """``98.7 ± 0.4 (Finn et al. 2017)``."""
         spread = "" if self.half_width is None else f" ± {self.half_width:g}"
@@ -93,6 +99,16 @@ def published(path: Path) -> Iterator[Published]:
                     **names, dataset=dataset, way=way, shot=shot,
                     accuracy=accuracy, half_width=interval, options=options,
                 )  # fmt: skip
+
+
+def in_order(path: Path) -> list[Published]:
+    """The rows that are measured on a GPU, in their order.
+
+    Raises:
+        KeyError: the order names a row that there is none of.
+    """
+    known = {figure.title: figure for figure in published(path)}
+    return [known[title] for title in tomllib.loads(path.read_text("utf-8"))["gpu"]]
 
 
 def stands_for(record: Mapping[str, Any], figure: Published) -> bool:
@@ -148,6 +164,20 @@ def table(runs: list[Run]) -> str:
     rules = "|---" * len(COLUMNS) + "|\n"
     head = HEAD + "| " + " | ".join(COLUMNS) + " |\n" + rules
     return head + "\n".join(row(figure, runs) for figure in figures) + "\n"
+
+
+def fill(page: str, runs: list[Run]) -> str:
+    """A page whose rows that these runs stand for are written anew; the others stay."""
+    known = {}
+    for figure in published(HERE / "published.toml"):
+        if any(stands_for(run.record, figure) for run in runs):
+            known[row(figure, []).partition("| unmeasured:")[0]] = row(figure, runs)
+    lines = page.splitlines()
+    for i, line in enumerate(lines):
+        begin = next((begin for begin in known if line.startswith(begin)), None)
+        if begin is not None:
+            lines[i] = known[begin]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:

@@ -184,13 +184,7 @@ def _evaluation(item: str, lowering: Eager, source: EpisodeSource, small: bool) 
     count = MANY_EVALUATED if once else EVALUATED
     if small:
         count = 200 if once else 4
-    lowering.method.eval()
-    with FlopCounterMode(display=False) as counter, torch.enable_grad():
-        episode: Any = source.batch(range(1))
-        with lowering.set_up(episode.query.device):
-            state = lowering.method.adapt(episode.support)
-            lowering.method.predict(state, episode.query)
-    flops = float(counter.get_total_flops())
+    flops = flops_of_task(lowering, source)
     if once:  # the work that has to be done: each image of the split once
         flops *= len(source.table.images) / (count * source.task.way * source.task.images_per_class)
 
@@ -199,6 +193,17 @@ def _evaluation(item: str, lowering: Eager, source: EpisodeSource, small: bool) 
         return count
 
     return Work(step, flops, 0, lowering)
+
+
+def flops_of_task(lowering: Eager, source: EpisodeSource) -> float:
+    """Operations of convolutions and matrix products that one evaluated task needs."""
+    lowering.method.eval()
+    with FlopCounterMode(display=False) as counter, torch.enable_grad():
+        episode: Any = source.batch(range(1))
+        with lowering.set_up(episode.query.device):
+            state = lowering.method.adapt(episode.support)
+            lowering.method.predict(state, episode.query)
+    return float(counter.get_total_flops())
 
 
 def write_arrays(path: Path) -> None:

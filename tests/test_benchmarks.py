@@ -50,34 +50,3 @@ def test_checkpoints_cost_less_than_the_bar(tmp_path: Path) -> None:
 def test_an_unknown_item_is_told() -> None:
     with pytest.raises(AssertionError, match="no item 'W9'; the items are W1_second_order"):
         script("run.py", "--items", "W9")
-
-
-def test_what_a_gpu_is_measured_by_runs_without_one(tmp_path: Path) -> None:
-    """Every part in miniature, so that the script is never first tried on a GPU."""
-    out = script(
-        "gpu/measure.py", "--small", "--device", "cpu", "--minutes", "9", "--out", str(tmp_path)
-    )
-    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
-    assert set(results["parts"]) == {
-        "machine", "tests", "precision", "maml", "protonet", "evaluation", "metagan", "profile",
-        "peers", "rows", "growth",
-    }  # fmt: skip
-    for name, part in results["parts"].items():
-        assert part["error"] is None, (name, part["error"])
-        assert part["rows"], name
-        if name != "peers":  # whose environment may not have been made
-            assert not [row for row in part["rows"] if "error" in row or "failure" in row], name
-        assert f"{name}: ok" in out
-
-
-def test_a_part_that_fails_is_a_result(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "gpu/measure.py", "--device", "cuda:99", "--minutes", "1", "--only",
-         "rows", "--small", "--out", str(tmp_path)],
-        cwd=FOLDER, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert ended.returncode == 1
-    parts = json.loads((tmp_path / "results.json").read_text("utf-8"))["parts"]
-    assert "exit code 1" in parts["machine"]["error"]
-    assert parts["rows"]["rows"][0]["error"] == "exit status 2"
-    assert "Traceback" not in ended.stdout

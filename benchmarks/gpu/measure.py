@@ -1,11 +1,16 @@
 """Every figure that needs a GPU, in one command and a time budget.
 
-    python benchmarks/gpu/measure.py --minutes 9 --out DIR
+    python benchmarks/gpu/measure.py --minutes 12 --out DIR
 
-Runs the parts of ``STAGES`` in order, each in a process of its own, from the checkout. Nothing has
-to be installed beyond the packages that ``README.md`` in this folder lists. The results of a part
-are written to ``DIR/results.json`` before the next one begins; a part that fails or runs out of
-time leaves what it had, with the reason. ``--small --device cpu`` runs all of it in miniature.
+Runs the parts of ``STAGES`` in order, from the checkout. Nothing has to be installed beyond the
+packages that ``README.md`` in this folder lists. The results of a part are written to
+``DIR/results.json`` before the next one begins; a part that fails or runs out of time leaves what
+it had, with the reason. ``--small --device cpu`` runs all of it in miniature.
+
+A process takes seconds to its first kernel there, so parts share one, the server. A part that
+breaks it (it crashes, outlives its time, or leaves the device with an error, which stays with a
+process) takes nothing else along: the next part has a new one. The tests are pytest's own process;
+what looks for operations that do not repeat has one of its own, with a setting of its libraries.
 """
 
 from __future__ import annotations
@@ -15,14 +20,15 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,83 +42,104 @@ from dist_info import write_dist_info  # noqa: E402
 LAST = 6  # seconds that are kept for the end
 GRACE = 0.2  # of a part's time is left to it for its end
 CODE = ("fewshot_bench", "plugins", "benchmarks", "tests/gpu")  # what a result is of
+SCRIPT = HERE / "parts.py"
 
 
 @dataclass(frozen=True)
 class Part:
-    """A process of a stage.
+    """A piece of a stage.
 
     Arguments:
         name: of it, and of its results.
         share: its weight, beside those of the parts behind it, when the time that is left is shared
             out; what it does not use, those have.
-        words: its command, behind the interpreter.
+        script: whose part it is.
+        alone: in a process of its own.
+        environment: of that process, beside the others' one.
     """
 
     name: str
     share: float
-    words: tuple[str, ...]
+    script: Path = SCRIPT
+    alone: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def part(name: str, share: float) -> Part:
-    """A function of ``parts.py``."""
-    return Part(name, share, (str(HERE / "parts.py"), name))
-
+# cuBLAS repeats to the bit with a workspace of its own only; torch's switch asks for it.
+REPEATING = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 
 # In the order of their value.
 STAGES: dict[str, tuple[Part, ...]] = {
     "correctness": (
-        part("machine", 3),
-        Part("tests", 26, (str(HERE / "tests.py"),)),
-        part("precision", 6),
+        Part("machine", 6),
+        Part("tests", 24, HERE / "tests.py", alone=True),
+        Part("repeat", 4, alone=True, environment=REPEATING),
+        Part("precision", 5),
+        Part("agree", 3),
     ),
     "speed": (
-        part("maml", 6),
-        part("protonet", 4),
-        part("evaluation", 4),
-        part("metagan", 5),
-        part("profile", 6),
-        part("peers", 18),
+        Part("maml", 5),
+        Part("protonet", 3),
+        Part("evaluation", 4),
+        Part("metagan", 5),
+        Part("profile", 4),
+        Part("peers", 14),
     ),
-    "published": (part("rows", 28),),
-    "growth": (part("growth", 8),),
+    "published": (Part("rows", 28),),
+    "growth": (Part("growth", 8),),
 }
 
 
-def main() -> int:
+def main(stages: Mapping[str, tuple[Part, ...]] = STAGES, words: list[str] | None = None) -> int:
+    """Measure; 0 if no part failed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=9.0, help="in which it has to end")
+    parser.add_argument("--minutes", type=float, default=12.0, help="in which it has to end")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--small", action="store_true", help="everything in miniature, no figures")
     parser.add_argument("--only", nargs="*", default=[], help="stages or parts; default: all")
     parser.add_argument("--again", action="store_true", help="also what benchmarks/results has")
-    asked = parser.parse_args()
-    known = {*STAGES, *(p.name for parts in STAGES.values() for p in parts)}
+    parser.add_argument(
+        "--resume", type=Path, nargs="*", default=[], metavar="FOLDER",
+        help="folders with runs that an earlier visit kept; they go on before others begin",
+    )  # fmt: skip
+    parser.add_argument(
+        "--volumes", type=int, default=2, help="files of 15 MiB that kept runs may fill"
+    )
+    asked = parser.parse_args(words)
+    known = {*stages, *(p.name for parts in stages.values() for p in parts)}
     if unknown := set(asked.only) - known:
         parser.error(f"no stage or part '{min(unknown)}'; there are {', '.join(sorted(known))}")
+    if missing := [folder for folder in asked.resume if not folder.is_dir()]:
+        parser.error(f"--resume {missing[0]}: there is no such folder")
     end = time.monotonic() + 60 * asked.minutes - LAST
     asked.out.mkdir(parents=True, exist_ok=True)
-    results: dict[str, Any] = {"code": code(), "small": asked.small, "parts": {}}
+    results: dict[str, Any] = {
+        "code": code(), "small": asked.small, "minutes": asked.minutes, "parts": {}, "known": {},
+    }  # fmt: skip
     wanted = [
         one
-        for stage, parts in STAGES.items()
+        for parts in stages.values()
         for one in parts
         # Whatever is asked for, it has to be known what it was taken on.
-        if not asked.only or one.name == "machine" or {stage, one.name} & set(asked.only)
+        if not asked.only or one.name == "machine" or {stage_of(one, stages), one.name} & {*asked.only}
     ]
-    with installed() as environment:
+    with installed() as environment, Server(asked, environment) as server:
+        if asked.device == "cpu":  # threads that wait for each other take minutes
+            environment.setdefault("OMP_NUM_THREADS", "1")
         for i, one in enumerate(wanted):
             machine = rows_of(results, "machine")
-            if not asked.again and known_already(one.name, results["code"], machine):
-                say(f"{one.name}: benchmarks/results has it")
+            if not asked.again and (there := known_already(one.name, results["code"], machine)):
+                results["known"][one.name] = there
+                write(asked.out / "results.json", results)
+                say(f"{one.name}: benchmarks/results has it, in {there}")
                 continue
             left = end - time.monotonic()
             seconds = left * one.share / sum(later.share for later in wanted[i:])
-            if seconds < 5:
+            if seconds < 1 or left < 5:
                 results["parts"][one.name] = {"rows": [], "error": "no time was left"}
             else:
-                results["parts"][one.name] = run(one, seconds, asked, environment)
+                results["parts"][one.name] = run(one, seconds, asked, server, environment)
             write(asked.out / "results.json", results)
             error = results["parts"][one.name]["error"]
             failed = sum("error" in row for row in rows_of(results, one.name))
@@ -120,33 +147,26 @@ def main() -> int:
     return 0 if all(p["error"] is None for p in results["parts"].values()) else 1
 
 
-def run(one: Part, seconds: float, asked: argparse.Namespace, environment: Any) -> dict[str, Any]:
+def stage_of(part: Part, stages: Mapping[str, tuple[Part, ...]]) -> str:
+    """The stage of a part."""
+    return next(stage for stage, parts in stages.items() if part in parts)
+
+
+def run(
+    one: Part, seconds: float, asked: argparse.Namespace, server: Server, environment: Any
+) -> dict[str, Any]:
     """Let a part do its work; its rows, how long it took, and what went wrong."""
     say(f"{one.name}: {seconds:.0f} s at most")
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "rows"
-        log = asked.out / "log.txt"
-        command = [sys.executable, *one.words, "--device", asked.device, "--out", str(out)]
-        command += ["--seconds", f"{(1 - GRACE) * seconds:.0f}", "--keep", str(asked.out)]
-        command += ["--small"] if asked.small else []
-        with log.open("a", encoding="utf-8") as sink:
-            print(f"== {one.name}", file=sink, flush=True)
-            process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=sink, stderr=sink, start_new_session=True
-            )
-            error = None
-            try:
-                code = process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                code, error = None, f"out of time after {seconds:.0f} s"
-            finally:  # with the processes that it has started
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        if code:
-            error = f"exit code {code}: {last_line(log)}"
-        text = out.read_text("utf-8") if out.exists() else ""
+    out = asked.out / "rows.jsonl"  # there if somebody ends this process
+    out.unlink(missing_ok=True)
+    with (asked.out / "log.txt").open("a", encoding="utf-8") as log:
+        print(f"== {one.name}", file=log, flush=True)
+    error = (alone if one.alone else server.serve)(
+        one, seconds, out, *((asked, environment) if one.alone else ())
+    )
+    text = out.read_text("utf-8") if out.exists() else ""
+    out.unlink(missing_ok=True)
     rows = [json.loads(line) for line in text.split("\n")[:-1]]  # behind the last: half a line
     left = [row["left"] for row in rows if "left" in row]
     if left and error is None:
@@ -154,6 +174,125 @@ def run(one: Part, seconds: float, asked: argparse.Namespace, environment: Any) 
     for row in rows:
         say("  " + short(row))
     return {"rows": rows, "error": error, "seconds": round(time.monotonic() - began, 1)}
+
+
+def options(asked: argparse.Namespace) -> list[str]:
+    """What every process of parts is told."""
+    words = ["--device", asked.device, "--volumes", str(asked.volumes)]
+    words += ["--carried", *map(str, asked.resume)] if asked.resume else []
+    return words + (["--small"] if asked.small else [])
+
+
+def started(words: list[str], environment: Any, log: Path, **more: Any) -> subprocess.Popen[str]:
+    """A process in a group of its own, which says what it has to say in the log."""
+    sink = log.open("a", encoding="utf-8")
+    try:
+        return subprocess.Popen(
+            [sys.executable, *words], cwd=ROOT, env=environment, stderr=sink, text=True,
+            start_new_session=True, **({"stdout": sink} | more),
+        )  # fmt: skip
+    finally:
+        sink.close()
+
+
+def end_of(process: subprocess.Popen[str]) -> None:
+    """End a process and those that it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def alone(
+    one: Part, seconds: float, out: Path, asked: argparse.Namespace, environment: Any
+) -> str | None:
+    """Run a part in a process of its own; what went wrong."""
+    log = asked.out / "log.txt"
+    words = [str(one.script), *([one.name] if one.script.name != "tests.py" else [])]
+    words += ["--out", str(out), "--keep", str(asked.out)]
+    words += ["--seconds", f"{(1 - GRACE) * seconds:.1f}", *options(asked)]
+    process = started(words, environment | one.environment, log)
+    try:
+        code = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return f"out of time after {seconds:.0f} s"
+    finally:
+        end_of(process)
+    return f"exit code {code}: {last_line(log)}" if code else None
+
+
+class Server:
+    """The process that parts share; a new one after each that breaks it.
+
+    Arguments:
+        asked: the command line.
+        environment: of the process.
+    """
+
+    def __init__(self, asked: argparse.Namespace, environment: Any) -> None:
+        self._asked, self._environment = asked, environment
+        self._process: subprocess.Popen[str] | None = None
+        self._script: Path | None = None
+        self.processes = 0  # that there have been
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def serve(self, one: Part, seconds: float, out: Path) -> str | None:
+        """Run a part; what went wrong."""
+        end = time.monotonic() + seconds
+        process = self._running(one.script)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        order = {"part": one.name, "out": str(out), "keep": str(self._asked.out)}
+        order |= {"seconds": (1 - GRACE) * seconds}
+        log = self._asked.out / "log.txt"
+        try:
+            process.stdin.write(json.dumps(order) + "\n")
+            process.stdin.flush()
+        except OSError:
+            pass  # it has ended, which its silence tells
+        ready, _, _ = select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))
+        line = process.stdout.readline() if ready else None
+        if line is None:
+            self._end()
+            return f"out of time after {seconds:.0f} s"
+        if not line:
+            code = process.wait()
+            self._end()
+            return f"the process ended with {ended(code)}: {last_line(log)}"
+        answer = json.loads(line)
+        if answer["broken"]:
+            self._end()
+        return answer["error"]  # type: ignore[no-any-return]
+
+    def _running(self, script: Path) -> subprocess.Popen[str]:
+        if self._process is None or self._process.poll() is not None or self._script != script:
+            self._end()
+            self._process = started(
+                [str(script), "--serve", *options(self._asked)],
+                self._environment, self._asked.out / "log.txt",
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )  # fmt: skip
+            self._script = script
+            self.processes += 1
+        return self._process
+
+    def _end(self) -> None:
+        if self._process is not None:
+            end_of(self._process)
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):
+                    if pipe is not None:
+                        pipe.close()
+            self._process = None
+
+
+def ended(code: int) -> str:
+    """How a process has ended."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def short(row: dict[str, Any]) -> str:
@@ -174,11 +313,11 @@ def rows_of(results: dict[str, Any], name: str) -> list[dict[str, Any]]:
     return results["parts"].get(name, {}).get("rows", [])
 
 
-def known_already(name: str, digest: str, machine: list[dict[str, Any]]) -> bool:
-    """Whether the published results hold a complete run of this part, code, device and torch."""
+def known_already(name: str, digest: str, machine: list[dict[str, Any]]) -> str | None:
+    """The published results that hold a complete run of this part, code, device and torch."""
     if name == "machine" or not machine:
-        return False
-    for path in RESULTS.glob("*-gpu.json"):
+        return None
+    for path in sorted(RESULTS.glob("*-gpu.json")):
         published = json.loads(path.read_text("utf-8"))
         there = rows_of(published, "machine")
         found = published["parts"].get(name)
@@ -189,8 +328,8 @@ def known_already(name: str, digest: str, machine: list[dict[str, Any]]) -> bool
             and there
             and all(there[0][k] == machine[0][k] for k in ("device", "torch"))
         ):
-            return True
-    return False
+            return path.name
+    return None
 
 
 @contextlib.contextmanager
@@ -201,7 +340,7 @@ def installed() -> Iterator[dict[str, str]]:
     lines = ["[fewshot_bench]", *(f"{name} = {value}" for name, value in points)]
     with tempfile.TemporaryDirectory() as folder:
         write_dist_info(Path(folder), about["name"], about["version"], "\n".join(lines) + "\n")
-        paths = [folder, str(ROOT), str(ROOT / "plugins"), str(HERE.parent)]
+        paths = [folder, str(ROOT), str(ROOT / "plugins"), str(HERE.parent), str(HERE)]
         before = os.environ.get("PYTHONPATH")
         yield os.environ | {
             "PYTHONPATH": os.pathsep.join([*paths, *([before] if before else [])]),

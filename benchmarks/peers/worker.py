@@ -8,6 +8,9 @@ turn and prints ``{"units": n, "seconds": s, "rate": n / s}``. It ends at the en
 goes wrong is printed as ``{"error": "one line"}``, and the exit status stays 0: a peer that cannot
 run is a result. So that a caller can run several workers in turn, a worker does nothing between
 turns.
+
+``--gradient FILE.npy`` takes no turns: ``--data`` then has weights and episodes of a MAML item (see
+``common.Given``), and the peer's gradient of them is written to the file.
 """
 
 from __future__ import annotations
@@ -35,6 +38,12 @@ WARM_UP = 0.25  # of a turn
 def main() -> int:
     arguments = _arguments()
     reply = _own_stdout()
+    if arguments.gradient is not None:
+        try:
+            _say(reply, _gradient(arguments))
+        except Exception as error:
+            _say(reply, {"error": _one_line(error)})
+        return 0
     try:
         turn, facts = _prepare(arguments)
     except Exception as error:  # whatever a peer raises is the result
@@ -61,6 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=TURN_SECONDS, help="of a turn")
     parser.add_argument("--small", action="store_true", help="turns of a fraction of a second")
+    parser.add_argument("--gradient", help="file for the gradient of what --data gives")
     return parser.parse_args()
 
 
@@ -72,8 +82,8 @@ def _own_stdout() -> TextIO:
     return reply
 
 
-def _prepare(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """Import the peer, build the item, warm it up: the turn, and facts for the ready line."""
+def _built(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    """Import the peer and build the item: its step, and the ``Bench``."""
     import torch
 
     if arguments.threads:
@@ -91,6 +101,14 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     adapter = importlib.import_module(f"{arguments.peer}_items")
     bench = Bench(arguments.data, arguments.device, arguments.small)
     step: Step = adapter.prepare(arguments.item, bench)
+    return step, bench
+
+
+def _prepare(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """Build the item, warm it up: the turn, and facts for the ready line."""
+    import torch
+
+    step, bench = _built(arguments)
     steps = _steps_of_a_turn(step, bench, arguments.seconds)
 
     def turn() -> dict[str, float]:
@@ -110,6 +128,16 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
         "configuration": bench.configuration,
     }
     return turn, facts
+
+
+def _gradient(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write the gradient of a given item."""
+    import numpy as np
+
+    step, bench = _built(arguments)
+    step()
+    np.save(arguments.gradient, bench.found)
+    return {"ready": True, "versions": _versions(arguments.peer)}
 
 
 def _steps_of_a_turn(step: Any, bench: Any, wanted: float) -> int:

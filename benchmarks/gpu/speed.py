@@ -1,0 +1,349 @@
+"""The parts of ``measure.py`` that take times."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import work
+from bench import Bench
+from kernels import by_kind
+from limit import measure as limits_of
+from limit import product
+from table import describe_machine
+from torch.profiler import ProfilerActivity
+from turns import Worker, peers_python
+
+from fewshot_bench.config import configure
+from fewshot_bench.engine.choice import choose
+from fewshot_bench.engine.evaluation import evaluate
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.observer import Silent
+from fewshot_bench.engine.precision import Precision
+from fewshot_bench.parts import Parts, prepare
+from fewshot_bench.runner import evaluation_chunk
+
+
+def machine(bench: Bench) -> None:
+    """What everything was taken on: versions, driver, clocks, and the best rates there are."""
+    about = describe_machine(bench.device, limits_of(bench.device, repeats=2 if bench.small else 9))
+    about["products"] = {"fp32": about["limits"]["flops"]}
+    if bench.cuda:
+        about["nvidia_smi"] = smi()
+        about["products"]["bf16"] = product(bench.device, torch.bfloat16)
+        with Precision("tf32").applied():
+            about["products"]["tf32"] = product(bench.device, torch.float32)
+    bench.row(**about)
+
+
+def smi() -> str | None:
+    """Driver, clocks and memory, as the driver tells them."""
+    query = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,memory.total,power.limit"
+    words = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+# (engine, how per-task weights are run, precision); what is asked first stands first, so that a
+# part whose time is short leaves what matters least.
+Way = tuple[str, str | None, str]
+GPU_WAYS: tuple[Way, ...] = (
+    ("graph", None, "fp32"),
+    ("graph", None, "tf32"),
+    ("eager", None, "fp32"),
+    ("graph", "batched", "tf32"),
+    ("batched", None, "fp32"),
+    ("im2col", None, "fp32"),
+)
+BF16: tuple[Way, ...] = (("graph", None, "bf16"),)  # of a method that declares autocast
+CPU_WAYS: tuple[Way, ...] = (
+    ("eager", None, "fp32"),
+    ("batched", None, "fp32"),
+    ("im2col", None, "fp32"),
+)
+WARM_UP = 3  # steps
+LEAST = 5  # steps, the warm-up among them
+LONGEST = 12.0  # seconds of a row
+MINIATURE = 0.1  # seconds of a row
+
+
+def time_training(bench: Bench, items: tuple[str, ...], ways: tuple[Way, ...]) -> None:
+    """A row for each item and way: ms of a step, of its phases, and the rate."""
+    ways = ways if bench.cuda else CPU_WAYS
+    pieces = [(item, way) for way in ways for item in items]
+    if bench.small:  # every item, and every way
+        dearest = "W5" in items
+        pieces = [*((i, ways[0]) for i in items), *((items[0], w) for w in ways[1:] if not dearest)]
+    for i, (item, way) in enumerate(pieces):
+        share = bench.left() / (len(pieces) - i)
+        if share < 0.3 and bench.over(math.inf, f"{item} {way}"):
+            break
+        engine, strategy, precision = way
+        with bench.told(item=item, engine=engine, strategy=strategy, precision=precision) as row:
+            seconds = MINIATURE if bench.small else min(share, LONGEST)
+            row |= time_steps(bench, item, engine, strategy, precision, seconds)
+
+
+def time_steps(
+    bench: Bench, item: str, engine: str, strategy: Any, precision: str, seconds: float
+) -> dict[str, Any]:
+    """Steps of a training item for so many seconds, the first ones apart."""
+    end = time.monotonic() + seconds
+    said: list[str] = []
+    bench.fresh()
+    prepared = work.prepare(
+        item, bench.device, small=bench.small, engine=engine, precision=precision, strategy=strategy
+    )
+    trainer = prepared.trainer
+    assert trainer is not None
+    trainer.tell = said.append
+    with prepared.lowering.running():
+        least = WARM_UP + 1 if bench.small else LEAST
+        while trainer.step < least or time.monotonic() < end:
+            prepared.step()
+        trainer.flush()
+    tasks = trainer.plan.task_batch
+    summary: dict[str, Any] = trainer.timer.summary(tasks)
+    ms = summary["step_ms"]["median"]
+    each = 1 if work.unit(item) == "steps/s" else tasks
+    flops = prepared.flops_per_unit * each
+    sample = summary["phases"].get("sample")
+    return {
+        "ran_as": prepared.lowering.name,
+        "step_ms": ms,
+        "p95_ms": summary["step_ms"]["p95"],
+        "phases": summary["phases"],
+        "sampling_share": None if sample is None else sample / ms,
+        "rate": each / ms * 1e3,
+        "unit": work.unit(item),
+        "tasks": tasks,
+        "steps": trainer.step,
+        "flops_per_step": flops,
+        "of_limit": of_limit(bench.machine(), flops / ms * 1e3, precision),
+        "peak_memory": bench.peak(),
+        "said": said,
+    }
+
+
+def of_limit(machine: dict[str, Any], flops: float, precision: str) -> float | None:
+    """The fraction of the card's matrix product at a precision; None where that is unknown."""
+    products = machine.get("products") or {}
+    return flops / products[precision] if products.get(precision) else None
+
+
+def maml(bench: Bench) -> None:
+    """W1: a step of 32 tasks."""
+    time_training(bench, ("W1_second_order", "W1_first_order", "W1_one_shot_one_step"), GPU_WAYS)
+
+
+def protonet(bench: Bench) -> None:
+    """W2: a step of one task."""
+    ways = (*GPU_WAYS[:2], *BF16, *GPU_WAYS[2:])
+    time_training(bench, ("W2_5way", "W2_60way"), ways)
+
+
+def metagan(bench: Bench) -> None:
+    """W5: a step of the tutorial's preset, 32 tasks."""
+    time_training(bench, ("W5",), GPU_WAYS)
+
+
+# (item, as a run does it or eagerly, tasks a call or the run's, precision), by value.
+EVALUATIONS: tuple[tuple[str, str, int | None, str], ...] = (
+    ("W4_maml", "run", None, "fp32"),
+    ("W4_maml", "eager", None, "fp32"),
+    ("W4_maml", "run", None, "tf32"),
+    ("W4_protonet_batch_statistics", "run", None, "fp32"),
+    ("W4_protonet_running_statistics", "run", None, "fp32"),
+    ("W4_maml", "run", 32, "fp32"),
+    ("W4_maml", "eager", 32, "fp32"),
+    ("W4_protonet_batch_statistics", "run", None, "tf32"),
+)
+
+
+def evaluation(bench: Bench) -> None:
+    """W4 and W3: 600 test episodes, as a run evaluates and eagerly; delivery of episodes."""
+    for item, way, chunk, precision in EVALUATIONS[: 2 if bench.small else None]:
+        if bench.over(3, f"{item} {way} {chunk or ''} {precision}"):
+            return
+        with bench.told(item=item, way=way, precision=precision) as row:
+            row |= time_evaluation(bench, item, way, chunk, precision)
+    if not bench.over(2, "W3"):
+        with bench.told(item="W3") as row:
+            row |= delivery(bench)
+
+
+def time_evaluation(
+    bench: Bench, item: str, way: str, chunk: int | None, precision: str
+) -> dict[str, Any]:
+    """Seconds of an evaluation: the first apart, and the median of the others."""
+    bench.fresh()
+    parts = evaluated(item, bench, precision)
+    lowering = parts.lowering
+    if way == "eager":
+        lowering = choose("eager", parts.method, bench.device, precision=precision)
+    chunk, count = (4, 8) if bench.small else (chunk or evaluation_chunk(parts), 600)
+    times = []
+    with lowering.running():
+        for _ in range(2 if bench.small else 4):
+            bench.wait()
+            start = time.perf_counter()
+            scores = evaluate(lowering, parts.test, count, chunk=chunk)
+            times.append(time.perf_counter() - start)
+    seconds = statistics.median(times[1:])
+    # Where every image is embedded once, a task needs less.
+    once = item == "W4_protonet_running_statistics"
+    flops = None if once else count * work.flops_of_task(Eager(parts.method), parts.test)
+    return {
+        "chunk": chunk,
+        "ran_as": lowering.name,
+        "seconds": seconds,
+        "of_limit": flops and of_limit(bench.machine(), flops / seconds, precision),
+        "first_s": times[0],
+        "episodes": count,
+        "accuracy": float(scores.accuracy.mean()),
+        "peak_memory": bench.peak(),
+    }
+
+
+def evaluated(item: str, bench: Bench, precision: str) -> Parts:
+    """Everything of an evaluation item, as ``fsb run`` makes it."""
+    settings = work.settings_of(item) | {"device": str(bench.device), "precision": precision}
+    return prepare(configure(settings.pop("method"), **settings), Silent())
+
+
+def delivery(bench: Bench) -> dict[str, Any]:
+    """W3: episodes a second, 64 at a time."""
+    prepared = work.prepare("W3", bench.device, small=bench.small)
+    prepared.step()
+    bench.wait()
+    rates = []
+    for _ in range(3):
+        start = time.perf_counter()
+        units = prepared.step()
+        bench.wait()
+        rates.append(units / (time.perf_counter() - start))
+    rate = statistics.median(rates)
+    limit = (bench.machine().get("limits") or {}).get("bytes")
+    return {
+        "rate": rate,
+        "unit": "episodes/s",
+        "of_limit": None if limit is None else rate * prepared.bytes_per_unit / limit,
+    }
+
+
+def profile(bench: Bench) -> None:
+    """Where the device's time of a step goes, kernel by kernel and kind by kind."""
+    items = ("W1_second_order", "W5", "W2_5way")
+    for item in items[:1] if bench.small else items:
+        if bench.over(5, item):
+            return
+        precision = "tf32" if bench.cuda else "fp32"
+        with bench.told(item=item, precision=precision) as row:
+            bench.fresh()
+            prepared = work.prepare(item, bench.device, small=bench.small, precision=precision)
+            assert prepared.trainer is not None
+            with prepared.lowering.running():
+                for _ in range(LEAST):
+                    prepared.step()
+                bench.wait()
+                activity = ProfilerActivity.CUDA if bench.cuda else ProfilerActivity.CPU
+                with torch.profiler.profile(activities=[activity]) as seen:
+                    for _ in range(PROFILED):
+                        prepared.step()
+                    bench.wait()
+            prepared.trainer.flush()
+            steps = prepared.trainer.timer.columns()["step_ms"]
+            row["step_ms"] = statistics.median(steps[WARM_UP:LEAST].tolist())  # warm, and not looked at
+            row["kernels"], row["kinds"] = kernels(seen.key_averages(), bench.cuda)
+
+
+PROFILED = 3  # steps
+
+
+def kernels(averages: Any, cuda: bool) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The 25 that take most time, ms and calls of a step; and the ms of each kind of all of them."""
+    clock = "self_device_time_total" if cuda else "self_cpu_time_total"  # microseconds
+    timed = sorted(((getattr(op, clock), op) for op in averages), key=lambda x: -x[0])
+    everything = [
+        {"kernel": op.key, "ms": us / PROFILED / 1e3, "calls": op.count / PROFILED}
+        for us, op in timed
+    ]
+    rows = [k | {"kernel": k["kernel"][:110], "ms": round(k["ms"], 4)} for k in everything[:25]]
+    total = sum(k["ms"] for k in everything)
+    calls = sum(k["calls"] for k in everything)
+    kinds = {kind: round(ms, 4) for kind, ms in by_kind(everything).items()}
+    return [{"kernel": "all", "ms": total, "calls": calls}, *rows], kinds
+
+
+PEERS = ("learn2learn", "torchopt", "higher")
+PEER_ITEMS = ("W1_second_order", "W1_first_order", "W1_one_shot_one_step", "W4_maml", "W2_5way")
+TURNS, TURN = 3, 1.5  # seconds each
+
+
+def peers(bench: Bench) -> None:
+    """The others' steps of the same items on the same card; ours are the parts above.
+
+    All are made ready at the same time, and then those of an item take turns; its rows are written
+    before the next item begins.
+    """
+    pairs = [(item, peer) for item in PEER_ITEMS for peer in PEERS]
+    pairs = pairs[:1] if bench.small else pairs
+    with ready(bench, pairs) as workers:
+        for item in dict.fromkeys(item for item, _ in pairs):
+            own = {peer: worker for (of, peer), worker in workers.items() if of == item}
+            rates: dict[str, list[float]] = {peer: [] for peer in own}
+            for turn in range(TURNS):
+                for peer, worker in own.items():
+                    # Of each at least one, while there is time at all.
+                    if worker.error is None and (bench.small or bench.left() > (4 if turn else 2)):
+                        try:
+                            rates[peer].append(worker.turn())
+                        except RuntimeError as error:
+                            worker.error = str(error)
+            for peer, worker in own.items():
+                row = {"item": item, "peer": peer, "unit": work.unit(item)}
+                if worker.error is not None:
+                    bench.row(**row, error=worker.error)
+                elif rates[peer]:
+                    rate = statistics.median(rates[peer])
+                    bench.row(**row, rate=rate, turns=len(rates[peer]))
+                else:
+                    bench.row(left=f"{item} {peer}")
+
+
+@contextmanager
+def ready(bench: Bench, pairs: list[tuple[str, str]]) -> Iterator[dict[tuple[str, str], Worker]]:
+    """A worker for each item and peer, made ready side by side; ended with the block."""
+    python = peers_python() or sys.executable
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(pairs)) as pool:
+        data = Path(folder) / "images.npz"
+        work.write_arrays(data)
+
+        def start(pair: tuple[str, str]) -> Worker:
+            return Worker(python, pair[1], pair[0], data, bench.device, bench.small, TURN)
+
+        workers = dict(zip(pairs, pool.map(start, pairs), strict=True))
+        try:
+            yield workers
+        finally:
+            for worker in workers.values():
+                if hasattr(worker, "process"):
+                    worker.process.kill()
+                    worker.process.wait()
+
+
+PARTS: tuple[Callable[[Bench], None], ...] = (
+    machine, maml, protonet, evaluation, metagan, profile, peers,
+)  # fmt: skip
