@@ -59,7 +59,7 @@ class Bench:
         self.device, self.small, self.keep = device, small, keep
         self.carried, self.volumes = carried, volumes
         self.end = time.monotonic() + seconds
-        self._out = out.open("a", encoding="utf-8")
+        self._out = out
 
     @property
     def cuda(self) -> bool:
@@ -79,8 +79,8 @@ class Bench:
 
     def row(self, **values: Any) -> None:
         """Write a row, now."""
-        self._out.write(json.dumps(plain(values)) + "\n")
-        self._out.flush()
+        with self._out.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(plain(values)) + "\n")
 
     @contextmanager
     def told(self, **what: Any) -> Iterator[dict[str, Any]]:
@@ -110,7 +110,9 @@ class Bench:
         try:
             self.wait()
         except Exception as error:
-            raise Broken(f"the device answers no more: {' '.join(str(error).split())[:300]}") from None
+            raise Broken(
+                f"the device answers no more: {' '.join(str(error).split())[:300]}"
+            ) from None
 
     def wait(self) -> None:
         """Until the device has done everything."""

@@ -176,7 +176,7 @@ class _Volumes(io.RawIOBase):
 
 
 def _packed(files: list[Path], room: int) -> int:
-    """What files take in an archive of their own, compressed; roughly where that is far too much."""
+    """What files take in an archive of their own; roughly where that is far too much."""
     plain = sum(path.stat().st_size for path in files)
     if plain > 2 * room:  # numbers of a training hardly become smaller
         return plain

@@ -1,4 +1,4 @@
-"""The parts of ``measure.py`` that hold figures against each other; the tests are in ``tests.py``."""
+"""Parts of ``measure.py`` that hold figures against each other; the tests are in ``tests.py``."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ STEPS = 24  # of a training that is done twice; longer than what begins eagerly,
 
 
 def repeat(bench: Bench) -> None:
-    """Whether a training repeats to the bit, which operation breaks it, and what makes it repeat."""
+    """Whether a training repeats to the bit, which operation breaks it, what makes it repeat."""
     for kind in list(KINDS)[: 1 if bench.small else None]:
         for way in SWITCHES:
             if bench.over(3, f"{kind} {way}"):
@@ -197,7 +197,9 @@ def one_step(kind: str, bench: Bench) -> Callable[[], None]:
     return work_again
 
 
-def gradients(method: Method, episode: Any, strategy: Any = "auto") -> dict[str, list[torch.Tensor]]:
+def gradients(
+    method: Method, episode: Any, strategy: Any = "auto"
+) -> dict[str, list[torch.Tensor]]:
     """Of every player."""
     players = method.players()
     lowering = Eager(method, strategy=strategy)

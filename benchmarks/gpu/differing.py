@@ -7,9 +7,11 @@ that two are equal where the bits are.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +36,8 @@ class Call:
 
     Arguments:
         name: of it.
-        place: the line that it was called from; of a backward one, the line of its forward one.
+        place: the line that it was called from; of a backward one, the line of its forward one;
+            empty where nobody asked for it.
         inputs: what went in, for people: shape, type and layout of each tensor.
         before: checksums of what went in.
         after: checksums of what came out, or was changed in place.
@@ -48,11 +51,16 @@ class Call:
 
 
 class Recorder(TorchDispatchMode):
-    """Keeps a :class:`Call` of every operation; nothing waits for the device."""
+    """Keeps a :class:`Call` of every operation; nothing waits for the device.
 
-    def __init__(self) -> None:
+    Arguments:
+        places: look where each is called from.
+    """
+
+    def __init__(self, places: bool) -> None:
         super().__init__()
         self.calls: list[Call] = []
+        self._places = places
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -64,13 +72,26 @@ class Recorder(TorchDispatchMode):
         given = tensors(args, kwargs)
         before = tuple(map(checksum, given))
         described = tuple(map(words, given))
-        place = finite._place()
+        where = place() if self._places else ""
         result = func(*args, **kwargs)
         changed = tensors(*written(func, args, kwargs))
         results = [t for t in tensors(result) if not reserved(name, t)]
         after = tuple(checksum(t) for t in (*results, *changed))
-        self.calls.append(Call(str(func), place, described, before, after))
+        self.calls.append(Call(str(func), where, described, before, after))
         return result
+
+
+def place() -> str:
+    """Where the running operation stands, in words."""
+    if torch._C._current_autograd_node() is not None:
+        return finite._place()
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file != __file__ and finite._is_outside(file):
+            return f"in {Path(file).name}, line {frame.f_lineno}"
+        frame = frame.f_back
+    return ""
 
 
 def tensors(*values: Any) -> list[Tensor]:
@@ -127,10 +148,10 @@ def traced() -> Iterator[None]:
         torch.autograd.set_detect_anomaly(*before)
 
 
-def record(work: Callable[[], Any]) -> list[Call]:
+def record(work: Callable[[], Any], places: bool = False) -> list[Call]:
     """The operations of a piece of work."""
-    recorder = Recorder()
-    with traced(), recorder:
+    recorder = Recorder(places)
+    with traced() if places else nullcontext(), recorder:
         work()
     return recorder.calls
 
@@ -146,7 +167,7 @@ def find(work: Callable[[], Any], repeats: int = 5) -> list[dict[str, Any]]:
         The first call of each operation and line, in order; empty where everything repeats. Of
         work that is not the same operations each time, one that says so.
     """
-    first = record(work)
+    first = record(work, places=True)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in range(repeats):
         other = record(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import growth as cpu
@@ -62,7 +63,7 @@ def full_from(rows: list[dict[str, Any]]) -> int | None:
     """
     timed = [row for row in rows if "step_ms" in row]
     full = None
-    for small, large in reversed(list(zip(timed, timed[1:], strict=False))):
+    for small, large in reversed(list(pairwise(timed))):
         grows = (large["step_ms"] / small["step_ms"] - 1) / (large["work"] / small["work"] - 1)
         if grows < FULL:
             break

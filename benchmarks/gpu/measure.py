@@ -122,7 +122,9 @@ def main(stages: Mapping[str, tuple[Part, ...]] = STAGES, words: list[str] | Non
         for parts in stages.values()
         for one in parts
         # Whatever is asked for, it has to be known what it was taken on.
-        if not asked.only or one.name == "machine" or {stage_of(one, stages), one.name} & {*asked.only}
+        if not asked.only
+        or one.name == "machine"
+        or {stage_of(one, stages), one.name} & {*asked.only}
     ]
     with installed() as environment, Server(asked, environment) as server:
         if asked.device == "cpu":  # threads that wait for each other take minutes

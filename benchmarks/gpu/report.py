@@ -148,12 +148,13 @@ def head(results: Results, own: str | None, file: str) -> list[str]:
     products, limits = machine.get("products") or {}, machine["limits"]
     rates = [f"{PRECISIONS[p]} {number(v / 1e12)}" for p, v in products.items()]
     rates = rates or [f"fp32 {number(limits['flops'] / 1e12)}"]
+    driver, commit = machine.get("nvidia_smi"), machine["environment"].get("commit")
     lines = [
         f"# Measured on a GPU: {machine['device']}, {machine['date']}",
         "",
-        f"`benchmarks/gpu/measure.py`, written by `benchmarks/gpu/report.py` from [{file}]({file}). "
-        f"Python {machine['python']}, torch {machine['torch']}, "
-        f"commit {machine['environment'].get('commit')}; {machine.get('nvidia_smi') or 'no driver'}.",
+        "Measured by `benchmarks/gpu/measure.py` and written by `benchmarks/gpu/report.py`, from "
+        f"[{file}]({file}). Python {machine['python']}, torch {machine['torch']}, commit {commit}; "
+        f"{driver or 'no driver'}.",
         "",
         f"The machine's limits: matrix products, TFLOP/s: {', '.join(rates)}; a copy "
         f"{number(limits['bytes'] / 1e12)} TB/s, read and written; a small operation "
@@ -171,8 +172,8 @@ def section_bars(results: Results) -> list[str]:
     rows = [(b.asked, b.figure, percent(b.of_limit), b.verdict) for b in bars(results)]
     return [
         *table(("asked", "figure", ">of the limit", ""), rows), "",
-        "Of the limit: the operations of convolutions and matrix products that a step needs, over the "
-        "card's own matrix product at that precision. Where the rest goes: below.",
+        "Of the limit: the operations of convolutions and matrix products that a step needs, over "
+        "the card's own matrix product at that precision. Where the rest goes: below.",
     ]  # fmt: skip
 
 
@@ -195,7 +196,11 @@ def section_tests(results: Results) -> list[str]:
     lines += ["", *after(results, "tests")]
     for title, part, found in (
         ("Does a training repeat to the bit?", "repeat", repeats(results)),
-        ("TF32 and bf16 against fp32, on the same episodes, points", "precision", rounding(results)),
+        (
+            "TF32 and bf16 against fp32, on the same episodes, points",
+            "precision",
+            rounding(results),
+        ),
         ("Meta-gradients of the peers against ours in float64", "agree", gradients(results)),
     ):
         lines += ["", f"### {title}", "", *(found or [f"{UNMEASURED.capitalize()}."])]
@@ -229,7 +234,12 @@ def repeats(results: Results) -> list[str]:
         return []
     lines = table(("training", "switch", "twice", "a step", "warned of"), rows)
     if broken:
-        lines += ["", "The first operations whose inputs are equal and results are not:", "", *broken]
+        lines += [
+            "",
+            "The first operations whose inputs are equal and results are not:",
+            "",
+            *broken,
+        ]
     return lines
 
 
@@ -266,7 +276,9 @@ def gradients(results: Results) -> list[str]:
             said = row.get("error") or f"{row['apart']:.1e}"
             verdict = "" if "error" in row else "yes" if row["agrees"] else "**no**"
             rows.append((row["item"], row["peer"], said, verdict))
-    return table(("item", "whose, in float32", ">relative distance", "agrees"), rows) if rows else []
+    return (
+        table(("item", "whose, in float32", ">relative distance", "agrees"), rows) if rows else []
+    )
 
 
 def section_speed(results: Results) -> list[str]:
@@ -369,7 +381,14 @@ def section_rows(results: Results) -> list[str]:
         seconds = "" if row.get("seconds") is None else number(row["seconds"])
         note = "; ".join(str(row[n]) for n in ("stopped", "not_kept") if row.get(n))
         rows.append((title, row.get("status", "error"), said, steps, seconds, note))
-    columns = ("row", "", ">accuracy, %", ">steps", ">training, s", "why it ended, what is not kept")
+    columns = (
+        "row",
+        "",
+        ">accuracy, %",
+        ">steps",
+        ">training, s",
+        "why it ended, what is not kept",
+    )
     return (table(columns, rows) if rows else []) + after(results, "rows")
 
 
@@ -438,7 +457,9 @@ def filled(text: str, kind: str, file: str, published: Path) -> str:
         Problem: the page has no markers.
     """
     if not MARKERS.search(text):
-        raise Problem("a page has lost its markers '<!-- gpu: begin, of FILE -->', '<!-- gpu: end -->'")
+        raise Problem(
+            "a page has lost its markers '<!-- gpu: begin, of FILE -->', '<!-- gpu: end -->'"
+        )
     new = f"<!-- gpu: begin, of {file} -->\n\n{block(kind, file, published)}\n<!-- gpu: end -->"
     return MARKERS.sub(lambda _: new, text)
 
@@ -474,7 +495,14 @@ def summary(results: Results) -> list[str]:
         over = "" if row is None or peer is None else number(row["rate"] / peer["rate"])
         limit = "" if row is None else percent(row.get("of_limit"))
         rows.append((TITLES[item], *times, other, over, limit))
-    columns = ("a step", ">fp32", ">TF32", ">best peer, fp32", ">ours over it", ">of the limit, fp32")
+    columns = (
+        "a step",
+        ">fp32",
+        ">TF32",
+        ">best peer, fp32",
+        ">ours over it",
+        ">of the limit, fp32",
+    )
     return table(columns, rows)
 
 

@@ -265,7 +265,9 @@ def profile(bench: Bench) -> None:
                     bench.wait()
             prepared.trainer.flush()
             steps = prepared.trainer.timer.columns()["step_ms"]
-            row["step_ms"] = statistics.median(steps[WARM_UP:LEAST].tolist())  # warm, and not looked at
+            row["step_ms"] = statistics.median(
+                steps[WARM_UP:LEAST].tolist()
+            )  # warm, and not looked at
             row["kernels"], row["kinds"] = kernels(seen.key_averages(), bench.cuda)
 
 
@@ -273,7 +275,7 @@ PROFILED = 3  # steps
 
 
 def kernels(averages: Any, cuda: bool) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The 25 that take most time, ms and calls of a step; and the ms of each kind of all of them."""
+    """The 25 that take most time, ms and calls of a step; and each kind's ms of all of them."""
     clock = "self_device_time_total" if cuda else "self_cpu_time_total"  # microseconds
     timed = sorted(((getattr(op, clock), op) for op in averages), key=lambda x: -x[0])
     everything = [
