@@ -315,6 +315,39 @@ def test_the_operation_that_does_not_repeat_is_named(scripts: Any, where: str) -
     assert Path(__file__).name in first["place"]
 
 
+@pytest.mark.usefixtures("planted")
+def test_a_training_that_does_not_repeat_is_looked_into(
+    scripts: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Every kind is trained twice; the operation of those that part is named, switches are tried."""
+    correctness = scripts.correctness
+    parting = {"protonet", "relationnet"}
+
+    def twice(kind: str, bench: Any) -> dict[str, Any]:
+        repeats = kind not in parting or torch.backends.cudnn.deterministic
+        return {"repeats": repeats, "apart": 0.0 if repeats else 0.1, "step_ms": 1.0}
+
+    def one_step(kind: str, bench: Any) -> Any:
+        return lambda: torch.ops.planted.unsteady(torch.ones(3))
+
+    monkeypatch.setattr(correctness, "trained_twice", twice)
+    monkeypatch.setattr(correctness, "one_step", one_step)
+    out = tmp_path / "rows"
+    correctness.repeat(scripts.bench.Bench(torch.device("cpu"), False, tmp_path, 100, out))
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    plain = {r["kind"]: r["repeats"] for r in rows if r["switch"] == "none" and "looked" not in r}
+    assert plain == {kind: kind not in parting for kind in correctness.KINDS}
+    looked = {r["kind"]: r["broken_by"] for r in rows if "looked" in r}
+    assert set(looked) == parting
+    assert all(f[0]["operation"] == "planted.unsteady.default" for f in looked.values())
+    switched = {(r["kind"], r["switch"]): r["repeats"] for r in rows if r["switch"] != "none"}
+    assert switched == {
+        (kind, switch): switch == "cudnn.deterministic"
+        for kind in parting
+        for switch in correctness.SWITCHES
+    }
+
+
 def test_work_that_is_not_the_same_is_told(scripts: Any) -> None:
     turns = iter(range(10))
 
@@ -324,6 +357,19 @@ def test_work_that_is_not_the_same_is_told(scripts: Any) -> None:
 
     (found,) = scripts.differing.find(work, repeats=1)
     assert found["operation"] == "other operations"
+
+
+def test_what_is_no_operation_of_torch_is_told(scripts: Any) -> None:
+    numbers = iter(range(10))
+
+    def work() -> None:
+        x = torch.zeros(3) + 1
+        x.numpy()[0] += next(numbers)
+        _ = (x * 2).sum()
+
+    first, *_ = scripts.differing.find(work, repeats=1)
+    assert first["operation"] == f"{scripts.differing.OUTSIDE} aten.mul.Tensor"
+    assert Path(__file__).name in first["place"]
 
 
 def test_a_checksum_sees_every_bit_and_every_place(scripts: Any) -> None:

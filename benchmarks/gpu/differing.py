@@ -28,6 +28,7 @@ RAW = (
 )  # fmt: skip
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 MOST = 10  # operations that are named
+OUTSIDE = "something that is no operation of torch, before"  # a kernel of somebody's own
 
 
 @dataclass(frozen=True)
@@ -177,16 +178,19 @@ def find(work: Callable[[], Any], repeats: int = 5) -> list[dict[str, Any]]:
                        if a.name != b.name), min(len(first), len(other)))  # fmt: skip
             return [{"operation": "other operations", "at": at, "of": len(names)}]
         equal_in, equal_out = equal(first, other, "before"), equal(first, other, "after")
-        for i, call in enumerate(first):
-            if equal_in[i] and not equal_out[i]:
-                seen = found.setdefault(
-                    (call.name, call.place),
-                    {
-                        "operation": call.name, "place": call.place, "at": i, "of": len(first),
-                        "inputs": list(call.inputs), "times": 0,
-                    },
-                )  # fmt: skip
-                seen["times"] += 1
+        blamed = [i for i in range(len(first)) if equal_in[i] and not equal_out[i]]
+        odd = [i for i in range(len(first)) if not equal_in[i] and not equal_out[i]]
+        for i in blamed or odd[:1]:
+            call = first[i]
+            name = call.name if blamed else f"{OUTSIDE} {call.name}"
+            seen = found.setdefault(
+                (name, call.place),
+                {
+                    "operation": name, "place": call.place, "at": i, "of": len(first),
+                    "inputs": list(call.inputs), "times": 0,
+                },
+            )  # fmt: skip
+            seen["times"] += 1
     return sorted(found.values(), key=lambda one: one["at"])[:MOST]
 
 

@@ -73,7 +73,7 @@ STAGES: dict[str, tuple[Part, ...]] = {
     "correctness": (
         Part("machine", 6),
         Part("tests", 24, HERE / "tests.py", alone=True),
-        Part("repeat", 4, alone=True, environment=REPEATING),
+        Part("repeat", 6, alone=True, environment=REPEATING),
         Part("precision", 5),
         Part("agree", 3),
     ),
