@@ -319,7 +319,7 @@ def test_the_operation_that_does_not_repeat_is_named(scripts: Any, where: str) -
 def test_a_training_that_does_not_repeat_is_looked_into(
     scripts: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Every kind is trained twice; the operation of those that part is named, switches are tried."""
+    """Each is trained twice; of those that part, the operation is named; switches are tried."""
     correctness = scripts.correctness
     parting = {"protonet", "relationnet"}
 
