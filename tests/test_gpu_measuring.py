@@ -31,7 +31,7 @@ MODULES = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def scripts() -> Any:
     """The scripts as modules, by name; where they lie, and their names, stay nobody's."""
     path, names = list(sys.path), set(sys.modules)
