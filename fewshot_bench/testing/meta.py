@@ -170,7 +170,7 @@ class MetaDevice(TorchDispatchMode):
             return func(*args, **kwargs)
         name = func.overloadpacket.__name__
         with torch._C.DisableTorchFunction():
-            for what in offences(func, name, tensors, args, onto):
+            for what in offences(func, name, tensors, args, kwargs):
                 self.note(what, name)
             if self._operations is not None:
                 given = tuple(map(_given, flat))

@@ -18,16 +18,17 @@ COPIED_AS_ARGUMENTS = ("fill", "masked_fill")  # beside all that goes element by
 
 
 def offences(
-    func: Any, name: str, tensors: list[Tensor], args: tuple[Any, ...], onto: Any
+    func: Any, name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: Any
 ) -> Iterator[What]:
     """What a GPU would wait for or refuse in an operation.
 
     Arguments:
         func: the operation, of this name.
         tensors: all that it is given.
-        args: by position.
-        onto: the device that it is asked to make its result on; None: not asked.
+        args, kwargs: as it is given them; a ``device`` among the latter is where its result is to
+            be.
     """
+    onto = kwargs.get("device")
     to_host = onto is not None and torch.device(onto) != META
     copies = name in ("_to_copy", "copy_", "copy")
     if copies and (to_host or (name != "_to_copy" and tensors[0].device == HOST)):
@@ -42,7 +43,7 @@ def offences(
         yield "read"
     elif name.startswith(SOLVERS):
         yield "solver"
-    elif _shape_by_numbers(func, name, args):
+    elif _shape_by_numbers(func, name, args, kwargs):
         yield "shape"
     by_element = torch.Tag.pointwise in func.tags and name != "where"
     by_element = by_element or name.rstrip("_") in COPIED_AS_ARGUMENTS
@@ -50,7 +51,7 @@ def offences(
         yield "mixed"
 
 
-def _shape_by_numbers(func: Any, name: str, args: tuple[Any, ...]) -> bool:
+def _shape_by_numbers(func: Any, name: str, args: tuple[Any, ...], kwargs: Any) -> bool:
     """Whether a result has as many elements as the numbers in a tensor decide."""
     if name in ("index", "index_put", "index_put_"):
         masks = [
@@ -59,5 +60,5 @@ def _shape_by_numbers(func: Any, name: str, args: tuple[Any, ...]) -> bool:
         # One number for all places of a mask is filled in without looking for them.
         return bool(masks) and (name == "index" or args[2].numel() != 1)
     if name == "repeat_interleave":
-        return func._overloadname == "Tensor"
+        return func._overloadname == "Tensor" and kwargs.get("output_size") is None
     return name.startswith(SHAPES)
