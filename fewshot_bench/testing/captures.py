@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 import fewshot_bench
 from fewshot_bench.engine.evaluation import predictions, scores_of
-from fewshot_bench.engine.graph import Ahead
+from fewshot_bench.engine.graph import Ahead, make_capturable
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
@@ -40,16 +40,15 @@ from fewshot_bench.text import one_line
 
 PACKAGE, TORCH = Path(fewshot_bench.__file__).parent, Path(torch.__file__).parent
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
+PACKAGES = "site-packages"
 TASKS, CHUNKS = 2, 3  # of a step, or of a chunk of an evaluation
 SHOWN = 3  # lines in a message
-ON_DEVICE = (
-    "make it there (device=x.device, torch.full, torch.arange), or once, as a registered buffer"
-)
+ON_DEVICE = "make it there (device=x.device, torch.full, torch.arange), or once, {once}"
 # {what is seen: what it means, what to do instead}
 ADVICE: dict[What, tuple[str, str]] = {
     "read": (
         "waits for the device, because it reads a number on the host ({})",
-        "keep it a tensor: torch.where in place of a branch, Losses.log for what is to be shown",
+        "keep it a tensor, with torch.where in place of a branch{show}",
     ),
     "shape": (
         "waits for the device, because numbers decide how large its result is ({})",
@@ -57,7 +56,7 @@ ADVICE: dict[What, tuple[str, str]] = {
     ),
     "print": (
         "waits for the device, because it prints a tensor",
-        "return it in Losses.log",
+        "leave it out{show}",
     ),
     "solver": (
         "waits for the device, to know whether a solver succeeded ({})",
@@ -69,6 +68,12 @@ ADVICE: dict[What, tuple[str, str]] = {
     "mixed": ("mixes a tensor on the host with tensors on the device ({})", ON_DEVICE),
 }  # fmt: skip
 SPELLED = {"_local_scalar_dense": "item(), int(), float(), bool(), if", "_to_copy": "to(), cpu()"}
+# What else there is to do about it, for a method and for a sampler.
+OF_METHODS = {
+    "once": "as a registered buffer",
+    "show": "; return what is to be shown in Losses.log",
+}
+OF_SAMPLERS = {"once": "in __init__ on table.device", "show": ""}
 COULD = (
     "it could declare capturable = True: no wait, no tensor from another device, fixed shapes were "
     "found"
@@ -92,7 +97,8 @@ class Watched:
         kinds = {type(m) for m in plugin.modules()} if isinstance(plugin, nn.Module) else {plugin}
         bases = {base for kind in kinds for base in inspect.getmro(kind)}  # type: ignore[arg-type]
         files = filter(None, map(_file_of, bases))
-        self.files = {file for file in files if not _within(file, PACKAGE, TORCH, LIBRARY)}
+        self.files = {f for f in files if not _within(f, PACKAGE, TORCH, LIBRARY)}
+        self.mends = OF_METHODS if isinstance(plugin, nn.Module) else OF_SAMPLERS
         self._ranks: dict[str, str] = {}
 
     @contextmanager
@@ -111,8 +117,10 @@ class Watched:
         for seen in self.device.seen:
             meaning, mend = ADVICE[seen.what]
             call = SPELLED.get(seen.call, f"{seen.call}()")
-            told = f"{self.line(seen.frames)} {meaning.format(call)}; {mend}"
-            if told not in self.faults:
+            told = f"{self.line(seen.frames)} {meaning.format(call)}; {mend.format(**self.mends)}"
+            # A backward pass has no line of the plugin's: it repeats what was seen in the forward.
+            again = self.faults and self._own(seen.frames) is None
+            if told not in self.faults and not again:
                 self.faults.append(told)
         self.device.seen.clear()
 
@@ -164,7 +172,8 @@ class Watched:
         if file not in self._ranks:
             path = Path(file)
             beside = path.is_file() and not _within(path, PACKAGE, TORCH, LIBRARY)
-            self._ranks[file] = "own" if path in self.files else "beside" if beside else ""
+            own = beside and any(_belongs(path, to) for to in self.files)
+            self._ranks[file] = "own" if own else "beside" if beside else ""
         return self._ranks[file]
 
 
@@ -181,11 +190,19 @@ def _file_of(kind: type) -> Path | None:
         return None
 
 
+def _belongs(file: Path, plugin: Path) -> bool:
+    """Whether it is a file of a plugin, or a helper beside or below it; no installed package."""
+    folder = plugin.parent
+    if file == plugin or folder.name == PACKAGES:
+        return file == plugin
+    return folder in file.parents and PACKAGES not in file.relative_to(folder).parts
+
+
 def _within(file: Path, *folders: Path) -> bool:
     """Whether a file is in one of these folders, other people's packages left out."""
     for folder in folders:
         if folder in file.parents:
-            return folder is not LIBRARY or "site-packages" not in file.parts
+            return folder is not LIBRARY or PACKAGES not in file.parts
     return False
 
 
@@ -223,6 +240,8 @@ def train(
             )  # fmt: skip
             for source in trainer.sources:  # a source looks at its first batch
                 source.batch(range(TASKS))
+            if why := make_capturable(list(trainer.optimisers.values()), META):
+                watched.faults.append(f"players(): {why}, so that a GPU runs every step eagerly")
         done: list[list[Operation]] = []
         for step in range(plan.steps):
             # What the first one of each source prepares is there when a graph is captured.

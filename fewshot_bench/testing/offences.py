@@ -10,10 +10,15 @@ from torch import Tensor
 
 META, HOST = torch.device("meta"), torch.device("cpu")
 What = Literal["read", "shape", "print", "solver", "to the host", "to the device", "mixed"]
-READS = ("_local_scalar_dense", "equal", "is_nonzero")
-SHAPES = ("nonzero", "masked_select", "_unique", "unique_", "bincount", "repeat_interleave")
+# Beside what torch itself says of an operation (``torch.Tag``): what its kernels for a GPU read.
+READS = ("multinomial", "histc")
+READS_A_TENSOR = ("linspace", "logspace")  # as one of their ends
+SHAPES = ("embedding_renorm",)
 # They look at the device's word on whether they succeeded.
-SOLVERS = ("_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq")
+SOLVERS = (
+    "_linalg_check_errors", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_lstsq",
+    "linalg_pinv",
+)  # fmt: skip
 COPIED_AS_ARGUMENTS = ("fill", "masked_fill")  # beside all that goes element by element
 
 
@@ -39,7 +44,8 @@ def offences(
         if any(t.device == HOST for t in tensors):
             yield "to the device"
         return
-    if name.startswith(READS):
+    ends = name in READS_A_TENSOR and any(t.device == META for t in tensors)
+    if torch.Tag.data_dependent_output in func.tags or name.startswith(READS) or ends:
         yield "read"
     elif name.startswith(SOLVERS):
         yield "solver"
@@ -59,6 +65,6 @@ def _shape_by_numbers(func: Any, name: str, args: tuple[Any, ...], kwargs: Any) 
         ]
         # One number for all places of a mask is filled in without looking for them.
         return bool(masks) and (name == "index" or args[2].numel() != 1)
-    if name == "repeat_interleave":
-        return func._overloadname == "Tensor" and kwargs.get("output_size") is None
-    return name.startswith(SHAPES)
+    if kwargs.get("output_size") is not None:  # of repeat_interleave
+        return False
+    return torch.Tag.dynamic_output_shape in func.tags or name.startswith(SHAPES)

@@ -156,7 +156,8 @@ READS = (
     "float(x.sum())", "x.sum().item()", "x.tolist()", "bool((x > 0).any())", "int(x.argmax())",
     "y = 1 if (x > 0).all() else 2", "assert x.isfinite().all()", "range(x.argmax())",
     "x.detach().numpy()", "np.asarray(x.detach())", "torch.equal(x, x)", "max(x.sum(), x.mean())",
-    "0.5 in x",
+    "0.5 in x", "assert torch.allclose(x, x)", "torch.histc(x.detach())",
+    "torch.linspace(0, x.detach().sum(), 3)", "x.detach()[0].abs().multinomial(1)",
 )  # fmt: skip
 WRONG = {
     "waits for the device, because it reads a number": READS,
@@ -167,7 +168,8 @@ WRONG = {
     ),
     "waits for the device, because it prints": ("print(x)", 'y = f"{x}"', "str(x.mean())"),
     "waits for the device, to know": ("torch.linalg.inv(x.mT @ x + 1e3)",
-                                      "torch.linalg.eigvalsh(x.detach().mT @ x.detach())"),
+                                      "torch.linalg.eigvalsh(x.detach().mT @ x.detach())",
+                                      "torch.linalg.pinv(x.detach())"),
     "waits for the device, because it copies": ("x.cpu()", 'x.to("cpu")',
                                                 "torch.ones(x.shape).copy_(x)"),
     "copies to the device": (
@@ -254,6 +256,58 @@ def test_a_line_of_losses_is_named_too(tmp_path: Path) -> None:
     number = len(source.splitlines()) - 1
     assert f"mine.py:{number}, `print(float(found" in outcome.message
     assert "in losses()" in outcome.message
+
+
+def test_a_line_of_a_helper_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a module that lies beside the method's, or below it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "parts_of_mine").mkdir()
+    helper = tmp_path / "parts_of_mine" / "norms.py"
+    helper.write_text("def norm(x):\n    if x.max() > 1e9:\n        x = x / 2\n    return x\n")
+    plant = "from parts_of_mine.norms import norm; x = norm(x)"
+    outcome, _ = checked(METHOD.replace("{plant}", plant), tmp_path)
+    assert "norms.py:2, `if x.max() > 1e9:` in norm(), waits for the device" in outcome.message
+    assert "mine.py" not in outcome.message
+
+
+def test_a_trained_line_is_named_once(tmp_path: Path) -> None:
+    """The backward pass meets the host's tensor again, at no line of the plugin's."""
+    plant = "x = x * self.host"
+    trained = METHOD.replace("{plant}", plant)
+    outcome, number = checked(trained, tmp_path)
+    assert outcome.message.count("mixes a tensor") == 1
+    assert f"mine.py:{number}, `{plant}`" in outcome.message
+
+
+QUIET = """
+class Quiet(torch.optim.AdamW):
+    def step(self, closure=None):
+        return super().step(closure)
+"""
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "status"),
+    [("torch.optim.SGD", "failed"), ("torch.optim.Adagrad", "failed"), ("Quiet", "passed"),
+     ("torch.optim.RMSprop", "passed")],
+)  # fmt: skip
+def test_the_optimizer_is_the_one_of_a_graph(optimizer: str, status: str, tmp_path: Path) -> None:
+    extra = f"""
+    def players(self):
+        return {{"meta": Player(dict(self.named_parameters()), {optimizer})}}
+
+{QUIET}"""
+    source = METHOD.replace("{plant}", "pass").replace(
+        "import torch\n", "import torch\nfrom fewshot_bench.method import Player\n", 1
+    )
+    outcome, _ = checked(source + extra, tmp_path)
+    assert outcome.status == status, outcome
+    name = optimizer.rpartition(".")[2]
+    assert (f"players(): {name} has no capturable form" in outcome.message) == (status == "failed")
+    outcome, _ = checked(
+        source.replace("capturable = True", "capturable = False") + extra, tmp_path
+    )
+    assert outcome.status == ("not claimed" if status == "failed" else "note"), outcome
 
 
 def test_what_is_made_once_may_wait(tmp_path: Path) -> None:
