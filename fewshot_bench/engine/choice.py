@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from fewshot_bench.devices import is_gpu
+from fewshot_bench.devices import has_graphs, is_gpu
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.precision import choose_precision
 from fewshot_bench.engine.threads import TaskThreads
@@ -60,7 +60,7 @@ def choose(
             "--engine threads needs a CPU and a method whose tasks are independent; "
             "give --engine eager."
         )
-    if name == "graph" and (cpu or not method.capturable):
+    if name == "graph" and not (has_graphs(device) and method.capturable):
         raise ConfigError(
             "--engine graph needs a GPU and a method that declares itself capturable; "
             "give --engine auto."
@@ -69,7 +69,7 @@ def choose(
         return TaskThreads(method, precision=exact, task_chunk=task_chunk)
     if name in ("batched", "im2col"):
         return Eager(method, name, strategy=name, precision=exact, task_chunk=task_chunk)  # type: ignore[arg-type]
-    graph = not cpu and method.capturable and name in ("auto", "graph")
+    graph = has_graphs(device) and method.capturable and name in ("auto", "graph")
     if name == "auto" and not cpu and not graph:
         tell(f"engine: eager, because {type(method).__name__} does not declare itself capturable")
     return Eager(

@@ -93,9 +93,13 @@ class Trainer:
         # Where numbers are read at once: before the weights move, so that the good ones are kept.
         self._at_once = not is_gpu(self.device) or bool(self.guard or self.watch)
         self._stream = make_stream(self.device)
-        self._capture = lowering.graph and not (self.guard or self.watch)
+        self._capture = lowering.graph
         if self._capture:
-            self._fall_back(make_capturable(list(self.optimisers.values()), self.device))
+            reads = "--detect-anomaly" if self.watch else "--skip-spikes" if self.guard else ""
+            if reads:
+                self._fall_back(f"{reads} reads numbers in every step")
+            else:
+                self._fall_back(make_capturable(list(self.optimisers.values()), self.device))
 
     def run(self) -> History:
         """Train to the end of the plan and load the weights that validation chose.
@@ -128,6 +132,8 @@ class Trainer:
         finally:
             self.method.load_state_dict(self.good)
             self.history.seconds = self.seconds()
+            if self._capture and not self._captured:  # too few steps for more than the warm-up
+                self.lowering.name = "eager"
         return self.history
 
     def seconds(self) -> float:

@@ -311,6 +311,16 @@ def _frames(frame: FrameType | None) -> Frames:
     return tuple(found)
 
 
+class _Event:
+    """An event of a graph: it was at once, and no time has passed."""
+
+    def record(self) -> None:
+        pass
+
+    def __sub__(self, other: _Event) -> int:
+        return 0
+
+
 @contextmanager
 def as_a_gpu(device: MetaDevice) -> Iterator[MetaDevice]:
     """Let the toolkit and torch's optimizers take ``meta`` for a GPU, graphs and events included.
@@ -328,7 +338,7 @@ def _stand_ins(device: MetaDevice) -> dict[str, Callable[..., Any]]:
         "torch.cuda.CUDAGraph": Graph,
         "torch.cuda.graph": lambda graph, **_: device.graph(graph),
         "torch.cuda.current_stream": lambda *_: None,
-        "torch.cuda.Event": lambda **_: mock.Mock(elapsed_time=lambda _: 0.0),
+        "torch.cuda.Event": lambda **_: _Event(),
     }
     # torch asks by the device's name whether an optimizer may hold its state there.
     for module in list(sys.modules.values()):

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from toys import source
+from toys import Prototypes, source
 
 from fewshot_bench.engine import graph
 from fewshot_bench.engine.graph import Ahead
-from fewshot_bench.engine.lowering import Gradients, Packed
+from fewshot_bench.engine.lowering import Eager, Gradients, Packed
+from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.timing import StepTimer
+from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import PluginError
 
 CPU = torch.device("cpu")
@@ -156,3 +158,25 @@ def test_why_a_capture_failed_is_the_first_error_s() -> None:
     told = PluginError("M.adapt() raised RuntimeError: no")
     told.__context__ = RuntimeError("no")
     assert graph.why_not(told) == "M.adapt() raised RuntimeError: no"
+
+
+def trained_without_graph(**plan: Any) -> tuple[str, list[str]]:
+    """The name of what ran a training whose steps could be captured, and what was said."""
+    method, said = Prototypes(), []
+    lowering = Eager(method, "graph", graph=True)
+    trainer = Trainer(method, lowering, source(), Plan(task_batch=4, **plan), tell=said.append)
+    with lowering.running():
+        trainer.run()
+    return lowering.name, said
+
+
+@pytest.mark.parametrize(
+    ("plan", "why"),
+    [({"skip_spikes": 10.0}, "--skip-spikes"), ({"detect_anomaly": True}, "--detect-anomaly")],
+)
+def test_what_reads_numbers_in_every_step_runs_eagerly_and_says_so(plan: Any, why: str) -> None:
+    name, said = trained_without_graph(steps=5, **plan)
+    assert name == "eager"
+    assert said == [
+        f"engine: eager, because no CUDA graph could be captured: {why} reads numbers in every step"
+    ]

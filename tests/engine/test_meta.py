@@ -400,3 +400,14 @@ def test_rates_on_the_device_follow_their_schedule_in_a_graph() -> None:
     assert device.seen == []
     # Adam's steps are about as long as the rate: 1e-2 at first, a sixth of it at last.
     assert moved[-1] < 0.35 * moved[0]
+
+
+@pytest.mark.parametrize(("steps", "name"), [(1, "eager"), (6, "graph")])
+def test_the_engine_that_is_recorded_is_the_one_that_ran(steps: int, name: str) -> None:
+    """A training that ends before a graph is captured has not run as one."""
+    device = MetaDevice()
+    with as_a_gpu(device), device.waits_allowed():
+        method = Prototypes().to(META)
+        lowering = Eager(method, "graph", graph=True)
+        Trainer(method, lowering, source(device="meta"), Plan(steps, 4)).run()
+    assert lowering.name == name
