@@ -14,7 +14,7 @@ from fewshot_bench.building import build_backbone, build_dataset, build_method
 from fewshot_bench.config import configure
 from fewshot_bench.data.locate import locate
 from fewshot_bench.episode import Task
-from fewshot_bench.errors import ConfigError, UnknownName
+from fewshot_bench.errors import ConfigError, PluginError, UnknownName
 from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
 from fewshot_bench.options import (
@@ -94,7 +94,10 @@ def _kind_of_file(registry: Registry, name: str) -> str:
     from fewshot_bench.sampling import Sampler
 
     bases = {"methods": Method, "datasets": Dataset, "samplers": Sampler, "observers": Observer}
-    loaded = registry.resolve("methods", name).load()
+    try:
+        loaded = registry.resolve("methods", name).load()
+    except PluginError as error:  # of which kind it is meant to be is not known
+        raise PluginError(str(error).removeprefix("method ")) from error
     for kind, base in bases.items():
         if isinstance(loaded, type) and issubclass(loaded, base):
             return kind
