@@ -51,6 +51,7 @@ def scripts() -> Any:
 
 STAND_INS = """
     import os, sys, time
+    time.sleep(float(os.environ.get("IMPORTED_IN", "0")))
     sys.path.insert(0, {gpu!r})
     import torch
     from bench import Bench, main
@@ -84,6 +85,11 @@ STAND_INS = """
         while not bench.over(bench.left() + 1 if bench.left() < 0.5 else 0, "the rest"):
             time.sleep(0.05)
 
+    def places(bench):
+        names = ("FSB_DATA", "TMPDIR", "PYTHONPATH")
+        bench.row(keep=str(bench.keep), carried=[str(folder) for folder in bench.carried],
+                  **{{name: os.environ[name] for name in names}})
+
     def breaks(bench):
         def wait(self):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
@@ -95,7 +101,8 @@ STAND_INS = """
     if __name__ == "__main__":
         raise SystemExit(main(dict(
             machine=machine, fine=fine, error=error, fails=fails, crash=crash, sleeps=sleeps,
-            leaves=leaves, breaks=breaks, again=fine,
+            leaves=leaves, breaks=breaks, again=fine, places=places, alone=leaves,
+            alone_places=places,
         )))
 """
 
@@ -108,7 +115,13 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measured(
-    scripts: Any, script: Path, out: Path, *names: str, minutes: float = 2.0, **shares: float
+    scripts: Any,
+    script: Path,
+    out: Path,
+    *names: str,
+    minutes: float = 2.0,
+    more: tuple[str, ...] = (),
+    **shares: float,
 ) -> dict[str, Any]:
     """The parts of a measurement with stand-ins for its parts."""
     measure = scripts.measure
@@ -117,7 +130,7 @@ def measured(
         for name in ("machine", *names)
     )
     words = ["--device", "cpu", "--minutes", str(minutes), "--out", str(out)]
-    measure.main({"all": parts}, words)
+    measure.main({"all": parts}, [*words, *more])
     return json.loads((out / "results.json").read_text("utf-8"))["parts"]
 
 
@@ -167,6 +180,51 @@ def test_it_ends_in_time_and_shares_what_is_left(
     # What the others left, this one had, but for a part that is kept for its end.
     assert parts["leaves"]["error"] == "out of time before the rest"
     assert parts["leaves"]["seconds"] > 5
+
+
+def test_what_a_process_takes_to_start_is_time_of_its_part(
+    scripts: Any, stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the process behind one that was ended would be ended, too, and so on."""
+    monkeypatch.setenv("IMPORTED_IN", "4")
+    parts = measured(
+        scripts, stand_ins, tmp_path, "sleeps", "leaves", "alone", minutes=0.9, sleeps=3
+    )
+    assert parts["sleeps"]["error"].startswith("out of time after")
+    for name in ("leaves", "alone"):
+        assert parts[name]["error"] == "out of time before the rest", name
+        assert parts[name]["rows"] == [{"left": "the rest"}]
+
+
+def test_two_seconds_at_least_are_left_for_the_end_of_a_part(scripts: Any) -> None:
+    end = scripts.measure.end_for_parts
+    assert end(1000.0, 100.0) == pytest.approx(980.0)
+    assert end(1000.0, 5.0) == pytest.approx(998.0)
+
+
+def test_what_is_named_from_the_current_folder_is_found_by_every_part(
+    scripts: Any, stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("before", "data", "temporary", "site"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("FSB_DATA", "data")
+    monkeypatch.setenv("TMPDIR", "temporary")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["site", "", str(ROOT / "plugins")]))
+    more = ("--resume", "before")
+    parts = measured(
+        scripts, stand_ins, Path("out"), "places", "alone_places", minutes=1.0, more=more
+    )
+    for name in ("places", "alone_places"):
+        assert parts[name]["error"] is None, name
+        (row,) = parts[name]["rows"]
+        assert row["keep"] == str(tmp_path / "out")
+        assert row["carried"] == [str(tmp_path / "before")]
+        assert (row["FSB_DATA"], row["TMPDIR"]) == (
+            str(tmp_path / "data"), str(tmp_path / "temporary"),
+        )  # fmt: skip
+        given = row["PYTHONPATH"].split(os.pathsep)
+        assert given[-3:] == [str(tmp_path / "site"), str(tmp_path), str(ROOT / "plugins")]
 
 
 def test_without_time_a_part_is_told_and_not_begun(
@@ -333,7 +391,9 @@ def test_a_training_that_does_not_repeat_is_looked_into(
     monkeypatch.setattr(correctness, "trained_twice", twice)
     monkeypatch.setattr(correctness, "one_step", one_step)
     out = tmp_path / "rows"
-    correctness.repeat(scripts.bench.Bench(torch.device("cpu"), False, tmp_path, 100, out))
+    correctness.repeat(
+        scripts.bench.Bench(torch.device("cpu"), False, tmp_path, time.monotonic() + 100, out)
+    )
     rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     plain = {r["kind"]: r["repeats"] for r in rows if r["switch"] == "none" and "looked" not in r}
     assert plain == {kind: kind not in parting for kind in correctness.KINDS}
@@ -459,7 +519,9 @@ class Short:
         self.scripts.rows.TESTED = tested
         out = keep.parent / f"{keep.name}.jsonl"
         cpu = torch.device("cpu")
-        self.scripts.rows.rows(self.scripts.bench.Bench(cpu, True, keep, 300, out, carried))
+        self.scripts.rows.rows(
+            self.scripts.bench.Bench(cpu, True, keep, time.monotonic() + 300, out, carried)
+        )
         written = out.read_text("utf-8") if out.exists() else ""
         return [json.loads(line) for line in written.splitlines()]
 
@@ -587,7 +649,7 @@ def test_what_stops_a_block_is_told(
 
     monkeypatch.setattr(grown.cpu, "grown", step)
     out = tmp_path / "rows"
-    bench = scripts.bench.Bench(torch.device("cpu"), False, tmp_path, 100, out)
+    bench = scripts.bench.Bench(torch.device("cpu"), False, tmp_path, time.monotonic() + 100, out)
     grown.growth(bench)
     rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert [row.get("value") for row in rows] == [1, 2, 4, None]  # 8 would not fit either
@@ -628,7 +690,9 @@ def test_every_way_is_measured_the_dearest_last(scripts: Any) -> None:
 
 def test_a_peer_is_given_our_weights_and_episodes(scripts: Any, tmp_path: Path) -> None:
     """A peer in plain torch has our gradient; with other weights it has not."""
-    bench = scripts.bench.Bench(torch.device("cpu"), True, tmp_path, 100, tmp_path / "rows")
+    bench = scripts.bench.Bench(
+        torch.device("cpu"), True, tmp_path, time.monotonic() + 100, tmp_path / "rows"
+    )
     given = tmp_path / "given.npz"
     exact, own = scripts.correctness.write_given("W1_first_order", bench, given)
     assert scripts.correctness.held(own, exact)["agrees"]

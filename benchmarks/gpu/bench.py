@@ -3,12 +3,15 @@
 A part is a function that writes rows as it goes; a row is one JSON object on a line. It looks at
 its clock and leaves what does not fit. A script of parts ends in ``main(...)``:
 
-    python parts.py PART --out FILE [--device cuda] [--seconds 60] [--small]     one part
+    python parts.py PART --out FILE [--device cuda] [--end CLOCK] [--small]      one part
     python parts.py --serve [--device cuda] [--small]                            those that it reads
 
-Serving, it reads orders from standard input, ``{"part", "out", "seconds", "keep"}`` on a line, and
+Serving, it reads orders from standard input, ``{"part", "out", "end", "keep"}`` on a line, and
 answers each with ``{"ended": PART, "error": null or a line, "broken": whether the device answers
 no more}``; then it ends, because an error of CUDA stays with a process.
+
+The end of a part is a reading of ``time.monotonic()``, which all processes of a machine share: a
+part that counted seconds from where its process can read would not count its imports.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ class Bench:
         device: where.
         small: everything in miniature, no figures.
         keep: folder of what comes back; ``results.json`` of the parts before stands there.
-        seconds: that the part has.
+        end: when the part has to end, by ``time.monotonic()``.
         out: file of the rows.
         carried: folders that may hold what an earlier visit kept.
         volumes: how many files the kept runs may fill.
@@ -51,15 +54,14 @@ class Bench:
         device: torch.device,
         small: bool,
         keep: Path,
-        seconds: float,
+        end: float,
         out: Path,
         carried: tuple[Path, ...] = (),
         volumes: int = 2,
     ) -> None:
         self.device, self.small, self.keep = device, small, keep
         self.carried, self.volumes = carried, volumes
-        self.end = time.monotonic() + seconds
-        self._out = out
+        self.end, self._out = end, out
 
     @property
     def cuda(self) -> bool:
@@ -161,7 +163,10 @@ def main(parts: dict[str, Part]) -> int:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path, default=Path("."), help="folder for what comes back")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument(
+        "--end", type=float, metavar="CLOCK", default=time.monotonic() + 60,
+        help="by time.monotonic(); default: in a minute",
+    )  # fmt: skip
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--carried", type=Path, nargs="*", default=[])
     parser.add_argument("--volumes", type=int, default=2)
@@ -169,7 +174,7 @@ def main(parts: dict[str, Part]) -> int:
     if not asked.serve:
         if asked.part is None or asked.out is None:
             parser.error("name a part and --out, or --serve")
-        parts[asked.part](made(asked, asked.keep, asked.seconds, asked.out))
+        parts[asked.part](made(asked, asked.keep, asked.end, asked.out))
         return 0
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what parts and libraries print goes to the log
@@ -183,10 +188,10 @@ def main(parts: dict[str, Part]) -> int:
     return 0
 
 
-def made(asked: argparse.Namespace, keep: Path, seconds: float, out: Path) -> Bench:
+def made(asked: argparse.Namespace, keep: Path, end: float, out: Path) -> Bench:
     """What a part is given."""
     device = torch.device(asked.device)
-    return Bench(device, asked.small, keep, seconds, out, tuple(asked.carried), asked.volumes)
+    return Bench(device, asked.small, keep, end, out, tuple(asked.carried), asked.volumes)
 
 
 def served(
@@ -194,7 +199,7 @@ def served(
 ) -> dict[str, Any]:
     """Run the part of an order."""
     name, error, broken = order["part"], None, False
-    bench = made(asked, Path(order["keep"]), order["seconds"], Path(order["out"]))
+    bench = made(asked, Path(order["keep"]), order["end"], Path(order["out"]))
     try:
         parts[name](bench)
     except Exception as found:

@@ -40,9 +40,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 from dist_info import write_dist_info  # noqa: E402
 
 LAST = 6  # seconds that are kept for the end
-GRACE = 0.2  # of a part's time is left to it for its end
+GRACE = 0.2  # of a part's time is left to it for its end,
+GRACE_S = 2.0  # and so many seconds at least
 CODE = ("fewshot_bench", "plugins", "benchmarks", "tests/gpu")  # what a result is of
 SCRIPT = HERE / "parts.py"
+FOLDERS = ("FSB_DATA", "TMPDIR")  # variables
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def main(stages: Mapping[str, tuple[Part, ...]] = STAGES, words: list[str] | Non
     if missing := [folder for folder in asked.resume if not folder.is_dir()]:
         parser.error(f"--resume {missing[0]}: there is no such folder")
     end = time.monotonic() + 60 * asked.minutes - LAST
+    # The processes of the parts run elsewhere: what they are told is no place beside this one's.
+    asked.out, asked.resume = asked.out.resolve(), [folder.resolve() for folder in asked.resume]
     asked.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {
         "code": code(), "small": asked.small, "minutes": asked.minutes, "parts": {}, "known": {},
@@ -138,7 +142,7 @@ def main(stages: Mapping[str, tuple[Part, ...]] = STAGES, words: list[str] | Non
                 continue
             left = end - time.monotonic()
             seconds = left * one.share / sum(later.share for later in wanted[i:])
-            if seconds < 1 or left < 5:
+            if seconds < GRACE_S + 1 or left < 5:
                 results["parts"][one.name] = {"rows": [], "error": "no time was left"}
             else:
                 results["parts"][one.name] = run(one, seconds, asked, server, environment)
@@ -211,15 +215,21 @@ def alone(
     log = asked.out / "log.txt"
     words = [str(one.script), *([one.name] if one.script.name != "tests.py" else [])]
     words += ["--out", str(out), "--keep", str(asked.out)]
-    words += ["--seconds", f"{(1 - GRACE) * seconds:.1f}", *options(asked)]
+    end = time.monotonic() + seconds
+    words += ["--end", f"{end_for_parts(end, seconds):.3f}", *options(asked)]
     process = started(words, environment | one.environment, log)
     try:
-        code = process.wait(seconds)
+        code = process.wait(end - time.monotonic())
     except subprocess.TimeoutExpired:
         return f"out of time after {seconds:.0f} s"
     finally:
         end_of(process)
     return f"exit code {code}: {last_line(log)}" if code else None
+
+
+def end_for_parts(end: float, seconds: float) -> float:
+    """When a part has to end by itself, so that at its end nobody has to end it."""
+    return end - max(GRACE_S, GRACE * seconds)
 
 
 class Server:
@@ -249,7 +259,7 @@ class Server:
         assert process.stdin is not None
         assert process.stdout is not None
         order = {"part": one.name, "out": str(out), "keep": str(self._asked.out)}
-        order |= {"seconds": (1 - GRACE) * seconds}
+        order |= {"end": end_for_parts(end, seconds)}
         log = self._asked.out / "log.txt"
         try:
             process.stdin.write(json.dumps(order) + "\n")
@@ -343,12 +353,23 @@ def installed() -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         write_dist_info(Path(folder), about["name"], about["version"], "\n".join(lines) + "\n")
         paths = [folder, str(ROOT), str(ROOT / "plugins"), str(HERE.parent), str(HERE)]
-        before = os.environ.get("PYTHONPATH")
-        yield os.environ | {
-            "PYTHONPATH": os.pathsep.join([*paths, *([before] if before else [])]),
-            "PYTHONUNBUFFERED": "1",
-            "XDG_CACHE_HOME": f"{folder}/cache",
-        }
+        if before := os.environ.get("PYTHONPATH"):  # an empty entry is the current folder
+            paths += [str(Path(entry).resolve()) for entry in before.split(os.pathsep)]
+        yield (
+            os.environ
+            | absolute()
+            | {
+                "PYTHONPATH": os.pathsep.join(paths),
+                "PYTHONUNBUFFERED": "1",
+                "XDG_CACHE_HOME": f"{folder}/cache",
+            }
+        )
+
+
+def absolute() -> dict[str, str]:
+    """The variables that name a folder, as the processes of the parts have to have them."""
+    given = {name: os.environ[name] for name in FOLDERS if os.environ.get(name)}
+    return {name: str(Path(folder).expanduser().resolve()) for name, folder in given.items()}
 
 
 def code() -> str:
