@@ -35,6 +35,7 @@ class Worker:
 
     Attributes:
         error: why it cannot take a turn, or None.
+        offered: whether the peer has this item at all.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Worker:
         seconds: float | None = None,
     ) -> None:
         self.error: str | None = None
+        self.offered = True
         if python is None:
             self.error = "not installed: run benchmarks/peers/install.py"
             return
@@ -57,7 +59,8 @@ class Worker:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=PEERS
         )
-        self.error = self._answer().get("error")
+        answer = self._answer()
+        self.error, self.offered = answer.get("error"), answer.get("offered", True)
 
     def turn(self) -> float:
         """Let it do its work once; units a second.

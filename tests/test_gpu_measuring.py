@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -243,16 +246,88 @@ def test_what_is_published_of_this_code_device_and_torch_is_left_out(
     whole = {"rows": [{"what": "published"}], "error": None}
     machine = {"rows": [{"device": "a card", "torch": "2.11"}], "error": None}
     cut = {"rows": [], "error": "out of time after 3 s"}
+    wrong = {"rows": [{"what": "one", "error": "ModuleNotFoundError: no wheel"}], "error": None}
     data = {"code": measure.code(), "parts": {"machine": machine, "fine": whole, "again": cut}}
     path = there / "2026-01-02-card-gpu.json"
-    for change in ({}, {"code": "other"}, {"parts": data["parts"] | {"machine": cut}}):
+    for i, change in enumerate((
+        {}, {"code": "other"}, {"parts": data["parts"] | {"machine": cut}},
+        {"parts": data["parts"] | {"fine": wrong}},
+    )):  # fmt: skip
         path.write_text(json.dumps(data | change), "utf-8")
-        out = tmp_path / "-".join(["out", *change])
+        out = tmp_path / f"out{i}"
         parts = measured(scripts, stand_ins, out, "fine", "again")
         assert ("fine" in parts) == bool(change)
         assert "again" in parts  # which is not whole there
-    known = json.loads((tmp_path / "out/results.json").read_text("utf-8"))["known"]
+    known = json.loads((tmp_path / "out0/results.json").read_text("utf-8"))["known"]
     assert known == {"fine": path.name}
+
+
+def test_what_a_peer_does_not_offer_is_an_answer_and_what_is_missing_is_none(
+    scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the peers' own worker, in a Python that may have none of them."""
+    monkeypatch.setattr(scripts.speed, "PEERS", ("torchopt", "higher"))
+    monkeypatch.setattr(scripts.speed, "peers_python", lambda: sys.executable)
+    site = tmp_path / "site"
+    site.mkdir()
+    for name in ("torchopt", "learn2learn"):
+        (site / f"{name}.py").write_text("", "utf-8")
+    (site / "higher.py").write_text("raise ModuleNotFoundError('no wheel')", "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    monkeypatch.setattr(scripts.speed, "PEER_ITEMS", ("W2_5way",))
+    monkeypatch.setattr(scripts.speed.work, "write_arrays", arrays)
+    out = tmp_path / "rows"
+    end = time.monotonic() + 100
+    scripts.speed.peers(scripts.bench.Bench(torch.device("cpu"), False, tmp_path, end, out))
+    of_peer = {row["peer"]: row for row in map(json.loads, out.read_text("utf-8").splitlines())}
+    assert of_peer["torchopt"]["not_offered"] == "torchopt has no prototypical network"
+    assert "no wheel" in of_peer["higher"]["error"]
+    whole = scripts.measure.whole
+    assert whole({"rows": [of_peer["torchopt"]], "error": None})
+    assert not whole({"rows": [of_peer["torchopt"], of_peer["higher"]], "error": None})
+    assert not whole({"rows": [{"test": "one", "failure": "assert"}], "error": None})
+    assert not whole({"rows": [], "error": "out of time after 3 s"})
+
+
+def arrays(path: Path) -> None:
+    """Images for workers that take no turn."""
+    images = np.zeros((8, 20, 1, 28, 28), np.uint8)
+    np.savez(path, train=images, test=images)
+
+
+def test_the_digest_has_everything_that_a_result_depends_on(
+    scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = scripts.measure
+    sources = {path.relative_to(ROOT).as_posix() for path in measure.sources()}
+    settings = {"benchmarks/published.toml", "fewshot_bench/defaults.toml", "pyproject.toml"}
+    assert settings < sources
+    # What the GPU's tests import of the tests' own modules, and those import.
+    folders = [ROOT / "tests", ROOT / "tests/engine"]
+    seen, ahead = set[Path](), [*(ROOT / "tests/gpu").glob("*.py"), ROOT / "tests/conftest.py"]
+    while ahead:
+        path = ahead.pop()
+        seen.add(path)
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            own = {folder / f"{name}.py" for folder in folders for name in names}
+            ahead += [path for path in own - seen if path.exists()]
+    assert len(seen) > 3
+    assert {path.relative_to(ROOT).as_posix() for path in seen} <= sources
+    # Whatever of it changes, the digest does.
+    changed = tmp_path / "sources"
+    for name in ("pyproject.toml", "benchmarks/published.toml", "tests/engine/toys.py"):
+        shutil.rmtree(changed, ignore_errors=True)
+        for path in sources:
+            (changed / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / path, changed / path)
+        with (changed / name).open("a", encoding="utf-8") as file:
+            file.write("\n")
+        monkeypatch.setattr(measure, "ROOT", ROOT)
+        before = measure.code()
+        monkeypatch.setattr(measure, "ROOT", changed)
+        assert measure.code() != before, name
 
 
 def test_a_wrong_word_is_one_line() -> None:
@@ -655,6 +730,7 @@ def test_what_stops_a_block_is_told(
     assert [row.get("value") for row in rows] == [1, 2, 4, None]  # 8 would not fit either
     assert rows[-1]["full_from"] == 1
     assert rows[-1]["stopped_by"] == "OutOfMemoryError: no memory for 4"
+    assert scripts.measure.whole({"rows": rows, "error": None})  # that it stopped, is the answer
 
 
 @pytest.mark.parametrize(
@@ -720,8 +796,6 @@ def test_a_peer_is_given_our_weights_and_episodes(scripts: Any, tmp_path: Path) 
         meta_training(bench, MAML_ITEMS["W1_first_order"], net, backward)()
         np.save(sys.argv[3], bench.found)
     """)
-    import numpy as np
-
     for weights, agrees in (("given", True), ("other", False)):
         words = [str(BENCHMARKS / "peers"), str(given), str(tmp_path / "found.npy"), weights]
         subprocess.run([sys.executable, "-c", script, *words], check=True)
@@ -799,6 +873,7 @@ def made_up() -> dict[str, Any]:
             *({"item": item, "peer": "higher", "unit": "tasks/s", "rate": 100.0, "turns": 3}
               for item in w1),
             {"item": w1[0], "peer": "learn2learn", "unit": "tasks/s", "error": "not there"},
+            {"item": "W2_5way", "peer": "higher", "unit": "steps/s", "not_offered": "has none"},
         ),
         "rows": whole(
             {"row": "omniglot 5w1s maml paper", "began": "begun", "status": "interrupted",
@@ -808,7 +883,7 @@ def made_up() -> dict[str, Any]:
         ),
         "growth": whole(
             {"block": "tasks", "value": 1, "step_ms": 1.0, "work": 1, "peak_memory": 10**9},
-            {"block": "tasks", "value": 512, "error": "OutOfMemoryError: too much"},
+            {"block": "tasks", "value": 512, "stopped": "OutOfMemoryError: too much"},
             {"block": "tasks", "full_from": 32, "stopped_by": "OutOfMemoryError: too much"},
         ),
     }  # fmt: skip
@@ -854,6 +929,7 @@ def test_a_report_has_every_stage(scripts: Any, made_up: Any, checkout: Path) ->
         "| W1_second_order | higher | 3.0e-06 | yes |",
         "8 ms in 100 kernels, of 10 ms a step (no kernel runs in 20% of it): sums 50%, other 50%.",
         "| W1_second_order | learn2learn | not there |  |  |",
+        "| W2_5way | higher | has none |  |  |",
         "| omniglot 5w1s maml paper | interrupted |  | 100 of 60000 | 3 | 1800 s to its end;",
         "| tasks | 1: 1 ms, 1.00 GB; 512: OutOfMemoryError: too much | 32 |",
         "Part `rows` is not whole: out of time before the end of it.",

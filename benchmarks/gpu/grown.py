@@ -8,6 +8,8 @@ from typing import Any
 import growth as cpu
 from bench import Bench
 
+from fewshot_bench.errors import OutOfMemory, is_out_of_memory
+
 # block: the setting that grows, its values, all other settings
 BLOCKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "tasks a step (maml)": ("task_batch", (1, 4, 16, 32, 64, 128, 256, 512), cpu.MAML),
@@ -34,6 +36,12 @@ def growth(bench: Bench) -> None:
                 try:
                     grown = cpu.grown(settings | {name: value}, bench.device, steps)
                     row |= {"step_ms": grown.ms, "work": grown.images, "short": grown.short}
+                except Exception as error:
+                    if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
+                        raise
+                    # Which is what was asked.
+                    said = " ".join(str(error).split())[:500]
+                    row["stopped"] = f"{type(error).__name__}: {said}"
                 finally:
                     row["peak_memory"] = bench.peak()
             seen.append(row)
@@ -50,8 +58,8 @@ def tell(bench: Bench, block: str, seen: list[dict[str, Any]]) -> None:
 
 def stopped_by(row: dict[str, Any]) -> str | None:
     """Why a size did not run in one piece; None where it did."""
-    if "error" in row:
-        return str(row["error"])
+    if said := row.get("error") or row.get("stopped"):
+        return str(said)
     return f"memory: {row['short']} tasks at a time" if row["short"] else None
 
 

@@ -42,7 +42,13 @@ from dist_info import write_dist_info  # noqa: E402
 LAST = 6  # seconds that are kept for the end
 GRACE = 0.2  # of a part's time is left to it for its end,
 GRACE_S = 2.0  # and so many seconds at least
-CODE = ("fewshot_bench", "plugins", "benchmarks", "tests/gpu")  # what a result is of
+# What a result is of: the sources and settings of these folders, and these files.
+CODE = ("fewshot_bench", "plugins", "benchmarks", "tests/gpu")
+ENDINGS = (".py", ".toml")
+FILES = (
+    "pyproject.toml", "tests/conftest.py", "tests/dist_info.py", "tests/engine/toys.py",
+    "tests/left_behind.py", "tests/patience.py",
+)  # fmt: skip
 SCRIPT = HERE / "parts.py"
 FOLDERS = ("FSB_DATA", "TMPDIR")  # variables
 
@@ -335,13 +341,24 @@ def known_already(name: str, digest: str, machine: list[dict[str, Any]]) -> str 
         found = published["parts"].get(name)
         if (
             found is not None
-            and found["error"] is None
+            and whole(found)
             and published["code"] == digest
             and there
             and all(there[0][k] == machine[0][k] for k in ("device", "torch"))
         ):
             return path.name
     return None
+
+
+def whole(part: dict[str, Any]) -> bool:
+    """Whether all that a part measures is there: no row is an error, which may be this machine's.
+
+    What a peer does not offer, and what stops growth, are answers and no errors: their rows say so
+    in other words.
+    """
+    return part["error"] is None and not any(
+        name in row for row in part["rows"] for name in ("error", "failure")
+    )
 
 
 @contextlib.contextmanager
@@ -373,14 +390,20 @@ def absolute() -> dict[str, str]:
 
 
 def code() -> str:
-    """Digest of the sources that a result depends on."""
+    """Digest of what a result depends on."""
     digest = hashlib.sha256()
-    for folder in CODE:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            if "peers/.venv" not in path.as_posix():
-                digest.update(path.relative_to(ROOT).as_posix().encode())
-                digest.update(path.read_bytes())
+    for path in sources():
+        digest.update(path.relative_to(ROOT).as_posix().encode())
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def sources() -> list[Path]:
+    """The files that a result depends on."""
+    found = [path for folder in CODE for path in sorted((ROOT / folder).rglob("*"))]
+    found = [path for path in found if path.suffix in ENDINGS and path.is_file()]
+    found += [ROOT / name for name in FILES]
+    return [path for path in found if "peers/.venv" not in path.as_posix()]
 
 
 def write(path: Path, results: dict[str, Any]) -> None:

@@ -335,7 +335,8 @@ def section_peers(results: Results) -> list[str]:
         rate = ours["rate"] if ours else None
         if row["item"] == "W4_maml" and evaluations:
             rate = max(r["episodes"] / r["seconds"] for r in evaluations)
-        said = row.get("error") or f"{number(row['rate'])} {row['unit']}"
+        said = row.get("error") or row.get("not_offered")
+        said = said or f"{number(row['rate'])} {row['unit']}"
         ratio = "" if rate is None or "rate" not in row else number(rate / row["rate"])
         turns = str(row.get("turns", ""))
         rows.append((row["item"], row["peer"], said, turns, ratio))
@@ -405,7 +406,7 @@ def section_growth(results: Results) -> list[str]:
             f"{row['value']}: {number(row['step_ms'])} ms"
             + (f", {memory(row['peak_memory'])} GB" if row.get("peak_memory") else "")
             if "step_ms" in row
-            else f"{row['value']}: {row['error']}"
+            else f"{row['value']}: {row.get('error') or row['stopped']}"
             for row in sizes
         ]
         word = next((row for row in own if "full_from" in row), {})

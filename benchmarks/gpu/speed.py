@@ -316,7 +316,9 @@ def peers(bench: Bench) -> None:
                             worker.error = str(error)
             for peer, worker in own.items():
                 row = {"item": item, "peer": peer, "unit": work.unit(item)}
-                if worker.error is not None:
+                if not worker.offered:
+                    bench.row(**row, not_offered=worker.error)
+                elif worker.error is not None:
                     bench.row(**row, error=worker.error)
                 elif rates[peer]:
                     rate = statistics.median(rates[peer])
@@ -342,8 +344,8 @@ def ready(bench: Bench, pairs: list[tuple[str, str]]) -> Iterator[dict[tuple[str
         finally:
             for worker in workers.values():
                 if hasattr(worker, "process"):
-                    worker.process.kill()
-                    worker.process.wait()
+                    with worker.process as process:  # waits, and closes its pipes
+                        process.kill()
 
 
 PARTS: tuple[Callable[[Bench], None], ...] = (

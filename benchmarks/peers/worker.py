@@ -7,7 +7,7 @@ work a turn is, and prints ``{"ready": true, ...}``. Each line ``turn`` on stand
 turn and prints ``{"units": n, "seconds": s, "rate": n / s}``. It ends at the end of its input. What
 goes wrong is printed as ``{"error": "one line"}``, and the exit status stays 0: a peer that cannot
 run is a result. So that a caller can run several workers in turn, a worker does nothing between
-turns.
+turns. What a peer does not offer has ``"offered": false`` beside it: an answer, and no fault.
 
 ``--gradient FILE.npy`` takes no turns: ``--data`` then has weights and episodes of a MAML item (see
 ``common.Given``), and the peer's gradient of them is written to the file.
@@ -42,12 +42,12 @@ def main() -> int:
         try:
             _say(reply, _gradient(arguments))
         except Exception as error:
-            _say(reply, {"error": _one_line(error)})
+            _say(reply, _failed(error))
         return 0
     try:
         turn, facts = _prepare(arguments)
     except Exception as error:  # whatever a peer raises is the result
-        _say(reply, {"error": _one_line(error)})
+        _say(reply, _failed(error))
         return 0
     _say(reply, {"ready": True, **facts})
     for line in sys.stdin:
@@ -56,7 +56,7 @@ def main() -> int:
         try:
             _say(reply, turn())
         except Exception as error:
-            _say(reply, {"error": _one_line(error)})
+            _say(reply, _failed(error))
             return 0
     return 0
 
@@ -165,10 +165,12 @@ def _versions(peer: str) -> dict[str, str]:
     return found
 
 
-def _one_line(error: Exception) -> str:
+def _failed(error: Exception) -> dict[str, Any]:
     text = " ".join(str(error).split())
     kind = type(error).__name__
-    return text if kind == "NotOffered" else f"{kind}: {text}"
+    if kind == "NotOffered":
+        return {"error": text, "offered": False}
+    return {"error": f"{kind}: {text}"}
 
 
 def _say(reply: TextIO, message: dict[str, Any]) -> None:
