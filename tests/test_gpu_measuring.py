@@ -30,7 +30,7 @@ PARTS = {
 }  # fmt: skip
 MODULES = (
     "bench", "carried", "correctness", "differing", "grown", "growth", "kernels", "measure",
-    "parts", "published", "reading", "report", "rows", "speed",
+    "parts", "published", "reading", "report", "rows", "speed", "visits",
 )  # fmt: skip
 
 
@@ -754,6 +754,44 @@ def test_kinds_of_kernels(scripts: Any, kernel: str, kind: str) -> None:
     assert scripts.kernels.kind_of(kernel) == kind
 
 
+def test_our_own_kernels_are_known_by_their_names(scripts: Any) -> None:
+    """As Triton has them, with what they were compiled for; torch's gathers are others."""
+    source = (ROOT / "fewshot_bench/nn/columns_triton.py").read_text("utf-8")
+    names = [
+        node.name
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef)
+        and any(ast.unparse(one) == "triton.jit" for one in node.decorator_list)
+    ]
+    assert len(names) == 2
+    for name in names:
+        for ending in ("", "_0d1d2d", "_0d1d2de3c", "_0"):
+            assert scripts.kernels.kind_of(name + ending) == "columns and windows", name + ending
+    for name in ("void at::native::_scatter_gather_elementwise_kernel<128, 4", "vectorized_gather"):
+        assert scripts.kernels.kind_of(name) == "gathers and indices"
+
+
+def test_a_row_of_training_says_whether_triton_ran(
+    scripts: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    speed = scripts.speed
+    for found in (None, object()):
+        monkeypatch.setattr(speed.columns, "_kernels", lambda x, found=found: found)
+        out = tmp_path / f"rows {found is None}"
+        end = time.monotonic() + 100
+        bench = scripts.bench.Bench(torch.device("cpu"), True, tmp_path, end, out)
+        monkeypatch.setattr(speed, "describe_machine", lambda *_: {"limits": {"flops": 1.0}})
+        monkeypatch.setattr(speed, "limits_of", lambda *_, **__: None)
+        speed.machine(bench)
+        monkeypatch.setattr(speed.columns, "_kernels", lambda x: None)  # not on a CPU
+        monkeypatch.setattr(speed, "triton", lambda device, found=found: found is not None)
+        speed.time_training(bench, ("W2_5way",), speed.CPU_WAYS)
+        monkeypatch.undo()
+        rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+        assert len(rows) > 1
+        assert [row["triton"] for row in rows] == [found is not None] * len(rows)
+
+
 def test_every_way_is_measured_the_dearest_last(scripts: Any) -> None:
     ways = scripts.speed.GPU_WAYS
     assert ways[0] == ("graph", None, "fp32")
@@ -953,6 +991,109 @@ def test_a_report_has_every_stage(scripts: Any, made_up: Any, checkout: Path) ->
     assert (results / "2026-12-24-h100-2-gpu.json").exists()
 
 
+def visit(checkout: Path, data: dict[str, Any], date: str, short: str, *parts: str) -> str:
+    """A committed visit that has these parts, beside its machine."""
+    data = copy.deepcopy(data) | {"code": date}
+    data["parts"] = {name: data["parts"][name] for name in ("machine", *parts)}
+    (row,) = data["parts"]["machine"]["rows"]
+    row |= {"date": date, "device": f"NVIDIA {short.upper()}", "short": short}
+    path = checkout / f"benchmarks/results/{date}-{short}-gpu.json"
+    path.write_text(json.dumps(data), "utf-8")
+    return str(path)
+
+
+def lines_of(checkout: Path, start: str) -> list[str]:
+    text = (checkout / "docs/speed.md").read_text("utf-8")
+    return [line for line in text.splitlines() if line.startswith(start)]
+
+
+def test_a_partial_visit_leaves_the_figures_of_earlier_ones(
+    scripts: Any, made_up: Any, checkout: Path
+) -> None:
+    """And says which visit a figure is of; a ratio is of one card."""
+    main, root = scripts.report.main, ["--root", str(checkout)]
+    first = visit(checkout, made_up, "2026-12-01", "h100", *made_up["parts"])
+    assert main([first, *root]) == 0
+    before = (checkout / "README.md").read_text("utf-8")
+    # Nothing that the pages have.
+    assert main([visit(checkout, made_up, "2026-12-02", "h100", "tests"), *root]) == 0
+    assert (checkout / "README.md").read_text("utf-8") == before
+    assert "visit" not in before
+
+    old = "[2026-12-01-h100](../benchmarks/results/2026-12-01-h100-gpu.md)"
+    new = "[2026-12-03-h100](../benchmarks/results/2026-12-03-h100-gpu.md)"
+    made_up["parts"]["metagan"] = whole(trained("W5", 12.0))
+    assert main([visit(checkout, made_up, "2026-12-03", "h100", "metagan"), *root]) == 0
+    (w5,) = lines_of(checkout, "| W5 MetaGAN of the tutorial, 32 tasks |")
+    assert w5.split(" | ")[1:3] == ["12 ms", "20 ms"]
+    assert w5.endswith(f"| fp32: {new}; TF32: {old} |")
+    (w1,) = lines_of(checkout, "| W1 MAML, second order, 32 tasks |")
+    assert w1.endswith(f"| 9 ms | 5 ms | 100 tasks/s (higher) | 35.6 | 25% | {old} |")
+    assert len(lines_of(checkout, "| W1 MAML, second order, 32 tasks: at least 20 x")) == 1
+    (w4,) = lines_of(checkout, "| W4 MAML")
+    assert w4.endswith(f"| 0.3 s | unmeasured |  |  |  | {old} |")
+    (asked,) = lines_of(checkout, "| 600 MAML")
+    assert asked.endswith(f"| met | {old} |")
+    assert lines_of(checkout, f"- {old}: one NVIDIA H100") != []
+    assert lines_of(checkout, f"- {new}: one NVIDIA H100") != []
+    (spent,) = lines_of(checkout, "- W1 MAML")
+    assert f"({old})" in spent
+
+    # Of another card, without peers: no ratio of two cards, and the rest stays.
+    made_up["parts"]["maml"] = whole(trained("W1_second_order", 4.0))
+    assert main([visit(checkout, made_up, "2026-12-04", "b200", "maml"), *root]) == 0
+    other = "[2026-12-04-b200](../benchmarks/results/2026-12-04-b200-gpu.md)"
+    (w1,) = lines_of(checkout, "| W1 MAML, second order, 32 tasks |")
+    assert w1.endswith(f"| 4 ms | unmeasured |  |  | 25% | {other} |")
+    (first_order,) = lines_of(checkout, "| W1 MAML, first order, 32 tasks |")
+    assert first_order.endswith(
+        f"| 9 ms | unmeasured | 100 tasks/s (higher) | 35.6 | 25% | {old} |"
+    )
+    # An older visit that is written again changes nothing.
+    text = (checkout / "docs/speed.md").read_text("utf-8")
+    assert main([first, *root]) == 0
+    assert (checkout / "docs/speed.md").read_text("utf-8") == text
+
+
+def test_the_newest_visit_of_a_day_is_the_newest(
+    scripts: Any, made_up: Any, checkout: Path
+) -> None:
+    results = checkout / "benchmarks/results"
+    for stem in ("2026-12-24-h100", *(f"2026-12-24-h100-{i}" for i in (2, 10))):
+        (results / f"{stem}-gpu.json").write_text(json.dumps(made_up), "utf-8")
+    (results / "2026-12-24-h100-before-gpu.json").write_text("{}", "utf-8")  # not of report.py
+    files = [one.file.removesuffix("-gpu.json") for one in scripts.visits.visits(results)]
+    assert files == ["2026-12-24-h100-10", "2026-12-24-h100-2", "2026-12-24-h100"]
+    began = json.dumps(made_up | {"began": "2026-12-24T10:00:00+00:00"})
+    (results / "2026-12-24-a100-gpu.json").write_text(began, "utf-8")
+    assert scripts.visits.visits(results)[0].file == "2026-12-24-a100-gpu.json"
+
+
+def test_results_of_a_cpu_are_none_of_a_gpu(
+    scripts: Any, made_up: Any, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = {"device": "Some CPU, 2 cores", "short": "cpu-2core"}
+    made_up["parts"]["machine"] = whole(MACHINE | machine)
+    folder = put(made_up, checkout / "DIR")
+    before = (checkout / "README.md").read_text("utf-8")
+    for more in ([], ["--to", str(checkout / "to")]):
+        assert scripts.report.main([folder, "--root", str(checkout), *more]) == 2
+        assert capsys.readouterr().err == (
+            "error: these results are of a CPU; measure.py and report.py are for those of a GPU\n"
+        )
+    assert not list((checkout / "benchmarks/results").iterdir())
+    assert (checkout / "README.md").read_text("utf-8") == before
+    # A rehearsal's page says what it is, and nothing of kernels that one thread did not see.
+    put(made_up | {"small": True}, checkout / "DIR")
+    to = checkout / "to"
+    assert scripts.report.main([folder, "--root", str(checkout), "--to", str(to)]) == 0
+    (page,) = to.glob("*.md")
+    text = page.read_text("utf-8")
+    assert "# Measured on a CPU: Some CPU" in text
+    assert "8 ms in 100 kernels: sums 50%" in text
+    assert "no kernel runs" not in text
+
+
 def test_what_is_missing_is_unmeasured(scripts: Any, made_up: Any, checkout: Path) -> None:
     made_up["parts"] = {
         "machine": whole(MACHINE | {"products": None, "nvidia_smi": None}),
@@ -1041,8 +1182,9 @@ def test_a_finished_run_fills_its_row_of_the_published_table(scripts: Any) -> No
 @pytest.mark.parametrize("name", ["README.md", "docs/speed.md"])
 def test_the_pages_are_what_the_report_writes(scripts: Any, name: str) -> None:
     report, text = scripts.report, (ROOT / name).read_text("utf-8")
-    file = report.MARKERS.search(text)[2]
     results = BENCHMARKS / "results"
-    assert report.filled(text, report.PAGES[name], file, results) == text
-    page = (results / file).with_suffix(".md")
-    assert report.page_of(results / file, results) == page.read_text("utf-8")
+    together = scripts.visits.Together(scripts.visits.visits(results))
+    assert report.filled(text, report.PAGES[name], together) == text
+    for visit in together.visits:
+        page = (results / visit.file).with_suffix(".md")
+        assert report.page_of(results / visit.file, results) == page.read_text("utf-8")

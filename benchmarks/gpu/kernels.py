@@ -10,7 +10,12 @@ from typing import Any
 KINDS: tuple[tuple[str, str], ...] = (
     ("pooling and resizing", r"max_?pool|avg_?pool|upsample|interpolate"),
     ("normalization", r"batch_?norm|bn_fw|bn_bw|layer_?norm|group_?norm|native_norm"),
-    ("columns and windows", r"im2col|col2im|unfold|columns|windows|_fold"),
+    # The first two are those of fewshot_bench/nn/columns_triton.py; Triton adds to their names what
+    # it has compiled them for.
+    (
+        "columns and windows",
+        r"^_gather(_\d\w*)?$|^_add_up(_\d\w*)?$|im2col|col2im|unfold|columns|windows|_fold",
+    ),
     (
         "products and convolutions",
         r"gemm|gemv|cutlass|cublas|xmma|wgrad|dgrad|fprop|conv|winograd|scudnn|sm\d\d_|nvjet|dot_"

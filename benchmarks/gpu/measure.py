@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import hashlib
 import json
 import os
@@ -38,6 +39,7 @@ RESULTS = HERE.parent / "results"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from dist_info import write_dist_info  # noqa: E402
+from visits import FILE  # noqa: E402
 
 LAST = 6  # seconds that are kept for the end
 GRACE = 0.2  # of a part's time is left to it for its end,
@@ -125,7 +127,8 @@ def main(stages: Mapping[str, tuple[Part, ...]] = STAGES, words: list[str] | Non
     asked.out, asked.resume = asked.out.resolve(), [folder.resolve() for folder in asked.resume]
     asked.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {
-        "code": code(), "small": asked.small, "minutes": asked.minutes, "parts": {}, "known": {},
+        "code": code(), "began": now(), "small": asked.small, "minutes": asked.minutes,
+        "parts": {}, "known": {},
     }  # fmt: skip
     wanted = [
         one
@@ -336,6 +339,8 @@ def known_already(name: str, digest: str, machine: list[dict[str, Any]]) -> str 
     if name == "machine" or not machine:
         return None
     for path in sorted(RESULTS.glob("*-gpu.json")):
+        if not FILE.fullmatch(path.name):
+            continue
         published = json.loads(path.read_text("utf-8"))
         there = rows_of(published, "machine")
         found = published["parts"].get(name)
@@ -404,6 +409,11 @@ def sources() -> list[Path]:
     found = [path for path in found if path.suffix in ENDINGS and path.is_file()]
     found += [ROOT / name for name in FILES]
     return [path for path in found if "peers/.venv" not in path.as_posix()]
+
+
+def now() -> str:
+    """Which of two visits of a day is the newer one."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def write(path: Path, results: dict[str, Any]) -> None:

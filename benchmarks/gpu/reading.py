@@ -39,10 +39,13 @@ class Results:
     Arguments:
         data: of ``results.json``.
         published: folder of the results that parts may have been left to.
+        file: of these results; with it each row says as ``visit`` which file it is of.
     """
 
-    def __init__(self, data: Mapping[str, Any], published: Path | None = None) -> None:
-        self.data = data
+    def __init__(
+        self, data: Mapping[str, Any], published: Path | None = None, file: str = ""
+    ) -> None:
+        self.data, self.file = data, file
         self.parts: dict[str, Any] = dict(data["parts"])
         self.known: dict[str, str] = dict(data.get("known") or {})
         for name, file in self.known.items():
@@ -56,9 +59,17 @@ class Results:
         rows = self.rows("machine")
         return rows[0] if rows and "device" in rows[0] else {}
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether this was no GPU."""
+        return str(self.machine.get("short", "")).startswith("cpu")
+
     def rows(self, part: str) -> list[Row]:
         """Of a part; none where it was not run."""
-        return list(self.parts.get(part, {}).get("rows", []))
+        rows = list(self.parts.get(part, {}).get("rows", []))
+        if not self.file:
+            return rows
+        return [row | {"visit": self.known.get(part, self.file)} for row in rows]
 
     def error(self, part: str) -> str | None:
         """What went wrong in a part; None also where it was not run."""
@@ -112,6 +123,7 @@ class Bar:
         verdict: ``met``, ``missed``, or ``unmeasured``.
         of_limit: the fraction of the machine's limit; None: not known, or none applies.
         item: whose profile shows what the rest is spent on.
+        rows: that the figure is of.
     """
 
     asked: str
@@ -119,6 +131,7 @@ class Bar:
     verdict: str
     of_limit: float | None = None
     item: str | None = None
+    rows: tuple[Row, ...] = ()
 
 
 def bars(results: Results) -> list[Bar]:
@@ -145,7 +158,7 @@ def over_peers(results: Results, item: str, times: float) -> Bar:
     ratio = row["rate"] / peer["rate"]
     figure = f"{number(ratio)} x ({number(row['rate'])} against {number(peer['rate'])} "
     figure += f"{row['unit']}, {peer['peer']})"
-    return Bar(asked, figure, verdict(ratio >= times), row.get("of_limit"), item)
+    return Bar(asked, figure, verdict(ratio >= times), row.get("of_limit"), item, (row, peer))
 
 
 def at_most(results: Results, item: str, ms: float, precisions: tuple[str, ...]) -> Bar:
@@ -161,7 +174,7 @@ def at_most(results: Results, item: str, ms: float, precisions: tuple[str, ...])
     word = verdict(met)
     if met and rows[0]["step_ms"] > ms:
         word = f"met in {PRECISIONS[best['precision']]}"
-    return Bar(asked, "; ".join(figures), word, best.get("of_limit"), item)
+    return Bar(asked, "; ".join(figures), word, best.get("of_limit"), item, tuple(rows))
 
 
 def evaluated(results: Results, seconds: float) -> Bar:
@@ -175,7 +188,8 @@ def evaluated(results: Results, seconds: float) -> Bar:
     best = min(rows, key=lambda row: row["seconds"])
     figure = f"{number(best['seconds'])} s ({PRECISIONS[best['precision']]}, {best['chunk']} a call"
     figure += f", {best['ran_as']})" if "ran_as" in best else ")"
-    return Bar(asked, figure, verdict(best["seconds"] <= seconds), best.get("of_limit"))
+    word = verdict(best["seconds"] <= seconds)
+    return Bar(asked, figure, word, best.get("of_limit"), None, (best,))
 
 
 def sampled(results: Results, share: float) -> Bar:
@@ -187,7 +201,7 @@ def sampled(results: Results, share: float) -> Bar:
         return Bar(asked, UNMEASURED, UNMEASURED)
     worst = max(rows, key=lambda row: row["sampling_share"])
     figures = ", ".join(f"{row['sampling_share']:.1%} of {row['item']}" for row in rows)
-    return Bar(asked, figures, verdict(worst["sampling_share"] < share))
+    return Bar(asked, figures, verdict(worst["sampling_share"] < share), rows=tuple(rows))
 
 
 def verdict(met: bool) -> str:

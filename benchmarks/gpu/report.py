@@ -5,8 +5,9 @@
 Reads ``DIR/results.json`` and the runs that were kept in ``DIR``. Writes
 ``benchmarks/results/<date>-<device>-gpu.json`` and ``.md``, the rows of
 ``benchmarks/results/published.md`` that finished runs stand for, and the parts between markers of
-``README.md`` and ``docs/speed.md``. ``DIR`` may be a JSON file of ``benchmarks/results`` as well.
-``--to FOLDER`` writes the two files there and nothing else: all that can be had of a rehearsal.
+``README.md`` and ``docs/speed.md``, which have the newest figures of all visits (``visits.py``).
+``DIR`` may be a JSON file of ``benchmarks/results`` as well. ``--to FOLDER`` writes the two files
+there and nothing else: all that can be had of a rehearsal.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +41,12 @@ from reading import (  # noqa: E402
     spent,
     table,
 )
+from visits import Together, visits  # noqa: E402
 
 from fewshot_bench.results.runs import load_runs  # noqa: E402
 
 PAGES = {"README.md": "readme", "docs/speed.md": "speed"}
-MARKERS = re.compile(r"(<!-- gpu: begin, of (\S+) -->\n)(.*?)(<!-- gpu: end -->)", re.DOTALL)
+MARKERS = re.compile(r"(<!-- gpu: begin, of ([^>]+) -->\n)(.*?)(<!-- gpu: end -->)", re.DOTALL)
 PARTS = (
     "machine", "tests", "repeat", "precision", "agree", "maml", "protonet", "evaluation",
     "metagan", "profile", "peers", "rows", "growth",
@@ -83,6 +86,8 @@ def write(folder: Path, to: Path | None, root: Path) -> Iterator[Path]:
     results = Results(data, published)
     if not results.machine:
         raise Problem("it is not known what this was measured on: the part 'machine' has no row")
+    if results.on_cpu and not data.get("small"):
+        raise Problem("these results are of a CPU; measure.py and report.py are for those of a GPU")
     out = to or published
     out.mkdir(parents=True, exist_ok=True)
     path = place(out, data, results.machine)
@@ -93,11 +98,12 @@ def write(folder: Path, to: Path | None, root: Path) -> Iterator[Path]:
         return
     if folder.is_dir():
         yield from fill_published(folder, published / "published.md")
-    if not any(results.trained()):
-        return  # a visit for something else: the pages keep the times that they have
+    together = Together(visits(published))
+    if not together.files:
+        return  # there is nothing that the pages could say
     for name in PAGES:
         page = root / name
-        page.write_text(filled(page.read_text("utf-8"), PAGES[name], path.name, published), "utf-8")
+        page.write_text(filled(page.read_text("utf-8"), PAGES[name], together), "utf-8")
         yield page
 
 
@@ -150,7 +156,8 @@ def head(results: Results, own: str | None, file: str) -> list[str]:
     rates = rates or [f"fp32 {number(limits['flops'] / 1e12)}"]
     driver, commit = machine.get("nvidia_smi"), machine["environment"].get("commit")
     lines = [
-        f"# Measured on a GPU: {machine['device']}, {machine['date']}",
+        f"# Measured on a {'CPU' if results.on_cpu else 'GPU'}: {machine['device']}, "
+        f"{machine['date']}",
         "",
         "Measured by `benchmarks/gpu/measure.py` and written by `benchmarks/gpu/report.py`, from "
         f"[{file}]({file}). Python {machine['python']}, torch {machine['torch']}, commit {commit}; "
@@ -160,6 +167,10 @@ def head(results: Results, own: str | None, file: str) -> list[str]:
         f"{number(limits['bytes'] / 1e12)} TB/s, read and written; a small operation "
         f"{number(limits['launch_us'])} us of the host.",
     ]
+    if "triton" in machine:
+        lines[-1] += (
+            f" Triton's kernels for columns: {'used' if machine['triton'] else 'not used'}."
+        )
     if results.data.get("small"):
         lines += ["", "**A rehearsal in miniature: no figures.**"]
     if own is not None:
@@ -167,14 +178,24 @@ def head(results: Results, own: str | None, file: str) -> list[str]:
     return lines
 
 
-def section_bars(results: Results) -> list[str]:
+def section_bars(results: Results, label: Label | None = None) -> list[str]:
     """Each bar: figure and verdict."""
-    rows = [(b.asked, b.figure, percent(b.of_limit), b.verdict) for b in bars(results)]
+    rows = []
+    for bar in bars(results):
+        named = {str(row.get("peer") or bar_of(row)): row for row in bar.rows}
+        visit = [] if label is None else [label(named)]
+        rows.append((bar.asked, bar.figure, percent(bar.of_limit), bar.verdict, *visit))
+    columns = ("asked", "figure", ">of the limit", "", *([] if label is None else ["visit"]))
     return [
-        *table(("asked", "figure", ">of the limit", ""), rows), "",
+        *table(columns, rows), "",
         "Of the limit: the operations of convolutions and matrix products that a step needs, over "
         "the card's own matrix product at that precision. Where the rest goes: below.",
     ]  # fmt: skip
+
+
+def bar_of(row: dict[str, Any]) -> str:
+    """A row of ours among those of a bar."""
+    return f"{row['item']} {PRECISIONS[row['precision']]}"
 
 
 def section_tests(results: Results) -> list[str]:
@@ -344,7 +365,7 @@ def section_peers(results: Results) -> list[str]:
     return (lines if rows else []) + after(results, "peers")
 
 
-def section_spent(results: Results) -> list[str]:
+def section_spent(results: Results, label: Label | None = None) -> list[str]:
     """What a step's time is spent on."""
     lines: list[str] = []
     for row in results.rows("profile"):
@@ -357,10 +378,11 @@ def section_spent(results: Results) -> list[str]:
         total = row["kernels"][0]
         shares = ", ".join(f"{kind} {ms / total['ms']:.0%}" for kind, ms in kinds.items() if ms)
         said = f"- {TITLES[row['item']]}: {number(total['ms'])} ms in {total['calls']:.0f} kernels"
-        if row.get("step_ms"):
+        if row.get("step_ms") and not results.on_cpu:  # of which the profiler sees one thread
             idle = max(0.0, 1 - total["ms"] / row["step_ms"])
             said += f", of {number(row['step_ms'])} ms a step (no kernel runs in {idle:.0%} of it)"
-        lines += [f"{said}: {shares}."]
+        of = "" if label is None else f" ({label({'': row})})"
+        lines += [f"{said}{of}: {shares}."]
     return lines + after(results, "profile")
 
 
@@ -451,7 +473,7 @@ SECTIONS: dict[str, reading.Section] = {
 # ---- pages ----------------------------------------------------------------------------------
 
 
-def filled(text: str, kind: str, file: str, published: Path) -> str:
+def filled(text: str, kind: str, together: Together) -> str:
     """A page with the part between its markers written anew.
 
     Raises:
@@ -461,62 +483,101 @@ def filled(text: str, kind: str, file: str, published: Path) -> str:
         raise Problem(
             "a page has lost its markers '<!-- gpu: begin, of FILE -->', '<!-- gpu: end -->'"
         )
-    new = f"<!-- gpu: begin, of {file} -->\n\n{block(kind, file, published)}\n<!-- gpu: end -->"
+    files = " ".join(together.files)
+    new = f"<!-- gpu: begin, of {files} -->\n\n{block(kind, together)}\n<!-- gpu: end -->"
     return MARKERS.sub(lambda _: new, text)
 
 
-def block(kind: str, file: str, published: Path) -> str:
+def block(kind: str, together: Together) -> str:
     """What stands between the markers of a page."""
-    results = Results(json.loads((published / file).read_text("utf-8")), published)
-    link = "benchmarks/results/" if kind == "readme" else "../benchmarks/results/"
-    page = f"[{file.replace('-gpu.json', '')}]({link}{file.replace('.json', '.md')})"
-    machine = results.machine
-    said = f"{machine['device']}, torch {machine['torch']}, {machine['date']}"
-    lines = [f"Measured on one {said}, beside the peers on the same card: {page}.", ""]
-    lines += summary(results)
+    folder = "benchmarks/results/" if kind == "readme" else "../benchmarks/results/"
+    lines = introduced(together, folder)
+    label = Label(folder, together) if len(together.files) > 1 else None
+    lines += ["", *summary(together, label)]
     if kind == "speed":
-        lines += ["", *section_bars(results), "", "What a step's time is spent on:", ""]
-        lines += section_spent(results) or [f"{UNMEASURED.capitalize()}."]
+        lines += ["", *section_bars(together, label), "", "What a step's time is spent on:", ""]
+        lines += section_spent(together, label) or [f"{UNMEASURED.capitalize()}."]
     return "\n".join(lines) + "\n"
 
 
-def summary(results: Results) -> list[str]:
+def introduced(together: Together, folder: str) -> list[str]:
+    """What the figures were taken on: one visit, or several."""
+    taken = []
+    for file in together.files:
+        machine = together.of(file).machine
+        said = f"{machine['device']}, torch {machine['torch']}, {machine['date']}"
+        taken.append((said, link(file, folder)))
+    if len(taken) == 1:
+        said, page = taken[0]
+        return [f"Measured on one {said}, beside the peers on the same card: {page}."]
+    return [
+        "Measured on a GPU, beside the peers on the same card. Each figure is of the newest visit "
+        "that has it:", "", *(f"- {page}: one {said}" for said, page in taken),
+    ]  # fmt: skip
+
+
+def link(file: str, folder: str) -> str:
+    """The page of a visit, linked."""
+    return f"[{file.removesuffix('-gpu.json')}]({folder}{file.replace('.json', '.md')})"
+
+
+@dataclass(frozen=True)
+class Label:
+    """Says which visits figures are of.
+
+    Arguments:
+        folder: of their pages, from where it stands.
+        together: the visits.
+    """
+
+    folder: str
+    together: Together
+
+    def __call__(self, figures: Mapping[str, dict[str, Any] | None]) -> str:
+        """{what: its row} in a cell: a visit alone if all are of it, else with what is of it."""
+        of: dict[str, list[str]] = {}
+        for name, row in figures.items():
+            if row is not None:
+                of.setdefault(row["visit"], []).append(name)
+        if len(of) == 1:
+            return link(*of, self.folder)
+        files = sorted(of, key=[visit.file for visit in self.together.visits].index)
+        return "; ".join(f"{', '.join(of[file])}: {link(file, self.folder)}" for file in files)
+
+
+def summary(results: Results, label: Label | None = None) -> list[str]:
     """An item a line: our time, the best peer's, the fraction of the limit."""
     rows = []
     for item in (*reading.TRAINED, "W4_maml"):
         peer = results.peer(item)
         other = "" if peer is None else f"{number(peer['rate'])} {peer['unit']} ({peer['peer']})"
         if item == "W4_maml":
-            full, fast, over = evaluation_cells(results, peer)
-            rows.append((TITLES[item], full, fast, other, over, ""))
-            continue
-        row = results.best(item, "fp32")
-        found = (row, results.best(item, "tf32"))
-        times = [UNMEASURED if one is None else f"{number(one['step_ms'])} ms" for one in found]
-        over = "" if row is None or peer is None else number(row["rate"] / peer["rate"])
-        limit = "" if row is None else percent(row.get("of_limit"))
-        rows.append((TITLES[item], *times, other, over, limit))
+            full, fast = evaluation_rows(results)
+            times = [UNMEASURED if r is None else f"{number(r['seconds'])} s" for r in (full, fast)]
+            rate, limit = full and 600 / full["seconds"], ""
+        else:
+            full, fast = results.best(item, "fp32"), results.best(item, "tf32")
+            times = [
+                UNMEASURED if r is None else f"{number(r['step_ms'])} ms" for r in (full, fast)
+            ]
+            rate, limit = full and full["rate"], percent(full and full.get("of_limit"))
+        over = "" if rate is None or peer is None else number(rate / peer["rate"])
+        visit = [] if label is None else [label({"fp32": full, "TF32": fast, "peer": peer})]
+        rows.append((TITLES[item], *times, other, over, limit, *visit))
     columns = (
-        "a step",
-        ">fp32",
-        ">TF32",
-        ">best peer, fp32",
-        ">ours over it",
-        ">of the limit, fp32",
-    )
+        "a step", ">fp32", ">TF32", ">best peer, fp32", ">ours over it", ">of the limit, fp32",
+        *([] if label is None else ["visit"]),
+    )  # fmt: skip
     return table(columns, rows)
 
 
-def evaluation_cells(results: Results, peer: dict[str, Any] | None) -> tuple[str, str, str]:
-    """600 MAML episodes: the best time in fp32 and TF32, and its ratio to a peer's."""
-    best: dict[str, float] = {}
-    for row in results.evaluations():
-        if row["item"] == "W4_maml" and row["episodes"] == 600:
-            name = row["precision"]
-            best[name] = min(row["seconds"], best.get(name, row["seconds"]))
-    cells = [f"{number(best[p])} s" if p in best else UNMEASURED for p in ("fp32", "tf32")]
-    over = "" if peer is None or "fp32" not in best else number(600 / best["fp32"] / peer["rate"])
-    return cells[0], cells[1], over
+def evaluation_rows(results: Results) -> list[dict[str, Any] | None]:
+    """600 MAML episodes: the fastest row in fp32 and TF32."""
+    rows = [r for r in results.evaluations() if (r["item"], r["episodes"]) == ("W4_maml", 600)]
+    return [
+        min((r for r in rows if r["precision"] == p), key=lambda r: r["seconds"], default=None)
+        for p in ("fp32", "tf32")
+    ]
 
 
 def fill_published(folder: Path, page: Path) -> Iterator[Path]:

@@ -30,6 +30,7 @@ from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.precision import Precision
+from fewshot_bench.nn import columns
 from fewshot_bench.parts import Parts, prepare
 from fewshot_bench.runner import evaluation_chunk
 
@@ -43,7 +44,13 @@ def machine(bench: Bench) -> None:
         about["products"]["bf16"] = product(bench.device, torch.bfloat16)
         with Precision("tf32").applied():
             about["products"]["tf32"] = product(bench.device, torch.float32)
+    about["triton"] = triton(bench.device)
     bench.row(**about)
+
+
+def triton(device: torch.device) -> bool:
+    """Whether the copies of columns.py are Triton's kernels here, and not torch's operations."""
+    return columns._kernels(torch.empty(0, device=device)) is not None
 
 
 def smi() -> str | None:
@@ -122,6 +129,7 @@ def time_steps(
     sample = summary["phases"].get("sample")
     return {
         "ran_as": prepared.lowering.name,
+        "triton": triton(bench.device),
         "step_ms": ms,
         "p95_ms": summary["step_ms"]["p95"],
         "phases": summary["phases"],
@@ -208,6 +216,7 @@ def time_evaluation(
     return {
         "chunk": chunk,
         "ran_as": lowering.name,
+        "triton": triton(bench.device),
         "seconds": seconds,
         "of_limit": flops and of_limit(bench.machine(), flops / seconds, precision),
         "first_s": times[0],
@@ -268,6 +277,7 @@ def profile(bench: Bench) -> None:
             row["step_ms"] = statistics.median(
                 steps[WARM_UP:LEAST].tolist()
             )  # warm, and not looked at
+            row["triton"] = triton(bench.device)
             row["kernels"], row["kinds"] = kernels(seen.key_averages(), bench.cuda)
 
 
