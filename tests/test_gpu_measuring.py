@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -361,7 +362,7 @@ def test_a_device_that_is_not_there_is_a_result(tmp_path: Path) -> None:
 
 
 def test_every_part_in_miniature_and_its_report(tmp_path: Path, scripts: Any) -> None:
-    """So that nothing is first tried on a GPU. Alone on two cores it takes a minute and a half."""
+    """So that no part is first tried on a GPU. Alone on two cores it takes a minute and a half."""
     # So many minutes that no share is short on a busy machine.
     words = ["--small", "--device", "cpu", "--minutes", "40", "--out", str(tmp_path / "out")]
     ended = subprocess.run(
@@ -391,6 +392,35 @@ def test_every_part_in_miniature_and_its_report(tmp_path: Path, scripts: Any) ->
         assert section.strip(), title
         assert section.strip() != "Unmeasured.", title
     assert scripts.report.main([str(tmp_path / "out")]) == 2  # no figures: nowhere else
+
+
+SLICE = (
+    "(protonet or relationnet) and not metagan or batched and float64 and maml or same_episodes "
+    "or killed"
+)
+
+
+def test_the_tests_for_a_gpu_run_on_a_cpu(tmp_path: Path) -> None:
+    """Cheap cases of every function that a CPU can run."""
+    report = tmp_path / "report.xml"
+    words = ["tests/gpu", "-m", "gpu", "-k", SLICE, "-o", "addopts=", "-p", "no:cacheprovider"]
+    words += ["-p", "no:randomly", "-q", "--junitxml", str(report), "-o", "junit_family=xunit1"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", *words], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"FSB_TEST_DEVICE": "cpu"}, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    cases = ElementTree.parse(report).iter("testcase")
+    names = [str(case.get("name")) for case in cases if case.find("skipped") is None]
+    assert len(names) > 12
+    source = ast.parse((ROOT / "tests/gpu/test_gpu.py").read_text("utf-8"))
+    possible = {
+        node.name
+        for node in source.body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        and "only_cuda" not in map(ast.unparse, node.decorator_list)
+    }  # fmt: skip
+    assert {name.partition("[")[0] for name in names} == possible
 
 
 # ---- which operation does not repeat --------------------------------------------------------
