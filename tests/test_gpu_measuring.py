@@ -335,6 +335,7 @@ def test_a_wrong_word_is_one_line() -> None:
     for words, said in (
         (["--only", "nothing"], "no stage or part 'nothing'"),
         (["--resume", "not-there"], "--resume not-there: there is no such folder"),
+        (["--rows", "tutorial of"], "--rows 'tutorial of': no row has it; there are omniglot 5w1s"),
     ):
         ended = subprocess.run(
             [sys.executable, str(GPU / "measure.py"), "--out", "x", *words],
@@ -558,6 +559,16 @@ def test_a_switch_is_put_back(scripts: Any) -> None:
 
 
 # ---- published rows -------------------------------------------------------------------------
+
+
+def test_rows_that_are_asked_for(scripts: Any) -> None:
+    def titles(*words: str) -> list[str]:
+        return [f.title for f in scripts.rows.wanted(SimpleNamespace(rows=words))]
+
+    order = [f.title for f in scripts.published.in_order(BENCHMARKS / "published.toml")]
+    assert titles() == order
+    assert titles("metagan tutorial") == ["omniglot 5w5s metagan tutorial"]
+    assert titles("20w1s", "5w1s maml") == [t for t in order if "20w1s" in t or "5w1s maml" in t]
 
 
 def test_the_order_of_the_rows_is_the_issues(scripts: Any) -> None:

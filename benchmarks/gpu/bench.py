@@ -47,6 +47,7 @@ class Bench:
         out: file of the rows.
         carried: folders that may hold what an earlier visit kept.
         volumes: how many files the kept runs may fill.
+        rows: words of the titles of published rows; none: all rows.
     """
 
     def __init__(
@@ -58,9 +59,10 @@ class Bench:
         out: Path,
         carried: tuple[Path, ...] = (),
         volumes: int = 2,
+        rows: tuple[str, ...] = (),
     ) -> None:
         self.device, self.small, self.keep = device, small, keep
-        self.carried, self.volumes = carried, volumes
+        self.carried, self.volumes, self.rows = carried, volumes, rows
         self.end, self._out = end, out
 
     @property
@@ -170,6 +172,7 @@ def main(parts: dict[str, Part]) -> int:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--carried", type=Path, nargs="*", default=[])
     parser.add_argument("--volumes", type=int, default=2)
+    parser.add_argument("--rows", nargs="*", default=[])
     asked = parser.parse_args()
     if not asked.serve:
         if asked.part is None or asked.out is None:
@@ -191,7 +194,8 @@ def main(parts: dict[str, Part]) -> int:
 def made(asked: argparse.Namespace, keep: Path, end: float, out: Path) -> Bench:
     """What a part is given."""
     device = torch.device(asked.device)
-    return Bench(device, asked.small, keep, end, out, tuple(asked.carried), asked.volumes)
+    carried, rows = tuple(asked.carried), tuple(asked.rows)
+    return Bench(device, asked.small, keep, end, out, carried, asked.volumes, rows)
 
 
 def served(

@@ -35,7 +35,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-RESULTS = HERE.parent / "results"
+RESULTS, PUBLISHED = HERE.parent / "results", HERE.parent / "published.toml"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from dist_info import write_dist_info  # noqa: E402
@@ -114,6 +114,10 @@ def main(stages: Mapping[str, tuple[Part, ...]] = STAGES, words: list[str] | Non
         help="folders with runs that an earlier visit kept; they go on before others begin",
     )  # fmt: skip
     parser.add_argument(
+        "--rows", nargs="*", default=[], metavar="WORDS",
+        help="published rows whose titles have these words, as 'metagan tutorial'; default: all",
+    )  # fmt: skip
+    parser.add_argument(
         "--volumes", type=int, default=2, help="files of 15 MiB that kept runs may fill"
     )
     asked = parser.parse_args(words)
@@ -122,13 +126,16 @@ def main(stages: Mapping[str, tuple[Part, ...]] = STAGES, words: list[str] | Non
         parser.error(f"no stage or part '{min(unknown)}'; there are {', '.join(sorted(known))}")
     if missing := [folder for folder in asked.resume if not folder.is_dir()]:
         parser.error(f"--resume {missing[0]}: there is no such folder")
+    titles = tomllib.loads(PUBLISHED.read_text("utf-8"))["gpu"]
+    if unknown := [words for words in asked.rows if not any(words in title for title in titles)]:
+        parser.error(f"--rows '{unknown[0]}': no row has it; there are {'; '.join(titles)}")
     end = time.monotonic() + 60 * asked.minutes - LAST
     # The processes of the parts run elsewhere: what they are told is no place beside this one's.
     asked.out, asked.resume = asked.out.resolve(), [folder.resolve() for folder in asked.resume]
     asked.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {
         "code": code(), "began": now(), "small": asked.small, "minutes": asked.minutes,
-        "parts": {}, "known": {},
+        "rows": asked.rows, "parts": {}, "known": {},
     }  # fmt: skip
     wanted = [
         one
@@ -195,6 +202,7 @@ def options(asked: argparse.Namespace) -> list[str]:
     """What every process of parts is told."""
     words = ["--device", asked.device, "--volumes", str(asked.volumes)]
     words += ["--carried", *map(str, asked.resume)] if asked.resume else []
+    words += ["--rows", *asked.rows] if asked.rows else []
     return words + (["--small"] if asked.small else [])
 
 
@@ -347,6 +355,7 @@ def known_already(name: str, digest: str, machine: list[dict[str, Any]]) -> str 
         if (
             found is not None
             and whole(found)
+            and not (name == "rows" and published.get("rows"))  # then they are some of them
             and published["code"] == digest
             and there
             and all(there[0][k] == machine[0][k] for k in ("device", "torch"))

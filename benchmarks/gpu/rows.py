@@ -40,7 +40,7 @@ UNKNOWN = float("inf")
 
 def rows(bench: Bench) -> None:
     """Published rows, in order; what is cut off can be resumed."""
-    figures = in_order(HERE / "published.toml")[: 1 if bench.small else None]
+    figures = wanted(bench)[: 1 if bench.small else None]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for place in (*bench.carried, bench.keep):
@@ -57,6 +57,12 @@ def rows(bench: Bench) -> None:
         for run in unfinished(folder):
             if bench.left() > LEAST + RESERVE and need_of(run) < bench.left() - RESERVE:
                 go_on(bench, folder, run)
+
+
+def wanted(bench: Bench) -> list[Published]:
+    """The rows that are asked for, in order."""
+    figures = in_order(HERE / "published.toml")
+    return [f for f in figures if not bench.rows or any(words in f.title for words in bench.rows)]
 
 
 def unfinished(folder: Path) -> list[Kept]:
