@@ -103,10 +103,6 @@ class EventClock(HostClock):
     def wait(self, moment: Any) -> None:
         moment.synchronize()
 
-    def inside_graph(self, count: int) -> list[Any]:
-        """Events that a graph may record, to be read after a replay."""
-        return [torch.cuda.Event(enable_timing=True, external=True) for _ in range(count)]
-
 
 def clock_of(device: torch.device) -> HostClock:
     """What times work on a device."""

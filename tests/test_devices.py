@@ -150,11 +150,9 @@ def test_a_step_on_a_gpu_is_timed_by_events(card: Card) -> None:
 
 
 def test_events_inside_a_graph_are_external(card: Card) -> None:
-    assert [event.external for event in devices.EventClock().inside_graph(3)] == [True] * 3
-
     assert not devices.EventClock().now().external
     card.capturing = True
-    assert devices.EventClock().now().external
+    assert [devices.EventClock().now().external for _ in range(3)] == [True] * 3
 
 
 def test_a_stopwatch_waits_for_the_gpu_when_it_is_read(card: Card) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import library as torch_library
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -443,11 +444,11 @@ class Unsteady(torch.autograd.Function):
 
 @pytest.fixture(scope="module")
 def planted() -> Iterator[None]:
-    library = torch.library.Library("planted", "FRAGMENT")
-    library.define("unsteady(Tensor x) -> Tensor")
-    library.impl("unsteady", lambda x: x * 2 + 1e-6 * next(NUMBERS), "CPU")
+    operations = torch_library.Library("planted", "FRAGMENT")
+    operations.define("unsteady(Tensor x) -> Tensor")
+    operations.impl("unsteady", lambda x: x * 2 + 1e-6 * next(NUMBERS), "CPU")
     yield
-    library._destroy()
+    operations._destroy()
 
 
 @pytest.mark.usefixtures("planted")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from loading import loaded
 
 from fewshot_bench.config import configure
 
@@ -17,13 +16,7 @@ FILE = Path(__file__).parents[1] / "benchmarks/published.py"
 
 @pytest.fixture(scope="module")
 def module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("published", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    made = importlib.util.module_from_spec(spec)
-    sys.modules["published"] = made
-    spec.loader.exec_module(made)
-    return made
+    return loaded(FILE, "published")
 
 
 @pytest.fixture

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from loading import loaded
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "tf32.py"
 
 
 @pytest.fixture(scope="module")
 def tf32() -> Any:
-    spec = importlib.util.spec_from_file_location("tf32", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(FILE, "tf32")
 
 
 def test_ten_bits_of_mantissa_and_ties_to_even(tf32: Any) -> None:

@@ -31,6 +31,8 @@ from typing import Any
 
 import torch
 
+from fewshot_bench import devices
+
 
 class Broken(RuntimeError):
     """The device answers no more in this process."""
@@ -120,19 +122,18 @@ class Bench:
 
     def wait(self) -> None:
         """Until the device has done everything."""
-        if self.cuda:
-            torch.cuda.synchronize(self.device)
+        devices.wait(self.device)
 
     def fresh(self) -> None:
         """Give back what nobody uses, and count the largest memory from here on."""
         gc.collect()
+        devices.release_memory(self.device)
         if self.cuda:
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak(self) -> int | None:
         """Largest memory since :meth:`fresh`, in bytes; None on a CPU."""
-        return torch.cuda.max_memory_allocated(self.device) if self.cuda else None
+        return devices.peak_memory(self.device) if self.cuda else None
 
     def machine(self) -> dict[str, Any]:
         """The row of the part ``machine``, if it has been measured."""

@@ -130,7 +130,7 @@ def main(stages: Mapping[str, tuple[Part, ...]] = STAGES, words: list[str] | Non
     if unknown := [words for words in asked.rows if not any(words in title for title in titles)]:
         parser.error(f"--rows '{unknown[0]}': no row has it; there are {'; '.join(titles)}")
     end = time.monotonic() + 60 * asked.minutes - LAST
-    # The processes of the parts run elsewhere: what they are told is no place beside this one's.
+    # The parts run in another working directory, where relative paths would mean other places.
     asked.out, asked.resume = asked.out.resolve(), [folder.resolve() for folder in asked.resume]
     asked.out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {
@@ -199,7 +199,7 @@ def run(
 
 
 def options(asked: argparse.Namespace) -> list[str]:
-    """What every process of parts is told."""
+    """Options that every process of parts is started with."""
     words = ["--device", asked.device, "--volumes", str(asked.volumes)]
     words += ["--carried", *map(str, asked.resume)] if asked.resume else []
     words += ["--rows", *asked.rows] if asked.rows else []

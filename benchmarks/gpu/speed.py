@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from table import describe_machine
 from torch.profiler import ProfilerActivity
 from turns import Worker, peers_python
 
+from fewshot_bench import devices
 from fewshot_bench.config import configure
 from fewshot_bench.engine.choice import choose
 from fewshot_bench.engine.evaluation import evaluate
@@ -40,7 +40,8 @@ def machine(bench: Bench) -> None:
     about = describe_machine(bench.device, limits_of(bench.device, repeats=2 if bench.small else 9))
     about["products"] = {"fp32": about["limits"]["flops"]}
     if bench.cuda:
-        about["nvidia_smi"] = smi()
+        card = devices.about(bench.device)
+        about["nvidia_smi"] = ", ".join(f"{name} {value}" for name, value in card.items())
         about["products"]["bf16"] = product(bench.device, torch.bfloat16)
         with Precision("tf32").applied():
             about["products"]["tf32"] = product(bench.device, torch.float32)
@@ -51,16 +52,6 @@ def machine(bench: Bench) -> None:
 def triton(device: torch.device) -> bool:
     """Whether the copies of columns.py are Triton's kernels here, and not torch's operations."""
     return columns._kernels(torch.empty(0, device=device)) is not None
-
-
-def smi() -> str | None:
-    """Driver, clocks and memory, as the driver tells them."""
-    query = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,memory.total,power.limit"
-    words = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
-    try:
-        return subprocess.run(words, capture_output=True, text=True, timeout=20).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 # (engine, how per-task weights are run, precision); what is asked first stands first, so that a
@@ -91,8 +82,8 @@ def time_training(bench: Bench, items: tuple[str, ...], ways: tuple[Way, ...]) -
     ways = ways if bench.cuda else CPU_WAYS
     pieces = [(item, way) for way in ways for item in items]
     if bench.small:  # every item, and every way
-        dearest = "W5" in items
-        pieces = [*((i, ways[0]) for i in items), *((items[0], w) for w in ways[1:] if not dearest)]
+        others = () if "W5" in items else ways[1:]  # W5 is the most expensive item
+        pieces = [*((item, ways[0]) for item in items), *((items[0], way) for way in others)]
     for i, (item, way) in enumerate(pieces):
         share = bench.left() / (len(pieces) - i)
         if share < 0.3 and bench.over(math.inf, f"{item} {way}"):

@@ -25,7 +25,7 @@ def main() -> int:
         "--end", type=float, default=time.monotonic() + 120, help="by time.monotonic()"
     )
     parser.add_argument("--small", action="store_true")
-    asked, _ = parser.parse_known_args()  # what other parts are told is nothing to tests
+    asked, _ = parser.parse_known_args()  # options of other parts are ignored
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         words = [sys.executable, "-m", "pytest", "tests/gpu", "-m", "gpu", "-o", "addopts="]

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.devices import EventClock, make_stream
 from fewshot_bench.engine.lowering import Eager, Gradients, Packed
-from fewshot_bench.engine.timing import PHASES, Shared
+from fewshot_bench.engine.timing import Shared
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.sampling import EpisodeSource
@@ -130,12 +130,15 @@ class CapturedTurn:
     def __init__(self, body: Body, ahead: Ahead, device: torch.device) -> None:
         self.ahead = ahead
         self.drawn: Shared | None = None  # when its indices were
-        self.marks = EventClock().inside_graph(len(PHASES) + 1)
-        remaining = iter(self.marks)
+        clock = EventClock()
+        self.marks: list[Any] = []  # one more than there are phases; read after a replay
+
+        def mark() -> None:
+            self.marks.append(clock.now())
 
         def turn() -> Packed:
-            next(remaining).record()
-            return Packed([body(ahead.episode, lambda: next(remaining).record())])
+            mark()
+            return Packed([body(ahead.episode, mark)])
 
         self.graph, self.packed = capture(turn, device)
 

@@ -339,6 +339,7 @@ def _stand_ins(device: MetaDevice) -> dict[str, Callable[..., Any]]:
         "torch.cuda.graph": lambda graph, **_: device.graph(graph),
         "torch.cuda.current_stream": lambda *_: None,
         "torch.cuda.Event": lambda **_: _Event(),
+        "torch.cuda.is_current_stream_capturing": lambda: False,
     }
     # torch asks by the device's name whether an optimizer may hold its state there.
     for module in list(sys.modules.values()):

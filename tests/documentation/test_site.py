@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 from blocks import ROOT, name_of
+from loading import loaded
 
 # The theme tells of a successor, and would do so in every build.
 QUIET = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
@@ -32,12 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def hooks() -> Any:
     """The hooks of mkdocs, which loads them by path, too."""
-    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs/_site/hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded(ROOT / "docs/_site/hooks.py", "site_hooks")
 
 
 class Links(HTMLParser):

@@ -124,15 +124,20 @@ def on_the_cpu(case: str, steps: int) -> tuple[list[dict[str, Tensor]], list[Ten
     return losses, logits
 
 
+def made(case: str, lowering: str) -> tuple[MethodSubject, Watched, Eager]:
+    """A method with fresh weights, what watches it, and what runs it."""
+    subject = subject_of(case)
+    method = subject.build()
+    return subject, Watched(method), Eager(method, lowering, **LOWERINGS[lowering])
+
+
 @pytest.mark.parametrize("lowering", LOWERINGS)
 @pytest.mark.parametrize("case", CASES)
 def test_training_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
     case: str, lowering: str
 ) -> None:
-    subject = subject_of(case)
-    method = subject.build()
-    watched = Watched(method)
-    runs = Eager(method, lowering, **LOWERINGS[lowering])
+    subject, watched, runs = made(case, lowering)
+    method = runs.method
     steps = STEPS if lowering == "graph" else 2 * (1 + method.unlabelled_tasks)
     trainer = train(watched, subject, runs, steps)
     assert watched.faults == []
@@ -156,10 +161,7 @@ def test_training_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
 def test_evaluation_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
     case: str, lowering: str
 ) -> None:
-    subject = subject_of(case)
-    method = subject.build()
-    watched = Watched(method)
-    runs = Eager(method, lowering, **LOWERINGS[lowering])
+    subject, watched, runs = made(case, lowering)
     logits, scores = evaluate(watched, subject, runs)
     assert watched.faults == []
     assert (runs.kept.graph is not None) == (lowering == "graph")

@@ -6,7 +6,6 @@ full figures are in benchmarks/results/.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loading import loaded
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 EXPERIMENTS = 300
@@ -26,11 +26,7 @@ Row = dict[str, Any]
 def simulation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script as a module, under a name that no package has."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    spec = importlib.util.spec_from_file_location("coverage_simulation", FOLDER / "coverage.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = loaded(FOLDER / "coverage.py", "coverage_simulation")
     monkeypatch.setattr(module, "SIZES", (100,))
     monkeypatch.setattr(module, "SEEDS", (3,))
     return module
