@@ -1,7 +1,7 @@
 """What only a GPU shows: ``pytest -m gpu`` there, as ``benchmarks/gpu/measure.py`` does.
 
 ``FSB_TEST_DEVICE=cpu`` runs what makes sense without one, and the ordinary tests run some cases of
-each such function (``tests/test_gpu_measuring.py``). What is of CUDA alone is first tried on a GPU.
+each such function (``tests/gpu_measuring``). What is of CUDA alone is first tried on a GPU.
 What a test has measured is a property of its case in ``--junitxml``.
 """
 
