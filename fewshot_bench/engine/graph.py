@@ -16,18 +16,22 @@ from torch.optim import Optimizer
 
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.devices import EventClock, make_stream
+from fewshot_bench.engine.conditions import conditions
 from fewshot_bench.engine.lowering import Eager, Gradients, Packed
 from fewshot_bench.engine.timing import Shared
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
+from fewshot_bench.method import Method
 from fewshot_bench.sampling import EpisodeSource
 
 # What a turn does with its episodes; it calls the function when a phase ends.
 Body = Callable[[Callable[[], Episode], Callable[[], None]], Gradients]
 R = TypeVar("R")
 Graph = torch.cuda.CUDAGraph
+Turn = tuple[int, int]  # its place in a step, and the source of its episodes
 AHEAD = 4096  # episodes whose indices are drawn together, at most
 STEPS_AHEAD = 64
+IN_VAIN = 3  # turns in a row that had to be run directly although they might be captured
 
 
 def stream_for(lowering: Eager, device: torch.device) -> torch.cuda.Stream | None:
@@ -147,6 +151,66 @@ class CapturedTurn:
         self.graph.replay()
         [result] = self.packed.unpacked(self.packed.values.clone())
         return result
+
+
+class TurnGraphs:
+    """The graphs of a training's turns, each as long as it holds.
+
+    Between replays other code runs: a validation, at another way perhaps, for which a method may
+    replace a tensor that it keeps. Afterwards a graph would read what is no more. So the method is
+    held against what it was when the turn was last run directly; where that differs, the turn is
+    run directly once more, and captured anew after that.
+
+    Arguments:
+        method: whose turns they are.
+        device: of everything.
+    """
+
+    def __init__(self, method: Method, device: torch.device) -> None:
+        self._method, self._device = method, device
+        self._graphs: dict[Turn, CapturedTurn] = {}
+        self._ran_with: dict[Turn, Any] = {}  # of the newest time that a turn was run directly
+        self._hold: set[Turn] = set()  # nothing but replays has run since they were looked at
+        self._in_vain: dict[Turn, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def of(self, turn: Turn, capture: Callable[[], CapturedTurn]) -> CapturedTurn | None:
+        """The graph of a turn, captured now if there is none; None: the turn is to be run directly.
+
+        Raises:
+            RuntimeError: it cannot be captured.
+        """
+        if turn in self._hold:
+            return self._graphs[turn]
+        now = self._conditions()
+        if now != self._ran_with.get(turn):
+            self._graphs.pop(turn, None)
+            self._in_vain[turn] = self._in_vain.get(turn, 0) + 1
+            if self._in_vain[turn] > IN_VAIN:
+                raise RuntimeError("an attribute of the method changes from step to step")
+            return None
+        if turn not in self._graphs:
+            self._graphs[turn] = capture()
+            self._hold.clear()
+            if self._conditions() != now:
+                raise RuntimeError("each call of the method changes an attribute of its own")
+        self._hold.add(turn)
+        self._in_vain[turn] = 0
+        return self._graphs[turn]
+
+    def ran_directly(self, turn: Turn) -> None:
+        """A turn was run directly and has passed."""
+        self._ran_with[turn] = self._conditions()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Other code than replays has run, which may have changed the method."""
+        self._hold.clear()
+
+    def _conditions(self) -> Any:
+        return conditions(self._method, self._device)
 
 
 def why_not(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.devices import is_gpu, make_stream, on_stream
 from fewshot_bench.engine.finite import SpikeGuard, Watch, numbers_of, watched
-from fewshot_bench.engine.graph import Ahead, CapturedTurn, make_capturable, why_not
+from fewshot_bench.engine.graph import Ahead, CapturedTurn, TurnGraphs, make_capturable, why_not
 from fewshot_bench.engine.hidden import told_of_draws
 from fewshot_bench.engine.history import History
 from fewshot_bench.engine.interrupt import Interrupted
@@ -87,7 +87,7 @@ class Trainer:
         self.best = -math.inf
         self._begin = 0.0
         self._window: list[Gradients] = []
-        self._captured: dict[tuple[int, int], CapturedTurn] = {}  # by turn and source
+        self._captured = TurnGraphs(method, self.device)
         self.guard = SpikeGuard(plan.skip_spikes) if plan.skip_spikes is not None else None
         self.watch = Watch() if plan.detect_anomaly else None
         # Where numbers are read at once: before the weights move, so that the good ones are kept.
@@ -168,9 +168,7 @@ class Trainer:
             # Every source was asked before, and every kernel has run.
             warm = max(len(self.sources), self.timer.warmup)
             ready = self._capture and self.step >= self.first + warm
-            if ready and (r, k) not in self._captured:
-                self._record(r, k, turn)
-            captured = self._captured.get((r, k))
+            captured = self._graph_of(r, k, turn) if ready else None
             if captured is not None:
                 if not captured.ahead.holds(first):
                     with self.timer.for_several(captured.ahead.turns) as captured.drawn:
@@ -188,6 +186,8 @@ class Trainer:
                     self._tell_drawn(k, found)
                 result.gradients, result.buffers = {}, {}  # what is read later is the numbers
                 self._window.append(result)
+                if self._capture:
+                    self._captured.ran_directly((r, k))
         self.step += 1
 
     def _turn(
@@ -227,22 +227,28 @@ class Trainer:
             self.history.drawn = told_of_draws(self.method, episode, generators)
         self.tell(f"step {self.step + 1}: {self.history.drawn}")
 
-    def _record(self, r: int, k: int, turn: Sequence[str]) -> None:
-        """Capture a turn in a CUDA graph; if that cannot be, go on without, and say why."""
+    def _graph_of(self, r: int, k: int, turn: Sequence[str]) -> CapturedTurn | None:
+        """The turn as a CUDA graph; None: to be run directly. If there can be none, say why."""
         size = self.plan.task_batch
         every = len(self.sources) * len(self.method.turns) * size
-        try:
-            self._captured[r, k] = CapturedTurn(
+
+        def capture() -> CapturedTurn:
+            return CapturedTurn(
                 lambda sample, ends: self._turn(sample, turn, ends),
                 Ahead(self.sources[k], size, every, self.device),
                 self.device,
             )
+
+        try:
+            return self._captured.of((r, k), capture)
         except (RuntimeError, PluginError) as error:
             self._fall_back(why_not(error))
+            return None
 
     def _fall_back(self, why: str | None) -> None:
         if why is not None:
-            self._capture, self._captured, self.lowering.name = False, {}, "eager"
+            self._capture, self.lowering.name = False, "eager"
+            self._captured = TurnGraphs(self.method, self.device)  # without their memory
             self.tell(f"engine: eager, because no CUDA graph could be captured: {why}")
 
     def _set_rates(self, turn: Sequence[str]) -> None:
@@ -290,6 +296,7 @@ class Trainer:
 
     def flush(self, tell: bool = True) -> None:
         """Read the window's numbers from the device (the only wait), and ``tell`` the log."""
+        self._captured.look_again()
         if not self._window:
             return
         self.timer.flush()

@@ -2,8 +2,8 @@
 
 Every operation of torch that a capture does is noted with its tensors. A replay does them once
 more, at the same addresses, and puts the results where those of the capture were. As on a GPU, a
-graph holds what was made in it and nothing else; what it made has no numbers until it is replayed;
-and a number that is read by the host in a capture ends it.
+graph holds what was made in it and nothing else; what it made has no numbers until it is replayed,
+and what it changed has those of before; and a number that is read by the host in a capture ends it.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Capture(TorchDispatchMode):
         self.calls: list[tuple[Any, Any, Any, list[Any]]] = []
         self.made: dict[int, torch.Tensor] = {}  # by storage, each held
         self.constants: list[torch.Tensor] = []
+        self.before: dict[int, tuple[Outside, torch.UntypedStorage]] = {}  # what was not made here
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
@@ -67,11 +68,20 @@ class Capture(TorchDispatchMode):
         own = isinstance(value, torch.Tensor) and (
             storage(value) in self.made or any(value is constant for constant in self.constants)
         )
-        return Outside(value) if isinstance(value, torch.Tensor) and not own else value
+        if not isinstance(value, torch.Tensor) or own:
+            return value
+        outside = Outside(value)
+        if storage(value) not in self.before:
+            self.before[storage(value)] = (outside, value.untyped_storage().clone())
+        return outside
 
     @torch.no_grad()
     def forget(self) -> None:
-        """Leave no number in what was made."""
+        """Leave no number in what was made, and in what was changed those of before."""
+        for outside, numbers in self.before.values():
+            if not outside.storage.expired():
+                outside.now().untyped_storage().copy_(numbers)
+        self.before.clear()
         for tensor in self.made.values():
             whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
             whole.fill_(torch.nan if whole.is_floating_point() else 0)

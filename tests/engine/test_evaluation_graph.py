@@ -23,8 +23,9 @@ from torch.utils._pytree import tree_leaves
 from toys import TASK, Prototypes, TwoPlayers, source
 
 from fewshot_bench.engine import evaluation
+from fewshot_bench.engine.conditions import conditions
 from fewshot_bench.engine.evaluation import Scores, drawn, evaluate
-from fewshot_bench.engine.evaluation_graph import ChunkGraph, conditions
+from fewshot_bench.engine.evaluation_graph import ChunkGraph
 from fewshot_bench.engine.graph import stream_for
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.memory import within_memory

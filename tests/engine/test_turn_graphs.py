@@ -1,0 +1,160 @@
+"""Trainings whose turns are replays of a graph: the direct way's numbers, whatever runs between.
+
+The graph is a stand-in that runs on a CPU (replaying.py).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from replaying import Graph, stand_in_for_graphs
+from toys import TASK, Prototypes, source
+
+from fewshot_bench.engine.evaluation import evaluate
+from fewshot_bench.engine.history import History
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.training import Trainer
+from fewshot_bench.method import Losses, Method, cross_entropy
+
+STEPS, WARM = 12, 3
+BOUND = 1e-3  # Adam rounds otherwise where its rate and its step are tensors
+JUNK: list[list[torch.Tensor]] = []
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> type[Graph]:
+    """Of a device whose numbers are read once a window, as a GPU's are."""
+    monkeypatch.setattr("fewshot_bench.engine.training.is_gpu", lambda _: True)
+    adam = sys.modules["torch.optim.adam"]
+    monkeypatch.setattr(adam, "_get_capturable_supported_devices", lambda **_: ["cpu"])
+    monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)
+    # The host compares the states of its own generators meanwhile, of which a graph sees nothing.
+    monkeypatch.setattr("fewshot_bench.sampling.global_generators", dict)
+
+    class Clock:
+        now = staticmethod(lambda: 0)
+
+    monkeypatch.setattr("fewshot_bench.engine.graph.EventClock", Clock)
+    return stand_in_for_graphs(monkeypatch)
+
+
+class Cached(Prototypes):
+    """Scales classes by a table that depends on the way, made when it is first needed."""
+
+    buffer = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        if self.buffer:
+            self.register_buffer("table", None, persistent=False)
+        else:
+            self.table: torch.Tensor | None = None
+
+    def scale(self, way: int) -> torch.Tensor:
+        if self.table is None or len(self.table) != way:
+            self.table = torch.linspace(1, 2, way)
+        return self.table
+
+    def predict(self, state: Any, query: Any) -> Any:
+        return super().predict(state, query) * self.scale(state.shape[1])
+
+    def losses(self, episode: Any) -> Losses:
+        logits = self.predict(self.adapt(episode.support), episode.query)
+        return Losses({"meta": cross_entropy(logits, episode.target)})
+
+
+class CachedInBuffer(Cached):
+    buffer = True
+
+
+class CachedByWay(Cached):
+    """Keeps every table that it has made, so that none is freed."""
+
+    def scale(self, way: int) -> torch.Tensor:
+        tables = self.__dict__.setdefault("tables", {})
+        if way not in tables:
+            tables[way] = torch.linspace(1, 2, way)
+        return tables[way]
+
+
+class Counts(Cached):
+    """Each call of its losses changes an attribute that decides what it does."""
+
+    calls = 0
+
+    def losses(self, episode: Any) -> Losses:
+        self.calls += 1
+        found = super().losses(episode)
+        return Losses({"meta": found.players["meta"] * (1 + self.calls // 10**6)})
+
+
+def trained(
+    kind: Callable[[], Method], graph: bool, validate_every: int = 4, **options: Any
+) -> tuple[History, str, list[str]]:
+    """A training that is validated at another way than its own; what ran it, and what was told."""
+    torch.manual_seed(0)
+    method, said = kind(), list[str]()
+    tests = source(seed=2, task=replace(TASK, way=5))
+
+    def validate(step: int) -> float:
+        score = float(evaluate(Eager(method), tests, 8, chunk=4).accuracy.mean())
+        # In the place of what was freed.
+        JUNK.append([torch.full((TASK.way,), 1e6) for _ in range(200)])
+        return score
+
+    lowering = Eager(method, "graph" if graph else "eager", graph=graph)
+    plan = Plan(STEPS, 2, validate_every=validate_every, window=2)
+    trainer = Trainer(method, lowering, source(), plan, validate, tell=said.append, **options)
+    history = trainer.run()
+    JUNK.clear()
+    return history, lowering.name, said
+
+
+def losses(history: History) -> list[float]:
+    return [float(value) for value in history.steps.arrays()["loss_meta"]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "captures", "replays"),
+    [
+        (Prototypes, 1, STEPS - WARM),
+        # Every validation replaces the table: the step after it is run directly.
+        (Cached, 3, STEPS - WARM - 2),
+        (CachedInBuffer, 3, STEPS - WARM - 2),
+        (CachedByWay, 2, STEPS - WARM - 1),  # the first one makes a table
+    ],
+)
+def test_a_tensor_that_a_validation_replaces_is_not_read_again(
+    kind: Any, captures: int, replays: int, graphs: type[Graph]
+) -> None:
+    direct, _, _ = trained(kind, graph=False)
+    found, name, said = trained(kind, graph=True)
+    assert losses(found) == pytest.approx(losses(direct), rel=BOUND)
+    assert [score for _, score in found.validation] == [score for _, score in direct.validation]
+    assert (name, said) == ("graph", [])
+    # Two graphs each time: of the turn, and of its episodes' indices, which are drawn once.
+    assert graphs.captures == 2 * captures
+    assert graphs.replays == replays + captures
+
+
+@pytest.mark.parametrize(
+    ("kind", "validate_every", "why"),
+    [
+        (Counts, 4, "each call of the method changes an attribute of its own"),
+        (Cached, 1, "an attribute of the method changes from step to step"),
+    ],
+)
+def test_what_changes_at_every_step_runs_directly_and_says_so(
+    kind: Any, validate_every: int, why: str, graphs: type[Graph]
+) -> None:
+    direct, _, _ = trained(kind, graph=False, validate_every=validate_every)
+    found, name, said = trained(kind, graph=True, validate_every=validate_every)
+    assert losses(found) == pytest.approx(losses(direct), rel=BOUND)
+    assert name == "eager"
+    assert said == [f"engine: eager, because no CUDA graph could be captured: {why}"]
