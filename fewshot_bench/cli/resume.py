@@ -28,6 +28,13 @@ def resume(
     cache_dir: Annotated[
         str | None, typer.Option(help="for decoded images", show_default=False)
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="where to go on; a run that began on another kind needs --allow-changes",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="print the record and nothing else")] = False,
 ) -> None:
     """Go on with a run that was interrupted or killed, from its newest whole checkpoint.
@@ -52,6 +59,7 @@ def resume(
     from fewshot_bench.cli.summary import show_record
     from fewshot_bench.runner import resume as resume_run
 
+    here = {"data_root": data_root, "device": device}
     with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
         record = resume_run(
             folder,
@@ -59,6 +67,6 @@ def resume(
             allow_changes=allow_changes,
             trust_code=trust_code,
             cache_dir=cache_dir,
-            **({} if data_root is None else {"data_root": data_root}),
+            **{name: value for name, value in here.items() if value is not None},
         )
     show_record(record, folder, as_json=json)

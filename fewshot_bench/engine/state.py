@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from fewshot_bench.devices import generator_states, set_generator_states
 from fewshot_bench.engine.checkpoint import Saved
@@ -93,7 +94,8 @@ def restore(trainer: Trainer, saved: Saved) -> None:
 def _restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
     trainer.method.load_state_dict(state["weights"])
     for name, optimiser in state["optimisers"].items():
-        trainer.optimisers[name].load_state_dict(optimiser)
+        mine = trainer.optimisers[name]
+        mine.load_state_dict(_in_form_of(mine, optimiser))
     for name, averages in state["averages"].items():
         for mine, saved in zip(trainer.averages[name], averages, strict=True):
             mine.copy_(saved)
@@ -113,6 +115,35 @@ def _restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
         trainer.lowering.hold(state["at_once"])
     trainer.timer.restore(state["timer"], trainer.step)
     set_random_states(state["random"])
+
+
+def _in_form_of(mine: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved state in the form that an optimiser has here.
+
+    Where a graph may hold its steps, rates and numbers of steps are tensors on the device; else
+    they are the host's. The machine that saved it may have been of the other kind.
+    """
+    if "capturable" not in mine.defaults:
+        return dict(saved)
+    groups = []
+    for own, group in zip(mine.param_groups, saved["param_groups"], strict=True):
+        rate = group["lr"]
+        if isinstance(own["lr"], Tensor):
+            rate = torch.as_tensor(rate, dtype=own["lr"].dtype, device=own["lr"].device)
+        elif isinstance(rate, Tensor):
+            rate = float(rate)
+        groups.append({**group, "lr": rate, "capturable": own["capturable"]})
+    on_host = {i for group in groups if not group["capturable"] for i in group["params"]}
+    state = {
+        i: {
+            name: value.cpu() if name == "step" and isinstance(value, Tensor) else value
+            for name, value in numbers.items()
+        }
+        if i in on_host
+        else numbers
+        for i, numbers in saved["state"].items()
+    }
+    return {**saved, "state": state, "param_groups": groups}
 
 
 def random_states() -> dict[str, Any]:

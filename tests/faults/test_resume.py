@@ -281,3 +281,18 @@ def test_another_origin_is_refused_unless_it_is_allowed(
     done = runner.resume(folder, allow_changes=True)
     assert any(told in note for note in done["notes"])
     assert done["status"] == "completed"
+
+
+def test_it_goes_on_where_it_is_told_to(home: Path, data_cache: Path) -> None:
+    """A run of a device that is not here; another one of its kind needs no further word."""
+    folder = broken_off(configured("protonet", "runs", CONV, data_cache), Breaking("train", 2))
+    path = folder / "record.json"
+    record = json.loads(path.read_text("utf-8"))
+    record["config"]["device"] = "cuda:63"
+    path.write_text(json.dumps(record), "utf-8")
+    words = ("resume", str(folder))
+    assert "--device cuda:63: torch sees" in fsb(*words, at=home, code=2)
+    assert "--device tpu: give auto, cpu" in fsb(*words, "--device", "tpu", at=home, code=2)
+    fsb(*words, "--device", "cpu", at=home)
+    record = read_record(folder)
+    assert (record["status"], record["device"]["type"]) == ("completed", "cpu")

@@ -1,0 +1,71 @@
+"""A state that another kind of device saved, in the form that optimisers have here."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from toys import Prototypes, source
+
+from fewshot_bench.engine.checkpoint import Store, read
+from fewshot_bench.engine.graph import make_capturable
+from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.state import restore, state_of
+from fewshot_bench.engine.training import Trainer
+
+CPU = torch.device("cpu")
+# Those whose state has a number of steps; AdamW's as Adam's.
+OPTIMISERS = (torch.optim.Adam, torch.optim.NAdam, torch.optim.RMSprop, torch.optim.Adadelta)
+
+
+@pytest.fixture(autouse=True)
+def _as_where_graphs_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimisers in the form for a graph move weights on a CPU, too."""
+    for kind in OPTIMISERS:
+        module = sys.modules[kind.__module__]
+        monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda **_: ["cpu"])
+
+
+def trainer(kind: type[torch.optim.Optimizer], captured: bool) -> Trainer:
+    class Moved(Prototypes):
+        def players(self):  # type: ignore[no-untyped-def]
+            [player] = super().players().values()
+            return {"meta": replace(player, optimiser=partial(kind, lr=0.05))}
+
+    torch.manual_seed(0)
+    method = Moved()
+    found = Trainer(method.train(), Eager(method), source(), Plan(8, 4))
+    if captured:
+        assert make_capturable(list(found.optimisers.values()), CPU) is None
+    return found
+
+
+def weights_after(trainer: Trainer, steps: int) -> Tensor:
+    """Of the layer; biases have no gradient but for rounding, which some optimisers blow up."""
+    for _ in range(steps):
+        trainer.advance()
+    return dict(trainer.method.named_parameters())["embed.1.weight"].detach()
+
+
+@pytest.mark.parametrize("kind", OPTIMISERS)
+@pytest.mark.parametrize("captured", [False, True])
+def test_a_training_goes_on_where_the_other_kind_of_device_left_it(
+    kind: type[torch.optim.Optimizer], captured: bool, tmp_path: Path
+) -> None:
+    before, here = trainer(kind, not captured), trainer(kind, captured)
+    weights_after(before, 3)
+    saved = read(Store(tmp_path, 1, {}).save(before.step, state_of(before)))
+    assert not isinstance(saved, str)
+    restore(here, saved)
+    [group] = here.optimisers["meta"].param_groups
+    assert group["capturable"] is captured
+    assert isinstance(group["lr"], Tensor) is captured
+    assert float(group["lr"]) == pytest.approx(0.05)
+    whole = weights_after(trainer(kind, captured), 6)
+    assert torch.allclose(weights_after(here, 3), whole, 1e-3, 1e-4)
