@@ -90,11 +90,15 @@ class EventClock(HostClock):
 
     name = "device events"
 
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
     def now(self) -> Any:
         # Within a graph it is a moment of each replay, which only external events show.
         inside = torch.cuda.is_current_stream_capturing()
         event = torch.cuda.Event(enable_timing=True, external=inside)
-        event.record()
+        # By name: torch's current GPU is the first one, whichever a run is on.
+        event.record(torch.cuda.current_stream(self._device))
         return event
 
     def ms(self, begin: Any, end: Any) -> float:
@@ -106,7 +110,7 @@ class EventClock(HostClock):
 
 def clock_of(device: torch.device) -> HostClock:
     """What times work on a device."""
-    return EventClock() if device.type == "cuda" else HostClock()
+    return EventClock(device) if device.type == "cuda" else HostClock()
 
 
 # ---- order of work --------------------------------------------------------------------------

@@ -45,8 +45,8 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
             assert enable_timing
             self.external = external
 
-        def record(self) -> None:
-            self.at = own.ms
+        def record(self, stream: Stream) -> None:
+            self.at, self.stream = own.ms, stream
 
         def elapsed_time(self, end: Event) -> float:
             return end.at - self.at
@@ -150,9 +150,18 @@ def test_a_step_on_a_gpu_is_timed_by_events(card: Card) -> None:
 
 
 def test_events_inside_a_graph_are_external(card: Card) -> None:
-    assert not devices.EventClock().now().external
+    clock = devices.EventClock(GPU)
+    assert not clock.now().external
     card.capturing = True
-    assert [devices.EventClock().now().external for _ in range(3)] == [True] * 3
+    assert [clock.now().external for _ in range(3)] == [True] * 3
+
+
+def test_events_are_of_the_gpu_that_works(card: Card) -> None:
+    """The current one is the first, whichever a run is on."""
+    second = torch.device("cuda", 1)
+    watch = Stopwatch(second)
+    watch.mark()
+    assert [event.stream.device for event in watch._marks] == [second] * 2
 
 
 def test_a_stopwatch_waits_for_the_gpu_when_it_is_read(card: Card) -> None:

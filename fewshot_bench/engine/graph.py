@@ -134,7 +134,7 @@ class CapturedTurn:
     def __init__(self, body: Body, ahead: Ahead, device: torch.device) -> None:
         self.ahead = ahead
         self.drawn: Shared | None = None  # when its indices were
-        clock = EventClock()
+        clock = EventClock(device)
         self.marks: list[Any] = []  # one more than there are phases; read after a replay
 
         def mark() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from torch._C._autograd import DeviceType
 from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
@@ -11,9 +14,11 @@ from fewshot_bench.devices import is_gpu, wait
 from fewshot_bench.engine.training import Trainer
 
 WARM_UP = 2
+BEFORE_A_GRAPH = 3  # a step is captured in the fourth
 STEPS = 3
-PROFILED = WARM_UP + STEPS
+PROFILED = BEFORE_A_GRAPH + WARM_UP + STEPS
 ROWS = 10
+WIDTH = 100  # of an operation's name; those of kernels have hundreds of letters
 
 
 def profile_steps(trainer: Trainer, folder: Path) -> str:
@@ -22,16 +27,16 @@ def profile_steps(trainer: Trainer, folder: Path) -> str:
     Writes ``trace.json`` (for chrome://tracing or Perfetto) into the folder.
 
     Arguments:
-        trainer: over a copy of the method, of ``PROFILED`` steps; inside its
+        trainer: over a copy of the method, of at least ``PROFILED`` steps; inside its
             lowering's ``running()`` block.
         folder: of the run.
 
     Returns:
-        A table of the operations that took most time themselves.
+        A table of the operations (on a GPU, kernels) that took most time themselves.
     """
     gpu = is_gpu(trainer.device)
     trainer.method.train()
-    for _ in range(WARM_UP):
+    for _ in range(WARM_UP + (BEFORE_A_GRAPH if gpu else 0)):
         trainer.advance()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if gpu else [])
     # Task threads are not the thread that profiles.
@@ -41,12 +46,27 @@ def profile_steps(trainer: Trainer, folder: Path) -> str:
             trainer.advance()
         wait(trainer.device)
     seen.export_chrome_trace(str(folder / "trace.json"))
+    return table(seen.key_averages(), gpu)
+
+
+def table(averages: Iterable[Any], gpu: bool) -> str:
+    """The operations that took most time themselves, of what torch's profiler has seen.
+
+    Arguments:
+        averages: ``FunctionEventAvg`` of ``STEPS`` steps.
+        gpu: count the device's time, that of kernels. torch notes it a second time at the
+            operation that launched them.
+    """
     clock = "self_device_time_total" if gpu else "self_cpu_time_total"  # in microseconds
-    timed = sorted(((getattr(op, clock), op) for op in seen.key_averages()), key=lambda x: -x[0])
+    counted = [
+        op
+        for op in averages
+        if not gpu or (op.device_type != DeviceType.CPU and not op.is_user_annotation)
+    ]
+    timed = sorted(((getattr(op, clock), op) for op in counted), key=lambda x: -x[0])
     total = sum(time for time, _ in timed) or 1
     lines = [f"{'share':>7}  {'ms/step':>9}  {'calls/step':>10}  operation"]
     for time, op in timed[:ROWS]:
-        lines.append(
-            f"{time / total:7.1%}  {time / STEPS / 1e3:9.2f}  {op.count / STEPS:10.0f}  {op.key}"
-        )
+        share, ms, calls = time / total, time / STEPS / 1e3, op.count / STEPS
+        lines.append(f"{share:7.1%}  {ms:9.2f}  {calls:10.0f}  {op.key[:WIDTH]}")
     return "\n".join(lines)

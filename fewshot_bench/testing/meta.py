@@ -314,7 +314,7 @@ def _frames(frame: FrameType | None) -> Frames:
 class _Event:
     """An event of a graph: it was at once, and no time has passed."""
 
-    def record(self) -> None:
+    def record(self, stream: object) -> None:
         pass
 
     def __sub__(self, other: _Event) -> int:

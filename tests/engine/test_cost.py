@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch._C._autograd import DeviceType
 from toys import Prototypes, source, two_threads
 
 from fewshot_bench.engine.columns import Columns
 from fewshot_bench.engine.cost import Cost, _held_by_autograd, advice, cost_of_step
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.profiling import PROFILED, profile_steps
+from fewshot_bench.engine.profiling import PROFILED, profile_steps, table
 from fewshot_bench.engine.training import Trainer
 
 CPU = torch.device("cpu")
@@ -69,6 +71,55 @@ def test_columns_keep_late_names_and_gaps() -> None:
     a, b = table.arrays()["a"], table.arrays()["b"]
     assert np.array_equal(a, [1, 2, math.nan], equal_nan=True)
     assert np.array_equal(b, [math.nan, 3, 4], equal_nan=True)
+
+
+def test_a_kernel_is_counted_once() -> None:
+    """torch's own summary of a GPU has its time at the operation that launched it, too."""
+
+    def seen(key, kind, device_us, cpu_us=0.0, annotation=False):
+        return SimpleNamespace(
+            key=key, device_type=kind, self_device_time_total=device_us,
+            self_cpu_time_total=cpu_us, count=6, is_user_annotation=annotation,
+        )  # fmt: skip
+
+    averages = [
+        seen("aten::mm", DeviceType.CPU, 3000.0, 90.0),
+        seen("gemm", DeviceType.CUDA, 3000.0),
+        seen("relu" + 500 * "x", DeviceType.CUDA, 1000.0),
+        seen("Optimizer.step", DeviceType.CUDA, 4000.0, annotation=True),
+    ]
+    on_gpu = [line.split() for line in table(averages, gpu=True).splitlines()[1:]]
+    assert on_gpu[0] == ["75.0%", "1.00", "2", "gemm"]
+    assert on_gpu[1][0] == "25.0%"
+    assert len(on_gpu[1][3]) == 100
+    assert len(on_gpu) == 2
+    on_cpu = table(averages, gpu=False).splitlines()
+    assert on_cpu[1].split() == ["100.0%", "0.03", "2", "aten::mm"]
+
+
+@pytest.mark.parametrize(("gpu", "begun"), [(True, 5), (False, 2)])
+def test_on_a_gpu_the_profile_begins_behind_the_capture(gpu, begun, monkeypatch, tmp_path) -> None:
+    class Profiler:
+        def __init__(self, **_):
+            self.key_averages, self.export_chrome_trace = list, print
+
+        def __enter__(self):
+            self.begun = trainer.step
+            seen.append(self)
+            return self
+
+        def __exit__(self, *_):
+            assert trainer.step == begun + 3
+
+    seen, method = [], Prototypes()
+    monkeypatch.setattr("fewshot_bench.engine.profiling.is_gpu", lambda _: gpu)
+    monkeypatch.setattr("fewshot_bench.engine.profiling.profile", Profiler)
+    runs = Eager(method)
+    trainer = Trainer(method, runs, source(), Plan(PROFILED, 4))
+    with runs.running():
+        profile_steps(trainer, tmp_path)
+    assert [profiler.begun for profiler in seen] == [begun]
+    assert begun > trainer.timer.warmup or not gpu  # captured in the step after those
 
 
 @pytest.mark.parametrize("lowering", [Eager, two_threads])

@@ -15,6 +15,7 @@ import torch
 from replaying import Graph, stand_in_for_graphs
 from toys import TASK, Prototypes, source
 
+from fewshot_bench.devices import HostClock
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.history import History
 from fewshot_bench.engine.lowering import Eager
@@ -33,14 +34,10 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> type[Graph]:
     monkeypatch.setattr("fewshot_bench.engine.training.is_gpu", lambda _: True)
     adam = sys.modules["torch.optim.adam"]
     monkeypatch.setattr(adam, "_get_capturable_supported_devices", lambda **_: ["cpu"])
-    monkeypatch.setattr("torch.cuda.is_current_stream_capturing", lambda: False)
     # The host compares the states of its own generators meanwhile, of which a graph sees nothing.
     monkeypatch.setattr("fewshot_bench.sampling.global_generators", dict)
 
-    class Clock:
-        now = staticmethod(lambda: 0)
-
-    monkeypatch.setattr("fewshot_bench.engine.graph.EventClock", Clock)
+    monkeypatch.setattr("fewshot_bench.engine.graph.EventClock", lambda _: HostClock())
     return stand_in_for_graphs(monkeypatch)
 
 
