@@ -208,12 +208,14 @@ def section_tests(results: Results) -> list[str]:
     rows = []
     for name, cases in groups.items():
         failed = [c for c in cases if "failure" in c or "error" in c]
-        skipped = [c for c in cases if "skipped" in c]
-        passed = len(cases) - len(failed) - len(skipped)
-        words = ", ".join(str(c["test"]).partition("[")[2].rstrip("]") or name for c in failed)
-        rows.append((name, str(passed), str(len(failed)), str(len(skipped)), words))
+        known, skipped = ([c for c in cases if kind in c] for kind in ("known", "skipped"))
+        passed = len(cases) - len(failed) - len(known) - len(skipped)
+        counts = map(str, (passed, len(failed), len(known), len(skipped)))
+        which = [cases_of(failed), f"as known: {cases_of(known)}" if known else ""]
+        rows.append((name, *counts, "; ".join(filter(None, which))))
     if rows:
-        lines += table(("test", ">passed", ">failed", ">skipped", "failed"), rows)
+        head = ("test", ">passed", ">failed", ">failed as known", ">skipped", "failed")
+        lines += table(head, rows)
     lines += ["", *after(results, "tests")]
     for title, part, found in (
         ("Does a training repeat to the bit?", "repeat", repeats(results)),
@@ -227,6 +229,12 @@ def section_tests(results: Results) -> list[str]:
         lines += ["", f"### {title}", "", *(found or [f"{UNMEASURED.capitalize()}."])]
         lines += ["", *note] if (note := after(results, part)) else []
     return [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
+
+
+def cases_of(rows: list[dict[str, Any]]) -> str:
+    """What stands between the brackets of tests' names; the name of one that has none."""
+    names = (str(row["test"]) for row in rows)
+    return ", ".join(name.partition("[")[2].rstrip("]") or name for name in names)
 
 
 def repeats(results: Results) -> list[str]:
@@ -279,8 +287,9 @@ def rounding(results: Results) -> list[str]:
         if "method" not in row:
             continue
         name = (row["method"], PRECISIONS[row["precision"]])
-        if "error" in row:
-            rows.append((*name, f"error: {row['error']}", "", ""))
+        if "error" in row or "not_offered" in row:
+            said = f"error: {row['error']}" if "error" in row else row["not_offered"]
+            rows.append((*name, said, "", ""))
             continue
         pairs = (row.get(f"{word}_minus_fp32") for word in ("evaluated", "trained"))
         cells = ["" if p is None else f"{p['points']:+.2f} ± {p['half_width']:.2f}" for p in pairs]

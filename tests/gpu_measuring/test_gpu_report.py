@@ -41,6 +41,8 @@ def made_up() -> dict[str, Any]:
         "tests": whole(
             {"test": "test_gradients[maml]", "seconds": 1.0},
             {"test": "test_gradients[protonet]", "seconds": 1.0, "failure": "assert"},
+            {"test": "test_the_same_bits[maml]", "seconds": 1.0},
+            {"test": "test_the_same_bits[protonet]", "seconds": 1.0, "known": "does not repeat"},
         ),
         "repeat": whole(
             {"kind": "protonet", "switch": "none", "repeats": False, "apart": 1e-3, "step_ms": 2.0,
@@ -127,7 +129,8 @@ def test_a_report_has_every_stage(scripts: Any, made_up: Any, checkout: Path) ->
         "met in bf16 |",
         "| 20 ms in TF32 | 25% | met |",
         "600 MAML test episodes: at most 0.5 s | 0.3 s (fp32, 200 a call, graph) |  | met |",
-        "| test_gradients | 1 | 1 | 0 | protonet |",
+        "| test_gradients | 1 | 1 | 0 | 0 | protonet |",
+        "| test_the_same_bits | 1 | 0 | 1 | 0 | as known: protonet |",
         "| protonet | cudnn.deterministic | the same bits | 3 ms, x 1.50 |  |",
         "`aten.convolution_backward.default` in conv.py, line 12 of "
         "float32[20, 64, 14, 14] channels-last (3 times)",
