@@ -13,8 +13,11 @@ import io
 import json
 import shutil
 import tarfile
+import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -27,6 +30,8 @@ VOLUME = 15 * 2**20  # bytes
 WEIGHTS = ".safetensors"
 GOING = ("running", "interrupted")
 LEAST = 4096  # of a volume: what a tar needs beside the files
+# What reading an archive raises that is cut off or changed.
+DAMAGED = (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,9 @@ class Kept:
         return step_of(paths[0]) if paths else 0
 
     @property
-    def share(self) -> float:
-        """How much of its training is done."""
-        return 1.0 if self.finished else self.step / self.record["config"]["steps"]
+    def reached(self) -> tuple[bool, int]:
+        """How far it is: the further one of two runs has the larger value."""
+        return self.finished, self.step
 
     def files(self) -> list[Path]:
         """What a result or a resume needs, and no more.
@@ -203,35 +208,64 @@ def volumes_of(folder: Path) -> list[Path]:
 def unpack(folder: Path, into: Path) -> list[str]:
     """Put the runs of a folder's volumes, archives (``.zip``) and folders into another one.
 
-    A run that is there already is left as it is.
+    Two copies of a run may be of different visits. The finished one stays, else the one with the
+    newest checkpoint; of two that are equal, the one that is there already.
 
     Returns:
         What went wrong, in lines.
     """
-    problems = []
-    there = {path.name for path in into.iterdir()}
-    volumes = volumes_of(folder)
-    if volumes:
-        try:
-            with tarfile.open(fileobj=cast(BinaryIO, _Joined(volumes)), mode="r|gz") as archive:
-                for member in archive:
-                    if member.name.partition("/")[0] not in there:
-                        archive.extract(member, into, filter="data")
-        except (OSError, tarfile.TarError, EOFError) as error:
-            problems.append(f"{volumes[0].name}: {error}")
-    for path in sorted(folder.glob("*.zip")):
-        try:
-            with zipfile.ZipFile(path) as packed:
-                if FILE in packed.namelist() and path.stem not in there:
-                    for name in packed.namelist():  # zipfile lets no name leave the folder
-                        packed.extract(name, into / path.stem)
-        except (OSError, zipfile.BadZipFile) as error:
-            problems.append(f"{path.name}: {error}")
+    problems, volumes = [], volumes_of(folder)
+    for path in (*volumes[:1], *sorted(folder.glob("*.zip"))):
+        with tempfile.TemporaryDirectory() as name:
+            place = Path(name)
+            try:
+                if path.suffix == ".zip":
+                    _extract_zip(path, place)
+                else:
+                    _extract_volumes(volumes, place)
+            except DAMAGED as error:
+                problems.append(f"{path.name}: {error}")
+            _take(place, into)
     if folder.resolve() != into.resolve():
-        for run in runs_in(folder):
-            if run.folder.name not in there:
-                shutil.copytree(run.folder, into / run.folder.name, dirs_exist_ok=True)
+        _take(folder, into)
     return problems
+
+
+def _take(folder: Path, into: Path) -> None:
+    """Copy the runs of a folder that are further than their copies in the other one."""
+    there = {run.folder.name: run for run in runs_in(into)}
+    for run in runs_in(folder):
+        other = there.get(run.folder.name)
+        if other is None or run.reached > other.reached:
+            copy = into / run.folder.name
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(run.folder, copy)
+
+
+def _extract_volumes(volumes: list[Path], into: Path) -> None:
+    with tarfile.open(fileobj=cast(BinaryIO, _Joined(volumes)), mode="r|gz") as archive:
+        for member in archive:
+            with _whole(into, member.name):
+                archive.extract(member, into, filter="data")
+
+
+def _extract_zip(path: Path, into: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():  # zipfile lets no name leave the folder
+            with _whole(into / path.stem, name):
+                archive.extract(name, into / path.stem)
+
+
+@contextmanager
+def _whole(into: Path, name: str) -> Iterator[None]:
+    """Write a file in this block; where that fails there is none: half a checkpoint is no step."""
+    try:
+        yield
+    except DAMAGED:
+        path = (into / name).resolve()
+        if path.is_relative_to(into.resolve()) and path.is_file():
+            path.unlink()
+        raise
 
 
 class _Joined(io.RawIOBase):

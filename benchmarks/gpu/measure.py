@@ -367,8 +367,8 @@ def known_already(name: str, digest: str, machine: list[dict[str, Any]]) -> str 
 def whole(part: dict[str, Any]) -> bool:
     """Whether all that a part measures is there: no row is an error, which may be this machine's.
 
-    What a peer does not offer, and what stops growth, are answers and no errors: their rows say so
-    in other words.
+    What a peer or a method does not offer, what stops growth, and a failure that a test knows of
+    beforehand are answers and no errors: their rows say so in other words.
     """
     return part["error"] is None and not any(
         name in row for row in part["rows"] for name in ("error", "failure")

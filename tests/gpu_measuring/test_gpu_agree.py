@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -51,3 +53,19 @@ def test_a_peer_is_given_our_weights_and_episodes(scripts: Any, tmp_path: Path) 
         subprocess.run([sys.executable, "-c", script, *words], check=True)
         found = np.load(tmp_path / "found.npy")
         assert scripts.correctness.held(found, exact)["agrees"] == agrees
+
+
+def test_a_peer_multiplies_in_full_precision(tmp_path: Path) -> None:
+    """Torch's convolutions on a GPU are TF32 by default, which is no rate or gradient in fp32."""
+    (tmp_path / "higher.py").write_text(
+        "import torch\n"
+        "switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv\n"
+        "raise ImportError(' '.join(switch.fp32_precision for switch in switches))\n"
+    )
+    np.savez(tmp_path / "data.npz", train=np.zeros(1, np.uint8), test=np.zeros(1, np.uint8))
+    words = [str(BENCHMARKS / "peers/worker.py"), "higher", "W4_maml"]
+    ended = subprocess.run(
+        [sys.executable, *words, "--data", str(tmp_path / "data.npz")],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert json.loads(ended.stdout)["error"] == "ImportError: ieee ieee"

@@ -1,15 +1,20 @@
-"""Which operation does not repeat."""
+"""Which operation does not repeat, and which trainings."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from gpu_scripts import BENCHMARKS, GPU
 from torch import library as torch_library
 
 NUMBERS = iter(range(10**6))
@@ -142,3 +147,51 @@ def test_a_switch_is_put_back(scripts: Any) -> None:
 
         warnings.warn("x does not have a deterministic implementation", stacklevel=1)
     assert told == ["x does not have a deterministic implementation"]
+
+
+# A GPU on which two trainings part in the kinds that are named.
+PARTING_GPU = """
+    import pytest, torch
+
+    torch.cuda.is_available = lambda: True
+
+    @pytest.fixture(autouse=True)
+    def parting(request, monkeypatch):
+        kind, numbers = request.node.callspec.params["kind"], iter((1.0, 1.0 + 1e-3))
+        monkeypatch.setattr(request.module, "trained", lambda *_, **__: (None, []))
+        monkeypatch.setattr(request.module, "weights", lambda _: torch.tensor(
+            [next(numbers) if kind in {kinds!r} else 1.0]))
+"""
+
+
+@pytest.mark.parametrize("also", [set(), {"maml"}])
+def test_trainings_that_are_known_to_part_leave_the_part_whole(
+    scripts: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, also: set[str]
+) -> None:
+    """Those that parted on an H200; another kind is a failure."""
+    known = failed_on_the_h200("test_the_same_seed_gives_the_same_bits")
+    source = textwrap.dedent(PARTING_GPU).replace("{kinds!r}", repr(known | also))
+    (tmp_path / "parting_gpu.py").write_text(source, "utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p parting_gpu -k same_seed_gives_the_same_bits")
+    out = tmp_path / "rows"
+    words = [sys.executable, str(GPU / "tests.py"), "--out", str(out)]
+    code = subprocess.run(words, capture_output=True, check=False).returncode
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert len(rows) == len(scripts.correctness.KINDS)
+    error = f"exit code {code}" if code else None
+    assert scripts.measure.whole({"rows": rows, "error": error}) == (not also)
+    assert kinds_of(row for row in rows if "failure" in row) == also
+    assert kinds_of(row for row in rows if "known" in row) == known
+    assert all(float(row["apart"]) > 0 for row in rows if "known" in row)
+
+
+def failed_on_the_h200(test: str) -> set[str]:
+    path = BENCHMARKS / "results/2026-11-27-h200-gpu.json"
+    rows = json.loads(path.read_text("utf-8"))["parts"]["tests"]["rows"]
+    own = (row for row in rows if str(row["test"]).startswith(test) and "failure" in row)
+    return kinds_of(own)
+
+
+def kinds_of(rows: Iterable[dict[str, Any]]) -> set[str]:
+    return {row["test"].partition("[")[2].rstrip("]") for row in rows}

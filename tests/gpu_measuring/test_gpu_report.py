@@ -41,6 +41,8 @@ def made_up() -> dict[str, Any]:
         "tests": whole(
             {"test": "test_gradients[maml]", "seconds": 1.0},
             {"test": "test_gradients[protonet]", "seconds": 1.0, "failure": "assert"},
+            {"test": "test_the_same_bits[maml]", "seconds": 1.0},
+            {"test": "test_the_same_bits[protonet]", "seconds": 1.0, "known": "does not repeat"},
         ),
         "repeat": whole(
             {"kind": "protonet", "switch": "none", "repeats": False, "apart": 1e-3, "step_ms": 2.0,
@@ -72,7 +74,8 @@ def made_up() -> dict[str, Any]:
             {"item": "W3", "rate": 5e4, "unit": "episodes/s", "of_limit": 0.1},
         ),
         "profile": whole(
-            {"item": "W1_second_order", "step_ms": 10.0, "kinds": {"sums": 4.0, "other": 4.0},
+            {"item": "W1_second_order", "precision": "tf32", "step_ms": 10.0,
+             "kinds": {"sums": 4.0, "other": 4.0},
              "kernels": [{"kernel": "all", "ms": 8.0, "calls": 100.0}]},
         ),
         "peers": whole(
@@ -127,13 +130,15 @@ def test_a_report_has_every_stage(scripts: Any, made_up: Any, checkout: Path) ->
         "met in bf16 |",
         "| 20 ms in TF32 | 25% | met |",
         "600 MAML test episodes: at most 0.5 s | 0.3 s (fp32, 200 a call, graph) |  | met |",
-        "| test_gradients | 1 | 1 | 0 | protonet |",
+        "| test_gradients | 1 | 1 | 0 | 0 | protonet |",
+        "| test_the_same_bits | 1 | 0 | 1 | 0 | as known: protonet |",
         "| protonet | cudnn.deterministic | the same bits | 3 ms, x 1.50 |  |",
         "`aten.convolution_backward.default` in conv.py, line 12 of "
         "float32[20, 64, 14, 14] channels-last (3 times)",
         "| maml | TF32 | 90.00 | +0.01 ± 0.02 | +0.50 ± 1.00 |",
         "| W1_second_order | higher | 3.0e-06 | yes |",
-        "8 ms in 100 kernels, of 10 ms a step (no kernel runs in 20% of it): sums 50%, other 50%.",
+        "8 ms in 100 kernels, of 10 ms a step in TF32 (no kernel runs in 20% of it): sums 50%, "
+        "other 50%.",
         "| W1_second_order | learn2learn | not there |  |  |",
         "| W2_5way | higher | has none |  |  |",
         "| omniglot 5w1s maml paper | interrupted |  | 100 of 60000 | 3 | 1800 s to its end;",
@@ -303,6 +308,58 @@ def test_a_part_that_was_left_to_published_results_is_read_from_there(
     page = (results / "2026-12-24-h100-gpu.md").read_text("utf-8")
     assert "35.6 x" in page
     assert "| maml | 10 | whole (of 2026-12-01-h100-gpu.json) |" in page
+
+
+def bars_of(scripts: Any, data: dict[str, Any]) -> dict[str, Any]:
+    return {bar.asked: bar for bar in scripts.reading.bars(scripts.reading.Results(data))}
+
+
+@pytest.mark.parametrize("measured", [("fp32", "tf32"), ("tf32",)])
+def test_ours_over_a_peer_in_fp32_has_no_figure_of_tf32(
+    scripts: Any, made_up: Any, measured: tuple[str, ...]
+) -> None:
+    own = {
+        "item": "W4_maml", "way": "run", "ran_as": "graph", "chunk": 200, "first_s": 1.0,
+        "episodes": 600,
+    }  # fmt: skip
+    rows = [own | {"precision": p, "seconds": {"fp32": 1.0, "tf32": 0.4}[p]} for p in measured]
+    made_up["parts"]["evaluation"] = whole(*rows)
+    peer = {"item": "W4_maml", "peer": "learn2learn", "unit": "tasks/s", "rate": 60.0, "turns": 3}
+    made_up["parts"]["peers"] = whole(peer)
+    results = scripts.reading.Results(made_up)
+    line = scripts.report.section_peers(results)[-1]
+    ratio = "10" if "fp32" in measured else ""
+    assert line == f"| W4_maml | learn2learn | 60 tasks/s | 3 | {ratio} |"
+    line = scripts.report.summary(results)[-1]
+    full = "1 s" if "fp32" in measured else "unmeasured"
+    assert line.endswith(f"| {full} | 0.4 s | 60 tasks/s (learn2learn) | {ratio} |  |")
+    # Nor is a bar met that one precision alone meets, without saying so.
+    bar = bars_of(scripts, made_up)["600 MAML test episodes: at most 0.5 s"]
+    figures = {"fp32": "1 s (fp32, 200 a call, graph)", "tf32": "0.4 s (TF32, 200 a call, graph)"}
+    assert bar.figure == "; ".join(figures[p] for p in measured)
+    assert bar.verdict == ("met in TF32" if "fp32" in measured else "met")
+
+
+def test_a_way_that_no_run_takes_is_no_figure_of_ours(scripts: Any, made_up: Any) -> None:
+    """Grouped convolutions in a graph are timed beside the engine's own way."""
+    made_up["parts"]["maml"] = whole(
+        trained("W1_second_order", 12.0), trained("W1_second_order", 8.0, strategy="batched")
+    )
+    bar = bars_of(scripts, made_up)["W1 MAML, second order, 32 tasks: at most 10 ms a step "
+                                    "(fp32 or TF32)"]  # fmt: skip
+    assert (bar.figure, bar.verdict) == ("12 ms in fp32", "missed")
+
+
+def test_a_switch_that_costs_the_graph_says_so(scripts: Any, made_up: Any) -> None:
+    row = {"kind": "protonet", "repeats": True, "apart": 0.0}
+    made_up["parts"]["repeat"] = whole(
+        row | {"switch": "none", "step_ms": 2.0, "ran_as": "graph"},
+        row | {"switch": "cudnn.deterministic", "step_ms": 3.0, "ran_as": "graph"},
+        row | {"switch": "use_deterministic_algorithms", "step_ms": 12.0, "ran_as": "eager"},
+    )
+    lines = scripts.report.repeats(scripts.reading.Results(made_up))
+    assert "| 3 ms, x 1.50 |" in lines[-2]
+    assert "| 12 ms, x 6.00 (eager, not graph) |" in lines[-1]
 
 
 def test_what_is_no_result_is_one_line(
