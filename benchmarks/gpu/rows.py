@@ -133,7 +133,8 @@ def go_on(bench: Bench, folder: Path, run: Kept) -> None:
         return
     if bench.over(LEAST + RESERVE, title):
         return
-    words = ["fsb", "resume", str(run.folder), "--allow-changes"]
+    device = ["--device", str(bench.device)]  # it may have begun on a processor
+    words = ["fsb", "resume", str(run.folder), "--allow-changes", *device]
     go(bench, folder, title, words, f"resumed at step {run.step}", run)
 
 
