@@ -10,6 +10,30 @@ from torch import Tensor
 
 META, HOST = torch.device("meta"), torch.device("cpu")
 What = Literal["read", "shape", "print", "solver", "to the host", "to the device", "mixed"]
+ON_DEVICE = "make it there (device=x.device, torch.full, torch.arange), or once, {once}"
+# {what is seen: what it means, what to do instead}
+ADVICE: dict[What, tuple[str, str]] = {
+    "read": (
+        "waits for the device, because it reads a number on the host ({})",
+        "keep it a tensor, with torch.where in place of a branch{show}",
+    ),
+    "shape": (
+        "waits for the device, because numbers decide how large its result is ({})",
+        "keep shapes fixed: torch.where, or multiply by the mask",
+    ),
+    "print": (
+        "waits for the device, because it prints a tensor",
+        "leave it out{show}",
+    ),
+    "solver": (
+        "waits for the device, to know whether a solver succeeded ({})",
+        "use a form that does not ask, as torch.linalg.solve_ex",
+    ),
+    "to the host": ("waits for the device, because it copies a tensor to the host ({})",
+                    "leave it where it is"),
+    "to the device": ("copies to the device from the host, which a GPU waits for ({})", ON_DEVICE),
+    "mixed": ("mixes a tensor on the host with tensors on the device ({})", ON_DEVICE),
+}  # fmt: skip
 # Beside what torch itself says of an operation (``torch.Tag``): what its kernels for a GPU read.
 READS = ("multinomial", "histc")
 READS_A_TENSOR = ("linspace", "logspace")  # as one of their ends

@@ -40,9 +40,10 @@ from fewshot_bench.testing.captures import (
     train,
     unlabelled_tasks,
 )
-from fewshot_bench.testing.meta import Graph, MetaDevice, Seen, as_a_gpu
+from fewshot_bench.testing.meta import Graph, MetaDevice, Seen
 from fewshot_bench.testing.named import suite
 from fewshot_bench.testing.offences import META
+from fewshot_bench.testing.stand_ins import as_a_gpu
 from fewshot_bench.testing.subject import CHECKED, MethodSubject
 from fewshot_bench.testing.tiny import separable_images
 
