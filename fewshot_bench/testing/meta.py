@@ -230,10 +230,10 @@ def _each(value: Any, function: Callable[[Any], Any]) -> Any:
 
 def _given(leaf: Any) -> Any:
     """What of an argument a graph would hold: a shape, or a number."""
-    if not isinstance(leaf, Tensor):
-        return leaf
-    alone = leaf.device == HOST and not leaf.dim()
-    return tuple(leaf.shape), leaf.item() if alone else None
+    if isinstance(leaf, Tensor):
+        alone = leaf.device == HOST and not leaf.dim()
+        return tuple(leaf.shape), _given(leaf.item()) if alone else None
+    return leaf if leaf == leaf else "nan"  # which equals no other
 
 
 def _place(tensor: Tensor) -> int:

@@ -332,6 +332,20 @@ def test_what_is_read_goes_on_with_its_number() -> None:
     assert all(own_frame(seen)[0] == __file__ for seen in device.seen)
 
 
+def test_operations_on_nan_are_the_same_twice() -> None:
+    device, given = MetaDevice(), []
+    with device:
+        x = torch.ones(2, device=META)
+        for _ in range(2):
+            with device.noted() as operations:
+                x + float("nan")
+                x + torch.tensor(float("nan"))
+                torch._foreach_add([x, x], [1.0, float("nan")])
+            given.append([operation.given for operation in operations])
+    assert len(given[0]) == 3
+    assert given[0] == given[1]
+
+
 def test_a_graph_has_no_effect_until_it_is_replayed_and_repeats_what_it_held() -> None:
     device, graph = MetaDevice(), Graph()
     with device:

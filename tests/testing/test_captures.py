@@ -206,6 +206,8 @@ RIGHT = (
     "x.argmax(-1) == 1",
     "x.to(torch.float64).to(x.device)", "torch.ones(3).sum().item()", "x.cumsum(1).sort(1)",
     "torch.nn.functional.one_hot(x.argmax(-1), 5)", "copy.deepcopy(self.net)",
+    'x.masked_fill(x > 1e9, float("nan"))', 'torch.full((2,), float("nan"), device=x.device)',
+    'x * torch.tensor(float("nan"))', 'torch._foreach_mul([x, x], [2.0, float("nan")])',
 )  # fmt: skip
 
 
