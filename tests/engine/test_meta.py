@@ -346,6 +346,26 @@ def test_operations_on_nan_are_the_same_twice() -> None:
     assert given[0] == given[1]
 
 
+def test_autocast_can_be_switched_and_read_as_on_a_gpu() -> None:
+    device = MetaDevice()
+    kind = META.type
+    with as_a_gpu(device):
+        x = torch.eye(2, device=META)
+        with torch.autocast(kind, torch.bfloat16):
+            assert torch.is_autocast_enabled(kind)
+            assert torch.get_autocast_dtype(kind) == torch.bfloat16
+            with torch.autocast(kind, enabled=False):
+                assert not torch.is_autocast_enabled(kind)
+            y = x @ x
+            assert torch.autocast(kind, enabled=False)(torch.is_autocast_enabled)(kind) is False
+        assert not torch.is_autocast_enabled(kind)
+        assert torch.amp.is_autocast_available(kind)
+        with torch.autocast("cpu"):  # torch's own
+            assert torch.is_autocast_enabled("cpu")
+    assert device.numbers(y).tolist() == [[1, 0], [0, 1]]
+    assert not torch.amp.is_autocast_available(kind)
+
+
 def test_a_graph_has_no_effect_until_it_is_replayed_and_repeats_what_it_held() -> None:
     device, graph = MetaDevice(), Graph()
     with device:

@@ -208,6 +208,9 @@ RIGHT = (
     "torch.nn.functional.one_hot(x.argmax(-1), 5)", "copy.deepcopy(self.net)",
     'x.masked_fill(x > 1e9, float("nan"))', 'torch.full((2,), float("nan"), device=x.device)',
     'x * torch.tensor(float("nan"))', 'torch._foreach_mul([x, x], [2.0, float("nan")])',
+    "with torch.autocast(x.device.type, enabled=False): x.float()",
+    "with torch.autocast(x.device.type, torch.bfloat16): x = x.float()",
+    "y = torch.autocast(x.device.type, enabled=False)(torch.square)(x)",
 )  # fmt: skip
 
 
