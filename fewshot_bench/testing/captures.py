@@ -33,7 +33,7 @@ from fewshot_bench.sampling import ClosedSampler, EpisodeSource
 from fewshot_bench.semisupervised import UnlabelledTasks
 from fewshot_bench.testing.calls import Frames
 from fewshot_bench.testing.checks import Check, Fault, NotClaimed
-from fewshot_bench.testing.meta import MetaDevice, Operation
+from fewshot_bench.testing.meta import MetaDevice, Operation, Seen
 from fewshot_bench.testing.offences import ADVICE, META
 from fewshot_bench.testing.part_checks import SamplerSubject
 from fewshot_bench.testing.stand_ins import as_a_gpu
@@ -95,12 +95,17 @@ class Watched:
         for seen in self.device.seen:
             meaning, mend = ADVICE[seen.what]
             call = SPELLED.get(seen.call, f"{seen.call}()")
-            told = f"{self.line(seen.frames)} {meaning.format(call)}; {mend.format(**self.mends)}"
-            # A backward pass has no line of the plugin's: it repeats what was seen in the forward.
-            again = self.faults and self._own(seen.frames) is None
-            if told not in self.faults and not again:
+            line, when = self.line(seen.frames), "in its backward pass " if seen.backward else ""
+            told = f"{line} {when}{meaning.format(call)}; {mend.format(**self.mends)}"
+            if told not in self.faults and not self._repeats(seen, line):
                 self.faults.append(told)
         self.device.seen.clear()
+
+    def _repeats(self, seen: Seen, line: str) -> bool:
+        """Whether it only shows again what was seen: a backward pass meets what the forward did."""
+        if self._own(seen.frames) is None:
+            return bool(self.faults)
+        return seen.backward and any(fault.startswith(line) for fault in self.faults)
 
     def _raised(self, error: Exception) -> str:
         while isinstance(error, PluginError) and isinstance(error.__cause__, Exception):

@@ -32,8 +32,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from fewshot_bench.testing.calls import Calls, Frames, frames_from
-from fewshot_bench.testing.offences import HOST, META, What, offences
+from fewshot_bench.testing.calls import Calls, Frames, frames_from, of_autograd
+from fewshot_bench.testing.offences import HOST, META, What, in_backward, offences
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,14 @@ class Seen:
     Arguments:
         what: it is.
         call: the operation, or the method of a tensor.
-        frames: where.
+        frames: where; of a backward pass, where the forward pass was.
+        backward: whether it is in the backward pass of what was done there.
     """
 
     what: What
     call: str
     frames: Frames
+    backward: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ class MetaDevice(TorchDispatchMode):
         """The operations that are done in the block; none where they are not wanted."""
         operations: list[Operation] = []
         self._operations = operations if wanted else None
+        self._calls.made.clear()  # a step is differentiated before the next one begins
         try:
             yield operations
         finally:
@@ -143,8 +146,11 @@ class MetaDevice(TorchDispatchMode):
 
     def note(self, what: What, call: str, frame: FrameType | None = None) -> None:
         """Note something that is seen, at the frame that calls (None: the caller's)."""
-        if not self._waits_allowed or what == "mixed":
-            self.seen.append(Seen(what, call, frames_from(frame or sys._getframe(1))))
+        if self._waits_allowed and what != "mixed":
+            return
+        frames, node = frames_from(frame or sys._getframe(1)), torch._C._current_autograd_node()
+        made = self._calls.frames_of(node) if node is not None and of_autograd(frames) else None
+        self.seen.append(Seen(what, call, made or frames, backward=made is not None))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -161,6 +167,9 @@ class MetaDevice(TorchDispatchMode):
         with torch._C.DisableTorchFunction():
             for what in offences(func, name, tensors, args, kwargs):
                 self.note(what, name)
+            node = torch._C._current_autograd_node()
+            if node is not None and (function := in_backward(node.name(), name)):
+                self.note("inside", function)
             if self._operations is not None:
                 given = tuple(map(_given, flat))
                 self._operations.append(Operation(name, given, frames_from(sys._getframe(1))))

@@ -332,6 +332,16 @@ def test_what_is_read_goes_on_with_its_number() -> None:
     assert all(own_frame(seen)[0] == __file__ for seen in device.seen)
 
 
+def test_no_kernel_waits_that_used_to() -> None:
+    """torch 2.15 checks probabilities and renormalises rows without a look at the numbers."""
+    device = MetaDevice()
+    with device:
+        x = torch.ones(3, 4, device=META)
+        x.multinomial(2)
+        torch.nn.functional.embedding(x.argmax(-1), x, max_norm=1.0)
+    assert device.seen == []
+
+
 def test_operations_on_nan_are_the_same_twice() -> None:
     device, given = MetaDevice(), []
     with device:
@@ -364,6 +374,40 @@ def test_autocast_can_be_switched_and_read_as_on_a_gpu() -> None:
             assert torch.is_autocast_enabled("cpu")
     assert device.numbers(y).tolist() == [[1, 0], [0, 1]]
     assert not torch.amp.is_autocast_available(kind)
+
+
+class Halved(torch.autograd.Function):
+    """The identity, with half of its gradient."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor | None:
+        return gradient / 2 if gradient.equal(gradient) else None
+
+
+def test_a_backward_pass_is_seen_where_its_forward_pass_was() -> None:
+    device = MetaDevice()
+    with device:
+        x = torch.ones(3, device=META, requires_grad=True)
+        y = x.cumprod(0)
+        z = (y * torch.tensor([1.0, 2.0, 3.0])).sum()
+        z.register_hook(
+            lambda gradient: print(gradient.item()),
+        )
+        Halved.apply(z).backward()
+    text = Path(__file__).read_text("utf-8").splitlines()
+    lines = {(seen.call, seen.backward): text[own_frame(seen)[1] - 1].strip()
+             for seen in device.seen}  # fmt: skip
+    product = "z = (y * torch.tensor([1.0, 2.0, 3.0])).sum()"
+    assert lines == {
+        ("mul", False): product, ("mul", True): product, ("cumprod", True): "y = x.cumprod(0)",
+        # Of code of somebody's own that autograd calls, its own lines.
+        ("_local_scalar_dense", False): "lambda gradient: print(gradient.item()),",
+        ("equal", False): "return gradient / 2 if gradient.equal(gradient) else None",
+    }  # fmt: skip
 
 
 def test_a_graph_has_no_effect_until_it_is_replayed_and_repeats_what_it_held() -> None:
