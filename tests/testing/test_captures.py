@@ -6,15 +6,18 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fewshot_bench import in_order
 from fewshot_bench.cli.main import main
+from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.sampling import ClosedSampler
 from fewshot_bench.testing import Outcome
+from fewshot_bench.testing.captures import Watched, evaluate, train
 from fewshot_bench.testing.checks import perform_all
 from fewshot_bench.testing.named import suite
 
@@ -320,6 +323,28 @@ def test_a_wait_in_a_backward_pass_is_named_with_the_line_of_the_forward(
     assert (
         f"mine.py:{number}, `{plant}` in predict(), in its backward pass waits" in outcome.message
     )
+
+
+BY_WAY = """
+        if self.__dict__.get("eye") is None or len(self.eye) != state.shape[1]:
+            self.__dict__["eye"] = torch.eye(state.shape[1], device=x.device)
+        state = self.eye @ state
+"""
+
+
+def test_what_is_made_anew_for_another_way_is_no_fault(tmp_path: Path) -> None:
+    """As a validation between two trainings does; whoever captures sees that it was replaced."""
+    path = tmp_path / "mine.py"
+    path.write_text(METHOD.replace("{plant}", BY_WAY.strip()), "utf-8")
+    subject = suite(Registry.discover(), f"{path}:Mine").subject
+    fewer = replace(subject, task=replace(subject.task, way=subject.task.way - 1))
+    method = subject.build()
+    watched = Watched(method)
+    train(watched, subject, Eager(method))
+    evaluate(watched, fewer, Eager(method))
+    assert method.eye.shape == (fewer.task.way, fewer.task.way)
+    train(watched, subject, Eager(method))
+    assert watched.faults == []
 
 
 QUIET = """
