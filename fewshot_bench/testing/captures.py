@@ -31,10 +31,12 @@ from fewshot_bench.errors import PluginError
 from fewshot_bench.method import title_of
 from fewshot_bench.sampling import ClosedSampler, EpisodeSource
 from fewshot_bench.semisupervised import UnlabelledTasks
+from fewshot_bench.testing.calls import Frames
 from fewshot_bench.testing.checks import Check, Fault, NotClaimed
-from fewshot_bench.testing.meta import Frames, MetaDevice, Operation, as_a_gpu
-from fewshot_bench.testing.offences import META, What
+from fewshot_bench.testing.meta import MetaDevice, Operation, Seen
+from fewshot_bench.testing.offences import ADVICE, META
 from fewshot_bench.testing.part_checks import SamplerSubject
+from fewshot_bench.testing.stand_ins import as_a_gpu
 from fewshot_bench.testing.subject import MethodSubject
 from fewshot_bench.text import one_line
 
@@ -43,30 +45,6 @@ LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 PACKAGES = "site-packages"
 TASKS, CHUNKS = 2, 3  # of a step, or of a chunk of an evaluation
 SHOWN = 3  # lines in a message
-ON_DEVICE = "make it there (device=x.device, torch.full, torch.arange), or once, {once}"
-# {what is seen: what it means, what to do instead}
-ADVICE: dict[What, tuple[str, str]] = {
-    "read": (
-        "waits for the device, because it reads a number on the host ({})",
-        "keep it a tensor, with torch.where in place of a branch{show}",
-    ),
-    "shape": (
-        "waits for the device, because numbers decide how large its result is ({})",
-        "keep shapes fixed: torch.where, or multiply by the mask",
-    ),
-    "print": (
-        "waits for the device, because it prints a tensor",
-        "leave it out{show}",
-    ),
-    "solver": (
-        "waits for the device, to know whether a solver succeeded ({})",
-        "use a form that does not ask, as torch.linalg.solve_ex",
-    ),
-    "to the host": ("waits for the device, because it copies a tensor to the host ({})",
-                    "leave it where it is"),
-    "to the device": ("copies to the device from the host, which a GPU waits for ({})", ON_DEVICE),
-    "mixed": ("mixes a tensor on the host with tensors on the device ({})", ON_DEVICE),
-}  # fmt: skip
 SPELLED = {"_local_scalar_dense": "item(), int(), float(), bool(), if", "_to_copy": "to(), cpu()"}
 # What else there is to do about it, for a method and for a sampler.
 OF_METHODS = {
@@ -117,12 +95,17 @@ class Watched:
         for seen in self.device.seen:
             meaning, mend = ADVICE[seen.what]
             call = SPELLED.get(seen.call, f"{seen.call}()")
-            told = f"{self.line(seen.frames)} {meaning.format(call)}; {mend.format(**self.mends)}"
-            # A backward pass has no line of the plugin's: it repeats what was seen in the forward.
-            again = self.faults and self._own(seen.frames) is None
-            if told not in self.faults and not again:
+            line, when = self.line(seen.frames), "in its backward pass " if seen.backward else ""
+            told = f"{line} {when}{meaning.format(call)}; {mend.format(**self.mends)}"
+            if told not in self.faults and not self._repeats(seen, line):
                 self.faults.append(told)
         self.device.seen.clear()
+
+    def _repeats(self, seen: Seen, line: str) -> bool:
+        """Whether it only shows again what was seen: a backward pass meets what the forward did."""
+        if self._own(seen.frames) is None:
+            return bool(self.faults)
+        return seen.backward and any(fault.startswith(line) for fault in self.faults)
 
     def _raised(self, error: Exception) -> str:
         while isinstance(error, PluginError) and isinstance(error.__cause__, Exception):

@@ -22,29 +22,18 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
-from unittest import mock
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from fewshot_bench.testing.offences import HOST, META, What, offences
-
-Frames = tuple[tuple[str, int, str], ...]  # (file, line, function), from the innermost on
-ON_THE_HOST: dict[str, What] = {
-    "numpy": "read", "__array__": "read", "tolist": "read", "__repr__": "print",
-    "__format__": "print",
-}  # fmt: skip
-
-
-FROM_THE_HOST = ("tensor", "as_tensor", "asarray")
+from fewshot_bench.testing.calls import Calls, Frames, frames_from, of_autograd
+from fewshot_bench.testing.offences import HOST, META, What, in_backward, offences
 
 
 @dataclass(frozen=True)
@@ -54,12 +43,14 @@ class Seen:
     Arguments:
         what: it is.
         call: the operation, or the method of a tensor.
-        frames: where.
+        frames: where; of a backward pass, where the forward pass was.
+        backward: whether it is in the backward pass of what was done there.
     """
 
     what: What
     call: str
     frames: Frames
+    backward: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,7 @@ class MetaDevice(TorchDispatchMode):
         self._recorded: Graph | None = None
         self._behind: dict[int, Any] = {}  # by the address of a storage: that of its numbers
         self._before: dict[int, Any] = {}  # and the other way, while the first one lives
-        self._calls = _Calls(self)
+        self._calls = Calls(self)
 
     def __enter__(self) -> MetaDevice:
         self._calls.__enter__()
@@ -130,6 +121,7 @@ class MetaDevice(TorchDispatchMode):
         """The operations that are done in the block; none where they are not wanted."""
         operations: list[Operation] = []
         self._operations = operations if wanted else None
+        self._calls.made.clear()  # a step is differentiated before the next one begins
         try:
             yield operations
         finally:
@@ -154,8 +146,11 @@ class MetaDevice(TorchDispatchMode):
 
     def note(self, what: What, call: str, frame: FrameType | None = None) -> None:
         """Note something that is seen, at the frame that calls (None: the caller's)."""
-        if not self._waits_allowed or what == "mixed":
-            self.seen.append(Seen(what, call, _frames(frame or sys._getframe(1))))
+        if self._waits_allowed and what != "mixed":
+            return
+        frames, node = frames_from(frame or sys._getframe(1)), torch._C._current_autograd_node()
+        made = self._calls.frames_of(node) if node is not None and of_autograd(frames) else None
+        self.seen.append(Seen(what, call, made or frames, backward=made is not None))
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -172,9 +167,12 @@ class MetaDevice(TorchDispatchMode):
         with torch._C.DisableTorchFunction():
             for what in offences(func, name, tensors, args, kwargs):
                 self.note(what, name)
+            node = torch._C._current_autograd_node()
+            if node is not None and (function := in_backward(node.name(), name)):
+                self.note("inside", function)
             if self._operations is not None:
                 given = tuple(map(_given, flat))
-                self._operations.append(Operation(name, given, _frames(sys._getframe(1))))
+                self._operations.append(Operation(name, given, frames_from(sys._getframe(1))))
             shown: dict[int, Tensor] = {}  # what an operation works in place on, it gives back
 
             def host(leaf: Any) -> Any:
@@ -239,112 +237,13 @@ def _each(value: Any, function: Callable[[Any], Any]) -> Any:
     return function(value)
 
 
-class _Calls(TorchFunctionMode):
-    """What shows in no operation: numbers that are read, and lists that become tensors."""
-
-    def __init__(self, device: MetaDevice) -> None:
-        super().__init__()
-        self.device = device
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        kwargs, name = kwargs or {}, getattr(func, "__name__", "")
-        frame = sys._getframe(1)
-        first = args[0] if args else None
-        if not isinstance(first, Tensor):
-            onto = kwargs.get("device")
-            if name in FROM_THE_HOST and onto is not None and torch.device(onto) == META:
-                return self._sent(func(*args, **{**kwargs, "device": HOST}), name, frame)
-        elif first.device == META:
-            return self._on_device(func, name, frame, first, args, kwargs)
-        return func(*args, **kwargs)
-
-    def _on_device(
-        self, func: Any, name: str, frame: FrameType, first: Tensor, args: Any, kwargs: Any
-    ) -> Any:
-        if name in ON_THE_HOST:
-            self.device.note(ON_THE_HOST[name], name, frame)
-            if not name.endswith(("repr__", "format__")):
-                return func(self.device.numbers(first), *args[1:], **kwargs)
-        if name == "new_tensor":
-            made = torch.tensor(*args[1:], **{"dtype": first.dtype, **kwargs, "device": HOST})
-            return self._sent(made, name, frame)
-        if name in ("__getitem__", "__setitem__") and _lists(args[1]):
-            index = tree_map_only((list, np.ndarray), torch.as_tensor, args[1], is_leaf=_is_list)
-            return func(first, index, *args[2:])  # which is then noted as an index on the host
-        return func(*args, **kwargs)
-
-    def _sent(self, made: Tensor, name: str, frame: FrameType) -> Tensor:
-        self.device.note("to the device", name, frame)
-        with self.device.waits_allowed():
-            return made.to(META)
-
-
-def _is_list(index: Any) -> bool:
-    return isinstance(index, list | np.ndarray)
-
-
-def _lists(index: Any) -> bool:
-    return any(map(_is_list, index if isinstance(index, tuple) else (index,)))
-
-
 def _given(leaf: Any) -> Any:
     """What of an argument a graph would hold: a shape, or a number."""
-    if not isinstance(leaf, Tensor):
-        return leaf
-    alone = leaf.device == HOST and not leaf.dim()
-    return tuple(leaf.shape), leaf.item() if alone else None
+    if isinstance(leaf, Tensor):
+        alone = leaf.device == HOST and not leaf.dim()
+        return tuple(leaf.shape), _given(leaf.item()) if alone else None
+    return leaf if leaf == leaf else "nan"  # which equals no other
 
 
 def _place(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
-
-
-def _frames(frame: FrameType | None) -> Frames:
-    found = []
-    while frame is not None:
-        code = frame.f_code
-        if code.co_filename != __file__:
-            found.append((code.co_filename, frame.f_lineno, code.co_name))
-        frame = frame.f_back
-    return tuple(found)
-
-
-class _Event:
-    """An event of a graph: it was at once, and no time has passed."""
-
-    def record(self, stream: object) -> None:
-        pass
-
-    def __sub__(self, other: _Event) -> int:
-        return 0
-
-
-@contextmanager
-def as_a_gpu(device: MetaDevice) -> Iterator[MetaDevice]:
-    """Let the toolkit and torch's optimizers take ``meta`` for a GPU, graphs and events included.
-
-    The stand-ins replace names of ``torch.cuda``, which has nothing to do on such a device.
-    """
-    with ExitStack() as stack:
-        for path, value in _stand_ins(device).items():
-            stack.enter_context(mock.patch(path, value))
-        yield stack.enter_context(device)
-
-
-def _stand_ins(device: MetaDevice) -> dict[str, Callable[..., Any]]:
-    found: dict[str, Callable[..., Any]] = {
-        "torch.cuda.CUDAGraph": Graph,
-        "torch.cuda.graph": lambda graph, **_: device.graph(graph),
-        "torch.cuda.current_stream": lambda *_: None,
-        "torch.cuda.Event": lambda **_: _Event(),
-        "torch.cuda.is_current_stream_capturing": lambda: False,
-    }
-    # torch asks by the device's name whether an optimizer may hold its state there.
-    for module in list(sys.modules.values()):
-        for name in ("_get_capturable_supported_devices", "_get_foreach_kernels_supported_devices"):
-            own = getattr(module, "__name__", "")
-            if own.startswith("torch.optim") and name in vars(module):
-                found[f"{own}.{name}"] = lambda *_, **__: [META.type]
-    return found

@@ -41,9 +41,10 @@ from fewshot_bench.testing.captures import (
     train,
     unlabelled_tasks,
 )
-from fewshot_bench.testing.meta import Graph, MetaDevice, Seen, as_a_gpu
+from fewshot_bench.testing.meta import Graph, MetaDevice, Seen
 from fewshot_bench.testing.named import suite
 from fewshot_bench.testing.offences import META
+from fewshot_bench.testing.stand_ins import as_a_gpu
 from fewshot_bench.testing.subject import CHECKED, MethodSubject
 from fewshot_bench.testing.tiny import separable_images
 
@@ -330,6 +331,84 @@ def test_what_is_read_goes_on_with_its_number() -> None:
     whats = [seen.what for seen in device.seen]
     assert whats == ["read", "read", "shape", "mixed", "to the host"]
     assert all(own_frame(seen)[0] == __file__ for seen in device.seen)
+
+
+def test_no_kernel_waits_that_used_to() -> None:
+    """torch 2.15 checks probabilities and renormalises rows without a look at the numbers."""
+    device = MetaDevice()
+    with device:
+        x = torch.ones(3, 4, device=META)
+        x.multinomial(2)
+        torch.nn.functional.embedding(x.argmax(-1), x, max_norm=1.0)
+    assert device.seen == []
+
+
+def test_operations_on_nan_are_the_same_twice() -> None:
+    device, given = MetaDevice(), []
+    with device:
+        x = torch.ones(2, device=META)
+        for _ in range(2):
+            with device.noted() as operations:
+                x + float("nan")
+                x + torch.tensor(float("nan"))
+                torch._foreach_add([x, x], [1.0, float("nan")])
+            given.append([operation.given for operation in operations])
+    assert len(given[0]) == 3
+    assert given[0] == given[1]
+
+
+def test_autocast_can_be_switched_and_read_as_on_a_gpu() -> None:
+    device = MetaDevice()
+    kind = META.type
+    with as_a_gpu(device):
+        x = torch.eye(2, device=META)
+        with torch.autocast(kind, torch.bfloat16):
+            assert torch.is_autocast_enabled(kind)
+            assert torch.get_autocast_dtype(kind) == torch.bfloat16
+            with torch.autocast(kind, enabled=False):
+                assert not torch.is_autocast_enabled(kind)
+            y = x @ x
+            assert torch.autocast(kind, enabled=False)(torch.is_autocast_enabled)(kind) is False
+        assert not torch.is_autocast_enabled(kind)
+        assert torch.amp.is_autocast_available(kind)
+        with torch.autocast("cpu"):  # torch's own
+            assert torch.is_autocast_enabled("cpu")
+    assert device.numbers(y).tolist() == [[1, 0], [0, 1]]
+    assert not torch.amp.is_autocast_available(kind)
+
+
+class Halved(torch.autograd.Function):
+    """The identity, with half of its gradient."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor | None:
+        return gradient / 2 if gradient.equal(gradient) else None
+
+
+def test_a_backward_pass_is_seen_where_its_forward_pass_was() -> None:
+    device = MetaDevice()
+    with device:
+        x = torch.ones(3, device=META, requires_grad=True)
+        y = x.cumprod(0)
+        z = (y * torch.tensor([1.0, 2.0, 3.0])).sum()
+        z.register_hook(
+            lambda gradient: print(gradient.item()),
+        )
+        Halved.apply(z).backward()
+    text = Path(__file__).read_text("utf-8").splitlines()
+    lines = {(seen.call, seen.backward): text[own_frame(seen)[1] - 1].strip()
+             for seen in device.seen}  # fmt: skip
+    product = "z = (y * torch.tensor([1.0, 2.0, 3.0])).sum()"
+    assert lines == {
+        ("mul", False): product, ("mul", True): product, ("cumprod", True): "y = x.cumprod(0)",
+        # Of code of somebody's own that autograd calls, its own lines.
+        ("_local_scalar_dense", False): "lambda gradient: print(gradient.item()),",
+        ("equal", False): "return gradient / 2 if gradient.equal(gradient) else None",
+    }  # fmt: skip
 
 
 def test_a_graph_has_no_effect_until_it_is_replayed_and_repeats_what_it_held() -> None:

@@ -6,20 +6,24 @@ import inspect
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fewshot_bench import in_order
 from fewshot_bench.cli.main import main
+from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.sampling import ClosedSampler
 from fewshot_bench.testing import Outcome
+from fewshot_bench.testing.captures import Watched, evaluate, train
 from fewshot_bench.testing.checks import perform_all
 from fewshot_bench.testing.named import suite
 
 Fsb = Callable[[str], tuple[int, str]]
-MAML = Path(__file__).parents[2] / "plugins/fsb_maml/maml.py"
+ROOT = Path(__file__).parents[2]
+MAML = ROOT / "plugins/fsb_maml/maml.py"
 
 METHOD = """
 import copy
@@ -89,8 +93,15 @@ def test_an_item_in_a_copy_of_maml_is_named_with_its_line(fsb: Fsb) -> None:
     assert (
         f"-> my_maml.py:{number}, `largest = loss.item()` in adapt(), waits for the device" in out
     )
-    assert "keep it a tensor" in out
-    assert "or declare capturable = False" in out
+    page = (ROOT / "docs/plugins.md").read_text("utf-8")
+    [shown] = re.findall(r"```text\n(captures  FAILED.*?)```", page, re.DOTALL)
+    *printed, _ = out.strip().splitlines()  # the last one counts
+    assert words(shown) == words("\n".join(printed))
+
+
+def words(text: str) -> list[str]:
+    """What is printed, without line breaks and numbers of lines."""
+    return re.sub(r"\.py:\d+", ".py", text).split()
 
 
 def test_an_untouched_copy_of_maml_passes(fsb: Fsb) -> None:
@@ -157,7 +168,14 @@ READS = (
     "y = 1 if (x > 0).all() else 2", "assert x.isfinite().all()", "range(x.argmax())",
     "x.detach().numpy()", "np.asarray(x.detach())", "torch.equal(x, x)", "max(x.sum(), x.mean())",
     "0.5 in x", "assert torch.allclose(x, x)", "torch.histc(x.detach())",
-    "torch.linspace(0, x.detach().sum(), 3)", "x.detach()[0].abs().multinomial(1)",
+    "torch.linspace(0, x.detach().sum(), 3)", "torch.tensor([x.mean(), x.sum()])",
+    "x.masked_fill(x > 0, x.min())", "y = x.clone(); y.masked_fill_(x > 0, x.min())",
+    "x.index_fill(-1, torch.arange(2, device=x.device), x.mean())",
+    "torch.linalg.matrix_exp(x.mT @ x)", "torch.randint_like(x, x.argmax().max() + 2)",
+    "torch.isin(x, torch.arange(99.0, device=x.device))",
+    "torch.searchsorted(x, x, sorter=x.argsort())", "x.new_zeros(4096).mode()",
+    "torch.segment_reduce(x[0], 'sum', lengths=torch.full((1,), len(x[0]), device=x.device))",
+    "torch.nn.functional.cross_entropy(x[0], x[0].argmax(-1), x.new_ones(5), label_smoothing=0.1)",
 )  # fmt: skip
 WRONG = {
     "waits for the device, because it reads a number": READS,
@@ -165,11 +183,16 @@ WRONG = {
         "x[x > 0]", "x.nonzero()", "torch.unique(x)", "x.masked_select(x > 0)",
         "x.long().clamp(0).flatten().bincount()", "torch.argwhere(x > 0)", "torch.where(x > 0)",
         "x.repeat_interleave(torch.ones(5, dtype=torch.int64, device=x.device), 2)",
+        "y = x.clone(); y[x > 0] = x.mean().detach()",
+        "x.clone().index_put_((x > 0,), torch.tensor(1.0), accumulate=True)",
     ),
-    "waits for the device, because it prints": ("print(x)", 'y = f"{x}"', "str(x.mean())"),
+    "waits for the device, because it prints": ("print(x)", 'y = f"{x}"', "str(x.mean())",
+                                                'y = f"{x.mean():.3f}"'),
     "waits for the device, to know": ("torch.linalg.inv(x.mT @ x + 1e3)",
                                       "torch.linalg.eigvalsh(x.detach().mT @ x.detach())",
-                                      "torch.linalg.pinv(x.detach())"),
+                                      "torch.linalg.pinv(x.detach())",
+                                      "torch.cholesky_inverse(x.detach().mT @ x.detach())",
+                                      "torch.linalg.inv_ex(x.mT @ x, check_errors=True)"),
     "waits for the device, because it copies": ("x.cpu()", 'x.to("cpu")',
                                                 "torch.ones(x.shape).copy_(x)"),
     "copies to the device": (
@@ -198,7 +221,19 @@ RIGHT = (
     "x.argmax(-1) == 1",
     "x.to(torch.float64).to(x.device)", "torch.ones(3).sum().item()", "x.cumsum(1).sort(1)",
     "torch.nn.functional.one_hot(x.argmax(-1), 5)", "copy.deepcopy(self.net)",
+    "y = x.clone(); y[:, :, x[0, 0] > 0] = 1", "torch.isin(x, x[0, 0, :2])",
+    "x.masked_fill(x > 0, self.alone)", "y = x.clone(); y[y > 0] = self.alone",
+    "x.index_fill(-1, torch.arange(2, device=x.device), self.alone)",
+    "torch.histc(x.detach(), 5, 0.0, 1.0)", "torch.where(x > 0, x.min(), x)",
+    "torch.nn.functional.cross_entropy(x[0], x[0].argmax(-1), x.new_ones(5))",
+    'x.masked_fill(x > 1e9, float("nan"))', 'torch.full((2,), float("nan"), device=x.device)',
+    'x * torch.tensor(float("nan"))', 'torch._foreach_mul([x, x], [2.0, float("nan")])',
+    "with torch.autocast(x.device.type, enabled=False): x.float()",
+    "with torch.autocast(x.device.type, torch.bfloat16): x = x.float()",
+    "y = torch.autocast(x.device.type, enabled=False)(torch.square)(x)",
 )  # fmt: skip
+IN_BACKWARD = ("x = x * x.cumprod(-1)", "x = x * x.prod(-1, keepdim=True)",
+               "x = x.masked_scatter(x > 0, 2 * x)")  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -277,6 +312,39 @@ def test_a_trained_line_is_named_once(tmp_path: Path) -> None:
     outcome, number = checked(trained, tmp_path)
     assert outcome.message.count("mixes a tensor") == 1
     assert f"mine.py:{number}, `{plant}`" in outcome.message
+
+
+@pytest.mark.parametrize("plant", IN_BACKWARD)
+def test_a_wait_in_a_backward_pass_is_named_with_the_line_of_the_forward(
+    plant: str, tmp_path: Path
+) -> None:
+    outcome, number = checked(METHOD.replace("{plant}", plant), tmp_path)
+    assert outcome.status == "failed", outcome
+    assert (
+        f"mine.py:{number}, `{plant}` in predict(), in its backward pass waits" in outcome.message
+    )
+
+
+BY_WAY = """
+        if self.__dict__.get("eye") is None or len(self.eye) != state.shape[1]:
+            self.__dict__["eye"] = torch.eye(state.shape[1], device=x.device)
+        state = self.eye @ state
+"""
+
+
+def test_what_is_made_anew_for_another_way_is_no_fault(tmp_path: Path) -> None:
+    """As a validation between two trainings does; whoever captures sees that it was replaced."""
+    path = tmp_path / "mine.py"
+    path.write_text(METHOD.replace("{plant}", BY_WAY.strip()), "utf-8")
+    subject = suite(Registry.discover(), f"{path}:Mine").subject
+    fewer = replace(subject, task=replace(subject.task, way=subject.task.way - 1))
+    method = subject.build()
+    watched = Watched(method)
+    train(watched, subject, Eager(method))
+    evaluate(watched, fewer, Eager(method))
+    assert method.eye.shape == (fewer.task.way, fewer.task.way)
+    train(watched, subject, Eager(method))
+    assert watched.faults == []
 
 
 QUIET = """
