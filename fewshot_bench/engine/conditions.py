@@ -45,17 +45,46 @@ def conditions(method: Method, device: torch.device) -> Any:
     ]
 
 
+def changed(before: Any, after: Any) -> str | None:
+    """What is other in the :func:`conditions` of a method, as part of a sentence; None: nothing."""
+    for (one, old, extra), (other, new, extra_now) in zip(before, after, strict=False):
+        module = type(one.value).__name__
+        if one != other:
+            return f"the modules of {module}"
+        if (name := _other(old, new)) is not None:
+            return f"'{name}' of {module}"
+        if extra != extra_now:
+            return f"the extra state of {module}"
+    return None if len(before) == len(after) else "the modules"
+
+
+def _other(old: Any, new: Any) -> str | None:
+    """The first name under which the values of two dictionaries differ."""
+    for name in {**old, **new}:
+        here, there = old.get(name, _MISSING), new.get(name, _MISSING)
+        if here != there:
+            inside = name in _REGISTERED and _MISSING not in (here, there)
+            return _other(here, there) if inside else str(name)
+    return None
+
+
+_MISSING = Same(None)
+_REGISTERED = ("_parameters", "_buffers", "_modules")
+
+
 def _standing(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         version = 0 if value.is_inference() else value._version
         if value.layout is not torch.strided:
             return (Same(value), version)
-        place = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.requires_grad)
-        return (*place, 0 if value.device == device else version)
+        # One that has no memory (an empty one, or one of ``meta``) stands where it is itself.
+        place = value.data_ptr() or Same(value)
+        kind = (value.shape, value.stride(), value.dtype, value.requires_grad)
+        return (place, *kind, 0 if value.device == device else version)
     if value is None or isinstance(value, PLAIN):
         return (type(value), value)
     if isinstance(value, Mapping):
-        return [(key, _standing(item, device)) for key, item in value.items()]
+        return {key: _standing(item, device) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_standing(item, device) for item in value]
     if isinstance(value, set | frozenset):

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fewshot_bench.engine.conditions import Same, conditions
+from fewshot_bench.engine.conditions import Same, changed, conditions
 from fewshot_bench.engine.graph import Graph, capture, why_not
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.prediction import Prediction
@@ -116,8 +116,8 @@ class ChunkGraph:
         except Exception as error:
             why = why_not(error)
         # Here, where the error and the tensors that its frames hold are gone.
-        if why is None and self._conditions(lowering) != self._ran_with:
-            why = "each call of the method changes an attribute of its own"
+        if why is None and (what := changed(self._ran_with[-1], self._conditions(lowering)[-1])):
+            why = f"each call of the method changes {what}"
         if why is None:
             return True
         self.release()

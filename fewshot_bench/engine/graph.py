@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.devices import EventClock, make_stream
-from fewshot_bench.engine.conditions import conditions
+from fewshot_bench.engine.conditions import changed, conditions
 from fewshot_bench.engine.lowering import Eager, Gradients, Packed
 from fewshot_bench.engine.timing import Shared
 from fewshot_bench.episode import Episode
@@ -185,17 +185,18 @@ class TurnGraphs:
         if turn in self._hold:
             return self._graphs[turn]
         now = self._conditions()
-        if now != self._ran_with.get(turn):
+        before = self._ran_with.get(turn, [])
+        if now != before:
             self._graphs.pop(turn, None)
             self._in_vain[turn] = self._in_vain.get(turn, 0) + 1
             if self._in_vain[turn] > IN_VAIN:
-                raise RuntimeError("an attribute of the method changes from step to step")
+                raise RuntimeError(f"{changed(before, now)} changes from step to step")
             return None
         if turn not in self._graphs:
             self._graphs[turn] = capture()
             self._hold.clear()
-            if self._conditions() != now:
-                raise RuntimeError("each call of the method changes an attribute of its own")
+            if what := changed(now, self._conditions()):
+                raise RuntimeError(f"each call of the method changes {what}")
         self._hold.add(turn)
         self._in_vain[turn] = 0
         return self._graphs[turn]

@@ -15,11 +15,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import fewshot_bench
+from fewshot_bench.engine.conditions import changed, conditions
 from fewshot_bench.engine.evaluation import predictions, scores_of
 from fewshot_bench.engine.graph import Ahead, make_capturable
 from fewshot_bench.engine.lowering import Eager
@@ -28,7 +30,7 @@ from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
-from fewshot_bench.method import title_of
+from fewshot_bench.method import Method, title_of
 from fewshot_bench.sampling import ClosedSampler, EpisodeSource
 from fewshot_bench.semisupervised import UnlabelledTasks
 from fewshot_bench.testing.calls import Frames
@@ -131,6 +133,15 @@ class Watched:
                 )
                 return
 
+    def same_attributes(self, method: Method, before: Any, after: Any) -> None:
+        """Hold what the method is after a call against what it was before it."""
+        # Where its lines do other work as well, that is told, with the line.
+        if not self.faults and (what := changed(before, after)):
+            self.faults.append(
+                f"{title_of(method)}: each call changes {what}, and a CUDA graph would not; return "
+                "it in Losses.log, or in Losses.buffers what a later step needs"
+            )
+
     def line(self, frames: Frames) -> str:
         """``file.py:12, `its text` in adapt()``: the innermost line that is the plugin's.
 
@@ -226,14 +237,17 @@ def train(
             if why := make_capturable(list(trainer.optimisers.values()), META):
                 watched.faults.append(f"players(): {why}, so that a GPU runs every step eagerly")
         done: list[list[Operation]] = []
+        stood: list[Any] = []
         for step in range(plan.steps):
             # What the first one of each source prepares is there when a graph is captured.
             allowed = device.waits_allowed() if step < sources else nullcontext()
             with allowed, device.noted(steps is None) as operations:
                 trainer.advance()
             done.append(operations)
+            stood.append(conditions(method, META))
         for back in range(1, sources + 1):
             watched.same_operations(done[-back - sources], done[-back])
+        watched.same_attributes(method, stood[-2], stood[-1])
         return trainer
     return None
 
@@ -250,6 +264,7 @@ def evaluate(
     logits: list[Tensor] = []
     scores: list[dict[str, Tensor]] = []
     done: list[list[Operation]] = []
+    stood: list[Any] = []
     with watched.running() as device:
         with device.waits_allowed():
             method.to(META).eval()
@@ -263,9 +278,11 @@ def evaluate(
             with allowed, device.noted(not lowering.graph) as operations:
                 indices, prediction = next(chunks)
             done.append(operations)
+            stood.append(conditions(method, META))
             logits.append(prediction.logits)
             scores.append(scores_of(prediction, indices, {}, title_of(method)))
         watched.same_operations(done[-2], done[-1])
+        watched.same_attributes(method, stood[-2], stood[-1])
     return logits, scores
 
 

@@ -357,7 +357,7 @@ class Counts(TwoPlayers):
     ("kind", "why"),
     [
         (Waits, "Waits.predict() raised RuntimeError: operation not permitted when stream is"),
-        (Counts, "each call of the method changes an attribute of its own"),
+        (Counts, "each call of the method changes 'calls' of Counts"),
     ],
 )
 def test_what_cannot_be_captured_is_run_directly(kind: Any, why: str, graphs: type[Graph]) -> None:

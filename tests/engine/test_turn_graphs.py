@@ -143,8 +143,8 @@ def test_a_tensor_that_a_validation_replaces_is_not_read_again(
 @pytest.mark.parametrize(
     ("kind", "validate_every", "why"),
     [
-        (Counts, 4, "each call of the method changes an attribute of its own"),
-        (Cached, 1, "an attribute of the method changes from step to step"),
+        (Counts, 4, "each call of the method changes 'calls' of Counts"),
+        (Cached, 1, "'table' of Cached changes from step to step"),
     ],
 )
 def test_what_changes_at_every_step_runs_directly_and_says_so(

@@ -104,6 +104,18 @@ def words(text: str) -> list[str]:
     return re.sub(r"\.py:\d+", ".py", text).split()
 
 
+@pytest.mark.parametrize(
+    ("line", "name"), [("self.calls += 1", "calls"), ("self.last = x", "last")]
+)
+def test_an_attribute_that_every_call_changes_is_named(line: str, name: str, fsb: Fsb) -> None:
+    """Nothing reads it; an engine that cannot know runs such a method directly."""
+    Path("mine.py").write_text(METHOD.replace("{plant}", line), "utf-8")
+    code, out = fsb("check ./mine.py:Mine --only captures")
+    assert code == 1
+    said = " ".join(out.split())
+    assert f": each call changes '{name}' of Mine, and a CUDA graph would not; return it" in said
+
+
 def test_an_untouched_copy_of_maml_passes(fsb: Fsb) -> None:
     Path("my_maml.py").write_text(MAML.read_text("utf-8"), "utf-8")
     code, out = fsb("check ./my_maml.py:MAML --only captures --inner-steps 1")
