@@ -182,7 +182,7 @@ def _chosen(runs: list[Run]) -> list[dict[str, str]]:
     """
     each = [settings(run) for run in runs]
     typed = [
-        {n for n, source in run.record["config"].get("sources", {}).items() if source == "user"}
+        {n for n, source in (run.record["config"].get("sources") or {}).items() if source == "user"}
         for run in runs
     ]
     presets: dict[tuple[Setting, str], set[str]] = defaultdict(set)

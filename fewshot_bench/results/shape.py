@@ -87,6 +87,7 @@ SHAPES: dict[str, Any] = {
     "episode_seed": Number(-MOST, MOST, whole=True),
     "parameters": COUNT,
     "config": {"dataset_options": {}, "sources?": Or({str: TEXT}), "within_family?": (bool,),
+               "init?": Or(TEXT), "metrics?": Or([TEXT]), "observers?": Or([TEXT]),
                "method_options?": Or({}), "backbone_options?": Or({}), "sampling_options?": Or({})},
     "plugin": {"distribution?": TEXT, "version?": TEXT},
     "plugins": [_IDENTITY],

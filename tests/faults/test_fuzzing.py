@@ -94,6 +94,16 @@ def test_any_value_at_any_place_of_a_record(count: int, runs: Path) -> None:
     holds()
 
 
+@pytest.mark.parametrize("name", configure("nearest-centroid").to_dict())
+def test_any_kind_of_value_of_a_setting(name: str, runs: Path) -> None:
+    """What reads the settings of a record, with each kind of value that JSON has."""
+    whole = json.loads((runs / "one/record.json").read_text("utf-8"))
+    for value in (None, True, -1, 0.5, "x", [1], {"a": 1}):
+        record = changed(whole, ("config", name), value)
+        for way in ("compare runs", "report runs -o page --no-pictures"):
+            meet_record(runs, whole, record, way)
+
+
 @pytest.mark.parametrize(("path", "value", "way"), RECORDS)
 def test_records_that_were_found(path: str, value: Any, way: str, runs: Path) -> None:
     whole = json.loads((runs / "one/record.json").read_text("utf-8"))
