@@ -63,9 +63,13 @@ class Kept:
         return step_of(paths[0]) if paths else 0
 
     @property
-    def reached(self) -> tuple[bool, int]:
-        """How far it is: the further one of two runs has the larger value."""
-        return self.finished, self.step
+    def reached(self) -> tuple[bool, int, int]:
+        """How far it is: the further one of two runs has the larger value.
+
+        Of two copies that are as far, it is the one with more files: the other is from an archive
+        that was cut off.
+        """
+        return self.finished, self.step, len(self.files())
 
     def files(self) -> list[Path]:
         """What a result or a resume needs, and no more.
@@ -209,7 +213,8 @@ def unpack(folder: Path, into: Path) -> list[str]:
     """Put the runs of a folder's volumes, archives (``.zip``) and folders into another one.
 
     Two copies of a run may be of different visits. The finished one stays, else the one with the
-    newest checkpoint; of two that are equal, the one that is there already.
+    newest checkpoint, else the one with more files; of two that are equal, the one that is there
+    already.
 
     Returns:
         What went wrong, in lines.

@@ -7,16 +7,24 @@ they were.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from fewshot_bench.method import Method
 
-PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
+PLAIN = (bool, int, str, bytes, torch.dtype, torch.device, torch.Size)
+LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy"}
+SMALL = 2**16  # bytes of an array that is compared by value
+_REGISTERED = ("_parameters", "_buffers", "_modules")
 
 
 class Same:
@@ -31,17 +39,26 @@ class Same:
         return isinstance(other, Same) and self.value is other.value
 
 
+_MISSING = Same(None)
+
+
 def conditions(method: Method, device: torch.device) -> Any:
-    """What a method is made of: tensors by place, plain attributes by value, others by identity.
+    """What a method is made of: tensors by place, what Python holds by value.
+
+    Attributes are followed through dictionaries, lists, modules and objects of a plugin's own
+    classes. Objects of Python's library, of torch and of numpy, functions and classes count by
+    identity; large arrays by place.
 
     Arguments:
         method: any.
         device: of the graph. A tensor elsewhere was read when the graph was captured, so that the
             number of its changes counts as well.
     """
+    modules = list(method.modules())
+    seen = {id(module) for module in modules}
     return [
-        (Same(module), _standing(vars(module), device), _extra(module))
-        for module in method.modules()
+        (Same(module), _named(vars(module), device, seen), _extra(module, device))
+        for module in modules
     ]
 
 
@@ -58,6 +75,32 @@ def changed(before: Any, after: Any) -> str | None:
     return None if len(before) == len(after) else "the modules"
 
 
+def attributes(method: Method) -> Callable[[], None]:
+    """What puts the attributes of a method's modules back to what they are now.
+
+    A capture runs the method's lines, but no kernel: what they set, a counter or a tensor without
+    numbers, is not to be there if no graph came of it.
+    """
+    mappings: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+    sequences: list[tuple[list[Any], list[Any]]] = []
+    for module in method.modules():
+        mappings.append((vars(module), dict(vars(module))))
+        for value in vars(module).values():
+            if isinstance(value, dict):
+                mappings.append((value, dict(value)))
+            elif isinstance(value, list):
+                sequences.append((value, list(value)))
+
+    def put_back() -> None:
+        for mapping, content in mappings:
+            mapping.clear()
+            mapping.update(content)
+        for sequence, items in sequences:
+            sequence[:] = items
+
+    return put_back
+
+
 def _other(old: Any, new: Any) -> str | None:
     """The first name under which the values of two dictionaries differ."""
     for name in {**old, **new}:
@@ -68,32 +111,76 @@ def _other(old: Any, new: Any) -> str | None:
     return None
 
 
-_MISSING = Same(None)
-_REGISTERED = ("_parameters", "_buffers", "_modules")
+def _named(values: Mapping[Any, Any], device: torch.device, seen: set[int]) -> dict[Any, Any]:
+    return {name: _standing(value, device, seen) for name, value in values.items()}
 
 
-def _standing(value: Any, device: torch.device) -> Any:
+def _standing(value: Any, device: torch.device, seen: set[int]) -> Any:
     if isinstance(value, Tensor):
-        version = 0 if value.is_inference() else value._version
-        if value.layout is not torch.strided:
-            return (Same(value), version)
-        # One that has no memory (an empty one, or one of ``meta``) stands where it is itself.
-        place = value.data_ptr() or Same(value)
-        kind = (value.shape, value.stride(), value.dtype, value.requires_grad)
-        return (place, *kind, 0 if value.device == device else version)
+        return _place(value, device)
     if value is None or isinstance(value, PLAIN):
         return (type(value), value)
+    if isinstance(value, float | complex):
+        return (type(value), repr(value))  # NaN is the same as NaN
+    if id(value) in seen:  # a cycle, or what stands elsewhere as well
+        return Same(value)
+    seen.add(id(value))
     if isinstance(value, Mapping):
-        return {key: _standing(item, device) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_standing(item, device) for item in value]
+        return _named(value, device, seen)
+    if isinstance(value, list | tuple | deque):
+        return [_standing(item, device, seen) for item in value]
     if isinstance(value, set | frozenset):
         return frozenset(value)
-    return Same(value)
+    if isinstance(value, np.ndarray):
+        return _array(value)
+    inside = _inside(value)
+    return Same(value) if inside is None else (type(value), _named(inside, device, seen))
 
 
-def _extra(module: nn.Module) -> Any:
-    """Extra state, by value: it may be made of what no attribute shows."""
+def _inside(value: Any) -> Mapping[str, Any] | None:
+    """The attributes of an object that are looked at; None: it is what it is."""
+    if isinstance(value, type):
+        return None
+    if dataclasses.is_dataclass(value):
+        names = (field.name for field in dataclasses.fields(value))
+        return {name: getattr(value, name) for name in names if hasattr(value, name)}
+    library = type(value).__module__.partition(".")[0] in LIBRARIES
+    if library and not isinstance(value, nn.Module | SimpleNamespace):
+        return None
+    return getattr(value, "__dict__", None) or None
+
+
+def _place(tensor: Tensor, device: torch.device) -> Any:
+    version = 0 if tensor.is_inference() else tensor._version
+    if tensor.layout is not torch.strided:
+        return (Same(tensor), version)
+    try:
+        place: Any = tensor.data_ptr()
+        if not place:  # of ``meta``, or empty
+            place = (tensor.untyped_storage()._cdata, tensor.storage_offset())
+    except RuntimeError:  # one that a transformation of torch.func has left behind
+        return Same(tensor)
+    kind = (tensor.shape, tensor.stride(), tensor.dtype, tensor.requires_grad)
+    return (place, *kind, 0 if tensor.device == device else version)
+
+
+def _array(array: np.ndarray) -> Any:
+    small = array.nbytes <= SMALL and not array.dtype.hasobject
+    content = array.tobytes() if small else array.__array_interface__["data"]
+    return (array.shape, str(array.dtype), content)
+
+
+def _extra(module: nn.Module, device: torch.device) -> Any:
+    """Extra state: it may be made of what no attribute shows.
+
+    By value, but for tensors of the graph's device: a graph itself may change their numbers.
+    """
     if type(module).get_extra_state is nn.Module.get_extra_state:
         return None
-    return tree_map_only(Tensor, Tensor.tolist, module.get_extra_state())
+
+    def told(part: Any) -> Any:
+        if isinstance(part, np.ndarray):
+            return _array(part)
+        return (part.shape, part.dtype) if part.device == device else part.tolist()
+
+    return repr(tree_map_only((Tensor, np.ndarray), told, module.get_extra_state()))

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fewshot_bench.engine.conditions import Same, changed, conditions
+from fewshot_bench.engine.conditions import Same, attributes, changed, conditions
 from fewshot_bench.engine.graph import Graph, capture, why_not
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.prediction import Prediction
@@ -110,7 +110,7 @@ class ChunkGraph:
 
     def _captured(self, lowering: Eager, indices: Indices) -> bool:
         """Capture; if that cannot be, say why, and that is that for this lowering."""
-        why = None
+        why, put_back = None, attributes(self._method)
         try:
             self._capture(lowering, indices)
         except Exception as error:
@@ -121,6 +121,7 @@ class ChunkGraph:
         if why is None:
             return True
         self.release()
+        put_back()
         lowering.kept.captures = False
         lowering.tell(f"evaluation: eager, because no CUDA graph could be captured: {why}")
         return False

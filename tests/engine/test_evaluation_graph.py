@@ -372,6 +372,23 @@ def test_what_cannot_be_captured_is_run_directly(kind: Any, why: str, graphs: ty
     assert (graphs.captures, graphs.replays) == (1, 0)
 
 
+def test_a_capture_of_which_nothing_comes_leaves_no_trace(graphs: type[Graph]) -> None:
+    """It runs the method's lines once: what they set would be there, of a chunk that never ran."""
+
+    class CountsVisibly(TwoPlayers):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = {"count": torch.zeros(())}
+
+        def adapt(self, support: Any) -> Any:
+            self.calls["count"] = self.calls["count"] + 1
+            return super().adapt(support) * (1 + self.calls["count"])
+
+    found = scores(Eager(made(CountsVisibly), graph=True))
+    same(found, scores(Eager(made(CountsVisibly))))
+    assert (graphs.captures, graphs.replays) == (1, 0)
+
+
 def test_a_capture_without_memory_leaves_smaller_chunks(
     graphs: type[Graph], monkeypatch: pytest.MonkeyPatch
 ) -> None:

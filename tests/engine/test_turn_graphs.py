@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from replaying import Graph, stand_in_for_graphs
@@ -80,15 +81,99 @@ class CachedByWay(Cached):
         return tables[way]
 
 
+class Box:
+    """An object of a plugin's own, with a tensor in it."""
+
+    table: torch.Tensor | None = None
+
+
+@dataclass
+class Slots:
+    """Another kind of one."""
+
+    table: torch.Tensor | None = None
+
+
+class CachedInObject(Cached):
+    box: Any = Box
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = {"boxes": [self.box()]}
+
+    def scale(self, way: int) -> torch.Tensor:
+        box = self.kept["boxes"][0]
+        if box.table is None or len(box.table) != way:
+            box.table = torch.linspace(1, 2, way)
+        return box.table
+
+
+class CachedInDataclass(CachedInObject):
+    box = Slots
+
+
+class StateInBuffer(Cached):
+    """Gives a buffer that its training changes as extra state, and a number that is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()), persistent=False)
+
+    def get_extra_state(self) -> Any:
+        return {"count": self.count, "none": float("nan"), "array": np.arange(3)}
+
+    def set_extra_state(self, state: Any) -> None:
+        self.count.copy_(state["count"])
+
+    def losses(self, episode: Any) -> Losses:
+        found = super().losses(episode).players["meta"]
+        steps = (self.count + 1).expand(len(found))
+        return Losses({"meta": found * (1 + 0.1 * steps)}, buffers={"count": steps})
+
+
+class Tree(CachedByWay):
+    """Holds a cycle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root: dict[str, Any] = {"children": []}
+        self.root["children"].append({"parent": self.root, "method": [self]})
+
+
 class Counts(Cached):
-    """Each call of its losses changes an attribute that decides what it does."""
+    """Each call of its losses changes what the next one does."""
 
     calls = 0
 
     def losses(self, episode: Any) -> Losses:
         self.calls += 1
-        found = super().losses(episode)
-        return Losses({"meta": found.players["meta"] * (1 + self.calls // 10**6)})
+        found = super().losses(episode).players["meta"]
+        return Losses({"meta": found * (1 + 0.1 * self.calls)})
+
+
+class CountsInTensor(Cached):
+    """As that, with a tensor that each call replaces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = {"count": torch.zeros(())}
+
+    def losses(self, episode: Any) -> Losses:
+        self.calls["count"] = self.calls["count"] + 1
+        found = super().losses(episode).players["meta"]
+        return Losses({"meta": found * (1 + 0.1 * self.calls["count"])})
+
+
+class KeepsWhatItTransformed(Cached):
+    """A tensor of torch.func outlives the call that it is of."""
+
+    def losses(self, episode: Any) -> Losses:
+        def kept(x: torch.Tensor) -> torch.Tensor:
+            self.last = x
+            return x.square().sum()
+
+        torch.func.grad(kept)(episode.query.mean((1, 2, 3, 4)))
+        return super().losses(episode)
 
 
 def trained(
@@ -125,6 +210,10 @@ def losses(history: History) -> list[float]:
         (Cached, 3, STEPS - WARM - 2),
         (CachedInBuffer, 3, STEPS - WARM - 2),
         (CachedByWay, 2, STEPS - WARM - 1),  # the first one makes a table
+        (CachedInObject, 3, STEPS - WARM - 2),
+        (CachedInDataclass, 3, STEPS - WARM - 2),
+        (StateInBuffer, 3, STEPS - WARM - 2),
+        (Tree, 2, STEPS - WARM - 1),
     ],
 )
 def test_a_tensor_that_a_validation_replaces_is_not_read_again(
@@ -144,6 +233,12 @@ def test_a_tensor_that_a_validation_replaces_is_not_read_again(
     ("kind", "validate_every", "why"),
     [
         (Counts, 4, "each call of the method changes 'calls' of Counts"),
+        (CountsInTensor, 4, "each call of the method changes 'calls' of CountsInTensor"),
+        (
+            KeepsWhatItTransformed,
+            4,
+            "each call of the method changes 'last' of KeepsWhatItTransformed",
+        ),
         (Cached, 1, "'table' of Cached changes from step to step"),
     ],
 )

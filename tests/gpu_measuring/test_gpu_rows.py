@@ -230,6 +230,23 @@ def test_of_two_copies_of_a_run_the_further_one_stays(
     assert run.finished or run.step == kept[1]
 
 
+def test_a_damaged_copy_of_a_finished_run_keeps_no_whole_one_out(
+    scripts: Any, tmp_path: Path
+) -> None:
+    run, into = made_run(scripts, tmp_path / "run", "completed", 100_000), tmp_path / "into"
+    places = tmp_path / "damaged", tmp_path / "whole"
+    for folder in (into, *places):
+        folder.mkdir()
+    for place in places:
+        scripts.carried.keep([run], place, 2)
+    (volume,) = scripts.carried.volumes_of(places[0])
+    volume.write_bytes(volume.read_bytes()[:50_000])
+    assert scripts.carried.unpack(places[0], into) != []
+    assert not (into / "run/weights.safetensors").exists()
+    assert scripts.carried.unpack(places[1], into) == []
+    assert (into / "run/weights.safetensors").stat().st_size == 100_000
+
+
 def test_an_archive_that_names_a_file_elsewhere_leaves_it_alone(
     scripts: Any, tmp_path: Path
 ) -> None:

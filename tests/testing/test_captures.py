@@ -116,6 +116,21 @@ def test_an_attribute_that_every_call_changes_is_named(line: str, name: str, fsb
     assert f": each call changes '{name}' of Mine, and a CUDA graph would not; return it" in said
 
 
+def test_an_attribute_that_is_the_same_in_every_call_is_not_blamed(fsb: Fsb) -> None:
+    """A view of a weight, and extra state on the device."""
+    more = """
+    def get_extra_state(self):
+        return {"weight": self.net[1].weight[0].detach(), "none": float("nan")}
+
+    def set_extra_state(self, state):
+        pass
+"""
+    line = "self.first = self.net[1].weight[:5].detach()"
+    Path("mine.py").write_text(METHOD.replace("{plant}", line) + more, "utf-8")
+    code, out = fsb("check ./mine.py:Mine --only captures")
+    assert code == 0, out
+
+
 def test_an_untouched_copy_of_maml_passes(fsb: Fsb) -> None:
     Path("my_maml.py").write_text(MAML.read_text("utf-8"), "utf-8")
     code, out = fsb("check ./my_maml.py:MAML --only captures --inner-steps 1")
