@@ -309,7 +309,7 @@ def _profile(parts: Parts, folder: Path) -> None:
     with lowering.running():
         table = profile_steps(Trainer(method, lowering, parts.train, plan), folder)
     write_atomically(folder / PROFILE, table + "\n")
-    parts.progress.message(f"the dearest operations (all of them: {folder / 'trace.json'})")
+    parts.progress.message(f"the most expensive operations (all of them: {folder / 'trace.json'})")
     for line in table.splitlines():
         parts.progress.message(line)
 

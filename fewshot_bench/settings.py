@@ -61,7 +61,9 @@ CORE: tuple[Option, ...] = (
     _core("task_chunk", int, "tasks in memory at a time; default: the whole step's", minimum=1),
     _core("skip_spikes", float, "skip a step of over FACTOR times the usual loss or gradient norm"),
     _core("detect_anomaly", bool, "name the operation behind a NaN or infinity; slow"),
-    _core("profile", bool, "also profile a few steps: trace.json and the dearest operations"),
+    _core(
+        "profile", bool, "also profile a few steps: trace.json and the most expensive operations"
+    ),
     _core(
         "pictures", bool, "keep what the method draws of a task it is not trained on, over training"
     ),

@@ -32,6 +32,7 @@ from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Episode
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
+from fewshot_bench.options import load
 from fewshot_bench.parts import Parts, prepare
 from fewshot_bench.results.statistics import paired_difference
 from fewshot_bench.runner import make_trainer
@@ -73,7 +74,7 @@ def in_every_precision(method: str, bench: Bench) -> bool:
 
 def declares_autocast(method: str) -> bool:
     """Whether a method may run in bf16."""
-    return bool(Registry.discover().resolve("methods", method).load().autocast)
+    return bool(load(Registry.discover(), "methods", method).autocast)
 
 
 def trained_in(

@@ -67,11 +67,9 @@ def keep_carried(bench: Bench, folder: Path) -> None:
     if not runs:
         return
     left_out = carried.keep(runs, bench.keep, bench.volumes)
-    figures = in_order(HERE / "published.toml")
     for run in runs:
-        if (name := run.folder.name) in left_out:
-            title = title_of(run, figures, bench) or name
-            bench.row(row=title, began="carried", not_kept=left_out[name], **summary(run))
+        if why := left_out.get(run.folder.name):
+            bench.row(row=name_of(run, bench), began="carried", not_kept=why, **summary(run))
 
 
 def wanted(bench: Bench) -> list[Published]:
@@ -111,6 +109,11 @@ def title_of(run: Kept, figures: list[Published], bench: Bench) -> str | None:
     return None
 
 
+def name_of(run: Kept, bench: Bench) -> str:
+    """The row that a run is of, or its folder where it is of none."""
+    return title_of(run, in_order(HERE / "published.toml"), bench) or run.folder.name
+
+
 def words_of(figure: Published, bench: Bench, folder: Path) -> list[str]:
     """What is typed for a row."""
     words = shlex.split(figure.command)
@@ -126,10 +129,9 @@ def go_on(bench: Bench, folder: Path, run: Kept) -> None:
 
     Of several runs of a row (two visits may have begun it) the furthest alone goes on.
     """
-    figures = in_order(HERE / "published.toml")
-    title = title_of(run, figures, bench) or run.folder.name
+    title = name_of(run, bench)
     further = [other for other in runs_in(folder) if other.reached > run.reached]
-    if any(title_of(other, figures, bench) == title for other in further):
+    if any(name_of(other, bench) == title for other in further):
         return
     if bench.over(LEAST + RESERVE, title):
         return

@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -75,12 +76,31 @@ def changed(before: Any, after: Any) -> str | None:
     return None if len(before) == len(after) else "the modules"
 
 
-def attributes(method: Method) -> Callable[[], None]:
-    """What puts the attributes of a method's modules back to what they are now.
+@contextmanager
+def captured_unchanged(method: Method, device: torch.device, before: Any) -> Iterator[None]:
+    """Capture calls of a method in this block, which has to be afterwards what it was before.
 
-    A capture runs the method's lines, but no kernel: what they set, a counter or a tensor without
-    numbers, is not to be there if no graph came of it.
+    A capture runs the method's lines, but no kernel. If no graph comes of it, what the lines set (a
+    counter, a tensor without numbers) is put back.
+
+    Arguments:
+        before: its :func:`conditions`.
+
+    Raises:
+        RuntimeError: the calls change one of its attributes.
     """
+    put_back = _attributes(method)
+    try:
+        yield
+        if what := changed(before, conditions(method, device)):
+            raise RuntimeError(f"each call of the method changes {what}")
+    except BaseException:
+        put_back()
+        raise
+
+
+def _attributes(method: Method) -> Callable[[], None]:
+    """What puts the attributes of a method's modules back to what they are now."""
     mappings: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
     sequences: list[tuple[list[Any], list[Any]]] = []
     for module in method.modules():

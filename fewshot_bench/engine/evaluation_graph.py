@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from fewshot_bench.engine.conditions import Same, attributes, changed, conditions
+from fewshot_bench.engine.conditions import Same, captured_unchanged, conditions
 from fewshot_bench.engine.graph import Graph, capture, why_not
 from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.prediction import Prediction
@@ -110,18 +110,17 @@ class ChunkGraph:
 
     def _captured(self, lowering: Eager, indices: Indices) -> bool:
         """Capture; if that cannot be, say why, and that is that for this lowering."""
-        why, put_back = None, attributes(self._method)
+        why = None
+        *_, before = self._ran_with  # of the method
         try:
-            self._capture(lowering, indices)
+            with captured_unchanged(self._method, self._table.device, before):
+                self._capture(lowering, indices)
         except Exception as error:
             why = why_not(error)
         # Here, where the error and the tensors that its frames hold are gone.
-        if why is None and (what := changed(self._ran_with[-1], self._conditions(lowering)[-1])):
-            why = f"each call of the method changes {what}"
         if why is None:
             return True
         self.release()
-        put_back()
         lowering.kept.captures = False
         lowering.tell(f"evaluation: eager, because no CUDA graph could be captured: {why}")
         return False

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from fewshot_bench.batches import BatchSource
 from fewshot_bench.devices import EventClock, make_stream
-from fewshot_bench.engine.conditions import attributes, changed, conditions
+from fewshot_bench.engine.conditions import captured_unchanged, changed, conditions
 from fewshot_bench.engine.lowering import Eager, Gradients, Packed
 from fewshot_bench.engine.timing import Shared
 from fewshot_bench.episode import Episode
@@ -193,22 +193,12 @@ class TurnGraphs:
                 raise RuntimeError(f"{changed(before, now)} changes from step to step")
             return None
         if turn not in self._graphs:
-            self._graphs[turn] = self._captured(capture, now)
+            self.look_again()
+            with captured_unchanged(self._method, self._device, now):
+                self._graphs[turn] = capture()
         self._hold.add(turn)
         self._in_vain[turn] = 0
         return self._graphs[turn]
-
-    def _captured(self, capture: Callable[[], CapturedTurn], now: Any) -> CapturedTurn:
-        put_back = attributes(self._method)
-        self.look_again()
-        try:
-            graph = capture()
-            if what := changed(now, self._conditions()):
-                raise RuntimeError(f"each call of the method changes {what}")
-        except BaseException:
-            put_back()
-            raise
-        return graph
 
     def ran_directly(self, turn: Turn) -> None:
         """A turn was run directly and has passed."""

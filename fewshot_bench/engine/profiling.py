@@ -11,12 +11,12 @@ from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
 from fewshot_bench.devices import is_gpu, wait
+from fewshot_bench.engine.timing import WARM_UP
 from fewshot_bench.engine.training import Trainer
 
-WARM_UP = 2
-BEFORE_A_GRAPH = 3  # a step is captured in the fourth
+SETTLING = 2  # steps, on a GPU behind those before the capture
 STEPS = 3
-PROFILED = BEFORE_A_GRAPH + WARM_UP + STEPS
+PROFILED = WARM_UP + SETTLING + STEPS
 ROWS = 10
 WIDTH = 100  # of an operation's name; those of kernels have hundreds of letters
 
@@ -36,7 +36,7 @@ def profile_steps(trainer: Trainer, folder: Path) -> str:
     """
     gpu = is_gpu(trainer.device)
     trainer.method.train()
-    for _ in range(WARM_UP + (BEFORE_A_GRAPH if gpu else 0)):
+    for _ in range(SETTLING + (WARM_UP if gpu else 0)):
         trainer.advance()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if gpu else [])
     # Task threads are not the thread that profiles.

@@ -134,15 +134,10 @@ def _in_form_of(optimiser: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any
             rate = float(rate)
         groups.append({**group, "lr": rate, "capturable": own["capturable"]})
     on_host = {i for group in groups if not group["capturable"] for i in group["params"]}
-    state = {
-        i: {
-            name: value.cpu() if name == "step" and isinstance(value, Tensor) else value
-            for name, value in numbers.items()
-        }
-        if i in on_host
-        else numbers
-        for i, numbers in saved["state"].items()
-    }
+    state = dict(saved["state"])
+    for i in on_host & state.keys():
+        if isinstance(step := state[i].get("step"), Tensor):
+            state[i] = {**state[i], "step": step.cpu()}
     return {**saved, "state": state, "param_groups": groups}
 
 

@@ -20,6 +20,7 @@ from fewshot_bench.devices import clock_of, wait
 from fewshot_bench.engine.columns import Columns
 
 PHASES = ("sample", "forward_backward", "optimiser")
+WARM_UP = 3  # steps that are counted apart, and run before one is captured
 
 
 @dataclass
@@ -40,7 +41,7 @@ class StepTimer:
         turns: turns in a step; a step's time is the sum of theirs.
     """
 
-    def __init__(self, device: torch.device, warmup: int = 3, turns: int = 1) -> None:
+    def __init__(self, device: torch.device, warmup: int = WARM_UP, turns: int = 1) -> None:
         self.turns = turns
         self.clock = clock_of(device)
         self.warmup = warmup

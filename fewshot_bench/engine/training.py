@@ -25,7 +25,7 @@ from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players, make_optimisers
 from fewshot_bench.engine.state import Weights, averaged, copied
-from fewshot_bench.engine.timing import StepTimer
+from fewshot_bench.engine.timing import WARM_UP, StepTimer
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import Diverged, PluginError
 from fewshot_bench.method import Method
@@ -81,7 +81,7 @@ class Trainer:
         self.step, self.began = 0, False
         self.first, self.kept = 0, 0  # step of a checkpoint to go on from; that was kept last
         self.device = source.table.device
-        self.timer = StepTimer(self.device, min(3, max(0, plan.steps - 1)), len(method.turns))
+        self.timer = StepTimer(self.device, min(WARM_UP, max(0, plan.steps - 1)), len(method.turns))
         self.history = History()
         self.good = self._weights()
         self.best = -math.inf

@@ -135,7 +135,7 @@ class Watched:
 
     def same_attributes(self, method: Method, before: Any, after: Any) -> None:
         """Hold what the method is after a call against what it was before it."""
-        # Where its lines do other work as well, that is told, with the line.
+        # If its lines do other work in each call, that is reported already, with the line.
         if not self.faults and (what := changed(before, after)):
             self.faults.append(
                 f"{title_of(method)}: each call changes {what}, and a CUDA graph would not; return "

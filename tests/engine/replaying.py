@@ -8,6 +8,7 @@ and what it changed has those of before; and a number that is read by the host i
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+SUPPORTED = "_get_capturable_supported_devices"  # whom torch's optimisers ask
 WAITS = {"_local_scalar_dense", "equal", "nonzero", "is_nonzero", "_unique2", "masked_select"}
 
 
@@ -131,6 +133,13 @@ def captured(graph: Graph, stream: Any = None) -> Iterator[None]:
         yield
     capture.forget()
     graph.capture = capture
+
+
+def let_optimisers_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimisers in the form for a graph move weights on a CPU, too."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("torch.optim") and hasattr(module, SUPPORTED):
+            monkeypatch.setattr(module, SUPPORTED, lambda **_: ["cpu"])
 
 
 def stand_in_for_graphs(monkeypatch: pytest.MonkeyPatch) -> type[Graph]:

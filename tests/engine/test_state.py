@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from replaying import let_optimisers_be_captured
 from torch import Tensor
 from toys import Prototypes, source
 
@@ -26,10 +26,7 @@ OPTIMISERS = (torch.optim.Adam, torch.optim.NAdam, torch.optim.RMSprop, torch.op
 
 @pytest.fixture(autouse=True)
 def _as_where_graphs_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optimisers in the form for a graph move weights on a CPU, too."""
-    for kind in OPTIMISERS:
-        module = sys.modules[kind.__module__]
-        monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda **_: ["cpu"])
+    let_optimisers_be_captured(monkeypatch)
 
 
 def trainer(kind: type[torch.optim.Optimizer], captured: bool) -> Trainer:

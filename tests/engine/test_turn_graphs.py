@@ -5,7 +5,6 @@ The graph is a stand-in that runs on a CPU (replaying.py).
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from replaying import Graph, stand_in_for_graphs
+from replaying import Graph, let_optimisers_be_captured, stand_in_for_graphs
 from toys import TASK, Prototypes, source
 
 from fewshot_bench.devices import HostClock
@@ -33,8 +32,7 @@ JUNK: list[list[torch.Tensor]] = []
 def graphs(monkeypatch: pytest.MonkeyPatch) -> type[Graph]:
     """Of a device whose numbers are read once a window, as a GPU's are."""
     monkeypatch.setattr("fewshot_bench.engine.training.is_gpu", lambda _: True)
-    adam = sys.modules["torch.optim.adam"]
-    monkeypatch.setattr(adam, "_get_capturable_supported_devices", lambda **_: ["cpu"])
+    let_optimisers_be_captured(monkeypatch)
     # The host compares the states of its own generators meanwhile, of which a graph sees nothing.
     monkeypatch.setattr("fewshot_bench.sampling.global_generators", dict)
 

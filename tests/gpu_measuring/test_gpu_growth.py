@@ -113,7 +113,7 @@ def test_a_row_of_training_says_whether_triton_ran(
         assert [row["triton"] for row in rows] == [found is not None] * len(rows)
 
 
-def test_every_way_is_measured_the_dearest_last(scripts: Any) -> None:
+def test_every_way_is_measured_the_most_expensive_last(scripts: Any) -> None:
     ways = scripts.speed.GPU_WAYS
     assert ways[0] == ("graph", None, "fp32")
     assert {"graph", "eager", "batched", "im2col"} == {engine for engine, _, _ in ways}
