@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "ProtoNet, 20-way 5-shot": ("protonet", {}),
     "ProtoNet, 60-way 5-shot": ("protonet", {"train_way": 60}),
     "ProtoNet on conv4-strided, 20-way 5-shot": ("protonet", {"backbone": "conv4-strided"}),
-    "soft k-means, 5 unlabelled": ("soft-kmeans", {"unlabelled": 5, "query": 5}),
+    "soft k-means, 5 unlabeled": ("soft-kmeans", {"unlabeled": 5, "query": 5}),
     "Relation Network, 5-way 5-shot": ("relationnet", {}),
     "MetaGAN over MAML, 5-way 5-shot": ("metagan", {}),
     "MetaGAN over ProtoNet": ("metagan", {"base": "protonet", "backbone": "conv4"}),

@@ -4,7 +4,7 @@
 
 Writes ``results/<date>-<device>.md`` and ``.json``. The peers take part if
 ``peers/install.py`` has made their environment; a peer that cannot do an item is listed with its
-reason. Ratios are taken turn by turn between neighbours in time, so that they hold on a machine
+reason. Ratios are taken turn by turn between neighbors in time, so that they hold on a machine
 whose speed drifts; the table has their medians.
 """
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fewshot_bench.hooks.specs import hookimpl
 
 if TYPE_CHECKING:
-    from fewshot_bench.data.images import Dataset, LabelledImages, Splits
+    from fewshot_bench.data.images import Dataset, LabeledImages, Splits
     from fewshot_bench.engine.observer import Observer
     from fewshot_bench.episode import Episode, Support, Task
     from fewshot_bench.inputs import InputFile
@@ -25,7 +25,7 @@ _LAZY = {
     "Dataset": "data.images",
     "Episode": "episode",
     "InputFile": "inputs",
-    "LabelledImages": "data.images",
+    "LabeledImages": "data.images",
     "Losses": "method",
     "Method": "method",
     "Observer": "engine.observer",
@@ -41,7 +41,7 @@ __all__ = [
     "Dataset",
     "Episode",
     "InputFile",
-    "LabelledImages",
+    "LabeledImages",
     "Losses",
     "Method",
     "Observer",

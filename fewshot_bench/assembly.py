@@ -17,7 +17,7 @@ from fewshot_bench.building import build_backbone, build_dataset, build_method, 
 from fewshot_bench.config import RunConfig
 from fewshot_bench.data.cache import cache_folder, cache_root
 from fewshot_bench.data.content import SplitsContent, content_of_splits
-from fewshot_bench.data.images import Dataset, LabelledImages, Splits
+from fewshot_bench.data.images import Dataset, LabeledImages, Splits
 from fewshot_bench.data.locate import locate
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.weights import load_weights
@@ -35,7 +35,7 @@ from fewshot_bench.results.code import code_of
 from fewshot_bench.results.record import FILE as RECORD
 from fewshot_bench.results.record import read_record
 from fewshot_bench.sampling import EpisodeSource
-from fewshot_bench.semisupervised import Labels, labelled_images, training_sources
+from fewshot_bench.semisupervised import Labels, labeled_images, training_sources
 
 PIXEL_RANGES = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0)}
 
@@ -88,18 +88,18 @@ def train_task(config: RunConfig) -> Task:
         config.train_way,
         config.train_shot,
         config.train_query,
-        config.train_unlabelled,
+        config.train_unlabeled,
         config.train_distractors,
     )
 
 
 def eval_task(config: RunConfig) -> Task:
     """The shape of a validation or test episode."""
-    return Task(config.way, config.shot, config.query, config.unlabelled, config.distractors)
+    return Task(config.way, config.shot, config.query, config.unlabeled, config.distractors)
 
 
 def episodes(
-    images: LabelledImages,
+    images: LabeledImages,
     config: RunConfig,
     registry: Registry,
     split: str,
@@ -113,7 +113,7 @@ def episodes(
     of the split which ``fsb run`` or ``fsb eval`` is asked about.
     """
     if split == "train":
-        return training_episodes(images, config, device, unlabelled=False)[0]
+        return training_episodes(images, config, device, unlabeled=False)[0]
     name = config.sampling if asked or split == "test" else f"{CORE}:closed"
     table = ClassTable(images, device, PIXEL_RANGES[config.pixels])
     task = eval_task(config)
@@ -151,14 +151,14 @@ def _without_validation(config: RunConfig, registry: Registry) -> str | None:
 
 
 def labels(config: RunConfig) -> Labels:
-    """Which part of the training split is labelled."""
-    return Labels(config.labelled_fraction, config.labelled_classes, config.labelled_seed)
+    """Which part of the training split is labeled."""
+    return Labels(config.labeled_fraction, config.labeled_classes, config.labeled_seed)
 
 
 def training_episodes(
-    images: LabelledImages, config: RunConfig, device: torch.device, *, unlabelled: bool
+    images: LabeledImages, config: RunConfig, device: torch.device, *, unlabeled: bool
 ) -> tuple[EpisodeSource, EpisodeSource | None]:
-    """Labelled training tasks and, where some classes have no labels, unlabelled ones if wanted.
+    """Labeled training tasks and, where some classes have no labels, unlabeled ones if wanted.
 
     They are always closed: a finite plan could end before the training does.
     """
@@ -166,24 +166,24 @@ def training_episodes(
     table.require(task.classes, task.images_per_class, "train split", "--train-")
     seed = key_of("train", config.seed)
     return training_sources(
-        table, task, seed, labels(config), unlabelled=unlabelled, within_family=config.within_family
+        table, task, seed, labels(config), unlabeled=unlabeled, within_family=config.within_family
     )
 
 
-def batches(images: LabelledImages, config: RunConfig, device: torch.device) -> BatchSource:
+def batches(images: LabeledImages, config: RunConfig, device: torch.device) -> BatchSource:
     """Mini-batches of the training split, of as many images as an episode has queries."""
     table, wanted = ClassTable(images, device, PIXEL_RANGES[config.pixels]), labels(config)
-    labelled = None if wanted.fraction == wanted.classes == 1 else labelled_images(table, wanted)
+    labeled = None if wanted.fraction == wanted.classes == 1 else labeled_images(table, wanted)
     return BatchSource(
         table,
         config.train_way * config.train_query,
         key_of("train", config.seed),
-        labelled=labelled,
+        labeled=labeled,
     )
 
 
 def build(config: RunConfig, registry: Registry, source_task: Task, device: torch.device) -> Method:
-    """The method on its device, initialised by ``config.seed`` alone (or from ``config.init``).
+    """The method on its device, initialized by ``config.seed`` alone (or from ``config.init``).
 
     The backbone has a stream of its own, so that every method starts from the same one.
     """
@@ -211,7 +211,7 @@ def start_from(method: Method, folder: Path) -> None:
     load_weights(method, folder, read_record(folder) if (folder / RECORD).is_file() else None)
 
 
-def shaped(task: Task, images: LabelledImages, config: RunConfig) -> Task:
+def shaped(task: Task, images: LabeledImages, config: RunConfig) -> Task:
     """The task with the image shape and pixel range of the data."""
     return replace(task, image_shape=images.image_shape, pixel_range=PIXEL_RANGES[config.pixels])
 

@@ -1,4 +1,4 @@
-"""Labelled mini-batches over all classes of a split, for methods that are pretrained.
+"""Labeled mini-batches over all classes of a split, for methods that are pretrained.
 
 A method with ``source = "batches"`` trains on these in place of episodes, and is evaluated on
 episodes as every other. Mini-batch i is, like episode i, a pure function of the split, the seed
@@ -38,7 +38,7 @@ class BatchSource:
         size: images of a mini-batch.
         seed: of the stream.
         dtype: of the images that are delivered.
-        labelled: positions of the images that are labelled; None: all are.
+        labeled: positions of the images that are labeled; None: all are.
     """
 
     def __init__(
@@ -47,9 +47,9 @@ class BatchSource:
         size: int,
         seed: int,
         dtype: torch.dtype = torch.float32,
-        labelled: Tensor | None = None,
+        labeled: Tensor | None = None,
     ) -> None:
-        self.table, self.size, self.dtype, self.labelled = table, size, dtype, labelled
+        self.table, self.size, self.dtype, self.labeled = table, size, dtype, labeled
         self.stream = torch.tensor(key_of("batches", seed), device=table.device)
 
     def batch(self, ids: Tensor | range) -> Episode:
@@ -59,16 +59,16 @@ class BatchSource:
     def indices(self, ids: Tensor | range) -> Images:
         """Where the images of these mini-batches are in the table."""
         key = fold(self.stream, numbers(ids, self.table.device))
-        pool = self.table.images if self.labelled is None else self.labelled
+        pool = self.table.images if self.labeled is None else self.labeled
         image = below(key, "images", len(pool), (self.size,))
-        return Images(image if self.labelled is None else self.labelled[image], key)
+        return Images(image if self.labeled is None else self.labeled[image], key)
 
     def deliver(self, indices: Images) -> Episode:
         """The mini-batches of these images."""
         table, image, key = self.table, indices.image, indices.key
         classes = torch.arange(len(table.class_start), device=table.device)
         return Episode(
-            support=Support(images=None, unlabelled=None, key=key),
+            support=Support(images=None, unlabeled=None, key=key),
             query=table.gather(image, self.dtype),
             target=torch.searchsorted(table.class_start, image, right=True) - 1,
             class_ids=classes.expand(len(key), -1),

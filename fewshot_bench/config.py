@@ -45,16 +45,16 @@ class RunConfig:
     way: int
     shot: int
     query: int
-    unlabelled: int
+    unlabeled: int
     distractors: int
     train_way: int
     train_shot: int
     train_query: int
-    train_unlabelled: int
+    train_unlabeled: int
     train_distractors: int
-    labelled_fraction: float
-    labelled_classes: float
-    labelled_seed: int
+    labeled_fraction: float
+    labeled_classes: float
+    labeled_seed: int
     task_batch: int
     steps: int
     validate_every: int
@@ -102,7 +102,7 @@ class RunConfig:
         # An older version did without the settings that it did not have.
         younger: dict[str, Any] = {"sampling_options": {}}
         values = {option.name: option.default for option in CORE} | younger | dict(values)
-        for name in ("unlabelled", "distractors"):  # training had what the evaluation has
+        for name in ("unlabeled", "distractors"):  # training had what the evaluation has
             if values[f"train_{name}"] is None:
                 values[f"train_{name}"] = values[name]
         names = {field.name for field in fields(cls)}
@@ -125,11 +125,11 @@ class RunConfig:
                 "preset 'quick' is meant for minutes on two CPU cores, not the paper's schedule"
             )
         for of, part in (
-            ("the images of each training class", self.labelled_fraction),
-            ("the training classes", self.labelled_classes),
+            ("the images of each training class", self.labeled_fraction),
+            ("the training classes", self.labeled_classes),
         ):
             if part < 1:
-                told.append(f"{part:.3g} of {of} is labelled (seed {self.labelled_seed})")
+                told.append(f"{part:.3g} of {of} is labeled (seed {self.labeled_seed})")
         return tuple(told)
 
 
@@ -198,7 +198,7 @@ def _complete(
                 value = registry.settled("methods", value, None if typed else author)
             chosen[-1][option.name] = value
             sources[option.name] = _source(option.name, settings, preset)
-    for name in ("way", "shot", "query", "unlabelled", "distractors"):
+    for name in ("way", "shot", "query", "unlabeled", "distractors"):
         if values[f"train_{name}"] is None:
             values[f"train_{name}"] = values[name]
     if values["skip_spikes"] is not None and values["skip_spikes"] <= 1:

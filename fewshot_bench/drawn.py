@@ -31,22 +31,22 @@ class Drawn:
     Arguments:
         digest: hex sha256 of their classes, images and targets, in order.
         class_ids: [E, way].
-        support, query, unlabelled: images of each class [E, way].
-        distractors: unlabelled images of other classes [E].
+        support, query, unlabeled: images of each class [E, way].
+        distractors: unlabeled images of other classes [E].
     """
 
     digest: str
     class_ids: Counts
     support: Counts
     query: Counts
-    unlabelled: Counts
+    unlabeled: Counts
     distractors: Counts
 
     def counts(self) -> dict[str, list[int]]:
         """The least and the most images of a class in an episode, part by part."""
         return {
             name: [int(values.min()), int(values.max())]
-            for name in ("support", "query", "unlabelled")
+            for name in ("support", "query", "unlabeled")
             for values in (getattr(self, name),)
         }
 
@@ -139,18 +139,18 @@ def _counts(indices: Indices, table: ClassTable) -> dict[str, Tensor]:
     tasks, way = ids.shape
     query = torch.zeros(tasks, way, dtype=torch.int64, device=ids.device)
     query.scatter_add_(1, indices.target, torch.ones_like(indices.target))
-    unlabelled = torch.zeros_like(query)
+    unlabeled = torch.zeros_like(query)
     others = torch.zeros(tasks, dtype=torch.int64, device=ids.device)
-    if indices.unlabelled is not None:
+    if indices.unlabeled is not None:
         of_image = torch.repeat_interleave(table.class_count)
-        belongs = of_image[indices.unlabelled].unsqueeze(-1) == ids.unsqueeze(1)
-        unlabelled = belongs.sum(1)
+        belongs = of_image[indices.unlabeled].unsqueeze(-1) == ids.unsqueeze(1)
+        unlabeled = belongs.sum(1)
         others = (~belongs.any(-1)).sum(1)
     return {
         "class_ids": ids,
         "support": torch.full_like(query, indices.support.shape[2]),
         "query": query,
-        "unlabelled": unlabelled,
+        "unlabeled": unlabeled,
         "distractors": others,
     }
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fewshot_bench.errors import ConfigError
 
-Kind = Literal["labelled", "unlabelled"]
+Kind = Literal["labeled", "unlabeled"]
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Task:
 
     Arguments:
         way: number of classes (N).
-        shot: labelled images per class in the support set (K).
+        shot: labeled images per class in the support set (K).
         query: query images per class.
-        unlabelled: further, unlabelled images per class.
-        distractors: classes beside the ``way`` that appear among the unlabelled images only.
+        unlabeled: further, unlabeled images per class.
+        distractors: classes beside the ``way`` that appear among the unlabeled images only.
         image_shape: (channels, height, width).
         pixel_range: what byte 0 and byte 255 become.
 
@@ -37,25 +37,25 @@ class Task:
     way: int
     shot: int
     query: int = 15
-    unlabelled: int = 0
+    unlabeled: int = 0
     distractors: int = 0
     image_shape: tuple[int, int, int] = (1, 28, 28)
     pixel_range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        for name, least in (("way", 2), ("shot", 1), ("query", 1), ("unlabelled", 0)):
+        for name, least in (("way", 2), ("shot", 1), ("query", 1), ("unlabeled", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"--{name} {getattr(self, name)}: it has to be at least {least}.")
-        if self.distractors < 0 or (self.distractors and not self.unlabelled):
+        if self.distractors < 0 or (self.distractors and not self.unlabeled):
             raise ConfigError(
-                f"--distractors {self.distractors}: distractor classes appear among unlabelled "
-                "images; give --unlabelled 1 or more, and no negative number."
+                f"--distractors {self.distractors}: distractor classes appear among unlabeled "
+                "images; give --unlabeled 1 or more, and no negative number."
             )
 
     @property
     def images_per_class(self) -> int:
         """How many different images an episode takes from one of its classes."""
-        return self.shot + self.query + self.unlabelled
+        return self.shot + self.query + self.unlabeled
 
     @property
     def classes(self) -> int:
@@ -102,18 +102,18 @@ class Support(Batch):
     """What a method learns a task from.
 
     Arguments:
-        images: [T, way, shot, C, H, W]; None in an unlabelled task.
-        unlabelled: [T, U, C, H, W] in random order, or None.
+        images: [T, way, shot, C, H, W]; None in an unlabeled task.
+        unlabeled: [T, U, C, H, W] in random order, or None.
         key: [T] int64; the task's key for :mod:`fewshot_bench.random`.
     """
 
     images: Tensor | None
-    unlabelled: Tensor | None
+    unlabeled: Tensor | None
     key: Tensor
 
-    def labelled(self) -> tuple[Tensor, Tensor]:
+    def labeled(self) -> tuple[Tensor, Tensor]:
         """The support set as a plain batch: images [T, way*shot, C, H, W] and labels [way*shot]."""
-        assert self.images is not None, "an unlabelled task has no labelled support images"
+        assert self.images is not None, "an unlabeled task has no labeled support images"
         way, shot = self.images.shape[1:3]
         labels = torch.arange(way, device=self.images.device).repeat_interleave(shot)
         return self.images.flatten(1, 2), labels
@@ -126,7 +126,7 @@ class Episode(Batch):
     Arguments:
         support: see :class:`Support`.
         query: [T, Q, C, H, W] with Q = way * query; the order carries no class information.
-        target: [T, Q] in [0, way); None in an unlabelled task.
+        target: [T, Q] in [0, way); None in an unlabeled task.
         class_ids: [T, way] classes of the split that the task drew.
         key: [T] int64.
         kind: of all tasks of the batch.
@@ -137,7 +137,7 @@ class Episode(Batch):
     target: Tensor | None
     class_ids: Tensor
     key: Tensor
-    kind: Kind = "labelled"
+    kind: Kind = "labeled"
 
     def __len__(self) -> int:
         return self.query.shape[0]

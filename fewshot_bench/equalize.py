@@ -29,7 +29,7 @@ from fewshot_bench.results.runs import Run
 from fewshot_bench.results.traits import BY_NAME
 
 OF_EVALUATION = {
-    f"train_{name}": name for name in ("way", "shot", "query", "unlabelled", "distractors")
+    f"train_{name}": name for name in ("way", "shot", "query", "unlabeled", "distractors")
 }
 NO_BACKBONE = {"backbone": "none"}  # the trait of a method that has no network to choose
 

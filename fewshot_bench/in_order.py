@@ -19,7 +19,7 @@ class InOrderSampler(OpenSampler):
     following to be complete, the images of each that were read first are its support set, the
     next ones its queries. Of a group's classes (the turns of a character) it takes the first.
     Notebooks and tutorials that cut a test set into tasks do this. Where the source stores its
-    images class after class, neighbours are mostly of one family (characters of one alphabet), and
+    images class after class, neighbors are mostly of one family (characters of one alphabet), and
     such tasks are harder than random ones.
     """
 
@@ -31,7 +31,7 @@ class InOrderSampler(OpenSampler):
         super().__init__(table, task, seed)
 
     def _plan(self) -> tuple[Tensor, Tensor]:
-        """Classes [E, classes] and images [E, classes, shot + query + unlabelled]."""
+        """Classes [E, classes] and images [E, classes, shot + query + unlabeled]."""
         table, task = self.table, self.task
         classes = table.group_start.cpu()
         read = []

@@ -1,8 +1,8 @@
 """The contract of a few-shot method: what an author subclasses and returns.
 
 A method is an ``nn.Module`` that can learn a task from a support set (:meth:`Method.adapt`),
-classify queries with what it learnt (:meth:`Method.predict`), and say what it wants to minimise
-(:meth:`Method.losses`). It never sees an optimiser, a device, a loop or a file. Nearest centroid
+classify queries with what it learned (:meth:`Method.predict`), and say what it wants to minimize
+(:meth:`Method.losses`). It never sees an optimizer, a device, a loop or a file. Nearest centroid
 is five lines; a GAN has two players.
 
 Hyper-parameters are keyword-only arguments of ``__init__`` with the paper's value as default.
@@ -41,7 +41,7 @@ class Player:
 
     Arguments:
         parameters: {name: parameter}; no parameter belongs to two players.
-        optimiser: from a list of parameters to an optimiser.
+        optimizer: from a list of parameters to an optimizer.
         schedule: (step counted from 0, number of steps) -> factor of the learning rate.
         clip: largest norm of the player's gradient, or None.
         ema: decay of an exponential moving average of the parameters that is used at validation
@@ -50,7 +50,7 @@ class Player:
     """
 
     parameters: Mapping[str, nn.Parameter]
-    optimiser: Callable[[Iterable[Tensor]], Optimizer] = field(
+    optimizer: Callable[[Iterable[Tensor]], Optimizer] = field(
         default_factory=lambda: partial(Adam, lr=1e-3)
     )
     schedule: Callable[[int, int], float] | None = None
@@ -86,13 +86,13 @@ class Method(nn.Module):
 
     Class attributes, each a declaration that the engine goes by:
 
-    * ``source``: what it trains on: ``"episodes"``, or ``"batches"``, labelled mini-batches over
+    * ``source``: what it trains on: ``"episodes"``, or ``"batches"``, labeled mini-batches over
       all training classes (see :mod:`fewshot_bench.batches`), for pretrained baselines; the
       ``way`` of its training task is then the number of training classes.
     * ``turns``: which players move together; each turn gets a fresh batch of episodes.
     * ``gradient``: ``"exact"``, or ``"surrogate"`` if a term is stopped (see :func:`nn.stop`).
     * ``batchable``: tasks do not influence each other, so a batch may be split anywhere.
-    * ``class_equivariant``: relabelling the classes relabels the predictions and no more.
+    * ``class_equivariant``: relabeling the classes relabels the predictions and no more.
     * ``capturable``: fixed shapes and no host sync, so that a CUDA graph can hold a step
       (``fsb check`` holds it to that on any machine, and names the line).
     * ``autocast``: losses stay finite and useful under bf16 autocast.
@@ -101,8 +101,8 @@ class Method(nn.Module):
       image once, however many episodes it is in.
     * ``trains``: False for a method that leaves its parameters as they are (a pretrained or a
       random backbone, and nothing to learn above it): ``players()`` is then empty.
-    * ``unlabelled_tasks``: ``losses`` also takes tasks without any label (``episode.kind`` is
-      ``"unlabelled"``; ``support.images`` and ``target`` are None), for ``--labelled-classes``.
+    * ``unlabeled_tasks``: ``losses`` also takes tasks without any label (``episode.kind`` is
+      ``"unlabeled"``; ``support.images`` and ``target`` are None), for ``--labeled-classes``.
     """
 
     source: ClassVar[Literal["episodes", "batches"]] = "episodes"
@@ -114,7 +114,7 @@ class Method(nn.Module):
     autocast: ClassVar[bool] = False
     embeds: ClassVar[bool] = False
     trains: ClassVar[bool] = True
-    unlabelled_tasks: ClassVar[bool] = False
+    unlabeled_tasks: ClassVar[bool] = False
     _title: str = ""  # what it was named and who installed it; for messages
 
     def __init__(self, task: Task, backbone: nn.Module | None = None) -> None:
@@ -146,7 +146,7 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def losses(self, episode: Episode) -> Losses:
-        """Per-task losses of each player. Default: the query cross-entropy of what was learnt."""
+        """Per-task losses of each player. Default: the query cross-entropy of what was learned."""
         logits = self.predict(self.adapt(episode.support), episode.query)
         assert episode.target is not None
         return Losses(
@@ -164,7 +164,7 @@ class Method(nn.Module):
         return {}
 
     def features(self, state: State, images: Tensor) -> Tensor | None:
-        """Features [T, M, d] of images [T, M, C, H, W] for a method that has learnt the tasks.
+        """Features [T, M, d] of images [T, M, C, H, W] for a method that has learned the tasks.
 
         In their space ``--pictures`` compares what the method draws with real images
         (:mod:`fewshot_bench.engine.quality`). Default: None, which stands for the pixels.

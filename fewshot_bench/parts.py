@@ -52,7 +52,7 @@ class Parts:
     method: Method
     lowering: Eager
     train: EpisodeSource | BatchSource
-    unlabelled: EpisodeSource | None  # tasks without labels, for methods that learn from them
+    unlabeled: EpisodeSource | None  # tasks without labels, for methods that learn from them
     validation: EpisodeSource | None
     test: EpisodeSource
     seen: Seen  # what took part in making the weights
@@ -97,7 +97,7 @@ def prepare(
         if pretrained:
             return assembly.batches(splits.train, config, device), None
         return assembly.training_episodes(
-            splits.train, config, device, unlabelled=method.unlabelled_tasks
+            splits.train, config, device, unlabeled=method.unlabeled_tasks
         )
 
     if getattr(splits, part) is None:
@@ -126,7 +126,7 @@ def prepare(
         count = min(config.episodes, test_source.sampler.length or config.episodes)
         title = registry.resolve("samplers", config.sampling).title
         drawn = draw(test_source, count, title)
-    train, unlabelled = training() if train_split else (test_source, None)
+    train, unlabeled = training() if train_split else (test_source, None)
     return Parts(
         config,
         registry,
@@ -140,7 +140,7 @@ def prepare(
         method,
         choose_lowering(config, method, device, progress),
         train,
-        unlabelled,
+        unlabeled,
         source("validation") if splits.validation is not None and train_split else None,
         test_source,
         seen or NOTHING,
@@ -197,7 +197,7 @@ def describe(parts: Parts, folder: Path) -> dict[str, Any]:
         "dataset": config.dataset,
         "dataset_digest": data.splits.digest,
         "evaluated_digest": data.content.digest("test"),
-        "dataset_licence": data.splits.licence,
+        "dataset_license": data.splits.license,
         "dataset_source": data.splits.source,
         "split": getattr(data.dataset, "split", data.dataset.splits[0]),
         "train_task": task_numbers(assembly.train_task(config)),

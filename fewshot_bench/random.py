@@ -173,7 +173,7 @@ def _signed(number: int) -> int:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """The finaliser of SplitMix64 on int64, where ``>>`` copies the sign: masks undo that."""
+    """The finalizer of SplitMix64 on int64, where ``>>`` copies the sign: masks undo that."""
     x = (x >> 30).bitwise_and_(0x3FFFFFFFF).bitwise_xor_(x).mul_(_MIX_1)
     x = (x >> 27).bitwise_and_(0x1FFFFFFFFF).bitwise_xor_(x).mul_(_MIX_2)
     return (x >> 31).bitwise_and_(0x1FFFFFFFF).bitwise_xor_(x)

@@ -273,7 +273,7 @@ def make_trainer(
         validate if parts.validation is not None else None,
         log,
         progress.message,
-        parts.unlabelled,
+        parts.unlabeled,
         keeper,
     )
 

@@ -35,7 +35,7 @@ class Indices(Batch):
     Arguments:
         support: [T, way, shot].
         query: [T, Q], with ``target`` [T, Q] in [0, way).
-        unlabelled: [T, U] or None.
+        unlabeled: [T, U] or None.
         class_ids: [T, way].
         key: [T].
     """
@@ -43,20 +43,20 @@ class Indices(Batch):
     support: Tensor
     query: Tensor
     target: Tensor
-    unlabelled: Tensor | None
+    unlabeled: Tensor | None
     class_ids: Tensor
     key: Tensor
 
     def rows(self) -> Tensor:
         """Everything that an episode is, as one row of integers: [T, L]."""
         parts = [self.class_ids, self.support, self.query, self.target]
-        parts += [] if self.unlabelled is None else [self.unlabelled]
+        parts += [] if self.unlabeled is None else [self.unlabeled]
         return torch.cat([part.flatten(1) for part in parts], dim=1)
 
     def images(self) -> Tensor:
         """All image indices: [T, way*shot + Q + U]."""
         parts = [self.support.flatten(1), self.query]
-        parts += [] if self.unlabelled is None else [self.unlabelled]
+        parts += [] if self.unlabeled is None else [self.unlabeled]
         return torch.cat(parts, dim=1)
 
 
@@ -115,25 +115,25 @@ class Sampler:
             )
 
     def arrange(self, key: Tensor, classes: Tensor, images: Tensor) -> Indices:
-        """Deal images [T, classes, shot + query + unlabelled] into the parts of an episode.
+        """Deal images [T, classes, shot + query + unlabeled] into the parts of an episode.
 
-        The orders of queries and unlabelled images are random, so they tell nothing of the class.
+        The orders of queries and unlabeled images are random, so they tell nothing of the class.
         """
         task, tasks = self.task, len(key)
-        support, rest = images.split([task.shot, task.query + task.unlabelled], dim=-1)
+        support, rest = images.split([task.shot, task.query + task.unlabeled], dim=-1)
         query = rest[:, : task.way, : task.query].flatten(1)
         order = permutation(key, "query order", query.shape[1])
         target = torch.arange(task.way, device=key.device).repeat_interleave(task.query)
-        unlabelled = None
-        if task.unlabelled:
-            unlabelled = rest[..., task.query :].flatten(1)
-            shuffle = permutation(key, "unlabelled order", unlabelled.shape[1])
-            unlabelled = unlabelled.gather(1, shuffle)
+        unlabeled = None
+        if task.unlabeled:
+            unlabeled = rest[..., task.query :].flatten(1)
+            shuffle = permutation(key, "unlabelled order", unlabeled.shape[1])
+            unlabeled = unlabeled.gather(1, shuffle)
         return Indices(
             support=support[:, : task.way],
             query=query.gather(1, order),
             target=target.expand(tasks, -1).gather(1, order),
-            unlabelled=unlabelled,
+            unlabeled=unlabeled,
             class_ids=classes[:, : task.way],
             key=key,
         )
@@ -152,7 +152,7 @@ class ClosedSampler(Sampler):
         return self.arrange(key, classes, self.images(own_key, classes))
 
     def images(self, key: Tensor, classes: Tensor) -> Tensor:
-        """Different images [T, classes, shot + query + unlabelled] of classes [T, classes]."""
+        """Different images [T, classes, shot + query + unlabeled] of classes [T, classes]."""
         table = self.table
         place = subset(key, "images", table.class_count[classes], self.task.images_per_class)
         return place + table.class_start[classes].unsqueeze(-1)
@@ -175,7 +175,7 @@ class OpenSampler(Sampler):
     by how much, and :class:`fewshot_bench.open_balanced.BalancedOpenSampler` uses all alike.
 
     Until too few are left, an episode takes ``way`` classes, uniformly among those that still have
-    shot + query + unlabelled unused images (Lafargue et al., TMLR 2024). Classes of one group
+    shot + query + unlabeled unused images (Lafargue et al., TMLR 2024). Classes of one group
     share their images (they are rotations of the same drawings), so a drawing is used once
     whichever way it is turned.
     """
@@ -209,7 +209,7 @@ class OpenSampler(Sampler):
         return _choose(key, (used < room).split(self.families), self.task.classes)
 
     def _plan(self) -> tuple[Tensor, Tensor]:
-        """Classes [E, classes] and images [E, classes, shot + query + unlabelled]."""
+        """Classes [E, classes] and images [E, classes, shot + query + unlabeled]."""
         table, task, each = self.table, self.task, self.task.images_per_class
         start, count = table.group_start.cpu(), table.group_count.cpu()
         stock = torch.stack(
@@ -298,11 +298,11 @@ class EpisodeSource:
         images = self.table.gather(indices.images(), self.dtype)
         _, way, shot = indices.support.shape
         sizes = [way * shot, indices.query.shape[1]]
-        support, query, unlabelled = images.tensor_split([sizes[0], sizes[0] + sizes[1]], dim=1)
+        support, query, unlabeled = images.tensor_split([sizes[0], sizes[0] + sizes[1]], dim=1)
         return Episode(
             support=Support(
                 images=support.unflatten(1, (way, shot)),
-                unlabelled=None if indices.unlabelled is None else unlabelled,
+                unlabeled=None if indices.unlabeled is None else unlabeled,
                 key=indices.key,
             ),
             query=query,

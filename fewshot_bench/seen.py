@@ -9,7 +9,7 @@ from typing import Any
 
 from fewshot_bench.assembly import load_data
 from fewshot_bench.config import RunConfig
-from fewshot_bench.data.images import LabelledImages, Splits
+from fewshot_bench.data.images import LabeledImages, Splits
 from fewshot_bench.data.overlap import (
     NOTHING,
     TRAINING,
@@ -112,7 +112,7 @@ def seen_by_run(
     return found.of_run(folder.absolute().name)
 
 
-def checked(test: LabelledImages, seen: Seen, split: str, *, allowed: bool) -> dict[str, Any]:
+def checked(test: LabeledImages, seen: Seen, split: str, *, allowed: bool) -> dict[str, Any]:
     """The record's ``overlap`` for a split.
 
     Arguments:

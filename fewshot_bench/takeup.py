@@ -273,7 +273,7 @@ class Twin:
         if not torch.allclose(mine, other, rtol=0, atol=near, equal_nan=True):
             kept = f"; it changed {', '.join(changed[:3])}" if changed else ""
             raise PluginError(
-                f"{title_of(method)}: its weights do not hold all that it learnt: a copy with the "
+                f"{title_of(method)}: its weights do not hold all that it learned: a copy with the "
                 f"same parameters and buffers predicts something else{kept}. Make what changes in "
                 "training a parameter or a persistent buffer, or give it in get_extra_state()."
             )

@@ -12,7 +12,7 @@ from fewshot_bench.engine.players import check_players
 from fewshot_bench.method import Method
 from fewshot_bench.results.traits import OF_TRAINING
 from fewshot_bench.sampling import EpisodeSource
-from fewshot_bench.semisupervised import PartlyLabelledSampler
+from fewshot_bench.semisupervised import PartlyLabeledSampler
 
 
 def training_summary(
@@ -54,14 +54,14 @@ def images_per_task(source: EpisodeSource | BatchSource) -> int:
     if isinstance(source, BatchSource):
         return source.size
     task = source.sampler.task
-    return task.way * (task.shot + task.query) + task.classes * task.unlabelled
+    return task.way * (task.shot + task.query) + task.classes * task.unlabeled
 
 
 def _labeled(source: EpisodeSource | BatchSource) -> int:
     """How many different images of the training split have a label."""
     if isinstance(source, BatchSource):
-        return len(source.table.images if source.labelled is None else source.labelled)
+        return len(source.table.images if source.labeled is None else source.labeled)
     sampler = source.sampler
-    if isinstance(sampler, PartlyLabelledSampler):
-        return int(sampler.labelled.sum())
+    if isinstance(sampler, PartlyLabeledSampler):
+        return int(sampler.labeled.sum())
     return int(sampler.table.class_count.sum())

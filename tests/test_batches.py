@@ -8,7 +8,7 @@ import torch
 
 import fewshot_bench
 from fewshot_bench.batches import BatchSource
-from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
 
 COUNTS = (3, 1, 6)
@@ -41,7 +41,7 @@ class Pretrained(Method):
 
     def adapt(self, support):
         way, shot = support.images.shape[1:3]
-        images, _ = support.labelled()
+        images, _ = support.labeled()
         return per_task(self.net, images).unflatten(1, (way, shot)).mean(2)
 
     def predict(self, state, query):
@@ -55,7 +55,7 @@ class Pretrained(Method):
 
 def source(seed: int = 0) -> BatchSource:
     images = np.arange(10, dtype=np.uint8).reshape(-1, 1, 1, 1)
-    return BatchSource(ClassTable(LabelledImages(images, np.array(COUNTS), tuple("abc"))), 8, seed)
+    return BatchSource(ClassTable(LabeledImages(images, np.array(COUNTS), tuple("abc"))), 8, seed)
 
 
 def test_a_batch_is_a_function_of_its_number_and_the_labels_are_right() -> None:

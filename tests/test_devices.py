@@ -143,7 +143,7 @@ def test_a_step_on_a_gpu_is_timed_by_events(card: Card) -> None:
         "step_ms": [24.0],
         "sample_ms": [1.0],
         "forward_backward_ms": [20.0],
-        "optimiser_ms": [3.0],
+        "optimizer_ms": [3.0],
     }
     assert timer.clock.name == "device events"
     assert StepTimer(CPU).clock.name == "host clock"

@@ -86,6 +86,6 @@ def test_every_row_is_a_command_that_can_be_run(module: ModuleType) -> None:
         config = configure(figure.method, preset=figure.preset, **task, **options)
         assert config.steps >= 600
         if figure.dataset == "omniglot":
-            assert config.shot + config.query + config.unlabelled <= 20
+            assert config.shot + config.query + config.unlabeled <= 20
     lines = module.table([]).splitlines()
     assert sum("unmeasured" in line for line in lines if line.startswith("| ")) == len(figures)

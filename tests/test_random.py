@@ -9,7 +9,7 @@ from fewshot_bench.random import below, bits, fold, key_of, normal, permutation,
 
 
 def splitmix64(x: int) -> int:
-    """The finaliser in Python's unbounded integers, as the reference."""
+    """The finalizer in Python's unbounded integers, as the reference."""
     mask = (1 << 64) - 1
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
@@ -59,7 +59,7 @@ def test_distributions(dtype: torch.dtype) -> None:
     assert abs(np.corrcoef(z[:-1], z[1:])[0, 1]) < 0.02
 
 
-def test_neighbouring_keys_are_independent() -> None:
+def test_neighboring_keys_are_independent() -> None:
     first = uniform(fold(torch.tensor(1), torch.arange(20_000)), "u").numpy()
     assert scipy.stats.kstest(first, "uniform").pvalue > 1e-3
     assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 0.02

@@ -71,7 +71,7 @@ def test_classes_that_share_images_are_one_cluster(settings) -> None:
         table = read_table(folder / "episodes.csv")
         ids = np.stack([table[f"class_{c}"] for c in range(3)], 1)
         assert ("group_0" in table) == turned
-        # Glyphs turn into four classes that are neighbours.
+        # Glyphs turn into four classes that are neighbors.
         clusters = Run(folder, record).clusters()
         assert np.array_equal(clusters, ids // 4 if turned else ids)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ratios import ratio
 
-from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.drawn import draw
 from fewshot_bench.episode import Task
@@ -38,7 +38,7 @@ def table_of(
     names = tuple(f"class{i}" for i in range(len(counts)))
     empty = np.empty(0, np.int64)
     return ClassTable(
-        LabelledImages(
+        LabeledImages(
             images,
             np.array(counts),
             names,
@@ -54,11 +54,11 @@ def table_of(
 def cases(draw):
     way = draw(st.integers(2, 5))
     shot, query = draw(st.integers(1, 3)), draw(st.integers(1, 4))
-    unlabelled = draw(st.integers(0, 2))
-    distractors = draw(st.integers(0, 2)) if unlabelled else 0
-    least = shot + query + unlabelled
+    unlabeled = draw(st.integers(0, 2))
+    distractors = draw(st.integers(0, 2)) if unlabeled else 0
+    least = shot + query + unlabeled
     extra = draw(st.lists(st.integers(0, 5), min_size=way + distractors, max_size=12))
-    task = Task(way, shot, query, unlabelled, distractors)
+    task = Task(way, shot, query, unlabeled, distractors)
     return task, [least + e for e in extra], draw(st.integers(0, 2**40))
 
 
@@ -76,8 +76,8 @@ def test_parts_are_disjoint_and_of_their_class(case) -> None:
     assert torch.equal(shown, episode.class_ids.unsqueeze(-1).expand_as(shown).float())
     query_class = episode.class_ids.gather(1, episode.target)
     assert torch.equal(episode.query[..., 0, 0, 0], query_class.float())
-    if task.unlabelled:
-        classes = episode.support.unlabelled[..., 0, 0, 0].long()
+    if task.unlabeled:
+        classes = episode.support.unlabeled[..., 0, 0, 0].long()
         for t in range(8):
             seen = set(classes[t].tolist())
             assert set(episode.class_ids[t].tolist()) <= seen
@@ -110,12 +110,12 @@ def test_classes_images_and_slots_are_uniform() -> None:
         assert scipy.stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_order_of_queries_and_unlabelled_images_tells_nothing() -> None:
-    table, task = table_of([8] * 6), Task(3, 1, 2, unlabelled=2, distractors=1)
+def test_order_of_queries_and_unlabeled_images_tells_nothing() -> None:
+    table, task = table_of([8] * 6), Task(3, 1, 2, unlabeled=2, distractors=1)
     indices = ClosedSampler(table, task, 1)(torch.arange(9_000))
     by_position = [torch.bincount(indices.target[:, q], minlength=3) for q in range(6)]
     assert scipy.stats.chi2_contingency(torch.stack(by_position)).pvalue > 1e-3
-    owner = torch.searchsorted(table.class_start, indices.unlabelled, right=True) - 1
+    owner = torch.searchsorted(table.class_start, indices.unlabeled, right=True) - 1
     slot = (owner.unsqueeze(-1) == indices.class_ids.unsqueeze(1)).long()
     code = torch.where(slot.any(-1), slot.argmax(-1), torch.tensor(3))  # 3: the distractor
     by_position = [torch.bincount(code[:, u], minlength=4) for u in range(8)]
@@ -229,7 +229,7 @@ class Leaky(Sampler):
         return indices
 
 
-class Mislabelled(Sampler):
+class Mislabeled(Sampler):
     """A wrong sampler: targets are rolled."""
 
     def __call__(self, ids: torch.Tensor) -> Indices:
@@ -239,7 +239,7 @@ class Mislabelled(Sampler):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"), [(Leaky, "two parts"), (Mislabelled, "not of the class")]
+    ("wrong", "said"), [(Leaky, "two parts"), (Mislabeled, "not of the class")]
 )
 def test_a_wrong_sampler_is_caught(wrong, said) -> None:
     source = EpisodeSource(wrong(table_of([6] * 5), Task(3, 1, 2), 0))
@@ -258,7 +258,7 @@ def test_it_is_many_times_faster_than_image_by_image() -> None:
     """The guard of the sampler's speed: a ratio in one process, so that no machine matters."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (60 * 20, 1, 28, 28), dtype=np.uint8)
-    table = ClassTable(LabelledImages(images, np.full(60, 20), tuple(map(str, range(60)))))
+    table = ClassTable(LabeledImages(images, np.full(60, 20), tuple(map(str, range(60)))))
     fast = EpisodeSource(ClosedSampler(table, Task(5, 5, 15), 0))
 
     def plain(episodes: int) -> None:

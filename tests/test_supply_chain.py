@@ -24,8 +24,8 @@ FLOORS = {
     "pillow": (10, 3),  # buffer overflow
     "jinja2": (3, 1, 6),  # templates left their sandbox
 }
-# The licences of what is installed with the package; words of their names or classifiers.
-LICENCES = re.compile(r"MIT|BSD|Apache|PSF|Python Software|MPL|ISC|HPND|CMU|NVIDIA|Unlicense|0BSD")
+# The licenses of what is installed with the package; words of their names or classifiers.
+LICENSES = re.compile(r"MIT|BSD|Apache|PSF|Python Software|MPL|ISC|HPND|CMU|NVIDIA|Unlicense|0BSD")
 LARGEST = 2**20  # bytes of a file that is hashed
 
 
@@ -101,12 +101,12 @@ def installed() -> Iterator[metadata.Distribution]:
         left += [plain(text) for text in found.requires or () if "extra ==" not in text]
 
 
-def test_every_licence_is_known() -> None:
+def test_every_license_is_known() -> None:
     for found in installed():
         told = found.metadata
         words = [*told.get_all("Classifier", []), told.get("License") or ""]
         words += [told.get("License-Expression") or "", told["Name"]]
-        assert LICENCES.search(" ".join(words)), told["Name"]
+        assert LICENSES.search(" ".join(words)), told["Name"]
 
 
 def test_installed_files_are_as_they_were_published() -> None:

@@ -118,7 +118,7 @@ def paired(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet": ("protonet", {}),
-    "soft-kmeans": ("soft-kmeans", {"unlabelled": 2, "train_unlabelled": 2}),
+    "soft-kmeans": ("soft-kmeans", {"unlabeled": 2, "train_unlabeled": 2}),
     "relationnet": ("relationnet", {}),
     "metagan": ("metagan", {"base_inner_steps": 2}),
     "maml": ("maml", {"first_order": False, "inner_steps": 2}),

@@ -2,7 +2,7 @@
 
 This folder runs in an environment of the peers' own, where fewshot_bench is not installed: nothing
 here imports it. A peer's adapter turns an item's name into a ``Step``, the smallest piece of work
-that makes sense for it (one optimiser step, one evaluated task, one delivered batch of episodes).
+that makes sense for it (one optimizer step, one evaluated task, one delivered batch of episodes).
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Bench:
             labels.repeat_interleave(shape.query),
         )
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Wait for the device, so that the clock sees all of the work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
@@ -188,8 +188,8 @@ def pooled_net(running_statistics: bool = True) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten())
 
 
-def outer_optimiser(module: nn.Module) -> torch.optim.Adam:
-    """The outer optimiser of every item: Adam, with torch's own choice of implementation."""
+def outer_optimizer(module: nn.Module) -> torch.optim.Adam:
+    """The outer optimizer of every item: Adam, with torch's own choice of implementation."""
     return torch.optim.Adam(module.parameters(), lr=OUTER_RATE)
 
 
@@ -210,16 +210,16 @@ def meta_training(
             return len(given.episodes)
 
         return once
-    optimiser = outer_optimiser(module)
+    optimizer = outer_optimizer(module)
 
     def step() -> int:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         for _ in range(bench.tasks):
             backward(bench.episode(bench.train, item.shape))
         for parameter in module.parameters():
             assert parameter.grad is not None
             parameter.grad.mul_(1 / bench.tasks)
-        optimiser.step()
+        optimizer.step()
         return bench.tasks
 
     return step
@@ -229,14 +229,14 @@ def protonet_training(
     bench: Bench, shape: Shape, network: nn.Module, loss_of: Callable[[Episode], Tensor]
 ) -> Step:
     """A training step of ProtoNet: one episode, Adam."""
-    optimiser = outer_optimiser(network)
+    optimizer = outer_optimizer(network)
     network.train()
 
     def step() -> int:
         loss = loss_of(bench.episode(bench.train, shape))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         return 1
 
     return step

@@ -43,9 +43,9 @@ def _second_order(bench: Bench, item: Maml) -> Step:
     inner = torch.optim.SGD(network.parameters(), lr=INNER_RATE)
 
     def backward(episode: Episode) -> None:
-        with higher.innerloop_ctx(network, inner, copy_initial_weights=False) as (fast, optimiser):
+        with higher.innerloop_ctx(network, inner, copy_initial_weights=False) as (fast, optimizer):
             for _ in range(item.inner_steps):
-                optimiser.step(loss(fast(episode.support), episode.support_labels))
+                optimizer.step(loss(fast(episode.support), episode.support_labels))
             loss(fast(episode.query), episode.query_labels).backward()
 
     return meta_training(bench, item, network, backward)
@@ -61,9 +61,9 @@ def _first_order(bench: Bench, item: Maml) -> Step:
     weights = list(network.parameters())
 
     def backward(episode: Episode) -> None:
-        with higher.innerloop_ctx(network, inner, track_higher_grads=False) as (fast, optimiser):
+        with higher.innerloop_ctx(network, inner, track_higher_grads=False) as (fast, optimizer):
             for _ in range(item.inner_steps):
-                optimiser.step(loss(fast(episode.support), episode.support_labels))
+                optimizer.step(loss(fast(episode.support), episode.support_labels))
             query_loss = loss(fast(episode.query), episode.query_labels)
             gradients = torch.autograd.grad(query_loss, list(fast.parameters()))
         for weight, gradient in zip(weights, gradients, strict=True):
@@ -77,9 +77,9 @@ def _evaluation(bench: Bench) -> Step:
     inner = torch.optim.SGD(network.parameters(), lr=INNER_RATE)
 
     def logits_of(episode: Episode) -> Tensor:
-        with higher.innerloop_ctx(network, inner, track_higher_grads=False) as (fast, optimiser):
+        with higher.innerloop_ctx(network, inner, track_higher_grads=False) as (fast, optimizer):
             for _ in range(INNER_STEPS):
-                optimiser.step(loss(fast(episode.support), episode.support_labels))
+                optimizer.step(loss(fast(episode.support), episode.support_labels))
             with torch.no_grad():
                 return fast(episode.query)
 

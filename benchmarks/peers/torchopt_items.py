@@ -1,7 +1,7 @@
-"""TorchOpt: differentiable optimisers; no few-shot models and no sampler.
+"""TorchOpt: differentiable optimizers; no few-shot models and no sampler.
 
 Training follows the project's ``examples/few-shot/maml_omniglot.py``. ``MetaSGD`` always builds the
-graph of the second derivative; without it (first order, evaluation) the functional optimisers of
+graph of the second derivative; without it (first order, evaluation) the functional optimizers of
 the documentation are used, with gradients that have no graph.
 """
 

@@ -116,11 +116,11 @@ def _prepare(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 
     def turn() -> dict[str, float]:
         units = 0
-        bench.synchronise()
+        bench.synchronize()
         start = time.perf_counter()
         for _ in range(steps):
             units += step()
-        bench.synchronise()
+        bench.synchronize()
         seconds = time.perf_counter() - start
         return {"units": units, "seconds": seconds, "rate": units / seconds}
 
@@ -152,7 +152,7 @@ def _steps_of_a_turn(step: Any, bench: Any, wanted: float) -> int:
     while seconds < WARM_UP * wanted:
         start = time.perf_counter()
         step()
-        bench.synchronise()
+        bench.synchronize()
         seconds += time.perf_counter() - start
         steps += 1
     return max(1, round(wanted * steps / seconds))

@@ -36,7 +36,7 @@ PAGES = {
     ),
     "data": Page(
         "Data, files and observers",
-        {"fewshot_bench": ("Dataset", "LabelledImages", "Splits", "InputFile", "Observer")},
+        {"fewshot_bench": ("Dataset", "LabeledImages", "Splits", "InputFile", "Observer")},
     ),
     "nn": Page("Building blocks", {"fewshot_bench.nn": ()}),
     "random": Page("Random numbers", {"fewshot_bench.random": ()}),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # What else is typed is an option of what is checked (--first-order, --backbone-channels, ...).
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 MARKS = {"passed": "ok", "failed": "FAILED", "not claimed": "not claimed", "note": "note"}
-COLOURS = {"passed": "green", "failed": "red", "not claimed": "yellow", "note": "cyan"}
+COLORS = {"passed": "green", "failed": "red", "not claimed": "yellow", "note": "cyan"}
 
 
 def check(
@@ -104,7 +104,7 @@ def _show(outcome: Outcome, width: int, out: TextIO) -> None:
     """Its line, as soon as it is known; behind it, what there is to say."""
     mark = f"{MARKS[outcome.status]:<11}"
     if out.isatty():
-        mark = typer.style(mark, fg=COLOURS[outcome.status])
+        mark = typer.style(mark, fg=COLORS[outcome.status])
     line = f"{outcome.id:<{width}}  {mark}  "
     said = outcome.message if outcome.status in ("note", "not claimed") else outcome.sentence
     print(line + said, file=out, flush=True)

@@ -14,7 +14,7 @@ from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
 from fewshot_bench.text import printable
 
 if TYPE_CHECKING:
-    from fewshot_bench.data.images import Dataset, LabelledImages, Splits
+    from fewshot_bench.data.images import Dataset, LabeledImages, Splits
     from fewshot_bench.hooks.registry import Registry
     from fewshot_bench.options import Option
 
@@ -92,10 +92,10 @@ def prepare(
         typer.echo(f"  {part}: {_size(getattr(splits, part))}")
     for note in splits.notes:
         typer.echo(f"  {note}")
-    typer.echo(f"  Licence: {splits.licence}. Source: {splits.source}")
+    typer.echo(f"  License: {splits.license}. Source: {splits.source}")
 
 
-def _size(images: LabelledImages | None) -> str:
+def _size(images: LabeledImages | None) -> str:
     if images is None:
         return "none"
     fewest, most = int(images.counts.min()), int(images.counts.max())

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 # Settings of 'fsb run' that 'fsb compare' takes too, for all methods; the rest is for a file.
 COMMON = (
-    "dataset", "backbone", "preset", "unlabelled", "distractors", "train_way", "train_shot",
-    "train_query", "train_unlabelled", "train_distractors", "labelled_fraction",
-    "labelled_classes", "labelled_seed", "task_batch", "steps", "validate_every",
+    "dataset", "backbone", "preset", "unlabeled", "distractors", "train_way", "train_shot",
+    "train_query", "train_unlabeled", "train_distractors", "labeled_fraction",
+    "labeled_classes", "labeled_seed", "task_batch", "steps", "validate_every",
     "validation_episodes", "episodes", "sampling", "within_family", "pixels", "episode_seed",
     "device", "engine", "precision", "pictures", "data_root", "cache_dir",
 )  # fmt: skip

@@ -159,7 +159,7 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
         raise RecordError(f"{config.dataset} has other content than when the pilots ran.")
     table, task = ClassTable(data.splits.test), eval_task(config)
     sampler = registry.resolve("samplers", f"{CORE}:open").load()
-    most = int(table.class_count.min()) - task.shot - task.unlabelled
+    most = int(table.class_count.min()) - task.shot - task.unlabeled
     seed = key_of("test", config.episode_seed)
     for query in _counts(most) if pilot.falls is not None else [pilot.query]:
         length = sampler(

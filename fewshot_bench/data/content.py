@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fewshot_bench.data.images import LabelledImages, Splits
+from fewshot_bench.data.images import LabeledImages, Splits
 
 SPLITS = ("train", "validation", "test")
 
@@ -82,7 +82,7 @@ def content_of_splits(splits: Splits) -> SplitsContent:
     return SplitsContent(classes, shapes, hashlib.sha256(text.encode()).hexdigest(), size)
 
 
-def _classes(split: str, part: LabelledImages) -> Iterator[ClassContent]:
+def _classes(split: str, part: LabeledImages) -> Iterator[ClassContent]:
     _, groups = np.unique(part.groups, return_inverse=True)
     start = 0
     for i, count in enumerate(part.counts.tolist()):

@@ -1,4 +1,4 @@
-"""Labelled images on the host, as a data set delivers them."""
+"""Labeled images on the host, as a data set delivers them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fewshot_bench.errors import DataError
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabeledImages:
     """Images of one split, sorted by class.
 
     Arguments:
@@ -75,16 +75,16 @@ class Splits:
         train, validation, test: class-disjoint. ``validation`` may be None: then the last
             weights are used.
         digest: hex sha256 of the content that the images were made from (not of an archive).
-        licence: SPDX name or a sentence.
+        license: SPDX name or a sentence.
         source: where the data come from; a citation.
         notes: sentences that a reader of a result has to know (resize mode, kept-out classes).
     """
 
-    train: LabelledImages
-    validation: LabelledImages | None
-    test: LabelledImages
+    train: LabeledImages
+    validation: LabeledImages | None
+    test: LabeledImages
     digest: str
-    licence: str
+    license: str
     source: str
     notes: tuple[str, ...] = ()
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_bench.data.fingerprints import Fingerprints, fingerprints
-from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.same_names import same_names
 from fewshot_bench.disk import replacing
 from fewshot_bench.errors import ConfigError, DataError, RecordError
@@ -79,7 +79,7 @@ class Seen:
 NOTHING = Seen(np.empty(0, np.uint64), np.empty(0, np.int64))
 
 
-def seen_in(images: LabelledImages, part: str) -> Seen:
+def seen_in(images: LabeledImages, part: str) -> Seen:
     """What takes part if these images do.
 
     Arguments:
@@ -104,7 +104,7 @@ def unknown(sentence: str) -> Seen:
 
 
 def overlap_of(
-    test: LabelledImages, seen: Seen, split: str = "test", *, parts: Sequence[str] | None = None
+    test: LabeledImages, seen: Seen, split: str = "test", *, parts: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Which classes of a split took part, as the record's ``overlap`` holds it.
 
@@ -151,7 +151,7 @@ def overlap_of(
 
 
 def _same_names(
-    test: LabelledImages, seen: Seen, parts: Sequence[str] | None, found: set[str]
+    test: LabeledImages, seen: Seen, parts: Sequence[str] | None, found: set[str]
 ) -> list[dict[str, Any]]:
     """Classes of a split that bear names of ones that took part, while their content is other."""
     labels = zip(seen.names, seen.parts, strict=True)

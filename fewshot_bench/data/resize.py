@@ -1,7 +1,7 @@
 """Resizing images held as bytes.
 
 Few-shot papers differ here without saying so. Omniglot's files are 1-bit, and Pillow resizes mode
-``"1"`` by nearest neighbour whatever filter is asked for: the published results come from binary
+``"1"`` by nearest neighbor whatever filter is asked for: the published results come from binary
 ``nearest`` images. TensorFlow's default is ``bilinear`` from the four pixels around a point,
 without anti-aliasing. ``antialias`` weighs all pixels that an output pixel covers.
 """
@@ -21,7 +21,7 @@ _CHUNK = 1024  # images resized at once: keeps the float copies small
 def resize(
     images: npt.NDArray[np.uint8], size: int | tuple[int, int], mode: Resize = "antialias"
 ) -> npt.NDArray[np.uint8]:
-    """Images [M, C, H, W] as [M, C, height, width]; pixel centres are at half-integers.
+    """Images [M, C, H, W] as [M, C, height, width]; pixel centers are at half-integers.
 
     Arguments:
         images: of any shape; what has other proportions is squashed.

@@ -22,7 +22,7 @@ def episode_sheet(
     """One row per class: its name, its support images, then its queries.
 
     Arguments:
-        episode: of one task (T = 1), labelled.
+        episode: of one task (T = 1), labeled.
         class_names: of all classes of the split; ``episode.class_ids`` points into it.
         pixel_range: values that stand for byte 0 and byte 255.
     """
@@ -48,7 +48,7 @@ def episode_sheet(
         for x, images in ((left, support[c]), (middle, query[target == c])):
             for i, image in enumerate(images):
                 sheet.paste(_picture(image, side), (x + i * (side + _GAP), top))
-    pen.line([(middle - _WIDE // 2 - 1, _MARGIN), (middle - _WIDE // 2 - 1, top + side)], "grey")
+    pen.line([(middle - _WIDE // 2 - 1, _MARGIN), (middle - _WIDE // 2 - 1, top + side)], "gray")
     return sheet
 
 

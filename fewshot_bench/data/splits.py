@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.errors import ConfigError, DataError
 from fewshot_bench.random import key_of, permutation
 
@@ -33,23 +33,23 @@ _FORMATS = (
 ClassLists = dict[str, tuple[str, ...]]  # split: its classes; every split of SPLITS is a key
 
 
-def take(labelled: LabelledImages, classes: Iterable[int]) -> LabelledImages:
+def take(labeled: LabeledImages, classes: Iterable[int]) -> LabeledImages:
     """The images of some classes (indices), in the order in which they were."""
     chosen = np.array(sorted(set(classes)), np.int64)
-    starts = np.cumsum(labelled.counts) - labelled.counts
+    starts = np.cumsum(labeled.counts) - labeled.counts
     if len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1:  # a range: no copy
         first, last = chosen[0], chosen[-1]
-        of_image: Any = slice(starts[first], starts[last] + labelled.counts[last])
+        of_image: Any = slice(starts[first], starts[last] + labeled.counts[last])
     else:
-        of_image = np.isin(np.repeat(np.arange(len(labelled.counts)), labelled.counts), chosen)
-    return LabelledImages(
-        images=labelled.images[of_image],
-        counts=labelled.counts[chosen],
-        class_names=tuple(labelled.class_names[i] for i in chosen),
-        groups=labelled.groups[chosen],
-        families=labelled.families[chosen],
-        family_names=labelled.family_names,
-        order=labelled.order[of_image],
+        of_image = np.isin(np.repeat(np.arange(len(labeled.counts)), labeled.counts), chosen)
+    return LabeledImages(
+        images=labeled.images[of_image],
+        counts=labeled.counts[chosen],
+        class_names=tuple(labeled.class_names[i] for i in chosen),
+        groups=labeled.groups[chosen],
+        families=labeled.families[chosen],
+        family_names=labeled.family_names,
+        order=labeled.order[of_image],
     )
 
 

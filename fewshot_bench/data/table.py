@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.devices import is_gpu
 from fewshot_bench.errors import ConfigError
 
@@ -33,23 +33,23 @@ class ClassTable:
 
     def __init__(
         self,
-        labelled: LabelledImages,
+        labeled: LabeledImages,
         device: torch.device | str = "cpu",
         pixel_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         self.device = torch.device(device)
         self.pixel_range = pixel_range
-        self.class_names = labelled.class_names
-        self.order = torch.from_numpy(np.array(labelled.order))
+        self.class_names = labeled.class_names
+        self.order = torch.from_numpy(np.array(labeled.order))
         # A copy: the host array may be a read-only memory map.
-        self.images = torch.from_numpy(np.array(labelled.images)).to(self.device)
+        self.images = torch.from_numpy(np.array(labeled.images)).to(self.device)
         self._floats: list[Tensor] = []  # at most one; shared with the table's parts
-        self.class_start, self.class_count = self._ranges(labelled.counts)
-        group_of, groups = np.unique(labelled.groups, return_index=True)
+        self.class_start, self.class_count = self._ranges(labeled.counts)
+        group_of, groups = np.unique(labeled.groups, return_index=True)
         self.group_start, self.group_count = self._ranges(
-            np.bincount(np.searchsorted(group_of, labelled.groups))
+            np.bincount(np.searchsorted(group_of, labeled.groups))
         )
-        family_of_group = labelled.families[groups]
+        family_of_group = labeled.families[groups]
         self.family_start, self.family_count = self._ranges(
             np.unique(family_of_group, return_counts=True)[1]
         )
@@ -84,13 +84,13 @@ class ClassTable:
         if not is_gpu(self.device) and dtype == torch.float32 and floats <= KEPT_AS_FLOATS:
             # Conversion costs a CPU several times the copy; a GPU hides it and has dearer memory.
             if not self._floats:
-                self._floats.append(self._normalised(self.images, dtype))
+                self._floats.append(self._normalized(self.images, dtype))
             chosen = self._floats[0].index_select(0, flat)
         else:
-            chosen = self._normalised(self.images.index_select(0, flat), dtype)
+            chosen = self._normalized(self.images.index_select(0, flat), dtype)
         return chosen.unflatten(0, indices.shape)
 
-    def _normalised(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+    def _normalized(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         low, high = self.pixel_range
         images = images.to(dtype).mul_((high - low) / 255)
         return images.add_(low) if low else images
@@ -117,9 +117,9 @@ class ClassTable:
         if per_class > fewest:
             name = self.class_names[int(self.class_count.argmin())]
             raise ConfigError(
-                f"an episode takes {per_class} images of a class (shot + query + unlabelled), but "
+                f"an episode takes {per_class} images of a class (shot + query + unlabeled), but "
                 f"class '{name}' of the {what} has {fewest}; lower {prefix}shot, {prefix}query or "
-                "--unlabelled."
+                "--unlabeled."
             )
 
 

@@ -27,7 +27,7 @@ class Cost:
 
     Arguments:
         flops: operations of convolutions and matrix products.
-        memory_bytes: an estimate: the table of images, the weights with what an optimiser keeps
+        memory_bytes: an estimate: the table of images, the weights with what an optimizer keeps
             of them, and what autograd holds of the tasks that are run at the same time.
         task_bytes: the part of that which one task holds.
     """

@@ -1,7 +1,7 @@
 """Embed-once evaluation: each image of a split passes the network once, not once an episode.
 
 It needs a method that sees images through its ``embed`` alone, and features that do not depend on
-the other images of a batch (normalisation by running statistics). Episodes are then gathered from
+the other images of a batch (normalization by running statistics). Episodes are then gathered from
 a table of features. Scores are those of the direct way up to the rounding of other batch sizes.
 """
 

@@ -223,17 +223,17 @@ def why_not(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def make_capturable(optimisers: Sequence[Optimizer], device: torch.device) -> str | None:
-    """Switch optimisers to state and rates that live on the device.
+def make_capturable(optimizers: Sequence[Optimizer], device: torch.device) -> str | None:
+    """Switch optimizers to state and rates that live on the device.
 
     Returns:
         What is in the way, or None.
     """
-    for optimiser in optimisers:
-        if "capturable" not in optimiser.defaults:
-            return f"{type(optimiser).__name__} has no capturable form"
-    for optimiser in optimisers:
-        for group in optimiser.param_groups:
+    for optimizer in optimizers:
+        if "capturable" not in optimizer.defaults:
+            return f"{type(optimizer).__name__} has no capturable form"
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
             group["capturable"] = True
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
     return None

@@ -28,11 +28,11 @@ from fewshot_bench.method import Method, title_of
 from fewshot_bench.nn import TaskBatchNorm
 from fewshot_bench.random import generators_kept, global_generators, moved
 
-NORMALISES = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit")
+NORMALIZES = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit")
 TRAINING = 5  # position of their argument "training"
 TORCH, OWN_LAYERS = Path(torch.__file__).parent, Path(__file__).parents[1] / "nn"
 INSTEAD = (
-    "normalise with fewshot_bench.nn.TaskBatchNorm, or keep the layer in evaluation mode "
+    "normalize with fewshot_bench.nn.TaskBatchNorm, or keep the layer in evaluation mode "
     "(fewshot_bench.nn.Frozen)"
 )
 UNREPEATABLE = "not repeatable"  # how a sentence on that begins
@@ -111,21 +111,21 @@ def _named(method: Method, module: nn.Module) -> str:
 
 
 class _Calls(TorchFunctionMode):
-    """Notes who normalises over a batch, and who draws from torch's global generator."""
+    """Notes who normalizes over a batch, and who draws from torch's global generator."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()
         self.method = method
-        self.normalises: list[str] = []
+        self.normalizes: list[str] = []
         self.draws: list[str] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name in NORMALISES:
+        if name in NORMALIZES:
             by_batch = kwargs.get("training", args[TRAINING] if len(args) > TRAINING else False)
             if by_batch and (place := self._place(name, sys._getframe(1))):
-                self.normalises.append(place)
+                self.normalizes.append(place)
         before = torch.get_rng_state()
         result = func(*args, **kwargs)
         if not torch.equal(before, torch.get_rng_state()):
@@ -173,17 +173,17 @@ def told_of_draws(method: Method, episode: Episode, generators: Sequence[str]) -
 
 
 def require_tasks_apart(method: Method, name: str, call: Callable[[], object]) -> None:
-    """Do a call of a method once, and look whether it normalises over everything in a batch.
+    """Do a call of a method once, and look whether it normalizes over everything in a batch.
 
     Raises:
         PluginError: it does, by other means than TaskBatchNorm.
     """
     with generators_kept(), _Calls(method) as calls:
         call()
-    if calls.normalises:
+    if calls.normalizes:
         raise PluginError(
-            f"{title_of(method)}.{name}() normalises over everything in a call, tasks mixed, in "
-            f"{calls.normalises[0]}: results would depend on threads and batches; {INSTEAD}."
+            f"{title_of(method)}.{name}() normalizes over everything in a call, tasks mixed, in "
+            f"{calls.normalizes[0]}: results would depend on threads and batches; {INSTEAD}."
         )
 
 

@@ -318,7 +318,7 @@ def inspect_test(lowering: Eager, episode: Episode) -> list[str]:
 
 @generators_kept()
 def inspect_trained(lowering: Eager, episode: Episode, test: Episode) -> None:
-    """Whether what the test normalises by has moved; arguments as :func:`inspect_training`.
+    """Whether what the test normalizes by has moved; arguments as :func:`inspect_training`.
 
     Raises:
         PluginError: it has not.

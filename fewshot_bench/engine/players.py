@@ -66,16 +66,16 @@ def _with_parameters(method: Method, players: Mapping[str, Player]) -> Mapping[s
     }
 
 
-def make_optimisers(players: Mapping[str, Player]) -> dict[str, Optimizer]:
-    """Each player's optimiser.
+def make_optimizers(players: Mapping[str, Player]) -> dict[str, Optimizer]:
+    """Each player's optimizer.
 
     Raises:
         ConfigError: a rate or factor out of range.
     """
     try:
         return {
-            name: player.optimiser(list(player.parameters.values()))
+            name: player.optimizer(list(player.parameters.values()))
             for name, player in players.items()
         }
     except ValueError as error:
-        raise ConfigError(f"the optimiser refuses its settings: {error}.") from error
+        raise ConfigError(f"the optimizer refuses its settings: {error}.") from error

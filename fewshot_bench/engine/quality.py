@@ -20,7 +20,7 @@ from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method
 
-NEIGHBOURS = 3  # k of Kynkäänniemi et al. 2019
+NEIGHBORS = 3  # k of Kynkäänniemi et al. 2019
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Quality:
 def inside(points: Tensor, manifold: Tensor) -> Tensor:
     """Share of points [T, M, d] in a ball around any point of the manifold [T, R, d]: [T].
 
-    A ball reaches to the k-th nearest neighbour of its centre, k = 3 (fewer where there are not
+    A ball reaches to the k-th nearest neighbor of its center, k = 3 (fewer where there are not
     as many): eq. 1.
     """
     own = torch.cdist(manifold, manifold)
-    k = min(NEIGHBOURS, manifold.shape[1] - 1)
-    radius = own.kthvalue(k + 1, dim=2).values  # the nearest of all is the centre itself
+    k = min(NEIGHBORS, manifold.shape[1] - 1)
+    radius = own.kthvalue(k + 1, dim=2).values  # the nearest of all is the center itself
     near = torch.cdist(points, manifold) <= radius.unsqueeze(1)
     return near.any(2).to(points.dtype).mean(1)
 
@@ -66,7 +66,7 @@ def chosen(features: Tensor, positions: Tensor) -> Tensor:
 
 
 def measure(method: Method, episode: Episode, drawn: Tensor) -> Quality | None:
-    """Judge images [T, way, k, C, H, W] that the method drew for these labelled tasks.
+    """Judge images [T, way, k, C, H, W] that the method drew for these labeled tasks.
 
     None where there are too few queries: two a class, and a reference of two, are needed.
 

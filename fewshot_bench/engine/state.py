@@ -55,7 +55,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
     return {
         "step": trainer.step,
         "weights": dict(trainer.method.state_dict()),
-        "optimisers": {name: o.state_dict() for name, o in trainer.optimisers.items()},
+        "optimizers": {name: o.state_dict() for name, o in trainer.optimizers.items()},
         "averages": trainer.averages,
         "best": {"weights": trainer.good, "score": trainer.best, "step": history.best_step},
         "kept": trainer.kept,
@@ -93,9 +93,9 @@ def restore(trainer: Trainer, saved: Saved) -> None:
 @torch.no_grad()
 def _restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
     trainer.method.load_state_dict(state["weights"])
-    for name, optimiser in state["optimisers"].items():
-        own = trainer.optimisers[name]
-        own.load_state_dict(_in_form_of(own, optimiser))
+    for name, optimizer in state["optimizers"].items():
+        own = trainer.optimizers[name]
+        own.load_state_dict(_in_form_of(own, optimizer))
     for name, averages in state["averages"].items():
         for mine, saved in zip(trainer.averages[name], averages, strict=True):
             mine.copy_(saved)
@@ -117,16 +117,16 @@ def _restore(trainer: Trainer, state: Mapping[str, Any]) -> None:
     set_random_states(state["random"])
 
 
-def _in_form_of(optimiser: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved state in the form that an optimiser has here.
+def _in_form_of(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved state in the form that an optimizer has here.
 
     Where a graph may hold its steps, rates and numbers of steps are tensors on the device; else
     they are the host's. The machine that saved it may have been of the other kind.
     """
-    if "capturable" not in optimiser.defaults:
+    if "capturable" not in optimizer.defaults:
         return dict(saved)
     groups = []
-    for own, group in zip(optimiser.param_groups, saved["param_groups"], strict=True):
+    for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
         rate = group["lr"]
         if isinstance(own["lr"], Tensor):
             rate = torch.as_tensor(rate, dtype=own["lr"].dtype, device=own["lr"].device)

@@ -1,4 +1,4 @@
-"""Running statistics that a test would normalise by although nothing measured them.
+"""Running statistics that a test would normalize by although nothing measured them.
 
 The loop collects what :class:`fewshot_bench.nn.TaskBatchNorm` sees in training mode, whatever a
 method does. A method can still hide every pass of a layer (``nn.unobserved``), or set its momentum
@@ -67,7 +67,7 @@ def unmeasured(method: Method) -> Layers:
 def require_collected(
     method: Method, tasks: int, losses: Callable[[], object], predict: Callable[[], object]
 ) -> None:
-    """Before training: what a test normalises by has to be something that training collects.
+    """Before training: what a test normalizes by has to be something that training collects.
 
     Arguments:
         tasks: that ``losses`` is about.
@@ -110,13 +110,13 @@ def require_moved(
 def _never(method: Method, layer: str) -> str:
     return (
         f"{title_of(method)}: the running statistics of '{layer}' never move, and a test would "
-        "normalise by mean 0 and variance 1: losses() runs it in training mode inside "
+        "normalize by mean 0 and variance 1: losses() runs it in training mode inside "
         "nn.unobserved() only, or its momentum is 0. Let the passes of real images count."
     )
 
 
 def note(method: Method, predict: Callable[[], object]) -> str | None:
-    """What a reader has to know of a test that normalises by statistics that nothing measured."""
+    """What a reader has to know of a test that normalizes by statistics that nothing measured."""
     if not (left := unmeasured(method)):
         return None
     with passes(left) as tested:
@@ -125,6 +125,6 @@ def note(method: Method, predict: Callable[[], object]) -> str | None:
         return None
     count, first = len(tested.evaluation), min(tested.evaluation)
     return (
-        f"{count} layers (the first: '{first}') normalise by mean 0 and variance 1, which nothing "
+        f"{count} layers (the first: '{first}') normalize by mean 0 and variance 1, which nothing "
         "measured: they were never run in training mode"
     )

@@ -1,7 +1,7 @@
 """Honest times of steps: device events on a GPU, a monotonic clock on a CPU.
 
 Nothing here waits for a GPU inside a step. Events are read when a window of steps is flushed,
-which costs one synchronisation. Warm-up steps are kept apart and enter no statistic.
+which costs one synchronization. Warm-up steps are kept apart and enter no statistic.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from fewshot_bench.devices import clock_of, wait
 from fewshot_bench.engine.columns import Columns
 
-PHASES = ("sample", "forward_backward", "optimiser")
+PHASES = ("sample", "forward_backward", "optimizer")
 WARM_UP = 3  # steps that are counted apart, and run before one is captured
 
 

@@ -23,7 +23,7 @@ from fewshot_bench.engine.keeper import Keeper
 from fewshot_bench.engine.lowering import Eager, Gradients, Packed
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.players import check_players, make_optimisers
+from fewshot_bench.engine.players import check_players, make_optimizers
 from fewshot_bench.engine.state import Weights, averaged, copied
 from fewshot_bench.engine.timing import WARM_UP, StepTimer
 from fewshot_bench.episode import Episode
@@ -43,7 +43,7 @@ class Trainer:
         method: on its device.
         lowering: runs it; used inside its ``running()`` block.
         source: training episodes; step s, turn r takes the ids of batch s * turns + r.
-        unlabelled: unlabelled tasks, for every second step, from the second on.
+        unlabeled: unlabeled tasks, for every second step, from the second on.
         plan: how long.
         validate: from the step number to an accuracy; decides which weights are kept.
         log: called at the end of each window with the step and its numbers.
@@ -60,18 +60,18 @@ class Trainer:
         validate: Validate | None = None,
         log: Log | None = None,
         tell: Callable[[str], None] = lambda _: None,
-        unlabelled: EpisodeSource | None = None,
+        unlabeled: EpisodeSource | None = None,
         keeper: Keeper | None = None,
     ) -> None:
         self.method, self.lowering, self.plan = method, lowering, plan
-        self.sources = (source,) if unlabelled is None else (source, unlabelled)
+        self.sources = (source,) if unlabeled is None else (source, unlabeled)
         self.validate, self.log, self.tell = validate, log, tell
         self.keeper = keeper or Keeper()
         self.players = check_players(method)
-        self.optimisers = make_optimisers(self.players)
+        self.optimizers = make_optimizers(self.players)
         self.base_rates = {
-            name: [group["lr"] for group in optimiser.param_groups]
-            for name, optimiser in self.optimisers.items()
+            name: [group["lr"] for group in optimizer.param_groups]
+            for name, optimizer in self.optimizers.items()
         }
         self.averages = {
             name: [p.detach().clone() for p in player.parameters.values()]
@@ -99,7 +99,7 @@ class Trainer:
             if reads:
                 self._fall_back(f"{reads} reads numbers in every step")
             else:
-                self._fall_back(make_capturable(list(self.optimisers.values()), self.device))
+                self._fall_back(make_capturable(list(self.optimizers.values()), self.device))
 
     def run(self) -> History:
         """Train to the end of the plan and load the weights that validation chose.
@@ -257,7 +257,7 @@ class Trainer:
             if schedule is None:
                 continue
             factor = schedule(self.step, self.plan.steps)
-            groups = self.optimisers[name].param_groups
+            groups = self.optimizers[name].param_groups
             for group, rate in zip(groups, self.base_rates[name], strict=True):
                 if isinstance(group["lr"], Tensor):
                     group["lr"].fill_(rate * factor)
@@ -267,14 +267,14 @@ class Trainer:
     @torch.no_grad()
     def _move(self, result: Gradients) -> None:
         for name, gradients in result.gradients.items():
-            player, optimiser = self.players[name], self.optimisers[name]
+            player, optimizer = self.players[name], self.optimizers[name]
             parameters = list(player.parameters.values())
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
             if player.clip is not None:
                 clip_grads_with_norm_(parameters, player.clip, result.norms[name])
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             filled = [p for p in parameters if p.numel()]
             result.weights[name] = get_total_norm(filled, math.inf)
             if player.ema is not None:

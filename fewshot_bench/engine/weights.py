@@ -89,7 +89,7 @@ def check_unmoved(method: Method, written: Mapping[str, Any]) -> None:
         raise PluginError(
             f"{title_of(method)}: adapt() or predict() changed a parameter, buffer or extra state "
             "during the test, so that each task's result depends on the tasks before it. Keep what "
-            "is learnt of a task in the state that adapt() returns."
+            "is learned of a task in the state that adapt() returns."
         )
 
 

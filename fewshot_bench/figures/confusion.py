@@ -10,7 +10,7 @@ from fewshot_bench.figures import Ask
 from fewshot_bench.figures.answers import Answers, readable
 from fewshot_bench.figures.real import names_of
 from fewshot_bench.figures.series import apart
-from fewshot_bench.figures.style import GREY, PERCENT, WIDTH, caption, folded
+from fewshot_bench.figures.style import GRAY, PERCENT, WIDTH, caption, folded
 from fewshot_bench.results.compare import Run
 
 SMALL = 8  # classes up to which two runs fit side by side
@@ -52,7 +52,7 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
         axes.set_xlabel("predicted class")
         right = PERCENT * np.trace(counts) / counts.sum()
         axes.set_title(f"{folded(label)}: {right:.1f} %")
-        axes.spines[:].set(visible=True, color=GREY)
+        axes.spines[:].set(visible=True, color=GRAY)
     for spare in grid[len(shown) :]:
         spare.remove()
     for axes in grid[::columns]:

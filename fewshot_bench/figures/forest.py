@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
 from fewshot_bench.figures import Ask, note_trainings
 from fewshot_bench.figures.series import data_names, in_words, setting
-from fewshot_bench.figures.style import COLOURS, GREY, PERCENT, WIDTH, caption, folded, whiskers
+from fewshot_bench.figures.style import COLORS, GRAY, PERCENT, WIDTH, caption, folded, whiskers
 from fewshot_bench.results.compare import Run
 from fewshot_bench.results.comparison import Row, Table
 from fewshot_bench.results.labels import labels
@@ -95,13 +95,13 @@ def folds(rows: Rows) -> float:
 
 
 def _panel(axes: Axes, rows: Rows) -> None:
-    axes.axvline(0, color=GREY, linewidth=0.9)
+    axes.axvline(0, color=GRAY, linewidth=0.9)
     for y, (_, paired) in enumerate(rows):
         d, low, high = points(paired)
         sure = low > 0 or high < 0
         whiskers(
-            axes, [d], [y], low, high, sideways=True, color=COLOURS[0], marker="o",
-            markerfacecolor=COLOURS[0] if sure else "white",
+            axes, [d], [y], low, high, sideways=True, color=COLORS[0], marker="o",
+            markerfacecolor=COLORS[0] if sure else "white",
         )  # fmt: skip
         told = f"{d:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) else "")
         axes.annotate(

@@ -13,7 +13,7 @@ from fewshot_bench.errors import RecordError
 from fewshot_bench.figures import Ask
 from fewshot_bench.figures.pictures import FOLDER
 from fewshot_bench.figures.series import apart
-from fewshot_bench.figures.style import BAND, GREY, Floats, caption, legend, look, panels
+from fewshot_bench.figures.style import BAND, GRAY, Floats, caption, legend, look, panels
 from fewshot_bench.results.compare import Run
 from fewshot_bench.results.statistics import student_interval
 
@@ -79,7 +79,7 @@ def line(axes: Axes, judged: Judged, measure: str, i: int) -> object:
         judged.steps, mean - half, mean + half, color=handle.get_color(), alpha=BAND, linewidth=0
     )
     if measure == "distance":
-        axes.axhline(1.0, color=GREY, linestyle="--", linewidth=1.0)
+        axes.axhline(1.0, color=GRAY, linestyle="--", linewidth=1.0)
     else:
         real = scale * judged.tasks[f"real_{measure}"].mean(1)
         axes.plot(judged.steps, real, color=handle.get_color(), linestyle="--", linewidth=1.0)

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from fewshot_bench.errors import RecordError
 from fewshot_bench.figures import Ask
 from fewshot_bench.figures.series import apart
-from fewshot_bench.figures.style import GREY, WIDTH, caption, folded
+from fewshot_bench.figures.style import GRAY, WIDTH, caption, folded
 from fewshot_bench.results.compare import Run
 
 FOLDER, REAL = "pictures", "support"  # in a run's folder; the key of the real images
 MOST = 4  # moments of the training in a row
-GAP, SHADE = 2, 170  # pixels between images, and their grey
+GAP, SHADE = 2, 170  # pixels between images, and their gray
 Images = npt.NDArray[np.uint8]
 
 
@@ -91,7 +91,7 @@ def show(axes: Axes, images: Images, title: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
-    axes.spines[:].set(visible=True, color=GREY)
+    axes.spines[:].set(visible=True, color=GRAY)
 
 
 def sheet(images: Images) -> Images:

@@ -18,7 +18,7 @@ from fewshot_bench.figures.series import (
 )
 from fewshot_bench.figures.style import (
     BAND,
-    GREY,
+    GRAY,
     PERCENT,
     Floats,
     caption,
@@ -64,7 +64,7 @@ def draw(runs: list[Run], ask: Ask) -> Figure | None:
         plain_ticks(axes.xaxis)
     axes.set_xlabel(f"time in training steps ({name})")
     axes.set_ylabel("accuracy (%)")
-    star = Line2D([], [], color=GREY, marker="*", markersize=8, linestyle="none")
+    star = Line2D([], [], color=GRAY, marker="*", markersize=8, linestyle="none")
     legend(figure, [*handles, star], [*(s.label for s, _ in kept), "test accuracy"])
     all_ = [series for series, _ in kept]
     level = f"{PERCENT * all_[0].runs[0].record['test']['level']:g}"

@@ -196,7 +196,7 @@ def common_steps(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, list[
 
 
 def stretches(*columns: Floats, most: int = 50) -> list[list[Floats]]:
-    """Columns of one length cut into at most ``most`` stretches of neighbours."""
+    """Columns of one length cut into at most ``most`` stretches of neighbors."""
     parts = min(most, len(columns[0]))
     return [list(np.array_split(column, parts)) for column in columns]
 

@@ -9,7 +9,7 @@ from fewshot_bench.errors import RecordError
 from fewshot_bench.figures import Ask
 from fewshot_bench.figures.series import apart, devices, gather, table_of, tables
 from fewshot_bench.figures.style import (
-    COLOURS,
+    COLORS,
     HATCHES,
     PERCENT,
     WIDTH,
@@ -25,9 +25,9 @@ ROW = 0.34  # inches
 PHASES = {
     "sample_ms": "sampling",
     "forward_backward_ms": "forward and backward",
-    "optimiser_ms": "optimiser",
+    "optimizer_ms": "optimizer",
 }
-SHADES = (COLOURS[1], COLOURS[0], COLOURS[2])  # of the phases, light beside dark
+SHADES = (COLORS[1], COLORS[0], COLORS[2])  # of the phases, light beside dark
 Times = dict[str, Floats]
 
 

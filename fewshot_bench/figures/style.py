@@ -1,4 +1,4 @@
-"""How all pictures look: colours, markers, captions, and files that are the same each time."""
+"""How all pictures look: colors, markers, captions, and files that are the same each time."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ RC: Any = {
     "hatch.linewidth": 0.6,
     "text.parse_math": False,  # names are names, not formulas
 }
-# Okabe and Ito's colours, which colour-blind readers tell apart, in an order in which neighbours
-# differ in lightness too; the markers and lines tell them apart in grey.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D55E00")
+# Okabe and Ito's colors, which color-blind readers tell apart, in an order in which neighbors
+# differ in lightness too; the markers and lines tell them apart in gray.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D55E00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 HATCHES = ("", "////", "....", "xxxx", "----")
 BAND = 0.18  # opacity
-WIDTH, GREY = 6.3, "0.35"  # inches of a page's text; of what is not data
+WIDTH, GRAY = 6.3, "0.35"  # inches of a page's text; of what is not data
 LETTERS = 20  # of the caption, in an inch
 PERCENT = 100.0
 CAPTION = "caption"  # the id of its text
@@ -50,9 +50,9 @@ Floats = npt.NDArray[np.float64]
 
 
 def look(i: int) -> dict[str, Any]:
-    """Colour, marker and line of the i-th series; 35 of them differ."""
+    """Color, marker and line of the i-th series; 35 of them differ."""
     return {
-        "color": COLOURS[i % len(COLOURS)],
+        "color": COLORS[i % len(COLORS)],
         "marker": MARKERS[i % len(MARKERS)],
         "linestyle": LINES[i % len(LINES)],
     }
@@ -76,7 +76,7 @@ def caption(figure: Figure, *sentences: str) -> None:
     text = " ".join(sentence for sentence in sentences if sentence)
     written = next((one for one in figure.texts if one.get_gid() == CAPTION), None)
     if written is None:
-        written = figure.text(0.01, -0.02, "", va="top", fontsize=7, color=GREY, gid=CAPTION)
+        written = figure.text(0.01, -0.02, "", va="top", fontsize=7, color=GRAY, gid=CAPTION)
     before = written.get_text().replace("\n", " ")
     wide = int(figure.get_size_inches()[0] * LETTERS)
     written.set_text(textwrap.fill(f"{before} {text}".strip(), wide))

@@ -1,4 +1,4 @@
-"""Building blocks for methods: per-task weights, normalisation, stopped gradients."""
+"""Building blocks for methods: per-task weights, normalization, stopped gradients."""
 
 from fewshot_bench.nn.conv import Conv2d
 from fewshot_bench.nn.frozen import Frozen

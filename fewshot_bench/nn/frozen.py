@@ -11,7 +11,7 @@ class Frozen(nn.Module):
     """A module whose parameters do not train and that stays in evaluation mode.
 
     To freeze the parameters alone (``requires_grad_(False)``) leaves a network in training mode
-    when the method trains: it is then normalised by the statistics of the batch, and its running
+    when the method trains: it is then normalized by the statistics of the batch, and its running
     statistics move. Here they stay, which makes a pretrained network with ``nn.BatchNorm2d`` or
     ``nn.Dropout`` usable as it is.
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-NORM_EPSILON = 1e-3  # of batch normalisation
+NORM_EPSILON = 1e-3  # of batch normalization
 M = TypeVar("M", bound=nn.Module)
 
 

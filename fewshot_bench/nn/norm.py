@@ -1,4 +1,4 @@
-"""Batch normalisation that is right when a batch holds several tasks.
+"""Batch normalization that is right when a batch holds several tasks.
 
 Statistics never cross the task axis: with T tasks in one flattened batch they are taken for each
 task. Three things are handled here so that no method has to:
@@ -56,7 +56,7 @@ def norm_context(**changes: object) -> Iterator[None]:
 
 
 class TaskBatchNorm(nn.Module):
-    """Batch normalisation over [N, C] or [N, C, H, W], for each task apart.
+    """Batch normalization over [N, C] or [N, C, H, W], for each task apart.
 
     Arguments:
         channels: C.
@@ -185,14 +185,14 @@ def _of_each_task(values: Tensor, tasks: int) -> Tensor:
 def unobserved() -> AbstractContextManager[None]:
     """Hide passes from the running statistics, in this thread and for a while.
 
-    For images that no test shows (a generator's) in ``losses``: they are normalised by their own
+    For images that no test shows (a generator's) in ``losses``: they are normalized by their own
     statistics, and leave the running ones alone. All other passes in training mode count.
     """
     return norm_context(observer=None)
 
 
 def uses_batch_statistics(module: nn.Module) -> bool:
-    """Whether a layer below ``module`` normalises test images by statistics of their batch."""
+    """Whether a layer below ``module`` normalizes test images by statistics of their batch."""
     return any(
         (isinstance(m, TaskBatchNorm) and m.statistics == "batch")
         or (isinstance(m, nn.modules.batchnorm._BatchNorm) and not m.track_running_stats)

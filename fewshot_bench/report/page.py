@@ -42,7 +42,7 @@ PARTS = (
     ("timing", "Times"),
 )
 FACTS = (
-    "id", "dataset", "dataset_digest", "dataset_licence", "dataset_source", "split", "part",
+    "id", "dataset", "dataset_digest", "dataset_license", "dataset_source", "split", "part",
     "episode_seed", "episodes_digest", "seed", "preset", "parameters", "evaluated_from",
 )  # fmt: skip
 
@@ -119,7 +119,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
+    environment.filters["capitalized"] = lambda text: text[:1].upper() + text[1:]
     environment.globals["most_told"] = MOST_TOLD
     return environment
 

@@ -81,8 +81,8 @@ class _Design:
         code: [E, way], classes numbered from 0.
         uses: [C], episodes of each class.
         moments: p_0 to p_4, p_k the sum of the k-th powers of the E - 1 eigenvalues of M Mᵀ after
-            centring over episodes; those over 0 are the eigenvalues of H [C, C] = Mᵀ (centred M).
-        cubes: the sum of the cubes of the elements of H, of the centred M, and of what centres
+            centering over episodes; those over 0 are the eigenvalues of H [C, C] = Mᵀ (centered M).
+        cubes: the sum of the cubes of the elements of H, of the centered M, and of what centers
             over episodes, I - 1/E.
     """
 
@@ -123,7 +123,7 @@ class _Design:
         expected to be g p_1 + s p_0 and that of the classes' totals, Q1, to be g p_2 + s p_1.
         """
         p, episodes = self.moments, len(values)
-        rest, totals = self._centred(values)
+        rest, totals = self._centered(values)
         q0, q1 = float(rest @ rest), float(totals @ totals)
         g, s = map(float, self._solved(q0, np.array(q1)))
         # Degrees of freedom of Q1 by its first two moments (Satterthwaite, Biometrics 2, 1946).
@@ -140,7 +140,7 @@ class _Design:
         and d of ``cubes``; the mean's third moment is γ Σ n_c³ / E³ + ρ / E².
         """
         (a, b, d), episodes = self.cubes, len(values)
-        rest, totals = self._centred(values)
+        rest, totals = self._centered(values)
         g, s = map(float, self._solved(float(rest @ rest), np.array(totals @ totals)))
         variance = (g * float(self.uses @ self.uses) / episodes + s) / episodes
         determinant = a * d - b * b
@@ -152,7 +152,7 @@ class _Design:
         third = (third_g * float((self.uses**3).sum()) / episodes + third_s) / episodes**2
         return math.sqrt(variance), third / variance**1.5
 
-    def _centred(self, values: Array) -> tuple[Array, Array]:
+    def _centered(self, values: Array) -> tuple[Array, Array]:
         """Scores [E] less their mean, and their sum over the episodes of each class [C]."""
         rest = values - values.mean()
         way = self.code.shape[1]

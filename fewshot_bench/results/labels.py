@@ -16,7 +16,7 @@ from fewshot_bench.results.traits import codes, contents, trained_digest, withou
 ASIDE = {
     "method", "dataset", "sources", "given", "runs_dir", "data_root", "cache_dir", "device",
     "metrics", "observers", "episodes", "level", "sampling", "episode_seed", "way", "shot", "query",
-    "unlabelled", "distractors", "within_family", "profile", "detect_anomaly", "pictures", "engine",
+    "unlabeled", "distractors", "within_family", "profile", "detect_anomaly", "pictures", "engine",
     "task_chunk", "seed", "checkpoint_every", "keep_checkpoints", "allow_overlap",
     "sampling_options",
 }  # fmt: skip

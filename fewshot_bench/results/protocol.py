@@ -9,7 +9,7 @@ from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.results.part import VALIDATION
 
 NOT_KNOWN = "not known"  # how many queries each class has, of an older record
-EVEN = ("query", "unlabelled")  # parts of an episode that may be of unequal classes
+EVEN = ("query", "unlabeled")  # parts of an episode that may be of unequal classes
 DIGITS = 8  # of a code digest, in words
 
 
@@ -74,7 +74,7 @@ def query_words(protocol: Mapping[str, Any]) -> str:
     words = f"{query} queries per class"
     if "query" in unequal:
         words += " on average, of unequal classes"
-    return words + (", unlabeled images of unequal classes" if "unlabelled" in unequal else "")
+    return words + (", unlabeled images of unequal classes" if "unlabeled" in unequal else "")
 
 
 def sampler_words(protocol: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from fewshot_bench.sampling import EpisodeSource
 
 def task_numbers(task: Task) -> dict[str, int]:
     """The counts of a task, as the record holds them."""
-    names = ("way", "shot", "query", "unlabelled", "distractors")
+    names = ("way", "shot", "query", "unlabeled", "distractors")
     return {name: getattr(task, name) for name in names}
 
 

@@ -29,12 +29,12 @@ class Setting(NamedTuple):
 
     way: int
     shot: int
-    unlabelled: int = 0
+    unlabeled: int = 0
     distractors: int = 0
 
     def __str__(self) -> str:
         text = f"{self.way}-way {self.shot}-shot"
-        text += f", {self.unlabelled} unlabelled" if self.unlabelled else ""
+        text += f", {self.unlabeled} unlabeled" if self.unlabeled else ""
         return text + (f", {self.distractors} distractors" if self.distractors else "")
 
 
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def setting(self) -> Setting:
-        """Way, shot and unlabelled images of the test task."""
+        """Way, shot and unlabeled images of the test task."""
         return Setting(*(self.record["task"][name] for name in Setting._fields))
 
     @property

@@ -59,7 +59,7 @@ _TASK = {
     "way": Number(1, MOST, whole=True),
     "shot": Number(1, MOST, whole=True),
     "query": Number(1, MOST, whole=True),
-    "unlabelled": COUNT,
+    "unlabeled": COUNT,
     "distractors": COUNT,
 }
 
@@ -73,7 +73,7 @@ SHAPES: dict[str, Any] = {
     "part": Or(TEXT),
     "sampler": Or(
         {"name": TEXT, "distribution": TEXT, "version": TEXT, "options": {}, "code": TEXT,
-         "sampling": TEXT, "support": _RANGE, "query": _RANGE, "unlabelled": _RANGE}
+         "sampling": TEXT, "support": _RANGE, "query": _RANGE, "unlabeled": _RANGE}
     ),
     "overlap": Or(
         {"split": TEXT,

@@ -155,7 +155,7 @@ def trained_digest(run: Run) -> str | None:
 
 
 def _labeled(run: Run, then: Mapping[str, Any]) -> Any:
-    names = ("labelled_fraction", "labelled_classes", "labelled_seed")
+    names = ("labeled_fraction", "labeled_classes", "labeled_seed")
     if any(name not in then for name in names):
         return None
     fraction, classes, seed = (then[name] for name in names)
@@ -234,8 +234,8 @@ TRAITS: tuple[Trait, ...] = (
     Trait("way", "way", ("train_way",), _of_task("way"), "-way", task=True),
     Trait("shot", "shot", ("train_shot",), _of_task("shot"), "-shot", task=True),
     Trait("query", "query", ("train_query",), _of_task("query"), " queries a class", task=True),
-    Trait("unlabelled", "unlabelled", ("train_unlabelled",), _of_task("unlabelled"),
-          " unlabelled images a class", task=True),
+    Trait("unlabeled", "unlabeled", ("train_unlabeled",), _of_task("unlabeled"),
+          " unlabeled images a class", task=True),
     Trait("distractors", "distractors", ("train_distractors",), _of_task("distractors"),
           " distractors", task=True),
     Trait("within-family", "within family", ("within_family",), _setting("within_family"),
@@ -253,9 +253,9 @@ TRAITS: tuple[Trait, ...] = (
           _options),
     Trait("data", "training data", ("dataset", "dataset_options"), _data, " (training data)",
           _apart, same=lambda v: v.get("content")),
-    Trait("labelled", "labelled images",
-          ("labelled_fraction", "labelled_classes", "labelled_seed"), _labeled,
-          " labelled images", _labels),
+    Trait("labeled", "labeled images",
+          ("labeled_fraction", "labeled_classes", "labeled_seed"), _labeled,
+          " labeled images", _labels),
     Trait("pretraining", "pretrained", ("init",), _pretraining,
           " (first weights)", _last_parts, same=lambda v: v.get("content") or v["weights"]),
     Trait("precision", "precision", ("precision",), _setting("precision")),
@@ -272,7 +272,7 @@ NOT_TRAINING = {
     "method": "what is compared",
     "method_options": "the method's own; rows of one method are told apart by them",
     "way": "of the test", "shot": "of the test", "query": "of the test",
-    "unlabelled": "of the test", "distractors": "of the test", "episodes": "of the test",
+    "unlabeled": "of the test", "distractors": "of the test", "episodes": "of the test",
     "sampling": "of the test", "sampling_options": "of the test", "allow_overlap": "marked",
     "episode_seed": "of the test", "level": "of the interval",
     "metrics": "of the test",

@@ -60,7 +60,7 @@ class BackboneSubject:
         return works[0]
 
     def build(self, shape: Shape, seed: int = 0) -> nn.Module:
-        """The module, initialised by a seed."""
+        """The module, initialized by a seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.make(shape)
@@ -132,7 +132,7 @@ def keeps_nothing(subject: BackboneSubject) -> None:
         for name, value in net.state_dict().items():
             if not torch.equal(value, held[name]):
                 raise Fault(
-                    f"in {mode} mode a call changes '{name}'; normalise with "
+                    f"in {mode} mode a call changes '{name}'; normalize with "
                     "fewshot_bench.nn.TaskBatchNorm, not with nn.BatchNorm2d."
                 )
 
@@ -144,7 +144,7 @@ def independent_tasks(subject: BackboneSubject) -> None:
     with torch.no_grad():
         whole = per_task(net, images)
         single = torch.cat([per_task(net, images[t : t + 1]) for t in range(2)])
-    told = "normalise with fewshot_bench.nn.TaskBatchNorm, not with nn.BatchNorm2d."
+    told = "normalize with fewshot_bench.nn.TaskBatchNorm, not with nn.BatchNorm2d."
     require_close(whole, single, 1e-9, told)
 
 

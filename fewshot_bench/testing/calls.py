@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from fewshot_bench.testing.offences import HOST, META, What, is_mask, under_no_mode
+from fewshot_bench.testing.offenses import HOST, META, What, is_mask, under_no_mode
 
 if TYPE_CHECKING:
     from fewshot_bench.testing.meta import MetaDevice

@@ -32,11 +32,11 @@ from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, title_of
 from fewshot_bench.sampling import ClosedSampler, EpisodeSource
-from fewshot_bench.semisupervised import UnlabelledTasks
+from fewshot_bench.semisupervised import UnlabeledTasks
 from fewshot_bench.testing.calls import Frames
 from fewshot_bench.testing.checks import Check, Fault, NotClaimed
 from fewshot_bench.testing.meta import MetaDevice, Operation, Seen
-from fewshot_bench.testing.offences import ADVICE, META
+from fewshot_bench.testing.offenses import ADVICE, META
 from fewshot_bench.testing.part_checks import SamplerSubject
 from fewshot_bench.testing.stand_ins import as_a_gpu
 from fewshot_bench.testing.subject import MethodSubject
@@ -225,16 +225,16 @@ def train(
         with device.waits_allowed():
             if not check_players(method.to(META)):
                 return None
-            others = unlabelled_tasks(subject)
+            others = unlabeled_tasks(subject)
             sources = 1 if others is None else 2
             plan = Plan(steps or 3 * sources, TASKS)
             trainer = Trainer(
                 method.train(), lowering, subject.source("train", META), plan,
-                unlabelled=others,
+                unlabeled=others,
             )  # fmt: skip
             for source in trainer.sources:  # a source looks at its first batch
                 source.batch(range(TASKS))
-            if why := make_capturable(list(trainer.optimisers.values()), META):
+            if why := make_capturable(list(trainer.optimizers.values()), META):
                 watched.faults.append(f"players(): {why}, so that a GPU runs every step eagerly")
         done: list[list[Operation]] = []
         stood: list[Any] = []
@@ -288,13 +288,13 @@ def evaluate(
     return logits, scores
 
 
-def unlabelled_tasks(
+def unlabeled_tasks(
     subject: MethodSubject, device: torch.device | str = META
-) -> UnlabelledTasks | None:
+) -> UnlabeledTasks | None:
     """Tasks without labels, for a method that declares that it learns from them."""
-    if not subject.kind.unlabelled_tasks or subject.kind.source == "batches":
+    if not subject.kind.unlabeled_tasks or subject.kind.source == "batches":
         return None
-    return UnlabelledTasks(ClosedSampler(subject.table("train", device), subject.task, 1))
+    return UnlabeledTasks(ClosedSampler(subject.table("train", device), subject.task, 1))
 
 
 def draw(subject: SamplerSubject) -> tuple[Watched, list[Episode]]:

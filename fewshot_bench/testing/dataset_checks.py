@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fewshot_bench.data.images import Dataset, LabelledImages, Splits
+from fewshot_bench.data.images import Dataset, LabeledImages, Splits
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import FewshotBenchError
@@ -41,7 +41,7 @@ class DatasetSubject:
         if not isinstance(splits, Splits):
             raise Fault(
                 f"load() gave {type(splits).__name__}; return fewshot_bench.Splits(train, "
-                "validation, test, digest, licence, source)."
+                "validation, test, digest, license, source)."
             )
         return splits
 
@@ -53,7 +53,7 @@ class DatasetSubject:
                 self._loaded = _in_memory(self.load(cache))
         return self._loaded
 
-    def parts(self) -> dict[str, LabelledImages]:
+    def parts(self) -> dict[str, LabeledImages]:
         """The splits that there are."""
         splits = self.splits
         found = {"train": splits.train, "validation": splits.validation, "test": splits.test}
@@ -70,7 +70,7 @@ def folder() -> Iterator[Path]:
 def _in_memory(splits: Splits) -> Splits:
     """Splits that outlive the files that they were mapped from."""
 
-    def held(images: LabelledImages | None) -> LabelledImages | None:
+    def held(images: LabeledImages | None) -> LabeledImages | None:
         return None if images is None else replace(images, images=np.array(images.images))
 
     changed = {name: held(getattr(splits, name)) for name in ("train", "validation", "test")}
@@ -115,10 +115,10 @@ def digest(subject: DatasetSubject) -> None:
                     raise Fault(f"{split} has other images {what}, and the same digest.")
 
 
-def licence(subject: DatasetSubject) -> None:
-    """The licence is named."""
-    if not str(subject.splits.licence or "").strip():
-        raise Fault("licence is empty; give an SPDX name, or a sentence if it is not known.")
+def license(subject: DatasetSubject) -> None:
+    """The license is named."""
+    if not str(subject.splits.license or "").strip():
+        raise Fault("license is empty; give an SPDX name, or a sentence if it is not known.")
 
 
 def source(subject: DatasetSubject) -> None:
@@ -157,4 +157,4 @@ def verify(subject: DatasetSubject) -> None:
         raise Fault(f"verify() gave {said!r}; a sentence on what was checked is wanted.")
 
 
-DATASET = (disjoint, class_names, digest, licence, source, images, episodes, verify)
+DATASET = (disjoint, class_names, digest, license, source, images, episodes, verify)

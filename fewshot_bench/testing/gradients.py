@@ -42,7 +42,7 @@ def gradient_error(
     Returns:
         {player: the worst error of its parameters}. The error of a parameter is the norm of
         (difference - gradient) over its checked entries, divided by the norm of those gradients;
-        where that is next to nothing (the bias before a batch normalisation has gradient 0), by
+        where that is next to nothing (the bias before a batch normalization has gradient 0), by
         a thousandth of the largest such norm of the player.
 
     Raises:

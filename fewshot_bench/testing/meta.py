@@ -33,7 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from fewshot_bench.testing.calls import Calls, Frames, frames_from, of_autograd
-from fewshot_bench.testing.offences import HOST, META, What, in_backward, offences
+from fewshot_bench.testing.offenses import HOST, META, What, in_backward, offenses
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class MetaDevice(TorchDispatchMode):
             return func(*args, **kwargs)
         name = func.overloadpacket.__name__
         with torch._C.DisableTorchFunction():
-            for what in offences(func, name, tensors, args, kwargs):
+            for what in offenses(func, name, tensors, args, kwargs):
                 self.note(what, name)
             node = torch._C._current_autograd_node()
             if node is not None and (function := in_backward(node.name(), name)):

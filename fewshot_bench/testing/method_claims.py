@@ -48,8 +48,8 @@ def query_order(subject: MethodSubject) -> None:
     require_close(predict(method, episode)[:, order], predict(method, turned), EXACT, told)
 
 
-def class_relabelling(subject: MethodSubject) -> None:
-    """Relabelling the classes relabels the predictions, where class_equivariant is declared."""
+def class_relabeling(subject: MethodSubject) -> None:
+    """Relabeling the classes relabels the predictions, where class_equivariant is declared."""
     if not subject.kind.class_equivariant:
         raise NotClaimed("class_equivariant = False")
     method, episode = subject.build().double(), subject.episode(dtype=torch.float64)
@@ -85,7 +85,7 @@ def embeds(subject: MethodSubject) -> None:
     method: Any = subject.build().eval()
     episode = subject.episode()
     direct = predict(method, episode)
-    images, _ = episode.support.labelled()
+    images, _ = episode.support.labeled()
     way, shot = subject.task.way, subject.task.shot
     with torch.no_grad():
         support = method.embed(images).unflatten(1, (way, shot))
@@ -158,8 +158,8 @@ def speed(subject: MethodSubject) -> str:
 
     def means() -> Tensor:
         assert episode.support.images is not None
-        centres = episode.support.images.flatten(3).mean(2)
-        return -torch.cdist(episode.query.flatten(2), centres)
+        centers = episode.support.images.flatten(3).mean(2)
+        return -torch.cdist(episode.query.flatten(2), centers)
 
     own, floor = _seconds(lambda: predict(method, episode)), _seconds(means)
     return f"{1e3 * own:.3g} ms a task here, {own / floor:.0f} times that of class means on pixels"
@@ -178,7 +178,7 @@ def _seconds(call: Callable[[], object], times: int = 20) -> float:
 
 CLAIMS: Sequence[Callable[[Any], str | None]] = (
     query_order,
-    class_relabelling,
+    class_relabeling,
     autocast,
     embeds,
     resume,

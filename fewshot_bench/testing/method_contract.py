@@ -41,7 +41,7 @@ def builds_alike(subject: MethodSubject) -> None:
         equal = torch.equal(value, two[name]) if isinstance(value, Tensor) else value == two[name]
         if not equal:
             raise Fault(
-                f"'{name}' differs between two builds with one seed; initialise it with torch's "
+                f"'{name}' differs between two builds with one seed; initialize it with torch's "
                 "generator and nothing else."
             )
 

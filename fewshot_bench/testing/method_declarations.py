@@ -30,7 +30,7 @@ from fewshot_bench.testing.tiny import TinyBackbone
 
 EPISODES = 50
 SWITCHES = ("wants_backbone", "batchable", "class_equivariant", "capturable", "autocast",
-            "embeds", "trains", "unlabelled_tasks")  # fmt: skip
+            "embeds", "trains", "unlabeled_tasks")  # fmt: skip
 
 
 def declarations(subject: MethodSubject) -> None:
@@ -86,17 +86,17 @@ def inductive(subject: MethodSubject) -> None:
     require_close(whole[:, :1], alone, EXACT, told)
 
 
-def unlabelled_tasks(subject: MethodSubject) -> None:
-    """losses takes tasks without any label, where unlabelled_tasks is declared."""
-    if not subject.kind.unlabelled_tasks:
-        raise NotClaimed("unlabelled_tasks = False")
+def unlabeled_tasks(subject: MethodSubject) -> None:
+    """losses takes tasks without any label, where unlabeled_tasks is declared."""
+    if not subject.kind.unlabeled_tasks:
+        raise NotClaimed("unlabeled_tasks = False")
     method, episode = subject.build().train(), subject.episode()
-    images, _ = episode.support.labelled()
+    images, _ = episode.support.labeled()
     bare = replace(
         episode,
-        support=replace(episode.support, images=None, unlabelled=images),
+        support=replace(episode.support, images=None, unlabeled=images),
         target=None,
-        kind="unlabelled",
+        kind="unlabeled",
     )
     for name, value in method.losses(bare).players.items():
         if value.shape != (len(bare),) or not bool(value.isfinite().all()):
@@ -153,7 +153,7 @@ def _in_training_mode(method: Method, source: EpisodeSource) -> float:
 DECLARATIONS: Sequence[Callable[[Any], str | None]] = (
     declarations,
     inductive,
-    unlabelled_tasks,
+    unlabeled_tasks,
     at_run_time,
     modes,
 )

@@ -110,11 +110,11 @@ def _episode(task: Task, seed: int, labeled: bool, tasks: int = 2) -> Episode:
     shots = _drawn(key, "support", task.way * task.shot, task.image_shape)
     labels = torch.arange(task.way).repeat_interleave(task.query)
     order = permutation(key, "order", len(labels))
-    others = task.unlabelled * task.classes
+    others = task.unlabeled * task.classes
     return Episode(
         support=Support(  # mini-batches have none
             shots.unflatten(1, (task.way, task.shot)) if labeled else None,
-            _drawn(key, "unlabelled", others, task.image_shape) if others and labeled else None,
+            _drawn(key, "unlabeled", others, task.image_shape) if others and labeled else None,
             key,
         ),
         query=_drawn(key, "query", len(labels), task.image_shape),

@@ -12,7 +12,7 @@ from unittest import mock
 import torch
 
 from fewshot_bench.testing.meta import Graph, MetaDevice
-from fewshot_bench.testing.offences import META
+from fewshot_bench.testing.offenses import META
 
 
 class _Event:

@@ -124,7 +124,7 @@ class MethodSubject:
         return self.task
 
     def build(self, seed: int = 0) -> Method:
-        """The method, initialised by a seed, over the tiny backbone."""
+        """The method, initialized by a seed, over the tiny backbone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             backbone = None
@@ -144,7 +144,7 @@ class MethodSubject:
         """Tasks to learn and to classify."""
         task = self.task
         return tiny_episode(
-            task.way, task.shot, task.query, tasks, task.image_shape, task.unlabelled,
+            task.way, task.shot, task.query, tasks, task.image_shape, task.unlabeled,
             distractors=task.distractors, seed=seed, dtype=dtype,
         )  # fmt: skip
 

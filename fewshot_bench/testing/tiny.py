@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.nn import TaskBatchNorm
 from fewshot_bench.nn.norm import Statistics
@@ -56,7 +56,7 @@ def tiny_episode(
     query: int = TINY.query,
     tasks: int = 2,
     image_shape: tuple[int, int, int] = TINY.image_shape,
-    unlabelled: int = 0,
+    unlabeled: int = 0,
     *,
     distractors: int = 0,
     seed: int = 0,
@@ -65,13 +65,13 @@ def tiny_episode(
     """A batch of random tasks: each class is a random pattern, its images that plus noise.
 
     Arguments:
-        way, shot, query, unlabelled, distractors: see :class:`fewshot_bench.episode.Task`.
+        way, shot, query, unlabeled, distractors: see :class:`fewshot_bench.episode.Task`.
         tasks: T.
         image_shape: (C, H, W).
         seed: another one, other images.
         dtype: of the images.
     """
-    task = Task(way, shot, query, unlabelled, distractors, image_shape)
+    task = Task(way, shot, query, unlabeled, distractors, image_shape)
     key = fold(torch.arange(tasks), key_of("tiny_episode", seed))
     patterns = normal(key, "patterns", (task.classes, 1, *image_shape), dtype)
 
@@ -84,11 +84,11 @@ def tiny_episode(
         return torch.stack([row[index] for row, index in zip(values, order, strict=True)])
 
     labels = torch.arange(way).repeat_interleave(query).expand(tasks, -1)
-    others = images("unlabelled", task.classes, unlabelled).flatten(1, 2)
+    others = images("unlabeled", task.classes, unlabeled).flatten(1, 2)
     return Episode(
         support=Support(
             images("support", way, shot),
-            shuffled("unlabelled order", others) if unlabelled else None,
+            shuffled("unlabeled order", others) if unlabeled else None,
             key,
         ),
         query=shuffled("query order", images("query", way, query).flatten(1, 2)),
@@ -104,7 +104,7 @@ def separable_images(
     image_shape: tuple[int, int, int] = TINY.image_shape,
     *,
     seed: int = 0,
-) -> LabelledImages:
+) -> LabeledImages:
     """Images that any method should tell apart: a random pattern for each class, and faint noise.
 
     Arguments:
@@ -119,4 +119,4 @@ def separable_images(
     images = (128 + patterns + noise).clamp(0, 255).to(torch.uint8).flatten(0, 1)
     counts = torch.full((classes,), each)
     names = tuple(f"seed {seed}, class {i}" for i in range(classes))
-    return LabelledImages(images.numpy(), counts.numpy(), names)
+    return LabeledImages(images.numpy(), counts.numpy(), names)

@@ -1,6 +1,6 @@
 """The three four-layer convolutional networks of the few-shot literature.
 
-All have four blocks of [3x3 convolution, batch normalisation, ReLU]. ``conv4`` halves the image by
+All have four blocks of [3x3 convolution, batch normalization, ReLU]. ``conv4`` halves the image by
 max-pooling behind each block (Vinyals et al. 2016; Snell et al. 2017); ``conv4-strided`` by
 convolutions of stride 2 (Finn et al. 2017, Omniglot); ``conv4-relation`` by max-pooling behind the
 first two blocks, which leaves maps for a relation module (Sung et al. 2018). Weights start as
@@ -21,11 +21,11 @@ from fewshot_bench.nn.keras import NORM_EPSILON, SamePad, glorot
 Channels = Annotated[int, "feature maps of each layer"]
 Statistics = Annotated[
     Literal["batch", "running"],
-    "batch normalisation at test by the statistics of the batch (transductive) or running ones",
+    "batch normalization at test by the statistics of the batch (transductive) or running ones",
 ]
 Framework = Annotated[
     Literal["torch", "keras"],
-    "whose defaults it has: padding at stride 2, epsilon of batch normalisation, first weights",
+    "whose defaults it has: padding at stride 2, epsilon of batch normalization, first weights",
 ]
 
 

@@ -17,7 +17,7 @@ from fewshot_bench.nn import Conv2d, TaskBatchNorm
 
 Statistics = Annotated[
     Literal["batch", "running"],
-    "batch normalisation at test by the statistics of the batch (transductive) or running ones",
+    "batch normalization at test by the statistics of the batch (transductive) or running ones",
 ]
 
 

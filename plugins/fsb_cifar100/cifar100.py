@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fewshot_bench.data.cache import Decoded, cached
-from fewshot_bench.data.images import Dataset, LabelledImages, Splits
+from fewshot_bench.data.images import Dataset, LabeledImages, Splits
 from fewshot_bench.data.splits import take
 from fewshot_bench.errors import DataError
 from fsb_cifar100 import files
@@ -37,7 +37,7 @@ class Cifar100(Dataset):
         decoded = cached(cache, "cifar100", key, lambda: read(root))
         families: list[str] = decoded.meta["families"]
         number = {name: i for i, name in enumerate(dict.fromkeys(families))}
-        whole = LabelledImages(
+        whole = LabeledImages(
             images=decoded.images,
             counts=np.array(decoded.meta["counts"], np.int64),
             class_names=tuple(decoded.meta["classes"]),
@@ -51,7 +51,7 @@ class Cifar100(Dataset):
             validation=validation,
             test=test,
             digest=decoded.meta["digest"],
-            licence="not stated by its authors; for research",
+            license="not stated by its authors; for research",
             source=f"Krizhevsky 2009, cs.toronto.edu/~kriz/cifar.html; {self.about}",
             notes=(f"CIFAR-100 at 32 x 32, training and test images together; {self.about}.",),
         )

@@ -11,14 +11,14 @@ import numpy as np
 
 from fewshot_bench.data.archives import decode
 from fewshot_bench.data.cache import Decoded, cached, expanded
-from fewshot_bench.data.images import Dataset, LabelledImages, Splits
+from fewshot_bench.data.images import Dataset, LabeledImages, Splits
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.data.splits import ClassLists, by_seed, check_lists, read_split_file, take
 from fewshot_bench.errors import ConfigError, DataError
 from fewshot_bench.inputs import InputFile
 from fsb_folder.files import Files, class_of, open_files
 
-MODES = {"rgb": "RGB", "grey": "L"}
+MODES = {"rgb": "RGB", "gray": "L"}
 
 
 class Folder(Dataset):
@@ -26,7 +26,7 @@ class Folder(Dataset):
 
     Arguments:
         path: the directory or archive; a single top folder above the classes is skipped.
-        color: ``rgb`` or ``grey``; images are converted.
+        color: ``rgb`` or ``gray``; images are converted.
         image_size: side in pixels; images of another shape are squashed to a square.
         resize: see :mod:`fewshot_bench.data.resize`.
         split_file: classes of train, validation and test (:mod:`fewshot_bench.data.splits`);
@@ -43,7 +43,7 @@ class Folder(Dataset):
         self,
         *,
         path: Annotated[str, "directory or zip with one folder of images per class"] = "",
-        color: Annotated[Literal["rgb", "grey"], "convert images to"] = "rgb",
+        color: Annotated[Literal["rgb", "gray"], "convert images to"] = "rgb",
         image_size: Annotated[int, "side of the images in pixels"] = 84,
         resize: Annotated[Resize, "how images of another size are resized"] = "antialias",
         split_file: Annotated[
@@ -102,7 +102,7 @@ class Folder(Dataset):
             validation=parts.get("validation"),
             test=parts["test"],
             digest=decoded.meta["digest"],
-            licence="the user's",
+            license="the user's",
             source=str(self.path),
             notes=self._notes(decoded.meta),
         )
@@ -146,7 +146,7 @@ class Folder(Dataset):
 
     def _grouped(
         self, images: np.ndarray[Any, np.dtype[np.uint8]], counts: dict[str, int]
-    ) -> tuple[LabelledImages, dict[str, int]]:
+    ) -> tuple[LabeledImages, dict[str, int]]:
         """All classes with bundles side by side as groups; and the place of each class."""
         leader = {name: name for name in counts}
         for bundle in self.bundles:
@@ -161,13 +161,13 @@ class Folder(Dataset):
         starts = dict(zip(counts, np.cumsum([0, *counts.values()]), strict=False))
         if names != list(counts):
             images = np.concatenate([images[starts[n] : starts[n] + counts[n]] for n in names])
-        labelled = LabelledImages(
+        labeled = LabeledImages(
             images=images,
             counts=np.array([counts[name] for name in names], np.int64),
             class_names=tuple(names),
             groups=np.unique([leader[name] for name in names], return_inverse=True)[1],
         )
-        return labelled, {name: i for i, name in enumerate(names)}
+        return labeled, {name: i for i, name in enumerate(names)}
 
     def _lists(self, classes: tuple[str, ...]) -> ClassLists:
         if self.split_file is None:

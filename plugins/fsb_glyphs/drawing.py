@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.random import fold, key_of, uniform
-from fsb_glyphs.strokes import STROKES, Programs, centred, on_curve
+from fsb_glyphs.strokes import STROKES, Programs, centered, on_curve
 
 CANVAS = 1024  # units; coordinates are whole numbers of them
 DENSITY = 40  # points drawn per curve
@@ -43,10 +43,10 @@ def draw(
 
 def _drawn(control: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     """Ink points in canvas units [B, STROKES, P, 2], integers; and pen radius [B]."""
-    noisy = control + 0.05 * centred(key, "points", tuple(control.shape[1:]))
-    noisy = noisy + 0.04 * centred(key, "strokes", (STROKES, 1, 2))
-    matrix = torch.eye(2, dtype=torch.float64) + 0.13 * centred(key, "affine", (2, 2))
-    shift = 0.5 + 0.055 * centred(key, "shift", (1, 1, 2))
+    noisy = control + 0.05 * centered(key, "points", tuple(control.shape[1:]))
+    noisy = noisy + 0.04 * centered(key, "strokes", (STROKES, 1, 2))
+    matrix = torch.eye(2, dtype=torch.float64) + 0.13 * centered(key, "affine", (2, 2))
+    shift = 0.5 + 0.055 * centered(key, "shift", (1, 1, 2))
     spot = on_curve(noisy - 0.5, DENSITY)
     moved = (spot.unsqueeze(-2) * matrix[:, None, None]).sum(-1) * 0.66 + shift
     radius = PEN[0] + (PEN[1] - PEN[0]) * uniform(key, "pen", (), torch.float64)
@@ -63,11 +63,11 @@ def _render(points: Tensor, radius: Tensor, strokes: Tensor, size: int) -> Tenso
     spots = torch.where(unused[:, :, None, None], points[:, :1], points).flatten(1, 2)
     reach = int(PEN[1] * size / CANVAS + EDGE / 2 + 0.5)
     steps = torch.arange(-reach, reach + 1)
-    # The frame is wider than the image by ``reach``, so that no neighbour falls outside.
+    # The frame is wider than the image by ``reach``, so that no neighbor falls outside.
     width = size + 2 * reach
     cell = (spots * size // CANVAS).unsqueeze(-1) + steps  # [B, P, 2, window]
-    centre = (2 * cell + 1) * CANVAS // (2 * size)
-    gap = (centre - spots.unsqueeze(-1)).square()
+    center = (2 * cell + 1) * CANVAS // (2 * size)
+    gap = (center - spots.unsqueeze(-1)).square()
     squared = gap[:, :, 1, :, None] + gap[:, :, 0, None, :]
     place = (cell[:, :, 1, :, None] + reach) * width + cell[:, :, 0, None, :] + reach
     # One flat scatter: torch's own parallel one over rows was measured 7 times slower.

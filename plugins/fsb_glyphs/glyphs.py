@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fewshot_bench.data.cache import Decoded, cached
-from fewshot_bench.data.images import Dataset, LabelledImages, Splits
+from fewshot_bench.data.images import Dataset, LabeledImages, Splits
 from fewshot_bench.data.rotations import with_rotations
 from fewshot_bench.errors import ConfigError
 from fsb_glyphs.drawing import draw
@@ -91,21 +91,21 @@ class Glyphs(Dataset):
             "seed": self.glyph_seed,
         }
         decoded = cached(cache, f"glyphs-{self.image_size}", key, self._draw)
-        parts: dict[str, LabelledImages] = {}
+        parts: dict[str, LabeledImages] = {}
         start = 0
         for split, classes in self.classes.items():
             stop = start + classes * self.images_per_class
             rotations = self.train_rotations if split == "train" else self.test_rotations
-            labelled = self._labelled(split, decoded.images[start:stop])
+            labeled = self._labeled(split, decoded.images[start:stop])
             turned = rotations and classes > 0
-            parts[split] = with_rotations(labelled, twins_meet=self.twins) if turned else labelled
+            parts[split] = with_rotations(labeled, twins_meet=self.twins) if turned else labeled
             start = stop
         return Splits(
             train=parts["train"],
             validation=parts["validation"] if self.classes["validation"] else None,
             test=parts["test"],
             digest=decoded.meta["digest"],
-            licence="MIT",
+            license="MIT",
             source="drawn by fewshot-bench",
             notes=(
                 f"Glyphs are synthetic characters of {self.image_size} x {self.image_size}, not "
@@ -150,10 +150,10 @@ class Glyphs(Dataset):
             for i, start in enumerate(range(0, classes, size))
         ]
 
-    def _labelled(self, split: str, images: np.ndarray[Any, np.dtype[np.uint8]]) -> LabelledImages:
+    def _labeled(self, split: str, images: np.ndarray[Any, np.dtype[np.uint8]]) -> LabeledImages:
         alphabets = self._alphabets(split)
         sizes = [size for _, size in alphabets]
-        return LabelledImages(
+        return LabeledImages(
             images=images,
             counts=np.full(sum(sizes), self.images_per_class, np.int64),
             class_names=tuple(

@@ -35,7 +35,7 @@ class Programs:
     strokes: Tensor
 
 
-def centred(key: Tensor, tag: str, shape: tuple[int, ...]) -> Tensor:
+def centered(key: Tensor, tag: str, shape: tuple[int, ...]) -> Tensor:
     """Nearly normal numbers of mean 0 and variance 1 (a sum of 4 uniform ones), at most 3.5."""
     return (uniform(key, tag, (*shape, 4), torch.float64).sum(-1) - 2.0) * 3.0**0.5
 
@@ -74,7 +74,7 @@ def _inventory(style: Tensor) -> Tensor:
     upright = uniform(style, "upright", (MOVEMENTS, 1), torch.float64) < 0.6
     end = torch.where(upright, end.sign() * axis, end)
     normal = torch.stack([-end[:, 1], end[:, 0]], dim=-1)
-    bulge = _share(style, "roundness", 0.02, 0.8) * centred(style, "bulge", (MOVEMENTS, 1))
+    bulge = _share(style, "roundness", 0.02, 0.8) * centered(style, "bulge", (MOVEMENTS, 1))
     swing = _sign(style, "swing", (MOVEMENTS, 1), 0.2)  # one in five is an S, not an arc
     inner_1 = end / 3 + normal * bulge
     inner_2 = 2 * end / 3 + normal * bulge * swing

@@ -1,7 +1,7 @@
 """Model-agnostic meta-learning.
 
 Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML
-2017. The initialisation theta of a network is trained so that a few gradient steps on the support
+2017. The initialization theta of a network is trained so that a few gradient steps on the support
 set of a task make theta', which classifies the task's queries.
 """
 
@@ -96,7 +96,7 @@ class MAML(Method):
         """The last layer has one output for each class of a training task."""
         if task.way != self.task.way:
             raise ConfigError(
-                f"maml learns an initialisation for {self.task.way} classes (--train-way) and "
+                f"maml learns an initialization for {self.task.way} classes (--train-way) and "
                 f"cannot be evaluated with --way {task.way}; give the two the same number."
             )
 
@@ -116,7 +116,7 @@ class MAML(Method):
             inner_loss: what the steps descend; None: the cross-entropy of the support set.
         """
         if inner_loss is None:
-            images, labels = support.labelled()
+            images, labels = support.labeled()
 
             def inner_loss(theta: Weights) -> Tensor:
                 return cross_entropy(self.discriminate(theta, images)[0], labels)

@@ -21,7 +21,7 @@ class DiscriminatorBase(Protocol):
     A method becomes one by having these three methods; it needs to import nothing from here.
 
     A base that learns a task by gradient steps (MAML) descends ``inner_loss``; one that has no
-    inner loop (ProtoNet, Relation Network) learns from the labelled support set as ever and leaves
+    inner loop (ProtoNet, Relation Network) learns from the labeled support set as ever and leaves
     ``inner_loss`` alone: MetaGAN then has its GAN terms in the outer loss only, as the paper's
     MetaGAN with a Relation Network has.
     """
@@ -41,7 +41,7 @@ class DiscriminatorBase(Protocol):
         """Learn each task.
 
         Arguments:
-            support: see :class:`fewshot_bench.episode.Support`. In an unlabelled task each image
+            support: see :class:`fewshot_bench.episode.Support`. In an unlabeled task each image
                 stands there as a class of its own, and ``inner_loss`` knows that it is none.
             inner_loss: from a state (halfway through learning) to the loss [T] whose gradient
                 makes the next step; None: the base's own.
@@ -75,6 +75,6 @@ def as_discriminator(base: Any, outputs: int) -> Any:
 def support_images(support: Support) -> Tensor:
     """The support set [T, M, C, H, W], with or without its labels."""
     if support.images is not None:
-        return support.labelled()[0]
-    assert support.unlabelled is not None, "a task without images"
-    return support.unlabelled
+        return support.labeled()[0]
+    assert support.unlabeled is not None, "a task without images"
+    return support.unlabeled

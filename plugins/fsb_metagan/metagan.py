@@ -7,7 +7,7 @@ near the data but are of none of the classes, and D draws tighter boundaries to 
 
 Symbols as in the paper: ``theta`` weights of D, ``theta_T`` (theta') those adapted to task T,
 ``h_T`` what the task encoder makes of the support set, ``x_fake`` = G(z, T), S support, Q query,
-superscripts s and u for the labelled and the unlabelled part.
+superscripts s and u for the labeled and the unlabeled part.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ D, G = "discriminator", "generator"
 class MetaGAN(Method):
     """A base method as the discriminator of a GAN (Zhang et al. 2018).
 
-    It learns from unlabelled images of a task (Q^u) and from tasks without labels.
+    It learns from unlabeled images of a task (Q^u) and from tasks without labels.
 
     Raises:
         ConfigError: the base cannot be wrapped, or a number is out of range.
     """
 
-    unlabelled_tasks = True
+    unlabeled_tasks = True
     capturable = True  # where the base is
 
     def __init__(
@@ -55,7 +55,7 @@ class MetaGAN(Method):
         base: Annotated[
             Method,
             "the few-shot classifier that becomes the discriminator",
-            # What it minimises and how fast is decided below.
+            # What it minimizes and how fast is decided below.
             Without(["lr", "anneal", "halve_every", "clip", "loss"]),
         ] = "maml",  # type: ignore[assignment]
         head: Annotated[
@@ -64,7 +64,7 @@ class MetaGAN(Method):
         ] = "logsumexp",
         generator_loss: Annotated[
             Literal["non_saturating", "feature_matching"],
-            "what the generator minimises: eq. 4, or the squared distance of mean features",
+            "what the generator minimizes: eq. 4, or the squared distance of mean features",
         ] = "non_saturating",
         generator: Annotated[Size, "G(z, T), the generator network"] = "paper",
         encoder: Annotated[Size, "the task encoder network, for h_T"] = "paper",
@@ -173,12 +173,12 @@ class MetaGAN(Method):
     def inner_loss(self, support: Support, h_T: Callable[[], Tensor] | None) -> InnerLoss:
         """Eq. 7: the three terms on the support set, with S^u = S^s; [T] from theta.
 
-        In an unlabelled task S^s is empty, and there is no supervised term. ``h_T`` None: without
+        In an unlabeled task S^s is empty, and there is no supervised term. ``h_T`` None: without
         real and fake terms. Fakes are made when they are first asked for: a base without an inner
         loop never does.
         """
         images = support_images(support)
-        labels = None if support.images is None else support.labelled()[1]
+        labels = None if support.images is None else support.labeled()[1]
 
         @cache
         def x_fake() -> Tensor:
@@ -207,7 +207,7 @@ class MetaGAN(Method):
     def learn(self, support: Support, h_T: Callable[[], Tensor] | None) -> State:
         """theta_T = theta - alpha * gradient of eq. 7, as often as the base does.
 
-        To a base that has no inner loop, each image of an unlabelled task is a class of its own:
+        To a base that has no inner loop, each image of an unlabeled task is a class of its own:
         the evidence for real is then the sum over those.
         """
         inner = self.inner_loss(support, h_T)
@@ -228,8 +228,8 @@ class MetaGAN(Method):
     def losses(self, episode: Episode) -> Losses:
         """Eqs. 8 and 9: both players' losses on the query set, at the adapted theta_T.
 
-        Q^u is the unlabelled set where a labelled task has one (sample-level semi-supervised
-        learning), else the query set. An unlabelled task (task-level) has no supervised term. The
+        Q^u is the unlabeled set where a labeled task has one (sample-level semi-supervised
+        learning), else the query set. An unlabeled task (task-level) has no supervised term. The
         fakes need no stop for the discriminator's sake: each player's loss is differentiated by
         its own parameters only, and theta makes no fakes.
         """
@@ -238,8 +238,8 @@ class MetaGAN(Method):
         theta_T = self.learn(support, (lambda: h_T) if self.inner_gan else None)
         logits, features = self.base.discriminate(theta_T, episode.query)
         real_logits, real_features = logits, features
-        if target is not None and support.unlabelled is not None:
-            real_logits, real_features = self.base.discriminate(theta_T, support.unlabelled)
+        if target is not None and support.unlabeled is not None:
+            real_logits, real_features = self.base.discriminate(theta_T, support.unlabeled)
         x_fake = self.generate(h_T, episode.key, "query", real_logits.shape[1])
         fake_logits, fake_features = self.discriminate_fakes(theta_T, x_fake)
 
@@ -276,7 +276,7 @@ class MetaGAN(Method):
         return {
             name: Player(
                 parameters[name],
-                optimiser=partial(self.adam, lr=self.rates[name]),
+                optimizer=partial(self.adam, lr=self.rates[name]),
                 schedule=self.schedule,
                 reduction=self.reduction,
             )

@@ -1,6 +1,6 @@
 """Task encoders and conditional generators.
 
-Neither has a normalisation layer, so tasks of a batch cannot influence each other here.
+Neither has a normalization layer, so tasks of a batch cannot influence each other here.
 An encoder maps support images [N, C, H, W] to codes [N, d] (their mean over the support set is
 h_T); a generator maps concat(z, h_T) [N, z_dim + d] to images [N, C, H, W] in the pixel range.
 """
@@ -156,10 +156,10 @@ def make_generator(
     name: Size, in_features: int, image_shape: ImageShape, pixel_range: tuple[float, float]
 ) -> Generator:
     """The generator of that name: images of ``image_shape`` from concat(z, h_T)."""
-    colours = image_shape[0]
+    colors = image_shape[0]
     if name == "paper":
         maps = sizes(image_shape, 4)
-        channels = (512, 512, 256, 128, colours)
+        channels = (512, 512, 256, 128, colors)
         blocks: list[nn.Module] = [
             ResidualUp(a, b, size)
             for (a, b), size in zip(pairwise(channels), maps[1:], strict=True)
@@ -167,11 +167,11 @@ def make_generator(
         return Generator(in_features, channels[0], maps[0], blocks, pixel_range)
     maps = sizes(image_shape, 2)
     if name == "small":
-        blocks = [PlainUp(32, 16, maps[1], 3, SLOPE), PlainUp(16, colours, maps[2], 3, SLOPE)]
+        blocks = [PlainUp(32, 16, maps[1], 3, SLOPE), PlainUp(16, colors, maps[2], 3, SLOPE)]
         return Generator(in_features, 32, maps[0], blocks, pixel_range)
     widths = [c // (NARROW if name == "tutorial-small" else 1) for c in (256, 128, 64)]
     blocks = [
         PlainUp(a, b, size, 5, TUTORIAL_SLOPE)
-        for (a, b), size in zip(pairwise((*widths, colours)), maps, strict=True)
+        for (a, b), size in zip(pairwise((*widths, colors)), maps, strict=True)
     ]
     return glorot(Generator(in_features, widths[0], maps[0], blocks, pixel_range))

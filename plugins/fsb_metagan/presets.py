@@ -48,7 +48,7 @@ TUTORIAL: dict[str, Any] = {
     "resize": "bilinear",
     "image_size": 28,
     "pixels": "signed",
-    "ink": "black",  # the files' polarity: paper is +1 and zero padding grey
+    "ink": "black",  # the files' polarity: paper is +1 and zero padding gray
     "train_rotations": True,
     "test_rotations": False,
     "sampling": "in-order",

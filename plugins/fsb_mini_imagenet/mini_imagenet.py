@@ -12,7 +12,7 @@ import numpy as np
 
 from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode, read_image
 from fewshot_bench.data.cache import Decoded, cached, state_of_file
-from fewshot_bench.data.images import Dataset, LabelledImages, Splits
+from fewshot_bench.data.images import Dataset, LabeledImages, Splits
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.data.splits import take
 from fewshot_bench.errors import ConfigError, DataError
@@ -25,7 +25,7 @@ EXPECTED = "Mini-ImageNet's images under the names of Ravi and Larochelle's list
 class MiniImageNet(Dataset):
     """Mini-ImageNet (Vinyals et al. 2016) with the split of Ravi and Larochelle (ICLR 2017).
 
-    ImageNet's licence forbids to pass its images on, so they are the user's own: a folder with the
+    ImageNet's license forbids to pass its images on, so they are the user's own: a folder with the
     files that the lists name (``n0153282900000005.jpg``), at any depth. The lists ``train.csv``,
     ``val.csv`` and ``test.csv`` are looked for in ``splits/miniimagenet_ravi`` beside or in it.
 
@@ -57,7 +57,7 @@ class MiniImageNet(Dataset):
         }
         decoded = cached(cache, "mini-imagenet", key, lambda: self._decode(listed, files))
         counts = Counter(label for part in listed.values() for _, label in part)
-        whole = LabelledImages(
+        whole = LabeledImages(
             images=decoded.images,
             counts=np.array(list(counts.values()), np.int64),
             class_names=tuple(counts),
@@ -71,7 +71,7 @@ class MiniImageNet(Dataset):
             validation=validation,
             test=test,
             digest=decoded.meta["digest"],
-            licence="ImageNet's terms: for research, not to be passed on",
+            license="ImageNet's terms: for research, not to be passed on",
             source="Vinyals et al. 2016; Ravi and Larochelle 2017; image-net.org",
             notes=(
                 f"Mini-ImageNet at {self.image_size} x {self.image_size} ({self.resize}), "

@@ -10,7 +10,7 @@ import numpy as np
 from fewshot_bench.data.archives import file_sha256
 from fewshot_bench.data.cache import Decoded, cached
 from fewshot_bench.data.download import download
-from fewshot_bench.data.images import Dataset, LabelledImages, Splits
+from fewshot_bench.data.images import Dataset, LabeledImages, Splits
 from fewshot_bench.data.resize import Resize
 from fewshot_bench.data.rotations import with_rotations
 from fewshot_bench.data.splits import take
@@ -104,7 +104,7 @@ class Omniglot(Dataset):
             validation=validation,
             test=self._turned(everything, chosen.test, self.test_rotations),
             digest=DIGEST,
-            licence="MIT",
+            license="MIT",
             source="Lake, Salakhutdinov and Tenenbaum, Science 350 (2015); "
             "github.com/brendenlake/omniglot",
             notes=(
@@ -139,7 +139,7 @@ class Omniglot(Dataset):
     def _ink(self) -> int:
         return 255 if self.ink == "white" else 0
 
-    def _images(self, root: Path, cache: Path) -> LabelledImages:
+    def _images(self, root: Path, cache: Path) -> LabeledImages:
         """All characters, decoded; one file in the cache for each size and resize mode."""
 
         def build() -> Decoded:
@@ -157,7 +157,7 @@ class Omniglot(Dataset):
         alphabets = [name.partition("/")[0] for name in names]
         family_names = tuple(dict.fromkeys(alphabets))
         number = {alphabet: i for i, alphabet in enumerate(family_names)}
-        return LabelledImages(
+        return LabeledImages(
             images=decoded.images if self.ink == "white" else 255 - decoded.images,
             counts=np.full(len(names), DRAWERS, np.int64),
             class_names=tuple(names),
@@ -167,8 +167,8 @@ class Omniglot(Dataset):
         )
 
     def _turned(
-        self, everything: LabelledImages, classes: tuple[int, ...], rotations: bool
-    ) -> LabelledImages:
+        self, everything: LabeledImages, classes: tuple[int, ...], rotations: bool
+    ) -> LabeledImages:
         images = take(everything, classes)
         return with_rotations(images, twins_meet=self.twins) if rotations else images
 

@@ -60,7 +60,7 @@ class ProtoNet(Method):
         There is no inner loop, and so nothing to do with an inner loss.
         """
         assert support.images is not None
-        images, _ = support.labelled()
+        images, _ = support.labeled()
         return self.embed(images).unflatten(1, support.images.shape[1:3]).mean(2)
 
     def predict(self, state: Tensor, query: Tensor) -> Tensor:

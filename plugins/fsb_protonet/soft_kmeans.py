@@ -2,10 +2,10 @@
 
 Ren, Triantafillou, Ravi, Snell, Swersky, Tenenbaum, Larochelle and Zemel, "Meta-Learning for
 Semi-Supervised Few-Shot Classification", ICLR 2018. The prototypes of a ProtoNet are where a soft
-k-means of the task begins, which takes one step with the task's unlabelled images.
+k-means of the task begins, which takes one step with the task's unlabeled images.
 
-Symbols as in the paper: ``h`` the embedding, ``p`` prototypes, ``z`` assignments of unlabelled
-images, ``m`` masks; a tilde (``_u``, here) marks what belongs to unlabelled images, and refined
+Symbols as in the paper: ``h`` the embedding, ``p`` prototypes, ``z`` assignments of unlabeled
+images, ``m`` masks; a tilde (``_u``, here) marks what belongs to unlabeled images, and refined
 prototypes are ``p_r``.
 
 The authors' code is not what the paper prints. The equations are the default, because they are
@@ -28,15 +28,15 @@ from fsb_protonet.protonet import ProtoNet, distances
 
 HIDDEN = 20  # of the network that predicts masks, as in the authors' code
 FIRST_RADIUS = 100.0  # of the cluster of distractors, as in the authors' code
-RADIUS_OF_NOTHING = 1e5  # its radius there in a task that has no unlabelled images
+RADIUS_OF_NOTHING = 1e5  # its radius there in a task that has no unlabeled images
 
 
 class SoftKMeans(ProtoNet):
-    """ProtoNet whose prototypes are refined by unlabelled images (Ren et al. 2018).
+    """ProtoNet whose prototypes are refined by unlabeled images (Ren et al. 2018).
 
-    Without unlabelled images it is ProtoNet (but for the code's ``cluster``, whose distances are
+    Without unlabeled images it is ProtoNet (but for the code's ``cluster``, whose distances are
     halved and whose training has a distractor's logit even then), so training and test may have
-    different numbers of them (``--train-unlabelled``, ``--unlabelled``).
+    different numbers of them (``--train-unlabeled``, ``--unlabeled``).
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class SoftKMeans(ProtoNet):
         *,
         distractors_are: Annotated[
             Literal["ignored", "cluster", "masked"],
-            "unlabelled images of other classes: nothing of their own (section 3.1.1), a cluster "
+            "unlabeled images of other classes: nothing of their own (section 3.1.1), a cluster "
             "at the origin (3.1.2), or masked by their distance (3.1.3)",
         ] = "cluster",
         follow: Annotated[
@@ -78,14 +78,14 @@ class SoftKMeans(ProtoNet):
         """p_r [T, way, d]: the step of soft k-means from the prototypes p.
 
         In the code's cluster variant [T, way + 1, d]: the distractors' center, which moves from the
-        origin to the mean of the unlabelled images by their z, stands behind those of the classes.
+        origin to the mean of the unlabeled images by their z, stands behind those of the classes.
         """
         p = super().adapt(support)
         origin = torch.zeros_like(p[:, :1])
-        if support.unlabelled is None:
+        if support.unlabeled is None:
             return torch.cat([p, origin], dim=1) if self.code_cluster else p
         assert support.images is not None
-        h_u = self.embed(support.unlabelled)
+        h_u = self.embed(support.unlabeled)
         d_u = distances(h_u, p)
         if self.distractors_are == "cluster":
             z_u, z_0 = self.beside_distractors(h_u, d_u)
@@ -141,7 +141,7 @@ class SoftKMeans(ProtoNet):
             return super().losses(episode)
         assert episode.target is not None
         centers, h = self.adapt(episode.support), self.embed(episode.query)
-        there = episode.support.unlabelled is not None
+        there = episode.support.unlabeled is not None
         log_r = self.log_radius if there else h.new_full((), math.log(RADIUS_OF_NOTHING))
         d = distances(h, centers)
         logits = self.densities(d[..., :-1], d[..., -1:], log_r)
@@ -151,15 +151,15 @@ class SoftKMeans(ProtoNet):
     def players(self) -> dict[str, Player]:
         """That of a ProtoNet; none where all that could train is of no use.
 
-        Radius and masks are about unlabelled images: where training tasks have none, over a frozen
+        Radius and masks are about unlabeled images: where training tasks have none, over a frozen
         backbone, the loss depends on nothing that trains.
         """
         own = ("log_radius", "mask.")
         useful = [name for name in trainable(self) if not name.startswith(own)]
-        return super().players() if self.task.unlabelled or useful else {}
+        return super().players() if self.task.unlabeled or useful else {}
 
     def masks(self, d_u: Tensor) -> Tensor:
-        """m_jc = sigmoid(-gamma_c (d_jc - beta_c)) of normalised distances: [T, U, way].
+        """m_jc = sigmoid(-gamma_c (d_jc - beta_c)) of normalized distances: [T, U, way].
 
         Threshold beta_c and slope gamma_c come from a network that sees statistics of the
         distances to p_c; these are constants to the gradient, as in the authors' code, whose
@@ -171,10 +171,10 @@ class SoftKMeans(ProtoNet):
 
 
 def refined(p: Tensor, shot: int, h_u: Tensor, z_u: Tensor) -> Tensor:
-    """Means of the labelled images, of weight 1, and of the unlabelled ones, of weight z.
+    """Means of the labeled images, of weight 1, and of the unlabeled ones, of weight z.
 
     Arguments:
-        p: [T, way, d], means of ``shot`` labelled images each.
+        p: [T, way, d], means of ``shot`` labeled images each.
         h_u: [T, U, d].
         z_u: [T, U, way].
 
@@ -192,9 +192,9 @@ def statistics(d: Tensor) -> Tensor:
     Distances [T, U, way] of mean 1 over U -> [T, way, 5]. Where all are equal, the variance
     divides as 1.
     """
-    centred = d - d.mean(1, keepdim=True)
-    variance = centred.square().mean(1)
+    centered = d - d.mean(1, keepdim=True)
+    variance = centered.square().mean(1)
     spread = torch.where(variance > 0, variance, 1.0)
-    skewness = centred.pow(3).mean(1) / spread.pow(1.5)
-    kurtosis = centred.pow(4).mean(1) / spread.square() - 3
+    skewness = centered.pow(3).mean(1) / spread.pow(1.5)
+    kurtosis = centered.pow(4).mean(1) / spread.square() - 3
     return torch.stack([d.amin(1), d.amax(1), variance, skewness, kurtosis], dim=-1)

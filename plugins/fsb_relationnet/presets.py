@@ -37,7 +37,7 @@ def _paper(dataset: str, task: Task) -> Mapping[str, Any]:
     """Sung et al. 2018, section 4, and the authors' code (clip, batch statistics, steps, queries).
 
     On Omniglot, 1200 random characters train, and the others are tested, all of them turned too.
-    The queries that are normalised together at test are those of the code: K a class on Omniglot;
+    The queries that are normalized together at test are those of the code: K a class on Omniglot;
     on pictures it classifies the 15 of an episode in batches of 3 (1-shot) or 5 (5-shot) a class,
     which are episodes of their own here.
     """

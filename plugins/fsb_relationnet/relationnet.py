@@ -90,7 +90,7 @@ class RelationNet(Method):
     """Relation network (Sung et al. 2018).
 
     ``predict`` gives relations before their sigmoid, which changes no order. The relation module
-    normalises by the statistics that the backbone uses (``--backbone-statistics``).
+    normalizes by the statistics that the backbone uses (``--backbone-statistics``).
 
     It can serve as the base of a method that plays a game with it (``fsb_metagan``), which takes
     the relations as logits.
@@ -140,7 +140,7 @@ class RelationNet(Method):
         There is no inner loop, and so nothing to do with an inner loss.
         """
         assert support.images is not None
-        images, _ = support.labelled()
+        images, _ = support.labeled()
         return self.embed(images).unflatten(1, support.images.shape[1:3]).sum(2)
 
     def discriminate(self, state: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,7 @@ def test_a_line_for_each_check_and_a_summary(fsb: Callable) -> None:
     lines = out.splitlines()
     assert code == 0, out
     assert lines[0].split()[:2] == ["builds-alike", "ok"]
-    assert any(line.startswith("class-relabelling  not claimed") for line in lines)
+    assert any(line.startswith("class-relabeling  not claimed") for line in lines)
     assert lines[-1] == "method 'mine.py:Mine': 17 passed, 6 not claimed, 2 note."
 
 

@@ -32,7 +32,7 @@ EPISODES, WAY, QUERY = 60, 5, 15
 def pilot(runs: Path, method: str, seed: int, query: int = QUERY, **changes: Any) -> Path:
     """A made-up run with its confusions: the class beside is taken for the right one at times."""
     right = np.random.default_rng(seed).binomial(query, 0.8, (EPISODES, WAY))
-    task = {"way": WAY, "shot": 5, "query": query, "unlabelled": 0, "distractors": 0}
+    task = {"way": WAY, "shot": 5, "query": query, "unlabeled": 0, "distractors": 0}
     folder = write_run(runs, method, right.sum(axis=1) / (WAY * query), task=task, **changes)
     episode, target = (index.ravel() for index in np.indices(right.shape))
     count = right.ravel()

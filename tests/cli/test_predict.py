@@ -17,7 +17,7 @@ from fewshot_bench.cli.main import main
 Fsb = Callable[..., tuple[int, str, str]]
 TALL = """
 import numpy as np
-from fewshot_bench import Dataset, LabelledImages, Splits
+from fewshot_bench import Dataset, LabeledImages, Splits
 
 class Tall(Dataset):
     needs_files = False
@@ -25,9 +25,9 @@ class Tall(Dataset):
     def load(self, root, cache):
         def part(split):
             images = np.zeros((12, 1, 20, 10), np.uint8)
-            return LabelledImages(images, np.full(4, 3), tuple(f"{split} {i}" for i in range(4)))
+            return LabeledImages(images, np.full(4, 3), tuple(f"{split} {i}" for i in range(4)))
         parts = [part(split) for split in ("train", "validation", "test")]
-        return Splits(*parts, digest="0" * 64, licence="CC0-1.0", source="drawn here")
+        return Splits(*parts, digest="0" * 64, license="CC0-1.0", source="drawn here")
 """
 
 

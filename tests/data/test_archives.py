@@ -92,9 +92,9 @@ def test_a_damaged_member_is_named(tmp_path: Path) -> None:
 
 def test_decode_gives_channels_first() -> None:
     assert archives.decode(png(255, "1"), "x", "1").tolist() == np.ones((1, 4, 4)).tolist()
-    colour = Image.new("RGB", (3, 2), (10, 20, 30))
+    color = Image.new("RGB", (3, 2), (10, 20, 30))
     file = io.BytesIO()
-    colour.save(file, "PNG")
+    color.save(file, "PNG")
     pixels = archives.decode(file.getvalue(), "x", "RGB")
     assert pixels.shape == (3, 2, 3)
     assert pixels[:, 0, 0].tolist() == [10, 20, 30]

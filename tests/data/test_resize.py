@@ -13,7 +13,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (5, 1, 105, 105), dtype=np.ui
 
 @pytest.mark.parametrize("size", [14, 28, 32, 84, 128])
 def test_nearest_is_pillows_for_1_bit_images(size: int) -> None:
-    """Whatever filter Pillow is asked for: it resizes mode "1" by nearest neighbour."""
+    """Whatever filter Pillow is asked for: it resizes mode "1" by nearest neighbor."""
     binary = (IMAGES > 127).astype(np.uint8) * np.uint8(255)
     ours = resize(binary, size, "nearest")
     for image, resized in zip(binary, ours, strict=True):
@@ -33,7 +33,7 @@ def test_height_and_width_may_differ(mode: str) -> None:
 
 
 def test_bilinear_weighs_four_pixels() -> None:
-    """105 -> 28: the centre of output pixel 0 is at (0.5 * 3.75) - 0.5 = 1.375."""
+    """105 -> 28: the center of output pixel 0 is at (0.5 * 3.75) - 0.5 = 1.375."""
     ours = resize(IMAGES, 28, "bilinear")
     near = IMAGES[:, 0, 1:3, 1:3].astype(float)
     rows = 0.625 * near[:, 0] + 0.375 * near[:, 1]
@@ -41,11 +41,11 @@ def test_bilinear_weighs_four_pixels() -> None:
     assert np.abs(ours[:, 0, 0, 0] - expected).max() <= 0.51
 
 
-def test_antialias_is_pillows_bilinear_of_grey_images() -> None:
+def test_antialias_is_pillows_bilinear_of_gray_images() -> None:
     ours = resize(IMAGES, 28, "antialias").astype(int)
     for image, resized in zip(IMAGES, ours, strict=True):
-        grey = Image.fromarray(image[0])
-        theirs = np.asarray(grey.resize((28, 28), Image.Resampling.BILINEAR)).astype(int)
+        gray = Image.fromarray(image[0])
+        theirs = np.asarray(gray.resize((28, 28), Image.Resampling.BILINEAR)).astype(int)
         assert np.abs(resized[0] - theirs).max() <= 1
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.splits import (
     SPLITS,
     by_seed,
@@ -111,11 +111,11 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_take_keeps_images_with_their_class() -> None:
     images = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)
-    labelled = LabelledImages(
+    labeled = LabeledImages(
         images, np.array([1, 2, 3, 4]), tuple("abcd"), groups=np.array([0, 0, 3, 3])
     )
-    some = take(labelled, [3, 1])
+    some = take(labeled, [3, 1])
     assert some.class_names == ("b", "d")
     assert some.images.ravel().tolist() == [1, 2, 6, 7, 8, 9]
     assert some.groups.tolist() == [0, 3]
-    assert np.shares_memory(take(labelled, [1, 2]).images, images)  # neighbours are not copied
+    assert np.shares_memory(take(labeled, [1, 2]).images, images)  # neighbors are not copied

@@ -108,7 +108,7 @@ def test_links_of_the_repository_become_links_of_the_site(hooks: Any) -> None:
     assert mended("[b](../../benchmarks/README.md#items)") == "[b](../results/benchmarks.md#items)"
     assert mended("[r](../../benchmarks/results)") == "[r](../results/index.md)"
     assert mended("[s](../statistics.md)") == "[s](../statistics.md)"
-    assert mended("[licence](../../LICENSE)") == "licence"
+    assert mended("[license](../../LICENSE)") == "license"
     assert mended("[gone](../../gone.md)") == "[gone](../../gone.md)"  # mkdocs tells of it
     assert mended("[x](https://example.org/a)") == "[x](https://example.org/a)"
     assert mended("[docs](docs/speed.md)", "README.md", "readme.md") == "[docs](speed.md)"

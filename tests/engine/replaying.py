@@ -19,7 +19,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-SUPPORTED = "_get_capturable_supported_devices"  # whom torch's optimisers ask
+SUPPORTED = "_get_capturable_supported_devices"  # whom torch's optimizers ask
 WAITS = {"_local_scalar_dense", "equal", "nonzero", "is_nonzero", "_unique2", "masked_select"}
 
 
@@ -135,8 +135,8 @@ def captured(graph: Graph, stream: Any = None) -> Iterator[None]:
     graph.capture = capture
 
 
-def let_optimisers_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optimisers in the form for a graph move weights on a CPU, too."""
+def let_optimizers_be_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimizers in the form for a graph move weights on a CPU, too."""
     for name, module in list(sys.modules.items()):
         if name.startswith("torch.optim") and hasattr(module, SUPPORTED):
             monkeypatch.setattr(module, SUPPORTED, lambda **_: ["cpu"])

@@ -113,7 +113,7 @@ def test_a_weight_that_is_not_finite_is_told_in_its_step() -> None:
     class Heavy(Prototypes):
         def players(self) -> Any:
             own = super().players()["meta"]
-            return {"meta": replace(own, optimiser=lambda p: Jumps(p, lr=1e-3))}
+            return {"meta": replace(own, optimizer=lambda p: Jumps(p, lr=1e-3))}
 
     method = Heavy()
     with pytest.raises(Diverged) as caught:

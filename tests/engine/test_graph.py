@@ -78,7 +78,7 @@ def test_what_a_graph_reads_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
-@pytest.mark.parametrize("every", [4, 8])  # 8: two turns of a step, or labelled ones between
+@pytest.mark.parametrize("every", [4, 8])  # 8: two turns of a step, or labeled ones between
 def test_indices_ahead_are_those_of_each_batch(every: int) -> None:
     episodes = source()
     ahead = Ahead(episodes, 4, every, CPU)

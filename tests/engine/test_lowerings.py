@@ -158,7 +158,7 @@ def test_auto_on_a_gpu_captures_what_declares_it_and_tells_of_what_does_not() ->
     assert said == ["engine: eager, because Prototypes does not declare itself capturable"]
 
 
-def test_an_optimiser_that_cannot_be_captured_is_told_and_training_goes_on() -> None:
+def test_an_optimizer_that_cannot_be_captured_is_told_and_training_goes_on() -> None:
     class SecondOrder(Prototypes):
         def players(self):
             return {"meta": Player(super().players()["meta"].parameters, torch.optim.LBFGS)}

@@ -39,17 +39,17 @@ from fewshot_bench.testing.captures import (
     draw,
     evaluate,
     train,
-    unlabelled_tasks,
+    unlabeled_tasks,
 )
 from fewshot_bench.testing.meta import Graph, MetaDevice, Seen
 from fewshot_bench.testing.named import suite
-from fewshot_bench.testing.offences import META
+from fewshot_bench.testing.offenses import META
 from fewshot_bench.testing.stand_ins import as_a_gpu
 from fewshot_bench.testing.subject import CHECKED, MethodSubject
 from fewshot_bench.testing.tiny import separable_images
 
-UNLABELLED = replace(CHECKED, unlabelled=2, distractors=1)
-UNLABELLED_TASKS = replace(CHECKED, shot=1, query=1, unlabelled=2)
+UNLABELED = replace(CHECKED, unlabeled=2, distractors=1)
+UNLABELED_TASKS = replace(CHECKED, shot=1, query=1, unlabeled=2)
 SMALL = {"generator": "small", "encoder": "small"}
 OVER = {"relationnet": {"base": "relationnet"}, "protonet": {"base": "protonet"},
         "maml": {"base": "maml", "base_inner_steps": 1}}  # fmt: skip
@@ -60,13 +60,13 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "relationnet": ("relationnet", {}, CHECKED),
     "nearest-centroid": ("nearest-centroid", {}, CHECKED),
     **{
-        f"soft-kmeans {kind}": ("soft-kmeans", {"distractors_are": kind}, UNLABELLED)
+        f"soft-kmeans {kind}": ("soft-kmeans", {"distractors_are": kind}, UNLABELED)
         for kind in ("ignored", "cluster", "masked")
     },
     "soft-kmeans as its code": (
         "soft-kmeans",
         {"distractors_are": "cluster", "follow": "code"},
-        UNLABELLED,
+        UNLABELED,
     ),
     **{
         f"metagan over {base}, {update}": ("metagan", SMALL | options | {"update": update}, CHECKED)
@@ -112,10 +112,10 @@ def on_the_cpu(case: str, steps: int) -> tuple[list[dict[str, Tensor]], list[Ten
     method = subject.build()
     losses = []
     if check_players(method):
-        others = unlabelled_tasks(subject, "cpu")
+        others = unlabeled_tasks(subject, "cpu")
         trainer = Trainer(
             method.train(), Eager(method), subject.source("train"), Plan(steps, TASKS),
-            unlabelled=others,
+            unlabeled=others,
         )  # fmt: skip
         for _ in range(steps):
             trainer.advance()
@@ -140,7 +140,7 @@ def test_training_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
 ) -> None:
     subject, watched, runs = made(case, lowering)
     method = runs.method
-    steps = STEPS if lowering == "graph" else 2 * (1 + method.unlabelled_tasks)
+    steps = STEPS if lowering == "graph" else 2 * (1 + method.unlabeled_tasks)
     trainer = train(watched, subject, runs, steps)
     assert watched.faults == []
     want, _ = on_the_cpu(case, steps)
@@ -211,7 +211,7 @@ def test_tasks_with_few_labels_are_drawn_without_a_wait(fraction: float) -> None
     device = MetaDevice()
 
     def sources(place: Any) -> Any:
-        return training_sources(ClassTable(images, place), UNLABELLED_TASKS, 0, labels)
+        return training_sources(ClassTable(images, place), UNLABELED_TASKS, 0, labels)
 
     with device:
         with device.waits_allowed():
@@ -334,7 +334,7 @@ def test_what_is_read_goes_on_with_its_number() -> None:
 
 
 def test_no_kernel_waits_that_used_to() -> None:
-    """torch 2.15 checks probabilities and renormalises rows without a look at the numbers."""
+    """torch 2.15 checks probabilities and renormalizes rows without a look at the numbers."""
     device = MetaDevice()
     with device:
         x = torch.ones(3, 4, device=META)

@@ -26,7 +26,7 @@ def test_a_manifold_by_hand() -> None:
     assert inside(on_a_line(-3.01, 19.01, 0, 5), real).tolist() == [0.5]
 
 
-def test_a_manifold_of_two_points_has_the_one_neighbour() -> None:
+def test_a_manifold_of_two_points_has_the_one_neighbor() -> None:
     assert inside(on_a_line(-1, 2, 2.5, -1.5), on_a_line(0, 1)).tolist() == [0.5]
 
 

@@ -16,7 +16,7 @@ from ratios import ratio
 from torch import nn
 from torch.func import functional_call
 
-from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.lowering import Eager
@@ -30,8 +30,8 @@ TASK = Task(5, 1, 5, image_shape=(1, 28, 28))
 
 def source(classes: int = 10) -> EpisodeSource:
     images = np.random.default_rng(0).integers(0, 256, (classes * 20, 1, 28, 28), dtype=np.uint8)
-    labelled = LabelledImages(images, np.full(classes, 20), tuple(map(str, range(classes))))
-    return EpisodeSource(ClosedSampler(ClassTable(labelled), TASK, 0))
+    labeled = LabeledImages(images, np.full(classes, 20), tuple(map(str, range(classes))))
+    return EpisodeSource(ClosedSampler(ClassTable(labeled), TASK, 0))
 
 
 def trainer(method) -> Trainer:

@@ -1,4 +1,4 @@
-"""A state that another kind of device saved, in the form that optimisers have here."""
+"""A state that another kind of device saved, in the form that optimizers have here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from replaying import let_optimisers_be_captured
+from replaying import let_optimizers_be_captured
 from torch import Tensor
 from toys import Prototypes, source
 
@@ -21,36 +21,36 @@ from fewshot_bench.engine.training import Trainer
 
 CPU = torch.device("cpu")
 # Those whose state has a number of steps; AdamW's as Adam's.
-OPTIMISERS = (torch.optim.Adam, torch.optim.NAdam, torch.optim.RMSprop, torch.optim.Adadelta)
+OPTIMIZERS = (torch.optim.Adam, torch.optim.NAdam, torch.optim.RMSprop, torch.optim.Adadelta)
 
 
 @pytest.fixture(autouse=True)
 def _as_where_graphs_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    let_optimisers_be_captured(monkeypatch)
+    let_optimizers_be_captured(monkeypatch)
 
 
 def trainer(kind: type[torch.optim.Optimizer], captured: bool) -> Trainer:
     class Moved(Prototypes):
         def players(self):  # type: ignore[no-untyped-def]
             [player] = super().players().values()
-            return {"meta": replace(player, optimiser=partial(kind, lr=0.05))}
+            return {"meta": replace(player, optimizer=partial(kind, lr=0.05))}
 
     torch.manual_seed(0)
     method = Moved()
     found = Trainer(method.train(), Eager(method), source(), Plan(8, 4))
     if captured:
-        assert make_capturable(list(found.optimisers.values()), CPU) is None
+        assert make_capturable(list(found.optimizers.values()), CPU) is None
     return found
 
 
 def weights_after(trainer: Trainer, steps: int) -> Tensor:
-    """Of the layer; biases have no gradient but for rounding, which some optimisers blow up."""
+    """Of the layer; biases have no gradient but for rounding, which some optimizers blow up."""
     for _ in range(steps):
         trainer.advance()
     return dict(trainer.method.named_parameters())["embed.1.weight"].detach()
 
 
-@pytest.mark.parametrize("kind", OPTIMISERS)
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 @pytest.mark.parametrize("captured", [False, True])
 def test_a_training_goes_on_where_the_other_kind_of_device_left_it(
     kind: type[torch.optim.Optimizer], captured: bool, tmp_path: Path
@@ -60,7 +60,7 @@ def test_a_training_goes_on_where_the_other_kind_of_device_left_it(
     saved = read(Store(tmp_path, 1, {}).save(before.step, state_of(before)))
     assert not isinstance(saved, str)
     restore(here, saved)
-    [group] = here.optimisers["meta"].param_groups
+    [group] = here.optimizers["meta"].param_groups
     assert group["capturable"] is captured
     assert isinstance(group["lr"], Tensor) is captured
     assert float(group["lr"]) == pytest.approx(0.05)

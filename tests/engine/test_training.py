@@ -17,7 +17,7 @@ from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
 from fewshot_bench.method import Losses, Player
-from fewshot_bench.semisupervised import UnlabelledTasks
+from fewshot_bench.semisupervised import UnlabeledTasks
 
 
 def build(kind, **options):
@@ -116,7 +116,7 @@ def test_turns_get_fresh_batches_and_move_one_player_each() -> None:
     assert set(trainer.history.steps.arrays()) >= {"loss_critic", "loss_forger", "accuracy"}
 
 
-def test_labelled_and_unlabelled_batches_alternate_by_step() -> None:
+def test_labeled_and_unlabeled_batches_alternate_by_step() -> None:
     """Not by turn: each player has to see both kinds."""
     seen = []
 
@@ -124,7 +124,7 @@ def test_labelled_and_unlabelled_batches_alternate_by_step() -> None:
         def losses(self, episode):
             seen.append((episode.kind, episode.target is None))
             if episode.target is None:
-                images = episode.support.unlabelled.unflatten(1, (3, 2))
+                images = episode.support.unlabeled.unflatten(1, (3, 2))
                 support = replace(episode.support, images=images)
                 target = torch.zeros(episode.query.shape[:2], dtype=torch.int64)
                 episode = replace(episode, support=support, target=target)
@@ -132,11 +132,11 @@ def test_labelled_and_unlabelled_batches_alternate_by_step() -> None:
 
     method, whole = build(Watched), source()
     runs = Eager(method)
-    unlabelled = UnlabelledTasks(whole.sampler)
+    unlabeled = UnlabeledTasks(whole.sampler)
     with runs.running():
-        Trainer(method, runs, whole, Plan(4, 2), unlabelled=unlabelled).run()
-    labelled, other = ("labelled", False), ("unlabelled", True)
-    assert seen == [labelled, labelled, other, other] * 2
+        Trainer(method, runs, whole, Plan(4, 2), unlabeled=unlabeled).run()
+    labeled, other = ("labeled", False), ("unlabeled", True)
+    assert seen == [labeled, labeled, other, other] * 2
 
 
 def test_validation_chooses_the_weights() -> None:
@@ -226,7 +226,7 @@ def test_schedule_scales_the_rate() -> None:
         def players(self):
             player = super().players()["meta"]
             return {
-                "meta": Player(player.parameters, player.optimiser, schedule=lambda s, n: s < 2)
+                "meta": Player(player.parameters, player.optimizer, schedule=lambda s, n: s < 2)
             }
 
     two, many = build(Frozen), build(Frozen)

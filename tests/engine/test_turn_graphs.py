@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from replaying import Graph, let_optimisers_be_captured, stand_in_for_graphs
+from replaying import Graph, let_optimizers_be_captured, stand_in_for_graphs
 from toys import TASK, Prototypes, source
 
 from fewshot_bench.devices import HostClock
@@ -32,7 +32,7 @@ JUNK: list[list[torch.Tensor]] = []
 def graphs(monkeypatch: pytest.MonkeyPatch) -> type[Graph]:
     """Of a device whose numbers are read once a window, as a GPU's are."""
     monkeypatch.setattr("fewshot_bench.engine.training.is_gpu", lambda _: True)
-    let_optimisers_be_captured(monkeypatch)
+    let_optimizers_be_captured(monkeypatch)
     # The host compares the states of its own generators meanwhile, of which a graph sees nothing.
     monkeypatch.setattr("fewshot_bench.sampling.global_generators", dict)
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.threads import TaskThreads
 from fewshot_bench.episode import Task
@@ -26,12 +26,12 @@ def source(
     rng = np.random.default_rng(7)
     patterns = rng.integers(60, 200, (classes, 1, 1, 6, 6))
     images = patterns + rng.integers(-noise, noise + 1, (classes, 10, 1, 6, 6))
-    labelled = LabelledImages(
+    labeled = LabeledImages(
         images.reshape(-1, 1, 6, 6).astype(np.uint8),
         np.full(classes, 10),
         tuple(map(str, range(classes))),
     )
-    return EpisodeSource(ClosedSampler(ClassTable(labelled, device), replace(task), seed))
+    return EpisodeSource(ClosedSampler(ClassTable(labeled, device), replace(task), seed))
 
 
 def two_threads(method: Method) -> TaskThreads:
@@ -40,7 +40,7 @@ def two_threads(method: Method) -> TaskThreads:
 
 
 class Prototypes(Method):
-    """Prototypical network on one linear layer and a normalisation with running statistics."""
+    """Prototypical network on one linear layer and a normalization with running statistics."""
 
     def __init__(self, task: Task = TASK, backbone=None, lr: float = 1e-2, clip=None, ema=None):
         super().__init__(task, backbone)
@@ -49,11 +49,11 @@ class Prototypes(Method):
 
     def players(self):
         parameters = dict(self.embed.named_parameters())
-        optimiser = partial(torch.optim.Adam, lr=self.lr)
-        return {"meta": Player(parameters, optimiser, clip=self.clip, ema=self.ema)}
+        optimizer = partial(torch.optim.Adam, lr=self.lr)
+        return {"meta": Player(parameters, optimizer, clip=self.clip, ema=self.ema)}
 
     def adapt(self, support):
-        images, _ = support.labelled()
+        images, _ = support.labeled()
         way, shot = support.images.shape[1:3]
         return per_task(self.embed, images).unflatten(1, (way, shot)).mean(2)
 

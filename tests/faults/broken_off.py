@@ -73,7 +73,7 @@ class Stranger(Method):
 
     def adapt(self, support):
         way, shot = support.images.shape[1:3]
-        images, _ = support.labelled()
+        images, _ = support.labeled()
         return per_task(self.net, images).unflatten(1, (way, shot)).mean(2)
 
     def predict(self, state, query):

@@ -22,10 +22,10 @@ SPLIT = f"{DIRECTORY} --split-file"
 PREDICT = "predict runs/a pictures"
 
 
-def png(colour: int = 0, mode: str = "L", size: tuple[int, int] = (8, 8)) -> bytes:
-    """A picture of one colour."""
+def png(color: int = 0, mode: str = "L", size: tuple[int, int] = (8, 8)) -> bytes:
+    """A picture of one color."""
     file = io.BytesIO()
-    Image.new(mode, size, colour).save(file, "PNG")
+    Image.new(mode, size, color).save(file, "PNG")
     return file.getvalue()
 
 

@@ -23,13 +23,13 @@ from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.record import read_record
 
 ALTERNATING = CONV | {"base": "maml", "update": "alternating", "generator": "small"}
-FEW_LABELS = CONV | {"labelled_classes": 0.5, "train_unlabelled": 2, "unlabelled": 2}
+FEW_LABELS = CONV | {"labeled_classes": 0.5, "train_unlabeled": 2, "unlabeled": 2}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet": ("protonet", CONV),
     "maml": ("maml", CONV),
     "metagan alternating": ("metagan", ALTERNATING),
-    "metagan, unlabelled tasks": ("metagan", FEW_LABELS),
-    "soft k-means": ("soft-kmeans", CONV | {"unlabelled": 2, "labelled_fraction": 0.5}),
+    "metagan, unlabeled tasks": ("metagan", FEW_LABELS),
+    "soft k-means": ("soft-kmeans", CONV | {"unlabeled": 2, "labeled_fraction": 0.5}),
     "pretrained stranger": ("./stranger.py:Stranger", SMALL | {"engine": "eager"}),
 }
 # (phase, units done); a validation is at step 3, in the middle of whose episodes it is.

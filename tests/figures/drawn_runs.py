@@ -19,11 +19,11 @@ CLASSES = np.array([[0, 1], [1, 2], [2, 0], [0, 1]])
 RIGHT = np.array([[5, 4], [3, 5], [2, 4], [5, 5]])  # of five, by slot
 QUERY = 5
 STEPS = 100
-PHASES = ("sample_ms", "forward_backward_ms", "optimiser_ms")
+PHASES = ("sample_ms", "forward_backward_ms", "optimizer_ms")
 
 
 def task(way: int = 2, shot: int = 1, query: int = QUERY) -> dict[str, int]:
-    return {"way": way, "shot": shot, "query": query, "unlabelled": 0, "distractors": 0}
+    return {"way": way, "shot": shot, "query": query, "unlabeled": 0, "distractors": 0}
 
 
 def evaluated(

@@ -58,7 +58,7 @@ def test_the_same_runs_give_the_same_bytes(suffix: str, runs: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_axis_is_labelled_and_a_caption_tells(kind: str, runs: Path) -> None:
+def test_every_axis_is_labeled_and_a_caption_tells(kind: str, runs: Path) -> None:
     figure, _ = drawn(kind, runs, **asked(kind))
     assert len(told(figure)) > 30
     if kind == "episode":
@@ -117,7 +117,7 @@ def test_the_lines_of_a_generator(runs: Path) -> None:
     assert distance.lines[0].get_ydata().tolist() == [2, 2.5, 3]
 
 
-def test_a_damaged_judgement_is_left_out(tmp_path: Path) -> None:
+def test_a_damaged_judgment_is_left_out(tmp_path: Path) -> None:
     folder = trained(tmp_path)
     keep_pictures(folder)
     file = folder / "pictures" / "quality.jsonl"

@@ -154,7 +154,7 @@ def test_steps_without_the_warm_up(tmp_path: Path) -> None:
 
 def test_settings_has_a_panel_for_what_varies(tmp_path: Path) -> None:
     def run(method: str, way: int, shot: int, accuracy: float, seed: int = 0) -> None:
-        task = {"way": way, "shot": shot, "query": 5, "unlabelled": 0, "distractors": 0}
+        task = {"way": way, "shot": shot, "query": 5, "unlabeled": 0, "distractors": 0}
         ends = {"accuracy": accuracy, "interval": [accuracy - 0.1, accuracy + 0.1]}
         evaluated(tmp_path, method, task=task, test=ends, seed=seed)
 

@@ -112,7 +112,7 @@ def test_an_episode_beside_what_was_drawn_for_it(tmp_path: Path) -> None:
     assert second[0].tolist() == [20, 20]
 
 
-def test_colour_pictures_and_damaged_ones(tmp_path: Path) -> None:
+def test_color_pictures_and_damaged_ones(tmp_path: Path) -> None:
     images = np.arange(2 * 3 * 3 * 4 * 4, dtype=np.uint8).reshape(2, 3, 3, 4, 4)
     sheet = pictures.sheet(images)
     assert sheet.shape == (2 * 4 + 2, 3 * 4 + 2 * 2, 3)

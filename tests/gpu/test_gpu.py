@@ -56,7 +56,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "maml": {"method": "maml", "first_order": False, "inner_steps": 2},
     "maml first order": {"method": "maml", "first_order": True, "inner_steps": 2},
     "protonet": {"method": "protonet"},
-    "soft-kmeans": {"method": "soft-kmeans", "unlabelled": 2, "train_unlabelled": 2},
+    "soft-kmeans": {"method": "soft-kmeans", "unlabeled": 2, "train_unlabeled": 2},
     "relationnet": {"method": "relationnet"},
     "metagan": {"method": "metagan", "base_inner_steps": 2},
     "metagan over protonet": OVER_PROTONET,
@@ -148,14 +148,14 @@ def trained(
     """Train for a few steps; the trainer, and what it said.
 
     Arguments:
-        alike: with the optimisers that a captured training has.
+        alike: with the optimizers that a captured training has.
     """
     parts, said = parts_of(kind, engine=engine, **more), []
     trainer = Trainer(
         parts.method, parts.lowering, parts.train, Plan(steps, 4, window=5), tell=said.append
     )
     if alike:
-        make_capturable(list(trainer.optimisers.values()), DEVICE)
+        make_capturable(list(trainer.optimizers.values()), DEVICE)
     with parts.lowering.running():
         trainer.run()
     return trainer, said

@@ -17,7 +17,7 @@ class Means(Method):
 
     def adapt(self, support: Any) -> Any:
         """Class means [T, way, d]."""
-        features = self.embed(support.labelled()[0])
+        features = self.embed(support.labeled()[0])
         return features.unflatten(1, support.images.shape[1:3]).mean(2)
 
     def predict(self, state: Any, query: Any) -> Any:

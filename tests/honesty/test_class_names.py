@@ -19,7 +19,7 @@ import fewshot_bench
 from fewshot_bench.assembly import load_data
 from fewshot_bench.config import configure
 from fewshot_bench.data.content import ClassContent, content_of_splits
-from fewshot_bench.data.images import LabelledImages, Splits
+from fewshot_bench.data.images import LabeledImages, Splits
 from fewshot_bench.errors import RecordError
 from fewshot_bench.figures import Ask
 from fewshot_bench.figures.real import names_of
@@ -120,7 +120,7 @@ def test_hostile_names_go_round(tmp_path: Path) -> None:
 def splits(**changes: Any) -> Splits:
     images = np.arange(6 * 4, dtype=np.uint8).reshape(6, 1, 2, 2)
     given = {"images": images, "counts": np.array([3, 3]), "class_names": ("a", "b")} | changes
-    part = LabelledImages(**given)
+    part = LabeledImages(**given)
     return Splits(part, None, part, "d" * 64, "CC0", "made up")
 
 

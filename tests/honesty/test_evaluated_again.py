@@ -1,6 +1,6 @@
 """`fsb eval` of a run gives the run's own test again, to the last bit of every episode.
 
-Whatever the method, however the run began, was interrupted or was labelled, and on whatever device
+Whatever the method, however the run began, was interrupted or was labeled, and on whatever device
 its weights were: they are on the disk, and they alone make the number.
 """
 
@@ -40,8 +40,8 @@ class Averaged(Method):
         self.steps = 0
 
     def players(self):
-        optimiser = partial(torch.optim.SGD, lr=0.05)
-        return {"meta": Player(trainable(self), optimiser, ema=0.5)}
+        optimizer = partial(torch.optim.SGD, lr=0.05)
+        return {"meta": Player(trainable(self), optimizer, ema=0.5)}
 
     def embed(self, images):
         return per_task(self.backbone, images).flatten(2)
@@ -66,7 +66,7 @@ class Averaged(Method):
 '''
 RESNET = {"backbone": "resnet12", "image_size": 16, "backbone_width": 4, "steps": 2}
 RUNNING, BATCH = {"backbone_statistics": "running"}, {"backbone_statistics": "batch"}
-FEW_IMAGES, FEW_CLASSES = {"labelled_fraction": 0.5}, {"labelled_classes": 0.5}
+FEW_IMAGES, FEW_CLASSES = {"labeled_fraction": 0.5}, {"labeled_classes": 0.5}
 GAN = {"generator": "small", "encoder": "small", "z_dim": 4}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "nearest-centroid": ("nearest-centroid", {}),
@@ -84,7 +84,7 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "maml, first order": ("maml", {"first_order": True, "inner_steps": 1}),
     "maml, second order": ("maml", {"first_order": False, "inner_steps": 2}),
     "relationnet": ("relationnet", {}),
-    "soft k-means, few images": ("soft-kmeans", FEW_IMAGES | {"unlabelled": 2}),
+    "soft k-means, few images": ("soft-kmeans", FEW_IMAGES | {"unlabeled": 2}),
     "metagan over maml": ("metagan", GAN | {"base": "maml", "base_inner_steps": 1}),
     "metagan over protonet": ("metagan", GAN | {"base": "protonet"}),
     "metagan over relationnet": ("metagan", GAN | {"base": "relationnet"}),

@@ -59,7 +59,7 @@ LIARS: dict[str, tuple[type[Method], str, str]] = {
         said(transductive=False), "inductive", "batch statistics: off by",
     ),
     "a surrogate, by detach()": (Detaching, "gradients", "gradient of player 'meta' is off"),
-    "unlabelled tasks": (said(unlabelled_tasks=True), "unlabelled-tasks", "it raised"),
+    "unlabeled tasks": (said(unlabeled_tasks=True), "unlabeled-tasks", "it raised"),
     "wants a backbone": (Pixels, "declarations", "wants_backbone = False"),
     "mini-batches": (said(source="batches"), "shapes", "it raised"),
     "a source that is none": (said(source="pictures"), "declarations", "episodes or batches"),

@@ -292,7 +292,7 @@ def own_data(home: Path, data_cache: Path) -> dict[str, Any]:
     lines = [f"c{c},{'train' if c < 5 else 'test'}" for c in range(10)]
     (home / "split.csv").write_text("\n".join(["class,split", *lines]), "utf-8")
     return {
-        "dataset": "folder:images", "split_file": "split.csv", "image_size": 8, "color": "grey",
+        "dataset": "folder:images", "split_file": "split.csv", "image_size": 8, "color": "gray",
         "way": 3, "shot": 1, "query": 2, "episodes": 5, "runs_dir": str(home / "runs"),
         "cache_dir": str(data_cache),
     }  # fmt: skip
@@ -345,7 +345,7 @@ LIAR = '''
 import numpy as np
 from pathlib import Path
 
-from fewshot_bench import Dataset, LabelledImages, Splits
+from fewshot_bench import Dataset, LabeledImages, Splits
 
 
 class Liar(Dataset):
@@ -356,7 +356,7 @@ class Liar(Dataset):
     def load(self, root, cache):
         seed = int(Path("seed.txt").read_text())
         images = np.random.default_rng(seed).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
-        part = LabelledImages(images, np.full(10, 4), tuple(map(str, range(10))))
+        part = LabeledImages(images, np.full(10, 4), tuple(map(str, range(10))))
         return Splits(part, None, part, "d" * 64, "CC0", "made up")
 '''
 

@@ -70,7 +70,7 @@ class Scaled(Method):
         self.scale = nn.Parameter(torch.ones(()))
 
     def adapt(self, support):
-        features = per_task(self.backbone, support.labelled()[0]).flatten(2)
+        features = per_task(self.backbone, support.labeled()[0]).flatten(2)
         return features.unflatten(1, support.images.shape[1:3]).mean(2)
 
     def predict(self, state, query):
@@ -182,12 +182,12 @@ def test_random_weights_that_no_prediction_needs_are_not_told() -> None:
 
 @pytest.mark.parametrize("kind", ["ignored", "cluster", "masked"])
 def test_soft_k_means_over_a_frozen_backbone_is_evaluated(kind: str) -> None:
-    """A radius or masks that no unlabelled image ever meets are nothing to train either."""
+    """A radius or masks that no unlabeled image ever meets are nothing to train either."""
     settings = SMALL | {"backbone": "./mine.py:frozen", "distractors_are": kind}
     record = run("soft-kmeans", **settings)
     assert record["training"] is None
     assert any(note.startswith("nothing to train here: ") for note in record["notes"])
-    trained = run("soft-kmeans", **settings, unlabelled=2)
+    trained = run("soft-kmeans", **settings, unlabeled=2)
     assert (trained["training"] is None) == (kind == "ignored")
 
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 import fewshot_bench
-from fewshot_bench.data.images import LabelledImages
+from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
 from fewshot_bench.open_balanced import BalancedOpenSampler
@@ -36,7 +36,7 @@ def table_of(
 ) -> ClassTable:
     empty = np.empty(0, np.int64)
     return ClassTable(
-        LabelledImages(
+        LabeledImages(
             np.zeros((sum(counts), 1, 1, 1), np.uint8), np.array(counts),
             tuple(f"class{i}" for i in range(len(counts))),
             empty if groups is None else np.array(groups),

@@ -233,7 +233,7 @@ def test_options_stay_as_in_the_run(home: Path) -> None:
     shutil.copytree(home / "animals", home / "moved")
     moved = fewshot_bench.evaluate(folder, dataset="folder:moved")
     options = moved["config"]["dataset_options"]
-    assert (options["split_seed"], options["resize"], options["color"]) == (5, "nearest", "grey")
+    assert (options["split_seed"], options["resize"], options["color"]) == (5, "nearest", "gray")
     with pytest.raises(DataError, match="took part in training"):
         fewshot_bench.evaluate(folder, dataset="folder:moved", split_seed=6)
 
@@ -245,7 +245,7 @@ def test_other_data_look_as_in_training(home: Path) -> None:
     assert other["config"]["dataset_options"]["image_size"] == SETTINGS["image_size"]
     with pytest.raises(ConfigError, match="--image-size 20: the run was trained on images of 16"):
         fewshot_bench.evaluate(folder, dataset="glyphs", image_size=20)
-    with pytest.raises(ConfigError, match="--color rgb: the run was trained on images of grey"):
+    with pytest.raises(ConfigError, match="--color rgb: the run was trained on images of gray"):
         fewshot_bench.evaluate(folder, color="rgb")
     with pytest.raises(ConfigError, match="--pixels decided the training of the run"):
         fewshot_bench.evaluate(folder, pixels="signed")
@@ -458,7 +458,7 @@ def test_omniglot_as_its_files_have_it(fsb_data: Path, data_cache: Path, home: P
                 to = home / "flat" / f"{alphabet} {rest[0]}" / rest[1]
                 to.parent.mkdir(parents=True, exist_ok=True)
                 to.write_bytes(archive.read(name))
-    own = {"dataset": "folder:flat", "color": "grey", "image_size": 28, "resize": "nearest"}
+    own = {"dataset": "folder:flat", "color": "gray", "image_size": 28, "resize": "nearest"}
     config = configure(
         "nearest-centroid", dataset="omniglot", split="official", validation="none",
         cache_dir=str(data_cache), data_root=str(fsb_data / "omniglot"), train_rotations=False,

@@ -38,7 +38,7 @@ CHARACTERS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet, 20-way": ("protonet", {}),
     "protonet, 60-way": ("protonet", {"train_way": 60, "task_batch": 1}),
     "protonet on conv4-strided": ("protonet", {"backbone": "conv4-strided"}),
-    "soft k-means": ("soft-kmeans", {"unlabelled": 5, "query": 5}),
+    "soft k-means": ("soft-kmeans", {"unlabeled": 5, "query": 5}),
     "relationnet": ("relationnet", {}),
     "relationnet, batch statistics": ("relationnet", {"backbone_statistics": "batch"}),
     "metagan over maml": ("metagan", {}),

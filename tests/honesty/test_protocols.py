@@ -1,6 +1,6 @@
 """The presets named after papers test as the papers' code does, down to the number of queries.
 
-Where a method normalises by the statistics of a batch, the queries of an episode help each other,
+Where a method normalizes by the statistics of a batch, the queries of an episode help each other,
 so that their number is part of the protocol and not a matter of precision. The number of queries a
 class, in training and at test, of each such preset, data set and task is held to what the authors'
 code has, and stands in the record of a run. Where a method's code differs from its paper, an

@@ -171,7 +171,7 @@ def test_statistics_that_did_not_move_are_refused_after_training() -> None:
 def test_a_test_by_unmeasured_statistics_is_told() -> None:
     """A network that nothing measured normalizes by mean 0 and variance 1; the record says so."""
     (told,) = inspect_test(Eager(build(Own)), tiny_episode(dtype=torch.float32))
-    assert told.startswith("2 layers (the first: 'backbone.layers.1') normalise by mean 0")
+    assert told.startswith("2 layers (the first: 'backbone.layers.1') normalize by mean 0")
 
 
 def test_a_run_compares_the_modes() -> None:

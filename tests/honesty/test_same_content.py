@@ -124,11 +124,11 @@ def test_pictures_and_plans_pair_no_other_classes() -> None:
 CONSTANT = '''
 import numpy as np
 
-from fewshot_bench import Dataset, LabelledImages, Splits
+from fewshot_bench import Dataset, LabeledImages, Splits
 
 
 def noise(seed, part):
-    return LabelledImages(
+    return LabeledImages(
         images=np.random.default_rng(seed).integers(0, 256, (32, 1, 16, 16)).astype(np.uint8),
         counts=np.full(4, 8),
         class_names=tuple(f"{part}{i}" for i in range(4)),
@@ -142,7 +142,7 @@ class Constant(Dataset):
 
     def load(self, root, cache):
         parts = map(noise, SEEDS, ("train", "validation", "test"))
-        return Splits(*parts, digest="0" * 64, licence="CC0", source="noise")
+        return Splits(*parts, digest="0" * 64, license="CC0", source="noise")
 '''
 PLAIN = {n: v for n, v in SETTINGS.items() if n not in ("color", "image_size")}
 

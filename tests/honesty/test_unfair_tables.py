@@ -47,7 +47,7 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
     "way": ({"train_way": 5}, "with other training tasks: 5-way against 20-way"),
     "shot": ({"train_shot": 1}, "with other training tasks: 1-shot against 5-shot"),
     "query": ({"train_query": 15}, "with other training tasks: 15 against 5 queries a class"),
-    "unlabelled": ({"train_unlabelled": 3}, "3 against 0 unlabelled images a class"),
+    "unlabeled": ({"train_unlabeled": 3}, "3 against 0 unlabeled images a class"),
     "distractors": ({"train_distractors": 2}, "2 against 0 distractors"),
     "within-family": ({"within_family": True}, "on against off (classes of one family)"),
     "task-batch": ({"task_batch": 8}, "with other training: 8 against 2 tasks a step"),
@@ -59,9 +59,9 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
     "preset": ({"preset": "paper"}, "paper against quick (preset)"),
     "augmentation": ({"pixels": "signed"}, "pixels signed against pixels unit"),
     "data": ({"dataset": "omniglot"}, "omniglot against glyphs (training data)"),
-    "labelled": (
-        {"labelled_fraction": 0.1, "labeled_images": 2400},
-        "2400 against 24,000 labelled images",
+    "labeled": (
+        {"labeled_fraction": 0.1, "labeled_images": 2400},
+        "2400 against 24,000 labeled images",
     ),
     "pretraining": ({"init": "runs/other"}, "other against none (first weights)"),
     "precision": ({"precision": "bf16"}, "bf16 against fp32"),
@@ -104,7 +104,7 @@ def test_every_setting_is_classified_as_training_or_not() -> None:
     assert list(PLANTED) == [trait.name for trait in TRAITS]
     assert {n for changes, _ in PLANTED.values() for n in changes} >= set(OF_TRAINING) - {
         "backbone_options", "dataset_options", "validation_episodes",
-        "labelled_classes", "labelled_seed",
+        "labeled_classes", "labeled_seed",
     }  # fmt: skip
 
 
@@ -217,7 +217,7 @@ def test_an_old_record_is_no_difference_and_no_equality(tmp_path: Path) -> None:
 def test_columns_with_presets_of_their_own_are_told_one_by_one(tmp_path: Path) -> None:
     """A preset that gives each column another step count differs between rows, not columns."""
     for shot, steps in ((1, 300), (5, 800)):
-        task = {"way": 5, "shot": shot, "query": 15, "unlabelled": 0, "distractors": 0}
+        task = {"way": 5, "shot": shot, "query": 15, "unlabeled": 0, "distractors": 0}
         write_trained(tmp_path, "one", shot, task=task, train_shot=shot, steps=steps)
         write_trained(tmp_path, "other", shot + 1, task=task, train_shot=shot, steps=steps)
     comparison = shown(tmp_path)
@@ -234,7 +234,7 @@ def test_columns_with_presets_of_their_own_are_told_one_by_one(tmp_path: Path) -
 def test_a_table_of_many_differences_keeps_the_width_and_loses_none(tmp_path: Path) -> None:
     """However much differs, every value is in the table on a screen of 100 columns and in LaTeX."""
     for shot, steps in ((1, 2000), (5, 1500)):
-        task = {"way": 5, "shot": shot, "query": 15, "unlabelled": 0, "distractors": 0}
+        task = {"way": 5, "shot": shot, "query": 15, "unlabeled": 0, "distractors": 0}
         write_trained(tmp_path, "other", shot, task=task, train_shot=shot)
         write_trained(
             tmp_path, "one", shot + 1, task=task, train_shot=shot, train_way=5, train_query=15,
@@ -318,9 +318,9 @@ def test_weights_of_other_data_stay_a_row_of_their_own(tmp_path: Path) -> None:
 
 METHODS = {
     "protonet": {},
-    "metagan": {"base": "protonet", "update": "alternating", "train_unlabelled": 1},
+    "metagan": {"base": "protonet", "update": "alternating", "train_unlabeled": 1},
     "batches": {},
-    "soft-kmeans": {"train_unlabelled": 2, "train_distractors": 1, "labelled_fraction": 0.5},
+    "soft-kmeans": {"train_unlabeled": 2, "train_distractors": 1, "labeled_fraction": 0.5},
 }
 
 
@@ -344,7 +344,7 @@ def test_images_seen_are_those_that_training_shows(
         support = episode.support
         given[0] += sum(
             part.shape[:-3].numel()
-            for part in (support.images, support.unlabelled, episode.query)
+            for part in (support.images, support.unlabeled, episode.query)
             if part is not None
         )
         return episode

@@ -263,7 +263,7 @@ def test_what_no_file_can_hold_is_told(
     """
     settings = small(data_cache, "frozen") | ({} if validated else {"validation_classes": 0})
     named = {"InClass": "'held' of class InClass", "InModule": "'SCALE' of module"}.get(name, "")
-    with pytest.raises(PluginError, match=f"weights do not hold all that it learnt.*{named}"):
+    with pytest.raises(PluginError, match=f"weights do not hold all that it learned.*{named}"):
         fewshot_bench.run(written(home, LIARS[name], name), **settings)
     (folder,) = (home / "runs").iterdir()
     record = read_record(folder)

@@ -13,7 +13,7 @@ SIDE, EACH = 16, 6
 SETTINGS: dict[str, Any] = {
     "way": 2, "shot": 1, "query": 2, "train_way": 2, "train_query": 2, "steps": 1,
     "task_batch": 1, "validate_every": 1, "validation_episodes": 2, "episodes": 4,
-    "backbone_channels": 2, "runs_dir": "runs", "color": "grey", "image_size": SIDE,
+    "backbone_channels": 2, "runs_dir": "runs", "color": "gray", "image_size": SIDE,
 }  # fmt: skip
 TRAIN, VALIDATION, TEST = ("ant", "bee", "cat"), ("dog", "eel"), ("fox", "gnu", "hen")
 

@@ -20,7 +20,7 @@ Weights = dict[str, Tensor]
 
 
 class TorchNorm(nn.Module):
-    """torch's own affine batch normalisation by batch statistics."""
+    """torch's own affine batch normalization by batch statistics."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def error(norm: type[nn.Module]) -> float:
     total = sum(plain(support[t], query[t]) for t in range(TASKS))
     expected = torch.autograd.grad(total, list(weights.values()))
     named = dict(zip(weights, zip(found, expected, strict=True), strict=True))
-    del named["conv.bias"]  # batch normalisation takes it away again: its gradient is 0
+    del named["conv.bias"]  # batch normalization takes it away again: its gradient is 0
     return max(float((f - e).abs().max() / e.abs().max()) for f, e in named.values())
 
 

@@ -31,7 +31,7 @@ class Descent(Method):
 
     def adapt(self, support: Support, inner_loss: Any = None) -> dict[str, Tensor]:
         if inner_loss is None:
-            images, labels = support.labelled()
+            images, labels = support.labeled()
 
             def inner_loss(theta: dict[str, Tensor]) -> Tensor:
                 return cross_entropy(self.predict(theta, images), labels)
@@ -68,7 +68,7 @@ class Metric(Method):
         self.fake = nn.Parameter(torch.empty(0))
 
     def adapt(self, support: Support, inner_loss: Any = None) -> Tensor:
-        images, _ = support.labelled()
+        images, _ = support.labeled()
         return per_task(self.body, images).unflatten(1, support.images.shape[1:3]).mean(2)
 
     def discriminate(self, state: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,7 @@ def test_default_sizes_are_those_of_the_literature(
 
 @ALL
 @pytest.mark.parametrize("statistics", ["batch", "running"])
-def test_every_normalisation_is_a_task_batch_norm_of_these_statistics(
+def test_every_normalization_is_a_task_batch_norm_of_these_statistics(
     name: str, statistics: str
 ) -> None:
     backbone = make(name, statistics=statistics)

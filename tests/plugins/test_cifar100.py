@@ -76,7 +76,7 @@ def test_classes_go_where_the_lists_have_them(kind: Any, root: Path, tmp_path: P
             assert set(np.array(images.family_names)[images.families]) == set(listed)
         assert images.counts.tolist() == [7] * len(images.class_names)
         assert images.image_shape == (3, 32, 32)
-        # a picture's grey value is its class
+        # a picture's gray value is its class
         shown = images.images[:, 0, 0, 0].reshape(-1, 7)
         assert [CLASSES[row[0]] for row in shown] == list(images.class_names)
         assert (shown == shown[:, :1]).all()

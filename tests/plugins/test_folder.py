@@ -81,8 +81,8 @@ def test_images_go_with_their_class_and_splits_are_disjoint(tmp_path: Path) -> N
     assert sorted(seen) == sorted(CLASSES)
 
 
-def test_grey(tmp_path: Path) -> None:
-    splits = folder(as_zip(tmp_path / "a.zip", members()), color="grey").load(None, tmp_path)
+def test_gray(tmp_path: Path) -> None:
+    splits = folder(as_zip(tmp_path / "a.zip", members()), color="gray").load(None, tmp_path)
     assert splits.train.image_shape == (1, 8, 8)
 
 

@@ -78,7 +78,7 @@ def test_one_inner_step_by_hand() -> None:
     """At zero weights p = (1/2, 1/2); dL/dlogits = (p - onehot) / 2 = +-1/4 for each image."""
     method, episode = linear_case()
     theta = method.adapt(episode.support)
-    # Weight -0.5 * +-1/4: towards the own class, away from the other. The biases' cancel.
+    # Weight -0.5 * +-1/4: toward the own class, away from the other. The biases' cancel.
     assert theta["head.weight"].tolist() == [[[0.125, -0.125], [-0.125, 0.125]]]
     assert theta["head.bias"].tolist() == [[0.0, 0.0]]
     logits = method.predict(theta, episode.query)
@@ -223,7 +223,7 @@ def test_what_the_backbone_freezes_stays_in_the_inner_loop(lowering: str, whole:
 
 def test_inner_steps_lower_the_loss_of_the_support_set() -> None:
     method, episode = tiny(test_steps=20, inner_lr=0.1).eval(), tiny_episode()
-    images, labels = episode.support.labelled()
+    images, labels = episode.support.labeled()
 
     def loss(steps: int) -> Tensor:
         method.test_steps = steps
@@ -253,7 +253,7 @@ def test_a_loss_summed_over_classes_at_alpha_is_the_mean_at_way_times_alpha() ->
     task = Task(3, 1, 2, image_shape=TINY.image_shape)
     method = MAML(task, TinyBackbone(), inner_lr=0.4 * 3, inner_steps=1).double()
     theta = method.adapt(episode.support)
-    images, labels = episode.support.labelled()
+    images, labels = episode.support.labeled()
 
     def summed(theta: dict[str, Tensor]) -> Tensor:
         logits = method.discriminate(theta, images)[0]

@@ -51,7 +51,7 @@ class Slope(Method):
 
 
 class Constant(nn.Module):
-    """A generator of images with one grey value."""
+    """A generator of images with one gray value."""
 
     def __init__(self, value: float) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Constant(nn.Module):
 
 
 def slope(**options: Any) -> tuple[MetaGAN, Episode]:
-    """Support: class 0 has the grey value 2, class 1 has 0; query the same; fakes have 3."""
+    """Support: class 0 has the gray value 2, class 1 has 0; query the same; fakes have 3."""
     task = Task(way=2, shot=1, query=1, image_shape=TASK.image_shape)
     method = MetaGAN(
         task, base=Slope(task), generator="small", encoder="small", dropout=0.0, **options
@@ -103,15 +103,15 @@ def test_outer_losses_eqs_1_to_4_by_hand() -> None:
     assert got.players["generator"].item() == pytest.approx(-math.log(1 - math.exp(-fake)))
     assert got.log["p_real_of_fake"].item() == pytest.approx(fake_mass / (1 + fake_mass))
     assert got.log["p_real_of_real"].item() == pytest.approx(sum(m / (1 + m) for m in mass) / 2)
-    # Feature matching: mean grey values 1 and 3.
+    # Feature matching: mean gray values 1 and 3.
     method, batch = slope(generator_loss="feature_matching", generator_weight=0.5)
     assert method.losses(batch).players["generator"].item() == pytest.approx(0.5 * (1 - 3) ** 2)
 
 
-def test_unlabelled_images_take_the_real_term_of_the_query_set() -> None:
+def test_unlabeled_images_take_the_real_term_of_the_query_set() -> None:
     method, batch = slope()
-    grey = torch.full((1, 3, *TASK.image_shape), 7.0, dtype=torch.float64)
-    batch = replace(batch, support=replace(batch.support, unlabelled=grey))
+    gray = torch.full((1, 3, *TASK.image_shape), 7.0, dtype=torch.float64)
+    batch = replace(batch, support=replace(batch.support, unlabeled=gray))
     mass = math.exp(-0.1 * 7) + 1  # S^u = S^s, so theta' stays -0.1
     got = method.losses(batch).log
     assert got["real"].item() == pytest.approx(-math.log(mass / (1 + mass)))
@@ -123,8 +123,8 @@ def test_there_are_as_many_fakes_as_real_images_of_q_u(monkeypatch: pytest.Monke
     draw = method.draw
     monkeypatch.setattr(method, "draw", lambda *a: (counts.append(a[-1]), draw(*a))[1])
     method.losses(batch)
-    grey = torch.zeros(batch.query.shape[0], 7, *TASK.image_shape, dtype=torch.float64)
-    method.losses(replace(batch, support=replace(batch.support, unlabelled=grey)))
+    gray = torch.zeros(batch.query.shape[0], 7, *TASK.image_shape, dtype=torch.float64)
+    method.losses(replace(batch, support=replace(batch.support, unlabeled=gray)))
     support = TASK.way * TASK.shot
     assert counts == [support, batch.query.shape[1], support, 7]
 
@@ -253,7 +253,7 @@ def test_fakes_leave_no_trace_in_running_statistics() -> None:
     method = metagan(Normal(TASK))
     seen = differentiate(method, batch, method.players(), method.turns[0]).buffers
     assert set(seen) == {"base.body.1.running_mean", "base.body.1.running_var"}
-    means = [x.flatten(2).mean(1) for x in (batch.support.labelled()[0], batch.query)]
+    means = [x.flatten(2).mean(1) for x in (batch.support.labeled()[0], batch.query)]
     torch.testing.assert_close(seen["base.body.1.running_mean"], 0.1 * (means[0] + means[1]) / 2)
 
 
@@ -264,7 +264,7 @@ def test_turns_and_schedule() -> None:
     for name, rate in (("discriminator", 0.01), ("generator", 0.02)):
         player = method.players()[name]
         assert player.reduction == "sum"
-        group = player.optimiser([nn.Parameter(torch.zeros(1))]).param_groups[0]
+        group = player.optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]
         assert (group["lr"], group["betas"], group["eps"]) == (rate, (0.5, 0.9), 1e-8)
         assert [player.schedule(step, 300) for step in (0, 99, 100, 250)] == [1, 1, 0.5, 0.25]
     assert metagan(halve_every=0).players()["generator"].schedule is None

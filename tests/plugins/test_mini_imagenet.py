@@ -23,10 +23,10 @@ EACH = 3
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A grey value for each class; images of several sizes, in two folders."""
+    """A gray value for each class; images of several sizes, in two folders."""
     root, lists = tmp_path / "mini-imagenet", tmp_path / "splits" / "miniimagenet_ravi"
     lists.mkdir(parents=True)
-    grey = 0
+    gray = 0
     for part, classes in PARTS.items():
         rows = []
         for c in range(classes):
@@ -34,10 +34,10 @@ def root(tmp_path: Path) -> Path:
                 name, label = f"n{part}{c:03d}{i:08d}.jpg", f"n{part}{c:03d}"
                 folder = root / "images" / str(c % 2)
                 folder.mkdir(parents=True, exist_ok=True)
-                pixels = np.full((10 + i, 12, 3), 2 * grey, np.uint8)
+                pixels = np.full((10 + i, 12, 3), 2 * gray, np.uint8)
                 Image.fromarray(pixels).save(folder / name)
                 rows.append((name, label))
-            grey += 1
+            gray += 1
         with (lists / f"{part}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("filename", "label"), *reversed(rows)])
     return root
@@ -46,7 +46,7 @@ def root(tmp_path: Path) -> Path:
 def test_images_are_those_of_the_lists(root: Path, tmp_path: Path) -> None:
     data = MiniImageNet(image_size=8)
     splits = data.load(root, tmp_path / "cache")
-    grey = 0
+    gray = 0
     for images, (part, classes) in zip(
         (splits.train, splits.validation, splits.test), PARTS.items(), strict=True
     ):
@@ -55,8 +55,8 @@ def test_images_are_those_of_the_lists(root: Path, tmp_path: Path) -> None:
         assert images.counts.tolist() == [EACH] * classes
         assert images.image_shape == (3, 8, 8)
         shown = images.images.reshape(classes, EACH, -1)[:, :, 0].astype(int)
-        assert (abs(shown - 2 * np.arange(grey, grey + classes)[:, None]) <= 1).all()  # JPEG
-        grey += classes
+        assert (abs(shown - 2 * np.arange(gray, gray + classes)[:, None]) <= 1).all()  # JPEG
+        gray += classes
     assert data.load(root, tmp_path / "cache").digest == splits.digest
     assert "all 300 images" in data.verify(root)
 

@@ -16,7 +16,7 @@ from fsb_omniglot.archives import BACKGROUND, DIGEST, EVALUATION, read_part
 from fsb_omniglot.omniglot import Omniglot
 from PIL import Image
 
-from fewshot_bench.data.images import LabelledImages, Splits
+from fewshot_bench.data.images import LabeledImages, Splits
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import DataError
@@ -33,12 +33,12 @@ def official(root: Path, data_cache: Path) -> Splits:
     return Omniglot().load(root, data_cache)
 
 
-def parts(splits: Splits) -> list[LabelledImages]:
+def parts(splits: Splits) -> list[LabeledImages]:
     assert splits.validation is not None
     return [splits.train, splits.validation, splits.test]
 
 
-def characters(images: LabelledImages) -> set[str]:
+def characters(images: LabeledImages) -> set[str]:
     return {name.partition("/rot")[0] for name in images.class_names}
 
 

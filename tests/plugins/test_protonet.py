@@ -66,7 +66,7 @@ def test_tasks_do_not_influence_each_other() -> None:
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=1e-12)
 
 
-def test_relabelled_classes_relabel_the_predictions() -> None:
+def test_relabeled_classes_relabel_the_predictions() -> None:
     assert ProtoNet.class_equivariant
     method, episode = tiny().double().eval(), tiny_episode()
     order = torch.tensor([2, 0, 1])

@@ -122,7 +122,7 @@ def test_tasks_do_not_influence_each_other() -> None:
 
 
 @pytest.mark.parametrize(("statistics", "transductive"), [("batch", True), ("running", False)])
-def test_the_relation_module_normalises_as_the_backbone_does(
+def test_the_relation_module_normalizes_as_the_backbone_does(
     statistics: str, transductive: bool
 ) -> None:
     method, episode = tiny(statistics).eval(), tiny_episode()
@@ -135,7 +135,7 @@ def test_the_relation_module_normalises_as_the_backbone_does(
     assert torch.allclose(one, all_[:, :1], atol=1e-12) is not transductive
 
 
-def test_relabelled_classes_relabel_the_predictions() -> None:
+def test_relabeled_classes_relabel_the_predictions() -> None:
     assert RelationNet.class_equivariant
     method, episode = tiny("running").eval(), tiny_episode()
     order = torch.tensor([2, 0, 1])

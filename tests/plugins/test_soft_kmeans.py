@@ -1,4 +1,4 @@
-"""Soft k-means ProtoNet: refined prototypes by hand, gradients, what unlabelled images are for."""
+"""Soft k-means ProtoNet: refined prototypes by hand, gradients, what unlabeled images are for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.testing import TINY, TinyBackbone, gradient_error, tiny_episode
 
 KINDS = ("ignored", "cluster", "masked")
-TASK = Task(2, 2, 1, unlabelled=1, image_shape=(1, 1, 2))
+TASK = Task(2, 2, 1, unlabeled=1, image_shape=(1, 1, 2))
 
 
 def tiny(kind: str, statistics: Any = "batch", **options: Any) -> SoftKMeans:
@@ -27,14 +27,14 @@ def tiny(kind: str, statistics: Any = "batch", **options: Any) -> SoftKMeans:
 
 
 def by_hand(kind: str, **options: Any) -> tuple[SoftKMeans, Support]:
-    """Prototypes (0, 0) and (2, 0) of two images each; unlabelled (1, 1) and (0, 1)."""
+    """Prototypes (0, 0) and (2, 0) of two images each; unlabeled (1, 1) and (0, 1)."""
     method = SoftKMeans(TASK, Pixels(), distractors_are=kind, **options).double()  # type: ignore[arg-type]
     with torch.no_grad():
         method.backbone.scale.fill_(1.0)  # type: ignore[union-attr,operator]
     images = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]], [[2.0, 1.0], [2.0, -1.0]]]).double()
-    unlabelled = torch.tensor([[1.0, 1.0], [0.0, 1.0]]).double()
+    unlabeled = torch.tensor([[1.0, 1.0], [0.0, 1.0]]).double()
     return method, Support(
-        images.view(1, 2, 2, 1, 1, 2), unlabelled.view(1, 2, 1, 1, 2), torch.tensor([0])
+        images.view(1, 2, 2, 1, 1, 2), unlabeled.view(1, 2, 1, 1, 2), torch.tensor([0])
     )
 
 
@@ -59,7 +59,7 @@ def test_one_step_of_soft_k_means_by_hand() -> None:
 
 
 def test_with_a_cluster_of_distractors_by_hand() -> None:
-    # The origin is 2 and 1 away, over r^2 = 4, and log r = log 2 is its normaliser.
+    # The origin is 2 and 1 away, over r^2 = 4, and log r = log 2 is its normalizer.
     method, support = by_hand("cluster")
     assert math.exp(method.log_radius.item()) == pytest.approx(FIRST_RADIUS)
     with torch.no_grad():
@@ -163,14 +163,14 @@ def test_distractors_of_no_weight_stay_at_the_origin() -> None:
     assert method.backbone.scale.grad.isfinite().all()  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("unlabelled", "radius"), [(True, 2.0), (False, 1e5)])
+@pytest.mark.parametrize(("unlabeled", "radius"), [(True, 2.0), (False, 1e5)])
 def test_the_codes_queries_have_a_distractors_logit_by_hand(
-    unlabelled: bool, radius: float
+    unlabeled: bool, radius: float
 ) -> None:
     """At prototypes (0, 0) and (2, 0) and distractors at (0, 0), query (1, 2) is 5 from each."""
     method, support = by_hand("cluster", follow="code")
-    if not unlabelled:
-        support = replace(support, unlabelled=None)
+    if not unlabeled:
+        support = replace(support, unlabeled=None)
     prototypes = torch.tensor([[[0.0, 0.0], [2.0, 0.0], [0.0, 0.0]]]).double()
     method.adapt = lambda support, inner_loss=None: prototypes  # type: ignore[method-assign]
     with torch.no_grad():
@@ -183,21 +183,21 @@ def test_the_codes_queries_have_a_distractors_logit_by_hand(
     assert loss.tolist() == pytest.approx([-math.log(masses[0] / sum(masses))], rel=1e-6)
 
 
-@pytest.mark.parametrize("unlabelled", [0, 2])
+@pytest.mark.parametrize("unlabeled", [0, 2])
 @pytest.mark.parametrize("statistics", ["batch", "running"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_codes_gradient_matches_finite_differences(
-    kind: str, statistics: str, unlabelled: int
+    kind: str, statistics: str, unlabeled: int
 ) -> None:
     method = tiny(kind, statistics, follow="code")
     assert method.gradient == ("exact" if kind == "cluster" else "surrogate")
-    batch = tiny_episode(unlabelled=unlabelled, distractors=1 if unlabelled else 0)
+    batch = tiny_episode(unlabeled=unlabeled, distractors=1 if unlabeled else 0)
     assert gradient_error(method, batch, samples=6)["meta"] < 1e-6
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_code_differs_from_the_paper(kind: str) -> None:
-    batch = tiny_episode(unlabelled=2)
+    batch = tiny_episode(unlabeled=2)
     paper, code = tiny(kind), tiny(kind, follow="code")
     losses = [m.losses(batch).players["meta"] for m in (paper, code)]
     gradients = [
@@ -225,12 +225,12 @@ def test_statistics_by_hand() -> None:
 def test_gradient_matches_finite_differences(kind: str, statistics: str) -> None:
     method = tiny(kind, statistics)
     assert method.gradient == ("surrogate" if kind == "masked" else "exact")
-    batch = tiny_episode(unlabelled=2, distractors=1)
+    batch = tiny_episode(unlabeled=2, distractors=1)
     assert gradient_error(method, batch, samples=6)["meta"] < 1e-6
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_unlabelled_images_it_is_protonet(kind: str) -> None:
+def test_without_unlabeled_images_it_is_protonet(kind: str) -> None:
     method, batch = tiny(kind), tiny_episode()
     torch.manual_seed(0)
     plain = ProtoNet(TINY, TinyBackbone()).double()
@@ -238,10 +238,10 @@ def test_without_unlabelled_images_it_is_protonet(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_order_of_unlabelled_images_and_other_tasks_change_nothing(kind: str) -> None:
-    method, batch = tiny(kind), tiny_episode(unlabelled=2)
+def test_the_order_of_unlabeled_images_and_other_tasks_change_nothing(kind: str) -> None:
+    method, batch = tiny(kind), tiny_episode(unlabeled=2)
     together = method.losses(batch).players["meta"]
-    turned = replace(batch.support, unlabelled=batch.support.unlabelled.flip(1))
+    turned = replace(batch.support, unlabeled=batch.support.unlabeled.flip(1))
     again = method.losses(replace(batch, support=turned)).players["meta"]
     torch.testing.assert_close(again, together, rtol=1e-10, atol=1e-10)
     alone = [method.losses(batch.tasks(t, t + 1)).players["meta"] for t in range(2)]
@@ -251,8 +251,8 @@ def test_the_order_of_unlabelled_images_and_other_tasks_change_nothing(kind: str
 def test_a_run_with_few_labels_and_distractors(tmp_path: Any) -> None:
     record = fewshot_bench.run(
         "soft-kmeans", dataset="glyphs", train_classes=20, validation_classes=8, test_classes=8,
-        way=3, shot=1, query=2, train_way=3, train_query=1, labelled_fraction=0.1,
-        unlabelled=2, distractors=2, steps=2, episodes=40, validation_episodes=2,
+        way=3, shot=1, query=2, train_way=3, train_query=1, labeled_fraction=0.1,
+        unlabeled=2, distractors=2, steps=2, episodes=40, validation_episodes=2,
         backbone_channels=4, runs_dir=str(tmp_path), cache_dir=str(tmp_path / "c"),
     )  # fmt: skip
     assert record["status"] == "completed"

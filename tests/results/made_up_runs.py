@@ -24,7 +24,7 @@ def scores_of(seed: int, mean: float = 0.9) -> np.ndarray:
 def made_up(method: str, scores: Any, folder_name: str = "x", **changes: Any) -> dict[str, Any]:
     """A complete record. Keys of ``changes`` replace the record's, those of ``test`` the test's."""
     interval = student_interval(scores)
-    counts = {"way": 5, "shot": 5, "query": 15, "unlabelled": 0, "distractors": 0}
+    counts = {"way": 5, "shot": 5, "query": 15, "unlabeled": 0, "distractors": 0}
     test = {
         "accuracy": interval.mean,
         "half_width": interval.half_width,
@@ -44,7 +44,7 @@ def made_up(method: str, scores: Any, folder_name: str = "x", **changes: Any) ->
         "method": method,
         "dataset": "marks",
         "dataset_digest": "d" * 64,
-        "dataset_licence": "CC0",
+        "dataset_license": "CC0",
         "dataset_source": "made up",
         "split": "official",
         "train_task": counts,
@@ -83,7 +83,7 @@ def write_run(runs: Path, method: str, scores: Any, **changes: Any) -> Path:
 
 def task(way: int = 5, shot: int = 5, query: int = 15) -> dict[str, int]:
     """The counts of a task, as a record holds them."""
-    return {"way": way, "shot": shot, "query": query, "unlabelled": 0, "distractors": 0}
+    return {"way": way, "shot": shot, "query": query, "unlabeled": 0, "distractors": 0}
 
 
 def write_curve(folder: Path, step_ms: list[float], validation: dict[int, float]) -> None:

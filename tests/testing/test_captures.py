@@ -51,7 +51,7 @@ class Mine(Method):
         return per_task(self.net, images)
 
     def adapt(self, support):
-        images, _ = support.labelled()
+        images, _ = support.labeled()
         return self.embed(images).unflatten(1, support.images.shape[1:3]).mean(2)
 
     def predict(self, state, query):

@@ -17,7 +17,7 @@ class Means(Method):
     """Class means in the space of the tiny backbone."""
 
     def adapt(self, support: Support) -> Tensor:
-        images, _ = support.labelled()
+        images, _ = support.labeled()
         return self.embed(images).unflatten(1, (self.task.way, -1)).mean(2)
 
     def predict(self, state: Tensor, query: Tensor) -> Tensor:
@@ -109,12 +109,12 @@ def test_the_method_that_is_checked_stays_as_it_is() -> None:
 
 
 def test_an_episode_has_the_shapes_that_were_asked_for() -> None:
-    episode = tiny_episode(4, 3, 2, 3, (2, 5, 7), unlabelled=2, distractors=1, seed=5)
+    episode = tiny_episode(4, 3, 2, 3, (2, 5, 7), unlabeled=2, distractors=1, seed=5)
     assert episode.support.images is not None
-    assert episode.support.unlabelled is not None
+    assert episode.support.unlabeled is not None
     assert episode.target is not None
     assert episode.support.images.shape == (3, 4, 3, 2, 5, 7)
-    assert episode.support.unlabelled.shape == (3, 10, 2, 5, 7)
+    assert episode.support.unlabeled.shape == (3, 10, 2, 5, 7)
     assert episode.query.shape == (3, 8, 2, 5, 7)
     assert episode.target.sort(1).values.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]] * 3
     assert episode.class_ids.shape == (3, 4)

@@ -75,12 +75,12 @@ def test_each_kind_of_wait_is_seen(kind: type[Method]) -> None:
 @pytest.mark.parametrize(
     ("check", "declared"),
     [
-        ("class-relabelling", {"class_equivariant": False}),
+        ("class-relabeling", {"class_equivariant": False}),
         ("inductive", {"transductive": True}),
         ("captures", {"capturable": False}),
         ("autocast", {"autocast": False}),
         ("embeds", {"embeds": False}),
-        ("unlabelled-tasks", {"unlabelled_tasks": False}),
+        ("unlabeled-tasks", {"unlabeled_tasks": False}),
         ("independent-tasks", {"batchable": False}),
     ],
 )
@@ -103,7 +103,7 @@ def test_what_a_method_raises_is_an_outcome() -> None:
 def test_a_pretrained_method_is_shown_mini_batches() -> None:
     class Pretrained(Right):
         source = "batches"
-        unlabelled_tasks = False
+        unlabeled_tasks = False
 
         def __init__(self, task: Any, backbone: Any) -> None:
             super().__init__(task, backbone)

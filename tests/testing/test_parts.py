@@ -39,7 +39,7 @@ class Patterns(Dataset):
 
     def load(self, root: Path | None, cache: Path) -> Splits:
         parts = [separable_images(seed=seed) for seed in range(3)]
-        return Splits(*parts, digest="0" * 64, licence="CC0-1.0", source="made up")
+        return Splits(*parts, digest="0" * 64, license="CC0-1.0", source="made up")
 
 
 def changed(**settings: Any) -> type[Dataset]:
@@ -88,7 +88,7 @@ WRONG_DATASETS: dict[str, type[Dataset]] = {
     "disjoint": changed(test=lambda splits: splits.train),
     "class-names": changed(train=doubled),
     "digest": Restless,
-    "licence": changed(licence=" "),
+    "license": changed(license=" "),
     "source": changed(source=""),
     "images": changed(test=black),
     "episodes": changed(test=single),

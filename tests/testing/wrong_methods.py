@@ -31,14 +31,14 @@ def wrong(check: str) -> Any:
 class Right(Method):
     """Class means in the space of the backbone; declares everything that it can."""
 
-    class_equivariant = capturable = autocast = embeds = unlabelled_tasks = True
+    class_equivariant = capturable = autocast = embeds = unlabeled_tasks = True
 
     def embed(self, images: Tensor) -> Tensor:
         features = per_task(self.backbone, images).flatten(2)
         return features.to(torch.promote_types(features.dtype, torch.float32))
 
     def adapt(self, support: Support) -> Any:
-        images, _ = support.labelled()
+        images, _ = support.labeled()
         return self.embed(images).unflatten(1, support.images.shape[1:3]).mean(2)
 
     def predict(self, state: Any, query: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class Stopped(Right):
 
 
 @wrong("independent-tasks")
-class CentredOverTasks(Right):
+class CenteredOverTasks(Right):
     def predict(self, state: Any, query: Tensor) -> Tensor:
         return super().predict(state, query) * (1 + state.abs().mean())
 
@@ -137,7 +137,7 @@ class OddSwitch(Right):
     batchable = "yes"  # type: ignore[assignment]
 
 
-@wrong("unlabelled-tasks")
+@wrong("unlabeled-tasks")
 class WantsLabels(Right):
     def losses(self, episode: Episode) -> Losses:
         return Method.losses(self, episode)
@@ -164,15 +164,15 @@ class FirstIsSpecial(Right):
         return super().predict(state, query) * (1 + place).unsqueeze(-1)
 
 
-@wrong("class-relabelling")
-class FavouriteClass(Right):
+@wrong("class-relabeling")
+class FavoriteClass(Right):
     def predict(self, state: Any, query: Tensor) -> Tensor:
         logits = super().predict(state, query)
         return logits + torch.arange(logits.shape[-1], dtype=logits.dtype)
 
 
 @wrong("inductive")
-class CentredQueries(Right):
+class CenteredQueries(Right):
     def predict(self, state: Any, query: Tensor) -> Tensor:
         return super().predict(state, query - query.mean(1, keepdim=True))
 

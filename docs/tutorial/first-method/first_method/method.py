@@ -15,7 +15,7 @@ class FirstMethod(Method):
 
     def adapt(self, support):
         """Learn each task: the mean of each class, [T, way, d]."""
-        features = per_task(self.backbone, support.labelled()[0]).flatten(2)
+        features = per_task(self.backbone, support.labeled()[0]).flatten(2)
         return features.unflatten(1, support.images.shape[1:3]).mean(2)
 
     def predict(self, state, query):

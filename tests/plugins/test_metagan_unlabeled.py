@@ -1,4 +1,4 @@
-"""MetaGAN with few labels: unlabelled images (Q^u) and tasks without any label."""
+"""MetaGAN with few labels: unlabeled images (Q^u) and tasks without any label."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from fewshot_bench.testing import gradient_error, tiny_episode
 )
 def test_gradients_match_finite_differences(name: str, head: str, kind: str) -> None:
     method = metagan(base(name), head=head, generator_loss="feature_matching")
-    batch = tiny_episode(3, 2, 2, 2, TASK.image_shape, unlabelled=1, distractors=1)
+    batch = tiny_episode(3, 2, 2, 2, TASK.image_shape, unlabeled=1, distractors=1)
     if kind == "tasks":
         batch = without_labels(episode())
     assert max(gradient_error(method, batch, samples=3).values()) < 1e-6
 
 
-def test_an_unlabelled_task_by_hand() -> None:
+def test_an_unlabeled_task_by_hand() -> None:
     # At theta = 0, as in test_inner_loss_eq_7_by_hand, but for the supervised term:
     # theta' = -0.3 * (-1/6 + 1).
     method, batch = slope()
@@ -49,11 +49,11 @@ def test_the_inner_supervised_term_has_a_weight() -> None:
         assert method.adapt(batch.support).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_labels_of_an_unlabelled_task_change_nothing() -> None:
-    """Classes in another order are the same unlabelled task."""
+def test_the_labels_of_an_unlabeled_task_change_nothing() -> None:
+    """Classes in another order are the same unlabeled task."""
     method, batch = metagan(dropout=0.0), without_labels(episode())
-    turned = batch.support.unlabelled.flip(1)
-    other = replace(batch, support=replace(batch.support, unlabelled=turned))
+    turned = batch.support.unlabeled.flip(1)
+    other = replace(batch, support=replace(batch.support, unlabeled=turned))
     for name, loss in method.losses(batch).players.items():
         torch.testing.assert_close(method.losses(other).players[name], loss, rtol=1e-9, atol=1e-12)
 
@@ -61,7 +61,7 @@ def test_the_labels_of_an_unlabelled_task_change_nothing() -> None:
 @pytest.mark.parametrize(
     "options", [{"inner_gan": False}, {"real_weight": 0.0, "fake_weight": 0.0}]
 )
-def test_with_nothing_to_learn_from_an_unlabelled_task_nothing_moves(
+def test_with_nothing_to_learn_from_an_unlabeled_task_nothing_moves(
     options: dict[str, Any],
 ) -> None:
     method, batch = metagan(Descent(TASK), **options), without_labels(episode())
@@ -85,24 +85,24 @@ SETTINGS: dict[str, Any] = {
 @pytest.mark.parametrize("name", ["maml", "relationnet", "protonet"])
 def test_a_run_at_both_levels(name: str, tmp_path: Any) -> None:
     record = fewshot_bench.run(
-        "metagan", base=name, labelled_fraction=0.1, train_unlabelled=3, labelled_classes=0.5,
+        "metagan", base=name, labeled_fraction=0.1, train_unlabeled=3, labeled_classes=0.5,
         runs_dir=str(tmp_path), cache_dir=str(tmp_path / "c"), **SETTINGS,
     )  # fmt: skip
     assert record["status"] == "completed"
-    assert record["train_task"]["unlabelled"] == 3
-    assert record["task"]["unlabelled"] == 0
-    assert "0.1 of the images of each training class is labelled (seed 0)" in record["notes"]
-    assert "0.5 of the training classes is labelled (seed 0)" in record["notes"]
+    assert record["train_task"]["unlabeled"] == 3
+    assert record["task"]["unlabeled"] == 0
+    assert "0.1 of the images of each training class is labeled (seed 0)" in record["notes"]
+    assert "0.5 of the training classes is labeled (seed 0)" in record["notes"]
     # every second step has no supervised term
     rows = (tmp_path / record["id"] / "steps.csv").read_text().splitlines()
     where = rows[0].split(",").index("supervised")
     assert [row.split(",")[where] == "" for row in rows[1:]] == [False, True, False, True]
 
 
-def test_a_method_that_learns_from_labels_only_gets_labelled_tasks_only(tmp_path: Any) -> None:
-    assert not Method.unlabelled_tasks
+def test_a_method_that_learns_from_labels_only_gets_labeled_tasks_only(tmp_path: Any) -> None:
+    assert not Method.unlabeled_tasks
     record = fewshot_bench.run(
-        "protonet", labelled_classes=0.5, train_way=3, runs_dir=str(tmp_path),
+        "protonet", labeled_classes=0.5, train_way=3, runs_dir=str(tmp_path),
         cache_dir=str(tmp_path / "c"), **SETTINGS,
     )  # fmt: skip
     assert record["status"] == "completed"

@@ -55,7 +55,7 @@ ADVICE: dict[What, tuple[str, str]] = {
 Given = dict[str, Any]  # the arguments of an operation, by their names
 
 
-def offences(
+def offenses(
     func: Any, name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: Any
 ) -> Iterator[What]:
     """What a GPU would wait for or refuse in an operation.
