@@ -20,15 +20,15 @@ import torch
 from limit import measure
 from table import describe_machine, number
 
-from fewshot_bench import assembly
-from fewshot_bench.config import DEFAULTS, configure
-from fewshot_bench.engine.checkpoint import Store
-from fewshot_bench.engine.choice import choose
-from fewshot_bench.engine.due import Every
-from fewshot_bench.engine.keeper import Keeper
+from fewshot_bench.config.interval import Every
+from fewshot_bench.config.resolve import DEFAULTS, configure
+from fewshot_bench.engine.checkpointing.keeper import Keeper
+from fewshot_bench.engine.checkpointing.store import Store
+from fewshot_bench.engine.executors.choice import choose
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.runs import build
 
 BASE: dict[str, Any] = {
     "dataset": "glyphs",
@@ -115,10 +115,10 @@ def trainer_of(
     """A training that is far from its end and whose next checkpoint is not due."""
     registry = Registry.discover()
     config = configure(method, registry, **BASE, **settings)
-    splits = assembly.load_data(config, registry).splits
-    source = assembly.episodes(splits.train, config, registry, "train", device)
-    task = assembly.shaped(assembly.train_task(config), splits.train, config)
-    built = assembly.build(config, registry, task, device).train()
+    splits = build.load_data(config, registry).splits
+    source = build.episodes(splits.train, config, registry, "train", device)
+    task = build.shaped(build.train_task(config), splits.train, config)
+    built = build.build(config, registry, task, device).train()
     keeper = Keeper(store, Every.parse(config.checkpoint_every))
     trainer = Trainer(
         built, choose("auto", built, device), source, Plan(10**9, config.task_batch), keeper=keeper

@@ -30,7 +30,7 @@ from not_taken import (
 )
 from worlds import DISTRIBUTIONS, EFFECTS, ClassWorld, TestSet, pairs, seeds_by_episodes
 
-from fewshot_bench.results.intervals import (
+from fewshot_bench.results.stats.intervals import (
     bootstrap_interval,
     class_interval,
     episodes_needed,
@@ -39,7 +39,7 @@ from fewshot_bench.results.intervals import (
     paired_over_seeds,
     seeds_interval,
 )
-from fewshot_bench.results.statistics import Interval, paired_difference, student_interval
+from fewshot_bench.results.stats.tests import Interval, paired_difference, student_interval
 
 Row = dict[str, Any]
 RESAMPLES = 999  # of a bootstrap here; 9,999 are the default

@@ -21,12 +21,12 @@ import torch
 from limit import measure
 from table import describe_machine, number
 
-from fewshot_bench import assembly
-from fewshot_bench.config import configure
-from fewshot_bench.engine.choice import choose
+from fewshot_bench.config.resolve import configure
+from fewshot_bench.engine.executors.choice import choose
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.runs import build
 
 BASE: dict[str, Any] = {
     "dataset": "glyphs",
@@ -115,11 +115,11 @@ def grown(settings: dict[str, Any], device: torch.device, steps: int) -> Grown:
     """Train for a few steps, the first two of which warm up."""
     named = {**settings, "steps": steps + 2}
     config, registry = configure(named.pop("method"), **named), Registry.discover()
-    splits = assembly.load_data(config, registry).splits
-    task = assembly.shaped(assembly.train_task(config), splits.train, config)
-    method = assembly.build(config, registry, task, device)
+    splits = build.load_data(config, registry).splits
+    task = build.shaped(build.train_task(config), splits.train, config)
+    method = build.build(config, registry, task, device)
     lowering = choose("auto", method, device)
-    source = assembly.episodes(splits.train, config, registry, "train", device)
+    source = build.episodes(splits.train, config, registry, "train", device)
     trainer = Trainer(method, lowering, source, Plan(steps + 2, config.task_batch))
     method.train()
     with lowering.running():
@@ -138,8 +138,8 @@ def sampling_ms(classes: int, device: torch.device) -> float:
     """Median ms to deliver a batch of episodes from so many classes."""
     settings = BASE | {"train_classes": 5, "test_classes": classes, "query": 15}
     config, registry = configure("protonet", **settings, train_way=5), Registry.discover()
-    splits = assembly.load_data(config, registry).splits
-    source = assembly.episodes(splits.test, config, registry, "test", device)
+    splits = build.load_data(config, registry).splits
+    source = build.episodes(splits.test, config, registry, "test", device)
     numbers = iter(range(0, 10**9, SAMPLED))
 
     def deliver() -> None:

@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.observer import Silent
 from fewshot_bench.nn import TaskBatchNorm
 from fewshot_bench.nn import conv as own_conv
-from fewshot_bench.parts import prepare
-from fewshot_bench.runner import make_trainer
+from fewshot_bench.runs.context import prepare
+from fewshot_bench.runs.train import make_trainer
 from fewshot_bench.testing import precision_error
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from limit import Limits
 
-from fewshot_bench.results.environment import device_name, environment
+from fewshot_bench.results.record.environment import device_name, environment
 
 
 def describe_machine(device: torch.device, limits: Limits) -> dict[str, Any]:

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.observer import Silent
-from fewshot_bench.parts import Parts, prepare
-from fewshot_bench.results.statistics import paired_difference
-from fewshot_bench.runner import make_trainer
+from fewshot_bench.results.stats.tests import paired_difference
+from fewshot_bench.runs.context import Parts, prepare
+from fewshot_bench.runs.train import make_trainer
 
 aten = torch.ops.aten
 # The operands of each product.

@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fewshot_bench import assembly
-from fewshot_bench.config import RunConfig, configure
-from fewshot_bench.engine.choice import choose
+from fewshot_bench.config.resolve import RunConfig, configure
 from fewshot_bench.engine.cost import cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.choice import choose
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
 from fewshot_bench.nn import Strategy
-from fewshot_bench.sampling import EpisodeSource
+from fewshot_bench.runs import build
+from fewshot_bench.sampling.base import EpisodeSource
 
 EVALUATED = 60  # test episodes of a step of W4; its rate is that of 600
 MANY_EVALUATED = 10_000  # where every image is embedded once
@@ -119,14 +119,14 @@ def prepare(
         settings["task_batch"] = min(2, settings.get("task_batch", 2))
     registry = Registry.discover()
     config = configure(settings.pop("method"), registry, **settings, steps=10**6)
-    splits = assembly.load_data(config, registry).splits
-    task = assembly.shaped(assembly.train_task(config), splits.train, config)
-    method = assembly.build(config, registry, task, device)
+    splits = build.load_data(config, registry).splits
+    task = build.shaped(build.train_task(config), splits.train, config)
+    method = build.build(config, registry, task, device)
     lowering = choose(engine, method, device, precision=precision)
     if strategy is not None:
         lowering.strategy = strategy
     split = "train" if item in TRAINED else "test"
-    source = assembly.episodes(getattr(splits, split), config, registry, split, device)
+    source = build.episodes(getattr(splits, split), config, registry, split, device)
     if item == "W3":
         return _delivery(source, Eager(method), small)
     if item in TRAINED:
@@ -209,7 +209,7 @@ def flops_of_task(lowering: Eager, source: EpisodeSource) -> float:
 def write_arrays(path: Path) -> None:
     """The images that the peers are given: train and test, uint8 [classes, 20, 1, 28, 28]."""
     config = configure("nearest-centroid", dataset=dataset())
-    splits = assembly.load_data(config, Registry.discover()).splits
+    splits = build.load_data(config, Registry.discover()).splits
 
     def classes(images: Any) -> Any:
         return np.asarray(images.images).reshape(len(images.counts), -1, *images.image_shape)

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from fewshot_bench.data.images import Dataset, LabeledImages, Splits
     from fewshot_bench.engine.observer import Observer
     from fewshot_bench.episode import Episode, Support, Task
-    from fewshot_bench.inputs import InputFile
     from fewshot_bench.method import Losses, Method, Player, Without
-    from fewshot_bench.sampling import Sampler
+    from fewshot_bench.sampling.base import Sampler
+    from fewshot_bench.utils.inputs import InputFile
 
 _LAZY = {
     "Dataset": "data.images",
     "Episode": "episode",
-    "InputFile": "inputs",
+    "InputFile": "utils.inputs",
     "LabeledImages": "data.images",
     "Losses": "method",
     "Method": "method",
     "Observer": "engine.observer",
     "Player": "method",
-    "Sampler": "sampling",
+    "Sampler": "sampling.base",
     "Splits": "data.images",
     "Support": "episode",
     "Task": "episode",
@@ -79,9 +79,9 @@ def run(method: str | None = None, /, **settings: Any) -> dict[str, Any]:
     Raises:
         FewshotBenchError: a setting, a data file or a plugin is at fault, or training diverged.
     """
-    from fewshot_bench.config import configure
+    from fewshot_bench.config.resolve import configure
     from fewshot_bench.errors import ConfigError
-    from fewshot_bench.existing import run_unless
+    from fewshot_bench.runs.existing import run_unless
 
     if method is not None and "method" in settings:
         raise ConfigError(f"run: the method is given twice, {method} and {settings['method']}.")
@@ -117,7 +117,7 @@ def resume(
     Raises:
         FewshotBenchError: there is no such run, or it cannot be gone on with.
     """
-    from fewshot_bench.runner import resume as resume_run
+    from fewshot_bench.runs.train import resume as resume_run
 
     _require_folder("resume", run_folder)
     return resume_run(run_folder, allow_changes=allow_changes, trust_code=trust_code, **here)
@@ -135,8 +135,8 @@ def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:
     Returns:
         A record of its own.
     """
-    from fewshot_bench.evaluating import evaluate_run
-    from fewshot_bench.option_names import OF_EVALUATION, to_fields
+    from fewshot_bench.config.names import OF_EVALUATION, to_fields
+    from fewshot_bench.runs.evaluate import evaluate_run
 
     _require_folder("evaluate", run_folder)
     hint = "See 'fsb eval --help'."

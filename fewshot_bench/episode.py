@@ -104,7 +104,7 @@ class Support(Batch):
     Arguments:
         images: [T, way, shot, C, H, W]; None in an unlabeled task.
         unlabeled: [T, U, C, H, W] in random order, or None.
-        key: [T] int64; the task's key for :mod:`fewshot_bench.random`.
+        key: [T] int64; the task's key for :mod:`fewshot_bench.rng`.
     """
 
     images: Tensor | None

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import fewshot_bench
-from fewshot_bench.batches import BatchSource
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
+from fewshot_bench.sampling.batches import BatchSource
 
 COUNTS = (3, 1, 6)
 

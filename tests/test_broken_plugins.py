@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from fewshot_bench.building import build_backbone, build_dataset, build_method
-from fewshot_bench.config import configure
-from fewshot_bench.episode import Task
-from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.options import (
+from fewshot_bench.config.options import (
     Option,
     dataset_options,
     load,
     split_dataset,
 )
+from fewshot_bench.config.resolve import configure
+from fewshot_bench.episode import Task
+from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.runs.objects import build_backbone, build_dataset, build_method
 
 SOURCE = """
 from fewshot_bench import Dataset, Method, hookimpl

@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fewshot_bench.cli.data import app, parse
+from fewshot_bench.config.options import Option
 from fewshot_bench.errors import ConfigError, DataError, UnknownName
-from fewshot_bench.options import Option
 
 SMALL = ["--train-classes", "10", "--validation-classes=0", "--test-classes", "10"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fewshot_bench.config import CORE, DEFAULTS, RunConfig, configure, reconfigure
+from fewshot_bench.config.resolve import CORE, DEFAULTS, RunConfig, configure, reconfigure
 from fewshot_bench.errors import ConfigError, UnknownName
 
 METHOD = """

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from fewshot_bench import devices
 from fewshot_bench.engine.timing import StepTimer, Stopwatch
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.results.environment import describe_device, device_name
+from fewshot_bench.results.record.environment import describe_device, device_name
+from fewshot_bench.utils import devices
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 GPU = torch.device("cuda", 0)

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from fewshot_bench.alike import Alike
 from fewshot_bench.errors import ConfigError, Diverged, FewshotBenchError
-from fewshot_bench.grid import (
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.results.record.code import code_digest
+from fewshot_bench.results.runs import Run
+from fewshot_bench.runs.eta import Pace
+from fewshot_bench.runs.grid import (
     Cell,
     Entry,
     Grid,
@@ -20,10 +23,7 @@ from fewshot_bench.grid import (
     run_grid,
     seeds_of,
 )
-from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.pace import Pace
-from fewshot_bench.results.code import code_digest
-from fewshot_bench.results.runs import Run
+from fewshot_bench.runs.identity import Alike
 
 TINY: dict[str, Any] = {
     "dataset": "glyphs",
@@ -198,7 +198,7 @@ def test_the_newest_run_counts(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_fails_stops_no_other(tmp_path: Path, monkeypatch: Any) -> None:
-    from fewshot_bench import grid as module
+    from fewshot_bench.runs import grid as module
 
     real = module.run
 

@@ -17,11 +17,11 @@ from fewshot_bench.cli.evaluate import evaluate
 from fewshot_bench.cli.main import app
 from fewshot_bench.cli.resume import resume
 from fewshot_bench.cli.run import build_command
-from fewshot_bench.config import RunConfig, configure, reconfigure
+from fewshot_bench.config.names import FIELDS, TYPED_ONLY, flag, option_name
+from fewshot_bench.config.resolve import RunConfig, configure, reconfigure
 from fewshot_bench.errors import ConfigError, UnknownName
-from fewshot_bench.grid import NOT_HERE, SHOWN, Entry, Grid, cells_of, read_grid
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.option_names import FIELDS, TYPED_ONLY, flag, option_name
+from fewshot_bench.runs.grid import NOT_HERE, SHOWN, Entry, Grid, cells_of, read_grid
 
 METHODS = ("maml", "metagan", "nearest-centroid", "protonet", "relationnet", "soft-kmeans")
 ALONE = (*TYPED_ONLY, "if_exists")  # no setting of a configuration; run() takes if_exists

@@ -9,17 +9,17 @@ from typing import Annotated, Any, Literal
 import pytest
 import torch
 
-from fewshot_bench.building import build_backbone, build_method
-from fewshot_bench.episode import Task
-from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.method import Method
-from fewshot_bench.options import (
+from fewshot_bench.config.options import (
     Option,
     method_options,
     options_of,
     split_dataset,
 )
+from fewshot_bench.episode import Task
+from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.method import Method
+from fewshot_bench.runs.objects import build_backbone, build_method
 
 
 class Inner(Method):

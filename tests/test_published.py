@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from loading import loaded
 
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 
 FILE = Path(__file__).parents[1] / "benchmarks/published.py"
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import torch
 
-from fewshot_bench.random import below, bits, fold, key_of, normal, permutation, subset, uniform
+from fewshot_bench.rng import below, bits, fold, key_of, normal, permutation, subset, uniform
 
 
 def splitmix64(x: int) -> int:

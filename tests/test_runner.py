@@ -8,12 +8,12 @@ import pytest
 
 import fewshot_bench
 from fewshot_bench import runner
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError, Diverged
-from fewshot_bench.results.record import read_record
+from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import read_table
-from fewshot_bench.sampling import EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource
 
 SMALL = {
     "dataset": "glyphs",

@@ -10,11 +10,9 @@ from ratios import ratio
 
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.drawn import draw
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.in_order import InOrderSampler
-from fewshot_bench.sampling import (
+from fewshot_bench.sampling.base import (
     ClosedSampler,
     EpisodeSource,
     Indices,
@@ -22,6 +20,8 @@ from fewshot_bench.sampling import (
     Sampler,
     check_indices,
 )
+from fewshot_bench.sampling.in_order import InOrderSampler
+from fewshot_bench.sampling.inspection import draw
 
 
 def table_of(

@@ -12,8 +12,8 @@ from dist_info import write_dist_info
 
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.hooks.scaffold import KINDS, derive, new_plugin
 from fewshot_bench.hooks.specs import INTERFACE
-from fewshot_bench.scaffold import KINDS, derive, new_plugin
 from fewshot_bench.testing.checks import perform_all
 from fewshot_bench.testing.named import suite
 

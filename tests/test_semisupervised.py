@@ -8,13 +8,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fewshot_bench.batches import BatchSource
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.sampling import ClosedSampler, EpisodeSource
-from fewshot_bench.semisupervised import Labels, labeled_images, training_sources, without_labels
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
+from fewshot_bench.sampling.batches import BatchSource
+from fewshot_bench.sampling.few_labels import (
+    Labels,
+    labeled_images,
+    training_sources,
+    without_labels,
+)
 from fewshot_bench.testing import tiny_episode
 
 

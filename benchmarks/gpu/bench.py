@@ -31,7 +31,7 @@ from typing import Any
 
 import torch
 
-from fewshot_bench import devices
+from fewshot_bench.utils import devices
 
 
 class Broken(RuntimeError):

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from fewshot_bench.engine.checkpoint import Store, step_of
-from fewshot_bench.results.record import FILE
+from fewshot_bench.engine.checkpointing.store import Store, step_of
+from fewshot_bench.results.record.io import FILE
 
 NAME = "runs.tar.gz"
 VOLUME = 15 * 2**20  # bytes

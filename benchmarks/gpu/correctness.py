@@ -22,20 +22,20 @@ from bench import Bench
 from turns import PEERS as peers_folder
 from turns import peers_python
 
-from fewshot_bench.config import configure
-from fewshot_bench.engine.choice import choose
+from fewshot_bench.config.options import load
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.choice import choose
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Episode
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
-from fewshot_bench.options import load
-from fewshot_bench.parts import Parts, prepare
-from fewshot_bench.results.statistics import paired_difference
-from fewshot_bench.runner import make_trainer
+from fewshot_bench.results.stats.tests import paired_difference
+from fewshot_bench.runs.context import Parts, prepare
+from fewshot_bench.runs.train import make_trainer
 
 # ---- precision ------------------------------------------------------------------------------
 

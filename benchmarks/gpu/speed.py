@@ -23,16 +23,16 @@ from table import describe_machine
 from torch.profiler import ProfilerActivity
 from turns import Worker, peers_python
 
-from fewshot_bench import devices
-from fewshot_bench.config import configure
-from fewshot_bench.engine.choice import choose
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.choice import choose
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.precision import Precision
 from fewshot_bench.nn import columns
-from fewshot_bench.parts import Parts, prepare
-from fewshot_bench.runner import evaluation_chunk
+from fewshot_bench.runs.context import Parts, prepare
+from fewshot_bench.runs.train import evaluation_chunk
+from fewshot_bench.utils import devices
 
 
 def machine(bench: Bench) -> None:

@@ -39,11 +39,11 @@ PAGES = {
         {"fewshot_bench": ("Dataset", "LabeledImages", "Splits", "InputFile", "Observer")},
     ),
     "nn": Page("Building blocks", {"fewshot_bench.nn": ()}),
-    "random": Page("Random numbers", {"fewshot_bench.random": ()}),
-    "semisupervised": Page("Few labels", {"fewshot_bench.semisupervised": ()}),
+    "random": Page("Random numbers", {"fewshot_bench.rng": ()}),
+    "semisupervised": Page("Few labels", {"fewshot_bench.sampling.few_labels": ()}),
     "testing": Page("Testing a plugin", {"fewshot_bench.testing": ()}),
-    "intervals": Page("Intervals", {"fewshot_bench.results.intervals": ()}),
-    "statistics": Page("Differences", {"fewshot_bench.results.statistics": ()}),
+    "intervals": Page("Intervals", {"fewshot_bench.results.stats.intervals": ()}),
+    "statistics": Page("Differences", {"fewshot_bench.results.stats.tests": ()}),
     "errors": Page("Errors", {"fewshot_bench.errors": ()}),
 }
 

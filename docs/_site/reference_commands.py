@@ -66,9 +66,9 @@ def table(head: str, rows: list[tuple[str, str]]) -> str:
 def run() -> str:
     """``fsb run``: the options of every run, and those of each built-in plugin."""
     from fewshot_bench.cli.run import app, extras, parameter, shown
+    from fewshot_bench.config.options import load, method_options, own_options
+    from fewshot_bench.config.schema import CORE
     from fewshot_bench.hooks.registry import Registry
-    from fewshot_bench.options import load, method_options, own_options
-    from fewshot_bench.settings import CORE
 
     def rows(options: Iterable[Any], more: Iterable[Any] = ()) -> list[tuple[str, str]]:
         found = [parameter(o, "", shown(o, o.default)) for o in options if o.name != "path"]

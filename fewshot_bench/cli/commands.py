@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.hooks.points import distribution_of, plugin_points
+from fewshot_bench.hooks.entry_points import distribution_of, plugin_points
 from fewshot_bench.hooks.registered import PluginInfo
 
 GROUP = "fewshot_bench.commands"

@@ -13,12 +13,12 @@ import typer
 from fewshot_bench.cli.grid import parameters
 from fewshot_bench.cli.table import Baseline, Equal, Interval, Level, Target
 from fewshot_bench.errors import ConfigError, PluginError, RecordError, UnknownName, blame
-from fewshot_bench.text import one_line
+from fewshot_bench.utils.text import one_line
 
 if TYPE_CHECKING:
-    from fewshot_bench.grid import Grid
     from fewshot_bench.results.comparison import Comparison
     from fewshot_bench.results.runs import Run
+    from fewshot_bench.runs.grid import Grid
 
 # What else is typed is an option of the data set.
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -103,7 +103,7 @@ def _found(
     settings = {name: value for name, value in settings.items() if value is not None}
     grid = None
     if files:
-        from fewshot_bench.grid import read_grid
+        from fewshot_bench.runs.grid import read_grid
 
         grid = read_grid(files[0])
         if settings or further or seeds != 1:
@@ -186,7 +186,7 @@ def show_runs(
     Arguments:
         runs: what to compare.
         problems: a line for each run that could not be read.
-        baseline, interval, target, level: see :func:`fewshot_bench.results.compare.compare`.
+        baseline, interval, target, level: see :func:`fewshot_bench.results.compare`.
         equal: see :func:`fewshot_bench.results.equal.equal_names`.
         format: ``terminal`` or the name of an exporter.
         output: a file for anything but ``terminal``; None: standard output.
@@ -209,7 +209,7 @@ def compared(runs: list[Run], problems: list[str], equal: Any = None, **how: Any
     Raises:
         ConfigError: rows were trained differently in what ``equal`` names.
         RecordError: nothing is left to show; else as
-            :func:`fewshot_bench.results.compare.compare`, which takes ``how``.
+            :func:`fewshot_bench.results.compare`, which takes ``how``.
     """
     from fewshot_bench.results.compare import compare as compare_runs
     from fewshot_bench.results.equal import equal_names, refuse_unequal
@@ -261,8 +261,8 @@ def _exporter(format: str) -> Any:
 
 
 def _export(result: Comparison, format: str, output: Path | None) -> None:
+    from fewshot_bench.config.options import load
     from fewshot_bench.hooks.registry import Registry
-    from fewshot_bench.options import load
     from fewshot_bench.results.tables import write_atomically
 
     title = _exporter(format).title
@@ -277,7 +277,7 @@ def _export(result: Comparison, format: str, output: Path | None) -> None:
 
 
 def _show(result: Comparison) -> None:
-    from fewshot_bench.results.exporters.terminal import terminal
+    from fewshot_bench.results.formats.terminal import terminal
 
     def style(text: str, name: str) -> str:
         return typer.style(text, **STYLES[name]) if name else text

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
-from fewshot_bench.text import printable
+from fewshot_bench.utils.text import printable
 
 if TYPE_CHECKING:
+    from fewshot_bench.config.options import Option
     from fewshot_bench.data.images import Dataset, LabeledImages, Splits
     from fewshot_bench.hooks.registry import Registry
-    from fewshot_bench.options import Option
 
 app = typer.Typer(no_args_is_help=True, help="List, prepare, verify and show data sets.")
 
@@ -130,8 +130,8 @@ def show(
     from fewshot_bench.data.sheet import episode_sheet
     from fewshot_bench.data.table import ClassTable
     from fewshot_bench.episode import Task
-    from fewshot_bench.random import key_of
-    from fewshot_bench.sampling import ClosedSampler, EpisodeSource
+    from fewshot_bench.rng import key_of
+    from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 
     if part not in PARTS:
         raise UnknownName("part", part, PARTS)
@@ -160,11 +160,11 @@ def _choose(
     name: str, context: typer.Context, data_root: str | None, cache_dir: str | None
 ) -> _Chosen:
     """The data set of this name with the options typed behind it; its files are fetched."""
-    from fewshot_bench.building import build_dataset
+    from fewshot_bench.config.options import dataset_options, split_dataset
     from fewshot_bench.data.cache import cache_root
     from fewshot_bench.data.locate import locate
     from fewshot_bench.hooks.registry import Registry
-    from fewshot_bench.options import dataset_options, split_dataset
+    from fewshot_bench.runs.objects import build_dataset
 
     registry = Registry.discover()
     head, _ = split_dataset(registry, name)

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from fewshot_bench.cli.run import parameter
-from fewshot_bench.config import CORE
+from fewshot_bench.config.resolve import CORE
+from fewshot_bench.config.schema import CHANGEABLE, check_part, sampler_options
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.hooks.files import only_typed
-from fewshot_bench.settings import CHANGEABLE, check_part, sampler_options
+from fewshot_bench.hooks.single_file import only_typed
 
 # Not taken from the record, which may be a stranger's: where something is written.
 PLACES = {"runs_dir": "beside the run, unless given", "cache_dir": "the user's, unless given"}
@@ -49,7 +49,7 @@ def evaluate(
         changes["metric"] = metric
     from fewshot_bench.cli.progress import Progress
     from fewshot_bench.cli.summary import show_record
-    from fewshot_bench.evaluating import evaluate_run
+    from fewshot_bench.runs.evaluate import evaluate_run
 
     with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
         record = evaluate_run(run, progress, part=part, trust_code=trust_code, **changes)
@@ -63,10 +63,10 @@ def _further(folder: Path, context: typer.Context, changes: dict[str, Any]) -> d
     if not context.args[0].startswith("-"):
         raise ConfigError(f"fsb eval takes one run; '{context.args[0]}' is one too many.")
     from fewshot_bench.cli.data import flags_of, parse
-    from fewshot_bench.config import RunConfig
+    from fewshot_bench.config.options import dataset_options, method_options
+    from fewshot_bench.config.resolve import RunConfig
     from fewshot_bench.hooks.registry import Registry
-    from fewshot_bench.options import dataset_options, method_options
-    from fewshot_bench.results.record import read_record
+    from fewshot_bench.results.record.io import read_record
 
     config, registry = RunConfig.from_dict(read_record(folder)["config"]), Registry.discover()
     dataset = changes.get("dataset", config.dataset)

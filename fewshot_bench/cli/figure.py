@@ -10,8 +10,8 @@ import typer
 
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.figures import KINDS, Ask
-from fewshot_bench.inputs import check_weights
-from fewshot_bench.text import one_line
+from fewshot_bench.utils.inputs import check_weights
+from fewshot_bench.utils.text import one_line
 
 if TYPE_CHECKING:
     from fewshot_bench.results.runs import Run

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewshot_bench.cli.run import parameter
-from fewshot_bench.config import CORE, DEFAULTS
+from fewshot_bench.config.resolve import CORE, DEFAULTS
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
-from fewshot_bench.hooks.files import is_file
+from fewshot_bench.hooks.single_file import is_file
 
 if TYPE_CHECKING:
-    from fewshot_bench.grid import Grid
     from fewshot_bench.results.runs import Run
+    from fewshot_bench.runs.grid import Grid
 
 # Settings of 'fsb run' that 'fsb compare' takes too, for all methods; the rest is for a file.
 COMMON = (
@@ -92,10 +92,10 @@ def grid_of(
         ConfigError: a method twice, or an option that this command does not have.
     """
     from fewshot_bench.cli.data import parse
-    from fewshot_bench.grid import Entry, Grid, seeds_of
+    from fewshot_bench.config.options import dataset_options
+    from fewshot_bench.config.schema import sampler_options
     from fewshot_bench.hooks.registry import Registry
-    from fewshot_bench.options import dataset_options
-    from fewshot_bench.settings import sampler_options
+    from fewshot_bench.runs.grid import Entry, Grid, seeds_of
 
     twice = next((name for name in methods if list(methods).count(name) > 1), None)
     if twice is not None:
@@ -123,8 +123,8 @@ def run_missing(grid: Grid, runs_dir: Path) -> tuple[list[Run], list[str]]:
         All its runs, and a line for each that failed.
     """
     from fewshot_bench.cli.progress import Progress
-    from fewshot_bench.grid import run_grid
     from fewshot_bench.hooks.registry import Registry
+    from fewshot_bench.runs.grid import run_grid
 
     where = replace(grid, settings={**grid.settings, "runs_dir": str(runs_dir)})
     # Standard output is for the table, whatever a plugin prints.

@@ -10,7 +10,7 @@ import typer
 
 from fewshot_bench.cli import commands
 from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
-from fewshot_bench.text import one_line
+from fewshot_bench.utils.text import one_line
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -36,7 +36,7 @@ from fewshot_bench.errors import (
     Stopped,
     is_out_of_memory,
 )
-from fewshot_bench.text import one_line
+from fewshot_bench.utils.text import one_line
 
 # typer carries its own copy of click; its base exception is reached through a public name.
 CLICK_ERROR = typer.BadParameter.__mro__[2]

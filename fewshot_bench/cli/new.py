@@ -21,7 +21,7 @@ def new(
     conformance suite, a README and a CI workflow. Nothing is overwritten.
     """
     from fewshot_bench.hooks.registry import Registry
-    from fewshot_bench.scaffold import derive, new_plugin, next_steps
+    from fewshot_bench.hooks.scaffold import derive, new_plugin, next_steps
 
     registry = Registry.discover()
     written = new_plugin(name, kind, into, registry)

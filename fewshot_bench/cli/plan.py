@@ -98,7 +98,7 @@ def _newest(runs_dir: Path) -> list[Run]:
 
 
 def _plan(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[str, Any]:
-    from fewshot_bench.results.power import detectable_difference, episodes_needed
+    from fewshot_bench.results.stats.power import detectable_difference, episodes_needed
 
     try:
         needed = episodes_needed(pilot.sd(), difference, power, alpha)
@@ -121,7 +121,7 @@ def _plan(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[s
 
 def _open(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[str, Any]:
     """Episodes of the open plan and their power at each query count."""
-    from fewshot_bench.results.power import detectable_difference, paired_power
+    from fewshot_bench.results.stats.power import detectable_difference, paired_power
 
     rows = []
     for query, episodes in _open_plans(pilot):
@@ -140,13 +140,13 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
     """(query count, episodes) of each open plan of the pilots' task with 2 episodes or more."""
     from dataclasses import replace
 
-    from fewshot_bench.assembly import eval_task, load_data
-    from fewshot_bench.config import RunConfig
+    from fewshot_bench.config.resolve import RunConfig
     from fewshot_bench.data.table import ClassTable
-    from fewshot_bench.hooks.files import only_typed
     from fewshot_bench.hooks.registry import CORE, Registry
-    from fewshot_bench.random import key_of
-    from fewshot_bench.results.part import part_of
+    from fewshot_bench.hooks.single_file import only_typed
+    from fewshot_bench.results.record.part import part_of
+    from fewshot_bench.rng import key_of
+    from fewshot_bench.runs.build import eval_task, load_data
 
     record = pilot.runs[0].record
     config, registry = RunConfig.from_dict(record["config"]), Registry.discover()

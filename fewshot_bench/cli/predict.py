@@ -12,7 +12,7 @@ import typer
 
 from fewshot_bench.cli.evaluate import TRUST
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.text import printable
+from fewshot_bench.utils.text import printable
 
 MODES = ("nearest", "bilinear", "antialias")
 
@@ -42,7 +42,7 @@ def predict(
     """
     if resize not in MODES:
         raise ConfigError(f"--resize {resize}: it is one of {', '.join(MODES)}.")
-    from fewshot_bench.predict import classify
+    from fewshot_bench.runs.predict import classify
 
     with redirect_stdout(sys.stderr):  # standard output is for results
         found = classify(

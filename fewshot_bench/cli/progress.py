@@ -20,9 +20,9 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from fewshot_bench.cli.streams import Lasting
-from fewshot_bench.engine.interrupt import Interrupted
+from fewshot_bench.engine.checkpointing.signals import Interrupted
 from fewshot_bench.errors import Stopped
-from fewshot_bench.text import printable
+from fewshot_bench.utils.text import printable
 
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 

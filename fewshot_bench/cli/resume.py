@@ -42,13 +42,13 @@ def resume(
     The result is that of a run that was never interrupted. A run that is finished stays as it is;
     without the weights that made its result it is refused.
     """
-    from fewshot_bench.results.record import FILE, read_record
+    from fewshot_bench.results.record.io import FILE, read_record
 
     folder = Path(run)
     folder = folder.parent if folder.name == FILE else folder
     record = read_record(folder)
     if record["status"] == "completed":
-        from fewshot_bench.takeup import finished
+        from fewshot_bench.runs.resume import finished
 
         finished(folder, record)
         typer.echo(f"'{folder}' is finished: there is nothing to go on with", err=True)
@@ -57,7 +57,7 @@ def resume(
         return
     from fewshot_bench.cli.progress import Progress
     from fewshot_bench.cli.summary import show_record
-    from fewshot_bench.runner import resume as resume_run
+    from fewshot_bench.runs.train import resume as resume_run
 
     here = {"data_root": data_root, "device": device}
     with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():

@@ -14,8 +14,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from fewshot_bench.config.names import option_name
 from fewshot_bench.errors import ConfigError, FewshotBenchError
-from fewshot_bench.option_names import option_name
 
 PANELS = ("Run", "Method", "Backbone", "Data set", "Sampler")
 
@@ -79,9 +79,9 @@ def typed(args: list[str]) -> Iterator[tuple[str, str]]:
 
 def build_command(name: str, args: list[str], registry: Any) -> Any:
     """The command of a method, with the options that these arguments call for."""
-    from fewshot_bench.config import CORE, configure
-    from fewshot_bench.options import backbone_options, dataset_options, load, method_options
-    from fewshot_bench.settings import sampler_options
+    from fewshot_bench.config.options import backbone_options, dataset_options, load, method_options
+    from fewshot_bench.config.resolve import CORE, configure
+    from fewshot_bench.config.schema import sampler_options
 
     said = dict(typed(args))
     kind = load(registry, "methods", name)
@@ -152,7 +152,7 @@ def parameter(option: Any, panel: str, default: str = "") -> inspect.Parameter:
     What is not typed stays None: something else decides.
 
     Arguments:
-        option: a :class:`fewshot_bench.options.Option`.
+        option: a :class:`fewshot_bench.config.options.Option`.
         panel: where ``--help`` shows it.
         default: what ``--help`` says of its default.
     """
@@ -242,7 +242,7 @@ def _refuse(name: str, args: list[str], known: list[str], registry: Any) -> None
 
 def _owners(registry: Any, flag: str) -> Iterator[str]:
     """What, of all that is installed, has an option that is typed so."""
-    from fewshot_bench.options import load, options_of
+    from fewshot_bench.config.options import load, options_of
 
     prefixes = {"methods": "", "backbones": "backbone_", "datasets": "", "samplers": "sampling_"}
     for kind, prefix in prefixes.items():
@@ -259,8 +259,8 @@ def _run(name: str, settings: dict[str, Any]) -> None:
     as_json, if_exists = settings.pop("json"), settings.pop("if_exists")
     from fewshot_bench.cli.progress import Progress
     from fewshot_bench.cli.summary import show_record
-    from fewshot_bench.config import configure
-    from fewshot_bench.existing import run_unless
+    from fewshot_bench.config.resolve import configure
+    from fewshot_bench.runs.existing import run_unless
 
     config = configure(name, **settings)
     # Whatever a plugin prints, standard output holds the record alone.

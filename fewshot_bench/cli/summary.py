@@ -9,10 +9,10 @@ from typing import Any
 from rich.table import Table
 
 from fewshot_bench.cli.screen import Screen
-from fewshot_bench.devices import EventClock
-from fewshot_bench.results.part import VALIDATION, part_of, with_result
 from fewshot_bench.results.protocol import query_words, sampler_protocol, sampler_words
-from fewshot_bench.text import printable, printable_values
+from fewshot_bench.results.record.part import VALIDATION, part_of, with_result
+from fewshot_bench.utils.devices import EventClock
+from fewshot_bench.utils.text import printable, printable_values
 
 
 def show_record(record: dict[str, Any], folder: Path, *, as_json: bool) -> None:

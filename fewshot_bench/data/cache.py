@@ -26,8 +26,8 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from fewshot_bench.disk import locked, replacing, sweep
 from fewshot_bench.errors import DataError
+from fewshot_bench.utils.files import locked, replacing, sweep
 
 _MAGIC = b"fsbcache"
 _TAIL = struct.Struct("<QI8s")  # bytes of JSON, CRC-32 of all before, magic

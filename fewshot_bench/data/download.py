@@ -10,8 +10,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from fewshot_bench.disk import sync_folder
 from fewshot_bench.errors import DataError
+from fewshot_bench.utils.files import sync_folder
 
 _BLOCK = 1 << 18
 _AGENT = "fewshot-bench"

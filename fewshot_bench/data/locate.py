@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fewshot_bench.data.cache import cache_root, expanded
-from fewshot_bench.disk import locked, sync_folder
 from fewshot_bench.errors import DataError
+from fewshot_bench.utils.files import locked, sync_folder
 
 Lookup = Callable[[str], Path | None]
 Download = Callable[[Path], None]

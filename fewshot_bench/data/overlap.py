@@ -21,9 +21,9 @@ import numpy.typing as npt
 from fewshot_bench.data.fingerprints import Fingerprints, fingerprints
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.same_names import same_names
-from fewshot_bench.disk import replacing
 from fewshot_bench.errors import ConfigError, DataError, RecordError
-from fewshot_bench.inputs import content_of
+from fewshot_bench.utils.files import replacing
+from fewshot_bench.utils.inputs import content_of
 
 FILE = "seen.npz"
 TRAINING, VALIDATION = "training", "validation"

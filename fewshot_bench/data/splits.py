@@ -22,7 +22,7 @@ import torch
 
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.errors import ConfigError, DataError
-from fewshot_bench.random import key_of, permutation
+from fewshot_bench.rng import key_of, permutation
 
 SPLITS = ("train", "validation", "test")
 _ALIASES = {"val": "validation", "valid": "validation"}

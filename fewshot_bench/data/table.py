@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.data.images import LabeledImages
-from fewshot_bench.devices import is_gpu
 from fewshot_bench.errors import ConfigError
+from fewshot_bench.utils.devices import is_gpu
 
 KEPT_AS_FLOATS = 256 * 2**20  # bytes: larger splits are converted image by image
 

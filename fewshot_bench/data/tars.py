@@ -9,8 +9,8 @@ from collections.abc import Collection
 from lzma import LZMAError
 from pathlib import Path
 
-from fewshot_bench.disk import replacing
 from fewshot_bench.errors import DataError
+from fewshot_bench.utils.files import replacing
 
 MAX_MEMBERS = 100_000
 MAX_BYTES = 16 * 2**30

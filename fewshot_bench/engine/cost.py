@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from fewshot_bench.batches import BatchSource
-from fewshot_bench.devices import free_memory
-from fewshot_bench.engine.lowering import Eager, differentiate
+from fewshot_bench.engine.executors.eager import Eager, differentiate
 from fewshot_bench.episode import Episode
 from fewshot_bench.method import Method, Player
-from fewshot_bench.sampling import EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.sampling.batches import BatchSource
+from fewshot_bench.utils.devices import free_memory
 
 ADAM_COPIES = 4  # a weight, its gradient and two averages
 

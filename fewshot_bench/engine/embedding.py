@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.errors import PluginError
 from fewshot_bench.nn import replica, uses_batch_statistics
-from fewshot_bench.sampling import EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource
 
 TOLERANCE = 1e-2  # of the largest logit: other batch sizes round differently, bf16 coarsely
 

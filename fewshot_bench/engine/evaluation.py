@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot_bench.devices import is_gpu, on_stream
 from fewshot_bench.engine.embedding import check_same, embed_once, pays
-from fewshot_bench.engine.evaluation_graph import ChunkGraph
-from fewshot_bench.engine.graph import AHEAD, stream_for
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors.evaluation_graph import ChunkGraph
+from fewshot_bench.engine.executors.graph import AHEAD, stream_for
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.prediction import Call, Prediction
 from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.method import accuracy, title_of
-from fewshot_bench.random import global_generators, moved
-from fewshot_bench.sampling import EpisodeSource, Indices
+from fewshot_bench.rng import global_generators, moved
+from fewshot_bench.sampling.base import EpisodeSource, Indices
+from fewshot_bench.utils.devices import is_gpu, on_stream
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 Tick = Callable[[int, float], None]

@@ -26,7 +26,7 @@ from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, title_of
 from fewshot_bench.nn import TaskBatchNorm
-from fewshot_bench.random import generators_kept, global_generators, moved
+from fewshot_bench.rng import generators_kept, global_generators, moved
 
 NORMALIZES = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit")
 TRAINING = 5  # position of their argument "training"
@@ -36,7 +36,7 @@ INSTEAD = (
     "(fewshot_bench.nn.Frozen)"
 )
 UNREPEATABLE = "not repeatable"  # how a sentence on that begins
-KEYED = "draw from fewshot_bench.random with support.key"
+KEYED = "draw from fewshot_bench.rng with support.key"
 
 
 def copied(method: Method) -> Method:

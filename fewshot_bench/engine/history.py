@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fewshot_bench.engine.columns import Columns
+from fewshot_bench.engine.executors.im2col import Columns
 
 
 @dataclass

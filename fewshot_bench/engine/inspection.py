@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.hidden import KEYED, UNREPEATABLE, copied, repeatable, require_tasks_apart
-from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.statistics import note, require_collected, require_moved
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame, is_out_of_memory
 from fewshot_bench.method import Losses, Method, accuracy, title_of
-from fewshot_bench.random import generators_kept, global_generators, moved
+from fewshot_bench.rng import generators_kept, global_generators, moved
 
 UNTRAINED, RANDOM = "nothing to train here", "random weights"
 BEHIND = "evaluation mode is far behind training mode"

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
-from fewshot_bench.devices import capturing, free_memory, is_gpu, release_memory
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import OutOfMemory, is_out_of_memory
+from fewshot_bench.utils.devices import capturing, free_memory, is_gpu, release_memory
 
 R = TypeVar("R")
 Run = Callable[[Episode], R]

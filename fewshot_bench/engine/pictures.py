@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fewshot_bench.disk import replacing
 from fewshot_bench.engine.quality import Quality, measure
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.method import Method, title_of
-from fewshot_bench.sampling import EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.utils.files import replacing
 
 FOLDER, JUDGED = "pictures", "quality.jsonl"
 TASKS = 24  # so many are judged; the first is shown

@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from fewshot_bench.devices import autocast
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method
+from fewshot_bench.utils.devices import autocast
 
 Name = Literal["fp32", "tf32", "bf16"]
 

@@ -10,9 +10,9 @@ from torch._C._autograd import DeviceType
 from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
-from fewshot_bench.devices import is_gpu, wait
 from fewshot_bench.engine.timing import WARM_UP
 from fewshot_bench.engine.training import Trainer
+from fewshot_bench.utils.devices import is_gpu, wait
 
 SETTLING = 2  # steps, on a GPU behind those before the capture
 STEPS = 3

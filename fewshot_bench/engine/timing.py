@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewshot_bench.devices import clock_of, wait
-from fewshot_bench.engine.columns import Columns
+from fewshot_bench.engine.executors.im2col import Columns
+from fewshot_bench.utils.devices import clock_of, wait
 
 PHASES = ("sample", "forward_backward", "optimizer")
 WARM_UP = 3  # steps that are counted apart, and run before one is captured

@@ -12,25 +12,31 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from fewshot_bench.batches import BatchSource
-from fewshot_bench.devices import is_gpu, make_stream, on_stream
+from fewshot_bench.engine.checkpointing.keeper import Keeper
+from fewshot_bench.engine.checkpointing.signals import Interrupted
+from fewshot_bench.engine.checkpointing.state import Weights, averaged, copied
+from fewshot_bench.engine.executors.eager import Eager, Gradients, Packed
+from fewshot_bench.engine.executors.graph import (
+    Ahead,
+    CapturedTurn,
+    TurnGraphs,
+    make_capturable,
+    why_not,
+)
 from fewshot_bench.engine.finite import SpikeGuard, Watch, numbers_of, watched
-from fewshot_bench.engine.graph import Ahead, CapturedTurn, TurnGraphs, make_capturable, why_not
 from fewshot_bench.engine.hidden import told_of_draws
 from fewshot_bench.engine.history import History
-from fewshot_bench.engine.interrupt import Interrupted
-from fewshot_bench.engine.keeper import Keeper
-from fewshot_bench.engine.lowering import Eager, Gradients, Packed
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players, make_optimizers
-from fewshot_bench.engine.state import Weights, averaged, copied
 from fewshot_bench.engine.timing import WARM_UP, StepTimer
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import Diverged, PluginError
 from fewshot_bench.method import Method
-from fewshot_bench.random import global_generators, moved
-from fewshot_bench.sampling import EpisodeSource
+from fewshot_bench.rng import global_generators, moved
+from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.sampling.batches import BatchSource
+from fewshot_bench.utils.devices import is_gpu, make_stream, on_stream
 
 Validate = Callable[[int], float]
 Log = Callable[[int, dict[str, float]], None]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot_bench.devices import is_gpu
+from fewshot_bench.utils.devices import is_gpu
 
 # A dictionary with this key is no dictionary of the state but something that JSON does not have.
 TAG = "\x00"

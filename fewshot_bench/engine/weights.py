@@ -13,11 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fewshot_bench.disk import replacing
 from fewshot_bench.engine.tree import pack, unpack
 from fewshot_bench.errors import ConfigError, PluginError, RecordError
-from fewshot_bench.inputs import WEIGHTS, check_weights
 from fewshot_bench.method import Method, title_of
+from fewshot_bench.utils.files import replacing
+from fewshot_bench.utils.inputs import WEIGHTS, check_weights
 
 EXTRA = "extra state"  # what a module's get_extra_state() gives, where that is no tensor
 

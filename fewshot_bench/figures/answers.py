@@ -13,8 +13,8 @@ from fewshot_bench.figures import Ask
 from fewshot_bench.figures.series import table_of
 from fewshot_bench.figures.style import Floats
 from fewshot_bench.results.compare import Run
-from fewshot_bench.results.part import part_of
-from fewshot_bench.results.statistics import Interval, student_interval
+from fewshot_bench.results.record.part import part_of
+from fewshot_bench.results.stats.tests import Interval, student_interval
 
 LEVEL = 0.95
 

@@ -15,7 +15,7 @@ from fewshot_bench.figures.real import Names, names_of
 from fewshot_bench.figures.series import apart
 from fewshot_bench.figures.style import PERCENT, WIDTH, caption, legend, look, whiskers
 from fewshot_bench.results.compare import Run
-from fewshot_bench.results.statistics import Interval
+from fewshot_bench.results.stats.tests import Interval
 
 NAMED = 40  # classes that have room for their names
 HARDEST = 5  # of more classes, that the caption names

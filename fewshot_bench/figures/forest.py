@@ -17,7 +17,7 @@ from fewshot_bench.results.comparison import Row, Table
 from fewshot_bench.results.labels import labels
 from fewshot_bench.results.runs import age
 from fewshot_bench.results.sentences import listed
-from fewshot_bench.results.statistics import Paired, paired_difference
+from fewshot_bench.results.stats.tests import Paired, paired_difference
 from fewshot_bench.results.training import against_words
 
 LEVEL = 0.95

@@ -15,7 +15,7 @@ from fewshot_bench.figures.pictures import FOLDER
 from fewshot_bench.figures.series import apart
 from fewshot_bench.figures.style import BAND, GRAY, Floats, caption, legend, look, panels
 from fewshot_bench.results.compare import Run
-from fewshot_bench.results.statistics import student_interval
+from fewshot_bench.results.stats.tests import student_interval
 
 JUDGED = "quality.jsonl"  # in the folder of a run's pictures
 TITLES = {

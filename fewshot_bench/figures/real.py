@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from fewshot_bench.errors import DataError, FewshotBenchError, RecordError
 from fewshot_bench.figures import Ask
-from fewshot_bench.results.class_names import FILE, read_classes
 from fewshot_bench.results.compare import Run
-from fewshot_bench.results.part import part_of
+from fewshot_bench.results.record.class_names import FILE, read_classes
+from fewshot_bench.results.record.part import part_of
 from fewshot_bench.results.tables import read_table
 
 
@@ -57,11 +57,11 @@ def _read(run: Run) -> Names:
     Raises:
         FewshotBenchError: it is not there, has changed, or an older configuration does not fit.
     """
-    from fewshot_bench.assembly import load_data
-    from fewshot_bench.config import CORE, RunConfig
-    from fewshot_bench.defaults import placed
-    from fewshot_bench.hooks.files import only_typed
+    from fewshot_bench.config.presets import placed
+    from fewshot_bench.config.resolve import CORE, RunConfig
     from fewshot_bench.hooks.registry import Registry
+    from fewshot_bench.hooks.single_file import only_typed
+    from fewshot_bench.runs.build import load_data
 
     # Options that are younger than the record are as they would be if nobody had named them.
     recorded = placed(run.record["config"], run.record["inputs"])

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fewshot_bench.errors import FewshotBenchError, PluginError
-from fewshot_bench.hooks import files
-from fewshot_bench.hooks.inspection import said
+from fewshot_bench.hooks import single_file as files
+from fewshot_bench.hooks.checks import said
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import Any
 import pluggy
 
 from fewshot_bench.errors import ConfigError, PluginError, PluginWarning, UnknownName
-from fewshot_bench.hooks import files, specs
-from fewshot_bench.hooks.inspection import (
+from fewshot_bench.hooks import single_file as files
+from fewshot_bench.hooks import specs
+from fewshot_bench.hooks.checks import (
     KINDS,
     check_hooks,
     check_interface,
@@ -25,7 +26,7 @@ from fewshot_bench.hooks.inspection import (
     names_of,
     said,
 )
-from fewshot_bench.hooks.points import VARIABLE, distribution_of, normal, only, read_points
+from fewshot_bench.hooks.entry_points import VARIABLE, distribution_of, normal, only, read_points
 from fewshot_bench.hooks.registered import InFile, PluginInfo, Registered
 
 __all__ = ["CORE", "KINDS", "PluginInfo", "Registered", "Registry"]

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot_bench.devices import is_gpu
+from fewshot_bench.utils.devices import is_gpu
 
 aten = torch.ops.aten
 

@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_bench.devices import is_gpu
 from fewshot_bench.nn.norm import context
+from fewshot_bench.utils.devices import is_gpu
 
 FEW = 2**14  # values to sum: up to so many, torch's gradients are accurate, and cost less
 SUMMED = 2**13  # values that are summed at once for the weights; at least those of one image

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_bench.devices import is_gpu
 from fewshot_bench.nn.batch_norm import batch_norm, channels_last
+from fewshot_bench.utils.devices import is_gpu
 
 Statistics = Literal["batch", "running"]
 Observations = dict[nn.Module, list[tuple[Tensor, Tensor]]]  # layer: (mean, variance) of each pass

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from fewshot_bench.devices import is_gpu
 from fewshot_bench.nn.columns import MatrixProducts
 from fewshot_bench.nn.norm import Observations, context, norm_context
+from fewshot_bench.utils.devices import is_gpu
 
 Weights = Mapping[str, Tensor]
 M = TypeVar("M", bound=nn.Module)

@@ -18,7 +18,7 @@ def write_report(comparison: Comparison, folder: Path, *, pictures: bool = True)
     """Write ``folder/index.html``, which holds everything that it shows.
 
     Arguments:
-        comparison: see :func:`fewshot_bench.results.compare.compare`.
+        comparison: see :func:`fewshot_bench.results.compare`.
         folder: made if need be; a page that is there already is replaced, nothing else is touched.
         pictures: whether to draw them.
 

@@ -17,9 +17,9 @@ from fewshot_bench.report.gallery import Gallery
 from fewshot_bench.results.blocks import blocks
 from fewshot_bench.results.commands import OPTIONS, command_of
 from fewshot_bench.results.comparison import Comparison, Table
-from fewshot_bench.results.exporters.data import to_csv, to_json
-from fewshot_bench.results.exporters.latex import latex
-from fewshot_bench.results.exporters.markdown import markdown
+from fewshot_bench.results.formats.data import to_csv, to_json
+from fewshot_bench.results.formats.latex import latex
+from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.sentences import apart, best_sentences, heading, listed
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fewshot_bench.results.comparison import Cell, Comparison, Difference, Table
-from fewshot_bench.results.intervals import UNEVEN
 from fewshot_bench.results.sentences import (
     accuracy_words,
     devices,
@@ -17,6 +16,7 @@ from fewshot_bench.results.sentences import (
     training_words,
 )
 from fewshot_bench.results.speed import Speed
+from fewshot_bench.results.stats.intervals import UNEVEN
 from fewshot_bench.results.training import texts
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fewshot_bench.option_names import FIELDS, flag
+from fewshot_bench.config.names import FIELDS, flag
 
 # Where files are written changes no number.
 LOCAL = ("runs_dir", "cache_dir")

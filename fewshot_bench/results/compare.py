@@ -8,16 +8,16 @@ from dataclasses import replace
 import numpy as np
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
-from fewshot_bench.results import intervals
 from fewshot_bench.results.comparison import Cell, Comparison, Row, Table
-from fewshot_bench.results.differences import against, mark_best
-from fewshot_bench.results.intervals import INTERVALS
 from fewshot_bench.results.labels import row_names
 from fewshot_bench.results.looks import looks_at
 from fewshot_bench.results.pivot import Layout, lay_out
 from fewshot_bench.results.runs import Array, Run, Setting, load_runs
 from fewshot_bench.results.speed import speed_of
-from fewshot_bench.results.statistics import Interval, student_interval
+from fewshot_bench.results.stats import intervals
+from fewshot_bench.results.stats.differences import against, mark_best
+from fewshot_bench.results.stats.intervals import INTERVALS
+from fewshot_bench.results.stats.tests import Interval, student_interval
 
 __all__ = ["INTERVALS", "Run", "check", "compare", "load_runs"]
 

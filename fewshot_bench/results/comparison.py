@@ -14,7 +14,7 @@ from fewshot_bench.results.labels import seeds_of
 from fewshot_bench.results.looks import Looks
 from fewshot_bench.results.runs import Array, Run, Setting
 from fewshot_bench.results.speed import Speed
-from fewshot_bench.results.statistics import Interval, Paired
+from fewshot_bench.results.stats.tests import Interval, Paired
 from fewshot_bench.results.training import differing
 from fewshot_bench.results.traits import TRAITS, Trait
 

@@ -12,11 +12,11 @@ from typing import Any
 
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.labels import settings
-from fewshot_bench.results.part import TEST, part_of
-from fewshot_bench.results.record import FILE, read_record
+from fewshot_bench.results.record.io import FILE, read_record
+from fewshot_bench.results.record.part import TEST, part_of
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.traits import codes
-from fewshot_bench.text import printable_values
+from fewshot_bench.utils.text import printable_values
 
 # What may be chosen, too, and so sets looks at one test split apart instead of splitting them up.
 CHOSEN = ("episodes", "level", "episode_seed")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fewshot_bench.hooks.registry import CORE
-from fewshot_bench.results.part import VALIDATION
+from fewshot_bench.results.record.part import VALIDATION
 
 NOT_KNOWN = "not known"  # how many queries each class has, of an older record
 EVEN = ("query", "unlabeled")  # parts of an episode that may be of unequal classes

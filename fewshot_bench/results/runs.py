@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_bench.errors import RecordError
-from fewshot_bench.results.part import part_of, with_result
 from fewshot_bench.results.protocol import sampler_protocol
-from fewshot_bench.results.record import FILE, is_held, read_record, resume_command
+from fewshot_bench.results.record.io import FILE, is_held, read_record, resume_command
+from fewshot_bench.results.record.part import part_of, with_result
 from fewshot_bench.results.tables import read_table
-from fewshot_bench.text import printable_values
+from fewshot_bench.utils.text import printable_values
 
 Array = npt.NDArray[np.float64]
 STAMP = re.compile(r"\d{8}T\d{6}(-[0-9a-f]{4})?$")  # of new_run_folder

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fewshot_bench.results.comparison import Cell, Comparison, Difference, Row, Table
-from fewshot_bench.results.intervals import (
+from fewshot_bench.results.protocol import part_words, query_words, sampler_words
+from fewshot_bench.results.record.told import best_of, looks_words, overlap_words
+from fewshot_bench.results.record.told import listed as listed
+from fewshot_bench.results.runs import Setting
+from fewshot_bench.results.stats.class_use import use_words
+from fewshot_bench.results.stats.intervals import (
     INTERVALS,
     UNEVEN,
     few_classes,
     what_it_covers,
 )
-from fewshot_bench.results.protocol import part_words, query_words, sampler_words
-from fewshot_bench.results.runs import Setting
-from fewshot_bench.results.slots import use_words
-from fewshot_bench.results.told import best_of, looks_words, overlap_words
-from fewshot_bench.results.told import listed as listed
 from fewshot_bench.results.training import against_words, differing, trained
 
 BOLD = "Bold:"

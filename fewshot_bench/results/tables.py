@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_bench.disk import replacing
 from fewshot_bench.errors import ConfigError, RecordError
+from fewshot_bench.utils.files import replacing
 
 Column = Sequence[Any] | npt.NDArray[Any]
 

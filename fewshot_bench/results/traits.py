@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from fewshot_bench.hooks.files import DISTRIBUTION as FILE
 from fewshot_bench.hooks.registry import CORE
+from fewshot_bench.hooks.single_file import DISTRIBUTION as FILE
 from fewshot_bench.results.runs import Run
 
 Texts = Callable[[Sequence[Any]], list[str]]
@@ -26,7 +26,7 @@ class Trait:
     Arguments:
         name: for ``--equal``, JSON and CSV.
         head: of its column, and in lists of what differs.
-        settings: the fields of :class:`fewshot_bench.config.RunConfig` that decide it.
+        settings: the fields of :class:`fewshot_bench.config.resolve.RunConfig` that decide it.
         read: (run, the settings that it was trained with) -> a JSON value; None: not recorded, or
             the training has no such thing.
         unit: what follows a value in a sentence: ``-way``, `` steps``.

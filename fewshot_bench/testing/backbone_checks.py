@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.nn import per_task
-from fewshot_bench.random import generators_kept, global_generators, moved
+from fewshot_bench.rng import generators_kept, global_generators, moved
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.subject import Shape, require_close
 

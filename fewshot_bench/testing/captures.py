@@ -23,16 +23,16 @@ from torch import Tensor, nn
 import fewshot_bench
 from fewshot_bench.engine.conditions import changed, conditions
 from fewshot_bench.engine.evaluation import predictions, scores_of
-from fewshot_bench.engine.graph import Ahead, make_capturable
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors.graph import Ahead, make_capturable
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, title_of
-from fewshot_bench.sampling import ClosedSampler, EpisodeSource
-from fewshot_bench.semisupervised import UnlabeledTasks
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
+from fewshot_bench.sampling.few_labels import UnlabeledTasks
 from fewshot_bench.testing.calls import Frames
 from fewshot_bench.testing.checks import Check, Fault, NotClaimed
 from fewshot_bench.testing.meta import MetaDevice, Operation, Seen
@@ -40,7 +40,7 @@ from fewshot_bench.testing.offenses import ADVICE, META
 from fewshot_bench.testing.part_checks import SamplerSubject
 from fewshot_bench.testing.stand_ins import as_a_gpu
 from fewshot_bench.testing.subject import MethodSubject
-from fewshot_bench.text import one_line
+from fewshot_bench.utils.text import one_line
 
 PACKAGE, TORCH = Path(fewshot_bench.__file__).parent, Path(torch.__file__).parent
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])

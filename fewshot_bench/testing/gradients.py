@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fewshot_bench.engine.lowering import differentiate
+from fewshot_bench.engine.executors.eager import differentiate
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import UnknownName

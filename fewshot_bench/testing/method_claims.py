@@ -13,17 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewshot_bench import devices
-from fewshot_bench.engine.checkpoint import Store
+from fewshot_bench.engine.checkpointing.state import copied, restore, state_of
+from fewshot_bench.engine.checkpointing.store import Store
 from fewshot_bench.engine.embedding import TOLERANCE
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.lowering import Eager, differentiate
+from fewshot_bench.engine.executors.eager import Eager, differentiate
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
-from fewshot_bench.engine.state import copied, restore, state_of
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import PluginError
-from fewshot_bench.sampling import EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.method_contract import EXACT
 from fewshot_bench.testing.subject import (
@@ -34,6 +33,7 @@ from fewshot_bench.testing.subject import (
     predict,
     require_close,
 )
+from fewshot_bench.utils import devices
 
 EPISODES = 50  # of the test that has to beat chance
 

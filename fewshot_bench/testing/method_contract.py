@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fewshot_bench.config import CORE
+from fewshot_bench.config.options import options_of
+from fewshot_bench.config.resolve import CORE
+from fewshot_bench.engine.checkpointing.state import copied
 from fewshot_bench.engine.players import check_players
-from fewshot_bench.engine.state import copied
 from fewshot_bench.engine.weights import load_weights, save_weights
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.method import Method, trainable
-from fewshot_bench.options import options_of
-from fewshot_bench.random import global_generators, moved
+from fewshot_bench.rng import global_generators, moved
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.gradients import gradient_error
 from fewshot_bench.testing.subject import (
@@ -139,7 +139,7 @@ def repeatable(subject: MethodSubject) -> None:
             numbers = torch.cat([logits.flatten(), *(v.detach() for v in losses.values())])
             if used := moved(before, global_generators()):
                 raise Fault(
-                    f"it draws from {used[0]}; draw from fewshot_bench.random with support.key, or "
+                    f"it draws from {used[0]}; draw from fewshot_bench.rng with support.key, or "
                     "results depend on how tasks are batched."
                 )
         found.append(numbers)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.engine.evaluation import evaluate
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.inspection import far_behind, inspect_test, inspect_training
-from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.method import Method, accuracy
-from fewshot_bench.sampling import EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.method_contract import EXACT
 from fewshot_bench.testing.subject import (

@@ -10,21 +10,21 @@ from typing import Any
 
 from torch import nn
 
-from fewshot_bench.building import build_backbone, build_dataset, build_method
-from fewshot_bench.config import configure
-from fewshot_bench.data.locate import locate
-from fewshot_bench.episode import Task
-from fewshot_bench.errors import ConfigError, PluginError, UnknownName
-from fewshot_bench.hooks.registry import Registered, Registry
-from fewshot_bench.method import Method
-from fewshot_bench.options import (
+from fewshot_bench.config.options import (
     backbone_options,
     dataset_options,
     load,
     method_options,
     split_dataset,
 )
-from fewshot_bench.settings import sampler_options
+from fewshot_bench.config.resolve import configure
+from fewshot_bench.config.schema import sampler_options
+from fewshot_bench.data.locate import locate
+from fewshot_bench.episode import Task
+from fewshot_bench.errors import ConfigError, PluginError, UnknownName
+from fewshot_bench.hooks.registry import Registered, Registry
+from fewshot_bench.method import Method
+from fewshot_bench.runs.objects import build_backbone, build_dataset, build_method
 from fewshot_bench.testing.backbone_checks import SHAPES, BackboneSubject
 from fewshot_bench.testing.checks import Check
 from fewshot_bench.testing.dataset_checks import DatasetSubject
@@ -91,7 +91,7 @@ def _kind_of_file(registry: Registry, name: str) -> str:
     """What a class in a file is; a function has to be told apart with --kind."""
     from fewshot_bench.data.images import Dataset
     from fewshot_bench.engine.observer import Observer
-    from fewshot_bench.sampling import Sampler
+    from fewshot_bench.sampling.base import Sampler
 
     bases = {"methods": Method, "datasets": Dataset, "samplers": Sampler, "observers": Observer}
     try:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.drawn import draw
 from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.engine.observer import Observer, Observers
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, FewshotBenchError
-from fewshot_bench.sampling import EpisodeSource, Indices, Sampler, check_indices
+from fewshot_bench.sampling.base import EpisodeSource, Indices, Sampler, check_indices
+from fewshot_bench.sampling.inspection import draw
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.subject import off, require_close
 from fewshot_bench.testing.tiny import separable_images
@@ -67,7 +67,7 @@ def valid(subject: SamplerSubject) -> None:
         indices = sampler(ids)
         if not isinstance(indices, Indices):
             given = type(indices).__name__
-            raise Fault(f"it gave {given}; fewshot_bench.sampling.Indices is wanted.")
+            raise Fault(f"it gave {given}; fewshot_bench.sampling.base.Indices is wanted.")
         try:
             check_indices(indices, subject.table(), TASK)
         except FewshotBenchError as error:
@@ -89,7 +89,7 @@ def pure(subject: SamplerSubject) -> None:
         if not torch.equal(single[0], whole[i]):
             raise Fault(
                 f"episode {i} alone is another than in a batch of {len(ids)}; draw with "
-                "fewshot_bench.random, keyed by the seed and the episode's number."
+                "fewshot_bench.rng, keyed by the seed and the episode's number."
             )
 
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fewshot_bench.engine.choice import choose
+from fewshot_bench.engine.executors.choice import choose
+from fewshot_bench.engine.executors.threads import TaskThreads
 from fewshot_bench.engine.players import check_players
-from fewshot_bench.engine.threads import TaskThreads
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Method
 from fewshot_bench.nn import Conv2d, TaskBatchNorm, per_task
-from fewshot_bench.random import fold, key_of, permutation, uniform
+from fewshot_bench.rng import fold, key_of, permutation, uniform
 from fewshot_bench.testing.backbone_checks import BackboneSubject
 from fewshot_bench.testing.checks import Check, Fault, NotClaimed, checks_of
 from fewshot_bench.testing.decisions import Recorded, Replayed
@@ -40,7 +40,7 @@ def precision_error(method: Method, episode: Episode, engine: str = "auto") -> d
     Arguments:
         method: in float32.
         episode: a batch of tasks, whose images are numbers that float32 has exactly.
-        engine: one of ``fewshot_bench.engine.choice.ENGINES``.
+        engine: one of ``fewshot_bench.engine.executors.choice.ENGINES``.
 
     Returns:
         {player: norm of the difference over the norm of the float64 gradient}.

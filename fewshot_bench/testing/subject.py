@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from fewshot_bench.batches import BatchSource
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Episode, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method
 from fewshot_bench.nn.norm import Statistics
-from fewshot_bench.random import generators_kept
-from fewshot_bench.sampling import ClosedSampler, EpisodeSource
+from fewshot_bench.rng import generators_kept
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
+from fewshot_bench.sampling.batches import BatchSource
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.tiny import TINY, TinyBackbone, separable_images, tiny_episode
 

@@ -12,7 +12,7 @@ from fewshot_bench.engine.evaluation import Metric
 from fewshot_bench.engine.observer import Observer
 from fewshot_bench.episode import Task
 from fewshot_bench.method import Method
-from fewshot_bench.sampling import Sampler
+from fewshot_bench.sampling.base import Sampler
 from fewshot_bench.testing.backbone_checks import BACKBONE, SHAPES, BackboneSubject
 from fewshot_bench.testing.captures import CHECKS as CAPTURES
 from fewshot_bench.testing.checks import Check, Outcome, checks_of, perform_all

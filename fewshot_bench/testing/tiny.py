@@ -13,7 +13,7 @@ from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.nn import TaskBatchNorm
 from fewshot_bench.nn.norm import Statistics
-from fewshot_bench.random import fold, key_of, normal, permutation
+from fewshot_bench.rng import fold, key_of, normal, permutation
 
 TINY = Task(way=3, shot=2, query=2, image_shape=(1, 6, 6))
 

@@ -15,7 +15,7 @@ from fewshot_bench.data.images import Dataset, LabeledImages, Splits
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.data.splits import ClassLists, by_seed, check_lists, read_split_file, take
 from fewshot_bench.errors import ConfigError, DataError
-from fewshot_bench.inputs import InputFile
+from fewshot_bench.utils.inputs import InputFile
 from fsb_folder.files import Files, class_of, open_files
 
 MODES = {"rgb": "RGB", "gray": "L"}

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fewshot_bench.random import fold, key_of, uniform
+from fewshot_bench.rng import fold, key_of, uniform
 from fsb_glyphs.strokes import STROKES, Programs, centered, on_curve
 
 CANVAS = 1024  # units; coordinates are whole numbers of them

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fewshot_bench.random import below, fold, key_of, uniform
+from fewshot_bench.rng import below, fold, key_of, uniform
 
 STROKES = 4  # at most, per character
 POINTS = 7  # control points of a stroke: two cubic curves that share one

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from fewshot_bench.engine.schedules import cosine
 from fewshot_bench.episode import Support, Task
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Method, Player, cross_entropy, title_of, trainable
 from fewshot_bench.nn import double_backward, per_task, stop, task_weights
-from fewshot_bench.schedules import cosine
 from fsb_maml.presets import PRESETS, preset
 
 Weights = dict[str, Tensor]  # {parameter name: [T, ...]}, a weight set for each task

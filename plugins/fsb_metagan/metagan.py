@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from fewshot_bench.engine.schedules import cosine, halving
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Losses, Method, Player, State, Without, accuracy, trainable
 from fewshot_bench.nn import per_task, stop, unobserved
-from fewshot_bench.random import normal, uniform
-from fewshot_bench.schedules import cosine, halving
+from fewshot_bench.rng import normal, uniform
 from fsb_metagan import losses as terms
 from fsb_metagan.base import InnerLoss, as_discriminator, support_images
 from fsb_metagan.networks import Size, make_encoder, make_generator

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from fewshot_bench.engine.schedules import halving
 from fewshot_bench.episode import Support, Task
 from fewshot_bench.method import Method, Player, trainable
 from fewshot_bench.nn import per_task
-from fewshot_bench.schedules import halving
 
 
 class ProtoNet(Method):

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from fewshot_bench.engine.schedules import halving
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Losses, Method, Player, accuracy, cross_entropy, trainable
 from fewshot_bench.nn import Conv2d, TaskBatchNorm, per_task, uses_batch_statistics
-from fewshot_bench.schedules import halving
 from fsb_relationnet.presets import PRESETS, preset
 
 PADDED_BELOW = 10  # a side that two unpadded convolutions and poolings would leave nothing of

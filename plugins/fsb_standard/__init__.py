@@ -6,10 +6,10 @@ from fewshot_bench import hookimpl
 @hookimpl
 def register_samplers() -> dict[str, str]:
     return {
-        "closed": "fewshot_bench.sampling:ClosedSampler",
-        "open": "fewshot_bench.sampling:OpenSampler",
-        "open-balanced": "fewshot_bench.open_balanced:BalancedOpenSampler",
-        "in-order": "fewshot_bench.in_order:InOrderSampler",
+        "closed": "fewshot_bench.sampling.base:ClosedSampler",
+        "open": "fewshot_bench.sampling.base:OpenSampler",
+        "open-balanced": "fewshot_bench.sampling.open_balanced:BalancedOpenSampler",
+        "in-order": "fewshot_bench.sampling.in_order:InOrderSampler",
     }
 
 
@@ -24,9 +24,9 @@ def register_metrics() -> dict[str, str]:
 @hookimpl
 def register_exporters() -> dict[str, str]:
     return {
-        "markdown": "fewshot_bench.results.exporters.markdown:markdown",
-        "latex": "fewshot_bench.results.exporters.latex:latex",
-        "csv": "fewshot_bench.results.exporters.data:to_csv",
-        "json": "fewshot_bench.results.exporters.data:to_json",
+        "markdown": "fewshot_bench.results.formats.markdown:markdown",
+        "latex": "fewshot_bench.results.formats.latex:latex",
+        "csv": "fewshot_bench.results.formats.data:to_csv",
+        "json": "fewshot_bench.results.formats.data:to_json",
         "html": "fewshot_bench.report.page:html",
     }

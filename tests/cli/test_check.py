@@ -69,7 +69,7 @@ def test_a_failure_has_numbers_a_mend_and_code_1(fsb: Callable) -> None:
     code, out, _ = fsb("check ./mine.py:Mine --noise 0.1 --only repeatable --only shapes")
     assert code == 1
     assert "shapes             ok" in out
-    assert "-> it draws from torch's global generator; draw from fewshot_bench.random" in out
+    assert "-> it draws from torch's global generator; draw from fewshot_bench.rng" in out
 
 
 def test_json(fsb: Callable) -> None:
@@ -113,4 +113,4 @@ def test_the_pytest_plugin_makes_a_test_of_each_check(pytester: pytest.Pytester)
     )
     said = pytester.runpytest_inprocess("-p", "no:xdist", "-p", "no:randomly", "-rs")
     said.assert_outcomes(passed=10, failed=8, skipped=7)
-    said.stdout.fnmatch_lines(["*test_mine?repeatable?*", "*fewshot_bench.random*"])
+    said.stdout.fnmatch_lines(["*test_mine?repeatable?*", "*fewshot_bench.rng*"])

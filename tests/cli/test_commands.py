@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from fewshot_bench.alike import ASIDE
 from fewshot_bench.cli import run as run_command
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.commands import command_of
+from fewshot_bench.runs.identity import ASIDE
 
 
 def record_of(method: str, **settings: Any) -> dict[str, Any]:

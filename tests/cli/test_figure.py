@@ -12,7 +12,7 @@ from drawn_runs import evaluated, trained
 from patience import PATIENCE
 
 from fewshot_bench.figures import KINDS
-from fewshot_bench.inputs import WEIGHTS
+from fewshot_bench.utils.inputs import WEIGHTS
 
 # Imports of these names fail, as where the extra is not installed.
 WITHOUT = (

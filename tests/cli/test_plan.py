@@ -19,7 +19,7 @@ from fewshot_bench.cli.main import app
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.results.compare import load_runs
 from fewshot_bench.results.pilots import class_accuracies, pilot_of
-from fewshot_bench.results.power import episodes_needed, paired_power
+from fewshot_bench.results.stats.power import episodes_needed, paired_power
 from fewshot_bench.results.tables import write_table
 
 sys.path.append(str(Path(__file__).parents[1] / "results"))

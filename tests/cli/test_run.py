@@ -14,7 +14,7 @@ import pytest
 from patience import PATIENCE
 
 import fewshot_bench
-from fewshot_bench.results.record import read_record
+from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.tables import read_table
 
 SETTINGS: dict[str, Any] = {

@@ -22,10 +22,10 @@ from PIL import Image
 import fewshot_bench
 from fewshot_bench.cli.data import parse
 from fewshot_bench.cli.main import app
-from fewshot_bench.config import configure
-from fewshot_bench.grid import cells_of
+from fewshot_bench.config.options import dataset_options
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.options import dataset_options
+from fewshot_bench.runs.grid import cells_of
 
 # What is typed behind a command that trains, and behind one that does so on glyphs.
 SMALL = shlex.split("--steps 2 --task-batch 2 --query 2 --episodes 3 --validation-episodes 2")

@@ -12,9 +12,9 @@ import torch
 from torch._C._autograd import DeviceType
 from toys import Prototypes, source, two_threads
 
-from fewshot_bench.engine.columns import Columns
 from fewshot_bench.engine.cost import Cost, _held_by_autograd, advice, cost_of_step
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors.im2col import Columns
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.profiling import PROFILED, profile_steps, table
 from fewshot_bench.engine.training import Trainer

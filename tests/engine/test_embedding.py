@@ -10,8 +10,8 @@ from toys import TASK, source
 
 from fewshot_bench.engine.embedding import pays
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.lowering import Eager
-from fewshot_bench.engine.threads import TaskThreads
+from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors.threads import TaskThreads
 from fewshot_bench.errors import PluginError
 from fewshot_bench.testing import TinyBackbone
 

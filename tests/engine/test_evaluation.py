@@ -6,7 +6,7 @@ import torch
 from toys import TASK, Prototypes, source, two_threads
 
 from fewshot_bench.engine.evaluation import confusion, evaluate
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.timing import PHASES, StepTimer
 from fewshot_bench.engine.weights import load_weights, read_weights, save_weights
 from fewshot_bench.errors import ConfigError, PluginError, RecordError

@@ -25,9 +25,9 @@ from toys import TASK, Prototypes, TwoPlayers, source
 from fewshot_bench.engine import evaluation
 from fewshot_bench.engine.conditions import conditions
 from fewshot_bench.engine.evaluation import Scores, drawn, evaluate
-from fewshot_bench.engine.evaluation_graph import ChunkGraph
-from fewshot_bench.engine.graph import stream_for
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors.evaluation_graph import ChunkGraph
+from fewshot_bench.engine.executors.graph import stream_for
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.precision import Precision

@@ -11,8 +11,8 @@ import pytest
 import torch
 from toys import Prototypes, TwoPlayers, source, two_threads
 
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.finite import LEAST, SpikeGuard
-from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import Diverged

@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toys import Prototypes, source
 
-from fewshot_bench.engine import graph
-from fewshot_bench.engine.graph import Ahead
-from fewshot_bench.engine.lowering import Eager, Gradients, Packed
+from fewshot_bench.engine.executors import graph
+from fewshot_bench.engine.executors.eager import Eager, Gradients, Packed
+from fewshot_bench.engine.executors.graph import Ahead
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.timing import StepTimer
 from fewshot_bench.engine.training import Trainer

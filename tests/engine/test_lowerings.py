@@ -12,12 +12,12 @@ from fsb_protonet.protonet import ProtoNet
 from toys import Prototypes, source
 
 from fewshot_bench import Method
-from fewshot_bench.engine.choice import choose
-from fewshot_bench.engine.graph import make_capturable
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.choice import choose
+from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors.graph import make_capturable
+from fewshot_bench.engine.executors.threads import TaskThreads
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.precision import FP32, choose_precision
-from fewshot_bench.engine.threads import TaskThreads
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Player

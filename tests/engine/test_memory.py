@@ -9,12 +9,12 @@ import pytest
 import torch
 from toys import Prototypes, TwoPlayers, source, two_threads
 
-from fewshot_bench.engine.checkpoint import Saved
+from fewshot_bench.engine.checkpointing.state import restore, state_of
+from fewshot_bench.engine.checkpointing.store import Saved
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.state import restore, state_of
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.engine.tree import pack
 from fewshot_bench.errors import OutOfMemory, is_out_of_memory

@@ -19,18 +19,18 @@ import torch
 from torch import Tensor
 from toys import Prototypes, source
 
-from fewshot_bench.batches import BatchSource
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.engine.graph import Ahead
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors.graph import Ahead
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Losses
-from fewshot_bench.sampling import EpisodeSource, OpenSampler
-from fewshot_bench.semisupervised import Labels, training_sources
+from fewshot_bench.sampling.base import EpisodeSource, OpenSampler
+from fewshot_bench.sampling.batches import BatchSource
+from fewshot_bench.sampling.few_labels import Labels, training_sources
 from fewshot_bench.testing.captures import (
     CHUNKS,
     TASKS,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from toys import Prototypes, source
 
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 

@@ -12,11 +12,11 @@ from replaying import let_optimizers_be_captured
 from torch import Tensor
 from toys import Prototypes, source
 
-from fewshot_bench.engine.checkpoint import Store, read
-from fewshot_bench.engine.graph import make_capturable
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.checkpointing.state import restore, state_of
+from fewshot_bench.engine.checkpointing.store import Store, read
+from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors.graph import make_capturable
 from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.state import restore, state_of
 from fewshot_bench.engine.training import Trainer
 
 CPU = torch.device("cpu")

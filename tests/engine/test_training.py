@@ -8,16 +8,16 @@ import pytest
 import torch
 from toys import Prototypes, TwoPlayers, source, two_threads
 
-from fewshot_bench.engine.choice import choose
 from fewshot_bench.engine.cost import cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.lowering import Eager, differentiate
+from fewshot_bench.engine.executors.choice import choose
+from fewshot_bench.engine.executors.eager import Eager, differentiate
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
 from fewshot_bench.method import Losses, Player
-from fewshot_bench.semisupervised import UnlabeledTasks
+from fewshot_bench.sampling.few_labels import UnlabeledTasks
 
 
 def build(kind, **options):

@@ -15,13 +15,13 @@ import torch
 from replaying import Graph, let_optimizers_be_captured, stand_in_for_graphs
 from toys import TASK, Prototypes, source
 
-from fewshot_bench.devices import HostClock
 from fewshot_bench.engine.evaluation import evaluate
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.history import History
-from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.method import Losses, Method, cross_entropy
+from fewshot_bench.utils.devices import HostClock
 
 STEPS, WARM = 12, 3
 BOUND = 1e-3  # Adam rounds otherwise where its rate and its step are tensors
@@ -34,9 +34,9 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> type[Graph]:
     monkeypatch.setattr("fewshot_bench.engine.training.is_gpu", lambda _: True)
     let_optimizers_be_captured(monkeypatch)
     # The host compares the states of its own generators meanwhile, of which a graph sees nothing.
-    monkeypatch.setattr("fewshot_bench.sampling.global_generators", dict)
+    monkeypatch.setattr("fewshot_bench.sampling.base.global_generators", dict)
 
-    monkeypatch.setattr("fewshot_bench.engine.graph.EventClock", lambda _: HostClock())
+    monkeypatch.setattr("fewshot_bench.engine.executors.graph.EventClock", lambda _: HostClock())
     return stand_in_for_graphs(monkeypatch)
 
 

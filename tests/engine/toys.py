@@ -9,12 +9,12 @@ from torch import nn
 
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.engine.threads import TaskThreads
+from fewshot_bench.engine.executors.threads import TaskThreads
 from fewshot_bench.episode import Task
 from fewshot_bench.method import Losses, Method, Player, accuracy, cross_entropy
 from fewshot_bench.nn import TaskBatchNorm, per_task
-from fewshot_bench.random import normal
-from fewshot_bench.sampling import ClosedSampler, EpisodeSource
+from fewshot_bench.rng import normal
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 
 TASK = Task(3, 2, 3, image_shape=(1, 6, 6))
 

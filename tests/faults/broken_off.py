@@ -13,7 +13,7 @@ from typing import Any
 
 from patience import PATIENCE
 
-from fewshot_bench.results.record import read_record
+from fewshot_bench.results.record.io import read_record
 
 SMALL: dict[str, Any] = {
     "dataset": "glyphs",
@@ -46,7 +46,7 @@ from torch import nn
 from fewshot_bench import Losses, Method, Player
 from fewshot_bench.method import cross_entropy
 from fewshot_bench.nn import per_task
-from fewshot_bench.schedules import cosine
+from fewshot_bench.engine.schedules import cosine
 
 
 class Stranger(Method):

@@ -23,7 +23,7 @@ from unittest import mock
 
 from patience import PATIENCE
 
-from fewshot_bench.text import printable
+from fewshot_bench.utils.text import printable
 
 OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # by a terminal
 Spoil = Callable[["World"], contextlib.AbstractContextManager[None] | None]

@@ -17,9 +17,9 @@ from faults.broken_off import CONV, assert_same, command
 from faults.killing import Fsb, server
 from fewshot_bench.data.cache import Decoded, cached
 from fewshot_bench.data.locate import fetch
-from fewshot_bench.disk import Busy, locked, sweep
-from fewshot_bench.results.record import read_record
+from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.tables import write_atomically
+from fewshot_bench.utils.files import Busy, locked, sweep
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from made_up_runs import scores_of, write_run
 from faults.fault import Said, fsb
 from faults.fuzzing import FEW, JSON, MANY, TEXTS, bounded, check
 from faults.regressions import GRIDS, RECORDS
-from fewshot_bench import grid
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import FewshotBenchError
+from fewshot_bench.runs import grid
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def meet_record(runs: Path, whole: dict[str, Any], record: Any, way: str) -> Non
     ready = FewshotBenchError("this can be run")
     try:
         with ExitStack() as stack:
-            for name in ("runner.prepare", "predict.prepare", "assembly.load_data"):
+            for name in ("runner.prepare", "predict.prepare", "build.load_data"):
                 stack.enter_context(mock.patch(f"fewshot_bench.{name}", side_effect=ready))
             check(fsb(*way.split()))
     finally:
@@ -150,7 +150,7 @@ def meet_grid(text: str, folder: Path) -> None:
         grid.cells_of(found, registry)
         raise FewshotBenchError("the grid can be run")
 
-    with mock.patch("fewshot_bench.grid.run_grid", only_cells):
+    with mock.patch("fewshot_bench.runs.grid.run_grid", only_cells):
         check(fsb("compare", "grid.toml"))
 
 

@@ -12,13 +12,13 @@ import pytest
 
 from faults.broken_off import CONV, Breaking, assert_same, fsb
 from fewshot_bench import runner
-from fewshot_bench.config import RunConfig, configure
+from fewshot_bench.config.resolve import RunConfig, configure
 from fewshot_bench.errors import ConfigError, RecordError
-from fewshot_bench.existing import run_unless
-from fewshot_bench.grid import Entry, Grid, run_grid
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.results.record import held, read_record
+from fewshot_bench.results.record.io import held, read_record
 from fewshot_bench.results.runs import load_runs
+from fewshot_bench.runs.existing import run_unless
+from fewshot_bench.runs.grid import Entry, Grid, run_grid
 
 
 class Heard(Breaking):
@@ -105,8 +105,8 @@ def test_what_somebody_wants_to_see_is_made(config: RunConfig) -> None:
 
 def test_other_code_is_told_and_run(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _, _ = again(config, "resume")
-    monkeypatch.setattr("fewshot_bench.alike.code_digest", lambda _: "0" * 64)
-    monkeypatch.setattr("fewshot_bench.parts.code_digest", lambda _: "0" * 64)
+    monkeypatch.setattr("fewshot_bench.runs.identity.code_digest", lambda _: "0" * 64)
+    monkeypatch.setattr("fewshot_bench.runs.context.code_digest", lambda _: "0" * 64)
     found, (line,), _ = again(config, "resume")
     assert line == f"'{first}' is of other code; this is a new run"
     assert found != first

@@ -18,8 +18,8 @@ import pytest
 
 from faults.broken_off import CONV, assert_same, command, newest
 from faults.killing import Fsb, server
-from fewshot_bench.engine.checkpoint import FOLDER, step_of
-from fewshot_bench.results.record import read_record
+from fewshot_bench.engine.checkpointing.store import FOLDER, step_of
+from fewshot_bench.results.record.io import read_record
 
 STEPS = 16
 SETTINGS: dict[str, Any] = CONV | {

@@ -16,9 +16,9 @@ import pytest
 from patience import PATIENCE
 
 from faults.broken_off import SMALL, assert_same, command, fsb, newest, start
-from fewshot_bench.engine.checkpoint import FOLDER
-from fewshot_bench.engine.interrupt import TOGETHER, Interrupted, Signals
-from fewshot_bench.results.record import read_record
+from fewshot_bench.engine.checkpointing.signals import TOGETHER, Interrupted, Signals
+from fewshot_bench.engine.checkpointing.store import FOLDER
+from fewshot_bench.results.record.io import read_record
 
 # A method whose steps last while a file is there, so that a signal finds it in one.
 SLOW = '''

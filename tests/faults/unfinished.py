@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from faults.fault import Fault, World
-from fewshot_bench.results.record import held
+from fewshot_bench.results.record.io import held
 
 Change = Callable[[World, dict[str, Any]], None]
 

@@ -13,7 +13,7 @@ from scipy import stats
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.figures.series import gather, stretches
 from fewshot_bench.figures.settings import panels_of
-from fewshot_bench.results.statistics import student_interval
+from fewshot_bench.results.stats.tests import student_interval
 
 # ---- learning and time ------------------------------------------------------------------------
 

@@ -25,18 +25,18 @@ import pytest
 import torch
 from toys import Prototypes, TwoPlayers, source
 
-from fewshot_bench.config import configure
-from fewshot_bench.devices import on_stream
-from fewshot_bench.engine.choice import choose
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import Scores, evaluate
-from fewshot_bench.engine.evaluation_graph import ChunkGraph
-from fewshot_bench.engine.graph import make_capturable, stream_for
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.choice import choose
+from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors.evaluation_graph import ChunkGraph
+from fewshot_bench.engine.executors.graph import make_capturable, stream_for
 from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.method import Method
-from fewshot_bench.parts import Parts, prepare
+from fewshot_bench.runs.context import Parts, prepare
+from fewshot_bench.utils.devices import on_stream
 
 DEVICE = torch.device(os.environ.get("FSB_TEST_DEVICE", "cuda"))
 CUDA = DEVICE.type == "cuda"

@@ -16,17 +16,17 @@ import pytest
 from honesty.small import folder_of, small
 
 import fewshot_bench
-from fewshot_bench.assembly import load_data
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.data.content import ClassContent, content_of_splits
 from fewshot_bench.data.images import LabeledImages, Splits
 from fewshot_bench.errors import RecordError
 from fewshot_bench.figures import Ask
 from fewshot_bench.figures.real import names_of
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.results.class_names import FILE, read_classes, write_classes
+from fewshot_bench.results.record.class_names import FILE, read_classes, write_classes
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import read_table
+from fewshot_bench.runs.build import load_data
 
 HOSTILE = (
     "a,b", 'say "x"', "two\nlines", "\x1b[2J", "=1+1", " blank ", "\udc80 of a file", "é", "",

@@ -22,11 +22,11 @@ from pandas import read_csv
 from safetensors.torch import load_file
 
 import fewshot_bench
-from fewshot_bench import schedules
-from fewshot_bench.building import build_method
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
+from fewshot_bench.engine import schedules
 from fewshot_bench.episode import Task
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.runs.objects import build_method
 from fewshot_bench.testing import TinyBackbone
 
 WHOLE, SHORT = 60, 4  # steps
@@ -200,7 +200,7 @@ TASK = Task(3, 1, 2, image_shape=(1, 8, 8))
 
 def test_there_is_one_place_for_schedules() -> None:
     """The schedules of all built-in methods are collected: each is a function of
-    ``fewshot_bench.schedules``, so that two methods with one option have one rate."""
+    ``fewshot_bench.engine.schedules``, so that two methods with one option have one rate."""
     found = every_schedule()
     assert len(found) >= 7
     for name, schedule in found.items():

@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 
 import fewshot_bench
 from fewshot_bench import runner
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import RecordError
-from fewshot_bench.inputs import check_weights
-from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.tables import read_table
+from fewshot_bench.utils.inputs import check_weights
 
 AVERAGED = '''
 from functools import partial

@@ -16,12 +16,12 @@ from honesty.means import Means
 from torch import nn
 
 from fewshot_bench.cli.main import main
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.inspection import inspect_test
-from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Losses, Method, cross_entropy
 from fewshot_bench.nn import TaskBatchNorm, per_task
-from fewshot_bench.sampling import ClosedSampler, OpenSampler
+from fewshot_bench.sampling.base import ClosedSampler, OpenSampler
 from fewshot_bench.testing import (
     TINY,
     TinyBackbone,

@@ -23,15 +23,15 @@ from torch import nn
 
 from fewshot_bench import run
 from fewshot_bench.engine.evaluation import measured
+from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors.threads import TaskThreads
 from fewshot_bench.engine.inspection import inspect_test, inspect_training
-from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.threads import TaskThreads
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, accuracy
 from fewshot_bench.nn import Frozen, TaskBatchNorm
-from fewshot_bench.sampling import ClosedSampler, EpisodeSource
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 from fewshot_bench.testing import TINY, tiny_episode
 from fewshot_bench.testing.subject import MethodSubject
 

@@ -26,16 +26,16 @@ from safetensors.torch import load_file, save_file
 
 import fewshot_bench
 from fewshot_bench import InputFile, runner
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError, DataError, PluginError, RecordError
-from fewshot_bench.existing import run_unless
-from fewshot_bench.grid import Entry, Grid, run_grid
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results import code
 from fewshot_bench.results.pivot import episodes_differ
-from fewshot_bench.results.record import read_record
+from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.runs import Run
-from fewshot_bench.run_inputs import file_options
+from fewshot_bench.runs.existing import run_unless
+from fewshot_bench.runs.grid import Entry, Grid, run_grid
+from fewshot_bench.runs.inputs import file_options
 
 READS = '''
 from pathlib import Path
@@ -161,7 +161,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fewshot_bench import InputFile
-from fewshot_bench.sampling import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler
 
 
 class Shifted(ClosedSampler):
@@ -213,7 +213,7 @@ FILES = """
 from typing import Annotated
 
 from fewshot_bench import Dataset, InputFile, Method
-from fewshot_bench.sampling import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler
 
 
 class Inner(Method):
@@ -253,7 +253,7 @@ def test_the_files_of_every_kind_of_plugin(home: Path) -> None:
 
 def test_a_folder_counts_by_all_its_files(home: Path) -> None:
     """An option's folder: a file renamed, added, changed or moved below it changes the digest."""
-    from fewshot_bench.inputs import content_of
+    from fewshot_bench.utils.inputs import content_of
 
     folder = home / "folder"
     (folder / "in").mkdir(parents=True)
@@ -612,7 +612,7 @@ def test_the_version_of_another_distribution_counts(site: Path) -> None:
 
 def test_a_plugin_is_told_of_a_type_that_no_path_has() -> None:
     """A tuple of files is refused with the types that can be typed."""
-    from fewshot_bench.options import options_of
+    from fewshot_bench.config.options import options_of
 
     def net(image_shape, *, files: tuple[InputFile, InputFile] = ("a", "b")):
         pass

@@ -19,8 +19,8 @@ from fewshot_bench import run
 from fewshot_bench.cli.main import main
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.evaluating import evaluate_run
 from fewshot_bench.method import Method, Player
+from fewshot_bench.runs.evaluate import evaluate_run
 from fewshot_bench.testing import TINY, check_method
 
 MINE = """

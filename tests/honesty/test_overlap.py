@@ -25,22 +25,22 @@ from PIL import Image
 
 import fewshot_bench
 from fewshot_bench import runner
-from fewshot_bench.assembly import load_data
 from fewshot_bench.cli.main import main
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.data.overlap import FILE, TRAINING, overlap_of, seen_in
 from fewshot_bench.data.same_names import same_names
 from fewshot_bench.errors import ConfigError, DataError, RecordError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.inputs import content_of
-from fewshot_bench.predict import classify
 from fewshot_bench.report.page import html
 from fewshot_bench.results.compare import compare, load_runs
-from fewshot_bench.results.exporters.data import to_csv, to_json
-from fewshot_bench.results.exporters.latex import latex
-from fewshot_bench.results.exporters.markdown import markdown
-from fewshot_bench.results.exporters.terminal import terminal
-from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.formats.data import to_csv, to_json
+from fewshot_bench.results.formats.latex import latex
+from fewshot_bench.results.formats.markdown import markdown
+from fewshot_bench.results.formats.terminal import terminal
+from fewshot_bench.results.record.io import read_record, write_record
+from fewshot_bench.runs.build import load_data
+from fewshot_bench.runs.predict import classify
+from fewshot_bench.utils.inputs import content_of
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_bench.config import configure
-from fewshot_bench.engine.choice import choose
+from fewshot_bench.config.resolve import configure
+from fewshot_bench.engine.executors.choice import choose
 from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.method import Method
 from fewshot_bench.nn import TaskBatchNorm
-from fewshot_bench.parts import Parts, prepare
-from fewshot_bench.runner import make_trainer
+from fewshot_bench.runs.context import Parts, prepare
+from fewshot_bench.runs.train import make_trainer
 from fewshot_bench.testing import check_backbone, check_method, precision_error
 
 SMALL, LARGE = 1e-5, 1e-4  # networks of 28x28; all others

@@ -16,7 +16,7 @@ import torch
 from fsb_protonet.soft_kmeans import SoftKMeans
 
 import fewshot_bench
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 
 TASKS = ((5, 1), (5, 5), (20, 1), (20, 5))
 # Queries a class in training and at test, of the tasks above; and whether statistics are a batch's.

@@ -15,15 +15,15 @@ import torch
 from honesty.means import Means
 from torch import nn
 
+from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors.threads import TaskThreads
 from fewshot_bench.engine.inspection import (
     compare_modes,
     inspect_test,
     inspect_trained,
     inspect_training,
 )
-from fewshot_bench.engine.lowering import Eager
 from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.threads import TaskThreads
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Losses, Method, cross_entropy

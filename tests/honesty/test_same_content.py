@@ -27,11 +27,11 @@ from fewshot_bench.report.page import html
 from fewshot_bench.results.compare import compare, load_runs
 from fewshot_bench.results.comparison import Comparison
 from fewshot_bench.results.equal import refuse_unequal
-from fewshot_bench.results.exporters.data import to_csv, to_json
-from fewshot_bench.results.exporters.latex import latex
-from fewshot_bench.results.exporters.markdown import markdown
+from fewshot_bench.results.formats.data import to_csv, to_json
+from fewshot_bench.results.formats.latex import latex
+from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.pilots import pilot_of
-from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.sentences import heading
 
 OTHER_CLASSES = "other classes or images in the evaluated split"

@@ -17,21 +17,21 @@ import pytest
 from honesty.tiny_folder import SETTINGS
 
 import fewshot_bench
-from fewshot_bench.config import configure
+from fewshot_bench.config.options import load
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError, PluginError, UnknownName
 from fewshot_bench.figures import draw
 from fewshot_bench.figures.answers import answers
 from fewshot_bench.figures.series import apart
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.options import load
 from fewshot_bench.report.page import html
 from fewshot_bench.results.commands import command_of
 from fewshot_bench.results.compare import compare, load_runs
-from fewshot_bench.results.exporters.data import to_json
-from fewshot_bench.results.exporters.markdown import markdown
+from fewshot_bench.results.formats.data import to_json
+from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.pilots import pilot_of
 from fewshot_bench.results.pivot import episodes_differ
-from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.sentences import heading
 from fewshot_bench.testing import check_sampler
 
@@ -43,7 +43,7 @@ from typing import Annotated
 
 import torch
 
-from fewshot_bench.sampling import ClosedSampler, Indices
+from fewshot_bench.sampling.base import ClosedSampler, Indices
 
 
 class Unequal(ClosedSampler):

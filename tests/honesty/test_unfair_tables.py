@@ -21,25 +21,25 @@ from typer.testing import CliRunner
 
 import fewshot_bench
 from fewshot_bench.cli.main import app
-from fewshot_bench.config import RunConfig, configure
+from fewshot_bench.config.resolve import RunConfig, configure
 from fewshot_bench.engine.observer import Silent
 from fewshot_bench.errors import ConfigError, UnknownName
-from fewshot_bench.grid import Entry, Grid, cells_of
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.parts import prepare
 from fewshot_bench.report.page import html
 from fewshot_bench.results.compare import compare, load_runs
 from fewshot_bench.results.comparison import Comparison
 from fewshot_bench.results.equal import equal_names, refuse_unequal
-from fewshot_bench.results.exporters.data import to_csv, to_json
-from fewshot_bench.results.exporters.latex import latex
-from fewshot_bench.results.exporters.markdown import markdown
-from fewshot_bench.results.exporters.terminal import terminal
+from fewshot_bench.results.formats.data import to_csv, to_json
+from fewshot_bench.results.formats.latex import latex
+from fewshot_bench.results.formats.markdown import markdown
+from fewshot_bench.results.formats.terminal import terminal
 from fewshot_bench.results.sentences import best_sentences, sentences
 from fewshot_bench.results.training import texts
 from fewshot_bench.results.traits import NOT_TRAINING, OF_TRAINING, TRAITS
-from fewshot_bench.runner import make_trainer
-from fewshot_bench.training_summary import training_summary
+from fewshot_bench.runs.context import prepare
+from fewshot_bench.runs.grid import Entry, Grid, cells_of
+from fewshot_bench.runs.train import make_trainer
+from fewshot_bench.runs.training_summary import training_summary
 
 # For each trait of a training: what is changed, and what a sentence has to say of it.
 PLANTED: dict[str, tuple[dict[str, Any], str]] = {

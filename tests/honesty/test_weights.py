@@ -25,11 +25,11 @@ from safetensors.torch import load_file, save_file
 import fewshot_bench
 from fewshot_bench import runner
 from fewshot_bench.cli.main import app
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError, PluginError, RecordError
-from fewshot_bench.predict import classify
-from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.tables import read_table, write_table
+from fewshot_bench.runs.predict import classify
 
 FILE = "weights.safetensors"
 FROZEN = """

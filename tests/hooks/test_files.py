@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import fewshot_bench
+from fewshot_bench.config.options import split_dataset
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.hooks import files
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.options import split_dataset
 
 SOURCE = """
 import math

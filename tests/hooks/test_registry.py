@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError, PluginError, PluginWarning, UnknownName
 from fewshot_bench.hooks.registry import KINDS, PluginInfo, Registry
 

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 from fsb_maml.maml import MAML
 
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError
 

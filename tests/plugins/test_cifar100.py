@@ -14,7 +14,7 @@ import pytest
 from fsb_cifar100 import files
 from fsb_cifar100.cifar100 import FC100, CifarFS
 
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import DataError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.testing.checks import perform_all

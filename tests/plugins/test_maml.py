@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from fsb_maml.maml import MAML
 from torch import Tensor, nn
 
-from fewshot_bench.engine.lowering import differentiate
+from fewshot_bench.engine.executors.eager import differentiate
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.nn import Frozen, tasks

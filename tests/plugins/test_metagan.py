@@ -20,8 +20,8 @@ from metagan_cases import (
 )
 from torch import Tensor, nn
 
-from fewshot_bench.engine.lowering import Eager, differentiate
-from fewshot_bench.engine.threads import TaskThreads
+from fewshot_bench.engine.executors.eager import Eager, differentiate
+from fewshot_bench.engine.executors.threads import TaskThreads
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method

@@ -15,7 +15,7 @@ from test_metagan_over_maml import GAN_WEIGHTS, Smooth
 from test_relationnet import smooth
 
 import fewshot_bench
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method, cross_entropy
 from fewshot_bench.testing import gradient_error

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fsb_metagan.metagan import MetaGAN
 
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError
 

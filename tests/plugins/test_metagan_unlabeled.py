@@ -14,7 +14,7 @@ from test_metagan_bases import BASES, base
 
 import fewshot_bench
 from fewshot_bench.method import Method
-from fewshot_bench.semisupervised import without_labels
+from fewshot_bench.sampling.few_labels import without_labels
 from fewshot_bench.testing import gradient_error, tiny_episode
 
 

@@ -8,7 +8,7 @@ from fsb_backbones.conv import conv4_relation
 from fsb_relationnet.relationnet import RelationModule, RelationNet
 from torch import nn
 
-from fewshot_bench.config import configure
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.nn import TaskBatchNorm, per_task

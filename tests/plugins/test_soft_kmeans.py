@@ -164,9 +164,7 @@ def test_distractors_of_no_weight_stay_at_the_origin() -> None:
 
 
 @pytest.mark.parametrize(("unlabeled", "radius"), [(True, 2.0), (False, 1e5)])
-def test_the_codes_queries_have_a_distractors_logit_by_hand(
-    unlabeled: bool, radius: float
-) -> None:
+def test_the_codes_queries_have_a_distractors_logit_by_hand(unlabeled: bool, radius: float) -> None:
     """At prototypes (0, 0) and (2, 0) and distractors at (0, 0), query (1, 2) is 5 from each."""
     method, support = by_hand("cluster", follow="code")
     if not unlabeled:

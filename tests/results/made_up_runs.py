@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fewshot_bench.results.record import new_run_folder, write_record
-from fewshot_bench.results.run_files import empty_timing
-from fewshot_bench.results.schema import SCHEMA, SCHEMA_VERSION
-from fewshot_bench.results.statistics import student_interval
+from fewshot_bench.results.record.files import empty_timing
+from fewshot_bench.results.record.io import new_run_folder, write_record
+from fewshot_bench.results.record.schema import SCHEMA, SCHEMA_VERSION
+from fewshot_bench.results.stats.tests import student_interval
 from fewshot_bench.results.tables import write_table
 
 EPISODES = 40

@@ -13,8 +13,8 @@ from scipy import stats
 
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.results.compare import compare, load_runs
-from fewshot_bench.results.exporters.markdown import markdown
-from fewshot_bench.results.record import read_record
+from fewshot_bench.results.formats.markdown import markdown
+from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import write_table
 

@@ -16,7 +16,7 @@ import pytest
 from made_up_runs import made_up, scores_of, task, write_run
 from patience import PATIENCE
 
-from fewshot_bench.results.statistics import student_interval
+from fewshot_bench.results.stats.tests import student_interval
 
 TIMING = {
     "step_ms": {"median": 1360.502, "p95": 1434.43},

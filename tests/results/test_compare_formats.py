@@ -19,10 +19,10 @@ from patience import PATIENCE
 from fewshot_bench.results.blocks import blocks
 from fewshot_bench.results.compare import compare, load_runs
 from fewshot_bench.results.comparison import Comparison
-from fewshot_bench.results.exporters.data import to_csv, to_json
-from fewshot_bench.results.exporters.latex import latex
-from fewshot_bench.results.exporters.markdown import markdown
-from fewshot_bench.results.exporters.terminal import terminal
+from fewshot_bench.results.formats.data import to_csv, to_json
+from fewshot_bench.results.formats.latex import latex
+from fewshot_bench.results.formats.markdown import markdown
+from fewshot_bench.results.formats.terminal import terminal
 
 DAGGER = {"transductive": True}
 TIMING = {

@@ -10,7 +10,7 @@ from compared import cell, compared, only
 from made_up_runs import EPISODES, scores_of, task, write_run
 from scipy import stats
 
-from fewshot_bench.results.exporters.markdown import markdown
+from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.sentences import accuracy_words, sentences
 
 

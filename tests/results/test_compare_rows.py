@@ -11,8 +11,11 @@ from made_up_runs import made_up, scores_of, task, write_run
 
 from fewshot_bench.results.compare import compare, load_runs
 from fewshot_bench.results.comparison import Comparison
-from fewshot_bench.results.exporters.markdown import markdown
-from fewshot_bench.results.intervals import (
+from fewshot_bench.results.formats.markdown import markdown
+from fewshot_bench.results.pivot import lay_out
+from fewshot_bench.results.runs import Run
+from fewshot_bench.results.sentences import sentences
+from fewshot_bench.results.stats.intervals import (
     INTERVALS,
     bootstrap_interval,
     class_interval,
@@ -21,10 +24,7 @@ from fewshot_bench.results.intervals import (
     paired_over_seeds,
     seeds_interval,
 )
-from fewshot_bench.results.pivot import lay_out
-from fewshot_bench.results.runs import Run
-from fewshot_bench.results.sentences import sentences
-from fewshot_bench.results.statistics import student_interval
+from fewshot_bench.results.stats.tests import student_interval
 from fewshot_bench.results.tables import write_table
 
 TRAINED = {"steps": 10, "seconds": 1.0, "warmup_seconds": 0.0, "engine": "eager"}

@@ -13,7 +13,7 @@ from fewshot_bench.errors import RecordError
 from fewshot_bench.results.blocks import blocks
 from fewshot_bench.results.compare import compare, load_runs
 from fewshot_bench.results.comparison import Comparison
-from fewshot_bench.results.exporters.markdown import markdown
+from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.speed import seconds_to, speed_of
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fewshot_bench.errors import UnknownName
-from fewshot_bench.results.classes import _Design
-from fewshot_bench.results.intervals import (
+from fewshot_bench.results.stats.classes import _Design
+from fewshot_bench.results.stats.intervals import (
     INTERVALS,
     bootstrap_interval,
     class_interval,
@@ -24,7 +24,7 @@ from fewshot_bench.results.intervals import (
     seeds_interval,
     what_it_covers,
 )
-from fewshot_bench.results.statistics import Interval, paired_difference, student_interval
+from fewshot_bench.results.stats.tests import Interval, paired_difference, student_interval
 
 RANDOM = np.random.default_rng(7)
 SCORES = RANDOM.binomial(75, 0.9, 120) / 75

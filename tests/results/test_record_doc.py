@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fewshot_bench.results.schema import SCHEMA_VERSION, markdown
+from fewshot_bench.results.record.schema import SCHEMA_VERSION, markdown
 
 PAGE = Path(__file__).parents[2] / "docs" / "record.md"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fewshot_bench.results.statistics import paired_difference, student_interval
+from fewshot_bench.results.stats.tests import paired_difference, student_interval
 
 TOLERANCE = 1e-12
 

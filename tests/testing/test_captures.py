@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fewshot_bench import in_order
 from fewshot_bench.cli.main import main
-from fewshot_bench.engine.lowering import Eager
+from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.sampling import ClosedSampler
+from fewshot_bench.sampling import in_order
+from fewshot_bench.sampling.base import ClosedSampler
 from fewshot_bench.testing import Outcome
 from fewshot_bench.testing.captures import Watched, evaluate, train
 from fewshot_bench.testing.checks import perform_all
@@ -143,7 +143,7 @@ def copy_of_closed() -> str:
     own = inspect.getsource(ClosedSampler)
     names = ", ".join(n for n in ("Indices", "Sampler", "Tensor", "below", "fold", "subset")
                       if n in own)  # fmt: skip
-    return f"import torch\n\nfrom fewshot_bench.sampling import {names}\n\n\n{own}"
+    return f"import torch\n\nfrom fewshot_bench.sampling.base import {names}\n\n\n{own}"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from wrong_methods import canceling
 from fewshot_bench.data.images import Dataset, Splits
 from fewshot_bench.engine.observer import Observer
 from fewshot_bench.method import accuracy
-from fewshot_bench.sampling import ClosedSampler, OpenSampler
+from fewshot_bench.sampling.base import ClosedSampler, OpenSampler
 from fewshot_bench.testing import (
     SUITES,
     Outcome,

@@ -1,0 +1,121 @@
+"""A new plugin from the templates, which are files in ``templates/``.
+
+A template's name ends in ``.in``; ``$names`` in it stand for what differs from plugin to plugin.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from importlib.util import find_spec
+from pathlib import Path
+from string import Template
+
+from fewshot_bench.errors import ConfigError, UnknownName
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.hooks.specs import INTERFACE
+
+KINDS = ("method", "dataset", "backbone", "sampler", "metric", "observer")
+FUNCTIONS = ("backbone", "metric")  # what these register is a function, of the others a class
+# Package data hold no names that begin with a dot.
+RENAMED = {"github": ".github", "gitignore": ".gitignore"}
+
+
+def new_plugin(name: str, kind: str, into: Path, registry: Registry) -> list[Path]:
+    """Write a complete distribution.
+
+    Arguments:
+        name: in any spelling; names of distribution, module and class are derived from it.
+        kind: one of ``KINDS``.
+        into: the folder in which the distribution's folder is made.
+        registry: what is installed already.
+
+    Returns:
+        The files, the folder's name in front.
+
+    Raises:
+        UnknownName: no such kind.
+        ConfigError: no valid name can be derived, it is taken, or the folder exists.
+    """
+    if kind not in KINDS:
+        raise UnknownName("kind of plugin", kind, KINDS)
+    names = derive(name, kind, registry)
+    folder = into / names["distribution"]
+    if folder.exists():
+        raise ConfigError(f"'{folder}' exists and is not overwritten; give another name or --into.")
+    texts = {path: text for part in ("common", kind) for path, text in _templates(part)}
+    written = []
+    for path, text in sorted(texts.items()):
+        target = folder / Template(path).substitute(names)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(Template(text).substitute(names), "utf-8")
+        except OSError as error:
+            raise ConfigError(f"cannot write '{target}': {error.strerror}.") from error
+        written.append(target)
+    return written
+
+
+def derive(name: str, kind: str, registry: Registry) -> dict[str, str]:
+    """The names that a template may use.
+
+    Raises:
+        ConfigError: none can be derived from this one, or they are taken; says why.
+    """
+    if "/" in name or "\\" in name:
+        raise ConfigError(f"'{name}' is a path; give a name, and the folder above with --into.")
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    words = re.findall(r"[A-Za-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", plain))
+    distribution = "-".join(words).lower()
+    module = distribution.replace("-", "_")
+    if not words or not module.isidentifier():
+        raise ConfigError(
+            f"'{name}': no name of a Python module can be made of it; begin with a letter from "
+            "a to z."
+        )
+    taken = registry.names(f"{kind}s").get(distribution)
+    if taken:
+        raise ConfigError(f"{taken[0].title} has the name '{distribution}'; give another.")
+    if keyword.iskeyword(module) or find_spec(module) is not None:
+        raise ConfigError(
+            f"'{name}': Python has '{module}' already, as a keyword or an installed module; give "
+            "another name."
+        )
+    title = "".join(word.capitalize() for word in module.split("_"))
+    return {
+        "distribution": distribution,
+        "module": module,
+        "name": distribution,
+        "title": title,
+        "attribute": module if kind in FUNCTIONS else title,
+        "kind": kind,
+        "kinds": f"{kind}s",
+        "interface": str(INTERFACE),
+        "version": version("fewshot-bench"),
+    }
+
+
+def next_steps(folder: Path, names: Mapping[str, str]) -> list[str]:
+    """What to type next."""
+    kind = f" --kind {names['kinds']}" if names["kind"] != "method" else ""
+    return [f"pip install -e {folder}", f"fsb check {names['name']}{kind}"]
+
+
+def _templates(part: str) -> Iterator[tuple[str, str]]:
+    """(path of the file to be, its template) of a folder of ``templates/``."""
+    yield from _walk(files("fewshot_bench.hooks") / "templates" / part, "")
+
+
+def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
+    for item in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        name = item.name.removesuffix(".in")
+        path = prefix + {"module": "$module", **RENAMED}.get(name, name)
+        if item.is_dir():
+            yield from _walk(item, path + "/")
+        elif item.name.endswith(".in"):
+            yield path, item.read_text("utf-8")

@@ -1,0 +1,150 @@
+"""Tables for a screen of a given width."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from itertools import chain
+
+from fewshot_bench.results.blocks import Block, Entry, blocks
+from fewshot_bench.results.comparison import Comparison
+from fewshot_bench.results.record.told import SEEN
+from fewshot_bench.results.sentences import BOLD, apart, heading
+
+GAP = 2  # between columns
+BEST = "^"  # beside bold, which a pipe or a file does not show
+MOST_TOLD = 12  # sentences below a table
+TOGETHER = re.compile(r" (?=%)|(?<=\bp) (?=[<=])|(?<=p [<=]) ")
+Style = Callable[[str, str], str]
+
+
+def terminal(comparison: Comparison, width: int, style: Style) -> str:
+    """Every table in lines of at most ``width`` characters.
+
+    Arguments:
+        comparison: what to show.
+        width: of the screen; from 40 characters on it is kept.
+        style: (text, ``bold`` or ``dim`` or ``heading``) to the text in that style.
+    """
+    lines: list[str] = []
+    for table in comparison.tables:
+        lines += [style(line, "heading") for line in _wrapped(heading(table), width)]
+        lines += chain.from_iterable(_wrapped(text, width) for text in apart(table))
+        for block in blocks(table, comparison):
+            lines += ["", *_block(block, width, style)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return _folded(text, width) or [""]
+
+
+def _block(block: Block, width: int, style: Style) -> list[str]:
+    lines: list[str] = []
+    columns, dropped = _fitting(block, width)
+    for part in columns:
+        lines += ([""] if lines else []) + _lines(block, part, width, style)
+    words = [text.replace(BOLD, f"Bold, {BEST}:", 1) for text in block.words]
+    if dropped:
+        words.append(
+            f"No room for: {', '.join(dropped)}; a wider terminal or --format csv has them."
+        )
+    told = block.told[:MOST_TOLD]
+    if len(block.told) > MOST_TOLD:
+        told.append(f"... and {len(block.told) - MOST_TOLD} more; --format json has all.")
+    for text in told:
+        first, *more = _folded(text, width - 2)
+        lines += [f"- {first}", *(f"  {line}" for line in more)]
+    return lines + [style(line, "dim") for line in _wrapped(" ".join(words), width)]
+
+
+def _fitting(block: Block, width: int) -> tuple[list[list[int]], list[str]]:
+    """Columns that fit beside each other, in several parts if need be; heads left out.
+
+    Of a block with optional columns those are left out; others go on below.
+    """
+    widths = _widths(block)
+    name = min(widths[0], max(width // 3, 12))  # a longer one is folded
+    columns, dropped = list(range(1, len(block.heads))), list[str]()
+    if block.optional is not None:
+        for head in block.optional:
+            if name + sum(widths[i] + GAP for i in columns) <= width:
+                break
+            if head in block.heads:
+                columns.remove(block.heads.index(head))
+                dropped.append(head)
+    parts: list[list[int]] = [[]]
+    for i in columns:  # what finds no room goes on below
+        if parts[-1] and name + sum(widths[j] + GAP for j in [*parts[-1], i]) > width:
+            parts.append([])
+        parts[-1].append(i)
+    return parts, dropped
+
+
+def _widths(block: Block) -> list[int]:
+    """Of each column: as wide as its entries, and as the longest word of its head."""
+    lines = list(chain.from_iterable(block.sections.values()))
+    indent = [2 if len(block.sections) > 1 else 0] + [0] * (len(block.heads) - 1)
+    return [
+        max(
+            max(map(len, head.split() if i else [head])),
+            *(len(line[i].text) + indent[i] for line in lines),
+        )
+        + max(len(_marks(line[i])) for line in lines)
+        for i, head in enumerate(block.heads)
+    ]
+
+
+def _marks(entry: Entry) -> str:
+    marks = {"tied": "*", "best": BEST}.get(entry.mark, "") + ("†" if entry.dagger else "")
+    marks += SEEN if entry.seen else ""
+    return f" {marks}" if marks else ""
+
+
+def _lines(block: Block, columns: list[int], width: int, style: Style) -> list[str]:
+    """Heads and entries of some columns, the names of the rows in front."""
+    widths = _widths(block)
+    shown = [widths[i] for i in columns]
+    name = max(min(widths[0], width - sum(shown) - GAP * len(shown)), 8)
+    heads = [_folded(block.heads[i], widths[i]) for i in columns]
+    first = _folded(block.heads[0], name)
+    deep = max(map(len, [first, *heads]))
+    filled = [[""] * (deep - len(head)) + head for head in [first, *heads]]
+    lines = [_joined(texts, [name, *shown]) for texts in zip(*filled, strict=True)]
+    lines = [style(line, "head") for line in lines]
+    # Marks stand behind the numbers, which stay below each other.
+    after = {
+        i: max(len(_marks(line[i])) for part in block.sections.values() for line in part)
+        for i in columns
+    }
+    for section, entries in block.sections.items():
+        lines += [style(section, "dim")] if section else []
+        indent = "  " if section else ""
+        for line in entries:
+            start, *more = _folded(line[0].text, name - len(indent)) or [""]
+            texts = [
+                style(
+                    line[i].text.rjust(widths[i] - after[i]) + _marks(line[i]).ljust(after[i]),
+                    "bold" if line[i].mark == "best" else "",
+                )
+                for i in columns
+            ]
+            lines.append((" " * GAP).join([f"{indent}{start}".ljust(name), *texts]).rstrip())
+            lines += [f"{indent}  {text}" for text in more]
+    return lines
+
+
+def _folded(text: str, width: int) -> list[str]:
+    """Lines of at most ``width`` characters; a number stays with its unit, or its p."""
+    kept = TOGETHER.sub("\N{NO-BREAK SPACE}", text)
+    lines = textwrap.wrap(kept, width, break_on_hyphens=False)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
+
+
+def _joined(texts: Sequence[str], widths: Sequence[int]) -> str:
+    """The first text to the left, the others to the right."""
+    first, *others = texts
+    shown = [text.rjust(w) for text, w in zip(others, widths[1:], strict=True)]
+    return (" " * GAP).join([first.ljust(widths[0]), *shown]).rstrip()

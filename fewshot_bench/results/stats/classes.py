@@ -1,0 +1,220 @@
+"""An interval for new classes: the classes of the episodes are its clusters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from fewshot_bench.results.stats.tests import Interval, Scores, checked, student_interval
+
+Array = npt.NDArray[np.float64]
+ClassIds = Sequence[Sequence[int]] | npt.NDArray[np.integer]
+
+NODES = 1001  # of the integral over a chi-squared variable
+FARTHEST = 1e-140  # its tails that are left out
+TINY = 1e-9
+FEW_CLASSES = 100  # with fewer it covers less than its level if some are far harder than the rest
+
+
+def class_interval(
+    scores: Scores, class_ids: ClassIds, level: float = 0.95, *, symmetric: bool = False
+) -> Interval:
+    """Interval of the mean for a claim about new classes.
+
+    An episode belongs to all its classes at once, so the clusters cross. The model is the first
+    order of Hoeffding's decomposition (Annals of Mathematical Statistics 19, 1948): a score is a
+    mean, plus an effect of each class in the episode (how hard it is, how much it misleads the
+    others, what its images are like), plus a rest. The variances of effect and rest follow from
+    two sums of squares, of the scores and of the classes' totals, and the uncertainty of the
+    former is averaged over as in Fisher's solution for two variances (Annals of Eugenics 6, 1935;
+    Weerahandi, JASA 88, 1993).
+
+    A few classes that are far harder than the rest skew the mean, and a symmetric interval then
+    misses it on one side. The third moments of effect and rest follow from two sums of cubes, and
+    Hall's cubic transformation (JRSS B 54, 1992) moves the ends by the skewness of the mean.
+    Estimated from few classes the skewness is uncertain, so that it may lengthen an end but never
+    shortens one. docs/statistics.md derives it all and shows its coverage.
+
+    Accuracies per class would say less: they leave out what a class does to the others.
+
+    Arguments:
+        scores: [E], one per episode; or the differences of two methods on the same episodes.
+        class_ids: [E, way]. Classes that share images (turned drawings) should share a number.
+        level: of confidence, in (0, 1).
+        symmetric: without Hall's transformation, as fewshot-bench had it until 2026-11-26.
+
+    Returns:
+        The ends lie unevenly about the mean, and ``half_width`` is half their distance;
+        ``clusters`` is the number of classes. ``half_width`` is None if all episodes have the same
+        classes: nothing tells then.
+
+    Raises:
+        ValueError: there is no score, one is not finite, or the shapes do not fit.
+    """
+    values, ids = np.round(checked(scores), 14), np.asarray(class_ids)
+    if ids.ndim != 2 or len(ids) != len(values):
+        raise ValueError(f"{len(values)} scores need class ids [{len(values)}, way]")
+    plain = student_interval(values, level)
+    plain = replace(plain, clusters=len(np.unique(ids)))
+    if not plain.varies:
+        return plain
+    design = _Design.of(ids)
+    if design.moments[1] <= TINY * ids.size:
+        return replace(plain, half_width=None, low=None, high=None)
+    if design.distinct <= TINY:
+        return plain  # no class comes twice: the episodes are independent
+    half = _half_width(*design.variances(values), len(values) - 1, level)
+    below, above = (half, half) if symmetric else _moved(half, *design.spread(values))
+    low, high = plain.mean - below, plain.mean + above
+    return replace(plain, half_width=(high - low) / 2, low=low, high=high)
+
+
+@dataclass(frozen=True)
+class _Design:
+    """Which classes are in which episodes, M [E, C], and what follows from it.
+
+    Arguments:
+        code: [E, way], classes numbered from 0.
+        uses: [C], episodes of each class.
+        moments: p_0 to p_4, p_k the sum of the k-th powers of the E - 1 eigenvalues of M Mᵀ after
+            centering over episodes; those over 0 are the eigenvalues of H [C, C] = Mᵀ (centered M).
+        cubes: the sum of the cubes of the elements of H, of the centered M, and of what centers
+            over episodes, I - 1/E.
+    """
+
+    code: npt.NDArray[np.intp]
+    uses: Array
+    moments: tuple[float, ...]
+    cubes: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, ids: npt.NDArray[np.integer]) -> _Design:
+        """The design of class ids [E, way]."""
+        code = np.unique(ids, return_inverse=True)[1].reshape(ids.shape)
+        classes = int(code.max()) + 1
+        uses = np.bincount(code.ravel()).astype(np.float64)
+        pairs = (code[:, :, None] * classes + code[:, None, :]).ravel()
+        together = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        h = together - np.outer(uses, uses) / len(ids)
+        square = h @ h
+        sums = (h.trace(), square.trace(), (h * square).sum(), (square**2).sum())
+        share = uses / len(ids)
+        cubes = (
+            float((h**3).sum()),
+            float(uses @ ((1 - share) * (1 - 2 * share))),
+            (len(ids) - 1) * (len(ids) - 2) / len(ids),
+        )
+        return cls(code, uses, (len(ids) - 1.0, *map(float, sums)), cubes)
+
+    @property
+    def distinct(self) -> float:
+        """How far the eigenvalues differ: 0 if effect and rest cannot be told apart."""
+        p = self.moments
+        return 1 - p[1] ** 2 / (p[0] * p[2])
+
+    def variances(self, values: Array) -> tuple[Array, Array]:
+        """What the variance of the mean of scores [E] may be [K], and weights [K] of sum 1.
+
+        With g the variance of a class's effect and s of the rest, the scores' sum of squares Q0 is
+        expected to be g p_1 + s p_0 and that of the classes' totals, Q1, to be g p_2 + s p_1.
+        """
+        p, episodes = self.moments, len(values)
+        rest, totals = self._centered(values)
+        q0, q1 = float(rest @ rest), float(totals @ totals)
+        g, s = map(float, self._solved(q0, np.array(q1)))
+        # Degrees of freedom of Q1 by its first two moments (Satterthwaite, Biometrics 2, 1946).
+        freedom = (g * p[2] + s * p[1]) ** 2 / (g * g * p[4] + 2 * g * s * p[3] + s * s * p[2])
+        factor, weights = _factors(freedom)
+        g_may_be, s_may_be = self._solved(q0, q1 * factor)
+        return (g_may_be * float(self.uses @ self.uses) / episodes + s_may_be) / episodes, weights
+
+    def spread(self, values: Array) -> tuple[float, float]:
+        """Standard deviation and skewness of the mean of scores [E], as estimated.
+
+        With γ the third moment of a class's effect and ρ that of the rest, the sum of the cubes of
+        the classes' totals is expected to be γ a + ρ b and that of the scores γ b + ρ d, with a, b
+        and d of ``cubes``; the mean's third moment is γ Σ n_c³ / E³ + ρ / E².
+        """
+        (a, b, d), episodes = self.cubes, len(values)
+        rest, totals = self._centered(values)
+        g, s = map(float, self._solved(float(rest @ rest), np.array(totals @ totals)))
+        variance = (g * float(self.uses @ self.uses) / episodes + s) / episodes
+        determinant = a * d - b * b
+        if variance <= 0 or determinant <= TINY * abs(a) * d:
+            return math.sqrt(variance), 0.0
+        of_totals, of_scores = float((totals**3).sum()), float((rest**3).sum())
+        third_g = _possible((of_totals * d - of_scores * b) / determinant, g, len(self.uses))
+        third_s = _possible((of_scores * a - of_totals * b) / determinant, s, episodes)
+        third = (third_g * float((self.uses**3).sum()) / episodes + third_s) / episodes**2
+        return math.sqrt(variance), third / variance**1.5
+
+    def _centered(self, values: Array) -> tuple[Array, Array]:
+        """Scores [E] less their mean, and their sum over the episodes of each class [C]."""
+        rest = values - values.mean()
+        way = self.code.shape[1]
+        totals = np.bincount(self.code.ravel(), weights=np.repeat(rest, way))
+        return rest, totals.astype(np.float64)
+
+    def _solved(self, q0: float, q1: Array) -> tuple[Array, Array]:
+        """g and s from the two sums of squares; not under 0."""
+        p = self.moments
+        g = np.maximum((q1 - p[1] / p[0] * q0) / (p[2] * self.distinct), 0.0)
+        return g, np.maximum((q0 - g * p[1]) / p[0], 0.0)
+
+
+def _possible(third: float, variance: float, n: int) -> float:
+    """A third moment, within what n values of this variance can have at most (unbiased k_3)."""
+    most = math.sqrt(n) * variance**1.5
+    return min(max(third, -most), most)
+
+
+def _moved(half: float, deviation: float, skewness: float) -> tuple[float, float]:
+    """Distances of the lower and the upper end from the mean, from those of a symmetric interval.
+
+    Of T = (mean - θ) / deviation, Hall's T + βT²/3 + β²T³/27 + β/6 has lost its skewness β. It
+    grows with T, so that the quantiles ±half / deviation can be turned back. An end that would
+    come nearer to the mean stays.
+    """
+    if deviation <= 0 or abs(skewness) < TINY:
+        return half, half
+
+    def turned_back(q: float) -> float:
+        cube = 1 + skewness * (q - skewness / 6)
+        return 3 * (float(np.cbrt(cube)) - 1) / skewness
+
+    q = half / deviation
+    return max(half, deviation * turned_back(q)), max(half, -deviation * turned_back(-q))
+
+
+def _factors(freedom: float) -> tuple[Array, Array]:
+    """Values of ν / U [K] and weights [K] for an integral over chi-squared U of ν degrees.
+
+    The trapezoidal rule in log U, whose density is smooth and dies out on both sides.
+    """
+    from scipy.special import gammainccinv, gammaincinv, gammaln
+
+    half = freedom / 2
+    low = max(float(gammaincinv(half, FARTHEST)), np.finfo(np.float64).tiny)
+    log = np.linspace(math.log(low), math.log(gammainccinv(half, FARTHEST)), NODES)
+    weights = np.exp(half * log - np.exp(log) - gammaln(half))
+    return half / np.exp(log), weights / weights.sum()
+
+
+def _half_width(variances: Array, weights: Array, freedom: float, level: float) -> float:
+    """Distance from the mean that it passes with a chance of 1 - level, over all variances."""
+    from scipy.optimize import brentq
+    from scipy.special import stdtr
+
+    deviations = np.sqrt(variances)
+
+    def excess(distance: float) -> float:
+        return float(2 * weights @ stdtr(freedom, -distance / deviations)) - (1 - level)
+
+    high = 1 / math.sqrt(float(weights @ (1 / variances)))
+    while excess(high) > 0:
+        high *= 2
+    return float(brentq(excess, 0.0, high, xtol=1e-13 * high, rtol=1e-13))

@@ -1,0 +1,195 @@
+"""The rows of a grid with the same training settings: what ``--equal`` does before anything runs.
+
+For a setting that is named and in which rows differ: what somebody typed counts, for all rows
+alike; of the training task's counts else the evaluation's; anything else is refused, because no
+row's own value is better than another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewshot_bench.runs import build
+from fewshot_bench.runs.identity import settings_key
+from fewshot_bench.config.resolve import RunConfig, configure
+from fewshot_bench.engine.observer import Silent
+from fewshot_bench.engine.players import check_players
+from fewshot_bench.errors import ConfigError
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.config.names import flag
+from fewshot_bench.config.options import load
+from fewshot_bench.runs.context import describe, prepare
+from fewshot_bench.results.equal import unequal
+from fewshot_bench.results.runs import Run
+from fewshot_bench.results.traits import BY_NAME
+
+OF_EVALUATION = {
+    f"train_{name}": name for name in ("way", "shot", "query", "unlabeled", "distractors")
+}
+NO_BACKBONE = {"backbone": "none"}  # the trait of a method that has no network to choose
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A run of a grid before it is settled.
+
+    Arguments:
+        name: of its row.
+        method: of its row.
+        settings: all that was typed for it.
+        config: what they come to.
+    """
+
+    name: str
+    method: str
+    settings: Mapping[str, Any]
+    config: RunConfig
+
+
+def equalized(drafts: Sequence[Draft], names: Sequence[str], registry: Registry) -> list[RunConfig]:
+    """The configurations of the rows of one column, equal in these traits of training.
+
+    Arguments:
+        drafts: the rows.
+        names: of traits; see :func:`fewshot_bench.results.equal.equal_names`.
+        registry: what is installed.
+
+    Raises:
+        ConfigError: rows differ in one of them, and nothing says which value counts.
+    """
+    planned = _Planned(registry)
+    drafts = list(drafts)
+    for name in (name for name in BY_NAME if name in names and BY_NAME[name].settings):
+        settled: set[str] = set()
+        while (field := _first_differing(drafts, name, registry, planned)) is not None:
+            if field in settled:
+                raise ConfigError(_refusal(name, field, drafts, registry, planned))
+            settled.add(field)
+            value = _value(name, field, drafts, registry, planned)
+            drafts = [
+                _with(name, draft, field, value, registry) if planned.trains(draft) else draft
+                for draft in drafts
+            ]
+    why = unequal([(draft.name, [planned.run(draft)]) for draft in drafts], names)
+    if why is not None:
+        raise ConfigError(f"--equal {why[0]}: {why[1]}; no option sets it, so nothing was run.")
+    return [draft.config for draft in drafts]
+
+
+class _Planned:
+    """What is known of drafts before they run; the data are read and methods built for it."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self._data: dict[str, build.Data] = {}
+        self._trains: dict[str, bool] = {}
+
+    def trains(self, draft: Draft) -> bool:
+        """Whether the method has anything to train; its training episodes need not be possible."""
+        config, key = draft.config, settings_key(draft.config.to_dict())
+        if key not in self._trains:
+            chosen = repr((config.dataset, sorted(config.dataset_options.items())))
+            if chosen not in self._data:
+                self._data[chosen] = build.load_data(config, self.registry)
+            splits = self._data[chosen].splits
+            task = build.shaped(build.train_task(config), splits.test, config)
+            if load(self.registry, "methods", config.method).source == "batches":
+                task = replace(task, way=len(splits.train.counts))
+            method = build.build(config, self.registry, task, torch.device("cpu"))
+            self._trains[key] = bool(check_players(method))
+        return self._trains[key]
+
+    def run(self, draft: Draft) -> Run:
+        """As if it had been run: what its record will say of the training."""
+        config = replace(draft.config, observers=(), metrics=(), device="cpu")
+        record = describe(prepare(config, Silent()), Path("planned"))
+        record["training"] = {"steps": config.steps} if self.trains(draft) else None
+        return Run(Path("planned"), record)
+
+
+def _fields(name: str, config: RunConfig, registry: Registry) -> dict[str, Any]:
+    """The settings that make a trait, one by one, as they are typed."""
+    found: dict[str, Any] = {}
+    for setting in BY_NAME[name].settings:
+        value = getattr(config, setting)
+        if setting == "dataset_options":
+            own = name == "augmentation"  # its options, or the others, which say what the data are
+            found |= {n: v for n, v in value.items() if n.startswith("train_") == own}
+        elif setting == "backbone_options":
+            found |= value
+        else:
+            found[setting] = value
+    if name == "backbone" and not load(registry, "methods", config.method).wants_backbone:
+        return NO_BACKBONE
+    return found
+
+
+def _first_differing(
+    drafts: Sequence[Draft], name: str, registry: Registry, planned: _Planned
+) -> str | None:
+    each = [_fields(name, draft.config, registry) for draft in drafts]
+    if all(fields == each[0] for fields in each):
+        return None
+    each = [f for f, draft in zip(each, drafts, strict=True) if planned.trains(draft)]
+    keys = dict.fromkeys(key for fields in each for key in fields)
+    missing = object()
+    return next(
+        (
+            key
+            for key in keys
+            if any(f.get(key, missing) != each[0].get(key, missing) for f in each)
+        ),
+        None,
+    )
+
+
+def _value(
+    name: str, field: str, drafts: Sequence[Draft], registry: Registry, planned: _Planned
+) -> Any:
+    """Which value counts for all rows.
+
+    Raises:
+        ConfigError: nothing says so.
+    """
+    rows = [draft for draft in drafts if planned.trains(draft)]
+    typed = [_fields(name, d.config, registry).get(field) for d in rows if field in d.settings]
+    distinct = {repr(value): value for value in typed}
+    if len(distinct) == 1:
+        return typed[0]
+    if not distinct and field in OF_EVALUATION:
+        return getattr(rows[0].config, OF_EVALUATION[field])
+    raise ConfigError(_refusal(name, field, drafts, registry, planned))
+
+
+def _refusal(
+    name: str, field: str, drafts: Iterable[Draft], registry: Registry, planned: _Planned
+) -> str:
+    rows = [draft for draft in drafts if planned.trains(draft)]
+    told = []
+    for draft in rows:
+        source = "typed" if field in draft.settings else draft.config.sources.get(field, "default")
+        value = _fields(name, draft.config, registry).get(field, "no such option")
+        told.append(f"{draft.name} {value} ({source})")
+    typed = flag(field)
+    key = typed.lstrip("-")
+    mend = f"say which one all rows get: {typed} VALUE, or {key} = VALUE at the top of a file"
+    if any(field in draft.settings for draft in rows):
+        mend = f"give {key} once, for all rows"
+    return f"--equal {name}: rows differ in {key}: {', '.join(told)}; {mend}."
+
+
+def _with(name: str, draft: Draft, field: str, value: Any, registry: Registry) -> Draft:
+    """The draft with a setting that it has otherwise.
+
+    One that has it is left as it is, and so is one that has no backbone to choose.
+    """
+    fields = _fields(name, draft.config, registry)
+    if fields.get(field) == value or fields == NO_BACKBONE:
+        return draft
+    settings = {**draft.settings, field: value}
+    return replace(draft, settings=settings, config=configure(draft.method, registry, **settings))

@@ -1,0 +1,76 @@
+"""Labeled mini-batches over all classes of a split, for methods that are pretrained.
+
+A method with ``source = "batches"`` trains on these in place of episodes, and is evaluated on
+episodes as every other. Mini-batch i is, like episode i, a pure function of the split, the seed
+and i.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fewshot_bench.data.table import ClassTable
+from fewshot_bench.episode import Batch, Episode, Support
+from fewshot_bench.rng import below, fold, key_of
+from fewshot_bench.sampling.base import numbers
+
+
+@dataclass(frozen=True)
+class Images(Batch):
+    """Positions of images in a class table [T, size], and keys [T]."""
+
+    image: Tensor
+    key: Tensor
+
+
+class BatchSource:
+    """Mini-batches in the form of episodes without a support set.
+
+    The T "tasks" of a batch are T mini-batches: ``query`` [T, size, C, H, W], ``target`` [T, size]
+    in [0, classes of the split), ``class_ids`` [T, classes]. Images are drawn uniformly, with
+    replacement.
+
+    Arguments:
+        table: the split.
+        size: images of a mini-batch.
+        seed: of the stream.
+        dtype: of the images that are delivered.
+        labeled: positions of the images that are labeled; None: all are.
+    """
+
+    def __init__(
+        self,
+        table: ClassTable,
+        size: int,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+        labeled: Tensor | None = None,
+    ) -> None:
+        self.table, self.size, self.dtype, self.labeled = table, size, dtype, labeled
+        self.stream = torch.tensor(key_of("batches", seed), device=table.device)
+
+    def batch(self, ids: Tensor | range) -> Episode:
+        """The mini-batches with these numbers."""
+        return self.deliver(self.indices(ids))
+
+    def indices(self, ids: Tensor | range) -> Images:
+        """Where the images of these mini-batches are in the table."""
+        key = fold(self.stream, numbers(ids, self.table.device))
+        pool = self.table.images if self.labeled is None else self.labeled
+        image = below(key, "images", len(pool), (self.size,))
+        return Images(image if self.labeled is None else self.labeled[image], key)
+
+    def deliver(self, indices: Images) -> Episode:
+        """The mini-batches of these images."""
+        table, image, key = self.table, indices.image, indices.key
+        classes = torch.arange(len(table.class_start), device=table.device)
+        return Episode(
+            support=Support(images=None, unlabeled=None, key=key),
+            query=table.gather(image, self.dtype),
+            target=torch.searchsorted(table.class_start, image, right=True) - 1,
+            class_ids=classes.expand(len(key), -1),
+            key=key,
+        )

@@ -1,0 +1,204 @@
+"""Training with few labels: which images and classes of a split are labeled, and tasks of each.
+
+Two levels (Zhang et al. 2018, section 3; Ren et al. 2018, section 5):
+
+* of samples: in every training class a fixed, seeded part of the images is labeled. Support and
+  query images come from it, unlabeled images from the rest, in every episode.
+* of tasks: a fixed, seeded part of the classes is labeled. Labeled tasks are made of those, and
+  unlabeled tasks of the others, for methods that can learn from them.
+
+The partition depends on the split's classes and its own seed alone: every method and every
+training seed has the same labels. The tags of random numbers decide them, so their spelling stays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fewshot_bench.data.table import ClassTable
+from fewshot_bench.episode import Episode, Support, Task
+from fewshot_bench.errors import ConfigError
+from fewshot_bench.rng import fold, key_of, permutation, subset
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource, Indices
+
+
+@dataclass(frozen=True)
+class Labels:
+    """How much of a training split is labeled.
+
+    Arguments:
+        fraction: of the images of each class.
+        classes: fraction of the classes.
+        seed: of both partitions.
+
+    Raises:
+        ConfigError: a fraction outside (0, 1].
+    """
+
+    fraction: float = 1.0
+    classes: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for flag, value in (("fraction", self.fraction), ("classes", self.classes)):
+            if not 0 < value <= 1:
+                raise ConfigError(f"--labeled-{flag} {value:g}: it has to be above 0, at most 1.")
+
+    def key(self, level: str, device: torch.device) -> Tensor:
+        """The partition's key, int64 []."""
+        return torch.tensor(key_of("labels", level, self.seed), device=device)
+
+    def groups(self, table: ClassTable) -> tuple[Tensor, Tensor]:
+        """Labeled and unlabeled groups, sorted; the rotations of a character stay together."""
+        count = len(table.group_start)
+        order = permutation(self.key("classes", table.device), "groups", count)
+        labeled = at_least_one(self.classes, torch.tensor(count))
+        return order[:labeled].sort().values, order[labeled:].sort().values
+
+    def images(self, table: ClassTable) -> Tensor:
+        """The images of each class with the labeled ones first: positions [M].
+
+        Classes of one group show the same drawings and share their order.
+        """
+        group = torch.arange(len(table.group_start), device=table.device)
+        group = group.repeat_interleave(table.group_count)
+        keys = fold(self.key("images", table.device), group)
+        order = torch.arange(len(table.images), device=table.device)
+        for count in table.class_count.unique().tolist():
+            of_size = table.class_count == count
+            start = table.class_start[of_size].unsqueeze(-1)
+            place = start + torch.arange(count, device=table.device)
+            order[place] = start + permutation(keys[of_size], "images", count)
+        return order
+
+
+def at_least_one(fraction: float, count: Tensor) -> Tensor:
+    """The nearest whole number to that fraction of a count, and at least 1."""
+    return (fraction * count + 0.5).floor().long().clamp_min(1)
+
+
+class PartlyLabeledSampler(ClosedSampler):
+    """Closed episodes with support and query from the labeled images, the rest from the others.
+
+    Arguments:
+        fraction: of the images of each class that is labeled.
+        order: see :meth:`Labels.images`, of the whole split; else as for every sampler.
+
+    Raises:
+        ConfigError: a class has too few labeled or too few unlabeled images.
+    """
+
+    def __init__(
+        self,
+        table: ClassTable,
+        task: Task,
+        seed: int,
+        *,
+        within_family: bool = False,
+        fraction: float,
+        order: Tensor,
+    ) -> None:
+        super().__init__(table, task, seed, within_family=within_family)
+        self.order, self.labeled = order, at_least_one(fraction, table.class_count)
+        wanted = task.shot + task.query
+        for what, has, takes, mend in (
+            ("labeled", self.labeled, wanted, "raise it, or lower --train-shot or --train-query"),
+            ("unlabeled", table.class_count - self.labeled, task.unlabeled,
+             "lower it, or --train-unlabeled"),
+        ):  # fmt: skip
+            if int(has.min()) < takes:
+                raise ConfigError(
+                    f"--labeled-fraction {fraction:g} leaves {int(has.min())} {what} images "
+                    f"of class '{table.class_names[int(has.argmin())]}', and a training episode "
+                    f"takes {takes} of a class; {mend}."
+                )
+
+    def images(self, key: Tensor, classes: Tensor) -> Tensor:
+        task, count = self.task, self.labeled[classes]
+        place = subset(key, "images", count, task.shot + task.query)
+        if task.unlabeled:
+            rest = self.table.class_count[classes] - count
+            others = subset(key, "unlabelled images", rest, task.unlabeled)
+            place = torch.cat([place, others + count.unsqueeze(-1)], dim=-1)
+        return self.order[place + self.table.class_start[classes].unsqueeze(-1)]
+
+
+class UnlabeledTasks(EpisodeSource):
+    """Episodes of which nothing is known but that each is a task; see :func:`without_labels`."""
+
+    def deliver(self, indices: Indices) -> Episode:
+        """The tasks of these indices, without labels."""
+        return without_labels(super().deliver(indices))
+
+
+def without_labels(episode: Episode) -> Episode:
+    """The same tasks with no label in them.
+
+    Support images are in ``support.unlabeled`` [T, way*shot + U, C, H, W], in random order, beside
+    the unlabeled images that there are; ``support.images`` and ``target`` are None.
+    """
+    images, _ = episode.support.labeled()
+    if episode.support.unlabeled is not None:
+        images = torch.cat([images, episode.support.unlabeled], dim=1)
+    order = permutation(episode.key, "unlabelled task", images.shape[1])
+    shuffled = images[torch.arange(len(order), device=order.device).unsqueeze(-1), order]
+    support = Support(None, shuffled, episode.support.key)
+    return replace(episode, support=support, target=None, kind="unlabeled")
+
+
+def training_sources(
+    table: ClassTable,
+    task: Task,
+    seed: int,
+    labels: Labels,
+    *,
+    unlabeled: bool = True,
+    within_family: bool = False,
+) -> tuple[EpisodeSource, EpisodeSource | None]:
+    """Labeled training tasks and, where some classes have no labels, unlabeled ones.
+
+    Arguments:
+        table: the training split.
+        task: the shape of both kinds.
+        seed: of the stream of episodes.
+        labels: which images and classes are labeled.
+        unlabeled: whether the method learns from tasks without labels.
+        within_family: see :class:`fewshot_bench.sampling.base.Sampler`.
+
+    Raises:
+        ConfigError: too few labeled or unlabeled classes, or too few images in one.
+    """
+    of_labeled, others = labels.groups(table)
+    part = table if labels.classes == 1 else table.part(of_labeled)
+    part.require(task.classes, task.images_per_class, "labeled part of the train split", "--train-")
+    sampler = ClosedSampler(part, task, seed, within_family=within_family)
+    if labels.fraction < 1:
+        sampler = PartlyLabeledSampler(
+            part, task, seed, within_family=within_family,
+            fraction=labels.fraction, order=labels.images(table),
+        )  # fmt: skip
+    if not unlabeled or labels.classes == 1:
+        return EpisodeSource(sampler), None
+    if len(others) < task.classes:
+        raise ConfigError(
+            f"--labeled-classes {labels.classes:g} leaves {len(others)} training classes without "
+            f"labels that may meet in an episode, and an unlabeled task takes {task.classes}; "
+            "lower it, or --train-way."
+        )
+    rest = ClosedSampler(
+        table.part(others), task, key_of("unlabelled", seed), within_family=within_family
+    )
+    return EpisodeSource(sampler), UnlabeledTasks(rest)
+
+
+def labeled_images(table: ClassTable, labels: Labels) -> Tensor:
+    """Positions of all labeled images of labeled classes, sorted: int64."""
+    order, count = labels.images(table), at_least_one(labels.fraction, table.class_count)
+    of_class = torch.repeat_interleave(table.class_count)
+    rank = torch.arange(len(order), device=order.device) - table.class_start[of_class]
+    group = torch.repeat_interleave(table.group_count)[of_class]
+    chosen = torch.isin(group, labels.groups(table)[0]) & (rank < count[of_class])
+    return order[chosen].sort().values
