@@ -36,18 +36,20 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "nearest-centroid": ("nearest-centroid", *OMNIGLOT, "--way", "20", "--shot", "1"),
     "protonet": ("protonet", *OMNIGLOT, "--shot", "1", "--steps", "20"),
     "protonet-in-order": ("protonet", *OMNIGLOT, "--sampling", "in-order", "--steps", "10"),
-    "maml-open": ("maml", *OMNIGLOT, "--sampling", "open", "--steps", "8", "--metric", "cross-entropy"),
+    "maml-open": (
+        "maml", *OMNIGLOT, "--sampling", "open", "--steps", "8", "--metric", "cross-entropy",
+    ),
     "maml-eager": ("maml", *GLYPHS, "--engine", "eager", "--steps", "8", "--shot", "1"),
     "relationnet-open-balanced": (
         "relationnet", *OMNIGLOT, "--sampling", "open-balanced", "--steps", "8", "--within-family",
     ),
     "soft-kmeans-few-labels": (
-        "soft-kmeans", *OMNIGLOT, "--unlabelled", "3", "--distractors", "2",
-        "--labelled-fraction", "0.5", "--steps", "10", "--query", "5", "--shot", "1",
+        "soft-kmeans", *OMNIGLOT, "--unlabeled", "3", "--distractors", "2",
+        "--labeled-fraction", "0.5", "--steps", "10", "--query", "5", "--shot", "1",
     ),
     "metagan-maml": ("metagan", *OMNIGLOT, "--steps", "5", "--seed", "3"),
     "metagan-relationnet": (
-        "metagan", *GLYPHS, "--base", "relationnet", "--steps", "5", "--labelled-classes", "0.5",
+        "metagan", *GLYPHS, "--base", "relationnet", "--steps", "5", "--labeled-classes", "0.5",
     ),
     "metagan-protonet": ("metagan", *GLYPHS, "--base", "protonet", "--steps", "5"),
     "resnet": ("protonet", *GLYPHS, "--backbone", "resnet12", "--steps", "3", "--episodes", "20"),

@@ -87,8 +87,8 @@ class Method(nn.Module):
     Class attributes, each a declaration that the engine goes by:
 
     * ``source``: what it trains on: ``"episodes"``, or ``"batches"``, labeled mini-batches over
-      all training classes (see :mod:`fewshot_bench.sampling.batches`), for pretrained baselines; the
-      ``way`` of its training task is then the number of training classes.
+      all training classes (see :mod:`fewshot_bench.sampling.batches`), for pretrained baselines;
+      the ``way`` of its training task is then the number of training classes.
     * ``turns``: which players move together; each turn gets a fresh batch of episodes.
     * ``gradient``: ``"exact"``, or ``"surrogate"`` if a term is stopped (see :func:`nn.stop`).
     * ``batchable``: tasks do not influence each other, so a batch may be split anywhere.

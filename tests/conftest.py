@@ -16,9 +16,10 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-from dist_info import write_dist_info
-from left_behind import changes, state
-from patience import PATIENCE
+
+from tests.dist_info import write_dist_info
+from tests.left_behind import changes, state
+from tests.patience import PATIENCE
 
 # Before torch is imported, here and in the commands that the tests start: two processes that each
 # want all cores for every operation are many times slower than two that want one.

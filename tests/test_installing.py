@@ -10,10 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ratios import ratio
-
 import fewshot_bench
 from fewshot_bench.hooks.registry import KINDS, Registry
+from tests.ratios import ratio
 
 # It registers something of every kind, takes names of built-in things, answers every hook, and
 # tries to get at the random numbers when it is imported.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import typer
-from honesty.small import folder_of, small
+from tests.honesty.small import folder_of, small
 
 import fewshot_bench
 from fewshot_bench.cli.compare import compare

@@ -7,9 +7,9 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from loading import loaded
 
 from fewshot_bench.config.resolve import configure
+from tests.loading import loaded
 
 FILE = Path(__file__).parents[1] / "benchmarks/published.py"
 

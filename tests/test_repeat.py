@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import repeat
+
+from tests import repeat
 
 # The second fails where it runs after the first, in the same process.
 ORDERED = """

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import fewshot_bench
-from fewshot_bench import runner
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError, Diverged
 from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import read_table
+from fewshot_bench.runs import train as runner
 from fewshot_bench.sampling.base import EpisodeSource
 
 SMALL = {

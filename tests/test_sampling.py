@@ -6,7 +6,6 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ratios import ratio
 
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
@@ -22,6 +21,7 @@ from fewshot_bench.sampling.base import (
 )
 from fewshot_bench.sampling.in_order import InOrderSampler
 from fewshot_bench.sampling.inspection import draw
+from tests.ratios import ratio
 
 
 def table_of(

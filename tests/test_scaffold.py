@@ -8,7 +8,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from dist_info import write_dist_info
 
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import Registry
@@ -16,6 +15,7 @@ from fewshot_bench.hooks.scaffold import KINDS, derive, new_plugin
 from fewshot_bench.hooks.specs import INTERFACE
 from fewshot_bench.testing.checks import perform_all
 from fewshot_bench.testing.named import suite
+from tests.dist_info import write_dist_info
 
 
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

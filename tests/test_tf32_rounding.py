@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from loading import loaded
+
+from tests.loading import loaded
 
 FILE = Path(__file__).parents[1] / "benchmarks" / "tf32.py"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from wrong_plugins import CASES, PAGE, Wrong, installed, row
 
 from fewshot_bench.hooks.registry import Registry
+from tests.wrong_plugins import CASES, PAGE, Wrong, installed, row
 
 
 @pytest.fixture(autouse=True)

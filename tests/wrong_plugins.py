@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dist_info import write_dist_info
+from tests.dist_info import write_dist_info
 
 PAGE = Path(__file__).parents[1] / "docs/wrong-plugins.md"
 SMALL = (

@@ -36,9 +36,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RESULTS, PUBLISHED = HERE.parent / "results", HERE.parent / "published.toml"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT))
 
-from dist_info import write_dist_info  # noqa: E402
+from tests.dist_info import write_dist_info  # noqa: E402
 from visits import FILE  # noqa: E402
 
 LAST = 6  # seconds that are kept for the end

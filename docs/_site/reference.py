@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import reference_api as api
-import reference_commands as commands
+from docs._site import reference_api as api
+from docs._site import reference_commands as commands
 
 FOLDER = Path(__file__).parents[1] / "reference"
 HEAD = "<!-- Made by docs/_site/reference.py; a change here would be lost. -->\n\n"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
-from docstrings import markdown
+from docs._site.docstrings import markdown
 
 WIDTH = 96
 

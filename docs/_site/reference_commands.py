@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import typer
-from docstrings import markdown, text
+
+from docs._site.docstrings import markdown, text
 
 PREFIXES = {"backbones": "backbone_"}
 KINDS = {"methods": "Method", "backbones": "Backbone", "datasets": "Data set"}

@@ -57,7 +57,8 @@ class Prediction:
 
 @dataclass
 class Kept:
-    """What evaluations leave for the next one; see :mod:`fewshot_bench.engine.executors.evaluation_graph`.
+    """What evaluations leave for the next one; see
+    :mod:`fewshot_bench.engine.executors.evaluation_graph`.
 
     Arguments:
         graph: the newest, if any; has ``release()``.

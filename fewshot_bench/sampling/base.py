@@ -172,7 +172,7 @@ class OpenSampler(Sampler):
     """A finite plan in which no image is used twice, so that intervals cover new images.
 
     Classes with many images are in more episodes than others; the record's ``test.class_use`` says
-    by how much, and :class:`fewshot_bench.sampling.open_balanced.BalancedOpenSampler` uses all alike.
+    by how much; :class:`fewshot_bench.sampling.open_balanced.BalancedOpenSampler` uses all alike.
 
     Until too few are left, an episode takes ``way`` classes, uniformly among those that still have
     shot + query + unlabeled unused images (Lafargue et al., TMLR 2024). Classes of one group

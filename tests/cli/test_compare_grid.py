@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from patience import PATIENCE
 
 from fewshot_bench.cli.main import main
+from tests.patience import PATIENCE
 
 QUICK = "--dataset glyphs --way 3 --query 2 --episodes 6 --steps 2 --validation-episodes 2"
 FILE = """

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import PATIENCE
+
+from tests.patience import PATIENCE
 
 FSB = (sys.executable, "-m", "fewshot_bench")
 TINY = (

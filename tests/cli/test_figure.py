@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from drawn_runs import evaluated, trained
-from patience import PATIENCE
 
 from fewshot_bench.figures import KINDS
 from fewshot_bench.utils.inputs import WEIGHTS
+from tests.figures.drawn_runs import evaluated, trained
+from tests.patience import PATIENCE
 
 # Imports of these names fail, as where the extra is not installed.
 WITHOUT = (

@@ -21,10 +21,8 @@ from fewshot_bench.results.compare import load_runs
 from fewshot_bench.results.pilots import class_accuracies, pilot_of
 from fewshot_bench.results.stats.power import episodes_needed, paired_power
 from fewshot_bench.results.tables import write_table
-
-sys.path.append(str(Path(__file__).parents[1] / "results"))
-from made_up_runs import write_run
-from patience import PATIENCE
+from tests.patience import PATIENCE
+from tests.results.made_up_runs import write_run
 
 EPISODES, WAY, QUERY = 60, 5, 15
 

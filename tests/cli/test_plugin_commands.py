@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from dist_info import write_dist_info
+
+from tests.dist_info import write_dist_info
 
 SOURCE = """
 import typer

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from drawn_runs import evaluated, trained
-from patience import PATIENCE
 
 from fewshot_bench.cli.main import main
+from tests.figures.drawn_runs import evaluated, trained
+from tests.patience import PATIENCE
 
 WITHOUT = (
     "import sys\n"

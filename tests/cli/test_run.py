@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patience import PATIENCE
 
 import fewshot_bench
 from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.tables import read_table
+from tests.patience import PATIENCE
 
 SETTINGS: dict[str, Any] = {
     "image_size": 16,

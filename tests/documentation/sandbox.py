@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from dist_info import write_dist_info
 from PIL import Image
 
 import fewshot_bench
@@ -26,6 +25,7 @@ from fewshot_bench.config.options import dataset_options
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.runs.grid import cells_of
+from tests.dist_info import write_dist_info
 
 # What is typed behind a command that trains, and behind one that does so on glyphs.
 SMALL = shlex.split("--steps 2 --task-batch 2 --query 2 --episodes 3 --validation-episodes 2")

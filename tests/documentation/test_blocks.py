@@ -8,8 +8,17 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from blocks import LANGUAGES, ROOT, Block, blocks, name_of, outside, pages
-from sandbox import draw_runs, fsb, furnish, importable, install, placed, understood
+
+from tests.documentation.blocks import LANGUAGES, ROOT, Block, blocks, name_of, outside, pages
+from tests.documentation.sandbox import (
+    draw_runs,
+    fsb,
+    furnish,
+    importable,
+    install,
+    placed,
+    understood,
+)
 
 PAGES = pages()
 WITH_CODE = [page for page in PAGES if any(b.language not in ("text", "") for b in blocks(page))]

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from blocks import ROOT, blocks, name_of, outside, pages
 
 import fewshot_bench
 from fewshot_bench import testing
+from tests.documentation.blocks import ROOT, blocks, name_of, outside, pages
 
 TINY = {
     "dataset": "glyphs",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-import reference
 import typer
-from docstrings import markdown
 
 import fewshot_bench
+from docs._site import reference
+from docs._site.docstrings import markdown
 from fewshot_bench.cli.main import app
 
 MEND = "run: uv run python docs/_site/reference.py"

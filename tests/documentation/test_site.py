@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
-from blocks import ROOT, name_of
-from loading import loaded
+
+from tests.documentation.blocks import ROOT, name_of
+from tests.loading import loaded
 
 # The theme tells of a successor, and would do so in every build.
 QUIET = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from blocks import ROOT, blocks
+from tests.documentation.blocks import ROOT, blocks
 
 PAGE = ROOT / "docs/tutorial/index.md"
 DISTRIBUTION = ROOT / "docs/tutorial/first-method"

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from torch._C._autograd import DeviceType
-from toys import Prototypes, source, two_threads
 
 from fewshot_bench.engine.cost import Cost, _held_by_autograd, advice, cost_of_step
 from fewshot_bench.engine.executors.eager import Eager
@@ -18,6 +17,7 @@ from fewshot_bench.engine.executors.im2col import Columns
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.profiling import PROFILED, profile_steps, table
 from fewshot_bench.engine.training import Trainer
+from tests.engine.toys import Prototypes, source, two_threads
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from fsb_protonet.protonet import ProtoNet
-from toys import TASK, source
 
 from fewshot_bench.engine.embedding import pays
 from fewshot_bench.engine.evaluation import evaluate
@@ -14,6 +13,7 @@ from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.executors.threads import TaskThreads
 from fewshot_bench.errors import PluginError
 from fewshot_bench.testing import TinyBackbone
+from tests.engine.toys import TASK, source
 
 
 class Counted(ProtoNet):

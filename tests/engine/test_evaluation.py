@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from toys import TASK, Prototypes, source, two_threads
 
 from fewshot_bench.engine.evaluation import confusion, evaluate
 from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.timing import PHASES, StepTimer
 from fewshot_bench.engine.weights import load_weights, read_weights, save_weights
 from fewshot_bench.errors import ConfigError, PluginError, RecordError
+from tests.engine.toys import TASK, Prototypes, source, two_threads
 
 
 def method():

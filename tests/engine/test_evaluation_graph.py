@@ -18,9 +18,7 @@ from fsb_maml.maml import MAML
 from fsb_metagan.metagan import MetaGAN
 from fsb_protonet.protonet import ProtoNet
 from fsb_relationnet.relationnet import RelationNet
-from replaying import Graph, Outside, stand_in_for_graphs
 from torch.utils._pytree import tree_leaves
-from toys import TASK, Prototypes, TwoPlayers, source
 
 from fewshot_bench.engine import evaluation
 from fewshot_bench.engine.conditions import conditions
@@ -36,6 +34,8 @@ from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method
 from fewshot_bench.testing import TinyBackbone
+from tests.engine.replaying import Graph, Outside, stand_in_for_graphs
+from tests.engine.toys import TASK, Prototypes, TwoPlayers, source
 
 CPU = torch.device("cpu")
 METRICS = {"size": lambda logits, target: logits.abs().sum((1, 2))}  # shows any change of logits

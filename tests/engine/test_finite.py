@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from toys import Prototypes, TwoPlayers, source, two_threads
 
 from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.finite import LEAST, SpikeGuard
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import Diverged
+from tests.engine.toys import Prototypes, TwoPlayers, source, two_threads
 
 PLAN = Plan(steps=6, task_batch=2)
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from toys import Prototypes, source
 
 from fewshot_bench.engine.executors import graph
 from fewshot_bench.engine.executors.eager import Eager, Gradients, Packed
@@ -22,6 +21,7 @@ from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.timing import StepTimer
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import PluginError
+from tests.engine.toys import Prototypes, source
 
 CPU = torch.device("cpu")
 

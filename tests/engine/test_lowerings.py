@@ -9,7 +9,6 @@ import torch
 from fsb_maml.maml import MAML
 from fsb_metagan.metagan import MetaGAN
 from fsb_protonet.protonet import ProtoNet
-from toys import Prototypes, source
 
 from fewshot_bench import Method
 from fewshot_bench.engine.executors.choice import choose
@@ -22,6 +21,7 @@ from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Player
 from fewshot_bench.testing import TINY, TinyBackbone, tiny_episode
+from tests.engine.toys import Prototypes, source
 
 CPU = torch.device("cpu")
 

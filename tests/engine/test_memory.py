@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from toys import Prototypes, TwoPlayers, source, two_threads
 
 from fewshot_bench.engine.checkpointing.state import restore, state_of
 from fewshot_bench.engine.checkpointing.store import Saved
@@ -18,6 +17,7 @@ from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.engine.tree import pack
 from fewshot_bench.errors import OutOfMemory, is_out_of_memory
+from tests.engine.toys import Prototypes, TwoPlayers, source, two_threads
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),

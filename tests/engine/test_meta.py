@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toys import Prototypes, source
 
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.executors.eager import Eager
@@ -47,6 +46,7 @@ from fewshot_bench.testing.offenses import META
 from fewshot_bench.testing.stand_ins import as_a_gpu
 from fewshot_bench.testing.subject import CHECKED, MethodSubject
 from fewshot_bench.testing.tiny import separable_images
+from tests.engine.toys import Prototypes, source
 
 UNLABELED = replace(CHECKED, unlabeled=2, distractors=1)
 UNLABELED_TASKS = replace(CHECKED, shot=1, query=1, unlabeled=2)

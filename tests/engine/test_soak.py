@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import Prototypes, source
 
 from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
+from tests.engine.toys import Prototypes, source
 
 BYTES_A_STEP = 400  # a dozen numbers of eight bytes, in arrays that grow by steps
 TRIES = 3  # the system may give a process huge pages at any moment; what leaks does so every time

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from fsb_backbones.conv import conv4, conv4_strided
 from fsb_maml.maml import MAML
 from fsb_protonet.protonet import ProtoNet
-from ratios import ratio
 from torch import nn
 from torch.func import functional_call
 
@@ -24,6 +23,7 @@ from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Task
 from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
+from tests.ratios import ratio
 
 TASK = Task(5, 1, 5, image_shape=(1, 28, 28))
 

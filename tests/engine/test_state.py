@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from replaying import let_optimizers_be_captured
 from torch import Tensor
-from toys import Prototypes, source
 
 from fewshot_bench.engine.checkpointing.state import restore, state_of
 from fewshot_bench.engine.checkpointing.store import Store, read
@@ -18,6 +16,8 @@ from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.executors.graph import make_capturable
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
+from tests.engine.replaying import let_optimizers_be_captured
+from tests.engine.toys import Prototypes, source
 
 CPU = torch.device("cpu")
 # Those whose state has a number of steps; AdamW's as Adam's.

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toys import Prototypes, TwoPlayers, source, two_threads
 
 from fewshot_bench.engine.cost import cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
@@ -18,6 +17,7 @@ from fewshot_bench.engine.training import Trainer
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
 from fewshot_bench.method import Losses, Player
 from fewshot_bench.sampling.few_labels import UnlabeledTasks
+from tests.engine.toys import Prototypes, TwoPlayers, source, two_threads
 
 
 def build(kind, **options):

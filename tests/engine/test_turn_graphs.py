@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from replaying import Graph, let_optimizers_be_captured, stand_in_for_graphs
-from toys import TASK, Prototypes, source
 
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.executors.eager import Eager
@@ -22,6 +20,8 @@ from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.method import Losses, Method, cross_entropy
 from fewshot_bench.utils.devices import HostClock
+from tests.engine.replaying import Graph, let_optimizers_be_captured, stand_in_for_graphs
+from tests.engine.toys import TASK, Prototypes, source
 
 STEPS, WARM = 12, 3
 BOUND = 1e-3  # Adam rounds otherwise where its rate and its step are tensors

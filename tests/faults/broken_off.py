@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from patience import PATIENCE
-
 from fewshot_bench.results.record.io import read_record
+from tests.patience import PATIENCE
 
 SMALL: dict[str, Any] = {
     "dataset": "glyphs",

@@ -21,9 +21,8 @@ from functools import cache
 from pathlib import Path
 from unittest import mock
 
-from patience import PATIENCE
-
 from fewshot_bench.utils.text import printable
+from tests.patience import PATIENCE
 
 OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # by a terminal
 Spoil = Callable[["World"], contextlib.AbstractContextManager[None] | None]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from patience import PATIENCE
+from tests.patience import PATIENCE
 
 # What changes files: a process may die before or after each call.
 CALLS = ("replace", "fsync", "mkdir", "unlink", "chmod", "open")

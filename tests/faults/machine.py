@@ -15,8 +15,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-
-from faults.fault import Fault, World
+from tests.faults.fault import Fault, World
 
 MAML = (
     "run maml SMALL --steps=3 --task-batch=4 --train-way=3 --train-shot=1 --train-query=2 "

@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from faults import files, machine, plugins, records, typed, unfinished
-from faults.fault import Fault, meet, row
+from tests.faults import files, machine, plugins, records, typed, unfinished
+from tests.faults.fault import Fault, meet, row
 
 PAGE = Path(__file__).parents[2] / "docs/faults.md"
 GROUPS = {

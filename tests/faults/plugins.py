@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from faults.fault import Fault, World
+from tests.faults.fault import Fault, World
 
 HEAD = "from fewshot_bench import Dataset, Method, Observer, hookimpl\n"
 

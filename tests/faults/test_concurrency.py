@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.faults.broken_off import CONV, assert_same, command
+from tests.faults.killing import Fsb, server
 
-from faults.broken_off import CONV, assert_same, command
-from faults.killing import Fsb, server
 from fewshot_bench.data.cache import Decoded, cached
 from fewshot_bench.data.locate import fetch
 from fewshot_bench.results.record.io import read_record

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-
-from faults.fault import OBEYED, Fault, Said, fsb, meet, row
-from faults.page import CASES, GROUPS, PAGE
-from faults.records import SCRIPT
+from tests.faults.fault import OBEYED, Fault, Said, fsb, meet, row
+from tests.faults.page import CASES, GROUPS, PAGE
+from tests.faults.records import SCRIPT
 
 
 @pytest.fixture(scope="session")

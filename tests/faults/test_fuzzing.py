@@ -14,16 +14,16 @@ from typing import Any
 from unittest import mock
 
 import pytest
+from tests.faults.fault import Said, fsb
+from tests.faults.fuzzing import FEW, JSON, MANY, TEXTS, bounded, check
+from tests.faults.regressions import GRIDS, RECORDS
 from hypothesis import example, given
 from hypothesis import strategies as st
-from made_up_runs import scores_of, write_run
 
-from faults.fault import Said, fsb
-from faults.fuzzing import FEW, JSON, MANY, TEXTS, bounded, check
-from faults.regressions import GRIDS, RECORDS
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.runs import grid
+from tests.results.made_up_runs import scores_of, write_run
 
 
 @pytest.fixture

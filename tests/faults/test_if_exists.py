@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.faults.broken_off import CONV, Breaking, assert_same, fsb
 
-from faults.broken_off import CONV, Breaking, assert_same, fsb
-from fewshot_bench import runner
 from fewshot_bench.config.resolve import RunConfig, configure
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.record.io import held, read_record
 from fewshot_bench.results.runs import load_runs
+from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.existing import run_unless
 from fewshot_bench.runs.grid import Entry, Grid, run_grid
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from tests.faults.broken_off import CONV, SMALL, STRANGER, Breaking, assert_same, fsb, newest
 from safetensors.torch import save
 
-from faults.broken_off import CONV, SMALL, STRANGER, Breaking, assert_same, fsb, newest
-from fewshot_bench import runner
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.checkpointing.signals import Interrupted
 from fewshot_bench.engine.checkpointing.store import Store, read
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.record.io import read_record
+from fewshot_bench.runs import train as runner
 
 ALTERNATING = CONV | {"base": "maml", "update": "alternating", "generator": "small"}
 FEW_LABELS = CONV | {"labeled_classes": 0.5, "train_unlabeled": 2, "unlabeled": 2}

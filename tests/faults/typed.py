@@ -1,8 +1,7 @@
 """Wrong words on the command line."""
 
 import torch
-
-from faults.fault import Fault
+from tests.faults.fault import Fault
 
 
 def has_gpu() -> str | None:

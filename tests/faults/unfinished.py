@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from faults.fault import Fault, World
+from tests.faults.fault import Fault, World
+
 from fewshot_bench.results.record.io import held
 
 Change = Callable[[World, dict[str, Any]], None]

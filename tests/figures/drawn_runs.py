@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from made_up_runs import write_run
 
 from fewshot_bench.figures import Ask, draw
 from fewshot_bench.results.compare import Run, load_runs
 from fewshot_bench.results.tables import write_table
 from fewshot_bench.utils.inputs import WEIGHTS
+from tests.results.made_up_runs import write_run
 
 # Two classes of three in each of four episodes, five queries of each.
 CLASSES = np.array([[0, 1], [1, 2], [2, 0], [0, 1]])

@@ -7,11 +7,11 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from drawn_runs import drawn, keep_pictures, told, trained
 from PIL import Image
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
 from fewshot_bench.figures import KINDS, SUFFIXES, Ask, check, draw, save
+from tests.figures.drawn_runs import drawn, keep_pictures, told, trained
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from axes import bars, points
-from drawn_runs import RIGHT, drawn, evaluated, legend_of, told, trained
 from scipy import stats
 
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.figures.series import gather, stretches
 from fewshot_bench.figures.settings import panels_of
 from fewshot_bench.results.stats.tests import student_interval
+from tests.figures.axes import bars, points
+from tests.figures.drawn_runs import RIGHT, drawn, evaluated, legend_of, told, trained
 
 # ---- learning and time ------------------------------------------------------------------------
 
@@ -188,9 +188,8 @@ def test_panels_of_settings_that_share_nothing() -> None:
 
 
 def test_a_repeated_run_counts_once_the_newest(tmp_path: Path) -> None:
-    from drawn_runs import loaded
-
     from fewshot_bench.figures import Ask
+    from tests.figures.drawn_runs import loaded
 
     old = trained(tmp_path)
     new = trained(tmp_path)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from axes import bars, points
-from drawn_runs import CLASSES, RIGHT, drawn, evaluated, keep_pictures, told, trained
 from scipy import stats
 
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.figures import classes, pictures, real
+from tests.figures.axes import bars, points
+from tests.figures.drawn_runs import CLASSES, RIGHT, drawn, evaluated, keep_pictures, told, trained
 
 # ---- classes and confusion ----------------------------------------------------------------------
 

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import Prototypes, TwoPlayers, source
 
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import Scores, evaluate
@@ -37,6 +36,7 @@ from fewshot_bench.engine.training import Trainer
 from fewshot_bench.method import Method
 from fewshot_bench.runs.context import Parts, prepare
 from fewshot_bench.utils.devices import on_stream
+from tests.engine.toys import Prototypes, TwoPlayers, source
 
 DEVICE = torch.device(os.environ.get("FSB_TEST_DEVICE", "cuda"))
 CUDA = DEVICE.type == "cuda"

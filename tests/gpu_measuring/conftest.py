@@ -8,7 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from gpu_scripts import BENCHMARKS, GPU
+
+from tests.gpu_measuring.gpu_scripts import BENCHMARKS, GPU
 
 MODULES = (
     "bench", "carried", "correctness", "differing", "grown", "growth", "kernels", "measure",

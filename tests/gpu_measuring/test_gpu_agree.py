@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_scripts import BENCHMARKS
+
+from tests.gpu_measuring.gpu_scripts import BENCHMARKS
 
 
 def test_a_peer_is_given_our_weights_and_episodes(scripts: Any, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_scripts import ROOT
+
+from tests.gpu_measuring.gpu_scripts import ROOT
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpu_scripts import GPU, ROOT
+
+from tests.gpu_measuring.gpu_scripts import GPU, ROOT
 
 STAND_INS = """
     import os, sys, time
@@ -266,10 +267,9 @@ def test_the_digest_has_everything_that_a_result_depends_on(
 ) -> None:
     measure = scripts.measure
     sources = {path.relative_to(ROOT).as_posix() for path in measure.sources()}
-    settings = {"benchmarks/published.toml", "fewshot_bench/defaults.toml", "pyproject.toml"}
+    settings = {"benchmarks/published.toml", "fewshot_bench/config/defaults.toml", "pyproject.toml"}
     assert settings < sources
     # What the GPU's tests import of the tests' own modules, and those import.
-    folders = [ROOT / "tests", ROOT / "tests/engine"]
     seen, ahead = set[Path](), [*(ROOT / "tests/gpu").glob("*.py"), ROOT / "tests/conftest.py"]
     while ahead:
         path = ahead.pop()
@@ -277,7 +277,9 @@ def test_the_digest_has_everything_that_a_result_depends_on(
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
             names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            own = {folder / f"{name}.py" for folder in folders for name in names}
+            if isinstance(node, ast.ImportFrom):
+                names += [f"{node.module}.{alias.name}" for alias in node.names]
+            own = {ROOT / f"{(name or '').replace('.', '/')}.py" for name in names}
             ahead += [path for path in own - seen if path.exists()]
     assert len(seen) > 3
     assert {path.relative_to(ROOT).as_posix() for path in seen} <= sources

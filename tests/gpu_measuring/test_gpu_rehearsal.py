@@ -11,7 +11,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from gpu_scripts import GPU, ROOT
+from tests.gpu_measuring.gpu_scripts import GPU, ROOT
 
 PARTS = {
     "machine", "tests", "repeat", "precision", "agree", "maml", "protonet", "evaluation", "metagan",

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_scripts import BENCHMARKS, GPU
 from torch import library as torch_library
+
+from tests.gpu_measuring.gpu_scripts import BENCHMARKS, GPU
 
 NUMBERS = iter(range(10**6))
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from gpu_scripts import BENCHMARKS, ROOT
+
+from tests.gpu_measuring.gpu_scripts import BENCHMARKS, ROOT
 
 MACHINE = {
     "date": "2026-12-24", "device": "NVIDIA H100", "short": "h100", "python": "3.12.3",

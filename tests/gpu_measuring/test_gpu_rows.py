@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_scripts import BENCHMARKS
+
+from tests.gpu_measuring.gpu_scripts import BENCHMARKS
 
 
 def test_rows_that_are_asked_for(scripts: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from honesty.small import folder_of, small
+from tests.honesty.small import folder_of, small
 
 import fewshot_bench
 from fewshot_bench.config.resolve import configure

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from faults.broken_off import STRANGER, Breaking
-from honesty.small import folder_of, small
+from tests.faults.broken_off import STRANGER, Breaking
+from tests.honesty.small import folder_of, small
 from safetensors.torch import load_file, save_file
 
 import fewshot_bench
-from fewshot_bench import runner
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.tables import read_table
+from fewshot_bench.runs import train as runner
 from fewshot_bench.utils.inputs import check_weights
 
 AVERAGED = '''

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from honesty.means import Means
+from tests.honesty.means import Means
 from torch import nn
 
 from fewshot_bench import run

@@ -18,24 +18,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dist_info import write_dist_info
-from faults.broken_off import Breaking
-from honesty.small import folder_of, small
+from tests.faults.broken_off import Breaking
+from tests.honesty.small import folder_of, small
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import fewshot_bench
-from fewshot_bench import InputFile, runner
+from fewshot_bench import InputFile
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError, DataError, PluginError, RecordError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.results import code
 from fewshot_bench.results.pivot import episodes_differ
+from fewshot_bench.results.record import code
 from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.runs import Run
+from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.existing import run_unless
 from fewshot_bench.runs.grid import Entry, Grid, run_grid
 from fewshot_bench.runs.inputs import file_options
+from tests.dist_info import write_dist_info
 
 READS = '''
 from pathlib import Path

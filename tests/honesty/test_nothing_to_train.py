@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from honesty.means import Means
+from tests.honesty.means import Means
 from torch import nn
 
 from fewshot_bench import run

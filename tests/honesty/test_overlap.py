@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faults.broken_off import Breaking
-from honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, picture, split
+from tests.faults.broken_off import Breaking
+from tests.honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, picture, split
 from PIL import Image
 
 import fewshot_bench
-from fewshot_bench import runner
 from fewshot_bench.cli.main import main
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.data.overlap import FILE, TRAINING, overlap_of, seen_in
@@ -38,6 +37,7 @@ from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.formats.terminal import terminal
 from fewshot_bench.results.record.io import read_record, write_record
+from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.build import load_data
 from fewshot_bench.runs.predict import classify
 from fewshot_bench.utils.inputs import content_of

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from honesty.means import Means
+from tests.honesty.means import Means
 from torch import nn
 
 from fewshot_bench.engine.executors.eager import Eager

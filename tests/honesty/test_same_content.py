@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, split
-from made_up_runs import scores_of, write_run
+from tests.honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, split
 
 import fewshot_bench
 from fewshot_bench.errors import ConfigError, RecordError
@@ -33,6 +32,7 @@ from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.pilots import pilot_of
 from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.sentences import heading
+from tests.results.made_up_runs import scores_of, write_run
 
 OTHER_CLASSES = "other classes or images in the evaluated split"
 UNTRAINED = {n: v for n, v in SETTINGS.items() if n != "backbone_channels"}

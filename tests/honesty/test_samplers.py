@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from honesty.tiny_folder import SETTINGS
+from tests.honesty.tiny_folder import SETTINGS
 
 import fewshot_bench
 from fewshot_bench.config.options import load

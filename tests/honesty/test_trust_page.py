@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from honesty import page
+from tests.honesty import page
 
 
 def test_the_page_is_up_to_date() -> None:

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_runs import made_up, scores_of, write_run
-from test_batches import METHOD
 from typer.testing import CliRunner
 
 import fewshot_bench
@@ -40,6 +38,8 @@ from fewshot_bench.runs.context import prepare
 from fewshot_bench.runs.grid import Entry, Grid, cells_of
 from fewshot_bench.runs.train import make_trainer
 from fewshot_bench.runs.training_summary import training_summary
+from tests.results.made_up_runs import made_up, scores_of, write_run
+from tests.test_batches import METHOD
 
 # For each trait of a training: what is changed, and what a sentence has to say of it.
 PLANTED: dict[str, tuple[dict[str, Any], str]] = {

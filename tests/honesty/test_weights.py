@@ -17,18 +17,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from faults.broken_off import Breaking
-from honesty.small import folder_of, small
+from tests.faults.broken_off import Breaking
+from tests.honesty.small import folder_of, small
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import fewshot_bench
-from fewshot_bench import runner
 from fewshot_bench.cli.main import app
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError, PluginError, RecordError
 from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.tables import read_table, write_table
+from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.predict import classify
 
 FILE = "weights.safetensors"

@@ -13,7 +13,7 @@ import pytest
 import fewshot_bench
 from fewshot_bench.config.options import split_dataset
 from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.hooks import files
+from fewshot_bench.hooks import single_file as files
 from fewshot_bench.hooks.registry import Registry
 
 SOURCE = """

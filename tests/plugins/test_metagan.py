@@ -9,15 +9,6 @@ from typing import Any
 import pytest
 import torch
 from fsb_metagan.metagan import MetaGAN
-from metagan_cases import (
-    TASK,
-    Descent,
-    Metric,
-    TinyEncoder,
-    episode,
-    gradient_of,
-    metagan,
-)
 from torch import Tensor, nn
 
 from fewshot_bench.engine.executors.eager import Eager, differentiate
@@ -26,6 +17,15 @@ from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method
 from fewshot_bench.nn import TaskBatchNorm
+from tests.plugins.metagan_cases import (
+    TASK,
+    Descent,
+    Metric,
+    TinyEncoder,
+    episode,
+    gradient_of,
+    metagan,
+)
 
 HEADS = ("logsumexp", "extra")
 

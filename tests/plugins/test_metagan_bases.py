@@ -10,15 +10,15 @@ import torch
 from fsb_maml.maml import MAML
 from fsb_protonet.protonet import ProtoNet, distances
 from fsb_relationnet.relationnet import RelationNet
-from metagan_cases import TASK, episode, gradient_of, metagan
-from test_metagan_over_maml import GAN_WEIGHTS, Smooth
-from test_relationnet import smooth
 
 import fewshot_bench
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method, cross_entropy
 from fewshot_bench.testing import gradient_error
+from tests.plugins.metagan_cases import TASK, episode, gradient_of, metagan
+from tests.plugins.test_metagan_over_maml import GAN_WEIGHTS, Smooth
+from tests.plugins.test_relationnet import smooth
 
 BASES = ("maml", "first-order maml", "relationnet", "protonet")
 HEADS = ("logsumexp", "extra")

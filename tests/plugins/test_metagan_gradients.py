@@ -5,15 +5,15 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
-from metagan_cases import (
+
+from fewshot_bench.testing import gradient_error
+from tests.plugins.metagan_cases import (
     TASK,
     Descent,
     Metric,
     episode,
     metagan,
 )
-
-from fewshot_bench.testing import gradient_error
 
 HEADS = ("logsumexp", "extra")
 GENERATOR_LOSSES = ("non_saturating", "feature_matching")

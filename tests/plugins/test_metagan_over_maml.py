@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from fsb_maml.maml import MAML
-from metagan_cases import TASK, episode, gradient_of, metagan
 from torch import nn
 
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.testing import gradient_error
+from tests.plugins.metagan_cases import TASK, episode, gradient_of, metagan
 
 GAN_WEIGHTS = (
     "real_weight",

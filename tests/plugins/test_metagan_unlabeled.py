@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from metagan_cases import TASK, Descent, episode, metagan
-from test_metagan import slope
-from test_metagan_bases import BASES, base
 
 import fewshot_bench
 from fewshot_bench.method import Method
 from fewshot_bench.sampling.few_labels import without_labels
 from fewshot_bench.testing import gradient_error, tiny_episode
+from tests.plugins.metagan_cases import TASK, Descent, episode, metagan
+from tests.plugins.test_metagan import slope
+from tests.plugins.test_metagan_bases import BASES, base
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 import torch
 from fsb_protonet.protonet import ProtoNet
 from fsb_protonet.soft_kmeans import FIRST_RADIUS, SoftKMeans, statistics
-from test_protonet import Pixels
 
 import fewshot_bench
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.testing import TINY, TinyBackbone, gradient_error, tiny_episode
+from tests.plugins.test_protonet import Pixels
 
 KINDS = ("ignored", "cluster", "masked")
 TASK = Task(2, 2, 1, unlabeled=1, image_shape=(1, 1, 2))

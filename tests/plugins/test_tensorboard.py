@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from fsb_tensorboard.board import TensorBoard, step_times, tag
-from patience import PATIENCE
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fewshot_bench import Observer
 from fewshot_bench.engine.observer import Observers
 from fewshot_bench.results.tables import write_table
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 

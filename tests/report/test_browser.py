@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drawn_runs import evaluated, trained
 
 from fewshot_bench.report import PAGE, write_report
 from fewshot_bench.results.compare import compare, load_runs
+from tests.figures.drawn_runs import evaluated, trained
 
 pytestmark = pytest.mark.browser
 HOSTILE = "<img src=x onerror=document.title='gone'>"

@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from drawn_runs import evaluated, keep_pictures, task, trained
 
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.report import PAGE, write_report
@@ -17,6 +16,7 @@ from fewshot_bench.report.gallery import MOST_ROWS, MOST_TABLES, gallery
 from fewshot_bench.report.page import DOWNLOADS, html
 from fewshot_bench.results.compare import compare, load_runs
 from fewshot_bench.results.comparison import Comparison
+from tests.figures.drawn_runs import evaluated, keep_pictures, task, trained
 
 HOSTILE = "<script>alert(1)</script>\" onload='x' {{ 7*7 }} </style> & \x1b[31m"
 VOID = {"meta", "link", "input", "img", "br"}

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compared import cell, compared, methods, only
-from made_up_runs import EPISODES, scores_of, task, write_run
 from scipy import stats
 
 from fewshot_bench.errors import ConfigError, UnknownName
@@ -17,6 +15,8 @@ from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import write_table
+from tests.results.compared import cell, compared, methods, only
+from tests.results.made_up_runs import EPISODES, scores_of, task, write_run
 
 OTHER_PROTOCOLS: dict[str, tuple[dict[str, Any], str]] = {
     "another data set": ({"dataset": "signs"}, "dataset signs instead of marks"),

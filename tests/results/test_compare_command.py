@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up_runs import made_up, scores_of, task, write_run
-from patience import PATIENCE
 
 from fewshot_bench.results.stats.tests import student_interval
+from tests.patience import PATIENCE
+from tests.results.made_up_runs import made_up, scores_of, task, write_run
 
 TIMING = {
     "step_ms": {"median": 1360.502, "p95": 1434.43},

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up_runs import EPISODES, scores_of, task, write_run
-from patience import PATIENCE
 
 from fewshot_bench.results.blocks import blocks
 from fewshot_bench.results.compare import compare, load_runs
@@ -23,6 +21,8 @@ from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.formats.terminal import terminal
+from tests.patience import PATIENCE
+from tests.results.made_up_runs import EPISODES, scores_of, task, write_run
 
 DAGGER = {"transductive": True}
 TIMING = {

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from compared import cell, compared, only
-from made_up_runs import EPISODES, scores_of, task, write_run
 from scipy import stats
 
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.sentences import accuracy_words, sentences
+from tests.results.compared import cell, compared, only
+from tests.results.made_up_runs import EPISODES, scores_of, task, write_run
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_runs import scores_of, write_run
 
 from fewshot_bench.results.compare import compare, load_runs
 from fewshot_bench.results.comparison import Cell, Table
 from fewshot_bench.results.stats.differences import pair
 from fewshot_bench.results.stats.intervals import holm
 from fewshot_bench.results.stats.pairs import _p_values, best_and_tied
+from tests.results.made_up_runs import scores_of, write_run
 
 TRAINED = {"steps": 10, "seconds": 1.0, "warmup_seconds": 0.0, "engine": "eager"}
 

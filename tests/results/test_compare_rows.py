@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_up_runs import made_up, scores_of, task, write_run
 
 from fewshot_bench.results.compare import compare, load_runs
 from fewshot_bench.results.comparison import Comparison
@@ -26,6 +25,7 @@ from fewshot_bench.results.stats.intervals import (
 )
 from fewshot_bench.results.stats.tests import student_interval
 from fewshot_bench.results.tables import write_table
+from tests.results.made_up_runs import made_up, scores_of, task, write_run
 
 TRAINED = {"steps": 10, "seconds": 1.0, "warmup_seconds": 0.0, "engine": "eager"}
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_runs import scores_of, write_curve, write_run
 
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.blocks import blocks
@@ -16,6 +15,7 @@ from fewshot_bench.results.comparison import Comparison
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.speed import seconds_to, speed_of
+from tests.results.made_up_runs import scores_of, write_curve, write_run
 
 TRAINED = {"training": {"steps": 4, "seconds": 9.0, "warmup_seconds": 0.0, "engine": "eager"}}
 STEP_MS = [1000.0, 2000.0, 3000.0, 4000.0]

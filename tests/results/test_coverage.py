@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from loading import loaded
+
+from tests.loading import loaded
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 EXPERIMENTS = 300

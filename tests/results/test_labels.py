@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_runs import made_up, scores_of
 
 from fewshot_bench.results.compare import Run
 from fewshot_bench.results.labels import labels
+from tests.results.made_up_runs import made_up, scores_of
 
 PLAIN: dict[str, Any] = {"dataset_options": {}, "method_options": {"lr": 0.001}, "steps": 10}
 

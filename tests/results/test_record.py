@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_runs import made_up
 
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.record.io import FILE, TICKS, new_run_folder, read_record, write_record
 from fewshot_bench.results.record.schema import SCHEMA, SCHEMA_VERSION
 from fewshot_bench.results.runs import Run, age
+from tests.results.made_up_runs import made_up
 
 
 def test_a_record_comes_back(tmp_path: Path) -> None:

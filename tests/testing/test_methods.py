@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from wrong_methods import MORE_HOST_READS, WRONG, Right
 
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import UnknownName
 from fewshot_bench.method import Losses, Method, Player, cross_entropy, trainable
 from fewshot_bench.testing import SUITES, Outcome, check_method
+from tests.testing.wrong_methods import MORE_HOST_READS, WRONG, Right
 
 CHECKS = [check.id for check in SUITES["methods"]]
 

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from wrong_methods import canceling
 
 from fewshot_bench.data.images import Dataset, Splits
 from fewshot_bench.engine.observer import Observer
@@ -30,6 +29,7 @@ from fewshot_bench.testing import (
     check_sampler,
     separable_images,
 )
+from tests.testing.wrong_methods import canceling
 
 
 class Patterns(Dataset):
