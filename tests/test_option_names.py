@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import typer
-from tests.honesty.small import folder_of, small
 
 import fewshot_bench
 from fewshot_bench.cli.compare import compare
@@ -22,6 +21,7 @@ from fewshot_bench.config.resolve import RunConfig, configure, reconfigure
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.runs.grid import NOT_HERE, SHOWN, Entry, Grid, cells_of, read_grid
+from tests.honesty.small import folder_of, small
 
 METHODS = ("maml", "metagan", "nearest-centroid", "protonet", "relationnet", "soft-kmeans")
 ALONE = (*TYPED_ONLY, "if_exists")  # no setting of a configuration; run() takes if_exists

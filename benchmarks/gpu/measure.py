@@ -38,8 +38,9 @@ ROOT = HERE.parents[1]
 RESULTS, PUBLISHED = HERE.parent / "results", HERE.parent / "published.toml"
 sys.path.insert(0, str(ROOT))
 
-from tests.dist_info import write_dist_info  # noqa: E402
 from visits import FILE  # noqa: E402
+
+from tests.dist_info import write_dist_info  # noqa: E402
 
 LAST = 6  # seconds that are kept for the end
 GRACE = 0.2  # of a part's time is left to it for its end,

@@ -11,8 +11,9 @@ import zipfile
 import zlib
 from typing import Any
 
-from tests.faults.fault import Fault, World
 from PIL import Image
+
+from tests.faults.fault import Fault, World
 
 NEAREST = "run nearest-centroid IMAGES"
 ZIP = f"{NEAREST} --dataset folder:a.zip"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.faults.fault import OBEYED, Said
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+
+from tests.faults.fault import OBEYED, Said
 
 FEW, MANY = 25, 1500
 HEALTH = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

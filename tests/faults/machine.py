@@ -15,6 +15,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+
 from tests.faults.fault import Fault, World
 
 MAML = (

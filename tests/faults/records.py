@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tests.faults.fault import Fault, World
 from safetensors.torch import load_file, save_file
+
+from tests.faults.fault import Fault, World
 
 SKULL = "\x1b[2J\x1b]0;owned\x07"
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(1)>"

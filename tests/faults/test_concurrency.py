@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.faults.broken_off import CONV, assert_same, command
-from tests.faults.killing import Fsb, server
 
 from fewshot_bench.data.cache import Decoded, cached
 from fewshot_bench.data.locate import fetch
 from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.tables import write_atomically
 from fewshot_bench.utils.files import Busy, locked, sweep
+from tests.faults.broken_off import CONV, assert_same, command
+from tests.faults.killing import Fsb, server
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.faults.fault import OBEYED, Fault, Said, fsb, meet, row
 from tests.faults.page import CASES, GROUPS, PAGE
 from tests.faults.records import SCRIPT

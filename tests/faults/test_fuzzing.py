@@ -14,15 +14,15 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from tests.faults.fault import Said, fsb
-from tests.faults.fuzzing import FEW, JSON, MANY, TEXTS, bounded, check
-from tests.faults.regressions import GRIDS, RECORDS
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.runs import grid
+from tests.faults.fault import Said, fsb
+from tests.faults.fuzzing import FEW, JSON, MANY, TEXTS, bounded, check
+from tests.faults.regressions import GRIDS, RECORDS
 from tests.results.made_up_runs import scores_of, write_run
 
 

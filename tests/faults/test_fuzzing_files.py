@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.fault import fsb
-from tests.faults.files import noise, zipped
-from tests.faults.fuzzing import FEW, JSON, MANY, TEXTS, bounded, check
-from tests.faults.regressions import SPLITS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fewshot_bench.data.archives import decode, image_members, open_zip, read_member
 from fewshot_bench.data.splits import parse_split
 from fewshot_bench.errors import DataError
+from tests.faults.fault import fsb
+from tests.faults.files import noise, zipped
+from tests.faults.fuzzing import FEW, JSON, MANY, TEXTS, bounded, check
+from tests.faults.regressions import SPLITS
 
 
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])

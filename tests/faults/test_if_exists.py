@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.broken_off import CONV, Breaking, assert_same, fsb
 
 from fewshot_bench.config.resolve import RunConfig, configure
 from fewshot_bench.errors import ConfigError, RecordError
@@ -19,6 +18,7 @@ from fewshot_bench.results.runs import load_runs
 from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.existing import run_unless
 from fewshot_bench.runs.grid import Entry, Grid, run_grid
+from tests.faults.broken_off import CONV, Breaking, assert_same, fsb
 
 
 class Heard(Breaking):

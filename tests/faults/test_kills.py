@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.broken_off import CONV, assert_same, command, newest
-from tests.faults.killing import Fsb, server
 
 from fewshot_bench.engine.checkpointing.store import FOLDER, step_of
 from fewshot_bench.results.record.io import read_record
+from tests.faults.broken_off import CONV, assert_same, command, newest
+from tests.faults.killing import Fsb, server
 
 STEPS = 16
 SETTINGS: dict[str, Any] = CONV | {

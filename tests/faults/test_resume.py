@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.faults.broken_off import CONV, SMALL, STRANGER, Breaking, assert_same, fsb, newest
 from safetensors.torch import save
 
 from fewshot_bench.config.resolve import configure
@@ -21,6 +20,7 @@ from fewshot_bench.engine.checkpointing.store import Store, read
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.record.io import read_record
 from fewshot_bench.runs import train as runner
+from tests.faults.broken_off import CONV, SMALL, STRANGER, Breaking, assert_same, fsb, newest
 
 ALTERNATING = CONV | {"base": "maml", "update": "alternating", "generator": "small"}
 FEW_LABELS = CONV | {"labeled_classes": 0.5, "train_unlabeled": 2, "unlabeled": 2}

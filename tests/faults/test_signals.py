@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.faults.broken_off import SMALL, assert_same, command, fsb, newest, start
 
 from fewshot_bench.engine.checkpointing.signals import TOGETHER, Interrupted, Signals
 from fewshot_bench.engine.checkpointing.store import FOLDER
 from fewshot_bench.results.record.io import read_record
+from tests.faults.broken_off import SMALL, assert_same, command, fsb, newest, start
 from tests.patience import PATIENCE
 
 # A method whose steps last while a file is there, so that a signal finds it in one.

@@ -1,6 +1,7 @@
 """Wrong words on the command line."""
 
 import torch
+
 from tests.faults.fault import Fault
 
 

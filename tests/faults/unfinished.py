@@ -6,9 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.faults.fault import Fault, World
-
 from fewshot_bench.results.record.io import held
+from tests.faults.fault import Fault, World
 
 Change = Callable[[World, dict[str, Any]], None]
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.honesty.small import folder_of, small
 
 import fewshot_bench
 from fewshot_bench.config.resolve import configure
@@ -27,6 +26,7 @@ from fewshot_bench.results.record.class_names import FILE, read_classes, write_c
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import read_table
 from fewshot_bench.runs.build import load_data
+from tests.honesty.small import folder_of, small
 
 HOSTILE = (
     "a,b", 'say "x"', "two\nlines", "\x1b[2J", "=1+1", " blank ", "\udc80 of a file", "é", "",

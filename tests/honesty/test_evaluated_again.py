@@ -11,8 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.faults.broken_off import STRANGER, Breaking
-from tests.honesty.small import folder_of, small
 from safetensors.torch import load_file, save_file
 
 import fewshot_bench
@@ -22,6 +20,8 @@ from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.tables import read_table
 from fewshot_bench.runs import train as runner
 from fewshot_bench.utils.inputs import check_weights
+from tests.faults.broken_off import STRANGER, Breaking
+from tests.honesty.small import folder_of, small
 
 AVERAGED = '''
 from functools import partial

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.honesty.means import Means
 from torch import nn
 
 from fewshot_bench.cli.main import main
@@ -31,6 +30,7 @@ from fewshot_bench.testing import (
     tiny_episode,
 )
 from fewshot_bench.testing.subject import CHECKED, MethodSubject
+from tests.honesty.means import Means
 
 
 class Detaching(Means):

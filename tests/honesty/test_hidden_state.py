@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.honesty.means import Means
 from torch import nn
 
 from fewshot_bench import run
@@ -34,6 +33,7 @@ from fewshot_bench.nn import Frozen, TaskBatchNorm
 from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 from fewshot_bench.testing import TINY, tiny_episode
 from fewshot_bench.testing.subject import MethodSubject
+from tests.honesty.means import Means
 
 
 class Net(nn.Module):

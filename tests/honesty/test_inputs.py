@@ -18,8 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.faults.broken_off import Breaking
-from tests.honesty.small import folder_of, small
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -37,6 +35,8 @@ from fewshot_bench.runs.existing import run_unless
 from fewshot_bench.runs.grid import Entry, Grid, run_grid
 from fewshot_bench.runs.inputs import file_options
 from tests.dist_info import write_dist_info
+from tests.faults.broken_off import Breaking
+from tests.honesty.small import folder_of, small
 
 READS = '''
 from pathlib import Path

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.honesty.tiny_folder import SETTINGS
 
 import fewshot_bench
 from fewshot_bench.errors import ConfigError
@@ -27,6 +26,7 @@ from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.formats.terminal import terminal
 from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.sentences import best_sentences, heading
+from tests.honesty.tiny_folder import SETTINGS
 
 OWN: dict[str, Any] = {
     **{n: v for n, v in SETTINGS.items() if n != "color"},

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.honesty.means import Means
 from torch import nn
 
 from fewshot_bench import run
@@ -22,6 +21,7 @@ from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Method, Player
 from fewshot_bench.runs.evaluate import evaluate_run
 from fewshot_bench.testing import TINY, check_method
+from tests.honesty.means import Means
 
 MINE = """
 import torch

@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.faults.broken_off import Breaking
-from tests.honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, picture, split
 from PIL import Image
 
 import fewshot_bench
@@ -41,6 +39,8 @@ from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.build import load_data
 from fewshot_bench.runs.predict import classify
 from fewshot_bench.utils.inputs import content_of
+from tests.faults.broken_off import Breaking
+from tests.honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, picture, split
 
 
 @pytest.fixture

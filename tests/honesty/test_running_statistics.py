@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.honesty.means import Means
 from torch import nn
 
 from fewshot_bench.engine.executors.eager import Eager
@@ -30,6 +29,7 @@ from fewshot_bench.method import Losses, Method, cross_entropy
 from fewshot_bench.nn import Frozen, per_task, stop, task_weights, unobserved
 from fewshot_bench.testing import TINY, TinyBackbone, check_method, tiny_episode
 from fewshot_bench.testing.subject import MethodSubject
+from tests.honesty.means import Means
 
 LAYERS = {f"backbone.layers.{i}.running_{what}" for i in (1, 4) for what in ("mean", "var")}
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, split
 
 import fewshot_bench
 from fewshot_bench.errors import ConfigError, RecordError
@@ -32,6 +31,7 @@ from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.pilots import pilot_of
 from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.sentences import heading
+from tests.honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, split
 from tests.results.made_up_runs import scores_of, write_run
 
 OTHER_CLASSES = "other classes or images in the evaluated split"

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.honesty.tiny_folder import SETTINGS
 
 import fewshot_bench
 from fewshot_bench.config.options import load
@@ -34,6 +33,7 @@ from fewshot_bench.results.pivot import episodes_differ
 from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.sentences import heading
 from fewshot_bench.testing import check_sampler
+from tests.honesty.tiny_folder import SETTINGS
 
 SOURCE = '''
 """Samplers that are not what a heading expects."""

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.faults.broken_off import Breaking
-from tests.honesty.small import folder_of, small
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -30,6 +28,8 @@ from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.tables import read_table, write_table
 from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.predict import classify
+from tests.faults.broken_off import Breaking
+from tests.honesty.small import folder_of, small
 
 FILE = "weights.safetensors"
 FROZEN = """
