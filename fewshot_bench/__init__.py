@@ -81,18 +81,22 @@ def run(method: str | None = None, /, **settings: Any) -> dict[str, Any]:
     """
     from fewshot_bench.config.resolve import configure
     from fewshot_bench.errors import ConfigError
-    from fewshot_bench.runs.existing import run_unless
+    from fewshot_bench.hooks.registry import Registry
+    from fewshot_bench.runs.context import RunContext
+    from fewshot_bench.runs.train import run_or_reuse
 
     if method is not None and "method" in settings:
         raise ConfigError(f"run: the method is given twice, {method} and {settings['method']}.")
     method = settings.pop("method", method)
     if not isinstance(method, str):
         raise ConfigError(
-            "run: give the name of a method first, as in run('protonet', way=5); "
+            "run: expected the name of a method first, as in run('protonet', way=5); "
             "'fsb list methods' shows them."
         )
     if_exists = settings.pop("if_exists", "fresh")
-    return run_unless(configure(method, **settings), if_exists)[0]
+    registry = Registry.discover()
+    config = configure(method, registry, **settings)
+    return run_or_reuse(RunContext(config, registry), if_exists)[0]
 
 
 def resume(
@@ -135,12 +139,12 @@ def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:
     Returns:
         A record of its own.
     """
-    from fewshot_bench.config.names import OF_EVALUATION, to_fields
+    from fewshot_bench.config.resolve import to_fields
     from fewshot_bench.runs.evaluate import evaluate_run
 
     _require_folder("evaluate", run_folder)
     hint = "See 'fsb eval --help'."
-    return evaluate_run(run_folder, **to_fields(changes, hint, OF_EVALUATION))
+    return evaluate_run(run_folder, **to_fields(changes, hint, ("metric", "part", "trust_code")))
 
 
 def _require_folder(call: str, given: object) -> None:

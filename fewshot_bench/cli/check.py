@@ -4,24 +4,54 @@ from __future__ import annotations
 
 import json as json_
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from fewshot_bench.cli import _dynamic
 from fewshot_bench.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fewshot_bench.config.options import Option
+    from fewshot_bench.hooks.registry import Registry
     from fewshot_bench.testing.checks import Outcome
 
-# What else is typed is an option of what is checked (--first-order, --backbone-channels, ...).
-CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 MARKS = {"passed": "ok", "failed": "FAILED", "not claimed": "not claimed", "note": "note"}
 COLORS = {"passed": "green", "failed": "red", "not claimed": "yellow", "note": "cyan"}
 
 
-def check(
-    context: typer.Context,
+def build_command(arguments: Sequence[str], registry: Registry) -> Any:
+    """The command for what these arguments name, with its options."""
+    from fewshot_bench.testing.named import find, options_for
+
+    def space(values: Mapping[str, Any]) -> list[Option]:
+        if "name" not in values:
+            return []
+        item = find(registry, values["name"], values.get("kind"))
+        return options_for(registry, item, values["name"], values)
+
+    def options(values: Mapping[str, Any]) -> _dynamic.Parameters:
+        return [
+            _dynamic.parameter(o, "Of this plugin", _dynamic.default_note(o, o.default))
+            for o in space(values)
+        ]
+
+    fixed = _dynamic.own_parameters(_check)
+
+    def command(**values: Any) -> None:
+        own = {p.name: values.pop(p.name) for p in fixed if p.name in values}
+        known = {option.name: option for option in space({**own, **values})}
+        _check(registry, **own, **{n: known[n].check(value) for n, value in values.items()})
+
+    parameters, _ = _dynamic.settled(arguments, fixed, options)
+    return _dynamic.make_command("check", command, parameters, help=_check.__doc__ or "")
+
+
+def _check(
+    registry: Registry,
+    /,
     name: Annotated[
         str,
         typer.Argument(
@@ -45,29 +75,21 @@ def check(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
+    **options: Any,
 ) -> None:
     """Run the conformance suite on what a plugin registers; exit code 1 if a check fails.
 
     A capability that is not declared is reported as not claimed. Options of the method, backbone or
     data set may follow: fsb check maml --first-order.
     """
-    if name.startswith("-"):
-        raise ConfigError(f"fsb check: the name comes first: fsb check NAME {name} ...")
-    from fewshot_bench.cli.data import flags_of, parse
-    from fewshot_bench.cli.run import typed
-    from fewshot_bench.hooks.registry import Registry
     from fewshot_bench.testing.checks import perform_all
-    from fewshot_bench.testing.named import find, options_for, suite
+    from fewshot_bench.testing.named import find, suite
 
-    registry = Registry.discover()
-    item = find(registry, name, kind)
-    spaces = options_for(registry, item, name, dict(typed(context.args)))
-    options = parse(context.args, spaces, f"fsb check {name}", flags_of(context))
     out, outcomes = sys.stdout, []
     with redirect_stdout(sys.stderr):  # standard output is for results
         shapes = [_shape(text) for text in image_shape or ()] or None
-        if shapes and item.kind not in ("methods", "backbones"):
-            raise ConfigError(f"--image-shape is for methods and backbones; {item.title} is none.")
+        if shapes and (item := find(registry, name, kind)).kind not in ("methods", "backbones"):
+            raise ConfigError(f"--image-shape is for methods and backbones, not {item.title}.")
         found = suite(registry, name, kind, data_root=data_root, image_shapes=shapes, **options)
         width = max(len(check.id) for check in found.checks)
         for outcome in perform_all(found.checks, found.subject, only or ()):
@@ -79,8 +101,8 @@ def check(
         typer.echo(json_.dumps(_as_json(found.title, outcomes), indent=1))
     else:
         counts = {mark: sum(o.status == mark for o in outcomes) for mark in MARKS}
-        said = ", ".join(f"{count} {mark}" for mark, count in counts.items() if count)
-        typer.echo(f"{found.title}: {said}.")
+        listed = ", ".join(f"{count} {mark}" for mark, count in counts.items() if count)
+        typer.echo(f"{found.title}: {listed}.")
     if failed:
         raise typer.Exit(1)
 
@@ -96,7 +118,7 @@ def _shape(text: str) -> tuple[int, int, int]:
     except ValueError:
         channels = height = width = 0
     if min(channels, height, width) < 1:
-        raise ConfigError(f"--image-shape {text}: give channels, height and width, as 3,84,84.")
+        raise ConfigError(f"--image-shape: expected C,H,W such as 3,84,84, got {text!r}.")
     return channels, height, width
 
 
@@ -106,8 +128,8 @@ def _show(outcome: Outcome, width: int, out: TextIO) -> None:
     if out.isatty():
         mark = typer.style(mark, fg=COLORS[outcome.status])
     line = f"{outcome.id:<{width}}  {mark}  "
-    said = outcome.message if outcome.status in ("note", "not claimed") else outcome.sentence
-    print(line + said, file=out, flush=True)
+    text = outcome.message if outcome.status in ("note", "not claimed") else outcome.sentence
+    print(line + text, file=out, flush=True)
     if outcome.status == "failed":
         print(f"{'':<{width}}  {'':<11}  -> {outcome.message}", file=out, flush=True)
 

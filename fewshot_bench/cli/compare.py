@@ -1,27 +1,34 @@
-"""``fsb compare``."""
+"""``fsb compare``: what is missing of a grid is run, then shown side by side."""
 
 from __future__ import annotations
 
-import inspect
 import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fewshot_bench.cli.grid import parameters
+from fewshot_bench.cli import _dynamic
 from fewshot_bench.cli.table import Baseline, Equal, Interval, Level, Target
+from fewshot_bench.config.schema import DEFAULT_PLUGINS, SETTINGS
 from fewshot_bench.errors import ConfigError, PluginError, RecordError, UnknownName, blame
+from fewshot_bench.hooks.single_file import is_file
 from fewshot_bench.utils.text import one_line
 
 if TYPE_CHECKING:
+    from fewshot_bench.config.options import Option
+    from fewshot_bench.hooks.registry import Registry
     from fewshot_bench.results.comparison import Comparison
     from fewshot_bench.results.runs import Run
     from fewshot_bench.runs.grid import Grid
 
-# What else is typed is an option of the data set.
-CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+# Settings that are not of all runs alike, or that this command has an option of its own for.
+EXCLUDED = ("seed", "runs_dir", "level")
+SEVERAL = ("way", "shot", "query")  # given more than once: a column for each value
 FEW = 100  # runs
 STYLES = {
     "heading": {"bold": True, "underline": True},
@@ -31,7 +38,49 @@ STYLES = {
 }
 
 
-def compare(
+def build_command(arguments: Sequence[str], registry: Registry) -> Any:
+    """The command, with the options of the data set and the sampler that the arguments name."""
+
+    def space(values: Mapping[str, Any]) -> list[Option]:
+        from fewshot_bench.config.options import dataset_options
+        from fewshot_bench.config.resolve import sampler_options
+
+        found = dataset_options(registry, values.get("dataset", DEFAULT_PLUGINS["dataset"]))
+        default: str = SETTINGS["sampling"].default
+        return found + sampler_options(registry, values.get("sampling", default))
+
+    def options(values: Mapping[str, Any]) -> _dynamic.Parameters:
+        return [_dynamic.parameter(option, "Of data set and sampler") for option in space(values)]
+
+    fixed = [*_dynamic.own_parameters(_compare), *_settings()]
+    own = {p.name for p in _dynamic.own_parameters(_compare)}
+
+    def command(**values: Any) -> None:
+        settings = {n: v for n, v in values.items() if n not in own and v != []}
+        checked = {option.name: option for option in space(settings)}
+        settings |= {n: checked[n].check(v) for n, v in settings.items() if n in checked}
+        _compare(registry, settings, **{n: v for n, v in values.items() if n in own})
+
+    parameters, _ = _dynamic.settled(arguments, fixed, options)
+    return _dynamic.make_command("compare", command, parameters, help=_compare.__doc__ or "")
+
+
+def _settings() -> _dynamic.Parameters:
+    """An option for each setting that all runs of a grid can share."""
+    panel, found = "Runs that are missing", []
+    for name, option in SETTINGS.items():
+        if name in SEVERAL:
+            one = _dynamic.parameter(option, panel, "; may be repeated, a column each")
+            found.append(one.replace(annotation=list[str] | None))
+        elif name not in EXCLUDED:
+            found.append(_dynamic.parameter(option, panel))
+    return found
+
+
+def _compare(
+    registry: Registry,
+    settings: dict[str, Any],
+    /,
     what: Annotated[
         list[str] | None,
         typer.Argument(
@@ -55,7 +104,6 @@ def compare(
         str, typer.Option(help="terminal, or what 'fsb list exporters' shows")
     ] = "terminal",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="write to a file")] = None,
-    **settings: Any,
 ) -> None:
     """Show methods and settings side by side, grouped by protocol and paired on the same episodes.
 
@@ -63,64 +111,62 @@ def compare(
     data, code and versions. Exit code 2 if something that was named could not be used or compared.
     """
     if format == "terminal" and output is not None:
-        raise ConfigError("-o wants a format for files; give --format markdown, for example.")
+        raise ConfigError("-o: expected a format for files, got terminal; give --format markdown.")
     if format != "terminal":
-        _exporter(format)
-    words = what or []
-    # A list of words takes unknown options in, too: what follows the first is the data set's.
-    cut = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
-    what, further = words[:cut], words[cut:]
+        registry.resolve("exporters", format)
+    what = what or []
     shown: dict[str, Any] = {"baseline": baseline, "interval": interval}
     shown |= {"level": level, "target": target, "equal": equal or None}
-    found, problems = _found(what, further, runs_dir, seeds, settings, shown)
+    found, problems = _found(registry, what, runs_dir, seeds, settings, shown)
     if not found:
         raise none_finished(what[0] if what else runs_dir, problems)
-    read = not what or any(Path(word).is_dir() for word in what)
+    only_read = not what or any(Path(word).is_dir() for word in what)
     show_runs(
+        registry,
         found,
         problems,
         format=format,
         output=output,
         strict=bool(what),
-        may_differ=not read,
+        may_differ=not only_read,
         **shown,
     )
 
 
 def _found(
+    registry: Registry,
     what: list[str],
-    further: list[str],
     runs_dir: Path,
     seeds: int,
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
     shown: dict[str, Any],
 ) -> tuple[list[Run], list[str]]:
-    """The runs that are meant, made if need be; ``shown`` takes what a file says of the table."""
-    from fewshot_bench.cli.grid import grid_of, run_missing, split_names
+    """The runs that are meant, made if need be; ``shown`` gets the table options of a file."""
     from fewshot_bench.results.equal import equal_names
 
-    methods, files, folders = split_names(what)
-    settings = {name: value for name, value in settings.items() if value is not None}
+    methods, files, folders = split_names(what, registry)
     grid = None
     if files:
         from fewshot_bench.runs.grid import read_grid
 
         grid = read_grid(files[0])
-        if settings or further or seeds != 1:
-            raise ConfigError(f"'{files[0]}' says what is run; change the settings in there.")
+        if settings or seeds != 1:
+            raise ConfigError(f"'{files[0]}' holds the settings of its runs; change them in there.")
         for name, value in grid.shown.items():
             shown[name] = value if shown[name] is None else shown[name]
     elif methods:
-        grid = grid_of(methods, settings, seeds, further)
-    elif settings or further or seeds != 1:
-        typed = next(iter([*(f"--{n.replace('_', '-')}" for n in settings), *further, "--seeds"]))
-        raise ConfigError(f"{typed} is about runs to make; name the methods, too.")
+        grid = _grid_of(methods, settings, seeds)
+    elif settings or seeds != 1:
+        name = next(iter([*settings, "seeds"]))
+        raise ConfigError(
+            f"--{name.replace('_', '-')} is a setting of runs to make; name the methods, too."
+        )
     runs: list[Run] = []
     problems: list[str] = []
     if grid is not None:
         _check_first(grid, runs_dir, **shown)
         grid = replace(grid, equal=equal_names(shown["equal"]))
-        runs, problems = run_missing(grid, runs_dir)
+        runs, problems = _run_missing(grid, runs_dir, registry)
     if folders or grid is None:
         if not what and not runs_dir.exists():
             raise RecordError(f"there is no '{runs_dir}'; run something first: fsb run METHOD")
@@ -129,10 +175,75 @@ def _found(
     return runs, problems
 
 
-def finished_runs(paths: list[Path]) -> tuple[list[Run], list[str]]:
-    """As :func:`fewshot_bench.results.runs.load_runs`; a run that goes on is told, and no problem.
+def split_names(
+    names: Sequence[str], registry: Registry
+) -> tuple[list[str], list[Path], list[Path]]:
+    """Methods, files of grids, and folders to read.
 
-    Where there is no finished run at all, it is one.
+    Raises:
+        RecordError: a name that is none of them, with the nearest method.
+        ConfigError: a file together with something else.
+    """
+    methods: list[str] = []
+    files: list[Path] = []
+    folders: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.suffix == ".toml":
+            files.append(path)
+            continue
+        plain = is_file(name) or not any(mark in name for mark in ("/", "\\"))
+        if plain and registry.claims("methods", name):
+            methods.append(name)  # ./NAME is a folder of that name
+        elif path.exists():
+            folders.append(path)
+        elif plain:
+            hint = "Folders of runs come from: fsb run METHOD."
+            raise UnknownName("method or folder", name, registry.names("methods"), hint)
+        else:
+            raise RecordError(f"there is no '{path}'; run something first: fsb run METHOD")
+    if files and len(names) > 1:
+        raise ConfigError(f"'{files[0]}' defines the whole comparison; give it alone.")
+    return methods, files, folders
+
+
+def _grid_of(methods: Sequence[str], settings: Mapping[str, Any], seeds: int) -> Grid:
+    """The grid of methods that were typed, with these settings of all.
+
+    Raises:
+        ConfigError: a method twice.
+    """
+    from fewshot_bench.runs.grid import Entry, Grid, seeds_of
+
+    twice = next((name for name in methods if list(methods).count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(
+            f"{twice} is named twice; a file with [methods.NAME] tables compares its variants."
+        )
+    named = {SETTINGS[n].option or n if n in SETTINGS else n: v for n, v in settings.items()}
+    return Grid(tuple(Entry(name, name) for name in methods), named, seeds_of(seeds))
+
+
+def _run_missing(grid: Grid, runs_dir: Path, registry: Registry) -> tuple[list[Run], list[str]]:
+    """Run what is missing of a grid: all its runs, and a line for each that failed."""
+    from fewshot_bench.cli.progress import Progress
+    from fewshot_bench.runs.grid import run_grid
+
+    where = replace(grid, settings={**grid.settings, "runs_dir": str(runs_dir)})
+    # Standard output is for the table, whatever a plugin prints.
+    with Progress() as progress, redirect_stdout(sys.stderr):
+        done, problems = run_grid(where, registry, progress)
+    named = [
+        run if cell.entry == cell.config.method else replace(run, entry=cell.entry)
+        for cell, run in done
+    ]
+    return named, problems
+
+
+def finished_runs(paths: list[Path]) -> tuple[list[Run], list[str]]:
+    """As :func:`fewshot_bench.results.runs.load_runs`; unfinished runs are printed, no problems.
+
+    Where there is no finished run at all, they are.
     """
     from fewshot_bench.results.runs import load_runs
 
@@ -141,7 +252,7 @@ def finished_runs(paths: list[Path]) -> tuple[list[Run], list[str]]:
     if not found:
         return found, [*problems, *unfinished]
     for line in unfinished:
-        _say(line)
+        _left_out(line)
     return found, problems
 
 
@@ -168,6 +279,7 @@ def _check_first(
 
 
 def show_runs(
+    registry: Registry,
     runs: list[Run],
     problems: list[str],
     *,
@@ -184,6 +296,7 @@ def show_runs(
     """Print a comparison, or write it to a file; what was left out goes to standard error.
 
     Arguments:
+        registry: resolves the name of the format.
         runs: what to compare.
         problems: a line for each run that could not be read.
         baseline, interval, target, level: see :func:`fewshot_bench.results.compare`.
@@ -199,8 +312,8 @@ def show_runs(
     if format == "terminal":
         _show(result)
     else:
-        _export(result, format, output)
-    tell(result, strict, may_differ)
+        _export(registry, result, format, output)
+    report_problems(result, strict, may_differ)
 
 
 def compared(runs: list[Run], problems: list[str], equal: Any = None, **how: Any) -> Comparison:
@@ -219,16 +332,16 @@ def compared(runs: list[Run], problems: list[str], equal: Any = None, **how: Any
     result.problems[:] = [*problems, *result.problems]
     if not result.tables:
         for problem in result.problems[1:]:
-            _say(problem)
+            _left_out(problem)
         raise RecordError(f"none of the runs can be compared: {result.problems[0]}")
     refuse_unequal(result, names)
     return result
 
 
-def tell(result: Comparison, strict: bool, may_differ: bool = False) -> None:
-    """Say what was left out and what stands apart; if ``strict``, that is exit code 2."""
+def report_problems(result: Comparison, strict: bool, may_differ: bool = False) -> None:
+    """Print what was left out and what differs in protocol; exit with code 2 if ``strict``."""
     for problem in result.problems:
-        _say(problem)
+        _left_out(problem)
     mixed = len(result.tables) > 1 and not may_differ
     if strict and mixed:
         reasons = "; ".join(dict.fromkeys(", ".join(t.differs) for t in result.tables[1:]))
@@ -238,38 +351,26 @@ def tell(result: Comparison, strict: bool, may_differ: bool = False) -> None:
 
 
 def none_finished(where: Path | str, problems: list[str]) -> RecordError:
-    """What to raise if no run could be read; the further problems are told now."""
+    """The error if no run could be read; further problems are printed."""
     for problem in problems[1:]:
-        _say(problem)
+        _left_out(problem)
     why = problems[0].rstrip(".") if problems else "it holds none"
     return RecordError(f"no finished run in '{where}' ({why}); try: fsb run METHOD")
 
 
-def _say(problem: str) -> None:
+def _left_out(problem: str) -> None:
     typer.echo(f"left out: {one_line(problem)}", err=True)
 
 
-def _exporter(format: str) -> Any:
-    """What writes this format.
-
-    Raises:
-        UnknownName: nothing does.
-    """
-    from fewshot_bench.hooks.registry import Registry
-
-    return Registry.discover().resolve("exporters", format)
-
-
-def _export(result: Comparison, format: str, output: Path | None) -> None:
+def _export(registry: Registry, result: Comparison, format: str, output: Path | None) -> None:
     from fewshot_bench.config.options import load
-    from fewshot_bench.hooks.registry import Registry
     from fewshot_bench.results.tables import write_atomically
 
-    title = _exporter(format).title
+    title = registry.resolve("exporters", format).title
     with blame(title):
-        text = load(Registry.discover(), "exporters", format)(result)
+        text = load(registry, "exporters", format)(result)
     if not isinstance(text, str):
-        raise PluginError(f"{title} returned {type(text).__name__}; text is wanted.")
+        raise PluginError(f"{title}: expected text, got {type(text).__name__}.")
     if output is None:
         typer.echo(text, nl=False)
     else:
@@ -283,16 +384,3 @@ def _show(result: Comparison) -> None:
         return typer.style(text, **STYLES[name]) if name else text
 
     typer.echo(terminal(result, shutil.get_terminal_size().columns, style), nl=False)
-
-
-def _signature() -> inspect.Signature:
-    """That of :func:`compare` with an option for each setting of all runs."""
-    own = inspect.signature(compare, eval_str=True).parameters.values()
-    named = [p for p in own if p.kind is not p.VAR_KEYWORD]
-    return inspect.Signature([*named, *parameters()], return_annotation=None)
-
-
-# typer reads either of the two, depending on its version.
-_SIGNATURE = _signature()
-compare.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
-compare.__annotations__ = {p.name: p.annotation for p in _SIGNATURE.parameters.values()}

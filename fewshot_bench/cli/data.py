@@ -1,37 +1,54 @@
-"""``fsb data``: which data sets there are, fetching, checking and looking at them."""
+"""``fsb data``: list data sets, fetch, check and show them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
+from fewshot_bench.cli import _dynamic
+from fewshot_bench.errors import ConfigError, DataError, FewshotBenchError, UnknownName
 from fewshot_bench.utils.text import printable
 
 if TYPE_CHECKING:
-    from fewshot_bench.config.options import Option
     from fewshot_bench.data.images import Dataset, LabeledImages, Splits
     from fewshot_bench.hooks.registry import Registry
 
-app = typer.Typer(no_args_is_help=True, help="List, prepare, verify and show data sets.")
-
-# What follows the named options are the data set's own (--split, --image-size, ...).
-_OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
-Name = Annotated[str, typer.Argument(help="name of a data set; folder:PATH for your own images")]
+Name = Annotated[
+    str,
+    typer.Argument(help="name of a data set; folder:PATH for your own images", show_default=False),
+]
 Root = Annotated[str | None, typer.Option(help="folder of the data's files")]
 Cache = Annotated[str | None, typer.Option(help="folder for decoded images")]
 PARTS = ("train", "validation", "test")
 
 
+class DataCommands(TyperGroup):
+    """Commands over one data set take its options (--split, --image-size, ...), too."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in ACTIONS:
+            return super().resolve_command(ctx, args)
+        from fewshot_bench.cli.run import registry_of
+
+        return args[0], build_command(args[0], args[1:], registry_of(ctx)), args[1:]
+
+
+app = typer.Typer(
+    cls=DataCommands, no_args_is_help=True, help="List, prepare, verify and show data sets."
+)
+
+
 @dataclass(frozen=True)
-class _Chosen:
+class Chosen:
     """A data set with its options, and where its files are."""
 
+    name: str
     dataset: Dataset
     root: Path | None
     cache: Path
@@ -40,12 +57,66 @@ class _Chosen:
         return self.dataset.load(self.root, self.cache)
 
 
+def build_command(action: str, arguments: Sequence[str], registry: Registry) -> Any:
+    """The command for the data set that these arguments name."""
+    from fewshot_bench.config.options import dataset_options
+
+    function = ACTIONS[action]
+    own = [p for p in _dynamic.own_parameters(function) if p.name != "chosen"]
+    fixed = [*_dynamic.own_parameters(_choose_by), *own]
+
+    def options(values: Mapping[str, Any]) -> _dynamic.Parameters:
+        found = dataset_options(registry, values["name"]) if "name" in values else []
+        return [
+            _dynamic.parameter(o, "Data set", _dynamic.default_note(o, o.default)) for o in found
+        ]
+
+    def command(
+        *, name: str, data_root: str | None = None, cache_dir: str | None = None, **values: Any
+    ) -> None:
+        further = {p.name: values.pop(p.name) for p in own if p.name in values}
+        space = {option.name: option for option in dataset_options(registry, name)}
+        chosen = {n: space[n].check(value) for n, value in values.items()}
+        function(_choose(registry, name, chosen, data_root, cache_dir), **further)
+
+    parameters, _ = _dynamic.settled(arguments, fixed, options)
+    return _dynamic.make_command(action, command, parameters, help=function.__doc__ or "")
+
+
+def _choose_by(name: Name, data_root: Root = None, cache_dir: Cache = None) -> None:
+    """What the commands over one data set have in common."""
+
+
+def _choose(
+    registry: Registry,
+    name: str,
+    options: Mapping[str, Any],
+    data_root: str | None,
+    cache_dir: str | None,
+) -> Chosen:
+    """The data set of this name with these options; its files are fetched."""
+    from fewshot_bench.config.options import split_dataset
+    from fewshot_bench.data.cache import cache_root
+    from fewshot_bench.data.locate import locate
+    from fewshot_bench.runs.build import build_dataset
+
+    registered = registry.resolve("datasets", split_dataset(registry, name)[0])
+    dataset = build_dataset(registry, name, options)
+    root = None
+    if dataset.needs_files:
+        root = locate(
+            registered.name, data_root, registry.locate_dataset, dataset.download, cache_dir
+        )
+    return Chosen(name, dataset, root, cache_root(cache_dir) / registered.name)
+
+
 @app.command("list")
 def list_(data_root: Root = None, cache_dir: Cache = None) -> None:
-    """Every data set: its splits, and where its files were found."""
+    """List every data set: its splits, and where its files were found."""
     from rich.table import Column, Table
 
     from fewshot_bench.cli.screen import Screen
+    from fewshot_bench.data.locate import locate
     from fewshot_bench.hooks.registry import Registry
 
     registry = Registry.discover()
@@ -57,7 +128,10 @@ def list_(data_root: Root = None, cache_dir: Cache = None) -> None:
                 splits = ", ".join(kind.splits)
                 files = "none needed"
                 if kind.needs_files:
-                    files = _found(registry, name, data_root, cache_dir)
+                    find = registry.locate_dataset
+                    files = str(locate(name, data_root, find, cache_dir=cache_dir))
+            except DataError:
+                files = f"not found; type: fsb data prepare {name}"
             except FewshotBenchError as error:
                 splits, files = "-", str(error)
             source = f"{offer.distribution} {offer.version}"
@@ -65,26 +139,12 @@ def list_(data_root: Root = None, cache_dir: Cache = None) -> None:
     Screen().print(table)
 
 
-def _found(registry: Registry, name: str, data_root: str | None, cache_dir: str | None) -> str:
-    from fewshot_bench.data.locate import locate
-    from fewshot_bench.errors import DataError
-
-    try:
-        return str(locate(name, data_root, registry.locate_dataset, cache_dir=cache_dir))
-    except DataError:
-        return f"not found; type: fsb data prepare {name}"
-
-
-@app.command(context_settings=_OPEN)
-def prepare(
-    context: typer.Context, name: Name, data_root: Root = None, cache_dir: Cache = None
-) -> None:
+def prepare(chosen: Chosen) -> None:
     """Fetch the files if need be, check them, and decode them into the cache."""
     start = time.perf_counter()
-    chosen = _choose(name, context, data_root, cache_dir)
     splits = chosen.load()
     typer.echo(
-        f"{name}: ready in {time.perf_counter() - start:.1f} s"
+        f"{chosen.name}: ready in {time.perf_counter() - start:.1f} s"
         + (f", from '{chosen.root}'" if chosen.root else "")
         + f", content {splits.digest[:16]}.."
     )
@@ -103,19 +163,13 @@ def _size(images: LabeledImages | None) -> str:
     return f"{len(images.counts)} classes of {each} images {tuple(images.image_shape)}"
 
 
-@app.command(context_settings=_OPEN)
-def verify(
-    context: typer.Context, name: Name, data_root: Root = None, cache_dir: Cache = None
-) -> None:
-    """Read every file and hold it against what is known."""
-    chosen = _choose(name, context, data_root, cache_dir)
+def verify(chosen: Chosen) -> None:
+    """Read every file and compare it with its known digest."""
     typer.echo(chosen.dataset.verify(chosen.root))
 
 
-@app.command(context_settings=_OPEN)
 def show(
-    context: typer.Context,
-    name: Name,
+    chosen: Chosen,
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG file")] = Path("episode.png"),
     part: Annotated[str, typer.Option(help="train, validation or test")] = "test",
     way: Annotated[int, typer.Option(help="classes")] = 5,
@@ -123,8 +177,6 @@ def show(
     query: Annotated[int, typer.Option(help="query images per class")] = 15,
     seed: Annotated[int, typer.Option(help="seed of the episodes")] = 0,
     episode: Annotated[int, typer.Option(help="number of the episode, from 0")] = 0,
-    data_root: Root = None,
-    cache_dir: Cache = None,
 ) -> None:
     """Draw one episode as a PNG: support beside queries, a row per class."""
     from fewshot_bench.data.sheet import episode_sheet
@@ -136,12 +188,12 @@ def show(
     if part not in PARTS:
         raise UnknownName("part", part, PARTS)
     if episode < 0:
-        raise ConfigError(f"--episode {episode}: it has to be at least 0.")
-    images = getattr(_choose(name, context, data_root, cache_dir).load(), part)
+        raise ConfigError(f"--episode: expected an integer >= 0, got {episode}.")
+    images = getattr(chosen.load(), part)
     if images is None:
-        raise ConfigError(f"--part {part}: '{name}' as chosen has no such part.")
+        raise ConfigError(f"--part {part}: '{chosen.name}' as chosen has no such part.")
     table = ClassTable(images)
-    # The same stream of episodes as in a run, so that any of its episodes can be looked at.
+    # The same stream of episodes as in a run, so that any of its episodes can be shown.
     sampler = ClosedSampler(table, Task(way, shot, query), key_of(part, seed))
     batch = EpisodeSource(sampler).batch(range(episode, episode + 1))
     sheet = episode_sheet(batch, table.class_names, table.pixel_range)
@@ -153,67 +205,9 @@ def show(
         raise ConfigError(
             f"cannot write '{output}' ({error}); give another file with -o."
         ) from None
-    typer.echo(f"wrote '{output}': episode {episode} of the {part} split of {name}")
+    typer.echo(f"wrote '{output}': episode {episode} of the {part} split of {chosen.name}")
 
 
-def _choose(
-    name: str, context: typer.Context, data_root: str | None, cache_dir: str | None
-) -> _Chosen:
-    """The data set of this name with the options typed behind it; its files are fetched."""
-    from fewshot_bench.config.options import dataset_options, split_dataset
-    from fewshot_bench.data.cache import cache_root
-    from fewshot_bench.data.locate import locate
-    from fewshot_bench.hooks.registry import Registry
-    from fewshot_bench.runs.objects import build_dataset
-
-    registry = Registry.discover()
-    head, _ = split_dataset(registry, name)
-    registered = registry.resolve("datasets", head)
-    space = dataset_options(registry, name)
-    options = parse(context.args, space, f"data set {name}", flags_of(context))
-    dataset = build_dataset(registry, name, options)
-    root = None
-    if dataset.needs_files:
-        root = locate(
-            registered.name, data_root, registry.locate_dataset, dataset.download, cache_dir
-        )
-    return _Chosen(dataset, root, cache_root(cache_dir) / registered.name)
-
-
-def flags_of(context: typer.Context) -> list[str]:
-    """The flags that a command has of itself."""
-    return [flag for p in context.command.params for flag in p.opts if flag.startswith("--")]
-
-
-def parse(
-    arguments: Sequence[str], options: Sequence[Option], owner: str, also: Sequence[str] = ()
-) -> dict[str, Any]:
-    """``--image-size 28 --no-train-rotations`` as {option name: value}.
-
-    Arguments:
-        arguments: as typed.
-        options: what they may be.
-        owner: whose options these are, for the message.
-        also: flags that the command itself has, which may have been meant.
-
-    Raises:
-        ConfigError: an option that ``owner`` does not have, or a value that it cannot take.
-    """
-    known = {option.flag: option for option in options}
-    values: dict[str, Any] = {}
-    rest = list(arguments)
-    while rest:
-        flag, equals, value = rest.pop(0).partition("=")
-        negative = flag.startswith("--no-") and flag not in known
-        option = known.get("--" + flag.removeprefix("--no-") if negative else flag)
-        if option is None or (negative and option.type is not bool):
-            raise UnknownName(f"option of {owner}", flag, [*known, *also])
-        if option.type is bool:
-            values[option.name] = not negative
-            continue
-        if not equals:
-            if not rest:
-                raise ConfigError(f"{flag}: a value has to follow.")
-            value = rest.pop(0)
-        values[option.name] = option.check(value)
-    return values
+ACTIONS = {"prepare": prepare, "verify": verify, "show": show}
+for _name, _function in ACTIONS.items():  # for the list of commands; calls are built anew
+    app.command(_name, help=_function.__doc__)(lambda: None)

@@ -28,6 +28,8 @@ from fewshot_bench.cli import (
     resume,
     run,
 )
+from fewshot_bench.cli._dynamic import unknown_option
+from fewshot_bench.cli.run import registry_of
 from fewshot_bench.cli.streams import forsake
 from fewshot_bench.errors import (
     FewshotBenchError,
@@ -40,13 +42,25 @@ from fewshot_bench.utils.text import one_line
 
 # typer carries its own copy of click; its base exception is reached through a public name.
 CLICK_ERROR = typer.BadParameter.__mro__[2]
+# Of the list of commands: the order in which one uses them.
+ORDER = (
+    "run", "compare", "report", "figure", "eval", "resume", "predict", "plan", "data", "list",
+    "plugins", "new", "check",
+)  # fmt: skip
+GROUPS = ("run", "data")
+# Commands with options of what is typed, built from their arguments.
+DYNAMIC = {
+    "eval": evaluate.build_command,
+    "compare": compare.build_command,
+    "check": check.build_command,
+}
 
 
 class Commands(TyperGroup):
     """The built-in commands, and those of plugins: listed by name, imported when called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *commands.offered(self.commands)]
+        return [*ORDER, *commands.offered(self.commands)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """For the list of commands: of a plugin's, no more than its name and origin."""
@@ -56,10 +70,13 @@ class Commands(TyperGroup):
         return point and commands.stub(point)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args[0] not in self.commands:
-            point = commands.resolve(args[0])
-            if point is not None:
-                return args[0], commands.load(point, args[0]), args[1:]
+        name, rest = args[0], args[1:]
+        if name in DYNAMIC:
+            return name, DYNAMIC[name](rest, registry_of(ctx)), rest
+        if name == "resume":
+            return name, resume.build_command(), rest
+        if name not in self.commands and (point := commands.resolve(name)) is not None:
+            return name, commands.load(point, name), rest
         return super().resolve_command(ctx, args)
 
 
@@ -70,20 +87,26 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-GROUPS = {"run": run.app, "data": data.app}
-for name, group in GROUPS.items():
-    app.add_typer(group, name=name)
-app.command("resume")(resume.resume)
-app.command("eval", context_settings=evaluate.CONTEXT)(evaluate.evaluate)
-app.command("compare", context_settings=compare.CONTEXT)(compare.compare)
-app.command("figure", help=figure.HELP)(figure.figure)
+
+
+def _listed(name: str, text: str | None) -> None:
+    """An entry of the list of commands for one that is built when it is called."""
+    app.command(name, help=(text or "").partition("\n\n")[0])(lambda: None)
+
+
+app.add_typer(run.app, name="run")
+_listed("compare", compare._compare.__doc__)
 app.command("report")(report.report)
-app.command("plan")(plan.plan)
-app.command("check", context_settings=check.CONTEXT)(check.check)
+app.command("figure", help=figure.HELP)(figure.figure)
+_listed("eval", evaluate._evaluate.__doc__)
+_listed("resume", resume._resume.__doc__)
 app.command("predict")(predict.predict)
-app.command("new")(new.new)
+app.command("plan")(plan.plan)
+app.add_typer(data.app, name="data")
 app.command("list")(listing.list_names)
 app.command("plugins")(listing.plugins)
+app.command("new")(new.new)
+_listed("check", check._check.__doc__)
 
 
 def _version(show: bool) -> None:
@@ -170,6 +193,9 @@ def explain(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         where = context.command_path if context else _typed_command(sys.argv[1:])
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+        if context is not None and (option := getattr(error, "option_name", None)):
+            typed = next((word for word in sys.argv if word.startswith(option)), option)
+            message = f"{where}: {unknown_option(typed, context.command, registry_of(context))}"
         message = message if message.endswith((".", "?")) else message + "."
         _say(f"error: {message} See '{where} --help'.")
         return 2

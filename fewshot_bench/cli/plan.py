@@ -140,25 +140,26 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
     """(query count, episodes) of each open plan of the pilots' task with 2 episodes or more."""
     from dataclasses import replace
 
-    from fewshot_bench.config.resolve import RunConfig
+    from fewshot_bench.config.schema import RunConfig
     from fewshot_bench.data.table import ClassTable
-    from fewshot_bench.hooks.registry import CORE, Registry
+    from fewshot_bench.hooks.registry import CORE
     from fewshot_bench.hooks.single_file import only_typed
     from fewshot_bench.results.record.part import part_of
     from fewshot_bench.rng import key_of
-    from fewshot_bench.runs.build import eval_task, load_data
+    from fewshot_bench.runs.context import RunContext
 
     record = pilot.runs[0].record
-    config, registry = RunConfig.from_dict(record["config"]), Registry.discover()
+    config = replace(RunConfig.from_dict(record["config"]), cache_dir=None)
+    context = RunContext(config)
     with only_typed(()):
-        data = load_data(replace(config, cache_dir=None), registry)
+        data = context.data
     before, now = record["dataset_digest"], data.splits.digest
     if record["evaluated_digest"] is not None:
         before, now = record["evaluated_digest"], data.content.digest(part_of(record))
     if now != before:
-        raise RecordError(f"{config.dataset} has other content than when the pilots ran.")
-    table, task = ClassTable(data.splits.test), eval_task(config)
-    sampler = registry.resolve("samplers", f"{CORE}:open").load()
+        raise RecordError(f"{config.dataset} differs from the data of the pilots.")
+    table, task = ClassTable(data.splits.test), context.eval_task
+    sampler = context.registry.resolve("samplers", f"{CORE}:open").load()
     most = int(table.class_count.min()) - task.shot - task.unlabeled
     seed = key_of("test", config.episode_seed)
     for query in _counts(most) if pilot.falls is not None else [pilot.query]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from fewshot_bench.cli.evaluate import TRUST
+from fewshot_bench.cli.evaluate import Run, Trust
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.utils.text import printable
 
@@ -18,7 +18,7 @@ MODES = ("nearest", "bilinear", "antialias")
 
 
 def predict(
-    run: Annotated[str, typer.Argument(help="folder of a run", metavar="RUN", show_default=False)],
+    run: Run,
     support: Annotated[
         Path,
         typer.Argument(
@@ -33,7 +33,7 @@ def predict(
     invert: Annotated[bool, typer.Option("--invert", help="exchange black and white")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
-    trust_code: Annotated[bool, typer.Option("--trust-code", help=TRUST)] = False,
+    trust_code: Trust = False,
 ) -> None:
     """Classify your own pictures with a trained run.
 

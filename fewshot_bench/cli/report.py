@@ -11,7 +11,7 @@ from fewshot_bench.cli.compare import (
     compared,
     finished_runs,
     none_finished,
-    tell,
+    report_problems,
 )
 from fewshot_bench.cli.table import Baseline, Equal, Interval, Level, Target
 from fewshot_bench.errors import RecordError
@@ -52,4 +52,4 @@ def report(
     for line in write_report(result, output, pictures=pictures):
         typer.echo(line, err=True)
     typer.echo(f"wrote '{output / PAGE}'")
-    tell(result, strict=bool(runs))
+    report_problems(result, strict=bool(runs))

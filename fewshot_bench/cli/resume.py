@@ -5,42 +5,40 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from fewshot_bench.cli.evaluate import TRUST
+from fewshot_bench.cli import _dynamic
+from fewshot_bench.cli.evaluate import Run, Trust
+from fewshot_bench.cli.run import JSON
+from fewshot_bench.config.schema import RESUMABLE, SETTINGS
 
 
-def resume(
-    run: Annotated[str, typer.Argument(help="folder of a run", metavar="RUN", show_default=False)],
+def build_command() -> Any:
+    """The command, with the settings that may change."""
+    options = [_dynamic.parameter(SETTINGS[name], "Default: as in the run") for name in RESUMABLE]
+    return _dynamic.make_command("resume", _resume, [*_dynamic.own_parameters(_resume), *options])
+
+
+def _resume(
+    run: Run,
     allow_changes: Annotated[
         bool,
         typer.Option(
             "--allow-changes",
-            help="go on although data, code or versions are others; the record has a note of it",
+            help="resume although data, code, versions or kind of device differ; the record gets "
+            "a note",
         ),
     ] = False,
-    trust_code: Annotated[bool, typer.Option("--trust-code", help=TRUST)] = False,
-    data_root: Annotated[
-        str | None, typer.Option(help="where the data lie now", show_default=False)
-    ] = None,
-    cache_dir: Annotated[
-        str | None, typer.Option(help="for decoded images", show_default=False)
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="where to go on; a run that began on another kind needs --allow-changes",
-            show_default=False,
-        ),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="print the record and nothing else")] = False,
+    trust_code: Trust = False,
+    json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
+    **settings: Any,
 ) -> None:
-    """Go on with a run that was interrupted or killed, from its newest whole checkpoint.
+    """Resume a run that was interrupted or killed, from its newest complete checkpoint.
 
-    The result is that of a run that was never interrupted. A run that is finished stays as it is;
-    without the weights that made its result it is refused.
+    The result is that of an uninterrupted run. A run that is finished stays as it is; without the
+    weights that made its result it is refused.
     """
     from fewshot_bench.results.record.io import FILE, read_record
 
@@ -48,25 +46,23 @@ def resume(
     folder = folder.parent if folder.name == FILE else folder
     record = read_record(folder)
     if record["status"] == "completed":
-        from fewshot_bench.runs.resume import finished
+        from fewshot_bench.runs.train import finished
 
         finished(folder, record)
-        typer.echo(f"'{folder}' is finished: there is nothing to go on with", err=True)
+        typer.echo(f"'{folder}' is finished; nothing to resume.", err=True)
         if json:
             sys.stdout.write((folder / FILE).read_text("utf-8"))
         return
     from fewshot_bench.cli.progress import Progress
     from fewshot_bench.cli.summary import show_record
-    from fewshot_bench.runs.train import resume as resume_run
+    from fewshot_bench.runs.train import resume
 
-    here = {"data_root": data_root, "device": device}
     with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
-        record = resume_run(
+        record = resume(
             folder,
-            progress,
+            progress=progress,
             allow_changes=allow_changes,
             trust_code=trust_code,
-            cache_dir=cache_dir,
-            **{name: value for name, value in here.items() if value is not None},
+            **settings,
         )
     show_record(record, folder, as_json=json)

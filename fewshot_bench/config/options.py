@@ -1,31 +1,44 @@
-"""Hyper-parameters as options: read from signatures, and checked.
+"""Options: settings and hyper-parameters as they are typed, read from annotations and checked.
 
-Keyword-only parameters are options. ``Annotated[float, "help"]`` gives help; ``Literal`` gives
-choices; ``X | None`` allows none; ``InputFile`` is a path whose content counts. A parameter
-annotated with ``Method`` takes the name of a method, whose own options appear behind the
-parameter's name: ``base`` brings ``base_inner_lr``.
+Keyword-only parameters of a plugin's class or function are options. ``Annotated[float, "help"]``
+gives the help text, ``msgspec.Meta(ge=0)`` bounds, ``Literal`` choices; ``X | None`` allows none;
+``InputFile`` is a path whose content counts. A parameter annotated with ``Method`` takes the name
+of a method, whose own options get the parameter's name as a prefix: ``base`` brings
+``base_inner_lr``.
+
+An option has one name everywhere: ``--inner-lr`` is ``inner_lr`` in Python, ``inner-lr`` or
+``inner_lr`` in a grid file. Python's keywords get an underscore behind: ``--with`` is ``with_``. A
+switch is true or false: ``--no-first-order`` is ``first_order=False``. One that may be repeated
+takes one value or a list: ``metric=["accuracy", "f1"]``.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import keyword
 import math
-import os
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
-from fewshot_bench.config.names import flag
-from fewshot_bench.errors import ConfigError, PluginError
+import msgspec
+
+from fewshot_bench.errors import ConfigError, PluginError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.utils.inputs import InputFile
 
+if TYPE_CHECKING:
+    from fewshot_bench.config.schema import Scope
+
 _PLAIN = (bool, int, float, str)
-# What the objects behind a name have to be subclasses of; those of other kinds are called.
+_WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+# Options that are about what the command line prints; in Python a run returns its record.
+_PRINTING = ("json", "debug", "help")
+# Base class of what plugins register; objects of other kinds are called.
 _BASES = {
     "methods": ("fewshot_bench.method", "Method"),
     "datasets": ("fewshot_bench.data.images", "Dataset"),
@@ -36,84 +49,160 @@ _BASES = {
 
 @dataclass(frozen=True)
 class Option:
-    """One setting.
+    """A setting or a hyper-parameter.
 
     Arguments:
-        name: with underscores; ``flag`` is how it is typed.
-        type: bool, int, float or str; for a tuple, of its items.
-        default: used where neither preset nor user says anything.
-        help: one sentence.
-        choices: what it may be, if that is a list.
+        name: with underscores; of a setting, its field.
+        type: of its values; None, where it is allowed, apart.
+        default: used where neither preset nor user gives a value.
+        help: one phrase.
         optional: whether it may be None (typed ``none``).
-        items: length of a tuple, or 0.
-        minimum: the least it may be.
+        expected: the values that it takes, in words.
         method: whether it names a method whose options follow.
-        file: whether it is the path of a file or folder, whose content counts.
         without: those of that method's options that do not follow.
+        scope, follows, option, same_scores: see :class:`fewshot_bench.config.schema.Setting`.
     """
 
     name: str
-    type: type
+    type: Any
     default: Any
     help: str = ""
-    choices: tuple[str, ...] = ()
     optional: bool = False
-    items: int = 0
-    minimum: float | None = None
+    expected: str = ""
     method: bool = False
-    file: bool = False
     without: tuple[str, ...] = ()
+    scope: Scope | None = None
+    follows: str = ""
+    option: str = ""
+    same_scores: bool = False
 
     @property
     def flag(self) -> str:
         """As typed: ``--inner-lr``."""
-        return flag(self.name)
+        return flag(self.option or self.name)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of a ``Literal``."""
+        return typing.get_args(self.type) if typing.get_origin(self.type) is Literal else ()
+
+    @property
+    def items(self) -> int:
+        """The length of a tuple, 0 for anything else and for a tuple of any length."""
+        arguments = typing.get_args(self.type)
+        fixed = typing.get_origin(self.type) is tuple and ... not in arguments
+        return len(arguments) if fixed else 0
+
+    @property
+    def repeated(self) -> bool:
+        """Whether it is given once for each of its values."""
+        return typing.get_origin(self.type) is tuple and not self.items
+
+    @property
+    def file(self) -> bool:
+        """Whether it is the path of a file or folder, whose content counts."""
+        return self.type is InputFile
+
+    @property
+    def words(self) -> str:
+        """The values that it takes: ``an integer >= 2``."""
+        return self.expected or _words_of(self.type)
 
     def check(self, value: Any) -> Any:
-        """The value in the option's type.
+        """The value in the option's type; text is converted as if it were typed.
 
         Raises:
-            ConfigError: it is of another type, not a choice, or too small.
+            ConfigError: it is of another type, not a choice, or out of bounds.
         """
-        if self.optional and (value is None or value == "none"):
+        if value is None and self.optional:
             return None
-        if self.items:
-            if not isinstance(value, list | tuple) or len(value) != self.items:
-                raise ConfigError(f"{self.flag} {value}: it takes {self.items} numbers.")
-            return tuple(self._one(v) for v in value)
-        return self._path(value) if self.file else self._one(value)
+        if isinstance(value, str) and value == "none" and self.optional:
+            return None
+        if self.file:
+            return self._existing(value)
+        if self.repeated and isinstance(value, str):
+            value = (value,)
+        try:
+            checked = msgspec.convert(value, self.type, strict=False)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise self._error(value) from error
+        if not all(map(_representable, checked if isinstance(checked, tuple) else (checked,))):
+            raise self._error(value)
+        return checked
 
-    def _path(self, value: Any) -> InputFile:
-        """A path at which something is."""
-        path = InputFile(self._one(os.fspath(value) if isinstance(value, os.PathLike) else value))
-        if not path:
-            raise ConfigError(f"{self.flag}: expected the path of a file or folder.")
+    def _existing(self, value: Any) -> InputFile:
+        if not isinstance(value, (str, Path)) or not str(value):
+            raise self._error(value)
+        path = InputFile(value)
         if not path.path.exists():
             where = "" if Path(path).is_absolute() else f" in '{Path.cwd()}'"
             raise ConfigError(f"{self.flag} {path}: there is no such file or folder{where}.")
         return path
 
-    def _one(self, value: Any) -> Any:
-        right = isinstance(value, self.type) and (self.type is bool or not isinstance(value, bool))
-        if self.type is int and isinstance(value, float) and value.is_integer():
-            value, right = int(value), True
-        if self.type in (int, float) and isinstance(value, int | str) and not right:
-            try:
-                value, right = self.type(value), not isinstance(value, bool)
-            except (ValueError, OverflowError):
-                right = False
-        if self.type in (int, float) and right:  # no infinity, and no more than a tensor's integer
-            right = abs(value) < (2**63 if self.type is int else math.inf)
-        if not right:
-            raise ConfigError(f"{self.flag} {value}: it takes {_SAID[self.type]}.")
-        if self.choices and value not in self.choices:
-            raise ConfigError(f"{self.flag} {value}: it is one of {', '.join(self.choices)}.")
-        if self.minimum is not None and value < self.minimum:
-            raise ConfigError(f"{self.flag} {value}: it has to be at least {self.minimum}.")
-        return value
+    def _error(self, value: Any) -> ConfigError:
+        none = " or none" if self.optional and not self.follows else ""
+        return ConfigError(f"{self.flag}: expected {self.words}{none}, got {value!r}.")
 
 
-_SAID = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+def flag(name: str) -> str:
+    """How an option is typed: ``with_`` -> ``--with``."""
+    return "--" + name.rstrip("_").replace("_", "-")
+
+
+def option_name(typed: str) -> str:
+    """The Python name of a flag or of a key in a file: ``--with`` -> ``with_``."""
+    name = typed.lstrip("-").replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
+
+
+def unknown_option(name: str, known: Collection[str], hint: str) -> ConfigError:
+    """The error for an unknown option, with the nearest name.
+
+    Arguments:
+        name: as it was given.
+        known: Python names of all options that may be given here.
+        hint: what to type next.
+    """
+    plain = option_name(name.rstrip("_"))
+    if plain in _PRINTING:
+        return ConfigError(
+            f"option '{name}' is about what the command line prints; leave it out in Python and "
+            "in files: a run returns its record."
+        )
+    names, instead = set(known), None
+    if plain in names and plain != name:
+        instead = plain
+    elif plain.startswith("no_") and plain[3:] in names:
+        instead = f"{plain[3:]}=False"
+    return UnknownName("option", name, names, hint, near=instead)
+
+
+def _representable(value: Any) -> bool:
+    """No infinity, and no integer beyond 64 bits."""
+    if isinstance(value, bool | str):
+        return True
+    return abs(value) < (2**63 if isinstance(value, int) else math.inf)
+
+
+def _words_of(type_: Any) -> str:
+    """``an integer >= 2``, ``one of a, b``, ``2 numbers``."""
+    if type_ is InputFile:
+        return "the path of a file or folder"
+    bounds = ""
+    if typing.get_origin(type_) is typing.Annotated:
+        meta = next((m for m in type_.__metadata__ if isinstance(m, msgspec.Meta)), msgspec.Meta())
+        signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+        found = [
+            f"{s} {getattr(meta, n):g}" for n, s in signs.items() if getattr(meta, n) is not None
+        ]
+        bounds, type_ = " " + " and ".join(found) if found else "", type_.__origin__
+    arguments = typing.get_args(type_)
+    if typing.get_origin(type_) is Literal:
+        return "one of " + ", ".join(arguments)
+    if typing.get_origin(type_) is tuple:
+        noun = _words_of(arguments[0]).partition(" ")[2] or "name"
+        return f"a {noun} or a list of {noun}s" if ... in arguments else f"{len(arguments)} {noun}s"
+    return _WORDS.get(type_, str(type_)) + bounds
 
 
 def load(registry: Registry, kind: str, name: str) -> Any:
@@ -161,55 +250,56 @@ def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
         if parameter.kind is not parameter.KEYWORD_ONLY:
             continue
         try:
+            if parameter.default is parameter.empty:
+                raise ValueError("has no default; every keyword-only parameter is an option")
             hint = hints.get(parameter.name, type(parameter.default))
-            options.append(_option(parameter, hint, prefix))
+            options.append(option_of(prefix + parameter.name, hint, parameter.default))
         except ValueError as error:
             raise PluginError(f"{called}: parameter '{parameter.name}' {error}.") from error
     return options
 
 
-def _option(parameter: inspect.Parameter, hint: Any, prefix: str) -> Option:
-    name, text, without = prefix + parameter.name, "", ()
+def option_of(name: str, hint: Any, default: Any) -> Option:
+    """The option that an annotation describes.
+
+    Raises:
+        ValueError: of a type that no option has.
+    """
+    metadata: tuple[Any, ...] = ()
     if typing.get_origin(hint) is typing.Annotated:
-        without = next((m for m in hint.__metadata__ if isinstance(m, tuple)), ())
-        text = next((m for m in hint.__metadata__ if isinstance(m, str)), "")
-        hint = hint.__origin__
+        metadata, hint = hint.__metadata__, hint.__origin__
     optional = False
     if typing.get_origin(hint) in (Union, types.UnionType):
         rest = [a for a in typing.get_args(hint) if a is not type(None)]
         if len(rest) > 1:
             raise ValueError(f"is of type {hint}; it can be of one type, or of that and None")
         optional, hint = len(rest) < len(typing.get_args(hint)), rest[0]
-    if parameter.default is parameter.empty:
-        raise ValueError("has no default; every keyword-only parameter is an option and needs one")
-    default = parameter.default
+        if typing.get_origin(hint) is typing.Annotated:
+            metadata, hint = (*metadata, *hint.__metadata__), hint.__origin__
+    text = next((m for m in metadata if isinstance(m, str)), "")
+    bounds = next((m for m in metadata if isinstance(m, msgspec.Meta)), None)
     if typing.get_origin(hint) is Literal:
-        choices = typing.get_args(hint)
-        if not all(isinstance(choice, str) for choice in choices):
-            raise ValueError(f"is of type {hint}; the choices of a Literal have to be words")
-        return Option(name, str, default, text, choices, optional)
-    if typing.get_origin(hint) is tuple:
-        items = typing.get_args(hint)
-        if len(set(items)) != 1 or items[0] not in _PLAIN:
+        if not all(isinstance(choice, str) for choice in typing.get_args(hint)):
+            raise ValueError(f"is of type {hint}; the choices of a Literal have to be text")
+    elif typing.get_origin(hint) is tuple:
+        items = {item for item in typing.get_args(hint) if item is not ...}
+        if len(items) != 1 or not items <= {*_PLAIN}:
             raise ValueError(f"is of type {hint}; a tuple has to be of items of one plain type")
         default = None if default is None else tuple(default)
-        return Option(name, items[0], default, text, optional=optional, items=len(items))
-    if hint is InputFile:
-        return Option(name, str, default, text, optional=optional, file=True)
-    if inspect.isclass(hint) and hint not in _PLAIN:
+    elif hint not in (*_PLAIN, InputFile):
         from fewshot_bench.method import Method  # imports torch
 
-        if issubclass(hint, Method):
-            return Option(name, str, default, text, method=True, without=without)
-    if hint not in _PLAIN:
-        raise ValueError(
-            f"is of type {hint}; bool, int, float, str, InputFile, Literal and tuples can be typed"
-        )
-    return Option(name, hint, default, text, optional=optional)
+        if not (inspect.isclass(hint) and issubclass(hint, Method)):
+            raise ValueError(
+                f"is of type {hint}; expected bool, int, float, str, InputFile, Literal or a tuple"
+            )
+        without = next((m for m in metadata if isinstance(m, tuple)), ())
+        return Option(name, str, default, text, method=True, without=without)
+    return Option(name, typing.Annotated[hint, bounds] if bounds else hint, default, text, optional)
 
 
 def own_options(registry: Registry, kind: str, name: str, prefix: str = "") -> list[Option]:
-    """The options of what stands behind a name.
+    """The options of a registered object.
 
     Raises:
         PluginError: names the plugin; see :func:`options_of`.

@@ -1,143 +1,31 @@
-"""The configuration of a run: signature defaults, then the preset, then what the user says."""
+"""From settings to a configuration: signature defaults, then the preset, then the user's values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from fewshot_bench.config.interval import Every
-from fewshot_bench.config.names import FIELDS, OF_EVALUATION, OF_RUN, to_fields, unknown_option
 from fewshot_bench.config.options import (
     Option,
     backbone_options,
     dataset_options,
     load,
     method_options,
+    own_options,
+    split_dataset,
+    unknown_option,
 )
-from fewshot_bench.config.other_data import kept_options
-from fewshot_bench.config.presets import preset_of, refuse_wrong_types, settle
-from fewshot_bench.config.schema import (
-    CHANGEABLE,
-    CORE,
-    DEFAULTS,
-    OPTIONS,
-    RESERVED,
-    sampler_options,
-)
-from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.hooks.registry import CORE as OWN
-from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.config.presets import preset_of
+from fewshot_bench.config.schema import CHANGEABLE, FOLLOWERS, SETTINGS, RunConfig
+from fewshot_bench.errors import ConfigError, PluginError, UnknownName
+from fewshot_bench.hooks.registry import CORE, Registry
 
-__all__ = ["CORE", "DEFAULTS", "RunConfig", "configure", "reconfigure"]
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Everything that decides a run's numbers, complete. See ``CORE`` for what each field means.
-
-    The options of method, backbone, data set and sampler are flat and complete;
-    ``sources`` says of each setting whether it is the ``default``'s, the ``preset``'s or the
-    ``user``'s.
-    """
-
-    method: str
-    method_options: dict[str, Any]
-    backbone: str
-    backbone_options: dict[str, Any]
-    dataset: str
-    dataset_options: dict[str, Any]
-    sampling_options: dict[str, Any]
-    preset: str
-    way: int
-    shot: int
-    query: int
-    unlabeled: int
-    distractors: int
-    train_way: int
-    train_shot: int
-    train_query: int
-    train_unlabeled: int
-    train_distractors: int
-    labeled_fraction: float
-    labeled_classes: float
-    labeled_seed: int
-    task_batch: int
-    steps: int
-    validate_every: int
-    validation_episodes: int
-    episodes: int
-    level: float
-    sampling: str
-    within_family: bool
-    pixels: str
-    seed: int
-    episode_seed: int
-    device: str
-    engine: str
-    precision: str
-    task_chunk: int | None
-    skip_spikes: float | None
-    detect_anomaly: bool
-    profile: bool
-    pictures: bool
-    checkpoint_every: str
-    keep_checkpoints: int
-    init: str | None
-    allow_overlap: bool
-    runs_dir: str
-    data_root: str | None
-    cache_dir: str | None
-    metrics: tuple[str, ...]
-    observers: tuple[str, ...]
-    sources: dict[str, str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it: lists for tuples."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Back from a record; settings that are newer than it have their defaults.
-
-        Raises:
-            ConfigError: a setting is missing or unknown.
-        """
-        # An older version did without the settings that it did not have.
-        younger: dict[str, Any] = {"sampling_options": {}}
-        values = {option.name: option.default for option in CORE} | younger | dict(values)
-        for name in ("unlabeled", "distractors"):  # training had what the evaluation has
-            if values[f"train_{name}"] is None:
-                values[f"train_{name}"] = values[name]
-        names = {field.name for field in fields(cls)}
-        if names != set(values):
-            odd = sorted(names ^ set(values))
-            raise ConfigError(f"the record's configuration does not fit this version: {odd[0]}.")
-        refuse_wrong_types(values)
-        back: dict[str, Any] = {name: tuple(values[name]) for name in ("metrics", "observers")}
-        for name in OPTIONS:
-            options = values[name].items()
-            back[name] = {n: tuple(v) if isinstance(v, list) else v for n, v in options}
-        return cls(**{**values, **back})
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a reader of the result has to know about the settings."""
-        told = []
-        if self.preset == "quick":
-            told.append(
-                "preset 'quick' is meant for minutes on two CPU cores, not the paper's schedule"
-            )
-        for of, part in (
-            ("the images of each training class", self.labeled_fraction),
-            ("the training classes", self.labeled_classes),
-        ):
-            if part < 1:
-                told.append(f"{part:.3g} of {of} is labeled (seed {self.labeled_seed})")
-        return tuple(told)
+# Further options of 'fsb run', whose names no plugin can use.
+RESERVED = ("debug", "help", "if_exists", "json")
+ALSO = ("if_exists",)  # what a run takes in Python besides settings
+# Names of settings that are given once for each value, and the fields that hold all values.
+REPEATED = {option.option: name for name, option in SETTINGS.items() if option.option}
 
 
 def configure(method: str, registry: Registry | None = None, /, **settings: Any) -> RunConfig:
@@ -145,178 +33,258 @@ def configure(method: str, registry: Registry | None = None, /, **settings: Any)
 
     Arguments:
         method: its name.
-        registry: where names are looked up; default: what is installed.
-        settings: options of ``fsb run``, named as :mod:`fewshot_bench.config.names` says: core
-            options, hyper-parameters of the method, of the backbone (``backbone_*``), of the
-            sampler (``sampling_*``) and of the data set, ``metric`` and ``with_`` (a name or
-            several).
+        registry: resolves names; default: what is installed.
+        settings: options of ``fsb run``, named as :mod:`fewshot_bench.config.options` says:
+            settings of :class:`RunConfig`, hyper-parameters of the method, of the backbone
+            (``backbone_*``), of the sampler (``sampling_*``) and of the data set, ``metric`` and
+            ``with_`` (a name or several).
 
     Raises:
-        ConfigError: a name, option or value that is not possible; says what is.
+        ConfigError: an unknown name, option or value; says which there are.
     """
-    fields = to_fields(settings, f"See 'fsb run {method} --help'.")
     registry = registry or Registry.discover()
-    if "backbone" in fields and not wants_backbone(registry, method):
-        raise ConfigError(f"--backbone: {method} has no network to choose; leave it out.")
-    return _complete(method, registry, fields)
+    given = to_fields(settings, f"See 'fsb run {method} --help'.", (*REPEATED, *ALSO))
+    return Draft(method, registry, given).complete(given)
 
 
-def wants_backbone(registry: Registry, method: str) -> bool:
-    """Whether the method of this name is built over a backbone, which can be chosen."""
-    kind = load(registry, "methods", registry.settled("methods", method))
-    return bool(kind.wants_backbone)
+def to_fields(settings: Mapping[str, Any], hint: str, also: tuple[str, ...]) -> dict[str, Any]:
+    """Options by name to fields of a configuration: ``metric`` to ``metrics``.
 
-
-def _complete(
-    method: str, registry: Registry, settings: dict[str, Any], *, again: bool = False
-) -> RunConfig:
-    """See :func:`configure`; ``again``: of a run that was there, which needs no preset any more."""
-    method = registry.settled("methods", method)
-    observers, metrics = (
-        tuple(registry.settled(kind, name) for name in _listed(settings.pop(kind, ())))
-        for kind in ("observers", "metrics")
-    )
-    for kind, names in (("observers", observers), ("metrics", metrics)):
-        for name in names:
-            load(registry, kind, name)
-    core = {option.name: option for option in CORE}
-    if type(settings.get("checkpoint_every")) is int:  # steps, as Python says them
-        settings["checkpoint_every"] = str(settings["checkpoint_every"])
-    user = {n: core[n].check(v) for n, v in settings.items() if n in core}
-    values = {name: option.default for name, option in core.items()} | user
-    settle(registry, values, {n: OWN for n in core if n not in user})
-    preset = preset_of(registry, method, values, needed=not again)
-    values |= {n: core[n].check(v) for n, v in preset.items() if n in core and n not in user}
-    author = registry.resolve("methods", method).distribution
-    settle(registry, values, {n: author for n in preset if n not in user})
-    spaces = _spaces(registry, method, values, {**preset, **settings})
-    _refuse_clashes(registry.resolve("methods", method).title, core, spaces)
-    _refuse_unknown(method, settings, preset, core, spaces, again=again)
-
-    chosen: list[dict[str, Any]] = []
-    sources = {n: _source(n, settings, preset) for n in core}
-    for space in spaces:
-        chosen.append({})
-        for option in space:
-            said = {option.name: option.default, **preset, **settings}[option.name]
-            value = option.check(said)
-            if option.method:
-                typed = option.name in settings
-                value = registry.settled("methods", value, None if typed else author)
-            chosen[-1][option.name] = value
-            sources[option.name] = _source(option.name, settings, preset)
-    for name in ("way", "shot", "query", "unlabeled", "distractors"):
-        if values[f"train_{name}"] is None:
-            values[f"train_{name}"] = values[name]
-    if values["skip_spikes"] is not None and values["skip_spikes"] <= 1:
-        raise ConfigError(
-            f"--skip-spikes {values['skip_spikes']:g}: it is a factor over 1, such as 10."
-        )
-    if not 0 < values["level"] < 1:
-        raise ConfigError(f"--level {values['level']}: it has to be between 0 and 1.")
-    Every.parse(values["checkpoint_every"])
-    of_method, of_backbone, of_dataset, of_sampler = chosen
-    return RunConfig(
-        method=method,
-        method_options=of_method,
-        backbone_options=of_backbone,
-        dataset_options=of_dataset,
-        sampling_options=of_sampler,
-        metrics=metrics,
-        observers=observers,
-        sources=sources,
-        **values,
-    )
-
-
-def reconfigure(config: RunConfig, **changes: Any) -> RunConfig:
-    """The configuration with some settings changed; see ``kept_options`` for other data.
-
-    ``sources`` stays as it was for what did not change. ``changes`` are options or fields.
+    Arguments:
+        settings: by name.
+        hint: what to type next.
+        also: options of the call that are no settings, and those of ``REPEATED`` that it takes.
 
     Raises:
-        ConfigError: the images would be others than those that the network was trained on.
+        UnknownName: a field's name in place of the option's.
     """
-    changes = {FIELDS.get(name, name): value for name, value in changes.items()}
-    registry = Registry.discover()
-    options = [config.method_options, config.backbone_options]
-    options.append(kept_options(registry, config.dataset, config.dataset_options, changes))
+    for option, name in REPEATED.items():
+        if name in settings:
+            near = option if option in also else None
+            raise UnknownName("option", name, {*also, *SETTINGS} - {name}, hint, near=near)
+    return {REPEATED.get(name, name): value for name, value in settings.items()}
+
+
+class Draft:
+    """A configuration whose names and preset are resolved, so that all of its options are known.
+
+    Arguments:
+        method: name of the method.
+        registry: resolves names.
+        given: the user's values by field or option, as typed; those that decide which options
+            there are (data set, backbone, preset, task, sampler, inner methods) are used, and
+            the others may come later, to :meth:`complete`.
+        preset_required: whether the preset has to exist for this method, data set and task.
+
+    Attributes:
+        options: {"Run", "Method", "Backbone", "Data set", "Sampler": options of that group}.
+        defaults: {option or field: its value unless the user gives one}.
+        preset: the settings of the preset.
+
+    Raises:
+        ConfigError: an unknown name or impossible value among ``given``.
+        PluginError: a plugin cannot be imported, or two of its options have one name.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        registry: Registry,
+        given: Mapping[str, Any],
+        *,
+        preset_required: bool = True,
+    ) -> None:
+        self.registry = registry
+        self.method = method = registry.settled("methods", method)
+        self.kind = load(registry, "methods", method)
+        if "backbone" in given and preset_required and not self.kind.wants_backbone:
+            raise ConfigError(f"--backbone: {method} uses no backbone; leave it out.")
+        values = self._checked(given)
+        settle(registry, values, {name: CORE for name in SETTINGS if name not in given})
+        preset = self.preset = preset_of(registry, method, values, needed=preset_required)
+        author = registry.resolve("methods", method).distribution
+        values |= self._checked({n: v for n, v in preset.items() if n not in given}, {})
+        settle(registry, values, {name: author for name in preset if name not in given})
+        self.defaults = {name: values[name] for name in SETTINGS}
+        self.options: dict[str, list[Option]] = {
+            "Run": [
+                option
+                for name, option in SETTINGS.items()
+                if name != "backbone" or self.kind.wants_backbone
+            ],
+            "Method": method_options(registry, method, {**preset, **given}),
+            "Backbone": (
+                backbone_options(registry, values["backbone"]) if self.kind.wants_backbone else []
+            ),
+            "Data set": dataset_options(registry, values["dataset"]),
+            "Sampler": sampler_options(registry, values["sampling"]),
+        }
+        for option in self.plugin_options():
+            value = {option.name: option.default, **preset}[option.name]
+            self.defaults[option.name] = (
+                registry.settled("methods", value, author) if option.method else value
+            )
+        self._refuse_clashes()
+
+    def plugin_options(self) -> list[Option]:
+        """All options but those of every run."""
+        return [o for group, options in self.options.items() if group != "Run" for o in options]
+
+    def complete(self, given: Mapping[str, Any], *, evaluated: bool = False) -> RunConfig:
+        """The configuration with the user's values.
+
+        Arguments:
+            given: by field or option, as typed.
+            evaluated: it is that of a finished run, for ``fsb eval``.
+
+        Raises:
+            ConfigError: an unknown option, or an impossible value.
+        """
+        self._refuse_unknown(given, evaluated)
+        values = {**self.defaults, **self._checked(given, {})}
+        for option in self.plugin_options():
+            value = values[option.name] = option.check(
+                given.get(option.name, self.defaults[option.name])
+            )
+            if option.method:
+                values[option.name] = self.registry.settled("methods", value)
+        settle(self.registry, values, {})
+        for name, leader in FOLLOWERS.items():
+            if values[name] is None:
+                values[name] = values[leader]
+        sources = {
+            name: "user" if name in given else "preset" if name in self.preset else "default"
+            for name in values
+            if name not in REPEATED.values()
+        }
+        groups: dict[str, Any] = {
+            f"{field}_options": {o.name: values.pop(o.name) for o in self.options[group]}
+            for field, group in (
+                ("method", "Method"), ("backbone", "Backbone"), ("dataset", "Data set"),
+                ("sampling", "Sampler"),
+            )
+        }  # fmt: skip
+        return RunConfig(method=self.method, sources=sources, **groups, **values)
+
+    def _checked(
+        self, given: Mapping[str, Any], start: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """These values of settings, checked, over the defaults of all (or over ``start``)."""
+        values = (
+            {name: option.default for name, option in SETTINGS.items()} if start is None else start
+        )
+        for name, option in SETTINGS.items():
+            if name in given:
+                value = given[name]
+                if name == "checkpoint_every" and type(value) is int:  # steps, in Python
+                    value = str(value)
+                values[name] = option.check(value)
+        for kind in ("observers", "metrics"):
+            if kind in values:
+                values[kind] = tuple(self.registry.settled(kind, name) for name in values[kind])
+                for name in values[kind]:
+                    load(self.registry, kind, name)
+        return values
+
+    def _refuse_clashes(self) -> None:
+        """Raise PluginError for two options of one name: a value must never go to two places."""
+        owners = dict.fromkeys((*SETTINGS, *REPEATED, *RESERVED, "with"), "'fsb run' itself")
+        titles = {"Method": self.registry.resolve("methods", self.method).title}
+        for group, options in self.options.items():
+            owner = titles.get(group, f"the {group.lower()}")
+            for option in options if group != "Run" else ():
+                if option.name in owners:
+                    raise PluginError(
+                        f"the option {option.flag} of {owner} clashes with that of "
+                        f"{owners[option.name]}; its author has to rename it."
+                    )
+                owners[option.name] = owner
+
+    def _refuse_unknown(self, given: Mapping[str, Any], evaluated: bool) -> None:
+        known = {*SETTINGS, *(option.name for option in self.plugin_options())}
+        for name in given:
+            if name in known:
+                continue
+            own = [option.name for option in self.plugin_options()]
+            offered = [*CHANGEABLE, *own, "part", "trust_code"] if evaluated else [*known, *ALSO]
+            command = "fsb eval" if evaluated else f"fsb run {self.method}"
+            names = {SETTINGS[n].option or n if n in SETTINGS else n for n in offered}
+            raise unknown_option(name, names, f"See '{command} --help'.")
+        # A preset also sets options of the backbone and the inner method that it names; with
+        # others, these do not apply.
+        inner = tuple(f"{option.name}_" for option in self.options["Method"] if option.method)
+        for name in self.preset:
+            if name not in known and not name.startswith(("backbone_", "sampling_", *inner)):
+                raise ConfigError(
+                    f"a preset of {self.method} sets '{name}', which is no option here."
+                )
+
+
+def sampler_options(registry: Registry, name: str) -> list[Option]:
+    """A sampler's options, with ``sampling_`` in front, without what every sampler gets."""
+    own = own_options(registry, "samplers", name, "sampling_")
+    return [option for option in own if option.name.removeprefix("sampling_") not in SETTINGS]
+
+
+def settle(registry: Registry, values: dict[str, Any], choosers: Mapping[str, str]) -> None:
+    """Make the names of backbone, sampler and data set unambiguous; changes ``values``.
+
+    A default such as a sampler's name is that of the distribution that chose it, also when another
+    plugin claims the name: installing something must not change or break what did not name it.
+
+    Arguments:
+        choosers: {setting: distribution whose default or preset it is}, of those nobody typed.
+    """
+    for setting, kind in (("backbone", "backbones"), ("sampling", "samplers")):
+        if values[setting] is not None:
+            values[setting] = registry.settled(kind, values[setting], choosers.get(setting))
+    name, path = split_dataset(registry, values["dataset"])
+    name = registry.settled("datasets", name, choosers.get("dataset"))
+    values["dataset"] = name if path is None else f"{name}:{path}"
+
+
+def check_changes(changes: Iterable[str]) -> None:
+    """Raise ConfigError if a setting decided the training of a finished run, or observes one."""
+    for name in changes:
+        field = REPEATED.get(name, name)
+        if field == "observers":
+            raise ConfigError("fsb eval: --with is for training; an evaluation has no observers.")
+        if field in SETTINGS and field not in CHANGEABLE:
+            raise ConfigError(
+                f"fsb eval: {SETTINGS[field].flag} decided the training of the run and cannot "
+                "change; 'fsb eval --help' shows what can."
+            )
+
+
+def changed(
+    config: RunConfig,
+    registry: Registry,
+    changes: Mapping[str, Any],
+    dataset_options: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """A run's configuration with other values for some settings and options.
+
+    ``sources`` stay as they were for what did not change. The preset need not exist any more: what
+    it decided is in the configuration.
+
+    Arguments:
+        config: of the run.
+        registry: resolves names.
+        changes: by field or option.
+        dataset_options: options that other data keep; default: all of the run's.
+
+    Raises:
+        ConfigError: an unknown option, or an impossible value.
+    """
+    given: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
+    given |= config.method_options | config.backbone_options
+    given |= config.dataset_options if dataset_options is None else dataset_options
     samplers = (config.sampling, changes.get("sampling", config.sampling))
     if len({registry.resolve("samplers", name).full_name for name in samplers}) == 1:
-        options.append(config.sampling_options)
-    settings: dict[str, Any] = {option.name: getattr(config, option.name) for option in CORE}
-    settings |= {"metrics": config.metrics, "observers": config.observers}
-    for group in options:
-        settings |= group
-    # What the preset decided stands in the configuration; for other data there may be none.
-    changed = _complete(config.method, registry, {**settings, **changes}, again=True)
-    kept = {n: s for n, s in config.sources.items() if n in changed.sources and n not in changes}
-    return replace(changed, sources={**changed.sources, **kept})
-
-
-def _spaces(
-    registry: Registry, method: str, values: Mapping[str, Any], chosen: Mapping[str, Any]
-) -> tuple[list[Option], ...]:
-    """The options of method, backbone, data set and sampler."""
-    kind = load(registry, "methods", method)
-    of_backbone = backbone_options(registry, values["backbone"]) if kind.wants_backbone else []
-    return (
-        method_options(registry, method, chosen),
-        of_backbone,
-        dataset_options(registry, values["dataset"]),
-        sampler_options(registry, values["sampling"]),
+        given |= config.sampling_options
+    given |= changes
+    new = Draft(config.method, registry, given, preset_required=False).complete(
+        given, evaluated=True
     )
-
-
-def _refuse_clashes(
-    method: str, core: Mapping[str, Option], spaces: Sequence[Sequence[Option]]
-) -> None:
-    """One name, one option: what is typed must never go to two places."""
-    owners = dict.fromkeys((*core, *RESERVED), "'fsb run' itself")
-    several = (method, "the backbone", "the data set", "the sampler")
-    for owner, space in zip(several, spaces, strict=True):
-        for option in space:
-            if option.name in owners:
-                raise PluginError(
-                    f"the option {option.flag} of {owner} clashes with that of "
-                    f"{owners[option.name]}; its author has to rename it."
-                )
-            owners[option.name] = owner
-
-
-def _refuse_unknown(
-    method: str,
-    settings: Mapping[str, Any],
-    preset: Mapping[str, Any],
-    core: Mapping[str, Option],
-    spaces: Sequence[Sequence[Option]],
-    *,
-    again: bool,
-) -> None:
-    known = set(core) | {option.name for space in spaces for option in space}
-    for name in settings:
-        if name in known:
-            continue
-        if not again:
-            raise unknown_option(name, {*known, *OF_RUN}, f"See 'fsb run {method} --help'.")
-        of_method, _, of_dataset, of_sampler = spaces
-        own = {option.name for option in (*of_method, *of_dataset, *of_sampler)}
-        offered = {*CHANGEABLE, *own, *OF_EVALUATION}
-        raise unknown_option(name, offered, "See 'fsb eval --help'.")
-    # A preset speaks of the backbone and the inner method that it names; with others, their
-    # options fall away.
-    inner = tuple(f"{option.name}_" for option in spaces[0] if option.method)
-    for name in preset:
-        if name not in known and not name.startswith(("backbone_", "sampling_", *inner)):
-            raise ConfigError(f"a preset of {method} sets '{name}', which is no option here.")
-
-
-def _source(name: str, settings: Mapping[str, Any], preset: Mapping[str, Any]) -> str:
-    return "user" if name in settings else "preset" if name in preset else "default"
-
-
-def _listed(value: Any) -> tuple[str, ...]:
-    names = (value,) if isinstance(value, str) else value or ()
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"--metric or --with {value}: expected a name or a list of names.")
-    return tuple(names)
+    kept = {n: s for n, s in config.sources.items() if n in new.sources and n not in changes}
+    return replace(new, sources={**new.sources, **kept})

@@ -57,19 +57,16 @@ def _read(run: Run) -> Names:
     Raises:
         FewshotBenchError: it is not there, has changed, or an older configuration does not fit.
     """
-    from fewshot_bench.config.presets import placed
-    from fewshot_bench.config.resolve import CORE, RunConfig
-    from fewshot_bench.hooks.registry import Registry
+    from fewshot_bench.config.schema import RunConfig
     from fewshot_bench.hooks.single_file import only_typed
-    from fewshot_bench.runs.build import load_data
+    from fewshot_bench.runs.context import RunContext
+    from fewshot_bench.runs.resume import as_placed
 
-    # Options that are younger than the record are as they would be if nobody had named them.
-    recorded = placed(run.record["config"], run.record["inputs"])
-    values = {option.name: option.default for option in CORE} | recorded
+    recorded = as_placed(run.record["config"], run.record["inputs"])
     # Neither code nor a place to write to is taken from a record.
-    config = replace(RunConfig.from_dict(values), cache_dir=None)
+    config = replace(RunConfig.from_dict(recorded), cache_dir=None)
     with only_typed(()):
-        splits = load_data(config, Registry.discover(), download=False).splits
+        splits = RunContext(config).load_data(download=False).splits
     if splits.digest != run.record["dataset_digest"]:
         raise DataError(f"the data of {config.dataset} here are of other content than the run's.")
     test = getattr(splits, part_of(run.record))

@@ -13,9 +13,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fewshot_bench.config.schema import OPTION_FIELDS
 from fewshot_bench.report.gallery import Gallery
 from fewshot_bench.results.blocks import blocks
-from fewshot_bench.results.commands import OPTIONS, command_of
+from fewshot_bench.results.commands import command_of
 from fewshot_bench.results.comparison import Comparison, Table
 from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
@@ -179,8 +180,8 @@ def _run(name: str, run: Run) -> RunView:
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Name, value and who decided it: ``user``, ``preset`` or ``default``."""
     sources = config.get("sources") or {}
-    flat = {n: v for n, v in config.items() if n not in (*OPTIONS, "sources")}
-    for group in OPTIONS:
+    flat = {n: v for n, v in config.items() if n not in (*OPTION_FIELDS, "sources")}
+    for group in OPTION_FIELDS:
         flat |= config.get(group) or {}
     return [(name, _text(value), str(sources.get(name, ""))) for name, value in flat.items()]
 

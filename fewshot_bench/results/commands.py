@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fewshot_bench.config.names import FIELDS, flag
+from fewshot_bench.config.options import flag
+from fewshot_bench.config.resolve import REPEATED
+from fewshot_bench.config.schema import OPTION_FIELDS
 
 # Where files are written changes no number.
 LOCAL = ("runs_dir", "cache_dir")
-OPTIONS = ("method_options", "backbone_options", "dataset_options", "sampling_options")
 
 
 def command_of(record: Mapping[str, Any]) -> str:
@@ -28,13 +29,13 @@ def command_of(record: Mapping[str, Any]) -> str:
         return shlex.join(["fsb" if Path(program).name == "fsb" else program, *rest])
     config = record["config"]
     values = {**config}
-    for name in OPTIONS:
+    for name in OPTION_FIELDS:
         values |= config.get(name) or {}
     words = ["fsb", "run", str(record["method"])]
     for name, source in (config.get("sources") or {}).items():
         if source == "user" and name in values and name not in LOCAL:
             words += _typed(name, values[name])
-    for option, names in FIELDS.items():
+    for option, names in REPEATED.items():
         words += [word for name in config.get(names) or () for word in (flag(option), str(name))]
     return shlex.join(words)
 

@@ -1,257 +1,222 @@
-"""What a run is made of before it starts: names resolved, data read, the record begun."""
+"""What a command knows about a run: registry, configuration, device and data, each made once."""
 
 from __future__ import annotations
 
-import re
-import shlex
-import sys
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fewshot_bench.runs import build
-from fewshot_bench.sampling.batches import BatchSource
-from fewshot_bench.config.resolve import RunConfig
-from fewshot_bench.data.overlap import NOTHING, Seen, check_shape, notes
-from fewshot_bench.utils.devices import pick_device
-from fewshot_bench.sampling.inspection import Drawn, draw
-from fewshot_bench.engine.executors.choice import choose
-from fewshot_bench.engine.evaluation import Metric, measured
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.observer import Observer, Observers, Progress
-from fewshot_bench.errors import ConfigError, blame
-from fewshot_bench.hooks.single_file import is_file
+from fewshot_bench.config.options import Option, load, method_options, own_options, split_dataset
+from fewshot_bench.config.resolve import sampler_options
+from fewshot_bench.config.schema import OPTION_FIELDS, SETTINGS, RunConfig
+from fewshot_bench.data.cache import cache_folder, cache_root
+from fewshot_bench.data.content import SplitsContent, content_of_splits
+from fewshot_bench.data.images import Dataset, Splits
+from fewshot_bench.data.locate import locate
+from fewshot_bench.engine.observer import Progress, Silent
+from fewshot_bench.episode import Task
+from fewshot_bench.errors import PluginError, RecordError, blame
 from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
-from fewshot_bench.results.record.code import code_digest, code_of
-from fewshot_bench.results.record.environment import describe_device, environment
-from fewshot_bench.results.record.io import SCHEMA_VERSION
-from fewshot_bench.results.record.files import empty_timing, task_numbers
-from fewshot_bench.runs.inputs import inputs_of
-from fewshot_bench.sampling.base import EpisodeSource
-from fewshot_bench.runs.seen import checked, seen_by
-from fewshot_bench.runs.training_summary import training_summary
+from fewshot_bench.results.record.code import OWN, code_of
+from fewshot_bench.runs.build import build_dataset
+from fewshot_bench.utils.devices import pick_device
+from fewshot_bench.utils.inputs import WEIGHTS, InputFile, content_of
+
+PIXEL_RANGES = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0)}
 
 
 @dataclass
-class Parts:
-    """Everything of a run that is not a number yet."""
+class Data:
+    """The splits of a data set, and which files and plugin they came from."""
 
-    config: RunConfig
-    registry: Registry
-    progress: Progress
-    observers: Observers
-    metrics: dict[str, Metric]
-    device: torch.device
-    data: build.Data
-    things: list[Registered]  # every plugin object that is named; the method first
-    inputs: list[dict[str, Any]]  # what is read, as it was before anything was built from it
-    method: Method
-    lowering: Eager
-    train: EpisodeSource | BatchSource
-    unlabeled: EpisodeSource | None  # tasks without labels, for methods that learn from them
-    validation: EpisodeSource | None
-    test: EpisodeSource
-    seen: Seen  # what took part in making the weights
-    overlap: dict[str, Any] | None  # the test classes among it; None: nobody asked
-    drawn: Drawn | None  # the episodes of the evaluation; None: there is none
+    splits: Splits
+    dataset: Dataset
+    registered: Registered
+    root: Path | None = None  # the folder in which its files were found
+
+    @cached_property
+    def content(self) -> SplitsContent:
+        """Every class, with digests; reads all pixels."""
+        return content_of_splits(self.splits)
 
 
-def prepare(
-    config: RunConfig,
-    progress: Progress,
-    *,
-    train_split: bool = True,
-    seen: Seen | None = None,
-    part: str = "test",
-) -> Parts:
-    """Resolve every name, read the data, build the method; nothing is trained yet.
+class RunContext:
+    """A configuration with everything that it names; data are read at first use.
 
     Arguments:
         config: of the run.
-        progress: is told of what takes time.
-        train_split: whether anything is to be trained; else that split stays on the host.
-        seen: what took part in making the weights, where the run does not make them itself.
-        part: what the evaluation is of: the ``test`` or the ``validation`` split.
-
-    Raises:
-        DataError: classes to be tested took part in making the weights.
-        FewshotBenchError: a setting, a data file or a plugin is at fault.
+        registry: resolves names; default: what is installed.
+        progress: shows the run; default: nothing does.
     """
-    registry = Registry.discover()
-    device = pick_device(config.device)
-    observers = Observers(_observers(config, registry))
-    metrics = _metrics(config, registry)
-    progress.message(f"reading {config.dataset}")
-    data = build.load_data(config, registry)
-    splits = data.splits
 
-    def source(name: str, *, asked: bool = False) -> EpisodeSource:
-        images = getattr(splits, name)
-        return build.episodes(images, config, registry, name, device, asked=asked)
+    def __init__(
+        self, config: RunConfig, registry: Registry | None = None, progress: Progress | None = None
+    ) -> None:
+        self.config = config
+        self.registry = registry or Registry.discover()
+        self.progress: Progress = progress or Silent()
+        self._loaded: dict[str, Data] = {}  # shared by the contexts of a command
 
-    def training() -> tuple[EpisodeSource | BatchSource, EpisodeSource | None]:
-        if pretrained:
-            return build.batches(splits.train, config, device), None
-        return build.training_episodes(
-            splits.train, config, device, unlabeled=method.unlabeled_tasks
+    def with_config(self, config: RunConfig) -> RunContext:
+        """The context of another run of the same command; data are shared."""
+        other = RunContext(config, self.registry, self.progress)
+        other._loaded = self._loaded
+        return other
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the run is computed."""
+        return pick_device(self.config.device)
+
+    @cached_property
+    def method_class(self) -> type[Method]:
+        """The class of the method."""
+        kind: type[Method] = load(self.registry, "methods", self.config.method)
+        return kind
+
+    @property
+    def train_task(self) -> Task:
+        """The shape of a training episode."""
+        c = self.config
+        return Task(c.train_way, c.train_shot, c.train_query, c.train_unlabeled, c.train_distractors)
+
+    @property
+    def eval_task(self) -> Task:
+        """The shape of a validation or test episode."""
+        c = self.config
+        return Task(c.way, c.shot, c.query, c.unlabeled, c.distractors)
+
+    @property
+    def pixel_range(self) -> tuple[float, float]:
+        """What byte 0 and byte 255 become."""
+        return PIXEL_RANGES[self.config.pixels]
+
+    @property
+    def data(self) -> Data:
+        """The data set, read once per command; downloaded if it is not on this machine."""
+        return self.load_data()
+
+    def load_data(self, *, download: bool = True) -> Data:
+        """See ``data``; ``download``: fetch the files if they are not on this machine."""
+        config = self.config
+        options = sorted(config.dataset_options.items())
+        key = repr((config.dataset, options, config.data_root, config.cache_dir))
+        if key not in self._loaded:
+            self._loaded[key] = load_data(config, self.registry, download=download)
+        return self._loaded[key]
+
+    @cached_property
+    def plugins(self) -> list[Registered]:
+        """Every plugin object that the configuration names; the method first."""
+        config, registry = self.config, self.registry
+        named = [
+            ("methods", config.method),
+            ("datasets", split_dataset(registry, config.dataset)[0]),
+            ("samplers", config.sampling),
+        ]
+        if self.method_class.wants_backbone and config.backbone:
+            named.append(("backbones", config.backbone))
+        inner = method_options(registry, config.method, config.method_options)
+        named += [("methods", config.method_options[o.name]) for o in inner if o.method]
+        named += [("metrics", name) for name in config.metrics]
+        named += [("observers", name) for name in config.observers]
+        return [registry.resolve(kind, name) for kind, name in named]
+
+    @property
+    def sources(self) -> set[str]:
+        """The modules and files of plugins that decide the numbers."""
+        return {plugin.source for plugin in self.plugins if plugin.kind != "observers"}
+
+    @cached_property
+    def input_files(self) -> dict[str, InputFile]:
+        """Every path in the configuration whose content counts, by option.
+
+        Not the path after the colon of ``--dataset folder:PATH``: the images that were read from it
+        count there.
+        """
+        config, registry = self.config, self.registry
+        options: list[Option] = [*SETTINGS.values()]
+        options += method_options(registry, config.method, config.method_options)
+        if self.method_class.wants_backbone:
+            options += own_options(registry, "backbones", config.backbone, "backbone_")
+        options += own_options(registry, "datasets", split_dataset(registry, config.dataset)[0])
+        options += sampler_options(registry, config.sampling)
+        values: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
+        for field in OPTION_FIELDS:
+            values |= getattr(config, field)
+        named = {option.name: values.get(option.name) for option in options if option.file}
+        return {name: InputFile(value) for name, value in named.items() if value is not None}
+
+    @cached_property
+    def inputs(self) -> list[dict[str, Any]]:
+        """The record's ``inputs``: everything that the run reads, with its content's digest.
+
+        Raises:
+            DataError: a file cannot be read.
+            RecordError: ``--init`` names a folder without weights.
+        """
+        found: list[dict[str, Any]] = []
+
+        def add(option: str, path: str | None, absolute: Path | None, content: Any) -> None:
+            where = None if absolute is None else str(absolute)
+            entry = {"option": option, "path": path, "absolute": where}
+            found.append({**entry, "sha256": content.sha256, "bytes": content.bytes})
+
+        for name, path in self.input_files.items():
+            file = path.path / WEIGHTS if name == "init" else path.path
+            if name == "init" and not file.is_file():
+                raise RecordError(f"--init: expected the folder of a run, '{path}' has no {WEIGHTS}.")
+            add(name, str(path), path.path, content_of(file))
+        _, typed = split_dataset(self.registry, self.config.dataset)
+        root = self.data.root if typed is None else InputFile(typed).path
+        root = None if root is None else root.absolute()
+        add("dataset", typed or self.config.data_root, root, self.data.content)
+        code = code_of(OWN)
+        add("code of fewshot-bench", OWN, code.path, code)
+        for plugin in self.plugins:
+            if plugin.kind != "observers" and plugin.source.partition(".")[0] != OWN:
+                code = code_of(plugin.source)
+                add(f"code of {plugin.kind[:-1]} {plugin.name}", plugin.source, code.path, code)
+        return found
+
+
+def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -> Data:
+    """Find, check and read the configured data set; see :class:`RunContext`."""
+    name, _ = split_dataset(registry, config.dataset)
+    registered = registry.resolve("datasets", name)
+    dataset = build_dataset(registry, config.dataset, config.dataset_options)
+    root = None
+    if dataset.needs_files:
+        root = locate(
+            registered.name,
+            config.data_root,
+            registry.locate_dataset,
+            dataset.download if download else None,
+            config.cache_dir,
         )
-
-    if getattr(splits, part) is None:
-        raise ConfigError(f"--part {part}: {config.dataset} has no {part} split.")
-    test_source = source(part, asked=True)
-    if test_source.sampler.length is not None:
-        progress.message(
-            f"the open plan has {test_source.sampler.length} episodes; no image is used twice"
+    cache = cache_folder(
+        cache_root(config.cache_dir) / registered.name, code_of(registered.source).sha256, root
+    )
+    with blame(f"{registered.title}: load()"):
+        splits = dataset.load(root, cache)
+    if not isinstance(splits, Splits):
+        raise PluginError(
+            f"{registered.title}: load(): expected fewshot_bench.Splits, got "
+            f"{type(splits).__name__}."
         )
-    task = build.shaped(build.train_task(config), splits.test, config)
-    kind = registry.resolve("methods", config.method).load()
-    pretrained = kind.source == "batches"
-    if pretrained:
-        task = replace(task, way=len(splits.train.counts))
-    things = build.named_things(config, registry, kind.wants_backbone)
-    inputs = inputs_of(config, registry, data, things)
-    method = build.build(config, registry, task, device)
-    method.check_task(build.eval_task(config))
-    if train_split:
-        seen = seen_by(config, registry, splits, trains=bool(method.players()))
-    overlap, drawn = None, None
-    if seen is not None:
-        check_shape(splits.test.image_shape, seen, config.dataset)
-        images = getattr(splits, part)
-        overlap = checked(images, seen, part, allowed=config.allow_overlap)
-        count = min(config.episodes, test_source.sampler.length or config.episodes)
-        title = registry.resolve("samplers", config.sampling).title
-        drawn = draw(test_source, count, title)
-    train, unlabeled = training() if train_split else (test_source, None)
-    return Parts(
-        config,
-        registry,
-        progress,
-        observers,
-        metrics,
-        device,
-        data,
-        things,
-        inputs,
-        method,
-        choose_lowering(config, method, device, progress),
-        train,
-        unlabeled,
-        source("validation") if splits.validation is not None and train_split else None,
-        test_source,
-        seen or NOTHING,
-        overlap,
-        drawn,
-    )
+    return Data(splits, dataset, registered, root)
 
 
-def _observers(config: RunConfig, registry: Registry) -> dict[str, Observer]:
-    made = {}
-    for name in config.observers:
-        item = registry.resolve("observers", name)
-        with blame(item.title):
-            made[item.title] = item.load()()
-    return made
-
-
-def _metrics(config: RunConfig, registry: Registry) -> dict[str, Metric]:
-    """The metrics by name, each tried on made-up logits: after the training would be too late."""
-    items = {name: registry.resolve("metrics", name) for name in config.metrics}
-    metrics = {name: partial(measured, item.title, item.load()) for name, item in items.items()}
-    queries = config.way * config.query
-    logits = torch.linspace(-1, 1, 2 * queries * config.way).reshape(2, queries, config.way)
-    target = torch.arange(queries).remainder(config.way).expand(2, -1)
-    for metric in metrics.values():
-        metric(logits, target)
-    return dict(metrics)
-
-
-def choose_lowering(
-    config: RunConfig, method: Method, device: torch.device, progress: Progress
-) -> Eager:
-    """What runs a method as configured."""
-    return choose(
-        "eager" if config.detect_anomaly else config.engine,  # what looks is a thread's own
-        method,
-        device,
-        precision=config.precision,
-        task_chunk=config.task_chunk,
-        tell=progress.message,
-    )
-
-
-def describe(parts: Parts, folder: Path) -> dict[str, Any]:
-    """The record as it stands before anything was trained."""
-    config, data, things = parts.config, parts.data, parts.things
-    method = things[0]
+def contents_of(inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+    """Digests of a record's ``inputs``, but of code, for which there is one digest in all."""
+    nouns = {"dataset": "images, classes or split"}
     return {
-        "schema_version": SCHEMA_VERSION,
-        "status": "running",
-        "id": folder.name,
-        "command": shlex.join(sys.argv),
-        "method": method.name,
-        "dataset": config.dataset,
-        "dataset_digest": data.splits.digest,
-        "evaluated_digest": data.content.digest("test"),
-        "dataset_license": data.splits.license,
-        "dataset_source": data.splits.source,
-        "split": getattr(data.dataset, "split", data.dataset.splits[0]),
-        "train_task": task_numbers(build.train_task(config)),
-        "task": task_numbers(build.eval_task(config)),
-        "seed": config.seed,
-        "episode_seed": config.episode_seed,
-        "preset": config.preset,
-        "config": config.to_dict(),
-        "parameters": sum(p.numel() for p in parts.method.parameters()),
-        "plugin": {"distribution": method.distribution, "version": method.version},
-        "plugins": [thing.identity for thing in things],
-        "environment": {
-            **environment(),
-            "code": code_digest(build.sources_of(things)),
-        },
-        "device": describe_device(parts.device),
-        "episodes_digest": None,
-        "part": "test",
-        "sampler": _sampler(parts),
-        "overlap": parts.overlap,
-        "test": None,
-        "validation": None,
-        "training": None,
-        "training_summary": training_summary(config, parts.method, parts.train, data, parts.inputs),
-        "timing": empty_timing(),
-        "notes": [
-            *data.splits.notes,
-            *(config.notes if parts.method.players() else ()),
-            *(notes(parts.overlap) if parts.overlap else ()),
-        ],
-        "inputs": parts.inputs,
-        "weights": None,
-        "seen": None,
-        "error": None,
+        nouns.get(name, f"content of --{name.replace('_', '-')}"): one["sha256"]
+        for one in inputs or ()
+        if not (name := one["option"]).startswith("code ")
     }
-
-
-def _sampler(parts: Parts) -> dict[str, Any] | None:
-    """The record's ``sampler``: what drew the episodes, and what they are."""
-    if parts.drawn is None:
-        return None
-    item = parts.registry.resolve("samplers", parts.config.sampling)
-    options = parts.config.sampling_options
-    return {
-        **{name: item.identity[name] for name in ("name", "distribution", "version")},
-        "options": {n.removeprefix("sampling_"): v for n, v in options.items()},
-        "code": code_of(item.source).sha256,
-        "sampling": parts.test.sampler.sampling,
-        **parts.drawn.counts(),
-    }
-
-
-def stem(config: RunConfig) -> str:
-    """The readable part of a run's name; nothing in it can leave the runs folder."""
-    method = Path(config.method).name if is_file(config.method) else config.method
-    name = f"{method}-{config.dataset}-{config.way}w{config.shot}s"
-    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:60].strip("-").lower()

@@ -1,7 +1,7 @@
-"""The rows of a grid with the same training settings: what ``--equal`` does before anything runs.
+"""Equal training settings for the rows of a grid: ``--equal``, before anything runs.
 
-For a setting that is named and in which rows differ: what somebody typed counts, for all rows
-alike; of the training task's counts else the evaluation's; anything else is refused, because no
+Where rows differ in a setting that is named, the value that the user typed counts for all of them;
+for the counts of the training task, else the evaluation's; anything else is refused, because no
 row's own value is better than another's.
 """
 
@@ -14,35 +14,31 @@ from typing import Any
 
 import torch
 
-from fewshot_bench.runs import build
-from fewshot_bench.runs.identity import settings_key
-from fewshot_bench.config.resolve import RunConfig, configure
-from fewshot_bench.engine.observer import Silent
+from fewshot_bench.config.options import flag, load
+from fewshot_bench.config.resolve import configure
+from fewshot_bench.config.schema import FOLLOWERS, RunConfig
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.config.names import flag
-from fewshot_bench.config.options import load
-from fewshot_bench.runs.context import describe, prepare
 from fewshot_bench.results.equal import unequal
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.traits import BY_NAME
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.identity import settings_key
+from fewshot_bench.runs.prepare import describe, method_task, new_method, prepare
 
-OF_EVALUATION = {
-    f"train_{name}": name for name in ("way", "shot", "query", "unlabeled", "distractors")
-}
-NO_BACKBONE = {"backbone": "none"}  # the trait of a method that has no network to choose
+NO_BACKBONE = {"backbone": "none"}  # the trait of a method without a backbone
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A run of a grid before it is settled.
+    """A run of a grid before settings are equalized.
 
     Arguments:
         name: of its row.
         method: of its row.
         settings: all that was typed for it.
-        config: what they come to.
+        config: the configuration from these settings.
     """
 
     name: str
@@ -62,7 +58,7 @@ def equalized(drafts: Sequence[Draft], names: Sequence[str], registry: Registry)
     Raises:
         ConfigError: rows differ in one of them, and nothing says which value counts.
     """
-    planned = _Planned(registry)
+    planned = _Planned(registry, drafts[0].config)
     drafts = list(drafts)
     for name in (name for name in BY_NAME if name in names and BY_NAME[name].settings):
         settled: set[str] = set()
@@ -82,32 +78,25 @@ def equalized(drafts: Sequence[Draft], names: Sequence[str], registry: Registry)
 
 
 class _Planned:
-    """What is known of drafts before they run; the data are read and methods built for it."""
+    """Facts about drafts before they run; reads the data and builds the methods."""
 
-    def __init__(self, registry: Registry) -> None:
-        self.registry = registry
-        self._data: dict[str, build.Data] = {}
+    def __init__(self, registry: Registry, config: RunConfig) -> None:
+        self.context = RunContext(config, registry)
         self._trains: dict[str, bool] = {}
 
     def trains(self, draft: Draft) -> bool:
         """Whether the method has anything to train; its training episodes need not be possible."""
-        config, key = draft.config, settings_key(draft.config.to_dict())
+        key = settings_key(draft.config.to_dict())
         if key not in self._trains:
-            chosen = repr((config.dataset, sorted(config.dataset_options.items())))
-            if chosen not in self._data:
-                self._data[chosen] = build.load_data(config, self.registry)
-            splits = self._data[chosen].splits
-            task = build.shaped(build.train_task(config), splits.test, config)
-            if load(self.registry, "methods", config.method).source == "batches":
-                task = replace(task, way=len(splits.train.counts))
-            method = build.build(config, self.registry, task, torch.device("cpu"))
+            context = self.context.with_config(draft.config)
+            method = new_method(context, method_task(context), torch.device("cpu"))
             self._trains[key] = bool(check_players(method))
         return self._trains[key]
 
     def run(self, draft: Draft) -> Run:
-        """As if it had been run: what its record will say of the training."""
+        """The run that the draft would become, as far as its record is about training."""
         config = replace(draft.config, observers=(), metrics=(), device="cpu")
-        record = describe(prepare(config, Silent()), Path("planned"))
+        record = describe(prepare(self.context.with_config(config)), Path("planned"))
         record["training"] = {"steps": config.steps} if self.trains(draft) else None
         return Run(Path("planned"), record)
 
@@ -161,8 +150,8 @@ def _value(
     distinct = {repr(value): value for value in typed}
     if len(distinct) == 1:
         return typed[0]
-    if not distinct and field in OF_EVALUATION:
-        return getattr(rows[0].config, OF_EVALUATION[field])
+    if not distinct and field in FOLLOWERS:
+        return getattr(rows[0].config, FOLLOWERS[field])
     raise ConfigError(_refusal(name, field, drafts, registry, planned))
 
 
@@ -170,24 +159,20 @@ def _refusal(
     name: str, field: str, drafts: Iterable[Draft], registry: Registry, planned: _Planned
 ) -> str:
     rows = [draft for draft in drafts if planned.trains(draft)]
-    told = []
+    values = []
     for draft in rows:
         source = "typed" if field in draft.settings else draft.config.sources.get(field, "default")
         value = _fields(name, draft.config, registry).get(field, "no such option")
-        told.append(f"{draft.name} {value} ({source})")
-    typed = flag(field)
-    key = typed.lstrip("-")
-    mend = f"say which one all rows get: {typed} VALUE, or {key} = VALUE at the top of a file"
+        values.append(f"{draft.name} {value} ({source})")
+    key = flag(field).lstrip("-")
+    advice = f"choose one for all rows: --{key} VALUE, or {key} = VALUE at the top of a file"
     if any(field in draft.settings for draft in rows):
-        mend = f"give {key} once, for all rows"
-    return f"--equal {name}: rows differ in {key}: {', '.join(told)}; {mend}."
+        advice = f"give {key} once, for all rows"
+    return f"--equal {name}: rows differ in {key}: {', '.join(values)}; {advice}."
 
 
 def _with(name: str, draft: Draft, field: str, value: Any, registry: Registry) -> Draft:
-    """The draft with a setting that it has otherwise.
-
-    One that has it is left as it is, and so is one that has no backbone to choose.
-    """
+    """The draft with another value of a setting; unchanged without a backbone to choose."""
     fields = _fields(name, draft.config, registry)
     if fields.get(field) == value or fields == NO_BACKBONE:
         return draft

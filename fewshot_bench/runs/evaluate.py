@@ -1,4 +1,4 @@
-"""A trained run on other episodes, another task or other data."""
+"""A finished run's weights on other episodes, another task or other data."""
 
 from __future__ import annotations
 
@@ -7,31 +7,33 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fewshot_bench.runs import build
-from fewshot_bench.config.resolve import RunConfig, reconfigure
+from fewshot_bench.config.options import dataset_options, load, split_dataset
+from fewshot_bench.config.resolve import changed, check_changes
 from fewshot_bench.data.overlap import write_seen
-from fewshot_bench.config.presets import as_recorded
-from fewshot_bench.engine.inspection import of_weights
 from fewshot_bench.engine.checkpointing.signals import Signals
-from fewshot_bench.engine.observer import Progress, Silent
+from fewshot_bench.engine.inspection import of_weights
+from fewshot_bench.engine.observer import Progress
 from fewshot_bench.engine.weights import check_unmoved, save_weights
-from fewshot_bench.hooks.single_file import only_typed
+from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.runs.context import Parts, describe, prepare, stem
+from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.results.record.io import FILE as RECORD
 from fewshot_bench.results.record.io import new_run_folder, read_record, write_record
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.overlap import seen_by_run
+from fewshot_bench.runs.prepare import PreparedRun, check_writable, describe, prepare, stem
+from fewshot_bench.runs.resume import compare_repeated, load_trained, recorded_config
 from fewshot_bench.runs.train import test
-from fewshot_bench.runs.seen import seen_by_run
-from fewshot_bench.config.schema import check_changes, check_part
-from fewshot_bench.runs.resume import held_against, load_trained
 
+PARTS = ("test", "validation")
 VALIDATED = "the validation split may have chosen the weights: its accuracy is a little high"
 
 
 def evaluate_run(
     run_folder: str | Path,
-    progress: Progress | None = None,
     *,
+    registry: Registry | None = None,
+    progress: Progress | None = None,
     part: str = "test",
     trust_code: bool = False,
     **changes: Any,
@@ -39,37 +41,42 @@ def evaluate_run(
     """Evaluate a finished run's weights again: other episodes, task or data.
 
     Options of the data set stay as in the run, also on other data of the same kind; see
-    :func:`fewshot_bench.config.other_data.kept_options`.
+    :func:`kept_options`.
 
     Arguments:
         run_folder: the folder of a run.
+        registry: resolves names; default: what is installed.
+        progress: shows the evaluation; default: nothing does.
         part: which split: ``test``, or ``validation`` to choose settings by.
         trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
-        changes: options of ``fsb run`` with underscores (``way``, ``episodes``, ``dataset``, ...).
+        changes: fields and options with underscores (``way``, ``episodes``, ``dataset``, ...).
 
     Returns:
         A record of its own, with ``evaluated_from`` naming the run; also written.
 
     Raises:
         ConfigError: there is no such part or option, the change is one to what decided the
-            training, or the data are others than the network was trained on.
+            training, or the images differ from those that the network was trained on.
         DataError: classes took part in training, and ``allow_overlap`` is not given.
-        PluginError: it was the run's own test again, with other answers.
+        PluginError: it was the run's own test again, with other scores.
         FewshotBenchError: a setting, a data file, a plugin or the run is at fault.
     """
-    check_part(part)
+    if part not in PARTS:
+        raise ConfigError(f"--part: expected one of {', '.join(PARTS)}, got '{part}'.")
     check_changes(changes)
     folder = Path(run_folder)
     folder = folder.parent if folder.name == RECORD else folder
     before = read_record(folder)
-    with only_typed(_words(changes), trust_code):
-        parts, notes = _parts_again(folder, before, progress or Silent(), changes, part)
-    config = parts.config
-    target = new_run_folder(Path(config.runs_dir), stem(config) + "-eval")
-    record = describe(parts, target) | {
+    with only_typed(_typed(changes), trust_code):
+        run = _prepare_again(folder, before, registry, progress, changes, part)
+        notes = load_trained(run, folder, before)
+    for note in notes:
+        run.context.progress.message(note)
+    target = new_run_folder(Path(run.config.runs_dir), stem(run.config) + "-eval")
+    record = describe(run, target) | {
         "evaluated_from": before["id"],
         "part": part,
-        "evaluated_digest": parts.data.content.digest(part),
+        "evaluated_digest": run.context.data.content.digest(part),
     }
     for name in ("training", "training_summary", "validation"):
         record[name] = before[name]
@@ -77,14 +84,14 @@ def evaluate_run(
         notes.append(VALIDATED)
     record["notes"] += [*notes, *(line for line in before["notes"] if of_weights(line))]
     try:
-        record["weights"] = save_weights(parts.method, target)
-        with Signals() as signals, parts.lowering.running():
-            record["seen"] = write_seen(target, parts.seen)
-            test(parts, target, record, signals.check)
-        check_unmoved(parts.method, record["weights"])
-        if told := held_against(folder, before, target, record):
-            record["notes"].append(told)
-            parts.progress.message(told)
+        record["weights"] = save_weights(run.method, target)
+        with Signals() as signals, run.lowering.running():
+            record["seen"] = write_seen(target, run.seen)
+            test(run, target, record, signals.check)
+        check_unmoved(run.method, record["weights"])
+        if repeated := compare_repeated(folder, before, target, record):
+            record["notes"].append(repeated)
+            run.context.progress.message(repeated)
         record["status"] = "completed"
         write_record(target, record)
     except BaseException:
@@ -93,32 +100,76 @@ def evaluate_run(
     return record
 
 
-def _words(changes: Mapping[str, Any]) -> Iterator[Any]:
-    """What was typed; lists of names one by one."""
+def _typed(changes: Mapping[str, Any]) -> Iterator[Any]:
+    """The values that were typed; lists of names one by one."""
     for value in changes.values():
         yield from value if isinstance(value, list | tuple) else (value,)
 
 
-def _parts_again(
+def _prepare_again(
     folder: Path,
     before: Mapping[str, Any],
-    progress: Progress,
+    registry: Registry | None,
+    progress: Progress | None,
     changes: Mapping[str, Any],
     part: str,
-) -> tuple[Parts, list[str]]:
-    """The parts of a run with its weights, and what a reader has to know of them.
+) -> PreparedRun:
+    """The run with its changes, without its weights.
 
-    Where files are written is not the record's to say.
+    Where files are written is not the record's to decide.
     """
-    own = {"init": None, "observers": (), "profile": False, "pictures": False}
-    places = {"runs_dir": str(folder.absolute().parent), "cache_dir": None}
-    registry = Registry.discover()
-    run = RunConfig.from_dict(as_recorded(registry, before))
-    config = reconfigure(run, **{**own, **places, **changes})
-    build.check_writable(Path(config.runs_dir))
-    seen = seen_by_run(folder, run, registry, before)
-    parts = prepare(config, progress, train_split=False, seen=seen, part=part)
-    notes = load_trained(parts, folder, before)
-    for note in notes:
-        progress.message(note)
-    return parts, notes
+    registry = registry or Registry.discover()
+    fixed: dict[str, Any] = {
+        "init": None, "observers": (), "profile": False, "pictures": False, "cache_dir": None,
+        "runs_dir": str(folder.absolute().parent),
+    }  # fmt: skip
+    then = recorded_config(registry, before)
+    options = kept_options(registry, then.dataset, then.dataset_options, changes)
+    config = changed(then, registry, {**fixed, **changes}, options)
+    check_writable(Path(config.runs_dir))
+    context = RunContext(config, registry, progress)
+    seen = seen_by_run(context, folder, then, before)
+    return prepare(context, trains=False, seen=seen, part=part)
+
+
+def kept_options(
+    registry: Registry, before: str, options: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The data options that a run keeps when some settings change.
+
+    The same kind of data set (the same registered name, whatever its path) keeps them all: with
+    another split, or another seed of it, classes that trained would be tested. Another kind keeps
+    those that decide what an image looks like to the network (``Dataset.image_options``).
+
+    Arguments:
+        registry: resolves names.
+        before: the run's data set, with its path.
+        options: the run's options of it.
+        changes: the new settings, ``dataset`` and data options among them.
+
+    Raises:
+        ConfigError: images would look different from those that the network was trained on.
+    """
+    after = changes.get("dataset", before)
+    own, other = (split_dataset(registry, name)[0] for name in (before, after))
+    of_images = set(load(registry, "datasets", own).image_options)
+    for name in of_images & options.keys() & changes.keys():
+        if changes[name] != options[name]:
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: expected {options[name]}, which the run was trained "
+                f"with, got {changes[name]}; leave it out."
+            )
+    one, two = (registry.resolve("datasets", name) for name in (own, other))
+    if (one.distribution, one.name) == (two.distribution, two.name):
+        return dict(options)
+    of_images &= set(load(registry, "datasets", other).image_options)
+    kept = {}
+    for option in dataset_options(registry, after):
+        if option.name in of_images & options.keys():
+            try:
+                kept[option.name] = option.check(options[option.name])
+            except ConfigError as error:
+                raise ConfigError(
+                    f"--dataset {after} cannot have the image format of the run: {error}"
+                ) from error
+    return kept

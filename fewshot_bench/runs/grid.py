@@ -1,41 +1,41 @@
-"""A grid of runs: methods x settings x training seeds. What is there already is not run again.
+"""A grid of runs: methods x settings x training seeds. A run that exists is not repeated.
 
-A run stands for a cell of the grid if it is :mod:`alike <fewshot_bench.runs.identity>`; one that did not
-finish is gone on with.
+A run counts for a cell of the grid if it is the same (:mod:`fewshot_bench.runs.identity`); one that
+did not finish is resumed.
 """
 
 from __future__ import annotations
 
 import difflib
 import itertools
+import statistics
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from fewshot_bench.runs.identity import Alike, of_here, settings_key
-from fewshot_bench.config.resolve import DEFAULTS, RunConfig, configure, wants_backbone
+from fewshot_bench.config.options import load, option_name
+from fewshot_bench.config.resolve import REPEATED, configure
+from fewshot_bench.config.schema import SETTINGS, RunConfig
 from fewshot_bench.engine.observer import Progress
-from fewshot_bench.runs.equalize import Draft, equalized
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.config.names import FIELDS, option_name
-from fewshot_bench.runs.eta import Pace
 from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.runs import Run
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.equalize import Draft, equalized
+from fewshot_bench.runs.identity import RunIndex, resumable, settings_key
 from fewshot_bench.runs.train import resume, run
 
+# Options of 'fsb compare' about the table, which a grid file may hold, and their types there.
 SHOWN = {
     "baseline": (str,), "interval": (str,), "target": (int, float), "level": (int, float),
     "equal": (str, list),
 }  # fmt: skip
-NO_AXES = tuple(FIELDS)  # settings that are lists themselves
-
-
-# Settings of a run that a grid has another way to say.
-NOT_HERE = {
+# Settings of a run that a grid has in another form.
+ELSEWHERE = {
     "seed": "give seeds = [3], a list of training seeds",
     "runs_dir": "give --runs-dir on the command line",
 }
@@ -58,8 +58,8 @@ class Grid:
         entries: the rows.
         settings: of all runs; a list makes a column of each of its values.
         seeds: of training; the test episodes are the same for all.
-        shown: options of ``fsb compare`` that a file may hold: ``SHOWN``.
-        equal: traits of training in which the rows of a column have to be the same.
+        shown: options of ``fsb compare`` in a file: ``SHOWN``.
+        equal: traits of training in which the rows of a column have to be equal.
     """
 
     entries: tuple[Entry, ...]
@@ -84,14 +84,14 @@ class Cell:
 
 
 class GridProgress(Progress, Protocol):
-    """What shows a grid while it goes on."""
+    """Shows a grid while it is run."""
 
     def cell(self, number: int, of: int, title: str, seconds_left: float | None) -> None:
-        """A run of the grid begins; what it and the later ones will take, if that is known."""
+        """A run of the grid starts; the time that it and the later ones take, if known."""
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid of a file such as ``benchmarks/protocols/*.toml``; docs/compare.md tells its keys.
+    """The grid of a file such as ``benchmarks/protocols/*.toml``; its keys are in docs/compare.md.
 
     Raises:
         ConfigError: no such file, no TOML, or no methods in it.
@@ -102,33 +102,33 @@ def read_grid(path: Path) -> Grid:
         raise ConfigError(f"'{path}' cannot be read: {error}.") from error
     methods = content.pop("methods", None)
     if not isinstance(methods, dict) or not methods:
-        raise ConfigError(f"'{path}' has no [methods.NAME] table: what is to be compared?")
+        raise ConfigError(f"'{path}': expected a table [methods.NAME] for each method, found none.")
     entries = []
     for name, table in methods.items():
         if not isinstance(table, dict):
-            raise ConfigError(f"'{path}': methods.{name} has to be a table: [methods.{name}]")
-        if not isinstance(method := (own := _underscored(table)).pop("method", name), str):
-            raise ConfigError(f"'{path}': methods.{name}: method = {method} is no name.")
+            raise ConfigError(f"'{path}': methods.{name}: expected a table: [methods.{name}]")
+        if not isinstance(method := (own := _option_names(table)).pop("method", name), str):
+            raise ConfigError(f"'{path}': methods.{name}.method: expected a name, got {method}.")
         entries.append(Entry(name, method, own))
-    settings = _underscored(content)
-    for name, instead in NOT_HERE.items():
+    settings = _option_names(content)
+    for name, instead in ELSEWHERE.items():
         if name in settings or any(name in entry.settings for entry in entries):
-            raise ConfigError(f"'{path}': {name.replace('_', '-')} cannot stand here; {instead}.")
+            raise ConfigError(f"'{path}': {name.replace('_', '-')} is no key of a grid; {instead}.")
     for name, value in settings.items():
         if isinstance(value, dict):
-            raise ConfigError(f"'{path}': there is no table [{name}]; settings stand at the top.")
+            raise ConfigError(f"'{path}': unknown table [{name}]; settings are at the top level.")
     shown = {name: settings.pop(name) for name in SHOWN if name in settings}
     for name, value in shown.items():
         if type(value) not in SHOWN[name]:
             raise ConfigError(f"'{path}': {name} = {value} is of the wrong type.")
     seeds = seeds_of(settings.pop("seeds", 1))
-    for name in settings.keys() - DEFAULTS.keys():
+    for name in settings.keys() - SETTINGS.keys():
         if near := difflib.get_close_matches(name, (*SHOWN, "seeds", "methods"), 1, 0.8):
-            raise ConfigError(f"'{path}': no setting '{name}'; did you mean '{near[0]}'?")
+            raise ConfigError(f"'{path}': unknown setting '{name}'; did you mean '{near[0]}'?")
     return Grid(tuple(entries), settings, seeds, shown)
 
 
-def _underscored(table: Mapping[str, Any]) -> dict[str, Any]:
+def _option_names(table: Mapping[str, Any]) -> dict[str, Any]:
     return {option_name(name): value for name, value in table.items()}
 
 
@@ -141,7 +141,7 @@ def seeds_of(seeds: Any) -> tuple[int, ...]:
     listed = list(range(seeds)) if type(seeds) is int else seeds
     whole = isinstance(listed, list) and all(type(seed) is int for seed in listed)
     if not whole or not listed or len(set(listed)) != len(listed):
-        raise ConfigError(f"seeds {seeds}: give a number of at least 1, or a list of seeds.")
+        raise ConfigError(f"seeds: expected an integer >= 1 or a list of seeds, got {seeds}.")
     return tuple(listed)
 
 
@@ -149,20 +149,24 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
     """Every run of a grid, complete; all settings of the first seed come before the next seed.
 
     A row that sets an axis of the grid itself is in the columns of that value alone. A backbone
-    for all rows is not for those whose method has none to choose, as long as some row has one.
+    for all rows does not apply to methods without one, as long as some row has one.
 
     Raises:
-        ConfigError: a method, setting or value that cannot be, or two runs that are the same.
+        ConfigError: an impossible method, setting or value, or two runs that are the same.
     """
-    axes = {n: v for n, v in grid.settings.items() if isinstance(v, list) and n not in NO_AXES}
+    repeated = {*REPEATED}  # settings that are lists themselves
+    axes = {n: v for n, v in grid.settings.items() if isinstance(v, list) and n not in repeated}
     for name, values in axes.items():
         if not values:
-            raise ConfigError(f"{name} = []: give at least one value.")
+            raise ConfigError(f"{name}: expected at least one value, got [].")
         for entry in grid.entries:
             if (own := entry.settings.get(name, values[0])) not in values:
-                raise ConfigError(f"'{entry.name}': {name} = {own} is none of {name} = {values}.")
+                raise ConfigError(
+                    f"'{entry.name}': {name}: expected one of {values}, the values of all rows, "
+                    f"got {own}."
+                )
     fixed = {name: value for name, value in grid.settings.items() if name not in axes}
-    networks = {entry.method: wants_backbone(registry, entry.method) for entry in grid.entries}
+    networks = {entry.method: _has_backbone(registry, entry.method) for entry in grid.entries}
     without = dict(fixed)
     if any(networks.values()):
         without.pop("backbone", None)
@@ -171,41 +175,34 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
     for seed in grid.seeds:
         for point in itertools.product(*axes.values()):
             column = dict(zip(axes, point, strict=True))
-            drafts = [
-                _draft(
-                    entry,
-                    {
-                        **(fixed if networks[entry.method] else without),
-                        **column,
-                        **entry.settings,
-                        "seed": seed,
-                    },
-                    registry,
-                )
-                for entry in grid.entries
+            drafts = []
+            for entry in grid.entries:
                 # A row that chose another value of an axis is not in this column.
-                if all(entry.settings.get(name, value) == value for name, value in column.items())
-            ]
+                if any(entry.settings.get(name, value) != value for name, value in column.items()):
+                    continue
+                common = fixed if networks[entry.method] else without
+                settings = {**common, **column, **entry.settings, "seed": seed}
+                config = configure(entry.method, registry, **settings)
+                drafts.append(Draft(entry.name, entry.method, settings, config))
             configs = [draft.config for draft in drafts]
             if grid.equal:
                 configs = equalized(drafts, grid.equal, registry)
-            told = {n: v for n, v in column.items() if len(axes[n]) > 1}
+            varied = {n: v for n, v in column.items() if len(axes[n]) > 1}
             for draft, config in zip(drafts, configs, strict=True):
                 key = settings_key(config.to_dict())
                 if key in seen:
                     raise ConfigError(f"'{seen[key]}' and '{draft.name}' have the same settings.")
                 seen[key] = draft.name
-                cells.append(Cell(draft.name, config, _column(config, told)))
+                cells.append(Cell(draft.name, config, _column(config, varied)))
     return cells
 
 
-def _draft(entry: Entry, settings: Mapping[str, Any], registry: Registry) -> Draft:
-    config = configure(entry.method, registry, **settings)
-    return Draft(entry.name, entry.method, settings, config)
+def _has_backbone(registry: Registry, method: str) -> bool:
+    return bool(load(registry, "methods", registry.settled("methods", method)).wants_backbone)
 
 
 def _column(config: RunConfig, values: Mapping[str, Any]) -> str:
-    """What sets the column apart, in words."""
+    """``5-way 1-shot``, and the further values that set the column apart."""
     others = [f"{n} {v}" for n, v in values.items() if n not in ("way", "shot")]
     return ", ".join([f"{config.way}-way {config.shot}-shot", *others])
 
@@ -222,47 +219,75 @@ def run_grid(
         ConfigError: see :func:`cells_of`; nothing has been run then.
     """
     cells = cells_of(grid, registry)
-    alike = Alike([Path(cells[0].config.runs_dir)], registry)
+    first = RunContext(cells[0].config, registry, progress)
+    contexts = [first.with_config(cell.config) for cell in cells]
+    index = RunIndex([Path(cells[0].config.runs_dir)])
     done: dict[int, Run] = {}  # by the position of the cell
-    broken: dict[int, Path] = {}  # runs to go on with
-    missing, pace = [], Pace()
+    unfinished: dict[int, Path] = {}
+    missing, eta = [], Eta()
     for place, cell in enumerate(cells):
-        found = alike.find(cell.config)
+        found = index.find(contexts[place])
         if found.finished is not None:
             done[place] = found.finished
             training = found.finished.record["training"]
-            pace.note(cell, training["seconds"] if training else 0.0)
-            progress.message(f"{cell.title}: there already, in '{found.finished.folder}'")
+            eta.add(cell, training["seconds"] if training else 0.0)
+            progress.message(f"{cell.title}: reusing finished run '{found.finished.folder}'")
             continue
         missing.append(place)
         if found.unfinished is not None:
-            broken[place] = found.unfinished
-        elif found.nearly is not None:
-            progress.message(f"{cell.title}: {found.nearly}; it is run again")
+            unfinished[place] = found.unfinished
+        elif found.near is not None:
+            progress.message(f"{cell.title}: {found.near}; running it again")
     problems = []
     for i, place in enumerate(missing):
-        cell = cells[place]
-        if any(_seedless_twin(cells[p], cell, run) for p, run in done.items()):
+        cell, context = cells[place], contexts[place]
+        if any(_same_without_seed(cells[p], cell, run) for p, run in done.items()):
             progress.message(f"{cell.title}: nothing is trained, so the seed changes nothing")
             continue
-        left = pace.left([cells[later] for later in missing[i:]])
+        left = eta.seconds([cells[later] for later in missing[i:]])
         progress.cell(i + 1, len(missing), cell.title, left)
         began = time.monotonic()
         try:
-            if place in broken:
-                folder = broken[place]
-                progress.message(f"{cell.title}: goes on in '{folder}'")
-                resume(folder, progress, trust_code=True, **of_here(cell.config))
+            if place in unfinished:
+                folder = unfinished[place]
+                progress.message(f"{cell.title}: resuming '{folder}'")
+                resume(folder, context, trust_code=True, **resumable(cell.config))
             else:
-                folder = Path(cell.config.runs_dir) / run(cell.config, progress)["id"]
+                folder = Path(cell.config.runs_dir) / run(context)["id"]
         except FewshotBenchError as error:
             problems.append(f"{cell.title}: {error}")
             continue
         done[place] = Run(folder, read_record(folder))
-        pace.note(cell, time.monotonic() - began)
+        eta.add(cell, time.monotonic() - began)
     return [(cells[place], done[place]) for place in sorted(done)], problems
 
 
-def _seedless_twin(one: Cell, cell: Cell, run: Run) -> bool:
-    """Whether a run of another seed stands for this cell too."""
+def _same_without_seed(one: Cell, cell: Cell, run: Run) -> bool:
+    """Whether a run of another seed is also this cell's."""
     return run.seedless and (one.entry, one.column) == (cell.entry, cell.column)
+
+
+class Eta:
+    """Time left for a grid, estimated from its finished runs."""
+
+    def __init__(self) -> None:
+        self._took: dict[tuple[str, str], list[float]] = {}  # by row and column
+
+    def add(self, cell: Cell, seconds: float) -> None:
+        """A run took so long."""
+        self._took.setdefault((cell.entry, cell.column), []).append(seconds)
+
+    def seconds(self, cells: Sequence[Cell]) -> float | None:
+        """Seconds for these cells; None where nothing is known.
+
+        A cell takes what its row took in its column, else in others; one of a row that has not
+        been run yet, what the others took on average.
+        """
+        each = [self._of(cell) for cell in cells]
+        known = [seconds for seconds in each if seconds is not None]
+        return sum(known) / len(known) * len(cells) if known else None
+
+    def _of(self, cell: Cell) -> float | None:
+        row = [s for (entry, _), took in self._took.items() if entry == cell.entry for s in took]
+        same = self._took.get((cell.entry, cell.column), row)
+        return statistics.mean(same) if same else None

@@ -11,20 +11,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fewshot_bench.runs import build
-from fewshot_bench.config.resolve import RunConfig, reconfigure
+from fewshot_bench.config.resolve import changed
 from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode, read_image
 from fewshot_bench.data.resize import Resize, resize
-from fewshot_bench.config.presets import as_recorded
-from fewshot_bench.engine.observer import Silent
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import DataError
 from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.hooks.registry import CORE, Registry
-from fewshot_bench.runs.context import Parts, prepare
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.prepare import PreparedRun, prepare
 from fewshot_bench.rng import key_of
 from fewshot_bench.results.record.io import read_record
-from fewshot_bench.runs.resume import load_trained
+from fewshot_bench.runs.resume import load_trained, recorded_config
 
 EXPECTED = "a folder per class with PNG or JPEG images in it"
 
@@ -84,10 +82,10 @@ def classify(
     classes = _classes(support)
     shot = min(len(paths) for paths in classes.values())
     with only_typed((), trust_code):
-        parts, notes = _trained(Path(run), device)
-    shape = parts.data.splits.test.image_shape
-    parts.method.check_task(Task(len(classes), shot, 1, image_shape=shape))
-    low, high = build.PIXEL_RANGES[parts.config.pixels]
+        trained, notes = _trained(Path(run), device)
+    shape = trained.context.data.splits.test.image_shape
+    trained.method.check_task(Task(len(classes), shot, 1, image_shape=shape))
+    low, high = trained.context.pixel_range
     squashed: list[Path] = []
 
     def read(paths: Sequence[Path]) -> Tensor:
@@ -106,27 +104,30 @@ def classify(
     query = read(images).unsqueeze(0)
     episode = Episode(
         Support(stacked.unsqueeze(0), None, key), query, None, torch.arange(len(classes))[None], key
-    ).to(parts.device)
-    parts.method.eval()
-    with parts.lowering.running():
-        logits = parts.lowering.predict(episode).logits[0].double().cpu()
+    ).to(trained.context.device)
+    trained.method.eval()
+    with trained.lowering.running():
+        logits = trained.lowering.predict(episode).logits[0].double().cpu()
     left_out = sum(len(paths) for paths in classes.values()) - shot * len(classes)
-    probabilities, together = logits.softmax(-1), parts.method.transductive
+    probabilities, together = logits.softmax(-1), trained.method.transductive
     return Predicted(
         tuple(classes), shot, left_out, len(squashed), probabilities, together, tuple(notes)
     )
 
 
-def _trained(folder: Path, device: str) -> tuple[Parts, list[str]]:
-    """The run's method with its weights, and what a reader has to know of them."""
-    record = read_record(folder)
-    meant = as_recorded(Registry.discover(), record)
-    config = reconfigure(
-        RunConfig.from_dict(meant), init=None, observers=(), metrics=(), profile=False,
-        pictures=False, device=device, cache_dir=None, sampling=f"{CORE}:closed",
+def _trained(folder: Path, device: str) -> tuple[PreparedRun, list[str]]:
+    """The run with its weights, and notes on them."""
+    record, registry = read_record(folder), Registry.discover()
+    config = changed(
+        recorded_config(registry, record),
+        registry,
+        {
+            "init": None, "observers": (), "metrics": (), "profile": False, "pictures": False,
+            "device": device, "cache_dir": None, "sampling": f"{CORE}:closed",
+        },
     )  # fmt: skip
-    parts = prepare(config, Silent(), train_split=False)
-    return parts, load_trained(parts, folder, record)
+    run = prepare(RunContext(config, registry), trains=False)
+    return run, load_trained(run, folder, record)
 
 
 def _classes(support: Path) -> dict[str, list[Path]]:

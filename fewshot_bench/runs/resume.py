@@ -1,8 +1,8 @@
-"""Taking up a run again: one that was broken off, or the weights of one that ended."""
+"""Continuing from a run's files: its configuration, its record when it resumes, its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,89 +10,119 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewshot_bench.runs import build
-from fewshot_bench.runs.identity import differing, origin_of, paths_of, settings_key
-from fewshot_bench.config.presets import placed
-from fewshot_bench.utils.files import sweep
+from fewshot_bench.config.options import split_dataset
+from fewshot_bench.config.resolve import settle
+from fewshot_bench.config.schema import SETTINGS, RunConfig
+from fewshot_bench.engine.checkpointing.state import random_states, set_random_states
 from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.outside import Outside
-from fewshot_bench.engine.checkpointing.state import random_states, set_random_states
 from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, RecordError
-from fewshot_bench.utils.inputs import check_weights
+from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method, title_of
-from fewshot_bench.runs.context import Parts, describe
 from fewshot_bench.results.record.io import resume_command
 from fewshot_bench.results.tables import read_table
+from fewshot_bench.runs.identity import differing, origin_of, paths_of, settings_key, with_paths
+from fewshot_bench.runs.prepare import PreparedRun, describe, new_method
+from fewshot_bench.utils.files import sweep
 
-# Of the machine; they may change the last bits of a sum, and no more.
-MACHINE = ("cpu", "threads", "python")
-# Settings that do not change the score of an episode.
-ANSWERED_ALIKE = ("init", "metrics", "level", "engine", "task_chunk", "allow_overlap")
-MOST_OTHER = 0.01  # of the episodes: more cannot be a last digit that decides between two classes
+# Facts about the machine, which may change the last bits of a sum, and no more.
+MACHINE_FACTS = ("cpu", "threads", "python")
+MOST_DIFFERENT = 0.01  # of the episodes; more is not rounding that decides between two classes
 
 
-def taken_up(
-    parts: Parts, folder: Path, before: dict[str, Any], *, allow_changes: bool
-) -> dict[str, Any]:
-    """The record of a run that goes on, as it stands before anything more is trained.
+def recorded_config(registry: Registry, record: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a record, with its names and paths as they resolve here and now.
 
-    Arguments:
-        parts: of the run, as they are now.
-        folder: of the run; leftovers of a process that was killed are removed.
-        before: its record.
-        allow_changes: go on also if the result will be of more than one origin, with a note.
+    Names are those of the distributions that the run used. A path was typed relative to the folder
+    in which the run was started: its absolute form is used where something is there, else the path
+    as typed, as after a move to another machine.
 
     Raises:
-        RecordError: data, code or versions are others than those that the run began with.
+        ConfigError: it is not valid.
     """
-    record = describe(parts, folder)
-    other = changed(before, record)
-    what = " and ".join(other)
-    if other and not allow_changes:
+    values = RunConfig.from_dict(record["config"]).to_dict()
+    origin = {(one["kind"], one["name"]): one["distribution"] for one in record["plugins"]}
+    values = as_placed(values, record["inputs"])
+    method = values["method"]
+    values["method"] = registry.settled("methods", method, origin.get(("methods", method)))
+    name, _ = split_dataset(registry, values["dataset"])
+    keys = {
+        "backbone": ("backbones", values["backbone"]),
+        "sampling": ("samplers", values["sampling"]),
+        "dataset": ("datasets", name),
+    }
+    settle(registry, values, {n: origin[key] for n, key in keys.items() if key in origin})
+    return RunConfig.from_dict(values)
+
+
+def as_placed(
+    config: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]] | None
+) -> dict[str, Any]:
+    """A record's configuration with the absolute forms of those of its paths that exist."""
+    return with_paths(
+        config,
+        {
+            entry["option"]: (entry["path"], entry["absolute"])
+            for entry in inputs or ()
+            if entry["path"] and entry["absolute"] and Path(entry["absolute"]).exists()
+        },
+    )
+
+
+def resumed_record(
+    run: PreparedRun, folder: Path, before: Mapping[str, Any], *, allow_changes: bool
+) -> dict[str, Any]:
+    """The record of a run that resumes, as it stands before anything more is trained.
+
+    Arguments:
+        run: as prepared now.
+        folder: of the run; leftovers of a process that was killed are removed.
+        before: its record.
+        allow_changes: also resume where data, code or versions changed, with a note.
+
+    Raises:
+        RecordError: data, code or versions differ from those that the run started with.
+    """
+    record = describe(run, folder)
+    changed = _changed(before, record)
+    what = " and ".join(changed)
+    if changed and not allow_changes:
         raise RecordError(
-            f"'{folder}' was begun with other {what}: its result would be of both. Run it again "
+            f"'{folder}' was started with different {what}; resuming would mix them. Start over "
             f"(fsb run ... --if-exists fresh), or: {resume_command(folder)} --allow-changes"
         )
     record["notes"] += [note for note in before["notes"] if note not in record["notes"]]
-    if other:
-        _note(parts, record, f"the run was interrupted and went on with other {what}")
+    if changed:
+        _note(run, record, f"the run was interrupted and resumed with different {what}")
     then, now = before["environment"], record["environment"]
-    moved = [f"{name} {then.get(name)}, then {now[name]}" for name in MACHINE
-             if then.get(name) != now[name]]  # fmt: skip
+    moved = [
+        f"{name} {then.get(name)}, then {now[name]}"
+        for name in MACHINE_FACTS
+        if then.get(name) != now[name]
+    ]
     if moved:
         _note(
-            parts,
+            run,
             record,
-            f"the run was interrupted and went on elsewhere ({'; '.join(moved)}): the last bits of "
-            "sums may be others than on one machine",
+            f"the run was interrupted and resumed on another machine ({'; '.join(moved)}): the "
+            "last bits of sums may differ from those of one machine",
         )
     for name in ("id", "command", "config"):
         record[name] = before[name]
     typed = {entry["option"]: entry["path"] for entry in before["inputs"] or ()}
-    for entry in record["inputs"]:  # with the configuration, which is as it was typed, too
+    for entry in record["inputs"]:  # as typed at the start, as in the configuration
         entry["path"] = typed.get(entry["option"], entry["path"])
     record["timing"]["interruptions"] = before["timing"].get("interruptions", 0) + 1
     sweep(folder)
     return record
 
 
-def finished(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a run that has an end, with which there is nothing to go on.
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two records came from besides their settings, where it differs.
 
-    Raises:
-        RecordError: its weights are not those that it tells of.
-    """
-    if record["weights"] is not None:  # older ones had none to check
-        check_weights(folder, record)
-    return record
-
-
-def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two records came from besides their settings, where it is not the same.
-
-    An older record does not tell what was read; then nothing is said of that.
+    An older record does not say what was read; then that is not compared.
     """
     one, other = origin_of(before), origin_of(now)
     if before["inputs"] is None:
@@ -100,54 +130,54 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return differing(one, other)
 
 
-def _note(parts: Parts, record: dict[str, Any], text: str) -> None:
-    parts.progress.message(text)
+def _note(run: PreparedRun, record: dict[str, Any], text: str) -> None:
+    run.context.progress.message(text)
     if text not in record["notes"]:
         record["notes"].append(text)
 
 
-def load_trained(parts: Parts, folder: Path, before: Mapping[str, Any]) -> list[str]:
-    """Put the weights that made a run's result into its method, as it is built now.
+def load_trained(run: PreparedRun, folder: Path, before: Mapping[str, Any]) -> list[str]:
+    """Load the weights that made a run's result.
 
     Arguments:
-        parts: of the run, as they are now.
+        run: as prepared now; its method gets the weights.
         folder: of the run.
         before: its record.
 
     Returns:
-        Sentences that a reader of a new result has to know: what is other than it was.
+        Notes for the reader of a new result: what differs from then.
 
     Raises:
-        RecordError: the run goes on or was killed, or its weights are missing or were changed.
+        RecordError: the run is not finished, or its weights are missing or were changed.
         ConfigError: they do not fit.
     """
     if before["status"] == "running":
         raise RecordError(
-            f"'{folder}' has no result yet: it goes on, or was killed. To end it: "
+            f"'{folder}' has no result yet: it is running, or was killed. To finish it: "
             f"{resume_command(folder)}"
         )
-    load_weights(parts.method, folder, before)
+    load_weights(run.method, folder, before)
     notes = []
     if before["status"] != "completed":
         reached = (before["training"] or {}).get("steps")
         notes.append(
             f"the weights are those of a run that did not finish ({before['status']} after step "
-            f"{reached} of {parts.config.steps})"
+            f"{reached} of {run.config.steps})"
         )
     if before["weights"] is None:
         notes.append(
-            "the run's record is of a fewshot-bench that kept no digest of the weights: whether "
+            "the run's record is of a fewshot-bench that stored no digest of the weights: whether "
             "the file is the one that the run wrote is not known"
         )
-    if other := _other_than_in(before, describe(parts, folder)):
-        notes.append(f"other than in the run whose weights these are: {'; '.join(other)}")
+    if different := _different_from(before, describe(run, folder)):
+        notes.append(f"different from the run that made the weights: {'; '.join(different)}")
     return notes
 
 
-def _other_than_in(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What an evaluation does with a run's weights that the run did not, and nobody asked for.
+def _different_from(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What an evaluation uses that the run did not, and nobody asked for.
 
-    Settings are not among it: who evaluates a run chooses some of them. What both name counts.
+    Settings do not count: whoever evaluates a run chooses some of them.
     """
     found = []
     for name, then, today in (
@@ -157,13 +187,13 @@ def _other_than_in(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
         if then != today:
             found.append(f"{name} ({then} then, {today} now)")
     versions = {(t["kind"], t["name"]): t["version"] for t in before["plugins"]}
-    for thing in now["plugins"]:
-        then = versions.get((thing["kind"], thing["name"]), thing["version"])
-        if then != thing["version"]:
-            found.append(f"version of {thing['name']} ({then} then, {thing['version']} now)")
+    for plugin in now["plugins"]:
+        then = versions.get((plugin["kind"], plugin["name"]), plugin["version"])
+        if then != plugin["version"]:
+            found.append(f"version of {plugin['name']} ({then} then, {plugin['version']} now)")
     settings = ("dataset", "dataset_options", "data_root")
-    meant = placed(before["config"], before["inputs"])
-    same_data = all(meant.get(name) == now["config"].get(name) for name in settings)
+    placed = as_placed(before["config"], before["inputs"])
+    same_data = all(placed.get(name) == now["config"].get(name) for name in settings)
     read = {entry["option"]: entry for entry in before["inputs"] or ()}
     for entry in now["inputs"]:
         then = read.get(entry["option"])
@@ -178,47 +208,47 @@ def _other_than_in(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[st
     return found
 
 
-def held_against(
+def compare_repeated(
     folder: Path, before: Mapping[str, Any], target: Path, record: Mapping[str, Any]
 ) -> str | None:
-    """Hold an evaluation that repeats a run's own test against that test, episode by episode.
+    """Compare an evaluation that repeats a run's own test with that test, episode by episode.
 
     Arguments:
         folder, before: of the run (or of an evaluation), and its record.
-        target, record: of the evaluation, whose weights are the same.
+        target, record: of the evaluation with the same weights.
 
     Returns:
-        A sentence, if a few episodes have other scores, or if it is another machine; None if there
-        are none, or if it is another test.
+        A note, if a few episodes have other scores, or if it is another machine; None if there are
+        none, or if it is another test.
 
     Raises:
         PluginError: on the same machine more than one episode in a hundred has another score.
     """
-    if _asked(before) != _asked(record) or before["status"] != "completed":
+    if _tested(before) != _tested(record) or before["status"] != "completed":
         return None
     then, now = (read_table(path / "episodes.csv")["accuracy"] for path in (folder, target))
-    other = int((then != now).sum())
-    if not other:
+    different = int((then != now).sum())
+    if not different:
         return None
-    told = (
-        f"evaluated again with the weights of '{folder}', {other} of the same {len(now)} episodes "
-        f"have other scores ({then.mean():.2%} there, {now.mean():.2%} here)"
+    note = (
+        f"evaluated again with the weights of '{folder}', {different} of the same {len(now)} "
+        f"episodes have different scores ({then.mean():.2%} there, {now.mean():.2%} here)"
     )
     machines = [
-        (one["device"]["name"], *(one["environment"].get(name) for name in MACHINE))
+        (one["device"]["name"], *(one["environment"].get(name) for name in MACHINE_FACTS))
         for one in (before, record)
     ]
-    if other > MOST_OTHER * len(now) and machines[0] == machines[1]:
+    if different > MOST_DIFFERENT * len(now) and machines[0] == machines[1]:
         raise PluginError(
-            f"{told}: what the method answers depends on something outside of its weights, which "
+            f"{note}: the method's predictions depend on something outside of its weights, which "
             "the next process does not have."
         )
-    return f"{told}: sums may round otherwise"
+    return f"{note}: sums may round differently"
 
 
-def _asked(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What has to be the same in two records of one test with one set of weights."""
-    free = dict.fromkeys(ANSWERED_ALIKE)
+def _tested(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What is the same in two records of one test with one set of weights."""
+    free = {name: None for name, option in SETTINGS.items() if option.same_scores}
     inputs = [entry for entry in record["inputs"] or () if entry["option"] != "init"]
     return (
         settings_key({**record["config"], **free}, paths_of(inputs)),
@@ -227,45 +257,45 @@ def _asked(record: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-class Twin:
-    """The run's method, built once more before anything is trained, to hold the weights against.
+class WeightsCheck:
+    """Checks that a method's weights alone determine its predictions.
 
-    What a method keeps elsewhere than in its weights (a plain attribute, a buffer that is not
-    persistent, an attribute of its class, a name of its module) is lost with the process: no later
-    evaluation could give the run's number.
+    The run's method is built once more before anything is trained. State outside of the weights (a
+    plain attribute, a buffer that is not persistent, an attribute of its class, a name of its
+    module) is lost with the process: no later evaluation could give the run's number.
 
     Arguments:
-        parts: of the run.
+        run: before its training.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts, self._looked, states = parts, False, random_states()
+    def __init__(self, run: PreparedRun) -> None:
+        self._run, self._checked, states = run, False, random_states()
         try:
-            config = replace(parts.config, init=None)
-            self._twin = build.build(config, parts.registry, parts.method.task, parts.device)
+            context = run.context.with_config(replace(run.config, init=None))
+            self._copy = new_method(context, run.method.task, run.context.device)
         finally:
             set_random_states(states)
-        self._outside = Outside(parts.method)
+        self._outside = Outside(run.method)
 
-    def first_look(self) -> None:
-        """The same as :meth:`check`, once: soon enough to lose little of a long training."""
-        if not self._looked:
+    def check_early(self) -> None:
+        """:meth:`check`, at the first call alone: early enough to lose little of a long training."""
+        if not self._checked:
             self.check()
 
     def check(self) -> None:
-        """See that the weights, read into the twin, predict what the run's method does.
+        """Check that a copy with the same weights predicts what the run's method does.
 
         Raises:
-            PluginError: they do not.
+            PluginError: it does not.
         """
-        method, states, self._looked = self._parts.method, random_states(), True
+        method, states, self._checked = self._run.method, random_states(), True
         try:
-            self._twin.load_state_dict(method.state_dict())
-            source = self._parts.validation or self._parts.test  # the test's only after training
+            self._copy.load_state_dict(method.state_dict())
+            source = self._run.validation or self._run.test  # the test's only after training
             episode = source.batch(range(1))
             mine = self._logits(method, episode)
             with self._outside.restored() as changed:
-                other = self._logits(self._twin, episode)
+                other = self._logits(self._copy, episode)
         finally:
             set_random_states(states)
         # The same arithmetic on the same numbers; a GPU may sum in another order.
@@ -275,11 +305,11 @@ class Twin:
             raise PluginError(
                 f"{title_of(method)}: its weights do not hold all that it learned: a copy with the "
                 f"same parameters and buffers predicts something else{kept}. Make what changes in "
-                "training a parameter or a persistent buffer, or give it in get_extra_state()."
+                "training a parameter or a persistent buffer, or return it from get_extra_state()."
             )
 
     def _logits(self, method: Method, episode: Episode) -> Tensor:
-        lowering = self._parts.lowering
+        lowering = self._run.lowering
         plain = Eager(method, precision=lowering.precision, task_chunk=lowering.task_chunk)
         training = method.training
         method.eval()
@@ -287,3 +317,4 @@ class Twin:
             return plain.predict(episode).logits
         finally:
             method.train(training)
+

@@ -1,39 +1,56 @@
-"""One run: train, choose by validation, test, record."""
+"""A run from its first step, or from a checkpoint, to its record."""
 
 from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fewshot_bench.runs import build, inspection
-from fewshot_bench.runs.identity import HERE, origin_of
-from fewshot_bench.config.resolve import RunConfig, reconfigure
+import torch
+
+from fewshot_bench.config.interval import Every
+from fewshot_bench.config.options import split_dataset
+from fewshot_bench.config.resolve import changed
+from fewshot_bench.config.schema import RESUMABLE
 from fewshot_bench.data.overlap import write_seen
-from fewshot_bench.config.presets import as_recorded
-from fewshot_bench.utils.devices import is_gpu
+from fewshot_bench.engine.checkpointing.keeper import Keeper
+from fewshot_bench.engine.checkpointing.signals import Interrupted, Signals
 from fewshot_bench.engine.checkpointing.store import Store
 from fewshot_bench.engine.cost import advice, cost_of_step
-from fewshot_bench.config.interval import Every
-from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.checkpointing.signals import Interrupted, Signals
-from fewshot_bench.engine.checkpointing.keeper import Keeper
+from fewshot_bench.engine.evaluation import Scores, evaluate
+from fewshot_bench.engine.inspection import (
+    compare_modes,
+    inspect_test,
+    inspect_trained,
+    inspect_training,
+    left_random,
+    untrained,
+)
 from fewshot_bench.engine.memory import within_memory
-from fewshot_bench.engine.observer import Progress, Silent
+from fewshot_bench.engine.observer import Progress
 from fewshot_bench.engine.pictures import Pictures, begin
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.engine.weights import check_unmoved, save_weights
-from fewshot_bench.errors import FewshotBenchError, UnknownName
+from fewshot_bench.episode import Episode
+from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
+from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import DISTRIBUTION as FILE_PLUGIN
 from fewshot_bench.hooks.single_file import only_typed
-from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.runs.context import Parts, choose_lowering, describe, prepare, stem
+from fewshot_bench.method import Method
 from fewshot_bench.results.record.class_names import write_classes
+from fewshot_bench.results.record.files import (
+    note_evaluation,
+    note_training,
+    result_of,
+    write_scores,
+    write_training,
+)
 from fewshot_bench.results.record.io import FILE as RECORD
 from fewshot_bench.results.record.io import (
     held,
@@ -42,30 +59,72 @@ from fewshot_bench.results.record.io import (
     resume_command,
     write_record,
 )
-from fewshot_bench.results.record.files import (
-    note_evaluation,
-    note_training,
-    write_scores,
-    write_training,
-)
 from fewshot_bench.results.tables import write_atomically
-from fewshot_bench.runs.scoring import note_drawn, validate_untrained
-from fewshot_bench.runs.resume import Twin, finished, taken_up
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.identity import RunIndex, origin_of, resumable
+from fewshot_bench.runs.prepare import (
+    PreparedRun,
+    check_writable,
+    choose_lowering,
+    describe,
+    new_method,
+    prepare,
+    stem,
+)
+from fewshot_bench.runs.resume import WeightsCheck, recorded_config, resumed_record
+from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.sampling.inspection import agree
+from fewshot_bench.utils.devices import is_gpu
+from fewshot_bench.utils.inputs import check_weights
 
+IF_EXISTS = ("resume", "reuse", "fresh")
 PROFILE = "profile.txt"
 # Tasks per call at evaluation; changes no number where tasks are independent. Hundreds fill a GPU,
 # and a call costs the host as much whatever their number.
 EVALUATION_CHUNK, GPU_CHUNK = 32, 200
+COMPARED = 16  # tasks, in training and in evaluation mode
+TWO = range(2)  # tasks: one of them may influence the other
 
 
-def evaluation_chunk(parts: Parts) -> int:
-    """Tasks per call of an evaluation, the same for a run and whatever evaluates it again."""
-    alone = is_gpu(parts.device) and parts.method.batchable
-    return GPU_CHUNK if alone else EVALUATION_CHUNK
+def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], Path]:
+    """The record of a configuration, and its folder.
+
+    Arguments:
+        context: of the configuration.
+        if_exists: for a run of the same configuration, data, code and versions in the runs folder.
+            ``resume``: reuse it if it is finished, resume it if it was interrupted; ``reuse``: only
+            reuse a finished one; ``fresh``: run again.
+
+    Raises:
+        ConfigError: ``if_exists`` is something else; else as :func:`run`.
+    """
+    if if_exists not in IF_EXISTS:
+        raise ConfigError(f"--if-exists: expected one of {', '.join(IF_EXISTS)}, got '{if_exists}'.")
+    config, message = context.config, context.progress.message
+    runs_dir = Path(config.runs_dir)
+    if if_exists != "fresh" and runs_dir.is_dir():
+        # The path after the data set's name may have been typed in another way.
+        plain = replace(config, dataset=split_dataset(context.registry, config.dataset)[0])
+        folders = sorted(runs_dir.glob(f"{stem(plain).rpartition('-')[0]}-*"))
+        found = RunIndex(folders).find(context, watched=True)
+        if found.finished is not None:
+            message(f"Reusing finished run '{found.finished.folder}'; --if-exists fresh runs it again.")
+            return found.finished.record, found.finished.folder
+        if found.unfinished is not None and if_exists == "resume":
+            folder = found.unfinished
+            message(f"Resuming '{folder}'; use --if-exists fresh to start over.")
+            return resume(folder, context, trust_code=True, **resumable(config)), folder
+        if found.unfinished is not None:
+            how = resume_command(found.unfinished)
+            message(f"'{found.unfinished}' did not finish; to resume it: {how}")
+        elif found.near is not None:
+            message(f"{found.near}; this is a new run.")
+    record = run(context)
+    return record, runs_dir / record["id"]
 
 
-def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
-    """Do the configured run and return its record, which is also written to its folder.
+def run(context: RunContext) -> dict[str, Any]:
+    """Train, evaluate, and return the record, which is also written to the run's folder.
 
     A loss that stops being finite gives a record of status ``failed`` and raises; Ctrl-C, SIGTERM,
     SIGUSR1 and SIGHUP give one of status ``interrupted`` with a checkpoint, and raise.
@@ -73,36 +132,40 @@ def run(config: RunConfig, progress: Progress | None = None) -> dict[str, Any]:
     Raises:
         FewshotBenchError: a setting, a data file or a plugin is at fault.
         Diverged: training did.
-        Interrupted: a ``KeyboardInterrupt``, after the record is written; says how to go on.
+        Interrupted: a ``KeyboardInterrupt``, after the record is written; says how to resume.
     """
-    build.check_writable(Path(config.runs_dir))
+    runs_dir = Path(context.config.runs_dir)
+    check_writable(runs_dir)
     with Signals() as signals:
-        parts = prepare(config, progress or Silent())
-        folder = new_run_folder(Path(config.runs_dir), stem(config))
+        prepared = prepare(context)
+        folder = new_run_folder(runs_dir, stem(context.config))
         with held(folder):
-            return _Going(parts, folder, describe(parts, folder), signals).go()
+            return _Run(prepared, folder, describe(prepared, folder), signals).execute()
 
 
 def resume(
     run_folder: str | Path,
-    progress: Progress | None = None,
+    context: RunContext | None = None,
     *,
+    progress: Progress | None = None,
     allow_changes: bool = False,
     trust_code: bool = False,
-    **here: Any,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """Go on with a run that was broken off, from its newest checkpoint that is whole.
+    """Resume an interrupted run from its newest complete checkpoint.
 
     Arguments:
         run_folder: the folder of a run. One that is finished stays as it is.
-        allow_changes: also go on if data, code or versions are others than the run began with.
+        context: of the command, whose registry, progress and data are used; default: a new one.
+        progress: shows the run, without a ``context``.
+        allow_changes: resume also where data, code or versions differ from those at the start.
         trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
-        here: settings of ``fewshot_bench.runs.identity.HERE``, in place of the record's: where data and
-            cache are, the device, how often a checkpoint is written. A record's word on folders
-            to write to does not count.
+        settings: settings of the machine, in place of the record's: ``data_root``, ``cache_dir``,
+            ``device``, ``checkpoint_every``, ``keep_checkpoints``, ``detect_anomaly``. Where the
+            record would have files written does not count.
 
     Returns:
-        The record; but for times, what the unbroken run would have given.
+        The record; but for times, what the uninterrupted run would have given.
 
     Raises:
         UnknownName: a setting that decided the run's numbers cannot change now.
@@ -110,10 +173,10 @@ def resume(
             versions.
         FewshotBenchError, Interrupted: as :func:`run`.
     """
-    for name in here:
-        if name not in HERE:
-            hint = "All else stays as the run began; fewshot_bench.run begins another."
-            raise UnknownName("option", name, HERE, hint)
+    for name in settings:
+        if name not in RESUMABLE:
+            hint = "Everything else stays as at the start; fewshot_bench.run starts another run."
+            raise UnknownName("option", name, RESUMABLE, hint)
     folder = Path(run_folder)
     folder = folder.parent if folder.name == RECORD else folder
     read_record(folder)
@@ -121,93 +184,109 @@ def resume(
         before = read_record(folder)
         if before["status"] == "completed":
             return finished(folder, before)
+        registry = context.registry if context else Registry.discover()
         with only_typed((), trust_code):
-            meant = as_recorded(Registry.discover(), before)
-            config = reconfigure(RunConfig.from_dict(meant), **{"cache_dir": None, **here})
-            parts = prepare(config, progress or Silent())
-        record = taken_up(parts, folder, before, allow_changes=allow_changes)
-        return _Going(parts, folder, record, signals, again=True).go()
+            config = recorded_config(registry, before)
+            config = changed(config, registry, {"cache_dir": None, **settings})
+            own = (
+                context.with_config(config) if context else RunContext(config, registry, progress)
+            )
+            prepared = prepare(own)
+        record = resumed_record(prepared, folder, before, allow_changes=allow_changes)
+        return _Run(prepared, folder, record, signals, resumed=True).execute()
 
 
-class _Going:
-    """A run from its first step, or from a checkpoint, to its end.
+def finished(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a finished run, which cannot be resumed.
+
+    Raises:
+        RecordError: its weights are not those in the record.
+    """
+    if record["weights"] is not None:  # older ones had none to check
+        check_weights(folder, record)
+    return record
+
+
+class _Run:
+    """A run in its folder.
 
     Arguments:
-        parts: of the run.
+        prepared: the run.
         folder: of the run; this process is the one that writes it.
         record: as it stands before anything was trained.
         signals: that end it early.
-        again: it was begun before.
+        resumed: whether an earlier process started it.
     """
 
     def __init__(
         self,
-        parts: Parts,
+        prepared: PreparedRun,
         folder: Path,
         record: dict[str, Any],
         signals: Signals,
-        again: bool = False,
+        resumed: bool = False,
     ) -> None:
-        self.parts, self.folder, self.record = parts, folder, record
-        self.signals, self.again = signals, again
+        self.run, self.folder, self.record = prepared, folder, record
+        self.signals, self.resumed = signals, resumed
         about = {"run": record["id"], "config": record["config"], "origin": origin_of(record)}
-        self.store = Store(folder, parts.config.keep_checkpoints, about)
+        self.store = Store(folder, prepared.config.keep_checkpoints, about)
         self.trainer: Trainer | None = None
 
-    def go(self) -> dict[str, Any]:
-        """Do it; see :func:`run`."""
+    def execute(self) -> dict[str, Any]:
+        """See :func:`run`."""
         try:
-            self._go()
+            self._execute()
         except BaseException as error:
-            self._give_up(error)
+            self._save_partial(error)
             raise
-        self.parts.observers.tell("run_ended", self.record)
+        self.run.observers.tell("run_ended", self.record)
         return self.record
 
-    def _go(self) -> None:
-        parts, folder, record = self.parts, self.folder, self.record
-        trains = bool(check_players(parts.method))
-        record["seen"] = write_seen(folder, parts.seen)
+    def _execute(self) -> None:
+        run, folder, record = self.run, self.folder, self.record
+        config, message = run.config, run.context.progress.message
+        trains = bool(check_players(run.method))
+        record["seen"] = write_seen(folder, run.seen)
         write_record(folder, record)
-        every = Every.parse(parts.config.checkpoint_every)
-        keeper = Keeper(self.store, every, self.signals, self.again and trains)
-        parts.observers.follow(folder, keeper.look(parts.progress.message))
-        parts.observers.tell("run_started", parts.config.to_dict())
-        if parts.config.profile and trains and not (folder / PROFILE).exists():
-            _profile(parts, folder)
-        twin = Twin(parts)
-        with parts.lowering.running():
+        every = Every.parse(config.checkpoint_every)
+        keeper = Keeper(self.store, every, self.signals, self.resumed and trains)
+        run.observers.follow(folder, keeper.look(message))
+        run.observers.tell("run_started", config.to_dict())
+        if config.profile and trains and not (folder / PROFILE).exists():
+            _profile(run, folder)
+        weights_check = WeightsCheck(run)
+        with run.lowering.running():
             if not trains:
-                inspection.without_training(parts, record)
+                _add_notes(run, record, untrained(run.method, _other_seed(run)))
             else:
                 pictures = None
-                if parts.config.pictures:
-                    tell = parts.progress.message
-                    pictures = begin(parts.method, parts.validation, parts.test, folder, tell)
-                self.trainer = make_trainer(parts, pictures, keeper, twin)
-                train(parts, self.trainer, record)
-                if pictures is not None and parts.validation is None:  # else validation kept them
-                    pictures.keep(parts.config.steps)
+                if config.pictures:
+                    pictures = begin(run.method, run.validation, run.test, folder, message)
+                self.trainer = make_trainer(run, pictures, keeper, weights_check)
+                train(run, self.trainer, record)
+                if pictures is not None and run.validation is None:  # else validation saved them
+                    pictures.keep(config.steps)
                 write_training(folder, self.trainer)
-            twin.check()
-            record["weights"] = save_weights(parts.method, folder)
-            if not trains and parts.validation is not None:
-                validate_untrained(parts, parts.validation, record, evaluation_chunk(parts))
-            test(parts, folder, record, self.signals.check)
-            check_unmoved(parts.method, record["weights"])
+            weights_check.check()
+            record["weights"] = save_weights(run.method, folder)
+            if not trains and run.validation is not None:
+                _validate_untrained(run, run.validation, record)
+            test(run, folder, record, self.signals.check)
+            check_unmoved(run.method, record["weights"])
         record["status"] = "completed"
         write_record(folder, record)
         self.store.prune(1)
 
-    def _give_up(self, error: BaseException) -> None:
-        """Keep what a broken run reached; one that did not begin to train leaves no folder."""
+    def _save_partial(self, error: BaseException) -> None:
+        """Save what an ended run reached; one that trained nothing leaves no folder."""
         trainer, record, folder = self.trainer, self.record, self.folder
+        message = self.run.context.progress.message
         interrupted = isinstance(error, KeyboardInterrupt)
         began = trainer is not None and trainer.began
-        if not began and not self.again:
+        if not began and not self.resumed:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, Interrupted):
-                error.args = (f"{error}; nothing was trained yet, and nothing is kept",)
+                error.args = (f"{error}; nothing was trained yet, so nothing was saved",)
             return
         record["status"] = "interrupted" if interrupted or not began else "failed"
         record["error"] = str(error) or type(error).__name__
@@ -215,133 +294,213 @@ class _Going:
             if trainer is not None and began:
                 note_training(record, trainer)
                 write_training(folder, trainer)
-                record["weights"] = save_weights(self.parts.method, folder)
+                record["weights"] = save_weights(self.run.method, folder)
             write_record(folder, record)
         except FewshotBenchError as second:  # a full disk must not hide why the run ended
-            self.parts.progress.message(f"not all that was reached could be written: {second}")
+            message(f"not all partial results could be written: {second}")
         if isinstance(error, Interrupted):
-            words = any(thing["distribution"] == FILE_PLUGIN for thing in record["plugins"])
-            how = resume_command(folder) + (" --trust-code" if words else "")
-            error.args = (f"{error}; go on with: {how}",)
+            trust = any(plugin["distribution"] == FILE_PLUGIN for plugin in record["plugins"])
+            how = resume_command(folder) + (" --trust-code" if trust else "")
+            error.args = (f"{error}; to resume: {how}",)
         else:
-            self.parts.progress.message(f"{record['status']}; what was reached stands in {folder}")
+            message(f"{record['status']}; partial results saved to {folder}")
+
+
+def evaluation_chunk(run: PreparedRun) -> int:
+    """Tasks per call of an evaluation, the same for a run and whatever evaluates it again."""
+    return GPU_CHUNK if is_gpu(run.context.device) and run.method.batchable else EVALUATION_CHUNK
 
 
 def make_trainer(
-    parts: Parts,
+    run: PreparedRun,
     pictures: Pictures | None = None,
     keeper: Keeper | None = None,
-    twin: Twin | None = None,
+    weights_check: WeightsCheck | None = None,
 ) -> Trainer:
     """The loop over the configured number of steps, with validation and logging attached."""
-    config, progress = parts.config, parts.progress
-    tasks = config.task_batch * len(parts.method.turns)
+    config, progress = run.config, run.context.progress
+    tasks = config.task_batch * len(run.method.turns)
 
     def log(step: int, numbers: dict[str, float]) -> None:
         progress.update(step, tasks=tasks, **numbers)
-        parts.observers.tell("train_logged", step, numbers)
+        run.observers.tell("train_logged", step, numbers)
 
     def validate(step: int) -> float:
-        assert parts.validation is not None
-        if twin is not None:
-            twin.first_look()
-        scores = evaluate(
-            parts.lowering,
-            parts.validation,
-            config.validation_episodes,
-            chunk=evaluation_chunk(parts),
-        )
+        assert run.validation is not None
+        if weights_check is not None:
+            weights_check.check_early()
+        count, chunk = config.validation_episodes, evaluation_chunk(run)
+        scores = evaluate(run.lowering, run.validation, count, chunk=chunk)
         accuracy = float(scores.accuracy.mean())
         progress.message(f"step {step}: validation accuracy {accuracy:.2%}")
-        parts.observers.tell("evaluation_ended", "validation", scores.accuracy.tolist())
+        run.observers.tell("evaluation_ended", "validation", scores.accuracy.tolist())
         if pictures is not None:
             pictures.keep(step)
         return accuracy
 
     return Trainer(
-        parts.method,
-        parts.lowering,
-        parts.train,
+        run.method,
+        run.lowering,
+        run.train,
         Plan(
             config.steps,
             config.task_batch,
             config.validate_every,
-            window=50 if is_gpu(parts.device) else 1,
+            window=50 if is_gpu(run.context.device) else 1,
             skip_spikes=config.skip_spikes,
             detect_anomaly=config.detect_anomaly,
         ),
-        validate if parts.validation is not None else None,
+        validate if run.validation is not None else None,
         log,
         progress.message,
-        parts.unlabeled,
+        run.unlabeled,
         keeper,
     )
 
 
-def train(parts: Parts, trainer: Trainer, record: dict[str, Any]) -> None:
-    """Train; put what it took into the record."""
-    config = parts.config
-    inspection.before_training(parts, record)
+def train(run: PreparedRun, trainer: Trainer, record: dict[str, Any]) -> None:
+    """Train, with checks before and after; times and notes go into the record."""
+    config, progress, lowering = run.config, run.context.progress, run.lowering
+    _check_before_training(run, record)
     cost = within_memory(
-        parts.lowering,
-        parts.train.batch(range(1)),
+        lowering,
+        run.train.batch(range(1)),
         lambda task: cost_of_step(
-            parts.method, parts.lowering, parts.train, trainer.players, config.task_batch, task
+            run.method, lowering, run.train, trainer.players, config.task_batch, task
         ),
         prefix="--train-",
     )
     record["timing"]["flops_per_step"] = cost.flops
     record["timing"]["memory_estimate_bytes"] = cost.memory_bytes
-    if (line := advice(cost, parts.lowering, config.task_batch, parts.device)) is not None:
-        parts.progress.message(line)
-    goes_on = trainer.keeper.saved
-    parts.progress.phase("train", config.steps, goes_on.step if goes_on else 0)
+    if (line := advice(cost, lowering, config.task_batch, run.context.device)) is not None:
+        progress.message(line)
+    saved = trainer.keeper.saved
+    progress.phase("train", config.steps, saved.step if saved else 0)
     trainer.run()
     note_training(record, trainer)
-    inspection.after_training(parts, record)
+    _check_after_training(run, record)
 
 
-def _profile(parts: Parts, folder: Path) -> None:
-    """Profile a few steps of a copy, which leaves the run's numbers alone."""
-    method = copy.deepcopy(parts.method)
-    lowering = choose_lowering(parts.config, method, parts.device, parts.progress)
-    plan = Plan(PROFILED, parts.config.task_batch)
-    with lowering.running():
-        table = profile_steps(Trainer(method, lowering, parts.train, plan), folder)
-    write_atomically(folder / PROFILE, table + "\n")
-    parts.progress.message(f"the most expensive operations (all of them: {folder / 'trace.json'})")
-    for line in table.splitlines():
-        parts.progress.message(line)
-
-
-def test(parts: Parts, folder: Path, record: dict[str, Any], check: Callable[[], None]) -> None:
-    """Evaluate on the test split, or the part that the record names; write what came out.
+def test(
+    run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable[[], None]
+) -> None:
+    """Evaluate the split that the record names; write scores and add the result to the record.
 
     ``check`` is called between two chunks of episodes, and may raise.
     """
-    config, source, part = parts.config, parts.test, record["part"]
+    config, source, part, progress = run.config, run.test, record["part"], run.context.progress
     count = min(config.episodes, source.sampler.length or config.episodes)
     if count < config.episodes:
         record["notes"].append(
-            f"{config.episodes} episodes were asked for; the open plan has {count}."
+            f"{config.episodes} episodes were requested; the open plan has {count}."
         )
-    inspection.before_test(parts, record)
-    parts.progress.phase(part, count)
+    two = source.batch(_two(source))
+    _add_notes(
+        run, record, within_memory(run.lowering, two, lambda task: inspect_test(run.lowering, task))
+    )
+    progress.phase(part, count)
 
     def tick(done: int, accuracy: float) -> None:
         check()
-        parts.progress.update(done, accuracy=accuracy)
+        progress.update(done, accuracy=accuracy)
 
     scores = evaluate(
-        parts.lowering,
-        source,
-        count,
-        chunk=evaluation_chunk(parts),
-        metrics=parts.metrics,
-        tick=tick,
+        run.lowering, source, count, chunk=evaluation_chunk(run), metrics=run.metrics, tick=tick
     )
-    note_drawn(parts, scores, record)
-    parts.observers.tell("evaluation_ended", part, scores.accuracy.tolist())
-    note_evaluation(record, scores, config.level, parts.method.transductive, source)
+    _check_drawn(run, scores, record)
+    run.observers.tell("evaluation_ended", part, scores.accuracy.tolist())
+    note_evaluation(record, scores, config.level, run.method.transductive, source)
     write_scores(folder, scores, source.table.group_count.cpu().numpy())
-    write_classes(folder, parts.data.content.classes)
+    write_classes(folder, run.context.data.content.classes)
+
+
+def _check_drawn(run: PreparedRun, scores: Scores, record: dict[str, Any]) -> None:
+    """Raise PluginError if the evaluation got other episodes than were inspected before it."""
+    assert run.drawn is not None
+    title = run.context.registry.resolve("samplers", run.config.sampling).title
+    agree(run.drawn, scores.class_ids, scores.confusion.sum(-1), title)
+    record["episodes_digest"] = run.drawn.digest
+
+
+def _validate_untrained(run: PreparedRun, source: EpisodeSource, record: dict[str, Any]) -> None:
+    """Evaluate a method that trains nothing on the validation split, for choosing its settings."""
+    config = run.config
+    count, chunk = config.validation_episodes, evaluation_chunk(run)
+    scores = evaluate(run.lowering, source, count, chunk=chunk)
+    run.observers.tell("evaluation_ended", "validation", scores.accuracy.tolist())
+    result = result_of(scores, config.level, run.method.transductive, source)
+    record["validation"] = {"best_step": None, **result}
+    run.context.progress.message(
+        f"validation accuracy {result['accuracy']:.2%}; choose settings by this"
+    )
+
+
+def _profile(run: PreparedRun, folder: Path) -> None:
+    """Profile a few steps of a copy, which leaves the run's numbers alone."""
+    method = copy.deepcopy(run.method)
+    lowering = choose_lowering(run.context, method, run.context.device)
+    plan = Plan(PROFILED, run.config.task_batch)
+    with lowering.running():
+        table = profile_steps(Trainer(method, lowering, run.train, plan), folder)
+    write_atomically(folder / PROFILE, table + "\n")
+    message = run.context.progress.message
+    message(f"the most expensive operations (all of them: {folder / 'trace.json'})")
+    for line in table.splitlines():
+        message(line)
+
+
+def _check_before_training(run: PreparedRun, record: dict[str, Any]) -> None:
+    """Inspect losses and predictions of two tasks, before hours are spent on them.
+
+    Raises:
+        PluginError: see :mod:`fewshot_bench.engine.inspection`.
+    """
+    lowering, tested = run.lowering, _held_out(run)
+    within_memory(lowering, tested, lambda task: inspect_test(lowering, task))
+    found = within_memory(
+        lowering,
+        run.train.batch(TWO),
+        lambda task: inspect_training(lowering, task, tested),
+        prefix="--train-",
+    )
+    _add_notes(run, record, found)
+
+
+def _check_after_training(run: PreparedRun, record: dict[str, Any]) -> None:
+    """Compare evaluation mode with training mode, and report weights that are still random."""
+    if isinstance(others := run.validation or run.train, EpisodeSource):
+        _add_notes(run, record, compare_modes(run.lowering, others.batch(range(COMPARED))))
+    tested = _held_out(run)
+    inspect_trained(run.lowering, run.train.batch(range(1)), tested)
+    if (other := _other_seed(run)) is not None:
+        _add_notes(run, record, left_random(run.lowering, _untrained(run), other, tested))
+
+
+def _other_seed(run: PreparedRun) -> Method | None:
+    """The method of another seed, which shows what in it is random; None where --init decides."""
+    return None if run.config.init else _untrained(run, seed=run.config.seed + 1)
+
+
+def _untrained(run: PreparedRun, **changes: Any) -> Method:
+    """The method as it is before any training."""
+    context = run.context.with_config(replace(run.config, **changes))
+    return new_method(context, run.method.task, torch.device("cpu"))
+
+
+def _held_out(run: PreparedRun) -> Episode:
+    """Two tasks to learn and to classify; test tasks only where there are no others."""
+    source = run.validation or run.test
+    return source.batch(_two(source))
+
+
+def _two(source: EpisodeSource) -> range:
+    """The first two episodes, or the one that an open plan has."""
+    return TWO if source.sampler.length != 1 else range(1)
+
+
+def _add_notes(run: PreparedRun, record: dict[str, Any], notes: Sequence[str]) -> None:
+    """Add notes to the record, and show those that are new."""
+    for note in notes:
+        if note not in record["notes"]:
+            record["notes"].append(note)
+            run.context.progress.message(note)

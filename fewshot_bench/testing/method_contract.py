@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.config.options import options_of
-from fewshot_bench.config.resolve import CORE
+from fewshot_bench.config.schema import SETTINGS
 from fewshot_bench.engine.checkpointing.state import copied
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.weights import load_weights, save_weights
@@ -48,7 +48,7 @@ def builds_alike(subject: MethodSubject) -> None:
 
 def options(subject: MethodSubject) -> None:
     """Every keyword of __init__ is an option with a default; presets set options that exist."""
-    known = {option.name for option in (*CORE, *options_of(subject.kind))}
+    known = {*SETTINGS, *(option.name for option in options_of(subject.kind))}
     inner = tuple(f"{option.name}_" for option in options_of(subject.kind) if option.method)
     for name in subject.kind.preset_names():
         preset = subject.kind.presets(name, "any", subject.task)

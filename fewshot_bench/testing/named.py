@@ -17,14 +17,13 @@ from fewshot_bench.config.options import (
     method_options,
     split_dataset,
 )
-from fewshot_bench.config.resolve import configure
-from fewshot_bench.config.schema import sampler_options
+from fewshot_bench.config.resolve import configure, sampler_options
 from fewshot_bench.data.locate import locate
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, PluginError, UnknownName
 from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
-from fewshot_bench.runs.objects import build_backbone, build_dataset, build_method
+from fewshot_bench.runs.build import build_backbone, build_dataset, build_method
 from fewshot_bench.testing.backbone_checks import SHAPES, BackboneSubject
 from fewshot_bench.testing.checks import Check
 from fewshot_bench.testing.dataset_checks import DatasetSubject

@@ -1,4 +1,4 @@
-"""Which classes took part in making a run's weights, and whether some of them are tested."""
+"""The images that took part in making a run's weights, and the test classes among them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fewshot_bench.runs.build import load_data
-from fewshot_bench.config.resolve import RunConfig
-from fewshot_bench.data.images import LabeledImages, Splits
+from fewshot_bench.config.options import flag
+from fewshot_bench.config.schema import RunConfig
+from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.overlap import (
     NOTHING,
     TRAINING,
@@ -22,52 +22,49 @@ from fewshot_bench.data.overlap import (
     unknown,
 )
 from fewshot_bench.errors import FewshotBenchError
-from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.config.names import flag as option_flag
 from fewshot_bench.results.record.io import FILE as RECORD
 from fewshot_bench.results.record.io import read_record
-from fewshot_bench.runs.inputs import file_options
+from fewshot_bench.runs.context import RunContext
 
 # Words in the name of an option without a file that brings weights trained elsewhere.
 PRETRAINED = ("weights", "pretrained")
 
 
-def seen_by(config: RunConfig, registry: Registry, splits: Splits, *, trains: bool) -> Seen:
+def seen_by(context: RunContext, *, trains: bool) -> Seen:
     """What takes part in a run: its training and validation splits, and what its init has seen.
 
     Arguments:
-        config: of the run.
-        registry: what is installed.
-        splits: its data.
+        context: of the run.
         trains: whether anything is trained; if not, the training split takes no part.
     """
+    splits, config = context.data.splits, context.config
     seen = seen_in(splits.train, TRAINING) if trains else NOTHING
     if splits.validation is not None:
         seen += seen_in(splits.validation, VALIDATION)
     if seen.image_shape is None:
         seen = replace(seen, image_shape=splits.test.image_shape)
     if config.init:
-        seen += seen_by_init(Path(config.init))
-    for sentence in _brought(config, registry):
+        seen += _seen_by_init(Path(config.init))
+    for sentence in _pretrained(context):
         seen += unknown(sentence)
     return seen
 
 
-def _brought(config: RunConfig, registry: Registry) -> Iterator[str]:
-    """A sentence on each option of method and backbone that brings what others trained, or may.
+def _pretrained(context: RunContext) -> Iterator[str]:
+    """A sentence on each option of method and backbone that brings, or may bring, trained weights.
 
-    Any file can hold weights, whatever its option is called; a word can only be told by that.
+    Any file can hold weights, whatever its option is called; a name of weights only shows in the
+    option's name.
     """
-    files = file_options(config, registry)
+    config = context.config
     for name, value in {**config.method_options, **config.backbone_options}.items():
-        flag = option_flag(name)
-        if name in files:
-            yield f"which classes took part in making the file of {flag} is not known"
+        if name in context.input_files:
+            yield f"which classes took part in making the file of {flag(name)} is not known"
         elif value and isinstance(value, bool | str) and any(word in name for word in PRETRAINED):
-            yield f"which classes trained the weights of {flag} is not known"
+            yield f"which classes trained the weights of {flag(name)} is not known"
 
 
-def seen_by_init(folder: Path) -> Seen:
+def _seen_by_init(folder: Path) -> Seen:
     """What the weights of another run have seen.
 
     Raises:
@@ -80,33 +77,33 @@ def seen_by_init(folder: Path) -> Seen:
         return unknown(f"which classes trained the weights of --init {folder} is not known")
     if record is None:
         found += unknown(
-            f"whether the list of what trained the weights of --init {folder} is theirs is not "
-            "known: there is no record"
+            f"whether the list of classes that trained the weights of --init {folder} is theirs is "
+            "not known: there is no record"
         )
     return found.of_run(folder.absolute().name)
 
 
 def seen_by_run(
-    folder: Path, config: RunConfig, registry: Registry, record: Mapping[str, Any]
+    context: RunContext, folder: Path, config: RunConfig, record: Mapping[str, Any]
 ) -> Seen:
     """What a finished run has seen; of an older one without ``seen.npz``, by its data.
 
     Arguments:
-        folder: of the run.
-        config: of the run, as its record has it.
-        registry: what is installed.
-        record: of the run.
+        context: of any run of the command.
+        folder: of the finished run.
+        config: of it, as its record has it.
+        record: of it.
 
     Raises:
         RecordError: its ``seen.npz`` is missing, damaged, or not the one that it wrote.
     """
     found = read_seen(folder, record)
     if found is None:
+        then = context.with_config(replace(config, cache_dir=None))
         try:
-            splits = load_data(replace(config, cache_dir=None), registry, download=False).splits
-            if splits.digest != record["dataset_digest"]:
+            if then.load_data(download=False).splits.digest != record["dataset_digest"]:
                 raise FewshotBenchError("other data")
-            found = seen_by(config, registry, splits, trains=True)
+            found = seen_by(then, trains=True)
         except (FewshotBenchError, OSError):
             found = unknown("which classes trained the run is not known: it has no seen.npz")
     return found.of_run(folder.absolute().name)

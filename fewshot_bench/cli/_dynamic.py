@@ -1,0 +1,175 @@
+"""Commands whose options depend on what is typed: on the method, the data set, the finished run.
+
+There is one parser, typer's. A command is built from the options known so far, and the arguments
+are parsed leniently with it, until they call for no further option; then once more, strictly.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from fewshot_bench.errors import FewshotBenchError
+
+if TYPE_CHECKING:
+    from fewshot_bench.config.options import Option
+    from fewshot_bench.hooks.registry import Registry
+
+Parameters = list[inspect.Parameter]
+
+
+def parameter(option: Option, panel: str = "Options", note: str = "") -> inspect.Parameter:
+    """An option for typer: text, which the configuration checks as it checks Python's values.
+
+    What is not typed is None: its value is then decided elsewhere.
+
+    Arguments:
+        option: the setting or hyper-parameter.
+        panel: heading in ``--help``.
+        note: appended to its help.
+    """
+    annotation: Any = str
+    plain = option.type.__origin__ if hasattr(option.type, "__metadata__") else option.type
+    metavar: str | None = "|".join(option.choices) or f"<{getattr(plain, '__name__', 'text')}>"
+    flags = [option.flag]
+    if option.repeated:
+        annotation, metavar = list[str], "<name>"
+    elif option.items:
+        annotation = tuple[(str,) * option.items]  # type: ignore[misc]
+        metavar = " ".join([f"<{typing.get_args(plain)[0].__name__}>"] * option.items)
+    elif plain is bool:  # also an optional one: None is its third value
+        annotation, metavar = bool, None
+        flags = [f"{option.flag}/--no-{option.flag[2:]}"]
+    elif option.file:
+        metavar = "<path>"
+    text = option.help + ("; may be repeated" if option.repeated else "") + note
+    info = typer.Option(
+        None, *flags, help=text.replace("[", r"\["), metavar=metavar, show_default=False,
+        rich_help_panel=panel,
+    )  # fmt: skip
+    return inspect.Parameter(
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=annotation | None
+    )
+
+
+def default_note(option: Option, value: Any) -> str:
+    """The default as ``--help`` shows it; empty where the help text has it already."""
+    if option.repeated or "default" in option.help:
+        return ""
+    if value is None:
+        return (
+            f" (default: --{option.follows.replace('_', '-')})"
+            if option.follows
+            else (" (default none)")
+        )
+    if option.items:
+        value = " ".join(map(str, value))
+    elif isinstance(value, bool):
+        value = "on" if value else "off"
+    return f" (default {value})" if value != "" else ""
+
+
+def own_parameters(function: Callable[..., Any]) -> Parameters:
+    """The parameters of a command's function but for ``**options``, for typer."""
+    found = inspect.signature(function, eval_str=True).parameters.values()
+    return [p for p in found if p.kind is not p.VAR_KEYWORD]
+
+
+def make_command(
+    name: str,
+    function: Callable[..., Any],
+    parameters: Parameters,
+    *,
+    help: str = "",
+    epilog: str = "",
+) -> Any:
+    """The command of these parameters; ``function`` gets those that were typed."""
+
+    def command(**values: Any) -> None:
+        function(**{name: value for name, value in values.items() if value is not None})
+
+    keywords = [p.replace(kind=p.KEYWORD_ONLY) for p in parameters]
+    command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in keywords}
+    app = typer.Typer(add_completion=False)
+    text = help or inspect.getdoc(function) or ""
+    app.command(name, help=text.replace("[", r"\[") if help else text, epilog=epilog)(command)
+    return typer.main.get_command(app)
+
+
+def scan(parameters: Parameters, arguments: Sequence[str]) -> dict[str, Any]:
+    """The values of these parameters among the arguments; everything else is ignored."""
+    command = make_command("scan", lambda **_: None, parameters)
+    context = command.make_context(
+        "scan", list(arguments), resilient_parsing=True, ignore_unknown_options=True,
+        allow_extra_args=True,
+    )  # fmt: skip
+    return {
+        name: value for name, value in context.params.items() if value is not None and value != []
+    }
+
+
+def settled(
+    arguments: Sequence[str],
+    fixed: Parameters,
+    options: Callable[[Mapping[str, Any]], list[inspect.Parameter]],
+) -> tuple[Parameters, dict[str, Any]]:
+    """All parameters that the arguments call for, and the values of a lenient parse with them.
+
+    Arguments:
+        arguments: as typed.
+        fixed: parameters of the command in any case.
+        options: the parameters that values call for; asked until the answer stays the same.
+    """
+    known = fixed
+    while True:
+        values = scan(known, arguments)
+        wanted = [*options(values), *fixed]
+        if [p.name for p in wanted] == [p.name for p in known]:
+            return wanted, values
+        known = wanted
+
+
+def unknown_option(typed: str, command: Any, registry: Registry) -> str:
+    """The message for an option that a command does not have.
+
+    Arguments:
+        typed: as typed.
+        command: built by :func:`make_command`.
+        registry: of plugins, one of which may have the option.
+    """
+    flag = typed.partition("=")[0]
+    known = [f for p in command.params for f in (*p.opts, *p.secondary_opts) if f.startswith("--")]
+    nearest = "--" + flag.lstrip("-")
+
+    def near(cutoff: float) -> str | None:
+        return next(iter(difflib.get_close_matches(nearest, known, 1, cutoff)), None)
+
+    # A typing error first: only then is it worth importing every plugin.
+    if close := near(0.85):
+        return f"no option '{flag}'; did you mean '{close}'?"
+    if owner := next(_owners(registry, flag), None):
+        return f"no option '{flag}' here; it belongs to {owner}."
+    if close := near(0.6):
+        return f"no option '{flag}'; did you mean '{close}'?"
+    return f"no option '{flag}'."
+
+
+def _owners(registry: Registry, flag: str) -> Iterator[str]:
+    """The installed objects that have an option of this flag."""
+    from fewshot_bench.config.options import load, options_of
+
+    prefixes = {"methods": "", "backbones": "backbone_", "datasets": "", "samplers": "sampling_"}
+    for kind, prefix in prefixes.items():
+        for name in registry.names(kind):
+            try:
+                options = options_of(load(registry, kind, name), prefix)
+            except FewshotBenchError:
+                continue  # a broken plugin has its row in 'fsb plugins'
+            if flag in {option.flag for option in options}:
+                yield f"{kind[:-1]} {name}"
