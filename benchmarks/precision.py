@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.engine.observer import Silent
 from fewshot_bench.nn import TaskBatchNorm
 from fewshot_bench.nn import conv as own_conv
-from fewshot_bench.runs.context import prepare
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.prepare import prepare
 from fewshot_bench.runs.train import make_trainer
 from fewshot_bench.testing import precision_error
 
@@ -88,7 +88,7 @@ def main() -> None:
     for title, (method, settings) in KINDS.items():
         settings = {"dataset": "omniglot", "way": 5, "shot": 5, "episodes": 2} | settings
         steps = {"task_batch": 2, "steps": asked.steps or 1, "validate_every": 0}
-        parts = prepare(configure(method, device="cpu", **steps, **settings), Silent())
+        parts = prepare(RunContext(configure(method, device="cpu", **steps, **settings)))
         if asked.steps:
             with parts.lowering.running():
                 make_trainer(parts).run()

@@ -24,9 +24,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.observer import Silent
 from fewshot_bench.results.stats.tests import paired_difference
-from fewshot_bench.runs.context import Parts, prepare
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.prepare import PreparedRun, prepare
 from fewshot_bench.runs.train import make_trainer
 
 aten = torch.ops.aten
@@ -74,15 +74,15 @@ def products(name: str) -> Iterator[None]:
         yield
 
 
-def prepared(method: str, seed: int, steps: int, episodes: int) -> Parts:
+def prepared(method: str, seed: int, steps: int, episodes: int) -> PreparedRun:
     config = configure(
         method, dataset="omniglot", way=5, shot=1, steps=steps, validate_every=0, seed=seed,
         device="cpu", engine="eager", episodes=episodes, **METHODS[method],
     )  # fmt: skip
-    return prepare(config, Silent())
+    return prepare(RunContext(config))
 
 
-def accuracies(parts: Parts, episodes: int, name: str) -> np.ndarray:
+def accuracies(parts: PreparedRun, episodes: int, name: str) -> np.ndarray:
     with parts.lowering.running(), products(name):
         return evaluate(parts.lowering, parts.test, episodes, chunk=32).accuracy
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fewshot_bench.config.resolve import RunConfig, configure
+from fewshot_bench.config.resolve import configure
+from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.engine.cost import cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.executors.choice import choose

@@ -18,7 +18,7 @@ from fewshot_bench.config.resolve import configure
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.runs.objects import build_backbone, build_dataset, build_method
+from fewshot_bench.runs.build import build_backbone, build_dataset, build_method
 
 SOURCE = """
 from fewshot_bench import Dataset, Method, hookimpl

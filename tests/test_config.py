@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fewshot_bench.config.resolve import CORE, DEFAULTS, RunConfig, configure, reconfigure
+from fewshot_bench.config.resolve import configure, with_changes
 from fewshot_bench.errors import ConfigError, UnknownName
 
 METHOD = """
@@ -55,7 +55,7 @@ def test_a_method_without_a_network_takes_no_backbone(backbone: str) -> None:
     with pytest.raises(ConfigError, match=told):
         configure("nearest-centroid", backbone=backbone)
     # What a record holds is no choice of anybody's.
-    assert reconfigure(configure("nearest-centroid"), way=3).way == 3
+    assert with_changes(configure("nearest-centroid"), Registry.discover(), {"way": 3}).way == 3
 
 
 def test_the_user_comes_before_the_preset_before_the_default(settled: str) -> None:
@@ -158,7 +158,7 @@ def test_a_setting_newer_than_a_record_has_its_default() -> None:
 
 def test_a_changed_configuration_keeps_the_rest() -> None:
     config = configure("protonet", shot=1, halve_every=3, test_classes=30, seed=4)
-    changed = reconfigure(config, shot=2)
+    changed = with_changes(config, Registry.discover(), {"shot": 2})
     assert changed.shot == 2
     assert changed.method_options == config.method_options
     assert changed.dataset_options == config.dataset_options
@@ -168,7 +168,7 @@ def test_a_changed_configuration_keeps_the_rest() -> None:
 
 def test_another_data_set_comes_with_its_own_defaults_but_for_what_images_look_like() -> None:
     config = configure("protonet", image_size=20, test_classes=30)
-    changed = reconfigure(config, dataset="omniglot")
+    changed = with_changes(config, Registry.discover(), {"dataset": "omniglot"})
     own = configure("protonet", dataset="omniglot").dataset_options
     assert changed.dataset_options == own | {"image_size": 20}
     assert changed.method_options == config.method_options
@@ -176,7 +176,7 @@ def test_another_data_set_comes_with_its_own_defaults_but_for_what_images_look_l
 
 def test_a_preset_that_the_other_data_set_lacks_is_no_obstacle(settled: str) -> None:
     config = configure(settled, preset="paper", steps=12)
-    changed = reconfigure(config, dataset="omniglot")
+    changed = with_changes(config, Registry.discover(), {"dataset": "omniglot"})
     assert (changed.dataset, changed.steps, changed.preset) == ("omniglot", 12, "paper")
     assert changed.method_options == config.method_options
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fewshot_bench.runs.eta import Pace
 
 from fewshot_bench.errors import ConfigError, Diverged, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.record.code import code_digest
 from fewshot_bench.results.runs import Run
-from fewshot_bench.runs.eta import Pace
 from fewshot_bench.runs.grid import (
     Cell,
     Entry,

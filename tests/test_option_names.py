@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from fewshot_bench.config.names import FIELDS, TYPED_ONLY, flag, option_name
 
 import fewshot_bench
 from fewshot_bench.cli.compare import compare
@@ -16,8 +17,8 @@ from fewshot_bench.cli.evaluate import evaluate
 from fewshot_bench.cli.main import app
 from fewshot_bench.cli.resume import resume
 from fewshot_bench.cli.run import build_command
-from fewshot_bench.config.names import FIELDS, TYPED_ONLY, flag, option_name
-from fewshot_bench.config.resolve import RunConfig, configure, reconfigure
+from fewshot_bench.config.resolve import configure
+from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.runs.grid import NOT_HERE, SHOWN, Entry, Grid, cells_of, read_grid
@@ -89,7 +90,7 @@ def test_every_option_of_eval_and_resume_has_its_name_in_python(tmp_path: Path) 
     changes = {name: value_of(name, config) for name in asked}
     for name in ("json", "trust_code", "part"):
         del changes[name]
-    assert reconfigure(config, **changes).metrics == ("accuracy",)
+    assert with_changes(config, Registry.discover(), {**changes}).metrics == ("accuracy",)
     named = set(inspect.signature(resume).parameters) - {"run", "json"}
     taken = set(inspect.signature(fewshot_bench.resume).parameters)
     for name in named - taken:

@@ -19,7 +19,7 @@ from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
-from fewshot_bench.runs.objects import build_backbone, build_method
+from fewshot_bench.runs.build import build_backbone, build_method
 
 
 class Inner(Method):

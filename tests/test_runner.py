@@ -13,6 +13,7 @@ from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import read_table
 from fewshot_bench.runs import train as runner
+from fewshot_bench.runs.context import RunContext
 from fewshot_bench.sampling.base import EpisodeSource
 
 SMALL = {
@@ -53,7 +54,7 @@ def test_the_test_split_is_read_after_training_and_never_before(settings, monkey
     monkeypatch.setattr(
         runner, "prepare", lambda *a, **k: parts.append(prepare(*a, **k)) or parts[0]
     )
-    runner.run(configure("maml", **settings))
+    runner.run(RunContext(configure("maml", **settings)))
     train, validation, test = (
         id(source.table) for source in (parts[0].train, parts[0].validation, parts[0].test)
     )
@@ -171,7 +172,7 @@ def test_a_plugin_that_raises_before_training_leaves_no_folder(settings, monkeyp
 
 def test_backbones_start_the_same_for_every_method(settings) -> None:
     protonet, maml = (
-        runner.prepare(configure(m, backbone="conv4", **settings), runner.Silent())
+        runner.prepare(RunContext(configure(m, backbone="conv4", **settings)))
         for m in ("protonet", "maml")
     )
     mine = protonet.method.backbone.state_dict()

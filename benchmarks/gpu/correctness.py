@@ -27,14 +27,14 @@ from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.executors.choice import choose
 from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Episode
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
 from fewshot_bench.results.stats.tests import paired_difference
-from fewshot_bench.runs.context import Parts, prepare
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.prepare import PreparedRun, prepare
 from fewshot_bench.runs.train import make_trainer
 
 # ---- precision ------------------------------------------------------------------------------
@@ -87,13 +87,10 @@ def trained_in(
     """
     steps, episodes = (4, 8) if bench.small else (200, 600)
     less = {"query": 3, "train_way": 5, "train_query": 3, "task_batch": 2} if bench.small else {}
-    parts = prepare(
-        configure(
+    parts = prepare(RunContext(configure(
             method, dataset=work.dataset(), way=5, shot=1, steps=steps, validate_every=0,
             device=str(bench.device), precision=name, episodes=episodes, **less,
-        ),
-        Silent(),
-    )  # fmt: skip
+        )))  # fmt: skip
     with parts.lowering.running():
         make_trainer(parts).run()
         own = evaluate(parts.lowering, parts.test, episodes, chunk=100).accuracy
@@ -192,10 +189,10 @@ SWITCHES: dict[str, Callable[[], Any]] = {
 }
 
 
-def prepared(kind: str, bench: Bench) -> Parts:
+def prepared(kind: str, bench: Bench) -> PreparedRun:
     """Everything of a kind's small run."""
     method, settings = KINDS[kind]
-    return prepare(configure(method, **SMALL, **settings, device=str(bench.device)), Silent())
+    return prepare(RunContext(configure(method, **SMALL, **settings, device=str(bench.device))))
 
 
 def trained_twice(kind: str, bench: Bench) -> dict[str, Any]:
@@ -287,7 +284,7 @@ def held(found: np.ndarray, exact: np.ndarray) -> dict[str, Any]:
 def write_given(item: str, bench: Bench, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Weights and episodes for the peers; our gradient in float64 and as it is."""
     settings = work.settings_of(item) | {"device": str(bench.device), "engine": "eager"}
-    parts = prepare(configure(settings.pop("method"), **settings), Silent())
+    parts = prepare(RunContext(configure(settings.pop("method"), **settings)))
     method, tasks = parts.method.train(), 2 if bench.small else 4
     episode: Episode = parts.train.batch(range(tasks))
     assert episode.support.images is not None

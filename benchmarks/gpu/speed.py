@@ -27,10 +27,10 @@ from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.executors.choice import choose
 from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.precision import Precision
 from fewshot_bench.nn import columns
-from fewshot_bench.runs.context import Parts, prepare
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.prepare import PreparedRun, prepare
 from fewshot_bench.runs.train import evaluation_chunk
 from fewshot_bench.utils import devices
 
@@ -246,10 +246,10 @@ def time_evaluation(
     }
 
 
-def evaluated(item: str, bench: Bench, precision: str) -> Parts:
+def evaluated(item: str, bench: Bench, precision: str) -> PreparedRun:
     """Everything of an evaluation item, as ``fsb run`` makes it."""
     settings = work.settings_of(item) | {"device": str(bench.device), "precision": precision}
-    return prepare(configure(settings.pop("method"), **settings), Silent())
+    return prepare(RunContext(configure(settings.pop("method"), **settings)))
 
 
 def delivery(bench: Bench) -> dict[str, Any]:

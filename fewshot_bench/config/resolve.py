@@ -256,7 +256,7 @@ def check_changes(changes: Iterable[str]) -> None:
             )
 
 
-def changed(
+def with_changes(
     config: RunConfig,
     registry: Registry,
     changes: Mapping[str, Any],

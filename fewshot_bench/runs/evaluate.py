@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot_bench.config.options import dataset_options, load, split_dataset
-from fewshot_bench.config.resolve import changed, check_changes
+from fewshot_bench.config.resolve import check_changes, with_changes
 from fewshot_bench.data.overlap import write_seen
 from fewshot_bench.engine.checkpointing.signals import Signals
 from fewshot_bench.engine.inspection import of_weights
@@ -125,7 +125,7 @@ def _prepare_again(
     }  # fmt: skip
     then = recorded_config(registry, before)
     options = kept_options(registry, then.dataset, then.dataset_options, changes)
-    config = changed(then, registry, {**fixed, **changes}, options)
+    config = with_changes(then, registry, {**fixed, **changes}, options)
     check_writable(Path(config.runs_dir))
     context = RunContext(config, registry, progress)
     seen = seen_by_run(context, folder, then, before)

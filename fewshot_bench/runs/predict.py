@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fewshot_bench.config.resolve import changed
+from fewshot_bench.config.resolve import with_changes
 from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode, read_image
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.episode import Episode, Support, Task
@@ -118,7 +118,7 @@ def classify(
 def _trained(folder: Path, device: str) -> tuple[PreparedRun, list[str]]:
     """The run with its weights, and notes on them."""
     record, registry = read_record(folder), Registry.discover()
-    config = changed(
+    config = with_changes(
         recorded_config(registry, record),
         registry,
         {

@@ -13,7 +13,7 @@ import torch
 
 from fewshot_bench.config.interval import Every
 from fewshot_bench.config.options import split_dataset
-from fewshot_bench.config.resolve import changed
+from fewshot_bench.config.resolve import with_changes
 from fewshot_bench.config.schema import RESUMABLE
 from fewshot_bench.data.overlap import write_seen
 from fewshot_bench.engine.checkpointing.keeper import Keeper
@@ -187,7 +187,7 @@ def resume(
         registry = context.registry if context else Registry.discover()
         with only_typed((), trust_code):
             config = recorded_config(registry, before)
-            config = changed(config, registry, {"cache_dir": None, **settings})
+            config = with_changes(config, registry, {"cache_dir": None, **settings})
             own = (
                 context.with_config(config) if context else RunContext(config, registry, progress)
             )

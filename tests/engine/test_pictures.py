@@ -18,7 +18,8 @@ from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.pictures import Pictures, begin
 from fewshot_bench.errors import PluginError
 from fewshot_bench.results.tables import read_table
-from fewshot_bench.runs.context import prepare
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.prepare import prepare
 from fewshot_bench.runs.train import run
 from fewshot_bench.testing import tiny_episode
 
@@ -110,7 +111,11 @@ class Heard(Silent):
 def test_pictures_that_cannot_be_are_told(tmp_path: Path) -> None:
     heard = Heard()
     own = {"runs_dir": str(tmp_path / "runs"), "cache_dir": str(tmp_path / "cache")}
-    run(configure("protonet", pictures=True, train_way=3, **SMALL, **own), heard)
+    run(
+        RunContext(
+            configure("protonet", pictures=True, train_way=3, **SMALL, **own), progress=heard
+        )
+    )
     (told,) = [line for line in heard.lines if line.startswith("--pictures")]
     assert re.fullmatch(r"--pictures: method 'protonet' of fewshot-bench .* draws none", told)
 
@@ -118,7 +123,7 @@ def test_pictures_that_cannot_be_are_told(tmp_path: Path) -> None:
 def test_without_validation_classes_they_are_of_test_tasks(tmp_path: Path) -> None:
     lines: list[str] = []
     own = {"runs_dir": str(tmp_path / "runs"), "cache_dir": str(tmp_path / "cache")}
-    parts = prepare(configure("metagan", **SMALL, **own), Silent())
+    parts = prepare(RunContext(configure("metagan", **SMALL, **own)))
     pictures = begin(parts.method, None, parts.test, tmp_path, lines.append)
     assert pictures is not None
     assert lines == ["--pictures: without validation classes, they are of test tasks"]

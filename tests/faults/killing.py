@@ -21,7 +21,7 @@ def server() -> Any:
     """Where processes come from: a process that has imported everything, and started no thread."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["fewshot_bench.cli.main", "fewshot_bench.runs.existing", "fewshot_bench.cli.progress",
+        ["fewshot_bench.cli.main", "fewshot_bench.runs.train", "fewshot_bench.cli.progress",
          "fewshot_bench.cli.summary", "torch.utils.flop_counter", "torch._dynamo", "scipy.stats",
          "fsb_protonet.protonet", "fsb_maml.maml", "fsb_metagan.metagan", "fsb_glyphs.glyphs",
          "fsb_backbones.conv"]

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
-from fewshot_bench.config.resolve import RunConfig, configure
+from fewshot_bench.config.resolve import configure
+from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.record.io import held, read_record
 from fewshot_bench.results.runs import load_runs
 from fewshot_bench.runs import train as runner
-from fewshot_bench.runs.existing import run_unless
+from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.grid import Entry, Grid, run_grid
+from fewshot_bench.runs.train import run_or_reuse
 from tests.faults.broken_off import CONV, Breaking, assert_same, fsb
 
 
@@ -40,13 +42,13 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_cache: Path) ->
 
 def broken(config: RunConfig) -> Path:
     with pytest.raises(KeyboardInterrupt):
-        runner.run(config, Breaking("train", 2))
+        runner.run(RunContext(config, progress=Breaking("train", 2)))
     return sorted(Path("runs").iterdir())[-1]
 
 
 def again(config: RunConfig, if_exists: str) -> tuple[Path, list[str], list[int]]:
     heard = Heard()
-    record, folder = run_unless(config, if_exists, heard)
+    record, folder = run_or_reuse(RunContext(config, progress=heard), if_exists)
     assert record["status"] == "completed"
     assert read_record(folder) == record
     return folder, [line for line in heard.lines if "runs/" in line], heard.steps
@@ -82,7 +84,7 @@ def test_what_is_typed_now_counts_where_a_run_goes_on(config: RunConfig) -> None
     folder = broken(config)
     later = replace(config, checkpoint_every="1", keep_checkpoints=9)
     with pytest.raises(KeyboardInterrupt):
-        run_unless(later, "resume", Breaking("train", 5))
+        run_or_reuse(RunContext(later, progress=Breaking("train", 5)), "resume")
     assert len(list((folder / "checkpoints").glob("step-*"))) >= 3
 
 
@@ -106,7 +108,7 @@ def test_what_somebody_wants_to_see_is_made(config: RunConfig) -> None:
 def test_other_code_is_told_and_run(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     first, _, _ = again(config, "resume")
     monkeypatch.setattr("fewshot_bench.runs.identity.code_digest", lambda _: "0" * 64)
-    monkeypatch.setattr("fewshot_bench.runs.context.code_digest", lambda _: "0" * 64)
+    monkeypatch.setattr("fewshot_bench.runs.prepare.code_digest", lambda _: "0" * 64)
     found, (line,), _ = again(config, "resume")
     assert line == f"'{first}' is of other code; this is a new run"
     assert found != first
@@ -114,7 +116,7 @@ def test_other_code_is_told_and_run(config: RunConfig, monkeypatch: pytest.Monke
 
 def test_a_word_that_is_none_of_them_is_told(config: RunConfig) -> None:
     with pytest.raises(ConfigError, match="it is one of resume, reuse, fresh"):
-        run_unless(config, "perhaps")
+        run_or_reuse(RunContext(config), "perhaps")
 
 
 def test_a_grid_goes_on_with_its_broken_cells(config: RunConfig) -> None:
@@ -139,7 +141,7 @@ def test_compare_tells_of_runs_without_an_end_and_shows_the_rest(
     line = f"left out: '{folder}' did not finish; go on with it: fsb resume {folder}"
     said = fsb("compare", "runs", at=tmp_path, code=2)
     assert f"no finished run in 'runs' ({line.removeprefix('left out: ')})" in said
-    runner.run(config)
+    runner.run(RunContext(config))
     said = fsb("compare", "runs", at=tmp_path)  # nothing that was named is wrong
     assert said.splitlines()[0] == line
     assert "protonet" in said

@@ -20,6 +20,7 @@ from fewshot_bench.engine.checkpointing.store import Store, read
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.record.io import read_record
 from fewshot_bench.runs import train as runner
+from fewshot_bench.runs.context import RunContext
 from tests.faults.broken_off import CONV, SMALL, STRANGER, Breaking, assert_same, fsb, newest
 
 ALTERNATING = CONV | {"base": "maml", "update": "alternating", "generator": "small"}
@@ -55,7 +56,7 @@ def configured(method: str, runs: str, settings: dict[str, Any], cache: Path) ->
 def broken_off(config: Any, progress: Any) -> Path:
     """Run until something raises; the folder."""
     with pytest.raises(KeyboardInterrupt):
-        runner.run(config, progress)
+        runner.run(RunContext(config, progress=progress))
     return newest(Path(config.runs_dir))
 
 
@@ -66,7 +67,7 @@ def test_interrupted_and_resumed_is_the_same_to_the_last_bit(
     method, settings = METHODS[what]
     torch.manual_seed(0)
     whole = configured(method, "whole", settings, data_cache)
-    runner.run(whole)
+    runner.run(RunContext(whole))
     for name, (phase, done) in MOMENTS.items():
         torch.manual_seed(0)
         config = configured(method, f"runs {done} {phase}", settings, data_cache)
@@ -75,7 +76,7 @@ def test_interrupted_and_resumed_is_the_same_to_the_last_bit(
         assert before["status"] == "interrupted"
         torch.manual_seed(1)  # what the generator is at the resume is that of the checkpoint
         progress = Breaking("never", 0)
-        record = runner.resume(folder, progress, trust_code=method.endswith("Stranger"))
+        record = runner.resume(folder, progress=progress, trust_code=method.endswith("Stranger"))
         assert record["timing"]["interruptions"] == 1, name
         assert_same(newest(Path("whole")), folder)
         # Nothing is trained twice.
@@ -85,7 +86,7 @@ def test_interrupted_and_resumed_is_the_same_to_the_last_bit(
 def test_a_record_imports_no_file_unless_somebody_says_so(home: Path, data_cache: Path) -> None:
     config = configured(*METHODS["pretrained stranger"][:1], "runs", SMALL, data_cache)
     with pytest.raises(KeyboardInterrupt, match=r"fsb resume runs/\S+ --trust-code$"):
-        runner.run(config, Breaking("train", 2))
+        runner.run(RunContext(config, progress=Breaking("train", 2)))
     folder = newest(Path("runs"))
     (home / "stranger.py").write_text("raise AssertionError('it was imported')", "utf-8")
     with pytest.raises(ConfigError, match=r"names code in a file, '\S+stranger\.py:Stranger'"):
@@ -110,22 +111,22 @@ def test_a_validation_is_broken_off_at_once_and_done_again(
     assert read_record(folder)["training"]["steps"] == 3
     runner.resume(folder)
     assert len(calls) == 1 + 2 + 1  # two validations and the test
-    runner.run(configured("maml", "whole", CONV, data_cache))
+    runner.run(RunContext(configured("maml", "whole", CONV, data_cache)))
     assert_same(newest(Path("whole")), folder)
 
 
 def test_interrupted_again_and_again(home: Path, data_cache: Path) -> None:
     settings = ALTERNATING
-    runner.run(configured("metagan", "whole", settings, data_cache))
+    runner.run(RunContext(configured("metagan", "whole", settings, data_cache)))
     folder = broken_off(configured("metagan", "runs", settings, data_cache), Breaking("train", 1))
     for phase, done in (("train", 2), ("train", 3), ("test", 32), ("test", 32), ("train", 5)):
         progress = Breaking(phase, done)
         if (phase, done) == ("train", 5):  # trained already: the test is all that is left
-            assert runner.resume(folder, progress)["timing"]["interruptions"] == 5
+            assert runner.resume(folder, progress=progress)["timing"]["interruptions"] == 5
             assert not progress.steps
         else:
             with pytest.raises(Interrupted):
-                runner.resume(folder, progress)
+                runner.resume(folder, progress=progress)
     assert_same(newest(Path("whole")), folder)
 
 
@@ -147,7 +148,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     home: Path, data_cache: Path
 ) -> None:
     settings = CONV | {"checkpoint_every": 1, "validate_every": 2}
-    runner.run(configured("protonet", "whole", settings, data_cache))
+    runner.run(RunContext(configured("protonet", "whole", settings, data_cache)))
     for damage in ("flip", "cut", "empty"):
         config = configured("protonet", f"runs {damage}", settings, data_cache)
         folder = broken_off(config, Breaking("train", 5))
@@ -157,7 +158,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
         cut = content[: len(content) // 2]
         newer.write_bytes({"flip": content, "cut": cut, "empty": b""}[damage])
         progress = Breaking("never", 0)
-        runner.resume(folder, progress)
+        runner.resume(folder, progress=progress)
         (line,) = (line for line in progress.lines if "damaged" in line)
         assert "the checkpoint of step 5 is damaged (its sha256" in line
         assert str(newer) in line
@@ -173,7 +174,7 @@ def test_without_a_whole_checkpoint_it_starts_again_and_says_so(
     for path in Store(folder).paths():
         path.write_bytes(b"")
     progress = Breaking("never", 0)
-    runner.resume(folder, progress)
+    runner.resume(folder, progress=progress)
     told = [line for line in progress.lines if "there is no checkpoint to go on from" in line]
     assert len(told) == 1
     assert progress.steps == [1, 2, 3, 4, 5, 6]
@@ -187,7 +188,7 @@ def test_a_checkpoint_of_another_run_is_not_taken(home: Path, data_cache: Path) 
     (other,) = Store(folders[1]).paths()
     other.rename(Store(folders[0]).folder / other.name)
     progress = Breaking("never", 0)
-    runner.resume(folders[0], progress)
+    runner.resume(folders[0], progress=progress)
     told = "the checkpoint of step 4 is of another run or other settings"
     assert any(told in line for line in progress.lines)
     assert progress.steps == [4, 5, 6]
@@ -235,7 +236,7 @@ def test_a_disk_that_is_full_for_a_while_ends_no_training(
     monkeypatch.setattr(os, "fsync", fsync)
     config = configured("protonet", "runs", CONV | {"checkpoint_every": 1}, data_cache)
     progress = Breaking("never", 0)
-    record = runner.run(config, progress)
+    record = runner.run(RunContext(config, progress=progress))
     assert record["status"] == "completed"
     told = [line for line in progress.lines if "cannot write the checkpoint" in line]
     assert len(told) == len(failed) == 2

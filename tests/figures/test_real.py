@@ -8,7 +8,7 @@ from fewshot_bench.config.resolve import configure
 from fewshot_bench.figures import Ask
 from fewshot_bench.figures.real import names_of
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.runs.build import load_data
+from fewshot_bench.runs.context import load_data
 from tests.figures.drawn_runs import evaluated, loaded
 
 SMALL = {"train_classes": 2, "validation_classes": 0, "test_classes": 3, "alphabet_size": 2}

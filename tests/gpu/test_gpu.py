@@ -30,11 +30,11 @@ from fewshot_bench.engine.executors.choice import choose
 from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.executors.evaluation_graph import ChunkGraph
 from fewshot_bench.engine.executors.graph import make_capturable, stream_for
-from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.method import Method
-from fewshot_bench.runs.context import Parts, prepare
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.prepare import PreparedRun, prepare
 from fewshot_bench.utils.devices import on_stream
 from tests.engine.toys import Prototypes, TwoPlayers, source
 
@@ -66,7 +66,7 @@ KINDS: dict[str, dict[str, Any]] = {
 STRATEGIES = ("auto", "batched")
 
 
-def parts_of(kind: str, device: torch.device = DEVICE, **more: Any) -> Parts:
+def parts_of(kind: str, device: torch.device = DEVICE, **more: Any) -> PreparedRun:
     """Fresh weights and a lowering of them; data and sources are made once."""
     parts = prepared(kind, str(device), tuple(more.items()))
     method = copy.deepcopy(parts.method)
@@ -75,9 +75,9 @@ def parts_of(kind: str, device: torch.device = DEVICE, **more: Any) -> Parts:
 
 
 @cache
-def prepared(kind: str, device: str, more: tuple[tuple[str, Any], ...]) -> Parts:
+def prepared(kind: str, device: str, more: tuple[tuple[str, Any], ...]) -> PreparedRun:
     settings = SMALL | KINDS[kind] | {"device": device, "engine": "eager"} | dict(more)
-    return prepare(configure(settings.pop("method"), **settings), Silent())
+    return prepare(RunContext(configure(settings.pop("method"), **settings)))
 
 
 def step(method: Method, episode: Any, strategy: str, dtype: torch.dtype) -> dict[str, Any]:
@@ -267,7 +267,7 @@ def test_evaluated_as_on_a_cpu(kind: str, record_property: Any) -> None:
     assert np.abs(scores[0] - scores[1]).max() <= 2 / 15
 
 
-def in_both_ways(parts: Parts, count: int, chunk: int) -> tuple[Scores, Scores]:
+def in_both_ways(parts: PreparedRun, count: int, chunk: int) -> tuple[Scores, Scores]:
     """The scores of these weights as the lowering has them, and of the direct way."""
     direct = choose("eager", parts.method, DEVICE)
     found = []

@@ -25,7 +25,7 @@ from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.record.class_names import FILE, read_classes, write_classes
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import read_table
-from fewshot_bench.runs.build import load_data
+from fewshot_bench.runs.context import load_data
 from tests.honesty.small import folder_of, small
 
 HOSTILE = (

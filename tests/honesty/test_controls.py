@@ -26,7 +26,7 @@ from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine import schedules
 from fewshot_bench.episode import Task
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.runs.objects import build_method
+from fewshot_bench.runs.build import build_method
 from fewshot_bench.testing import TinyBackbone
 
 WHOLE, SHORT = 60, 4  # steps

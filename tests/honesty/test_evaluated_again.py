@@ -19,6 +19,7 @@ from fewshot_bench.errors import RecordError
 from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.tables import read_table
 from fewshot_bench.runs import train as runner
+from fewshot_bench.runs.context import RunContext
 from fewshot_bench.utils.inputs import check_weights
 from tests.faults.broken_off import STRANGER, Breaking
 from tests.honesty.small import folder_of, small
@@ -169,7 +170,7 @@ def test_of_every_kind_after_an_interruption(kind: str, home: Path, data_cache: 
     config = configure(method, **settings)
     phase = ("test", 32) if method == "nearest-centroid" else ("train", 1)
     try:
-        runner.run(config, Breaking(*phase))
+        runner.run(RunContext(config, progress=Breaking(*phase)))
     except KeyboardInterrupt:
         pass
     else:
@@ -203,7 +204,9 @@ def test_of_weights_in_another_layout(home: Path, data_cache: Path) -> None:
     method, settings = settings_of("protonet, running statistics", data_cache)
     record = fewshot_bench.run(method, **settings)
     folder = folder_of(record)
-    again = runner.prepare(configure(method, **settings), Breaking("never", 0)).method
+    again = runner.prepare(
+        RunContext(configure(method, **settings), progress=Breaking("never", 0))
+    ).method
     load_weights(again, folder, record)
     again.to(memory_format=torch.channels_last)
     (home / "other").mkdir()

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fewshot_bench.runs.inputs import file_options
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -31,9 +32,9 @@ from fewshot_bench.results.record import code
 from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.runs import Run
 from fewshot_bench.runs import train as runner
-from fewshot_bench.runs.existing import run_unless
+from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.grid import Entry, Grid, run_grid
-from fewshot_bench.runs.inputs import file_options
+from fewshot_bench.runs.train import run_or_reuse
 from tests.dist_info import write_dist_info
 from tests.faults.broken_off import Breaking
 from tests.honesty.small import folder_of, small
@@ -84,7 +85,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def asked(method: str, settings: dict[str, Any]) -> tuple[Path, str]:
     """What `fsb run` does: the folder of the run, and what was said of one that is there."""
     told = Told()
-    _, folder = run_unless(configure(method, **settings), "resume", told)
+    _, folder = run_or_reuse(RunContext(configure(method, **settings), progress=told), "resume")
     return folder, " ".join(told.lines)
 
 
@@ -383,13 +384,15 @@ def test_resume_refuses_other_content(home: Path, data_cache: Path) -> None:
     settings = small(data_cache, "nearest-centroid") | {"backbone": "./net.py:filtered"}
     settings |= {"backbone_weights": "weights.txt"}
     with pytest.raises(KeyboardInterrupt):
-        runner.run(configure("protonet", **settings), Breaking("train", 2))
+        runner.run(RunContext(configure("protonet", **settings), progress=Breaking("train", 2)))
     (folder,) = (home / "runs").iterdir()
     (home / "weights.txt").write_text("3 2 1", "utf-8")
     with pytest.raises(RecordError, match="begun with other content of --backbone-weights"):
         fewshot_bench.resume(str(folder), trust_code=True)
     with pytest.raises(KeyboardInterrupt):
-        run_unless(configure("protonet", **settings), "resume", Breaking("train", 2))
+        run_or_reuse(
+            RunContext(configure("protonet", **settings), progress=Breaking("train", 2)), "resume"
+        )
     assert len(list((home / "runs").iterdir())) == 2  # it did not go on with the first
 
 
@@ -404,7 +407,7 @@ def test_paths_of_a_record_are_those_of_its_own_folder(
     settings = small(data_cache, "nearest-centroid") | {"backbone": f"{home}/net.py:filtered"}
     settings |= {"backbone_weights": "weights.txt", "runs_dir": str(home / "runs")}
     with pytest.raises(KeyboardInterrupt):
-        runner.run(configure("protonet", **settings), Breaking("train", 2))
+        runner.run(RunContext(configure("protonet", **settings), progress=Breaking("train", 2)))
     (folder,) = (home / "runs").iterdir()
     monkeypatch.chdir(home / "elsewhere")
     record = fewshot_bench.resume(str(folder), trust_code=True)

@@ -36,7 +36,7 @@ from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.formats.terminal import terminal
 from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.runs import train as runner
-from fewshot_bench.runs.build import load_data
+from fewshot_bench.runs.context import RunContext, load_data
 from fewshot_bench.runs.predict import classify
 from fewshot_bench.utils.inputs import content_of
 from tests.faults.broken_off import Breaking
@@ -414,7 +414,7 @@ def test_resume_keeps_the_mark(home: Path) -> None:
     settings = {**SETTINGS, "steps": 6, "allow_overlap": True}
     config = configure("protonet", dataset="folder:animals", split_file="split.csv", **settings)
     with pytest.raises(KeyboardInterrupt):
-        runner.run(config, Breaking("train", 2))
+        runner.run(RunContext(config, progress=Breaking("train", 2)))
     (folder,) = Path("runs").iterdir()
     record = fewshot_bench.resume(str(folder))
     assert record["status"] == "completed"

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.executors.choice import choose
-from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.method import Method
 from fewshot_bench.nn import TaskBatchNorm
-from fewshot_bench.runs.context import Parts, prepare
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.prepare import PreparedRun, prepare
 from fewshot_bench.runs.train import make_trainer
 from fewshot_bench.testing import check_backbone, check_method, precision_error
 
@@ -55,12 +55,12 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
 ENGINES = ("threads", "eager", "batched", "im2col")
 
 
-def parts_of(method: str, settings: dict[str, Any], **data: Any) -> Parts:
+def parts_of(method: str, settings: dict[str, Any], **data: Any) -> PreparedRun:
     task = {"way": 5, "shot": 5, "episodes": 2, "validate_every": 0, "device": "cpu"}
-    return prepare(configure(method, **{**task, **data, **settings}), Silent())
+    return prepare(RunContext(configure(method, **{**task, **data, **settings})))
 
 
-def errors(parts: Parts, engine: str, batches: int) -> dict[str, float]:
+def errors(parts: PreparedRun, engine: str, batches: int) -> dict[str, float]:
     """The largest of each player's errors."""
     size = parts.config.task_batch
     each = [
@@ -70,7 +70,7 @@ def errors(parts: Parts, engine: str, batches: int) -> dict[str, float]:
     return {name: max(one[name] for one in each) for name in each[0]}
 
 
-def hold(parts: Parts, engines: tuple[str, ...], bound: float, when: str) -> None:
+def hold(parts: PreparedRun, engines: tuple[str, ...], bound: float, when: str) -> None:
     for engine in engines:
         found = errors(parts, engine, batches=2 if engine == "threads" else 1)
         print(when, engine, {name: f"{value:.1e}" for name, value in found.items()})
@@ -80,7 +80,7 @@ def hold(parts: Parts, engines: tuple[str, ...], bound: float, when: str) -> Non
             assert error < own, (when, engine, found)
 
 
-def train(parts: Parts) -> None:
+def train(parts: PreparedRun) -> None:
     with parts.lowering.running():
         make_trainer(parts).run()
 

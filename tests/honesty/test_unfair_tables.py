@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 import fewshot_bench
 from fewshot_bench.cli.main import app
-from fewshot_bench.config.resolve import RunConfig, configure
-from fewshot_bench.engine.observer import Silent
+from fewshot_bench.config.resolve import configure
+from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.report.page import html
@@ -34,10 +34,10 @@ from fewshot_bench.results.formats.terminal import terminal
 from fewshot_bench.results.sentences import best_sentences, sentences
 from fewshot_bench.results.training import texts
 from fewshot_bench.results.traits import NOT_TRAINING, OF_TRAINING, TRAITS
-from fewshot_bench.runs.context import prepare
+from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.grid import Entry, Grid, cells_of
+from fewshot_bench.runs.prepare import prepare, training_summary
 from fewshot_bench.runs.train import make_trainer
-from fewshot_bench.runs.training_summary import training_summary
 from tests.results.made_up_runs import made_up, scores_of, write_run
 from tests.test_batches import METHOD
 
@@ -334,7 +334,7 @@ def test_images_seen_are_those_that_training_shows(
         (tmp_path / "pretrained.py").write_text(METHOD, "utf-8")
         method = f"{tmp_path}/pretrained.py:Pretrained"
         del settings["backbone_channels"]
-    parts = prepare(configure(method, **settings), Silent())
+    parts = prepare(RunContext(configure(method, **settings)))
     summary = training_summary(parts.config, parts.method, parts.train, parts.data, parts.inputs)
     assert summary is not None
     given, batch = [0], parts.train.batch

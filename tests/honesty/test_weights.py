@@ -27,6 +27,7 @@ from fewshot_bench.errors import ConfigError, PluginError, RecordError
 from fewshot_bench.results.record.io import read_record, write_record
 from fewshot_bench.results.tables import read_table, write_table
 from fewshot_bench.runs import train as runner
+from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.predict import classify
 from tests.faults.broken_off import Breaking
 from tests.honesty.small import folder_of, small
@@ -321,7 +322,7 @@ def test_weights_of_a_run_that_did_not_finish_are_named_so(home: Path, data_cach
     """The weights of an interrupted run can be evaluated; the new record says what they are."""
     config = configure("protonet", **small(data_cache))
     with pytest.raises(KeyboardInterrupt):
-        runner.run(config, Breaking("train", 2))
+        runner.run(RunContext(config, progress=Breaking("train", 2)))
     (folder,) = (home / "runs").iterdir()
     record = fewshot_bench.evaluate(str(folder))
     assert any("did not finish (interrupted after step 2 of 4)" in note for note in record["notes"])
