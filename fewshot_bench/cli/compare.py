@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_bench.cli import _dynamic
-from fewshot_bench.cli.table import Baseline, Equal, Interval, Level, Target
 from fewshot_bench.config.schema import DEFAULT_PLUGINS, SETTINGS
 from fewshot_bench.errors import ConfigError, PluginError, RecordError, UnknownName, blame
 from fewshot_bench.hooks.single_file import is_file
@@ -26,6 +25,31 @@ if TYPE_CHECKING:
     from fewshot_bench.results.runs import Run
     from fewshot_bench.runs.grid import Grid
 
+# Options of 'fsb compare' and 'fsb report'.
+Baseline = Annotated[
+    str | None, typer.Option(help="method or run that the others are compared with, paired")
+]
+Interval = Annotated[
+    str | None,
+    typer.Option(
+        help="what the ± is: student, percentile, bca, classes, hierarchical or seeds; unless "
+        "given, student with one training seed and hierarchical with several",
+    ),
+]
+Level = Annotated[
+    float | None, typer.Option(help="confidence level of all intervals; default: that of the records")
+]
+Target = Annotated[
+    float | None, typer.Option(help="also show the time to this validation accuracy, like 0.95")
+]
+Equal = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAMES",
+        help="training settings in which all rows have to be the same, as way,steps or all "
+        "(docs/compare.md); methods are trained so, runs that are not are refused",
+    ),
+]
 # Settings that are not of all runs alike, or that this command has an option of its own for.
 EXCLUDED = ("seed", "runs_dir", "level")
 SEVERAL = ("way", "shot", "query")  # given more than once: a column for each value

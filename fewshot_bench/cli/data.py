@@ -115,7 +115,7 @@ def list_(data_root: Root = None, cache_dir: Cache = None) -> None:
     """List every data set: its splits, and where its files were found."""
     from rich.table import Column, Table
 
-    from fewshot_bench.cli.screen import Screen
+    from fewshot_bench.cli._console import screen
     from fewshot_bench.data.locate import locate
     from fewshot_bench.hooks.registry import Registry
 
@@ -136,7 +136,7 @@ def list_(data_root: Root = None, cache_dir: Cache = None) -> None:
                 splits, files = "-", str(error)
             source = f"{offer.distribution} {offer.version}"
             table.add_row(*map(printable, (name, splits, files, source)))
-    Screen().print(table)
+    screen().print(table)
 
 
 def prepare(chosen: Chosen) -> None:

@@ -80,11 +80,11 @@ def plugins(
 
 def _print(table: Table) -> None:
     """On a terminal as wide as it is; in a pipe or file a row is a line."""
-    from fewshot_bench.cli.screen import Screen
+    from fewshot_bench.cli._console import screen
 
-    console = Screen()
+    console = screen()
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Screen(width=1000)
+        console = screen(width=1000)
     console.print(table)
 
 

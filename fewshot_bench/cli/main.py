@@ -28,9 +28,9 @@ from fewshot_bench.cli import (
     resume,
     run,
 )
+from fewshot_bench.cli._console import print_error, show_log
 from fewshot_bench.cli._dynamic import unknown_option
 from fewshot_bench.cli.run import registry_of
-from fewshot_bench.cli.streams import forsake
 from fewshot_bench.errors import (
     FewshotBenchError,
     InterfaceDeprecation,
@@ -134,6 +134,7 @@ def main() -> NoReturn:
     # --debug may stand anywhere on the line.
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    show_log()
     warnings.showwarning = _warn
     warnings.filterwarnings("default", category=InterfaceDeprecation)  # else Python hides it
     for name in ("stdout", "stderr"):
@@ -181,7 +182,7 @@ def _warn(
 def explain(error: Exception) -> int:
     """One line on what went wrong; the exit code."""
     if isinstance(error, Stopped):
-        _print(str(error))  # a command to type: as it is
+        print_error(str(error))  # a command to type: as it is
         return error.exit_code
     if isinstance(error, FewshotBenchError):
         _say(f"error: {error}")
@@ -217,11 +218,4 @@ def _typed_command(arguments: Sequence[str]) -> str:
 
 
 def _say(text: str) -> None:
-    _print(one_line(text))
-
-
-def _print(text: str) -> None:
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except OSError:  # the terminal is closed
-        forsake(sys.stderr)
+    print_error(one_line(text))

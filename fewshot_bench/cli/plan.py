@@ -213,9 +213,9 @@ def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
 def _show(pilot: Pilot, result: dict[str, Any]) -> None:
     from rich.table import Table
 
-    from fewshot_bench.cli.screen import Screen
+    from fewshot_bench.cli._console import screen
 
-    console = Screen()
+    console = screen()
 
     def points(fraction: float) -> str:
         return f"{100 * fraction:.2f}"

@@ -85,7 +85,7 @@ def predict(
 def _show(answers: list[dict[str, object]]) -> None:
     from rich.table import Table
 
-    from fewshot_bench.cli.screen import Screen
+    from fewshot_bench.cli._console import screen
 
     table = Table(box=None, pad_edge=False)
     for column in ("image", "class", "probability"):
@@ -93,4 +93,4 @@ def _show(answers: list[dict[str, object]]) -> None:
     for answer in answers:
         cells = (str(answer["image"]), str(answer["class"]))
         table.add_row(*map(printable, cells), f"{answer['probability']:.3f}")
-    Screen().print(table)
+    screen().print(table)

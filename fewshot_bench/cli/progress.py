@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-from fewshot_bench.cli.streams import Lasting
+from fewshot_bench.cli._console import LOG_LINES, Lasting
 from fewshot_bench.engine.checkpointing.signals import Interrupted
 from fewshot_bench.errors import Stopped
 from fewshot_bench.utils.text import printable
@@ -55,6 +55,7 @@ class Progress:
         self.began = self.last = time.monotonic()
 
     def __enter__(self) -> Progress:
+        LOG_LINES.show = self.message
         self.bars.start()
         return self
 
@@ -65,6 +66,7 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self.bars.stop()
+        del LOG_LINES.show
         if isinstance(error, Interrupted):
             raise Stopped(str(error), error.number) from error
 

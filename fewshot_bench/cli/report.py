@@ -8,12 +8,16 @@ from typing import Annotated
 import typer
 
 from fewshot_bench.cli.compare import (
+    Baseline,
+    Equal,
+    Interval,
+    Level,
+    Target,
     compared,
     finished_runs,
     none_finished,
     report_problems,
 )
-from fewshot_bench.cli.table import Baseline, Equal, Interval, Level, Target
 from fewshot_bench.errors import RecordError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from fewshot_bench.cli.screen import Screen
+from fewshot_bench.cli._console import screen
 from fewshot_bench.results.protocol import query_words, sampler_protocol, sampler_words
 from fewshot_bench.results.record.part import VALIDATION, part_of, with_result
 from fewshot_bench.utils.devices import EventClock
@@ -21,7 +21,7 @@ def show_record(record: dict[str, Any], folder: Path, *, as_json: bool) -> None:
         sys.stdout.write((folder / "record.json").read_text("utf-8"))
         return
     record = printable_values(with_result(record))
-    console = Screen()
+    console = screen()
     console.print(table_of(record))
     console.print(protocol_sentence(record))
     for note in record["notes"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,8 @@ from fewshot_bench.runs.overlap import seen_by_run
 from fewshot_bench.runs.prepare import PreparedRun, check_writable, describe, prepare, stem
 from fewshot_bench.runs.resume import compare_repeated, load_trained, recorded_config
 from fewshot_bench.runs.train import test
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("test", "validation")
 VALIDATED = "the validation split may have chosen the weights: its accuracy is a little high"
@@ -71,7 +74,7 @@ def evaluate_run(
         run = _prepare_again(folder, before, registry, progress, changes, part)
         notes = load_trained(run, folder, before)
     for note in notes:
-        run.context.progress.message(note)
+        logger.info(note)
     target = new_run_folder(Path(run.config.runs_dir), stem(run.config) + "-eval")
     record = describe(run, target) | {
         "evaluated_from": before["id"],
@@ -91,7 +94,7 @@ def evaluate_run(
         check_unmoved(run.method, record["weights"])
         if repeated := compare_repeated(folder, before, target, record):
             record["notes"].append(repeated)
-            run.context.progress.message(repeated)
+            logger.info(repeated)
         record["status"] = "completed"
         write_record(target, record)
     except BaseException:

@@ -7,6 +7,7 @@ did not finish is resumed.
 from __future__ import annotations
 
 import difflib
+import logging
 import itertools
 import statistics
 import time
@@ -28,6 +29,8 @@ from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.equalize import Draft, equalized
 from fewshot_bench.runs.identity import RunIndex, resumable, settings_key
 from fewshot_bench.runs.train import resume, run
+
+logger = logging.getLogger(__name__)
 
 # Options of 'fsb compare' about the table, which a grid file may hold, and their types there.
 SHOWN = {
@@ -231,18 +234,18 @@ def run_grid(
             done[place] = found.finished
             training = found.finished.record["training"]
             eta.add(cell, training["seconds"] if training else 0.0)
-            progress.message(f"{cell.title}: reusing finished run '{found.finished.folder}'")
+            logger.info(f"{cell.title}: reusing finished run '{found.finished.folder}'")
             continue
         missing.append(place)
         if found.unfinished is not None:
             unfinished[place] = found.unfinished
         elif found.near is not None:
-            progress.message(f"{cell.title}: {found.near}; running it again")
+            logger.info(f"{cell.title}: {found.near}; running it again")
     problems = []
     for i, place in enumerate(missing):
         cell, context = cells[place], contexts[place]
         if any(_same_without_seed(cells[p], cell, run) for p, run in done.items()):
-            progress.message(f"{cell.title}: nothing is trained, so the seed changes nothing")
+            logger.info(f"{cell.title}: nothing is trained, so the seed changes nothing")
             continue
         left = eta.seconds([cells[later] for later in missing[i:]])
         progress.cell(i + 1, len(missing), cell.title, left)
@@ -250,7 +253,7 @@ def run_grid(
         try:
             if place in unfinished:
                 folder = unfinished[place]
-                progress.message(f"{cell.title}: resuming '{folder}'")
+                logger.info(f"{cell.title}: resuming '{folder}'")
                 resume(folder, context, trust_code=True, **resumable(cell.config))
             else:
                 folder = Path(cell.config.runs_dir) / run(context)["id"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +28,8 @@ from fewshot_bench.results.tables import read_table
 from fewshot_bench.runs.identity import differing, origin_of, paths_of, settings_key, with_paths
 from fewshot_bench.runs.prepare import PreparedRun, describe, new_method
 from fewshot_bench.utils.files import sweep
+
+logger = logging.getLogger(__name__)
 
 # Facts about the machine, which may change the last bits of a sum, and no more.
 MACHINE_FACTS = ("cpu", "threads", "python")
@@ -95,7 +99,7 @@ def resumed_record(
         )
     record["notes"] += [note for note in before["notes"] if note not in record["notes"]]
     if changed:
-        _note(run, record, f"the run was interrupted and resumed with different {what}")
+        _note(record, f"the run was interrupted and resumed with different {what}")
     then, now = before["environment"], record["environment"]
     moved = [
         f"{name} {then.get(name)}, then {now[name]}"
@@ -104,7 +108,6 @@ def resumed_record(
     ]
     if moved:
         _note(
-            run,
             record,
             f"the run was interrupted and resumed on another machine ({'; '.join(moved)}): the "
             "last bits of sums may differ from those of one machine",
@@ -130,8 +133,8 @@ def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return differing(one, other)
 
 
-def _note(run: PreparedRun, record: dict[str, Any], text: str) -> None:
-    run.context.progress.message(text)
+def _note(record: dict[str, Any], text: str) -> None:
+    logger.info(text)
     if text not in record["notes"]:
         record["notes"].append(text)
 

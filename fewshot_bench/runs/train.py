@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -77,6 +78,8 @@ from fewshot_bench.sampling.inspection import agree
 from fewshot_bench.utils.devices import is_gpu
 from fewshot_bench.utils.inputs import check_weights
 
+logger = logging.getLogger(__name__)
+
 IF_EXISTS = ("resume", "reuse", "fresh")
 PROFILE = "profile.txt"
 # Tasks per call at evaluation; changes no number where tasks are independent. Hundreds fill a GPU,
@@ -100,7 +103,7 @@ def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], P
     """
     if if_exists not in IF_EXISTS:
         raise ConfigError(f"--if-exists: expected one of {', '.join(IF_EXISTS)}, got '{if_exists}'.")
-    config, message = context.config, context.progress.message
+    config = context.config
     runs_dir = Path(config.runs_dir)
     if if_exists != "fresh" and runs_dir.is_dir():
         # The path after the data set's name may have been typed in another way.
@@ -108,17 +111,17 @@ def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], P
         folders = sorted(runs_dir.glob(f"{stem(plain).rpartition('-')[0]}-*"))
         found = RunIndex(folders).find(context, watched=True)
         if found.finished is not None:
-            message(f"Reusing finished run '{found.finished.folder}'; --if-exists fresh runs it again.")
+            logger.info(f"Reusing finished run '{found.finished.folder}'; --if-exists fresh runs it again.")
             return found.finished.record, found.finished.folder
         if found.unfinished is not None and if_exists == "resume":
             folder = found.unfinished
-            message(f"Resuming '{folder}'; use --if-exists fresh to start over.")
+            logger.info(f"Resuming '{folder}'; use --if-exists fresh to start over.")
             return resume(folder, context, trust_code=True, **resumable(config)), folder
         if found.unfinished is not None:
             how = resume_command(found.unfinished)
-            message(f"'{found.unfinished}' did not finish; to resume it: {how}")
+            logger.info(f"'{found.unfinished}' did not finish; to resume it: {how}")
         elif found.near is not None:
-            message(f"{found.near}; this is a new run.")
+            logger.info(f"{found.near}; this is a new run.")
     record = run(context)
     return record, runs_dir / record["id"]
 
@@ -244,24 +247,24 @@ class _Run:
 
     def _execute(self) -> None:
         run, folder, record = self.run, self.folder, self.record
-        config, message = run.config, run.context.progress.message
+        config = run.config
         trains = bool(check_players(run.method))
         record["seen"] = write_seen(folder, run.seen)
         write_record(folder, record)
         every = Every.parse(config.checkpoint_every)
         keeper = Keeper(self.store, every, self.signals, self.resumed and trains)
-        run.observers.follow(folder, keeper.look(message))
+        run.observers.follow(folder, keeper.look(logger.info))
         run.observers.tell("run_started", config.to_dict())
         if config.profile and trains and not (folder / PROFILE).exists():
             _profile(run, folder)
         weights_check = WeightsCheck(run)
         with run.lowering.running():
             if not trains:
-                _add_notes(run, record, untrained(run.method, _other_seed(run)))
+                _add_notes(record, untrained(run.method, _other_seed(run)))
             else:
                 pictures = None
                 if config.pictures:
-                    pictures = begin(run.method, run.validation, run.test, folder, message)
+                    pictures = begin(run.method, run.validation, run.test, folder, logger.info)
                 self.trainer = make_trainer(run, pictures, keeper, weights_check)
                 train(run, self.trainer, record)
                 if pictures is not None and run.validation is None:  # else validation saved them
@@ -280,7 +283,6 @@ class _Run:
     def _save_partial(self, error: BaseException) -> None:
         """Save what an ended run reached; one that trained nothing leaves no folder."""
         trainer, record, folder = self.trainer, self.record, self.folder
-        message = self.run.context.progress.message
         interrupted = isinstance(error, KeyboardInterrupt)
         began = trainer is not None and trainer.began
         if not began and not self.resumed:
@@ -297,13 +299,13 @@ class _Run:
                 record["weights"] = save_weights(self.run.method, folder)
             write_record(folder, record)
         except FewshotBenchError as second:  # a full disk must not hide why the run ended
-            message(f"not all partial results could be written: {second}")
+            logger.info(f"not all partial results could be written: {second}")
         if isinstance(error, Interrupted):
             trust = any(plugin["distribution"] == FILE_PLUGIN for plugin in record["plugins"])
             how = resume_command(folder) + (" --trust-code" if trust else "")
             error.args = (f"{error}; to resume: {how}",)
         else:
-            message(f"{record['status']}; partial results saved to {folder}")
+            logger.info(f"{record['status']}; partial results saved to {folder}")
 
 
 def evaluation_chunk(run: PreparedRun) -> int:
@@ -332,7 +334,7 @@ def make_trainer(
         count, chunk = config.validation_episodes, evaluation_chunk(run)
         scores = evaluate(run.lowering, run.validation, count, chunk=chunk)
         accuracy = float(scores.accuracy.mean())
-        progress.message(f"step {step}: validation accuracy {accuracy:.2%}")
+        logger.info(f"step {step}: validation accuracy {accuracy:.2%}")
         run.observers.tell("evaluation_ended", "validation", scores.accuracy.tolist())
         if pictures is not None:
             pictures.keep(step)
@@ -352,7 +354,7 @@ def make_trainer(
         ),
         validate if run.validation is not None else None,
         log,
-        progress.message,
+        logger.info,
         run.unlabeled,
         keeper,
     )
@@ -373,7 +375,7 @@ def train(run: PreparedRun, trainer: Trainer, record: dict[str, Any]) -> None:
     record["timing"]["flops_per_step"] = cost.flops
     record["timing"]["memory_estimate_bytes"] = cost.memory_bytes
     if (line := advice(cost, lowering, config.task_batch, run.context.device)) is not None:
-        progress.message(line)
+        logger.info(line)
     saved = trainer.keeper.saved
     progress.phase("train", config.steps, saved.step if saved else 0)
     trainer.run()
@@ -396,7 +398,7 @@ def test(
         )
     two = source.batch(_two(source))
     _add_notes(
-        run, record, within_memory(run.lowering, two, lambda task: inspect_test(run.lowering, task))
+        record, within_memory(run.lowering, two, lambda task: inspect_test(run.lowering, task))
     )
     progress.phase(part, count)
 
@@ -430,7 +432,7 @@ def _validate_untrained(run: PreparedRun, source: EpisodeSource, record: dict[st
     run.observers.tell("evaluation_ended", "validation", scores.accuracy.tolist())
     result = result_of(scores, config.level, run.method.transductive, source)
     record["validation"] = {"best_step": None, **result}
-    run.context.progress.message(
+    logger.info(
         f"validation accuracy {result['accuracy']:.2%}; choose settings by this"
     )
 
@@ -443,10 +445,9 @@ def _profile(run: PreparedRun, folder: Path) -> None:
     with lowering.running():
         table = profile_steps(Trainer(method, lowering, run.train, plan), folder)
     write_atomically(folder / PROFILE, table + "\n")
-    message = run.context.progress.message
-    message(f"the most expensive operations (all of them: {folder / 'trace.json'})")
+    logger.info(f"the most expensive operations (all of them: {folder / 'trace.json'})")
     for line in table.splitlines():
-        message(line)
+        logger.info(line)
 
 
 def _check_before_training(run: PreparedRun, record: dict[str, Any]) -> None:
@@ -463,17 +464,17 @@ def _check_before_training(run: PreparedRun, record: dict[str, Any]) -> None:
         lambda task: inspect_training(lowering, task, tested),
         prefix="--train-",
     )
-    _add_notes(run, record, found)
+    _add_notes(record, found)
 
 
 def _check_after_training(run: PreparedRun, record: dict[str, Any]) -> None:
     """Compare evaluation mode with training mode, and report weights that are still random."""
     if isinstance(others := run.validation or run.train, EpisodeSource):
-        _add_notes(run, record, compare_modes(run.lowering, others.batch(range(COMPARED))))
+        _add_notes(record, compare_modes(run.lowering, others.batch(range(COMPARED))))
     tested = _held_out(run)
     inspect_trained(run.lowering, run.train.batch(range(1)), tested)
     if (other := _other_seed(run)) is not None:
-        _add_notes(run, record, left_random(run.lowering, _untrained(run), other, tested))
+        _add_notes(record, left_random(run.lowering, _untrained(run), other, tested))
 
 
 def _other_seed(run: PreparedRun) -> Method | None:
@@ -498,9 +499,9 @@ def _two(source: EpisodeSource) -> range:
     return TWO if source.sampler.length != 1 else range(1)
 
 
-def _add_notes(run: PreparedRun, record: dict[str, Any], notes: Sequence[str]) -> None:
+def _add_notes(record: dict[str, Any], notes: Sequence[str]) -> None:
     """Add notes to the record, and show those that are new."""
     for note in notes:
         if note not in record["notes"]:
             record["notes"].append(note)
-            run.context.progress.message(note)
+            logger.info(note)

@@ -1,0 +1,104 @@
+"""Output: tables on standard output, lines on standard error, and a reader that may go away."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, TextIO
+
+from fewshot_bench.utils.text import printable
+
+
+def screen(**options: Any) -> Any:
+    """A rich console on standard output, without markup; a closed pipe is :func:`main`'s to handle.
+
+    Arguments:
+        options: see :class:`rich.console.Console`.
+    """
+    from rich.console import Console
+
+    class Screen(Console):
+        def on_broken_pipe(self) -> None:
+            """Rich would end the process here, with a code that means a failure."""
+            raise BrokenPipeError
+
+    return Screen(markup=False, highlight=False, **options)
+
+
+def discard(stream: TextIO) -> None:
+    """Discard everything that is written to this stream from now on."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+class Lasting:
+    """A stream whose reader may go away: what is written then is discarded.
+
+    Arguments:
+        stream: that is written to.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, if somebody reads."""
+        try:
+            return self._stream.write(text)
+        except OSError:
+            discard(self._stream)
+            return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write each."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Flush, if somebody reads."""
+        try:
+            self._stream.flush()
+        except OSError:
+            discard(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def print_error(text: str) -> None:
+    """Print to standard error; nothing if it is closed."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
+
+
+class LogLines(logging.Handler):
+    """Shows the package's log: a record is one line, beside a progress display where there is one.
+
+    Attributes:
+        show: prints a line.
+    """
+
+    show: Callable[[str], None] = staticmethod(print_error)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "warning: " if record.levelno >= logging.WARNING else ""
+        self.show(level + printable(record.getMessage()))
+
+
+LOG_LINES = LogLines(logging.INFO)
+
+
+def show_log() -> None:
+    """Show notes and warnings of the package on standard error, as the command line does."""
+    logger = logging.getLogger("fewshot_bench")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if LOG_LINES not in logger.handlers:
+        logger.addHandler(LOG_LINES)
