@@ -1,0 +1,439 @@
+"""Everything that a run needs before its first step: method, executor, sources of episodes, record."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewshot_bench.config.options import dataset_options
+from fewshot_bench.config.schema import RunConfig
+from fewshot_bench.data.images import LabeledImages
+from fewshot_bench.data.overlap import NOTHING, Seen, check_shape, notes
+from fewshot_bench.data.table import ClassTable
+from fewshot_bench.engine.evaluation import Metric, measured
+from fewshot_bench.engine.executors.choice import choose
+from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.observer import Observers
+from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.weights import load_weights
+from fewshot_bench.episode import Task
+from fewshot_bench.errors import ConfigError, FewshotBenchError, blame
+from fewshot_bench.hooks.registry import CORE
+from fewshot_bench.hooks.single_file import is_file
+from fewshot_bench.method import Method
+from fewshot_bench.results.record.code import code_digest, code_of
+from fewshot_bench.results.record.environment import describe_device, environment
+from fewshot_bench.results.record.files import empty_timing, task_numbers
+from fewshot_bench.results.record.io import FILE as RECORD
+from fewshot_bench.results.record.io import SCHEMA_VERSION, read_record
+from fewshot_bench.results.traits import OF_TRAINING
+from fewshot_bench.rng import generators_seeded, key_of
+from fewshot_bench.runs.build import build_backbone, build_method, build_sampler
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.overlap import checked, seen_by
+from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.sampling.batches import BatchSource
+from fewshot_bench.sampling.few_labels import (
+    Labels,
+    PartlyLabeledSampler,
+    labeled_images,
+    training_sources,
+)
+from fewshot_bench.sampling.inspection import Drawn, draw
+
+
+@dataclass
+class PreparedRun:
+    """A run that is ready to be trained or evaluated.
+
+    Arguments:
+        context: its configuration, registry, device and data.
+        observers: that were named.
+        metrics: that were named, by name.
+        method: on its device.
+        lowering: runs the method.
+        train: training episodes, or mini-batches.
+        unlabeled: tasks without labels, for methods that learn from them.
+        validation, test: episodes.
+        seen: the images that took part in making the weights.
+        overlap: the record's ``overlap``; None: not checked.
+        drawn: the episodes of the evaluation; None: there is none.
+    """
+
+    context: RunContext
+    observers: Observers
+    metrics: dict[str, Metric]
+    method: Method
+    lowering: Eager
+    train: EpisodeSource | BatchSource
+    unlabeled: EpisodeSource | None
+    validation: EpisodeSource | None
+    test: EpisodeSource
+    seen: Seen
+    overlap: dict[str, Any] | None
+    drawn: Drawn | None
+
+    @property
+    def config(self) -> RunConfig:
+        """Of the run."""
+        return self.context.config
+
+
+def prepare(
+    context: RunContext, *, trains: bool = True, seen: Seen | None = None, part: str = "test"
+) -> PreparedRun:
+    """Read the data and build the method; nothing is trained yet.
+
+    Arguments:
+        context: of the run.
+        trains: whether anything may be trained; else the training split stays on the host.
+        seen: the images that took part in making the weights, where the run does not make them.
+        part: the split that is evaluated: ``test`` or ``validation``.
+
+    Raises:
+        DataError: classes to be tested took part in making the weights.
+        FewshotBenchError: a setting, a data file or a plugin is at fault.
+    """
+    config, registry, progress, device = (
+        context.config, context.registry, context.progress, context.device,
+    )  # fmt: skip
+    observers = Observers(_observers(context))
+    metrics = _metrics(context)
+    progress.message(f"reading {config.dataset}")
+    splits = context.data.splits
+    evaluated = getattr(splits, part)
+    if evaluated is None:
+        raise ConfigError(f"--part {part}: {config.dataset} has no {part} split.")
+    test = episodes(context, part, evaluated=True)
+    if test.sampler.length is not None:
+        progress.message(f"the open plan has {test.sampler.length} episodes; no image is used twice")
+    _ = context.inputs  # with the digests of before anything is built from them
+    method = new_method(context, method_task(context))
+    method.check_task(context.eval_task)
+    if trains:
+        seen = seen_by(context, trains=bool(method.players()))
+    overlap, drawn = None, None
+    if seen is not None:
+        check_shape(splits.test.image_shape, seen, config.dataset)
+        overlap = checked(evaluated, seen, part, allowed=config.allow_overlap)
+        count = min(config.episodes, test.sampler.length or config.episodes)
+        drawn = draw(test, count, registry.resolve("samplers", config.sampling).title)
+    train: EpisodeSource | BatchSource = test
+    unlabeled, validation = None, None
+    if trains and method.source == "batches":
+        train = batches(context)
+    elif trains:
+        train, unlabeled = training_episodes(context, unlabeled=method.unlabeled_tasks)
+    if trains and splits.validation is not None:
+        validation = episodes(context, "validation")
+    return PreparedRun(
+        context,
+        observers,
+        metrics,
+        method,
+        choose_lowering(context, method, device),
+        train,
+        unlabeled,
+        validation,
+        test,
+        seen or NOTHING,
+        overlap,
+        drawn,
+    )
+
+
+def _observers(context: RunContext) -> dict[str, Any]:
+    made = {}
+    for name in context.config.observers:
+        item = context.registry.resolve("observers", name)
+        with blame(item.title):
+            made[item.title] = item.load()()
+    return made
+
+
+def _metrics(context: RunContext) -> dict[str, Metric]:
+    """The metrics by name, each tried on made-up logits: after the training would be too late."""
+    config = context.config
+    items = {name: context.registry.resolve("metrics", name) for name in config.metrics}
+    metrics = {name: partial(measured, item.title, item.load()) for name, item in items.items()}
+    queries = config.way * config.query
+    logits = torch.linspace(-1, 1, 2 * queries * config.way).reshape(2, queries, config.way)
+    target = torch.arange(queries).remainder(config.way).expand(2, -1)
+    for metric in metrics.values():
+        metric(logits, target)
+    return dict(metrics)
+
+
+def choose_lowering(context: RunContext, method: Method, device: torch.device) -> Eager:
+    """What runs a method as configured."""
+    config = context.config
+    return choose(
+        "eager" if config.detect_anomaly else config.engine,  # anomaly mode is a thread's own
+        method,
+        device,
+        precision=config.precision,
+        task_chunk=config.task_chunk,
+        tell=context.progress.message,
+    )
+
+
+def method_task(context: RunContext) -> Task:
+    """The task that the method is built for: with the shape and pixel range of the data."""
+    splits = context.data.splits
+    task = replace(
+        context.train_task, image_shape=splits.test.image_shape, pixel_range=context.pixel_range
+    )
+    if context.method_class.source == "batches":
+        task = replace(task, way=len(splits.train.counts))
+    return task
+
+
+def new_method(context: RunContext, task: Task, device: torch.device | None = None) -> Method:
+    """The method on its device, initialized by ``config.seed`` alone (or from ``config.init``).
+
+    The backbone has a random stream of its own, so that every method starts from the same one.
+
+    Arguments:
+        context: of the run.
+        task: see :func:`method_task`.
+        device: default: the run's.
+
+    Raises:
+        ConfigError: the weights of ``--init`` do not fit.
+        RecordError: there are none, or not those that the run there wrote.
+    """
+    config, registry = context.config, context.registry
+    backbone: nn.Module | None = None
+    if context.method_class.wants_backbone:
+        with generators_seeded("backbone", config.seed):
+            backbone = build_backbone(
+                registry, config.backbone, config.backbone_options, task.image_shape
+            )
+    with generators_seeded("method", config.seed):
+        method = build_method(registry, config.method, config.method_options, task, backbone)
+    if config.init:
+        folder = Path(config.init)
+        record = read_record(folder) if (folder / RECORD).is_file() else None
+        load_weights(method, folder, record)
+    return method.to(context.device if device is None else device)
+
+
+def episodes(context: RunContext, split: str, *, evaluated: bool = False) -> EpisodeSource:
+    """The stream of episodes of a split (``train``, ``validation`` or ``test``).
+
+    Validation is always closed during training; the configured sampling is that of the split which
+    ``fsb run`` or ``fsb eval`` evaluates.
+    """
+    if split == "train":
+        return training_episodes(context, unlabeled=False)[0]
+    config = context.config
+    images: LabeledImages = getattr(context.data.splits, split)
+    name = config.sampling if evaluated or split == "test" else f"{CORE}:closed"
+    table, task = ClassTable(images, context.device, context.pixel_range), context.eval_task
+    try:
+        table.require(task.classes, task.images_per_class, f"{split} split")
+    except ConfigError as error:
+        if split != "validation" or evaluated or not (typed := _without_validation(context)):
+            raise
+        raise ConfigError(f"{error} To do without validation: {typed}.") from error
+    sampler = build_sampler(
+        context.registry,
+        name,
+        config.sampling_options if name == config.sampling else {},
+        table,
+        task,
+        key_of(split, config.episode_seed),
+        within_family=config.within_family,
+    )
+    return EpisodeSource(sampler)
+
+
+def _without_validation(context: RunContext) -> str | None:
+    """The option, as typed, with which the data set has no validation classes; None: there is none.
+
+    It is one whose name begins with ``validation``, a share or a number of classes, or a choice of
+    which one is ``none``. It is tried: beside a split file, say, it may change nothing.
+    """
+    config = context.config
+    for option in dataset_options(context.registry, config.dataset):
+        if not option.name.startswith("validation"):
+            continue
+        nothing = "none" if "none" in option.choices else 0
+        options = {**config.dataset_options, option.name: nothing}
+        with suppress(FewshotBenchError):
+            option.check(nothing)
+            other = context.with_config(replace(config, dataset_options=options))
+            if other.load_data(download=False).splits.validation is None:
+                return f"{option.flag} {nothing}"
+    return None
+
+
+def _labels(config: RunConfig) -> Labels:
+    """Which part of the training split is labeled."""
+    return Labels(config.labeled_fraction, config.labeled_classes, config.labeled_seed)
+
+
+def training_episodes(
+    context: RunContext, *, unlabeled: bool
+) -> tuple[EpisodeSource, EpisodeSource | None]:
+    """Labeled training tasks and, where some classes have no labels, unlabeled ones if wanted.
+
+    They are always closed: a finite plan could end before the training does.
+    """
+    config, task = context.config, context.train_task
+    table = ClassTable(context.data.splits.train, context.device, context.pixel_range)
+    table.require(task.classes, task.images_per_class, "train split", "--train-")
+    return training_sources(
+        table,
+        task,
+        key_of("train", config.seed),
+        _labels(config),
+        unlabeled=unlabeled,
+        within_family=config.within_family,
+    )
+
+
+def batches(context: RunContext) -> BatchSource:
+    """Mini-batches of the training split, of as many images as an episode has queries."""
+    config, labels = context.config, _labels(context.config)
+    table = ClassTable(context.data.splits.train, context.device, context.pixel_range)
+    labeled = None if labels.fraction == labels.classes == 1 else labeled_images(table, labels)
+    return BatchSource(
+        table, config.train_way * config.train_query, key_of("train", config.seed), labeled=labeled
+    )
+
+
+def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
+    """The record as it stands before anything was trained."""
+    context, config, data = run.context, run.config, run.context.data
+    method = context.plugins[0]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": "running",
+        "id": folder.name,
+        "command": shlex.join(sys.argv),
+        "method": method.name,
+        "dataset": config.dataset,
+        "dataset_digest": data.splits.digest,
+        "evaluated_digest": data.content.digest("test"),
+        "dataset_license": data.splits.license,
+        "dataset_source": data.splits.source,
+        "split": getattr(data.dataset, "split", data.dataset.splits[0]),
+        "train_task": task_numbers(context.train_task),
+        "task": task_numbers(context.eval_task),
+        "seed": config.seed,
+        "episode_seed": config.episode_seed,
+        "preset": config.preset,
+        "config": config.to_dict(),
+        "parameters": sum(p.numel() for p in run.method.parameters()),
+        "plugin": {"distribution": method.distribution, "version": method.version},
+        "plugins": [plugin.identity for plugin in context.plugins],
+        "environment": {**environment(), "code": code_digest(context.sources)},
+        "device": describe_device(context.device),
+        "episodes_digest": None,
+        "part": "test",
+        "sampler": _sampler(run),
+        "overlap": run.overlap,
+        "test": None,
+        "validation": None,
+        "training": None,
+        "training_summary": training_summary(run),
+        "timing": empty_timing(),
+        "notes": [
+            *data.splits.notes,
+            *(config.notes if run.method.players() else ()),
+            *(notes(run.overlap) if run.overlap else ()),
+        ],
+        "inputs": [dict(entry) for entry in context.inputs],
+        "weights": None,
+        "seen": None,
+        "error": None,
+    }
+
+
+def _sampler(run: PreparedRun) -> dict[str, Any] | None:
+    """The record's ``sampler``: what drew the episodes, and how many images they have."""
+    if run.drawn is None:
+        return None
+    item = run.context.registry.resolve("samplers", run.config.sampling)
+    options = run.config.sampling_options
+    return {
+        **{name: item.identity[name] for name in ("name", "distribution", "version")},
+        "options": {n.removeprefix("sampling_"): v for n, v in options.items()},
+        "code": code_of(item.source).sha256,
+        "sampling": run.test.sampler.sampling,
+        **run.drawn.counts(),
+    }
+
+
+def training_summary(run: PreparedRun) -> dict[str, Any] | None:
+    """The record's ``training_summary``; None for a method without parameters.
+
+    It describes the training also in the record of a run that is evaluated on other data, whose
+    configuration names those. ``images_seen`` counts every showing of an image: steps of the plan
+    x batches of a step (``turns``) x tasks of a batch x images of a task (support, query and
+    unlabeled; of a mini-batch, its size); 0 where nothing is trained.
+    """
+    method, config, data = run.method, run.config, run.context.data
+    if not any(True for _ in method.parameters()):
+        return None
+    turns, splits, inputs = len(method.turns), data.splits, run.context.inputs
+    settings = config.to_dict()
+    images = _images_per_task(run.train) if check_players(method) else 0
+    return {
+        "source": "batches" if isinstance(run.train, BatchSource) else "episodes",
+        "settings": {name: settings[name] for name in OF_TRAINING},
+        "dataset_digest": splits.digest,
+        "train_digest": data.content.digest("train", "validation"),
+        "init_digest": next((one["sha256"] for one in inputs if one["option"] == "init"), None),
+        "classes": len(splits.train.counts),
+        "images": int(sum(splits.train.counts)),
+        "labeled_images": _labeled(run.train),
+        "turns": turns,
+        "images_per_task": images,
+        "images_seen": config.steps * turns * config.task_batch * images,
+    }
+
+
+def _images_per_task(source: EpisodeSource | BatchSource) -> int:
+    """How many images a training task shows, a mini-batch being one task."""
+    if isinstance(source, BatchSource):
+        return source.size
+    task = source.sampler.task
+    return task.way * (task.shot + task.query) + task.classes * task.unlabeled
+
+
+def _labeled(source: EpisodeSource | BatchSource) -> int:
+    """How many different images of the training split have a label."""
+    if isinstance(source, BatchSource):
+        return len(source.table.images if source.labeled is None else source.labeled)
+    sampler = source.sampler
+    if isinstance(sampler, PartlyLabeledSampler):
+        return int(sampler.labeled.sum())
+    return int(sampler.table.class_count.sum())
+
+
+def stem(config: RunConfig) -> str:
+    """The readable part of a run's name; nothing in it can leave the runs folder."""
+    method = Path(config.method).name if is_file(config.method) else config.method
+    name = f"{method}-{config.dataset}-{config.way}w{config.shot}s"
+    return re.sub(r"[^A-Za-z0-9]+", "-", name)[:60].strip("-").lower()
+
+
+def check_writable(folder: Path) -> None:
+    """Raise ConfigError now if runs cannot be written there, not after the training."""
+    at = folder
+    while not at.exists() and at != at.parent:
+        at = at.parent
+    if not at.is_dir() or not os.access(at, os.W_OK):
+        raise ConfigError(f"--runs-dir: expected a writable folder, cannot write to '{folder}'.")
