@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shlex
@@ -50,6 +51,8 @@ from fewshot_bench.sampling.few_labels import (
     training_sources,
 )
 from fewshot_bench.sampling.inspection import Drawn, draw
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -109,14 +112,14 @@ def prepare(
     )  # fmt: skip
     observers = Observers(_observers(context))
     metrics = _metrics(context)
-    progress.message(f"reading {config.dataset}")
+    logger.info(f"reading {config.dataset}")
     splits = context.data.splits
     evaluated = getattr(splits, part)
     if evaluated is None:
         raise ConfigError(f"--part {part}: {config.dataset} has no {part} split.")
     test = episodes(context, part, evaluated=True)
     if test.sampler.length is not None:
-        progress.message(f"the open plan has {test.sampler.length} episodes; no image is used twice")
+        logger.info(f"the open plan has {test.sampler.length} episodes; no image is used twice")
     _ = context.inputs  # with the digests of before anything is built from them
     method = new_method(context, method_task(context))
     method.check_task(context.eval_task)
@@ -183,7 +186,7 @@ def choose_lowering(context: RunContext, method: Method, device: torch.device) -
         device,
         precision=config.precision,
         task_chunk=config.task_chunk,
-        tell=context.progress.message,
+        tell=logger.info,
     )
 
 
