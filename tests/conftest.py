@@ -17,6 +17,7 @@ import hypothesis
 import numpy as np
 import pytest
 
+from tests import command_line
 from tests.dist_info import write_dist_info
 from tests.left_behind import changes, state
 from tests.patience import PATIENCE
@@ -95,6 +96,24 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
     if left:
         pytest.fail(f"it leaves behind: {left}", pytrace=False)
     return result
+
+
+@pytest.fixture(scope="session")
+def fsb() -> command_line.InProcess:
+    """The command line in this process: ``fsb("run", "maml", at=tmp_path).out``.
+
+    For every test that does not need a process of its own; starting one takes seconds.
+    """
+    return command_line.fsb
+
+
+@pytest.fixture(scope="session")
+def fsb_process() -> command_line.Process:
+    """The command line in a process of its own; ``fsb_process.start(...)`` does not wait for it.
+
+    For signals, closed pipes, cold starts, and modules that cannot be imported.
+    """
+    return command_line.fsb_process
 
 
 @pytest.fixture(scope="session")
