@@ -81,13 +81,15 @@ def _as_before() -> Iterator[None]:
     command imports it anew, as its own process would.
     """
     logger = logging.getLogger("fewshot_bench")
-    handlers, level, modules = list(logger.handlers), logger.level, set(sys.modules)
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    modules = set(sys.modules)
     importlib.invalidate_caches()
     try:
         yield
     finally:
         logger.handlers[:] = handlers
         logger.setLevel(level)
+        logger.propagate = propagate
         places = (str(ROOT), sys.prefix, sys.base_prefix)
         for name in set(sys.modules) - modules:
             file = getattr(sys.modules[name], "__file__", None)

@@ -33,6 +33,7 @@ WATCHED: Mapping[str, Callable[[], object]] = {
     "signal handlers": lambda: [signal.getsignal(number) for number in SIGNALS],
     "the locale": lambda: locale.setlocale(locale.LC_ALL),
     "the level of the root logger": lambda: logging.getLogger().level,
+    "the package's logger": lambda: _logger(logging.getLogger("fewshot_bench")),
     "numpy's handling of errors": np.geterr,
     "the umask": lambda: _umask(),
     "threads": lambda: sorted(t.name for t in threading.enumerate() if not t.daemon),
@@ -65,6 +66,10 @@ def _difference(before: object, after: object) -> str:
     if isinstance(before, set) and isinstance(after, set):
         before, after = sorted(before - after), sorted(after - before)
     return f"{before!r}, now {after!r}"
+
+
+def _logger(logger: logging.Logger) -> object:
+    return list(logger.handlers), logger.level, logger.propagate
 
 
 def _umask() -> int:

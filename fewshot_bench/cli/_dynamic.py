@@ -75,9 +75,9 @@ def default_note(option: Option, value: Any) -> str:
 
 
 def own_parameters(function: Callable[..., Any]) -> Parameters:
-    """The parameters of a command's function but for ``**options``, for typer."""
+    """The parameters that a command's function has for typer: those that can be named."""
     found = inspect.signature(function, eval_str=True).parameters.values()
-    return [p for p in found if p.kind is not p.VAR_KEYWORD]
+    return [p for p in found if p.kind not in (p.POSITIONAL_ONLY, p.VAR_KEYWORD)]
 
 
 def make_command(
@@ -97,8 +97,9 @@ def make_command(
     command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in keywords}
     app = typer.Typer(add_completion=False)
-    text = help or inspect.getdoc(function) or ""
-    app.command(name, help=text.replace("[", r"\[") if help else text, epilog=epilog)(command)
+    paragraphs = inspect.cleandoc(help or function.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    app.command(name, help=text.replace("[", r"\["), epilog=epilog)(command)
     return typer.main.get_command(app)
 
 

@@ -12,10 +12,10 @@ import typer
 
 from fewshot_bench.cli import _dynamic
 from fewshot_bench.errors import ConfigError
+from fewshot_bench.hooks.registry import Registry
 
 if TYPE_CHECKING:
     from fewshot_bench.config.options import Option
-    from fewshot_bench.hooks.registry import Registry
     from fewshot_bench.testing.checks import Outcome
 
 MARKS = {"passed": "ok", "failed": "FAILED", "not claimed": "not claimed", "note": "note"}

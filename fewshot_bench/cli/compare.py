@@ -15,12 +15,12 @@ import typer
 from fewshot_bench.cli import _dynamic
 from fewshot_bench.config.schema import DEFAULT_PLUGINS, SETTINGS
 from fewshot_bench.errors import ConfigError, PluginError, RecordError, UnknownName, blame
+from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import is_file
 from fewshot_bench.utils.text import one_line
 
 if TYPE_CHECKING:
     from fewshot_bench.config.options import Option
-    from fewshot_bench.hooks.registry import Registry
     from fewshot_bench.results.comparison import Comparison
     from fewshot_bench.results.runs import Run
     from fewshot_bench.runs.grid import Grid

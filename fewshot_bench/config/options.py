@@ -123,7 +123,8 @@ class Option:
         if self.repeated and isinstance(value, str):
             value = (value,)
         try:
-            checked = msgspec.convert(value, self.type, strict=False)
+            # Text is converted, but 1 is no switch.
+            checked = msgspec.convert(value, self.type, strict=self.type is bool)
         except (msgspec.ValidationError, TypeError) as error:
             raise self._error(value) from error
         if not all(map(_representable, checked if isinstance(checked, tuple) else (checked,))):

@@ -13,6 +13,7 @@ from fewshot_bench.config.resolve import configure, with_changes
 from fewshot_bench.config.schema import SETTINGS, RunConfig
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.runs.evaluate import kept_options
 
 METHOD = """
 from fewshot_bench import Method, hookimpl
@@ -169,9 +170,16 @@ def test_a_changed_configuration_keeps_the_rest() -> None:
     assert [getattr(changed, n) for n in names] == [getattr(config, n) for n in names]
 
 
+def on_omniglot(config: RunConfig) -> RunConfig:
+    """The configuration with other data."""
+    registry, changes = Registry.discover(), {"dataset": "omniglot"}
+    options = kept_options(registry, config.dataset, config.dataset_options, changes)
+    return with_changes(config, registry, changes, options)
+
+
 def test_another_data_set_comes_with_its_own_defaults_but_for_what_images_look_like() -> None:
     config = configure("protonet", image_size=20, test_classes=30)
-    changed = with_changes(config, Registry.discover(), {"dataset": "omniglot"})
+    changed = on_omniglot(config)
     own = configure("protonet", dataset="omniglot").dataset_options
     assert changed.dataset_options == own | {"image_size": 20}
     assert changed.method_options == config.method_options
@@ -179,7 +187,7 @@ def test_another_data_set_comes_with_its_own_defaults_but_for_what_images_look_l
 
 def test_a_preset_that_the_other_data_set_lacks_is_no_obstacle(settled: str) -> None:
     config = configure(settled, preset="paper", steps=12)
-    changed = with_changes(config, Registry.discover(), {"dataset": "omniglot"})
+    changed = on_omniglot(config)
     assert (changed.dataset, changed.steps, changed.preset) == ("omniglot", 12, "paper")
     assert changed.method_options == config.method_options
 

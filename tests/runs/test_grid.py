@@ -1,4 +1,4 @@
-"""Grids of runs: what is run, what is found again, and what is told."""
+"""Grids of runs: what is run, what is found again, and what is logged."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fewshot_bench.runs.eta import Pace
 
 from fewshot_bench.errors import ConfigError, Diverged, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.record.code import code_digest
 from fewshot_bench.results.runs import Run
+from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.grid import (
     Cell,
     Entry,
+    Eta,
     Grid,
     cells_of,
     read_grid,
     run_grid,
     seeds_of,
 )
-from fewshot_bench.runs.identity import Alike
+from fewshot_bench.runs.identity import RunIndex
 
 TINY: dict[str, Any] = {
     "dataset": "glyphs",
@@ -53,12 +54,11 @@ def test_a_row_of_one_column(tmp_path: Path) -> None:
     ]
 
 
-class Heard:
-    """A progress that remembers."""
+class Recorded:
+    """A progress that remembers the runs that were started."""
 
     def __init__(self) -> None:
         self.cells: list[tuple[int, int, str, float | None]] = []
-        self.lines: list[str] = []
 
     def cell(self, number: int, of: int, title: str, seconds_left: float | None) -> None:
         self.cells.append((number, of, title, seconds_left))
@@ -70,7 +70,7 @@ class Heard:
         pass
 
     def message(self, text: str) -> None:
-        self.lines.append(text)
+        pass
 
 
 def grid(runs: Path, *methods: str, **settings: Any) -> Grid:
@@ -79,15 +79,24 @@ def grid(runs: Path, *methods: str, **settings: Any) -> Grid:
     return Grid(entries, {**TINY, "runs_dir": str(runs), **settings}, seeds)
 
 
-def go(wanted: Grid) -> tuple[list[tuple[Cell, Run]], list[str], Heard]:
-    heard = Heard()
-    done, problems = run_grid(wanted, Registry.discover(), heard)
-    return done, problems, heard
+def run_all(wanted: Grid) -> tuple[list[tuple[Cell, Run]], list[str], Recorded]:
+    progress = Recorded()
+    done, problems = run_grid(wanted, Registry.discover(), progress)
+    return done, problems, progress
 
 
-def test_every_combination_is_run_once_and_then_found_again(tmp_path: Path) -> None:
+@pytest.fixture(autouse=True)
+def notes(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What is logged."""
+    caplog.set_level("INFO", "fewshot_bench")
+    return caplog
+
+
+def test_every_combination_is_run_once_and_then_found_again(
+    tmp_path: Path, notes: pytest.LogCaptureFixture
+) -> None:
     wanted = grid(tmp_path, "nearest-centroid", "protonet", shot=[1, 2], seeds=(0, 3))
-    done, problems, heard = go(wanted)
+    done, problems, progress = run_all(wanted)
     assert not problems
     titles = [cell.title for cell, _ in done]
     # What trains nothing has no seeds.
@@ -97,9 +106,9 @@ def test_every_combination_is_run_once_and_then_found_again(tmp_path: Path) -> N
         for shot in (1, 2)
         for method in methods
     ]
-    assert [title for _, _, title, _ in heard.cells] == titles
-    assert heard.cells[0][3] is None  # nothing is known yet
-    assert heard.cells[-1][3] is not None
+    assert [title for _, _, title, _ in progress.cells] == titles
+    assert progress.cells[0][3] is None  # nothing is known yet
+    assert progress.cells[-1][3] is not None
     for cell, run in done:
         assert (run.record["method"], run.record["seed"]) == (cell.entry, cell.config.seed)
         assert run.record["task"]["shot"] == cell.config.shot
@@ -107,15 +116,16 @@ def test_every_combination_is_run_once_and_then_found_again(tmp_path: Path) -> N
     digests = {(run.record["task"]["shot"], run.record["episodes_digest"]) for _, run in done}
     assert len(digests) == 2
 
-    again, problems, heard = go(wanted)
+    notes.clear()
+    again, problems, progress = run_all(wanted)
     assert not problems
-    assert not heard.cells
-    assert sum("there already, in" in line for line in heard.lines) == 6
-    assert sum("nothing is trained" in line for line in heard.lines) == 2
+    assert not progress.cells
+    assert notes.text.count("reusing finished run") == 6
+    assert notes.text.count("nothing is trained") == 2
     assert [run.record["id"] for _, run in again] == [run.record["id"] for _, run in done]
 
-    _, _, heard = go(grid(tmp_path, "protonet", shot=[1, 2], seeds=(0, 1)))
-    assert [title for _, _, title, _ in heard.cells] == [
+    _, _, progress = run_all(grid(tmp_path, "protonet", shot=[1, 2], seeds=(0, 1)))
+    assert [title for _, _, title, _ in progress.cells] == [
         f"protonet, 3-way {shot}-shot, seed 1" for shot in (1, 2)
     ]
 
@@ -126,27 +136,27 @@ def test_a_backbone_for_all_is_not_for_rows_without_a_network() -> None:
     (alone,) = cells_of(Grid(rows[:1], {}), registry)
     assert floor.config == alone.config
     assert trained.config.backbone == "conv4-strided"
-    told = "--backbone: nearest-centroid has no network to choose"
+    refused = "--backbone: nearest-centroid uses no backbone"
     for wrong in (
         Grid(rows[:1], {"backbone": "conv4"}),
         Grid((Entry("floor", "nearest-centroid", {"backbone": "conv4"}), rows[1]), {}),
         Grid(rows, {"backbone": ["conv4", "conv4-strided"]}),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=refused):
             cells_of(wrong, registry)
 
 
-def test_time_left_is_told_from_what_is_done() -> None:
+def test_time_left_is_estimated_from_finished_runs() -> None:
     wanted = Grid((Entry("a", "nearest-centroid"), Entry("b", "maml")), {"shot": [1, 5]})
     first, second, third, fourth = cells_of(wanted, Registry.discover())
-    pace = Pace()
-    assert pace.left([first, second, third, fourth]) is None
-    pace.note(first, 2.0)
-    assert pace.left([second, third, fourth]) == 6.0  # nothing is known of b
-    pace.note(second, 100.0)
-    assert pace.left([third, fourth]) == 102.0
-    pace.note(third, 8.0)
-    assert pace.left([first, third, fourth]) == 110.0  # each as in its own column
+    eta = Eta()
+    assert eta.seconds([first, second, third, fourth]) is None
+    eta.add(first, 2.0)
+    assert eta.seconds([second, third, fourth]) == 6.0  # nothing is known of b
+    eta.add(second, 100.0)
+    assert eta.seconds([third, fourth]) == 102.0
+    eta.add(third, 8.0)
+    assert eta.seconds([first, third, fourth]) == 110.0  # each as in its own column
 
 
 def changed(folder: Path, **changes: Any) -> None:
@@ -162,37 +172,38 @@ def changed(folder: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "differs"),
     [
-        ({"environment__code": "0" * 64}, "other code"),
-        ({"environment__torch": "1.0"}, "other torch"),
-        ({"dataset_digest": "0" * 64}, "other data"),
-        ({"device__type": "cuda"}, "other device"),
-        ({"plugins": []}, "other plugin versions"),
+        ({"environment__code": "0" * 64}, "code"),
+        ({"environment__torch": "1.0"}, "torch"),
+        ({"dataset_digest": "0" * 64}, "data"),
+        ({"device__type": "cuda"}, "device"),
+        ({"plugins": []}, "plugin versions"),
         ({"evaluated_from": "another"}, None),
         ({"status": "interrupted"}, None),
         ({"config__way": 4}, None),
     ],
 )
 def test_a_run_of_another_origin_is_not_taken(
-    tmp_path: Path, change: dict[str, Any], told: str | None
+    tmp_path: Path, change: dict[str, Any], differs: str | None, notes: pytest.LogCaptureFixture
 ) -> None:
     wanted = grid(tmp_path, "nearest-centroid", shot=1)
-    ((_, run),), _, _ = go(wanted)
+    ((_, run),), _, _ = run_all(wanted)
     changed(run.folder, **change)
-    _, _, heard = go(wanted)
-    assert len(heard.cells) == 1
-    assert [told in line for line in heard.lines if "run again" in line] == [True] * bool(told)
+    _, _, progress = run_all(wanted)
+    assert len(progress.cells) == 1
+    again = [line for line in notes.messages if "running it again" in line]
+    assert [f"has different {differs}" in line for line in again] == [True] * bool(differs)
 
 
 def test_the_newest_run_counts(tmp_path: Path) -> None:
     wanted = grid(tmp_path, "nearest-centroid", shot=1)
-    ((cell, run),), _, _ = go(wanted)
+    ((cell, run),), _, _ = run_all(wanted)
     later = run.folder.with_name("nearest-centroid-glyphs-3w1s-29991231T000000-0000")
     shutil.copytree(run.folder, later)
     changed(later, id=later.name)
-    found = Alike([tmp_path], Registry.discover()).find(cell.config)
-    assert found.nearly is None
+    found = RunIndex([tmp_path]).find(RunContext(cell.config))
+    assert found.near is None
     assert found.finished is not None
     assert found.finished.folder == later
 
@@ -202,13 +213,13 @@ def test_a_cell_that_fails_stops_no_other(tmp_path: Path, monkeypatch: Any) -> N
 
     real = module.run
 
-    def run(config: Any, progress: Any) -> Any:
-        if config.shot == 1:
+    def run(context: RunContext) -> Any:
+        if context.config.shot == 1:
             raise Diverged(7, "meta")
-        return real(config, progress)
+        return real(context)
 
     monkeypatch.setattr(module, "run", run)
-    done, problems, _ = go(grid(tmp_path, "nearest-centroid", shot=[1, 2]))
+    done, problems, _ = run_all(grid(tmp_path, "nearest-centroid", shot=[1, 2]))
     assert [cell.config.shot for cell, _ in done] == [2]
     (problem,) = problems
     assert problem.startswith("nearest-centroid, 3-way 1-shot, seed 0: step 7: the loss")
@@ -246,19 +257,19 @@ def test_a_file_holds_a_grid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("seeds = ", "cannot be read"),
         ('baselin = "maml"\n[methods.maml]', "did you mean 'baseline'"),
-        ("way = 5", r"no \[methods.NAME\] table"),
-        ("methods = 3", r"no \[methods.NAME\] table"),
-        ("[methods]\nmaml = 3", "methods.maml has to be a table"),
-        ("[methods.maml]\n[maml]\nx = 1", "no table \\[maml\\]"),
-        ("seeds = 0\n[methods.maml]", "at least 1"),
-        ("seeds = [1, 1]\n[methods.maml]", "list of seeds"),
-        ("seeds = true\n[methods.maml]", "list of seeds"),
-        ("shot = []\n[methods.maml]", "at least one value"),
-        ("shot = [1, 5]\n[methods.maml]\nshot = 2", r"'maml': shot = 2 is none of shot = \[1, 5\]"),
+        ("way = 5", r"expected a table \[methods.NAME\]"),
+        ("methods = 3", r"expected a table \[methods.NAME\]"),
+        ("[methods]\nmaml = 3", "methods.maml: expected a table"),
+        ("[methods.maml]\n[maml]\nx = 1", r"unknown table \[maml\]"),
+        ("seeds = 0\n[methods.maml]", "seeds: expected an integer >= 1 or a list .*, got 0"),
+        ("seeds = [1, 1]\n[methods.maml]", r"list of seeds, got \[1, 1\]"),
+        ("seeds = true\n[methods.maml]", "list of seeds, got True"),
+        ("shot = []\n[methods.maml]", "shot: expected at least one value"),
+        ("shot = [1, 5]\n[methods.maml]\nshot = 2", r"'maml': shot: expected .*\[1, 5\].*, got 2"),
         ("shto = 5\n[methods.maml]", "did you mean 'shot'"),
         ("[methods.mmal]", "did you mean 'maml'"),
         (
@@ -267,14 +278,14 @@ def test_a_file_holds_a_grid(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
+def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "grid.toml"
     path.write_text(text, "utf-8")
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         cells_of(read_grid(path), Registry.discover())
 
 
-def test_no_file_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FewshotBenchError, match="cannot be read"):
         read_grid(tmp_path / "none.toml")
 

@@ -14,6 +14,7 @@ from fewshot_bench.results.runs import Run
 from fewshot_bench.results.tables import read_table
 from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.prepare import PreparedRun, prepare
 from fewshot_bench.sampling.base import EpisodeSource
 
 SMALL = {
@@ -49,8 +50,7 @@ def test_the_test_split_is_read_after_training_and_never_before(settings, monkey
         return original(self, ids)
 
     monkeypatch.setattr(EpisodeSource, "indices", spy)
-    parts: list[runner.Parts] = []
-    prepare = runner.prepare
+    parts: list[PreparedRun] = []
     monkeypatch.setattr(
         runner, "prepare", lambda *a, **k: parts.append(prepare(*a, **k)) or parts[0]
     )
@@ -172,7 +172,7 @@ def test_a_plugin_that_raises_before_training_leaves_no_folder(settings, monkeyp
 
 def test_backbones_start_the_same_for_every_method(settings) -> None:
     protonet, maml = (
-        runner.prepare(RunContext(configure(m, backbone="conv4", **settings)))
+        prepare(RunContext(configure(m, backbone="conv4", **settings)))
         for m in ("protonet", "maml")
     )
     mine = protonet.method.backbone.state_dict()
