@@ -137,4 +137,18 @@ class Process:
         )
 
 
+def without(*modules: str) -> str:
+    """For ``before``: importing these modules fails, as where they are not installed."""
+    return f"import sys\nfor name in {modules!r}: sys.modules[name] = None"
+
+
+def reporting(*modules: str) -> str:
+    """For ``before``: the last line of output is ``imported: [...]``, those of these modules."""
+    return (
+        "import atexit, sys\n"
+        f"watched = set({modules!r})\n"
+        "atexit.register(lambda: print('imported:', sorted(watched & set(sys.modules))))"
+    )
+
+
 fsb, fsb_process = InProcess(), Process()

@@ -116,6 +116,13 @@ def fsb_process() -> command_line.Process:
     return command_line.fsb_process
 
 
+@pytest.fixture
+def notes(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """What the package logs in a test, notes and warnings: ``notes.messages``."""
+    caplog.set_level("INFO", "fewshot_bench")
+    return caplog
+
+
 @pytest.fixture(scope="session")
 def fsb_data() -> Path:
     """The folder of the shared data. Under CI a missing one is a failure, elsewhere a skip."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pytest
 
 import fewshot_bench
 from fewshot_bench.hooks.registry import Registry
+from tests.command_line import Process, reporting
 
 PACKAGE = Path(fewshot_bench.__file__).parent
 ROOT = PACKAGE.parent
@@ -130,17 +129,8 @@ def test_the_core_knows_no_method_data_set_or_backbone() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]], ids=" ".join)
-def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
-    script = (
-        "import sys, atexit\n"
-        "heavy = {'torch', 'numpy', 'scipy', 'torchvision', 'rich'}\n"
-        "atexit.register(lambda: print('heavy:', sorted(heavy & set(sys.modules))))\n"
-        "from fewshot_bench.cli.main import main\n"
-        "main()\n"
-    )
-    said = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False
-    )
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.endswith("heavy: []\n")
-    assert len(said.stdout.splitlines()) > 1
+def test_help_imports_nothing_heavy(arguments: list[str], fsb_process: Process) -> None:
+    heavy = reporting("torch", "numpy", "scipy", "torchvision", "rich")
+    answer = fsb_process(*arguments, before=heavy).succeeded()
+    assert answer.out.endswith("imported: []\n")
+    assert len(answer.out.splitlines()) > 1

@@ -37,7 +37,8 @@ Interval = Annotated[
     ),
 ]
 Level = Annotated[
-    float | None, typer.Option(help="confidence level of all intervals; default: that of the records")
+    float | None,
+    typer.Option(help="confidence level of all intervals; default: that of the records"),
 ]
 Target = Annotated[
     float | None, typer.Option(help="also show the time to this validation accuracy, like 0.95")

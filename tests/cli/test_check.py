@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fewshot_bench.cli.main import main
+from tests.command_line import Answer, InProcess
 
 pytest_plugins = ("pytester",)
 
@@ -38,44 +37,34 @@ def score(logits, target):
 """
 
 
+Check = Callable[[str], Answer]
+
+
 @pytest.fixture
-def fsb(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[str], tuple[int, str, str]]:
-    """The command in this process, in a folder with ``mine.py``."""
+def check(tmp_path: Path, fsb: InProcess) -> Check:
+    """``fsb check`` in a folder with ``mine.py``."""
     (tmp_path / "mine.py").write_text(MINE, "utf-8")
-    monkeypatch.chdir(tmp_path)
-
-    def call(typed: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fsb", *typed.split()])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert isinstance(ended.value.code, int)
-        return (ended.value.code, *capsys.readouterr())
-
-    return call
+    return lambda typed: fsb("check", *typed.split(), at=tmp_path)
 
 
-def test_a_line_for_each_check_and_a_summary(fsb: Callable) -> None:
-    code, out, _ = fsb("check ./mine.py:Mine")
-    lines = out.splitlines()
-    assert code == 0, out
+def test_a_line_for_each_check_and_a_summary(check: Check) -> None:
+    lines = check("./mine.py:Mine").succeeded().out.splitlines()
     assert lines[0].split()[:2] == ["builds-alike", "ok"]
     assert any(line.startswith("class-relabeling  not claimed") for line in lines)
     assert lines[-1] == "method 'mine.py:Mine': 17 passed, 6 not claimed, 2 note."
 
 
-def test_a_failure_has_numbers_a_mend_and_code_1(fsb: Callable) -> None:
-    code, out, _ = fsb("check ./mine.py:Mine --noise 0.1 --only repeatable --only shapes")
-    assert code == 1
-    assert "shapes             ok" in out
-    assert "-> it draws from torch's global generator; draw from fewshot_bench.rng" in out
+def test_a_failure_has_numbers_a_mend_and_code_1(check: Check) -> None:
+    answer = check("./mine.py:Mine --noise 0.1 --only repeatable --only shapes")
+    assert answer.code == 1
+    assert "shapes             ok" in answer.out
+    assert "-> it draws from torch's global generator; draw from fewshot_bench.rng" in answer.out
 
 
-def test_json(fsb: Callable) -> None:
-    code, out, _ = fsb("check ./mine.py:score --kind metrics --json")
-    found = json.loads(out)
-    assert code == 1
+def test_json(check: Check) -> None:
+    answer = check("./mine.py:score --kind metrics --json")
+    found = json.loads(answer.out)
+    assert answer.code == 1
     assert found["checked"] == "metric 'mine.py:score'"
     assert found["checks"][0]["id"] == "one-score-per-task"
     assert found["checks"][0]["status"] == "failed"
@@ -84,20 +73,28 @@ def test_json(fsb: Callable) -> None:
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
-        ("check protonett", "no plugin object named 'protonett'; did you mean 'protonet'?"),
-        ("check accuracy --only order", "no check named 'order'"),
-        ("check ./mine.py:score", "is a function; give --kind backbones or --kind metrics"),
-        ("check csv", "no plugin object named 'csv'"),
-        ("check protonet --kind exporters", "no kind to check named 'exporters'"),
-        ("check maml --inner-stps 3", "did you mean '--inner-steps'?"),
-        ("check --noise 3 ./mine.py:Mine", "the name comes first"),
+        ("protonett", "no plugin object named 'protonett'; did you mean 'protonet'?"),
+        ("accuracy --only order", "no check named 'order'"),
+        ("./mine.py:score", "is a function; give --kind backbones or --kind metrics"),
+        ("csv", "no plugin object named 'csv'"),
+        ("protonet --kind exporters", "no kind to check named 'exporters'"),
+        ("maml --inner-stps 3", "did you mean '--inner-steps'?"),
+        ("protonet --inner-lr 3", "no option '--inner-lr' here; it belongs to method maml"),
+        ("./mine.py:Mine --noise loud", "--noise: expected a number, got 'loud'"),
+        ("protonet --image-shape 3,84", "--image-shape: expected C,H,W"),
+        ("protonet maml", "unexpected extra argument (maml)"),
+        ("", "Missing argument 'NAME'"),
     ],
 )
-def test_what_cannot_be_checked(typed: str, expected: str, fsb: Callable) -> None:
-    code, out, err = fsb(typed)
-    assert (code, out) == (2, "")
-    assert expected in err
-    assert err.count("\n") == 1
+def test_what_cannot_be_checked(typed: str, expected: str, check: Check) -> None:
+    answer = check(typed)
+    assert (answer.code, answer.out) == (2, "")
+    assert expected in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_options_may_come_before_the_name(check: Check) -> None:
+    assert check("--noise 0.1 ./mine.py:Mine --only repeatable").code == 1
 
 
 def test_the_pytest_plugin_makes_a_test_of_each_check(pytester: pytest.Pytester) -> None:

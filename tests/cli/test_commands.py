@@ -9,9 +9,10 @@ import pytest
 
 from fewshot_bench.cli import run as run_command
 from fewshot_bench.config.resolve import configure
+from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.commands import command_of
-from fewshot_bench.runs.identity import ASIDE
+from fewshot_bench.runs.identity import IGNORED
 
 
 def record_of(method: str, **settings: Any) -> dict[str, Any]:
@@ -22,12 +23,12 @@ def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The settings that 'fsb run' makes of it."""
     program, verb, method, *words = shlex.split(command)
     assert (program, verb) == ("fsb", "run")
-    said: dict[str, Any] = {}
-    monkeypatch.setattr(run_command, "_run", lambda name, settings: said.update(settings))
-    built = run_command.build_command(method, words, Registry.discover())
-    built.main(args=words, standalone_mode=False)
-    del said["json"], said["if_exists"]
-    return configure(method, **said).to_dict()
+    found: list[RunConfig] = []
+    monkeypatch.setattr(
+        run_command, "_run", lambda draft, settings, **_: found.append(draft.complete(settings))
+    )
+    run_command.build_command(method, words, Registry.discover()).main(words, standalone_mode=False)
+    return found[0].to_dict()
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_it_comes_back(
     record = record_of(method, **settings)
     again = parsed(command_of(record), monkeypatch)
     for name in record["config"]:
-        if name not in ASIDE:
+        if name not in IGNORED:
             assert again[name] == record["config"][name], name
 
 
@@ -57,7 +58,7 @@ def test_what_is_written_where_is_left_out() -> None:
     assert command == "fsb run maml --steps 5"
 
 
-def test_an_evaluation_tells_what_was_typed() -> None:
+def test_the_command_of_an_evaluation_is_what_was_typed() -> None:
     record = record_of("maml") | {"evaluated_from": "maml-1"}
     record["command"] = "'/an environment/bin/fsb' eval 'runs/a b' --way 20"
     assert command_of(record) == "fsb eval 'runs/a b' --way 20"

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from fewshot_bench.cli.main import main
-from tests.patience import PATIENCE
+from tests.command_line import InProcess
 
 QUICK = "--dataset glyphs --way 3 --query 2 --episodes 6 --steps 2 --validation-episodes 2"
 FILE = """
@@ -34,31 +30,18 @@ steps = 2
 """
 
 
-def fsb(*arguments: str, at: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fewshot_bench", "compare", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=at,
-        env={**os.environ, "COLUMNS": "140", "PYTHONIOENCODING": "utf-8"},
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, fsb: InProcess) -> Path:
     """A folder in which a file's grid has been run."""
     folder = tmp_path_factory.mktemp("grid")
     (folder / "grid.toml").write_text(FILE, "utf-8")
-    first = fsb("grid.toml", "--format", "json", at=folder)
-    assert first.returncode == 0, first.stderr
-    (folder / "first.json").write_text(first.stdout, "utf-8")
-    (folder / "said.txt").write_text(first.stderr, "utf-8")
+    first = fsb("compare", "grid.toml", "--format", "json", at=folder).succeeded()
+    (folder / "first.json").write_text(first.out, "utf-8")
+    (folder / "stderr.txt").write_text(first.err, "utf-8")
     return folder
 
 
-def test_a_files_names_are_the_rows_and_may_be_the_baseline(home: Path) -> None:
+def test_a_files_names_are_the_rows_and_may_be_the_baseline(home: Path, fsb: InProcess) -> None:
     (table,) = json.loads((home / "first.json").read_text("utf-8"))["tables"]
     rows = {row["name"]: row for row in table["rows"]}
     assert {name: row["method"] for name, row in rows.items()} == {
@@ -73,48 +56,52 @@ def test_a_files_names_are_the_rows_and_may_be_the_baseline(home: Path) -> None:
             assert (cell["paired"] is None) == (name == "slow")
 
 
-def test_progress_is_over_the_whole_grid(home: Path) -> None:
-    said = (home / "said.txt").read_text("utf-8")
-    assert "run 1/6: nearest-centroid, 3-way 1-shot, seed 0" in said
-    assert "run 6/6: protonet, 3-way 2-shot, seed 0" in said
-    (last,) = (line for line in said.splitlines() if line.startswith("run 6/6"))
+def test_progress_is_over_the_whole_grid(home: Path, fsb: InProcess) -> None:
+    lines = (home / "stderr.txt").read_text("utf-8")
+    assert "run 1/6: nearest-centroid, 3-way 1-shot, seed 0" in lines
+    assert "run 6/6: protonet, 3-way 2-shot, seed 0" in lines
+    (last,) = (line for line in lines.splitlines() if line.startswith("run 6/6"))
     assert re.search(r", about \d+ (s|min) left for all$", last)
 
 
-def test_what_is_there_is_told_and_not_run_again(home: Path) -> None:
+def test_finished_runs_are_reused(home: Path, fsb: InProcess) -> None:
     before = sorted(path.name for path in (home / "runs").iterdir())
-    again = fsb("grid.toml", "--format", "json", at=home)
-    assert again.returncode == 0, again.stderr
-    assert again.stderr.count("there already, in 'runs/") == 6
-    assert "run 1/" not in again.stderr
+    again = fsb("compare", "grid.toml", "--format", "json", at=home)
+    assert again.code == 0, again.err
+    assert again.err.count("reusing finished run 'runs/") == 6
+    assert "run 1/" not in again.err
     assert sorted(path.name for path in (home / "runs").iterdir()) == before
-    assert json.loads(again.stdout) == json.loads((home / "first.json").read_text("utf-8"))
+    assert json.loads(again.out) == json.loads((home / "first.json").read_text("utf-8"))
 
 
-def test_options_of_the_table_run_nothing_again(home: Path) -> None:
+def test_options_of_the_table_run_nothing_again(home: Path, fsb: InProcess) -> None:
     before = sorted(path.name for path in (home / "runs").iterdir())
     (home / "other.toml").write_text("level = 0.9\n" + FILE, "utf-8")
-    done = fsb("other.toml", "--interval", "bca", "--target", "0.5", "--format", "json", at=home)
-    assert done.returncode == 0, done.stderr
+    done = fsb(
+        "compare", "other.toml", "--interval", "bca", "--target", "0.5", "--format", "json", at=home
+    )
+    assert done.code == 0, done.err
     assert sorted(path.name for path in (home / "runs").iterdir()) == before
-    (table,) = json.loads(done.stdout)["tables"]
+    (table,) = json.loads(done.out)["tables"]
     assert table["level"] == 0.9
 
 
-def test_several_query_counts_are_two_tables_and_no_mistake(tmp_path: Path) -> None:
+def test_several_query_counts_are_two_tables_and_no_mistake(tmp_path: Path, fsb: InProcess) -> None:
     words = f"nearest-centroid --shot 1 {QUICK} --query 3 --format json"
-    done = fsb(*words.split(), at=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout)["tables"]) == 2
+    done = fsb("compare", *words.split(), at=tmp_path)
+    assert done.code == 0, done.err
+    assert len(json.loads(done.out)["tables"]) == 2
     # Read again, they are runs of different protocols.
-    assert fsb("runs", at=tmp_path).returncode == 2
+    assert fsb("compare", "runs", at=tmp_path).code == 2
 
 
-def test_methods_are_run_with_several_seeds_on_the_same_episodes(tmp_path: Path) -> None:
+def test_methods_are_run_with_several_seeds_on_the_same_episodes(
+    tmp_path: Path, fsb: InProcess
+) -> None:
     words = f"nearest-centroid protonet --seeds 2 --shot 1 --baseline nearest-centroid {QUICK}"
-    done = fsb(*words.split(), "--glyph-seed", "3", "--format", "json", at=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (table,) = json.loads(done.stdout)["tables"]
+    done = fsb("compare", *words.split(), "--glyph-seed", "3", "--format", "json", at=tmp_path)
+    assert done.code == 0, done.err
+    (table,) = json.loads(done.out)["tables"]
     cells = {row["method"]: row["settings"]["3-way 1-shot"] for row in table["rows"]}
     assert cells["protonet"]["seeds"] == [0, 1]
     assert cells["protonet"]["interval_kind"] == "hierarchical"
@@ -126,42 +113,37 @@ def test_methods_are_run_with_several_seeds_on_the_same_episodes(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ("protonet protonet", "protonet is named twice"),
         ("protonet-x", "no method or folder named 'protonet-x'"),
         ("no/such/folder", "there is no 'no/such/folder'"),
         ("missing.toml", "'missing.toml' cannot be read"),
-        ("grid.toml --way 4", "'grid.toml' says what is run"),
-        ("grid.toml protonet", "'grid.toml' says all that is compared"),
-        ("runs --seeds 3", "--seeds is about runs to make"),
-        ("protonet --seeds 0", "seeds 0: give a number of at least 1"),
-        ("protonet --dataset glyphs --glyph-sed 3", "--glyph-sed"),
+        ("grid.toml --way 4", "'grid.toml' holds the settings of its runs"),
+        ("grid.toml protonet", "'grid.toml' defines the whole comparison"),
+        ("runs --seeds 3", "--seeds is a setting of runs to make"),
+        ("runs --glyph-seed 3", "--glyph-seed is a setting of runs to make"),
+        ("runs --with tensorboard", "--with is a setting of runs to make"),
+        ("protonet --seeds 0", "seeds: expected an integer >= 1 or a list of seeds, got 0"),
+        ("protonet --dataset glyphs --glyph-sed 3", "did you mean '--glyph-seed'?"),
+        ("protonet --wrong 3", "fsb compare: no option '--wrong'"),
+        ("protonet --split vinyals", "no option '--split' here; it belongs to dataset omniglot"),
         ("protonet --interval bootstrap", "no interval named 'bootstrap'"),
-        ("protonet --dataset glyphs --way 1", "--way 1: it has to be at least 2"),
-        ("runs -o table.txt", "-o wants a format"),
+        ("protonet --dataset glyphs --way 1", "--way: expected an integer >= 2, got '1'"),
+        ("protonet --way 5 --way x", "--way: expected an integer >= 2, got 'x'"),
+        ("protonet --alphabet-size x", "--alphabet-size: expected an integer"),
+        ("runs -o table.txt", "-o: expected a format for files"),
         ("runs --baseline nobody", "no baseline named 'nobody'"),
         ("protonet --baseline nobody", "no baseline named 'nobody'"),
         ("protonet --format tables", "no exporter named 'tables'"),
-        ("protonet -o table.txt", "-o wants a format"),
-        ("protonet --target 95", "--target 95 is no accuracy"),
-        ("runs --target 95", "--target 95 is no accuracy"),
+        ("protonet -o table.txt", "-o: expected a format for files"),
+        ("protonet --target 95", "--target 95"),
+        ("runs --target 95", "--target 95"),
     ],
 )
-def test_what_cannot_be_is_one_line(
-    home: Path,
-    words: str,
-    told: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(home)
-    monkeypatch.setattr(sys, "argv", ["fsb", "compare", *words.split()])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    assert stopped.value.code == 2
-    said = capsys.readouterr()
-    (line,) = said.err.strip().splitlines()
+def test_bad_input_is_one_line(home: Path, words: str, message: str, fsb: InProcess) -> None:
+    answer = fsb("compare", *words.split(), at=home)
+    assert (answer.code, answer.out) == (2, "")
+    (line,) = answer.err.splitlines()
     assert line.startswith("error: ")
-    assert told in line
-    assert said.out == ""
+    assert message in line

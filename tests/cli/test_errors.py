@@ -1,21 +1,18 @@
-"""Bad input to the real command: one line that helps, exit code 2, and no traceback."""
+"""Bad input to the command: one line that helps, exit code 2, and no traceback."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.command_line import Answer, InProcess, Process
 from tests.patience import PATIENCE
 
-FSB = (sys.executable, "-m", "fewshot_bench")
 TINY = (
     *("--image-size=16", "--train-classes=12", "--validation-classes=0", "--test-classes=12"),
     *("--train-way=5", "--task-batch=1", "--validate-every=0", "--episodes=4", "--query=2"),
@@ -30,8 +27,11 @@ BAD = {
     "no preset": ("run protonet --preset papr", ("'papr'", "did you mean 'paper'")),
     "no such option": ("run protonet --inner-lr 0.1", ("--inner-lr", "run protonet --help")),
     "no number": ("run protonet --way five", ("--way", "five")),
-    "no way": ("run protonet --way 0", ("--way 0", "at least 2")),
-    "no episodes": ("run protonet --episodes 0", ("--episodes 0", "at least 1")),
+    "no way": ("run protonet --way 0", ("--way: expected an integer >= 2, got '0'",)),
+    "no episodes": (
+        "run protonet --episodes 0",
+        ("--episodes: expected an integer >= 1, got '0'",),
+    ),
     "a negative rate": ("run protonet --lr -1", ("learning rate: -1",)),
     "too many classes": ("run nearest-centroid --way 200", ("200 classes", "at most 100")),
     "too few images": ("run nearest-centroid --shot 30", ("45 images", "has 20", "lower --shot")),
@@ -42,8 +42,8 @@ BAD = {
     "no run": ("eval nowhere", ("'nowhere' has no record.json",)),
     "no runs": ("compare nowhere", ("'nowhere'", "fsb run")),
     "a rate of the base": ("run metagan --base-lr 0.1", ("no option '--base-lr'",)),
-    "one of two numbers": ("run metagan --betas 0.5 --steps 2", ("--betas", "2 numbers")),
-    "a floor with a network": ("run nearest-centroid --backbone conv4", ("no network to choose",)),
+    "one of two numbers": ("run metagan --betas 0.5 --steps 2", ("--betas",)),
+    "a floor with a network": ("run nearest-centroid --backbone conv4", ("uses no backbone",)),
     "too few training classes": (
         "run protonet --train-classes 3",
         ("20 classes", "train split has 3 ", "--train-way of at most 3"),
@@ -57,36 +57,24 @@ BAD = {
 }
 
 
-def fsb(*arguments: str, at: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*FSB, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=at,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
-def assert_one_line(said: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert "Traceback" not in said.stderr
-    errors = [line for line in said.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1, said.stderr
-    assert said.stderr.splitlines()[-1] == errors[0]
+def assert_one_line(answer: Answer, *words: str) -> None:
+    assert "Traceback" not in answer.err
+    errors = [line for line in answer.err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, answer.err
+    assert answer.err.splitlines()[-1] == errors[0]
     assert all(word in errors[0] for word in words), errors[0]
-    assert said.stdout == ""
-    assert said.returncode == 2
+    assert answer.out == ""
+    assert answer.code == 2
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_told_in_one_line(case: str, tmp_path: Path) -> None:
+def test_bad_input_is_one_line(case: str, tmp_path: Path, fsb: InProcess) -> None:
     typed, words = BAD[case]
     assert_one_line(fsb(*typed.split(), at=tmp_path), *words)
     assert not list(tmp_path.glob("runs/*"))  # nothing is left behind
 
 
-def test_missing_and_damaged_data_are_told(tmp_path: Path) -> None:
+def test_missing_and_damaged_data(tmp_path: Path, fsb: InProcess) -> None:
     run = ("run", "nearest-centroid", "--dataset", "omniglot", "--cache-dir", str(tmp_path / "c"))
     missing = fsb(*run, "--data-root", str(tmp_path / "none"), at=tmp_path, FSB_DATA="")
     assert_one_line(missing, "none")
@@ -94,14 +82,14 @@ def test_missing_and_damaged_data_are_told(tmp_path: Path) -> None:
     damaged.mkdir()
     for name in ("images_background.zip", "images_evaluation.zip"):
         (damaged / name).write_bytes(b"PK\x03\x04 torn")
-    said = fsb(*run, "--data-root", str(damaged), at=tmp_path, FSB_DATA="")
-    assert_one_line(said, "images_", ".zip")
+    answer = fsb(*run, "--data-root", str(damaged), at=tmp_path, FSB_DATA="")
+    assert_one_line(answer, "images_", ".zip")
 
 
-def test_a_runs_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_runs_folder_that_cannot_be_written(tmp_path: Path, fsb: InProcess) -> None:
     (tmp_path / "file").write_text("")
-    said = fsb("run", "nearest-centroid", "--runs-dir", "file/runs", at=tmp_path)
-    assert_one_line(said, "'file/runs'", "--runs-dir")
+    answer = fsb("run", "nearest-centroid", "--runs-dir", "file/runs", at=tmp_path)
+    assert_one_line(answer, "'file/runs'", "--runs-dir")
 
 
 def only_record(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -109,26 +97,28 @@ def only_record(folder: Path) -> tuple[Path, dict[str, Any]]:
     return path.parent, json.loads(path.read_text())
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    said = fsb("run", "protonet", *TINY, "--lr=1e30", "--steps=6", at=tmp_path)
-    assert said.returncode == 1
-    assert said.stdout == ""
-    assert "Traceback" not in said.stderr
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, fsb: InProcess) -> None:
+    answer = fsb("run", "protonet", *TINY, "--lr=1e30", "--steps=6", at=tmp_path)
+    assert answer.code == 1
+    assert answer.out == ""
+    assert "Traceback" not in answer.err
     folder, record = only_record(tmp_path)
     assert record["status"] == "failed"
     assert record["test"] is None
     assert record["error"].startswith("step 2: the ")
     assert "player 'meta'" in record["error"]
-    assert said.stderr.splitlines()[-1] == f"error: {record['error']}"
+    assert answer.err.splitlines()[-1] == f"error: {record['error']}"
     assert (folder / "weights.safetensors").stat().st_size > 0
     assert len((folder / "steps.csv").read_text().splitlines()) == 2
     # Such a run is told of, and compared with nothing.
-    assert "failed" in fsb("compare", at=tmp_path).stderr
+    assert "failed" in fsb("compare", at=tmp_path).err
 
 
-def test_a_first_step_that_is_not_finite_leaves_a_record_too(tmp_path: Path) -> None:
-    said = fsb("run", "maml", *TINY, "--inner-lr=1e30", "--steps=4", at=tmp_path)
-    assert said.returncode == 1
+def test_a_first_step_that_is_not_finite_leaves_a_record_too(
+    tmp_path: Path, fsb: InProcess
+) -> None:
+    answer = fsb("run", "maml", *TINY, "--inner-lr=1e30", "--steps=4", at=tmp_path)
+    assert answer.code == 1
     folder, record = only_record(tmp_path)
     assert (record["status"], record["training"]["steps"]) == ("failed", 0)
     assert record["error"].startswith("step 1: the ")
@@ -136,35 +126,28 @@ def test_a_first_step_that_is_not_finite_leaves_a_record_too(tmp_path: Path) -> 
     assert record["timing"]["step_ms"] is None
 
 
-def test_eval_tells_of_options(tmp_path: Path) -> None:
+def test_options_of_eval(tmp_path: Path, fsb: InProcess) -> None:
     fsb("run", "nearest-centroid", *TINY[:4], "--episodes=4", "--query=2", at=tmp_path)
     folder, _ = only_record(tmp_path)
     typed = {
         "--episdes 5": "did you mean '--episodes'",
         "--wya 3": "--way",
-        "--seed 3": "--seed decided the training of the run and stays",
-        "another": "fsb eval takes one run; 'another' is one too many",
+        "--seed 3": "--seed decided the training of the run",
+        "another": "unexpected extra argument (another)",
     }
     for options, words in typed.items():
         assert_one_line(fsb("eval", str(folder), *options.split(), at=tmp_path), words)
     # the record's own path will do, and what did not change keeps its source
-    said = fsb("eval", str(folder / "record.json"), "--episodes=3", "--json", at=tmp_path)
-    record = json.loads(said.stdout)
+    answer = fsb("eval", str(folder / "record.json"), "--episodes=3", "--json", at=tmp_path)
+    record = json.loads(answer.out)
     assert record["test"]["episodes"] == 3
     sources = record["config"]["sources"]
     assert (sources["episodes"], sources["query"], sources["level"]) == ("user", "user", "default")
 
 
-def test_ctrl_c_keeps_what_was_reached(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [*FSB, "run", "protonet", *TINY, "--steps=1000000", "--checkpoint-every=1"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        # Where the tests run in the background, Ctrl-C is ignored; a child would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+def test_ctrl_c_saves_partial_results(tmp_path: Path, fsb_process: Process) -> None:
+    words = (*TINY, "--steps=1000000", "--checkpoint-every=1")
+    process = fsb_process.start("run", "protonet", *words, at=tmp_path)
     try:
         while process.poll() is None and not list(tmp_path.glob("runs/*/checkpoints/step-*")):
             time.sleep(0.01)

@@ -1,27 +1,22 @@
-"""``fsb plan``, the real command, on pilots that nobody ran and on pilots of a tiny run."""
+"""``fsb plan`` on pilots that nobody ran and on pilots of a tiny run."""
 
 from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 import fewshot_bench
-from fewshot_bench.cli.main import app
-from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.results.compare import load_runs
 from fewshot_bench.results.pilots import class_accuracies, pilot_of
 from fewshot_bench.results.stats.power import episodes_needed, paired_power
 from fewshot_bench.results.tables import write_table
-from tests.patience import PATIENCE
+from tests.command_line import fsb
 from tests.results.made_up_runs import write_run
 
 EPISODES, WAY, QUERY = 60, 5, 15
@@ -45,17 +40,13 @@ def pilot(runs: Path, method: str, seed: int, query: int = QUERY, **changes: Any
     return folder
 
 
-def said(*arguments: Any) -> str:
-    """What it prints where nothing is wrong, in this process."""
-    result = CliRunner().invoke(
-        app, ["plan", *map(str, arguments)], env={"COLUMNS": "100"}, catch_exceptions=False
-    )
-    assert result.exit_code == 0
-    return " ".join(result.stdout.split())
+def answer_of(*arguments: Any) -> str:
+    """What it prints where nothing is wrong."""
+    return " ".join(fsb("plan", *map(str, arguments), COLUMNS="100").succeeded().out.split())
 
 
 def planned(*arguments: Any) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(said(*arguments, "--json"))
+    result: dict[str, Any] = json.loads(answer_of(*arguments, "--json"))
     return result
 
 
@@ -76,7 +67,7 @@ def test_two_pilots_are_paired(two: tuple[Path, Path]) -> None:
     assert result["sd"] == pytest.approx(sd)
     assert result["episodes"] == episodes_needed(sd, 0.007, 0.9)
     assert paired_power(sd, result["pilot_finds"], EPISODES) == pytest.approx(0.9)
-    text = said("--difference", "0.7", "--power", "0.9", *two)
+    text = answer_of("--difference", "0.7", "--power", "0.9", *two)
     assert "To find 0.70 points with power 0.9 (two-sided paired t test at 0.05): " in text
     assert f"{result['episodes']} episodes of 15 queries per class." in text
     assert "will vary as those of these two trained networks do" in text
@@ -137,28 +128,19 @@ def test_an_open_plan_of_real_data(tmp_path: Path) -> None:
     assert result["best_query"] == best["query"]
     assert result["reached"] == best["reaches"] == (best["power"] >= 0.8)
     assert "err independently" in result["assumed"][1]
-    text = said(folder, "--difference", "30")
+    text = answer_of(folder, "--difference", "30")
     assert f"power is greatest with {best['query']} queries per class; it is reached." in text
-    text = said(folder, "--difference", "0.1")
+    text = answer_of(folder, "--difference", "0.1")
     assert "no query count reaches the power asked." in text
     assert "open" not in planned(folder, "--sampling", "closed")
 
 
 def assert_refused(arguments: Sequence[Any], *words: str) -> None:
-    with pytest.raises(FewshotBenchError) as caught:
-        said(*arguments)
-    assert caught.value.exit_code == 2
-    assert all(word in str(caught.value) for word in words), caught.value
-    assert "\n" not in str(caught.value)
-
-
-def test_an_error_is_one_line(two: tuple[Path, Path]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fewshot_bench", "plan", str(two[0]), "--power=2"],
-        capture_output=True, text=True, timeout=PATIENCE, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --power 2: it has to lie between --alpha (0.05) and 1.\n"
+    answer = fsb("plan", *map(str, arguments))
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("error: ")
+    assert answer.err.count("\n") == 1
+    assert all(word in answer.err for word in words), answer.err
 
 
 @pytest.mark.parametrize(
@@ -194,7 +176,7 @@ def test_bad_pilots(two: tuple[Path, Path], tmp_path: Path) -> None:
     assert_refused([third], "confusion.csv", "no table of confusions")
     (third / "episodes.csv").unlink()
     assert_refused([two[0], third], "is missing")
-    assert_refused([two[0], "--sampling", "open"], "record's configuration does not fit")
+    assert_refused([two[0], "--sampling", "open"], "record's configuration")
 
 
 def test_unless_named_the_newest_pair_is_the_pilot(tmp_path: Path) -> None:
@@ -209,5 +191,4 @@ def test_unless_named_the_newest_pair_is_the_pilot(tmp_path: Path) -> None:
     # c is newer than a, but has other query counts.
     assert [run[0] for run in found["runs"]] == ["b", "a"]
     assert found["paired"]
-    with pytest.raises(FewshotBenchError, match="no finished run in"):
-        said("--runs-dir", tmp_path / "nowhere")
+    assert_refused(["--runs-dir", tmp_path / "nowhere"], "no finished run in")

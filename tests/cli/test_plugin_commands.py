@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.command_line import InProcess
 from tests.dist_info import write_dist_info
 
 SOURCE = """
@@ -36,36 +34,28 @@ POINTS = {
 }
 
 
-def install(site: Path, distribution: str, points: dict[str, str]) -> None:
+def install(site: Path, distribution: str, points: dict[str, str], fsb: InProcess) -> None:
     lines = [f"{name} = {target}" for name, target in points.items()]
     text = "\n".join(["[fewshot_bench.commands]", *lines, ""])
     write_dist_info(site, distribution, "1.0", text)
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Path:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an installed distribution of commands."""
+    monkeypatch.syspath_prepend(str(tmp_path))
     install(tmp_path, "fake-commands", POINTS)
     (tmp_path / "fake_commands.py").write_text(SOURCE, "utf-8")
     return tmp_path
 
 
-def fsb(site: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fewshot_bench", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(site), **environ},
-    )
-
-
-def test_commands_are_listed_without_being_imported(site: Path) -> None:
-    said = fsb(site, "--help")
-    assert said.returncode == 0, said.stderr
-    assert "imported" not in said.stdout + said.stderr
+def test_commands_are_listed_without_being_imported(site: Path, fsb: InProcess) -> None:
+    said = fsb("--help")
+    assert said.code == 0, said.err
+    assert "imported" not in said.out + said.err
     for name in ("hello", "grouped", "broken", "fake-commands:run"):
-        assert f"  {name} " in said.stdout
-    assert "from fake-commands" in said.stdout
+        assert f"  {name} " in said.out
+    assert "from fake-commands" in said.out
 
 
 @pytest.mark.parametrize(
@@ -77,15 +67,15 @@ def test_commands_are_listed_without_being_imported(site: Path) -> None:
         (["fake-commands:run", "world"], "hello world"),
     ],
 )
-def test_a_command_runs(site: Path, arguments: list[str], expected: str) -> None:
-    said = fsb(site, *arguments)
-    assert (said.returncode, said.stdout) == (0, expected + "\n"), said.stderr
+def test_a_command_runs(site: Path, arguments: list[str], expected: str, fsb: InProcess) -> None:
+    said = fsb(*arguments)
+    assert (said.code, said.out) == (0, expected + "\n"), said.err
 
 
-def test_a_plugin_takes_no_built_in_command_away(site: Path) -> None:
-    said = fsb(site, "run", "--help")
-    assert said.returncode == 0
-    assert "METHOD" in said.stdout
+def test_a_plugin_takes_no_built_in_command_away(site: Path, fsb: InProcess) -> None:
+    said = fsb("run", "--help")
+    assert said.code == 0
+    assert "METHOD" in said.out
 
 
 @pytest.mark.parametrize(
@@ -93,38 +83,40 @@ def test_a_plugin_takes_no_built_in_command_away(site: Path) -> None:
     [
         (["broken"], ("'broken' of fake-commands", "cannot be loaded", "ModuleNotFoundError")),
         (["function"], ("is a function; a typer.Typer is wanted",)),
-        (["hello", "world", "--loud"], ("No such option: --loud", "'fsb hello --help'")),
+        (["hello", "world", "--loud"], ("no option '--loud'", "'fsb hello --help'")),
         (["grouped", "twoo"], ("'twoo'", "'two'", "'fsb grouped --help'")),
         (["no-such-command"], ("No such command 'no-such-command'",)),
     ],
 )
-def test_one_line_and_code_2(site: Path, arguments: list[str], words: tuple[str, ...]) -> None:
-    said = fsb(site, *arguments)
-    error = said.stderr.removeprefix("imported\n")
-    assert said.returncode == 2
+def test_one_line_and_code_2(
+    site: Path, arguments: list[str], words: tuple[str, ...], fsb: InProcess
+) -> None:
+    said = fsb(*arguments)
+    error = said.err.removeprefix("imported\n")
+    assert said.code == 2
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert all(word in error for word in words), error
 
 
-def test_a_name_claimed_twice_is_refused_only_when_bare(site: Path) -> None:
+def test_a_name_claimed_twice_is_refused_only_when_bare(site: Path, fsb: InProcess) -> None:
     install(site, "another", {"hello": "fake_commands:group"})
-    said = fsb(site, "hello", "world")
-    assert said.returncode == 2
-    assert "write another:hello or fake-commands:hello" in said.stderr
-    assert fsb(site, "another:hello", "one").stdout == "one\n"
-    assert "another:hello" in fsb(site, "--help").stdout
+    said = fsb("hello", "world")
+    assert said.code == 2
+    assert "write another:hello or fake-commands:hello" in said.err
+    assert fsb("another:hello", "one").out == "one\n"
+    assert "another:hello" in fsb("--help").out
 
 
-def test_fsb_plugins_holds_for_commands_too(site: Path) -> None:
-    assert "fake-commands" not in fsb(site, "--help", FSB_PLUGINS="standard").stdout
+def test_fsb_plugins_holds_for_commands_too(site: Path, fsb: InProcess) -> None:
+    assert "fake-commands" not in fsb("--help", FSB_PLUGINS="standard").out
 
 
-def test_commands_have_rows_of_their_own(site: Path) -> None:
-    listed = fsb(site, "plugins", COLUMNS="300").stdout
+def test_commands_have_rows_of_their_own(site: Path, fsb: InProcess) -> None:
+    listed = fsb("plugins", COLUMNS="300").out
     rows = {line.split()[0]: line for line in listed.splitlines()}
     assert rows["hello"].split()[1:] == ["fake-commands", "1.0", "command", "ok", "fsb", "hello"]
     assert "broken" in rows["function"]
     assert "a typer.Typer is wanted" in rows["function"]
     assert "No module named 'no_such_module_at_all'" in rows["broken"]
-    assert "Traceback" in fsb(site, "plugins", "--trace", "function").stdout
+    assert "Traceback" in fsb("plugins", "--trace", "function").out

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +10,8 @@ import pytest
 from PIL import Image
 
 import fewshot_bench
-from fewshot_bench.cli.main import main
+from tests.command_line import InProcess
 
-Fsb = Callable[..., tuple[int, str, str]]
 TALL = """
 import numpy as np
 from fewshot_bench import Dataset, LabeledImages, Splits
@@ -29,20 +26,6 @@ class Tall(Dataset):
         parts = [part(split) for split in ("train", "validation", "test")]
         return Splits(*parts, digest="0" * 64, license="CC0-1.0", source="drawn here")
 """
-
-
-@pytest.fixture
-def fsb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fsb:
-    """The command in this process."""
-
-    def call(*words: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fsb", "predict", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert isinstance(ended.value.code, int)
-        return (ended.value.code, *capsys.readouterr())
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -80,47 +63,49 @@ def bar(name: str, i: int) -> Image.Image:
     return Image.fromarray(pixels).convert("RGB")
 
 
-def test_each_image_gets_its_class_and_a_probability(fsb: Fsb, run: Path, pictures: Path) -> None:
-    code, out, err = fsb(run, pictures / "support", pictures / "a.png", pictures / "b.jpg")
-    assert code == 0, err
-    assert out.splitlines()[0].split() == ["image", "class", "probability"]
-    assert "lying" in out
-    assert "full" in out
-    assert "2 images of each class were used; 1 were left out" in err
+def test_each_image_gets_its_class_and_a_probability(
+    fsb: InProcess, run: Path, pictures: Path
+) -> None:
+    answer = fsb(
+        "predict", run, pictures / "support", pictures / "a.png", pictures / "b.jpg"
+    ).succeeded()
+    assert answer.out.splitlines()[0].split() == ["image", "class", "probability"]
+    assert "lying" in answer.out
+    assert "full" in answer.out
+    assert "2 images of each class were used; 1 were left out" in answer.err
 
 
-def test_json_has_every_probability(fsb: Fsb, run: Path, pictures: Path) -> None:
-    _, out, _ = fsb(run, pictures / "support", pictures / "a.png", "--json")
-    (answer,) = json.loads(out)["predictions"]
-    assert answer["class"] == "lying"
-    assert set(answer["probabilities"]) == {"full", "lying", "standing"}
-    assert sum(answer["probabilities"].values()) == pytest.approx(1)
-    assert answer["probability"] == max(answer["probabilities"].values())
+def test_json_has_every_probability(fsb: InProcess, run: Path, pictures: Path) -> None:
+    answer = fsb("predict", run, pictures / "support", pictures / "a.png", "--json")
+    (one,) = json.loads(answer.out)["predictions"]
+    assert one["class"] == "lying"
+    assert set(one["probabilities"]) == {"full", "lying", "standing"}
+    assert sum(one["probabilities"].values()) == pytest.approx(1)
+    assert one["probability"] == max(one["probabilities"].values())
 
 
 def test_inverting_support_and_query_alike_changes_no_class(
-    fsb: Fsb, run: Path, pictures: Path
+    fsb: InProcess, run: Path, pictures: Path
 ) -> None:
-    _, out, _ = fsb(run, pictures / "support", pictures / "a.png", "--json", "--invert")
-    assert json.loads(out)["predictions"][0]["class"] == "lying"
+    answer = fsb("predict", run, pictures / "support", pictures / "a.png", "--json", "--invert")
+    assert json.loads(answer.out)["predictions"][0]["class"] == "lying"
 
 
 def test_pictures_of_other_proportions_are_squashed_and_counted(
-    fsb: Fsb, run: Path, pictures: Path
+    fsb: InProcess, run: Path, pictures: Path
 ) -> None:
     bar("lying", 1).resize((90, 56)).save(pictures / "wide.png")
     bar("standing", 0).resize((56, 30)).save(pictures / "flat.png")
     images = [pictures / name for name in ("wide.png", "flat.png", "a.png")]
-    _, out, _ = fsb(run, pictures / "support", *images, "--json")
-    answers = [answer["class"] for answer in json.loads(out)["predictions"]]
+    answer = fsb("predict", run, pictures / "support", *images, "--json")
+    answers = [one["class"] for one in json.loads(answer.out)["predictions"]]
     assert answers == ["lying", "standing", "lying"]
-    code, _, err = fsb(run, pictures / "support", *images)
-    assert code == 0, err
-    assert "2 images have other proportions than the run's and were squashed" in err
+    answer = fsb("predict", run, pictures / "support", *images).succeeded()
+    assert "2 images have other proportions than the run's and were squashed" in answer.err
 
 
 def test_a_run_on_pictures_that_are_no_squares(
-    fsb: Fsb, pictures: Path, tmp_path: Path, data_cache: Path
+    fsb: InProcess, pictures: Path, tmp_path: Path, data_cache: Path
 ) -> None:
     (tmp_path / "tall.py").write_text(TALL, "utf-8")
     record = fewshot_bench.run(
@@ -129,9 +114,10 @@ def test_a_run_on_pictures_that_are_no_squares(
         allow_overlap=True,  # its pictures are all alike
     )  # fmt: skip
     run = tmp_path / "runs" / record["id"]
-    code, out, err = fsb(run, pictures / "support", pictures / "a.png", "--json", "--trust-code")
-    assert code == 0, err
-    assert json.loads(out)["predictions"][0]["class"] == "lying"
+    answer = fsb(
+        "predict", run, pictures / "support", pictures / "a.png", "--json", "--trust-code"
+    ).succeeded()
+    assert json.loads(answer.out)["predictions"][0]["class"] == "lying"
 
 
 @pytest.mark.parametrize(
@@ -146,30 +132,33 @@ def test_a_run_on_pictures_that_are_no_squares(
     ],
 )
 def test_wrong_input_is_one_line(
-    words: tuple[str, ...], expected: str, fsb: Fsb, run: Path, pictures: Path
+    words: tuple[str, ...], expected: str, fsb: InProcess, run: Path, pictures: Path
 ) -> None:
     (pictures / "text.png").write_text("no picture", "utf-8")
     typed = [w.replace("RUN", str(run)).replace("PICTURES", str(pictures)) for w in words]
-    code, out, err = fsb(*typed)
-    assert (code, out) == (2, "")
-    assert expected in err
-    assert err.count("\n") == 1
+    answer = fsb("predict", *typed)
+    assert (answer.code, answer.out) == (2, "")
+    assert expected in answer.err
+    assert answer.err.count("\n") == 1
 
 
 def test_a_method_of_so_many_classes_says_so(
-    fsb: Fsb, pictures: Path, tmp_path: Path, data_cache: Path
+    fsb: InProcess, pictures: Path, tmp_path: Path, data_cache: Path
 ) -> None:
     record = fewshot_bench.run(
         "maml", train_classes=6, validation_classes=6, test_classes=6, way=2, shot=1, query=2,
         steps=1, task_batch=1, episodes=2, validation_episodes=2, backbone_channels=2,
         runs_dir=str(tmp_path / "runs"), cache_dir=str(data_cache),
     )  # fmt: skip
-    code, _, err = fsb(tmp_path / "runs" / record["id"], pictures / "support", pictures / "a.png")
-    assert code == 2
-    assert "for 2 classes" in err
+    answer = fsb(
+        "predict", tmp_path / "runs" / record["id"], pictures / "support", pictures / "a.png"
+    )
+    assert answer.code == 2
+    assert "for 2 classes" in answer.err
     (pictures / "two").mkdir()
     for name in ("lying", "full"):
         (pictures / "support" / name).rename(pictures / "two" / name)
-    code, _, err = fsb(tmp_path / "runs" / record["id"], pictures / "two", pictures / "a.png")
-    assert code == 0, err
-    assert "transductive" in err
+    answer = fsb(
+        "predict", tmp_path / "runs" / record["id"], pictures / "two", pictures / "a.png"
+    ).succeeded()
+    assert "transductive" in answer.err

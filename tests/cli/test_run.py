@@ -1,11 +1,8 @@
-"""The real command from end to end, on a small built-in data set."""
+"""The command from end to end, on a small built-in data set."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import pytest
 import fewshot_bench
 from fewshot_bench.results.record.io import read_record
 from fewshot_bench.results.tables import read_table
-from tests.patience import PATIENCE
+from tests.command_line import InProcess
 
 SETTINGS: dict[str, Any] = {
     "image_size": 16,
@@ -66,21 +63,6 @@ class Watcher(Observer):
 """
 
 
-def fsb(*arguments: str, at: Path, **environment: str) -> str:
-    """What the command prints on standard output; it has to succeed."""
-    said = subprocess.run(
-        [sys.executable, "-m", "fewshot_bench", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=at,
-        env={**os.environ, "COLUMNS": "200", **environment},
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert said.returncode == 0, said.stderr
-    return said.stdout
-
-
 def without_times(record: dict[str, Any]) -> dict[str, Any]:
     """A record without what may differ between two equal runs."""
     record = json.loads(json.dumps(record))
@@ -99,9 +81,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def printed(home: Path) -> str:
+def printed(home: Path, fsb: InProcess) -> str:
     """What a run with --json prints."""
-    return fsb("run", "protonet", *TYPED, "--json", at=home)
+    return fsb("run", "protonet", *TYPED, "--json", at=home).succeeded().out
 
 
 def test_json_prints_the_record_and_nothing_else(printed: str, home: Path) -> None:
@@ -117,10 +99,12 @@ def test_json_prints_the_record_and_nothing_else(printed: str, home: Path) -> No
 
 
 def test_the_same_seeds_give_the_same_numbers_here_and_from_python(
-    printed: str, home: Path, tmp_path: Path
+    printed: str, home: Path, tmp_path: Path, fsb: InProcess
 ) -> None:
     first = json.loads(printed)
-    second = json.loads(fsb("run", "protonet", *TYPED, "--if-exists=fresh", "--json", at=home))
+    second = json.loads(
+        fsb("run", "protonet", *TYPED, "--if-exists=fresh", "--json", at=home).succeeded().out
+    )
     third = fewshot_bench.run("protonet", **SETTINGS, runs_dir=str(tmp_path))
     assert first["id"] != second["id"]
     assert without_times(first) == without_times(second) == without_times(third)
@@ -134,9 +118,11 @@ def test_the_same_seeds_give_the_same_numbers_here_and_from_python(
     assert moved["episodes_digest"] != first["episodes_digest"]
 
 
-def test_a_run_is_evaluated_again(printed: str, home: Path) -> None:
+def test_a_run_is_evaluated_again(printed: str, home: Path, fsb: InProcess) -> None:
     before = json.loads(printed)
-    again = json.loads(fsb("eval", f"runs/{before['id']}", "--json", "--runs-dir=e", at=home))
+    again = json.loads(
+        fsb("eval", f"runs/{before['id']}", "--json", "--runs-dir=e", at=home).succeeded().out
+    )
     assert again["evaluated_from"] == before["id"]
     assert again["episodes_digest"] == before["episodes_digest"]
     assert again["test"] == before["test"]
@@ -147,20 +133,22 @@ def test_a_run_is_evaluated_again(printed: str, home: Path) -> None:
     assert other["train_task"] == before["train_task"]
 
 
-def test_runs_are_compared_on_the_same_episodes(printed: str, home: Path) -> None:
+def test_runs_are_compared_on_the_same_episodes(printed: str, home: Path, fsb: InProcess) -> None:
     protonet = json.loads(printed)
     data = [word for word in TYPED if word.split("=")[0].endswith(("-classes", "-size"))]
     task = ["--episodes=6", "--shot=1", "--query=3", "--device=cpu"]
-    shown = fsb("run", "nearest-centroid", *data, *task, "--runs-dir=c", at=home)
+    shown = fsb("run", "nearest-centroid", *data, *task, "--runs-dir=c", at=home).succeeded().out
     assert "nearest-centroid on glyphs, 5-way 1-shot" in shown
     (floor,) = (home / "c").glob("nearest-centroid*")
     runs = (f"runs/{protonet['id']}", f"c/{floor.name}")
-    table = fsb("compare", *runs, "--baseline", "nearest-centroid", at=home)
+    table = fsb("compare", *runs, "--baseline", "nearest-centroid", at=home).succeeded().out
     assert "glyphs (generated), 3 queries per class, 6 closed episodes" in table
     assert "5-way 1-shot" in table
     assert "protonet" in table
     parsed = json.loads(
         fsb("compare", *runs, "--baseline=nearest-centroid", "--format=json", at=home)
+        .succeeded()
+        .out
     )
     (shown_table,) = parsed["tables"]
     paired = {
@@ -173,11 +161,11 @@ def test_runs_are_compared_on_the_same_episodes(printed: str, home: Path) -> Non
 
 
 def test_named_observers_and_metrics_are_used_and_recorded(
-    home: Path, printed: str, fake_distribution: Callable[..., Path], tmp_path: Path
+    home: Path, printed: str, fake_distribution: Callable[..., Path], tmp_path: Path, fsb: InProcess
 ) -> None:
-    site = str(fake_distribution("fake-watcher", "fake_watcher", WATCHER))
+    fake_distribution("fake-watcher", "fake_watcher", WATCHER)
     named = ("--with=watcher", "--metric=share-of-first", "--metric=cross-entropy")
-    text = fsb("run", "protonet", *TYPED, *named, "--json", at=tmp_path, PYTHONPATH=site)
+    text = fsb("run", "protonet", *TYPED, *named, "--json", at=tmp_path).succeeded().out
     record = json.loads(text)
     seen = json.loads((tmp_path / "seen.json").read_text())
     assert [seen[0], seen[-1]] == [["started", "protonet"], ["ended", "completed"]]
@@ -190,7 +178,7 @@ def test_named_observers_and_metrics_are_used_and_recorded(
     assert of_fake == {("observers", "watcher"), ("metrics", "share-of-first")}
     # Watching and scoring change no result.
     assert record["test"]["accuracy"] == json.loads(printed)["test"]["accuracy"]
-    listed = fsb("plugins", at=tmp_path, PYTHONPATH=site, COLUMNS="300")
+    listed = fsb("plugins", at=tmp_path, COLUMNS="300").succeeded().out
     (row,) = (line for line in listed.splitlines() if "fake-watcher" in line)
     assert all(word in row for word in ("observers", "metrics", " watcher", "share-of-first"))
 
@@ -198,7 +186,9 @@ def test_named_observers_and_metrics_are_used_and_recorded(
 @pytest.mark.parametrize(
     ("kind", "name"), [("methods", "metagan"), ("datasets", "folder"), ("samplers", "open")]
 )
-def test_list_shows_names_and_where_they_come_from(kind: str, name: str, tmp_path: Path) -> None:
-    lines = fsb("list", kind, at=tmp_path).splitlines()
+def test_list_shows_names_and_where_they_come_from(
+    kind: str, name: str, tmp_path: Path, fsb: InProcess
+) -> None:
+    lines = fsb("list", kind, at=tmp_path).succeeded().out.splitlines()
     (line,) = [line for line in lines if line.split()[0] == name]
     assert "fewshot-bench" in line

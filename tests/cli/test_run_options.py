@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from fewshot_bench.cli.main import main
+from tests.command_line import InProcess
 
 Install = Callable[..., Path]
-Fsb = Callable[..., "Said"]
 Helped = Callable[..., str]
 
 CHATTY = """
@@ -58,37 +53,14 @@ def site(fake_distribution: Install) -> Path:
     return folder
 
 
-class Said(NamedTuple):
-    """What the command answered."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def fsb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
-    """The command in this process: the import of torch is paid once."""
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def call(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["fsb", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        assert isinstance(ended.value.code, int)
-        return Said(ended.value.code, *capsys.readouterr())
-
-    return call
-
-
-@pytest.fixture
-def helped(fsb: Callable[..., Said]) -> Callable[..., str]:
+def helped(fsb: InProcess) -> Callable[..., str]:
     """The help of ``fsb run ...`` with runs of blanks and frames as one blank."""
 
     def call(*arguments: str) -> str:
-        said = fsb("run", *arguments, "--help")
-        assert said.returncode == 0, said.stderr
-        return re.sub(r"[ │]+", " ", said.stdout)
+        said = fsb("run", *arguments, "--help", COLUMNS="300")
+        assert said.code == 0, said.err
+        return re.sub(r"[ │]+", " ", said.out)
 
     return call
 
@@ -105,24 +77,24 @@ def helped(fsb: Callable[..., Said]) -> Callable[..., str]:
         ("protonet --inner-lr 1", "no option '--inner-lr' here; it belongs to method maml."),
         ("maml --xyzzyx 3", "fsb run maml: no option '--xyzzyx'. See 'fsb run maml --help'."),
         ("maml --way", "'--way' requires an argument. See 'fsb run maml --help'."),
-        ("maml --seed 1.5", "error: --seed 1.5: it takes a whole number."),
-        ("maml --train-way 1.5", "error: --train-way 1.5: it takes a whole number."),
-        ("maml --inner-lr nan", "error: --inner-lr nan: it takes a number."),
-        ("maml --pixels bytes", "error: --pixels bytes: it is one of unit, signed."),
-        ("metagan --betas 1", "--betas: it takes 2 numbers."),
-        ("metagan --betas 1 x", "error: --betas x: it takes a number."),
+        ("maml --seed 1.5", "error: --seed: expected an integer, got '1.5'."),
+        ("maml --train-way 1.5", "error: --train-way: expected an integer >= 2, got '1.5'."),
+        ("maml --inner-lr nan", "error: --inner-lr: expected a number, got 'nan'."),
+        ("maml --pixels bytes", "error: --pixels: expected one of unit, signed, got 'bytes'."),
+        ("metagan --betas 1", "'--betas' requires 2 arguments"),
+        ("metagan --betas 1 x", "error: --betas: expected 2 numbers, got ('1', 'x')."),
         ("maml more", "unexpected extra argument"),
-        ("--seed 3 maml", "fsb run: the method comes first, then its options: fsb run METHOD"),
+        ("--seed 3 maml", "fsb run: expected METHOD first, then its options: fsb run METHOD"),
         ("nearest-centroid --dataset glyphs:x", "'glyphs' takes nothing behind a colon"),
     ],
 )
-def test_what_is_no_option_is_told(typed: str, expected: str, fsb: Fsb) -> None:
+def test_what_is_no_option_is_told(typed: str, expected: str, fsb: InProcess) -> None:
     said = fsb("run", *typed.split())
-    assert said.returncode == 2
-    assert expected in said.stderr
-    assert said.stderr.startswith("error: ")
-    assert said.stderr.count("\n") == 1
-    assert said.stdout == ""
+    assert said.code == 2
+    assert expected in said.err
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert said.out == ""
 
 
 def test_help_shows_types_defaults_and_help_in_panels(helped: Helped) -> None:
@@ -163,19 +135,12 @@ def test_help_follows_the_inner_method_that_preset_or_user_names(
     assert "--base-halve-every" not in typed
 
 
-def test_json_is_alone_on_standard_output(site: Path, tmp_path: Path) -> None:
-    settings = ["--json", "--episodes=2", f"--runs-dir={tmp_path / 'runs'}"]
-    said = subprocess.run(
-        [sys.executable, "-m", "fewshot_bench", "run", "chatty", *settings],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(site)},
-    )
-    assert said.returncode == 0, said.stderr
-    assert json.loads(said.stdout)["method"] == "chatty"
+def test_json_is_alone_on_standard_output(site: Path, tmp_path: Path, fsb: InProcess) -> None:
+    words = ("--json", "--episodes=2", f"--runs-dir={tmp_path / 'runs'}")
+    answer = fsb("run", "chatty", *words).succeeded()
+    assert json.loads(answer.out)["method"] == "chatty"
     printed = ("imported by the registry", "imported when named", "adapting")
-    assert all(line in said.stderr for line in printed)
+    assert all(line in answer.err for line in printed)
 
 
 def test_a_docstring_is_no_markup(site: Path, helped: Helped) -> None:
@@ -183,17 +148,17 @@ def test_a_docstring_is_no_markup(site: Path, helped: Helped) -> None:
 
 
 def test_a_method_claimed_twice_spoils_no_list(
-    fake_distribution: Install, fsb: Fsb, helped: Helped
+    fake_distribution: Install, fsb: InProcess, helped: Helped
 ) -> None:
     source = "from fewshot_bench import hookimpl\n@hookimpl\n"
     source += "def register_methods():\n    return {'maml': 'fsb_maml.maml:MAML'}\n"
     fake_distribution("fake-maml", "fake_maml", source)
     said = fsb("run", "--help")
-    assert said.returncode == 0, said.stderr
-    assert "fewshot-bench:maml" in said.stdout
-    assert "fake-maml:maml" in said.stdout
+    assert said.code == 0, said.err
+    assert "fewshot-bench:maml" in said.out
+    assert "fake-maml:maml" in said.out
     bare = fsb("run", "maml")
-    assert bare.returncode == 2
-    assert "write fake-maml:maml or fewshot-bench:maml" in bare.stderr
+    assert bare.code == 2
+    assert "write fake-maml:maml or fewshot-bench:maml" in bare.err
     assert "--inner-lr" in helped("fake-maml:maml")
     assert helped("protonet")

@@ -12,7 +12,7 @@ import fewshot_bench
 from fewshot_bench.cli import compare, evaluate, resume, run
 from fewshot_bench.config.options import flag, option_name
 from fewshot_bench.config.resolve import REPEATED, RESERVED, configure, with_changes
-from fewshot_bench.config.schema import CHANGEABLE, RESUMABLE, OPTION_FIELDS, SETTINGS, RunConfig
+from fewshot_bench.config.schema import CHANGEABLE, OPTION_FIELDS, RESUMABLE, SETTINGS, RunConfig
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.runs.grid import ELSEWHERE, SHOWN, Entry, Grid, cells_of, read_grid

@@ -54,7 +54,7 @@ def settled(fake_distribution: Callable[..., Path]) -> str:
 
 @pytest.mark.parametrize("backbone", ["conv4", "nope"])
 def test_a_method_without_a_network_takes_no_backbone(backbone: str) -> None:
-    with pytest.raises(ConfigError, match="--backbone: nearest-centroid .* leave it out"):
+    with pytest.raises(ConfigError, match=r"--backbone: nearest-centroid .* leave it out"):
         configure("nearest-centroid", backbone=backbone)
     # What a record holds is no choice of anybody's.
     assert with_changes(configure("nearest-centroid"), Registry.discover(), {"way": 3}).way == 3
@@ -64,7 +64,11 @@ def test_the_user_comes_before_the_preset_before_the_default(settled: str) -> No
     config = configure(settled, decay=11, steps="80")
     assert config.method_options == {"rate": 2.0, "decay": 11.0, "momentum": 0.125}
     assert config.backbone_options["backbone_channels"] == 16
-    assert (config.steps, config.task_batch, config.episodes) == (80, 9, SETTINGS["episodes"].default)
+    assert (config.steps, config.task_batch, config.episodes) == (
+        80,
+        9,
+        SETTINGS["episodes"].default,
+    )
     expected = {
         "rate": "preset",
         "decay": "user",
@@ -150,7 +154,7 @@ def test_a_configuration_of_another_version_is_refused(change: str) -> None:
         del values["method_options"]
     else:
         values["method_option"] = 1
-    with pytest.raises(ConfigError, match="unknown or missing 'method_options?'"):
+    with pytest.raises(ConfigError, match=r"unknown or missing 'method_options?'"):
         RunConfig.from_dict(values)
 
 

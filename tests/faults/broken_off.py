@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fewshot_bench.results.record.io import read_record
-from tests.patience import PATIENCE
 
 SMALL: dict[str, Any] = {
     "dataset": "glyphs",
@@ -97,29 +93,6 @@ def command(method: str, settings: dict[str, Any]) -> list[str]:
     return ["run", method, *words]
 
 
-def start(arguments: Sequence[str], at: Path, **environment: str) -> subprocess.Popen[str]:
-    """Start ``fsb`` in a folder."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "fewshot_bench", *arguments],
-        cwd=at,
-        env={**os.environ, "COLUMNS": "200", **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where the tests run in the background, Ctrl-C is ignored; a child would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def fsb(*arguments: str, at: Path, code: int = 0, **environment: str) -> str:
-    """What ``fsb`` says on standard error, and after it on standard output."""
-    process = start(arguments, at, **environment)
-    out, said = process.communicate(timeout=PATIENCE)
-    assert process.returncode == code, f"exit code {process.returncode}: {said}"
-    assert "Traceback" not in said
-    return said + out
-
-
 def lasting(record: dict[str, Any]) -> dict[str, Any]:
     """A record without times, ids and places."""
     record = json.loads(json.dumps(record))
@@ -165,7 +138,6 @@ class Breaking:
     def __init__(self, phase: str, done: int, number: int = signal.SIGTERM) -> None:
         self.wanted, self.number = (phase, done), number
         self.name = ""
-        self.lines: list[str] = []
         self.steps: list[int] = []
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
@@ -176,9 +148,6 @@ class Breaking:
             self.steps.append(done)
         if (self.name, done) == self.wanted:
             signal.raise_signal(self.number)
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def newest(runs: Path, but: Callable[[Path], bool] = lambda _: False) -> Path:

@@ -7,14 +7,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +20,7 @@ from pathlib import Path
 from unittest import mock
 
 from fewshot_bench.utils.text import printable
+from tests.command_line import Answer, fsb
 from tests.patience import PATIENCE
 
 OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # by a terminal
@@ -86,37 +85,6 @@ class World:
         return target
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a command answered."""
-
-    code: int
-    out: str
-    err: str
-
-
-def fsb(*words: str, debug: bool = False) -> Said:
-    """The command in this process; what escapes from it is a traceback that a user would see."""
-    from fewshot_bench.cli.main import main
-    from fewshot_bench.errors import PluginWarning
-
-    out, err = io.StringIO(), io.StringIO()
-    argv = ["fsb", *words, *(["--debug"] if debug else [])]
-    code = 0
-    with (
-        mock.patch.object(sys, "argv", argv),
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        warnings.catch_warnings(),  # a test makes errors of them
-    ):
-        warnings.simplefilter("default", PluginWarning)
-        try:
-            main()
-        except SystemExit as ended:
-            code = ended.code if isinstance(ended.code, int) else 1
-    return Said(code, out.getvalue(), err.getvalue())
-
-
 @cache
 def _made(kind: str, folder: str) -> Path:
     """A finished run to copy, made once."""
@@ -124,8 +92,7 @@ def _made(kind: str, folder: str) -> Path:
     where.mkdir()
     with contextlib.chdir(where):
         options = SMALL if kind == "nearest-centroid" else TRAINS
-        said = fsb("run", kind, *options.split())
-    assert said.code == 0, said.err
+        fsb("run", kind, *options.split(), at=where).succeeded()
     return next((where / "runs").iterdir())
 
 
@@ -144,7 +111,7 @@ def make_world(fault: Fault, at: Path, stock: Path) -> World:
     return World(at)
 
 
-def meet(fault: Fault, at: Path, stock: Path, debug: bool = False) -> Said:
+def meet(fault: Fault, at: Path, stock: Path, debug: bool = False) -> Answer:
     """Make the fault, type what meets it, and undo what has to be undone."""
     world = make_world(fault, at, stock)
     typed = fault.typed
@@ -157,17 +124,17 @@ def meet(fault: Fault, at: Path, stock: Path, debug: bool = False) -> Said:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-        return in_a_shell(typed) if fault.in_a_shell else fsb(*words, debug=debug)
+        return in_a_shell(typed) if fault.in_a_shell else fsb(*words, *["--debug"] * debug)
 
 
-def in_a_shell(line: str) -> Said:
+def in_a_shell(line: str) -> Answer:
     """The command in a shell of its own."""
     python = f"{shlex.quote(sys.executable)} -m fewshot_bench"
     script = "set -o pipefail; " + re.sub(r"(?<![-\w])fsb ", f"{python} ", line)
     done = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, check=False, timeout=PATIENCE
     )
-    return Said(done.returncode, done.stdout, done.stderr)
+    return Answer(done.returncode, done.stdout, done.stderr)
 
 
 @contextlib.contextmanager
@@ -176,10 +143,10 @@ def _undoing(made: contextlib.AbstractContextManager[None] | None) -> Iterator[N
         yield
 
 
-def message(fault: Fault, said: Said, at: Path) -> str:
+def message(fault: Fault, answer: Answer, at: Path) -> str:
     """The line that counts, without what changes from run to run."""
-    lines = [line for line in said.err.splitlines() if line.startswith(fault.told)]
-    line = lines[-1] if lines else said.err.strip() or "(nothing)"
+    lines = [line for line in answer.err.splitlines() if line.startswith(fault.told)]
+    line = lines[-1] if lines else answer.err.strip() or "(nothing)"
     line = line.replace(str(at), "HERE").replace(os.path.realpath(at), "HERE")
     line = re.sub(r"\d{8}T\d{6}-[0-9a-f]{4}", "TIME", line)
     line = re.sub(r"\.partial\.\w+|\.[a-z]+\.\w{8}(?=['\"])", "", line)
@@ -188,13 +155,13 @@ def message(fault: Fault, said: Said, at: Path) -> str:
     return re.sub(r"\s+", " ", line)
 
 
-def row(fault: Fault, said: Said, at: Path) -> str:
+def row(fault: Fault, answer: Answer, at: Path) -> str:
     """Its row of the table."""
     typed = fault.typed.replace("␣", "\\ ")
     for name in STANDS:
         typed = typed.replace(name, "...")
-    told = message(fault, said, at) if fault.told else ""
+    told = message(fault, answer, at) if fault.told else ""
     typed = typed if fault.in_a_shell else f"fsb {typed}"
-    cells = (fault.what, f"`{typed}`", str(said.code), f"`{told}`" if told else "")
+    cells = (fault.what, f"`{typed}`", str(answer.code), f"`{told}`" if told else "")
     line = " | ".join(cell.replace("|", r"\|") for cell in cells)
     return f"| {re.sub(r'x{50,}|9{30,}', lambda long: long[0][:8] + '...', printable(line))} |"

@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-from tests.faults.fault import OBEYED, Said
+from tests.command_line import Answer
+from tests.faults.fault import OBEYED
 
 FEW, MANY = 25, 1500
 HEALTH = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -35,7 +36,7 @@ def bounded(count: int) -> Any:
     )
 
 
-def check(said: Said) -> None:
+def check(said: Answer) -> None:
     """What holds of every answer."""
     assert "Traceback" not in said.out + said.err
     assert "(--debug shows where)" not in said.err, said.err

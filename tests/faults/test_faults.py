@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fault import OBEYED, Fault, Said, fsb, meet, row
+from tests.command_line import Answer, fsb
+from tests.faults.fault import OBEYED, Fault, meet, row
 from tests.faults.page import CASES, GROUPS, PAGE
 from tests.faults.records import SCRIPT
 
@@ -18,7 +19,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("stock")
 
 
-def met(fault: Fault, tmp_path: Path, stock: Path, debug: bool = False) -> tuple[Said, Path]:
+def met(fault: Fault, tmp_path: Path, stock: Path, debug: bool = False) -> tuple[Answer, Path]:
     """What a fault is told, and where it was; skipped where it cannot be made."""
     if (why := fault.why_not()) is not None:
         pytest.skip(why)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.runs import grid
-from tests.faults.fault import Said, fsb
+from tests.command_line import Answer, fsb
 from tests.faults.fuzzing import FEW, JSON, MANY, TEXTS, bounded, check
 from tests.faults.regressions import GRIDS, RECORDS
 from tests.results.made_up_runs import scores_of, write_run
@@ -218,8 +218,8 @@ def test_any_words_on_the_command_line(
 def test_the_properties_can_fail() -> None:
     """The check refuses what it is there to refuse."""
     for said in (
-        Said(0, "\x1b[2J", ""), Said(3, "", ""), Said(1, "", "Traceback (most recent call last)"),
-        Said(1, "", "error: KeyError: 'x' (--debug shows where)"),
+        Answer(0, "\x1b[2J", ""), Answer(3, "", ""), Answer(1, "", "Traceback (most recent call last)"),
+        Answer(1, "", "error: KeyError: 'x' (--debug shows where)"),
     ):  # fmt: skip
         with pytest.raises(AssertionError):
             check(said)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from fewshot_bench.data.archives import decode, image_members, open_zip, read_member
 from fewshot_bench.data.splits import parse_split
 from fewshot_bench.errors import DataError
-from tests.faults.fault import fsb
+from tests.command_line import fsb
 from tests.faults.files import noise, zipped
 from tests.faults.fuzzing import FEW, JSON, MANY, TEXTS, bounded, check
 from tests.faults.regressions import SPLITS

@@ -1,9 +1,9 @@
-"""The same configuration again: shown, gone on with, or run anew; and what ``fsb compare`` makes of
-runs without an end."""
+"""The same configuration again: reused, resumed, or run anew; and unfinished runs in ``fsb compare``."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,13 @@ from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.grid import Entry, Grid, run_grid
 from fewshot_bench.runs.train import run_or_reuse
-from tests.faults.broken_off import CONV, Breaking, assert_same, fsb
+from tests.command_line import InProcess
+from tests.faults.broken_off import CONV, Breaking, assert_same
+
+Again = Callable[[RunConfig, str], tuple[Path, list[str], list[int]]]
 
 
-class Heard(Breaking):
+class Recorded(Breaking):
     """A progress that remembers, of a grid too."""
 
     def __init__(self, phase: str = "never", done: int = 0) -> None:
@@ -40,46 +43,55 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_cache: Path) ->
     return configure("protonet", **CONV, cache_dir=str(data_cache))
 
 
+@pytest.fixture
+def again(notes: pytest.LogCaptureFixture) -> Again:
+    """Runs a configuration: its folder, notes that name a folder, the steps trained now."""
+
+    def call(config: RunConfig, if_exists: str) -> tuple[Path, list[str], list[int]]:
+        notes.clear()
+        progress = Recorded()
+        record, folder = run_or_reuse(RunContext(config, progress=progress), if_exists)
+        assert record["status"] == "completed"
+        assert read_record(folder) == record
+        return folder, [line for line in notes.messages if "runs/" in line], progress.steps
+
+    return call
+
+
 def broken(config: RunConfig) -> Path:
     with pytest.raises(KeyboardInterrupt):
         runner.run(RunContext(config, progress=Breaking("train", 2)))
     return sorted(Path("runs").iterdir())[-1]
 
 
-def again(config: RunConfig, if_exists: str) -> tuple[Path, list[str], list[int]]:
-    heard = Heard()
-    record, folder = run_or_reuse(RunContext(config, progress=heard), if_exists)
-    assert record["status"] == "completed"
-    assert read_record(folder) == record
-    return folder, [line for line in heard.lines if "runs/" in line], heard.steps
-
-
-def test_a_finished_run_is_shown_unless_a_fresh_one_is_wanted(config: RunConfig) -> None:
-    first, told, steps = again(config, "resume")
-    assert (told, len(steps)) == ([], 6)
+def test_a_finished_run_is_reused_unless_a_fresh_one_is_wanted(
+    config: RunConfig, again: Again
+) -> None:
+    first, lines, steps = again(config, "resume")
+    assert (lines, len(steps)) == ([], 6)
     for how in ("resume", "reuse"):
         found, (line,), steps = again(config, how)
         assert (found, steps) == (first, [])
-        assert line == f"there already, in '{first}'; --if-exists fresh runs it again"
-    other, told, steps = again(config, "fresh")
+        assert line.startswith(f"Reusing finished run '{first}'; --if-exists fresh")
+    other, lines, steps = again(config, "fresh")
     assert other != first
-    assert (told, len(steps)) == ([], 6)
+    assert (lines, len(steps)) == ([], 6)
     assert_same(first, other)
 
 
-def test_an_interrupted_run_is_gone_on_with(config: RunConfig) -> None:
+def test_an_interrupted_run_is_resumed(config: RunConfig, again: Again) -> None:
     folder = broken(config)
     found, (line, *_), steps = again(config, "reuse")
-    assert found != folder  # reuse shows what is finished
-    assert line == f"'{folder}' did not finish; this goes on with it: fsb resume {folder}"
+    assert found != folder  # only what is finished is reused
+    assert line == f"'{folder}' did not finish; to resume it: fsb resume {folder}"
     assert len(steps) == 6
     shutil.rmtree(found)
     found, (line, *_), steps = again(config, "resume")
     assert (found, steps) == (folder, [3, 4, 5, 6])
-    assert line == f"going on with '{folder}'; --if-exists fresh begins another run"
+    assert line.startswith(f"Resuming '{folder}'; use --if-exists fresh")
 
 
-def test_what_is_typed_now_counts_where_a_run_goes_on(config: RunConfig) -> None:
+def test_settings_of_the_machine_are_those_of_now(config: RunConfig) -> None:
     """Where data and cache are, and how often a checkpoint is written, are of this machine."""
     folder = broken(config)
     later = replace(config, checkpoint_every="1", keep_checkpoints=9)
@@ -88,61 +100,69 @@ def test_what_is_typed_now_counts_where_a_run_goes_on(config: RunConfig) -> None
     assert len(list((folder / "checkpoints").glob("step-*"))) >= 3
 
 
-def test_a_run_that_another_process_writes_is_left_to_it(config: RunConfig) -> None:
+def test_a_run_that_another_process_writes_is_left_to_it(config: RunConfig, again: Again) -> None:
     folder = broken(config)
     with held(folder):
-        found, told, _ = again(config, "resume")
-        assert (found != folder, told) == (True, [])
+        found, lines, _ = again(config, "resume")
+        assert (found != folder, lines) == (True, [])
         with pytest.raises(RecordError, match="another process is writing"):
             runner.resume(folder)
-        assert f"'{folder}' goes on; it has no result yet" in load_runs([folder])[1]
+        assert any(f"'{folder}'" in line and "no result" in line for line in load_runs([folder])[1])
 
 
-def test_what_somebody_wants_to_see_is_made(config: RunConfig) -> None:
+def test_wanted_files_are_made(config: RunConfig, again: Again) -> None:
     first, _, _ = again(config, "resume")
     other, _, _ = again(configure("protonet", **CONV, profile=True), "resume")
     assert other != first
     assert (other / "profile.txt").is_file()
 
 
-def test_other_code_is_told_and_run(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_other_code_it_is_run_again(
+    config: RunConfig, again: Again, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, _, _ = again(config, "resume")
     monkeypatch.setattr("fewshot_bench.runs.identity.code_digest", lambda _: "0" * 64)
     monkeypatch.setattr("fewshot_bench.runs.prepare.code_digest", lambda _: "0" * 64)
     found, (line,), _ = again(config, "resume")
-    assert line == f"'{first}' is of other code; this is a new run"
+    assert line == f"'{first}' has different code; this is a new run."
     assert found != first
 
 
-def test_a_word_that_is_none_of_them_is_told(config: RunConfig) -> None:
-    with pytest.raises(ConfigError, match="it is one of resume, reuse, fresh"):
+def test_another_word_is_refused(config: RunConfig) -> None:
+    with pytest.raises(ConfigError, match="--if-exists: expected one of resume, reuse, fresh"):
         run_or_reuse(RunContext(config), "perhaps")
 
 
-def test_a_grid_goes_on_with_its_broken_cells(config: RunConfig) -> None:
+def test_a_grid_resumes_its_interrupted_cells(
+    config: RunConfig, notes: pytest.LogCaptureFixture
+) -> None:
     settings: dict[str, Any] = {**CONV, "cache_dir": config.cache_dir, "runs_dir": "runs"}
     grid = Grid((Entry("protonet", "protonet"), Entry("maml", "maml")), settings)
     with pytest.raises(KeyboardInterrupt):
-        run_grid(grid, Registry.discover(), Heard("train", 2))
+        run_grid(grid, Registry.discover(), Recorded("train", 2))
     (folder,) = Path("runs").iterdir()
-    heard = Heard()
-    done, problems = run_grid(grid, Registry.discover(), heard)
+    progress = Recorded()
+    done, problems = run_grid(grid, Registry.discover(), progress)
     assert not problems
-    assert f"protonet, 3-way 1-shot, seed 0: goes on in '{folder}'" in heard.lines
-    assert heard.steps == [3, 4, 5, 6, 1, 2, 3, 4, 5, 6]
+    assert f"protonet, 3-way 1-shot, seed 0: resuming '{folder}'" in notes.messages
+    assert progress.steps == [3, 4, 5, 6, 1, 2, 3, 4, 5, 6]
     assert [run.record["method"] for _, run in done] == ["protonet", "maml"]
     assert done[0][1].folder == folder
 
 
-def test_compare_tells_of_runs_without_an_end_and_shows_the_rest(
-    config: RunConfig, tmp_path: Path
+def test_compare_reports_unfinished_runs_and_shows_the_rest(
+    config: RunConfig, fsb: InProcess
 ) -> None:
     folder = broken(config)
-    line = f"left out: '{folder}' did not finish; go on with it: fsb resume {folder}"
-    said = fsb("compare", "runs", at=tmp_path, code=2)
-    assert f"no finished run in 'runs' ({line.removeprefix('left out: ')})" in said
+    answer = fsb("compare", "runs")
+    assert answer.code == 2
+    assert "no finished run in 'runs'" in answer.err
+    assert f"fsb resume {folder}" in answer.err
     runner.run(RunContext(config))
-    said = fsb("compare", "runs", at=tmp_path)  # nothing that was named is wrong
-    assert said.splitlines()[0] == line
-    assert "protonet" in said
-    assert line in fsb("compare", "runs", str(folder), at=tmp_path, code=2)  # this one is named
+    answer = fsb("compare", "runs").succeeded()  # nothing that was named is wrong
+    assert answer.err.startswith(f"left out: '{folder}' did not finish")
+    assert f"fsb resume {folder}" in answer.err
+    assert "protonet" in answer.out
+    answer = fsb("compare", "runs", folder)  # this one is named
+    assert answer.code == 2
+    assert f"left out: '{folder}' did not finish" in answer.err

@@ -1,4 +1,4 @@
-"""A run that is interrupted and gone on with is, but for times, the run that was not."""
+"""A run that is interrupted and resumed is, but for times, the run that was not."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.record.io import read_record
 from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext
-from tests.faults.broken_off import CONV, SMALL, STRANGER, Breaking, assert_same, fsb, newest
+from tests.command_line import InProcess
+from tests.faults.broken_off import CONV, SMALL, STRANGER, Breaking, assert_same, newest
 
 ALTERNATING = CONV | {"base": "maml", "update": "alternating", "generator": "small"}
 FEW_LABELS = CONV | {"labeled_classes": 0.5, "train_unlabeled": 2, "unlabeled": 2}
@@ -145,7 +146,7 @@ def test_times_go_on_where_they_were(home: Path, data_cache: Path) -> None:
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
-    home: Path, data_cache: Path
+    home: Path, data_cache: Path, notes: pytest.LogCaptureFixture
 ) -> None:
     settings = CONV | {"checkpoint_every": 1, "validate_every": 2}
     runner.run(RunContext(configured("protonet", "whole", settings, data_cache)))
@@ -158,16 +159,18 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
         cut = content[: len(content) // 2]
         newer.write_bytes({"flip": content, "cut": cut, "empty": b""}[damage])
         progress = Breaking("never", 0)
+        notes.clear()
         runner.resume(folder, progress=progress)
-        (line,) = (line for line in progress.lines if "damaged" in line)
-        assert "the checkpoint of step 5 is damaged (its sha256" in line
+        (line,) = (line for line in notes.messages if "damaged" in line)
+        assert "checkpoint of step 5" in line
+        assert "sha256" in line
         assert str(newer) in line
         assert progress.steps == [5, 6]
         assert_same(newest(Path("whole")), folder)
 
 
 def test_without_a_whole_checkpoint_it_starts_again_and_says_so(
-    home: Path, data_cache: Path
+    home: Path, data_cache: Path, notes: pytest.LogCaptureFixture
 ) -> None:
     config = configured("protonet", "runs", CONV, data_cache)
     folder = broken_off(config, Breaking("train", 5))
@@ -175,12 +178,13 @@ def test_without_a_whole_checkpoint_it_starts_again_and_says_so(
         path.write_bytes(b"")
     progress = Breaking("never", 0)
     runner.resume(folder, progress=progress)
-    told = [line for line in progress.lines if "there is no checkpoint to go on from" in line]
-    assert len(told) == 1
+    assert sum("no checkpoint to " in line for line in notes.messages) == 1
     assert progress.steps == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_checkpoint_of_another_run_is_not_taken(home: Path, data_cache: Path) -> None:
+def test_a_checkpoint_of_another_run_is_not_taken(
+    home: Path, data_cache: Path, notes: pytest.LogCaptureFixture
+) -> None:
     folders = []
     for seed in (0, 1):
         config = configured("protonet", f"runs {seed}", CONV | {"seed": seed}, data_cache)
@@ -189,8 +193,8 @@ def test_a_checkpoint_of_another_run_is_not_taken(home: Path, data_cache: Path) 
     other.rename(Store(folders[0]).folder / other.name)
     progress = Breaking("never", 0)
     runner.resume(folders[0], progress=progress)
-    told = "the checkpoint of step 4 is of another run or other settings"
-    assert any(told in line for line in progress.lines)
+    (line,) = (line for line in notes.messages if "another run or other settings" in line)
+    assert "step 4" in line
     assert progress.steps == [4, 5, 6]
 
 
@@ -204,9 +208,7 @@ def test_a_checkpoint_of_another_run_is_not_taken(home: Path, data_cache: Path) 
         {"\x00": "call", "of": "os.system"},
     ],
 )
-def test_a_checkpoint_that_somebody_made_up_is_told(
-    state: Any, home: Path, data_cache: Path
-) -> None:
+def test_a_forged_checkpoint_is_refused(state: Any, home: Path, data_cache: Path) -> None:
     config = configured("protonet", "runs", CONV, data_cache)
     folder = broken_off(config, Breaking("train", 3))
     store = Store(folder)
@@ -223,7 +225,10 @@ def test_a_checkpoint_that_somebody_made_up_is_told(
 
 
 def test_a_disk_that_is_full_for_a_while_ends_no_training(
-    home: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path,
+    data_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    notes: pytest.LogCaptureFixture,
 ) -> None:
     real, failed = os.fsync, []
 
@@ -238,10 +243,10 @@ def test_a_disk_that_is_full_for_a_while_ends_no_training(
     progress = Breaking("never", 0)
     record = runner.run(RunContext(config, progress=progress))
     assert record["status"] == "completed"
-    told = [line for line in progress.lines if "cannot write the checkpoint" in line]
-    assert len(told) == len(failed) == 2
-    assert "of step 1 to" in told[0]
-    assert "No space left on device" in told[0]
+    lines = [line for line in notes.messages if "cannot write the checkpoint" in line]
+    assert len(lines) == len(failed) == 2
+    assert "of step 1 to" in lines[0]
+    assert "No space left on device" in lines[0]
     assert [path.name[:13] for path in Store(newest(Path("runs"))).paths()] == ["step-00000006"]
 
 
@@ -258,16 +263,16 @@ def test_the_newest_are_kept_and_at_the_end_the_last(home: Path, data_cache: Pat
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "what"),
     [
-        ({"environment": {"code": "0" * 64}}, "other code"),
-        ({"environment": {"torch": "1.0"}}, "other torch"),
-        ({"dataset_digest": "0" * 64}, "other data"),
-        ({"plugins": []}, "other plugin versions"),
+        ({"environment": {"code": "0" * 64}}, "code"),
+        ({"environment": {"torch": "1.0"}}, "torch"),
+        ({"dataset_digest": "0" * 64}, "data"),
+        ({"plugins": []}, "plugin versions"),
     ],
 )
 def test_another_origin_is_refused_unless_it_is_allowed(
-    change: dict[str, Any], told: str, home: Path, data_cache: Path
+    change: dict[str, Any], what: str, home: Path, data_cache: Path, fsb: InProcess
 ) -> None:
     config = configured("protonet", "runs", CONV, data_cache)
     folder = broken_off(config, Breaking("train", 4))
@@ -275,25 +280,30 @@ def test_another_origin_is_refused_unless_it_is_allowed(
     for name, value in change.items():
         record[name] = record[name] | value if isinstance(value, dict) else value
     (folder / "record.json").write_text(json.dumps(record), "utf-8")
-    said = fsb("resume", str(folder), at=home, code=2)
-    assert f"was begun with {told}: its result would be of both" in said
-    assert f"fsb resume {folder} --allow-changes" in said
-    assert len(said.splitlines()) == 2  # 'reading glyphs', and the error
+    answer = fsb("resume", folder)
+    assert (answer.code, answer.out) == (2, "")
+    assert f"was started with different {what}; resuming would mix them" in answer.err
+    assert f"fsb resume {folder} --allow-changes" in answer.err
+    assert len(answer.err.splitlines()) == 2  # 'reading glyphs', and the error
     done = runner.resume(folder, allow_changes=True)
-    assert any(told in note for note in done["notes"])
+    assert any(f"resumed with different {what}" in note for note in done["notes"])
     assert done["status"] == "completed"
 
 
-def test_it_goes_on_where_it_is_told_to(home: Path, data_cache: Path) -> None:
+def test_it_resumes_on_the_device_that_is_typed(
+    home: Path, data_cache: Path, fsb: InProcess
+) -> None:
     """A run of a device that is not here; another one of its kind needs no further word."""
     folder = broken_off(configured("protonet", "runs", CONV, data_cache), Breaking("train", 2))
     path = folder / "record.json"
     record = json.loads(path.read_text("utf-8"))
     record["config"]["device"] = "cuda:63"
     path.write_text(json.dumps(record), "utf-8")
-    words = ("resume", str(folder))
-    assert "--device cuda:63: torch sees" in fsb(*words, at=home, code=2)
-    assert "--device tpu: give auto, cpu" in fsb(*words, "--device", "tpu", at=home, code=2)
-    fsb(*words, "--device", "cpu", at=home)
+    for typed, message in (((), "cuda:63"), (("--device", "tpu"), "tpu")):
+        answer = fsb("resume", folder, *typed)
+        assert answer.code == 2
+        assert "--device" in answer.err
+        assert message in answer.err
+    fsb("resume", folder, "--device", "cpu").succeeded()
     record = read_record(folder)
     assert (record["status"], record["device"]["type"]) == ("completed", "cpu")

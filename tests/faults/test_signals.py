@@ -1,4 +1,4 @@
-"""Signals: a run ends where it can be gone on with, and says how."""
+"""Signals: a run ends where it can be resumed, and says how."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import pytest
 from fewshot_bench.engine.checkpointing.signals import TOGETHER, Interrupted, Signals
 from fewshot_bench.engine.checkpointing.store import FOLDER
 from fewshot_bench.results.record.io import read_record
-from tests.faults.broken_off import SMALL, assert_same, command, fsb, newest, start
+from tests.command_line import InProcess, Process
+from tests.faults.broken_off import SMALL, assert_same, command, newest
 from tests.patience import PATIENCE
 
 # A method whose steps last while a file is there, so that a signal finds it in one.
@@ -78,14 +79,14 @@ def checkpoints(runs: Path) -> list[Path]:
     return sorted(runs.glob(f"*/{FOLDER}/step-*"))
 
 
-def test_each_signal_ends_with_a_checkpoint_and_the_command_that_goes_on(
-    home: Path, data_cache: Path
+def test_each_signal_ends_with_a_checkpoint_and_the_command_that_resumes(
+    home: Path, data_cache: Path, fsb_process: Process
 ) -> None:
     going = {}
     for name in OTHERS:
         settings = SETTINGS | ENDLESS | {"cache_dir": str(data_cache)}
         arguments = command("./slow.py:Slow", settings | {"runs_dir": f"runs of {name}"})
-        going[name] = start(arguments, home)
+        going[name] = fsb_process.start(*arguments, at=home)
     for name, process in going.items():
         runs = home / f"runs of {name}"
         until(lambda runs=runs: checkpoints(runs), process)
@@ -95,7 +96,7 @@ def test_each_signal_ends_with_a_checkpoint_and_the_command_that_goes_on(
         folder = newest(runs)
         line = said.splitlines()[-1]
         path = shlex.quote(str(folder.relative_to(home)))
-        assert line == f"interrupted by {name}; go on with: fsb resume {path} --trust-code"
+        assert line == f"interrupted by {name}; to resume: fsb resume {path} --trust-code"
         assert "Traceback" not in said
         assert not out
         record = read_record(folder)
@@ -104,33 +105,35 @@ def test_each_signal_ends_with_a_checkpoint_and_the_command_that_goes_on(
         assert checkpoints(runs)[-1].name.startswith(at)
 
 
-def test_the_command_that_is_told_gives_the_unbroken_run(home: Path, data_cache: Path) -> None:
+def test_the_printed_command_gives_the_uninterrupted_run(
+    home: Path, data_cache: Path, fsb: InProcess, fsb_process: Process
+) -> None:
     settings = SETTINGS | {"cache_dir": str(data_cache)}
-    fsb(*command("./slow.py:Slow", settings | {"runs_dir": "whole"}), at=home)
+    fsb(*command("./slow.py:Slow", settings | {"runs_dir": "whole"}), at=home).succeeded()
     (home / "stepping").unlink()
     (home / "hold").touch()
-    process = start(command("./slow.py:Slow", settings), home)
+    process = fsb_process.start(*command("./slow.py:Slow", settings), at=home)
     until((home / "stepping").exists, process)
     process.terminate()
     (home / "hold").unlink()
     _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM
-    program, *arguments = shlex.split(said.splitlines()[-1].partition("go on with: ")[2])
+    program, *arguments = shlex.split(said.splitlines()[-1].partition("to resume: ")[2])
     assert program == "fsb"
-    said = fsb(*arguments, at=home)
-    assert "going on after step" in said
+    assert "after step" in fsb(*arguments, at=home).succeeded().err
     folder = newest(home / "runs")
     assert_same(newest(home / "whole"), folder)
-    assert "is finished: there is nothing to go on with" in fsb(*arguments, at=home)
-    # The same command as at first shows it, too.
-    again = fsb(*command("./slow.py:Slow", settings), at=home)
-    assert f"there already, in 'runs/{folder.name}'; --if-exists fresh runs it again" in again
+    assert "is finished; nothing to resume" in fsb(*arguments, at=home).succeeded().err
+    # The same command as at first reuses it, too.
+    again = fsb(*command("./slow.py:Slow", settings), at=home).succeeded()
+    assert f"Reusing finished run 'runs/{folder.name}'; --if-exists fresh" in again.err
     assert newest(home / "runs") == folder
 
 
-def test_a_second_signal_ends_at_once(home: Path, data_cache: Path) -> None:
+def test_a_second_signal_ends_at_once(home: Path, data_cache: Path, fsb_process: Process) -> None:
     (home / "hold").touch()
-    process = start(command("./slow.py:Slow", SETTINGS | {"cache_dir": str(data_cache)}), home)
+    words = command("./slow.py:Slow", SETTINGS | {"cache_dir": str(data_cache)})
+    process = fsb_process.start(*words, at=home)
     until((home / "stepping").exists, process)
     process.terminate()
     with pytest.raises(subprocess.TimeoutExpired):
@@ -142,7 +145,7 @@ def test_a_second_signal_ends_at_once(home: Path, data_cache: Path) -> None:
         time.sleep(2 * TOGETHER)
     process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGTERM
-    # What stands there is a run without a checkpoint, which can be gone on with.
+    # What stands there is a run without a checkpoint, which can be resumed.
     assert read_record(newest(home / "runs"))["status"] == "running"
 
 

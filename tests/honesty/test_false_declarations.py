@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import nn
 
-from fewshot_bench.cli.main import main
 from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.inspection import inspect_test
 from fewshot_bench.errors import ConfigError, PluginError
@@ -30,6 +29,7 @@ from fewshot_bench.testing import (
     tiny_episode,
 )
 from fewshot_bench.testing.subject import CHECKED, MethodSubject
+from tests.command_line import InProcess
 from tests.honesty.means import Means
 
 
@@ -173,22 +173,17 @@ def test_a_method_for_gray_images_alone_may_say_so() -> None:
     assert breaking.message.startswith("with images 3x8x8 and batch statistics: it raised ZeroDiv")
 
 
-def test_image_shapes_are_an_option(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_image_shapes_are_an_option(fsb: InProcess) -> None:
     """fsb check --image-shape tries other images, and refuses what is no shape."""
-    for typed, code, told in (
+    for typed, code, message in (
         ("conv4 --image-shape 3,32,32 --image-shape 1,16,16 --only out-shape", 0, "1 passed"),
         ("conv4 --image-shape 3,8,8 --only out-shape", 1, "it refuses images of 3x8x8"),
-        ("conv4 --image-shape 3x8", 2, "as 3,84,84"),
+        ("conv4 --image-shape 3x8", 2, "--image-shape: expected C,H,W such as 3,84,84, got '3x8'"),
         ("accuracy --image-shape 3,8,8", 2, "is for methods and backbones"),
     ):
-        monkeypatch.setattr("sys.argv", ["fsb", "check", *typed.split()])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        seen = capsys.readouterr()
-        assert (ended.value.code or 0) == code, seen
-        assert told in seen.out + seen.err
+        answer = fsb("check", *typed.split())
+        assert answer.code == code, answer
+        assert message in answer.out + answer.err
 
 
 def test_large_images_hide_no_fault_and_make_none() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fewshot_bench.runs.inputs import file_options
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -35,6 +33,7 @@ from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.grid import Entry, Grid, run_grid
 from fewshot_bench.runs.train import run_or_reuse
+from tests.command_line import InProcess
 from tests.dist_info import write_dist_info
 from tests.faults.broken_off import Breaking
 from tests.honesty.small import folder_of, small
@@ -248,7 +247,7 @@ def test_the_files_of_every_kind_of_plugin(home: Path) -> None:
         "./own.py:Outer", registry, base="./own.py:Inner", dataset="./own.py:Data",
         sampling="./own.py:Draws", backbone="./own.py:net",
     )  # fmt: skip
-    assert set(file_options(config, registry)) == {
+    assert set(RunContext(config, registry).input_files) == {
         "more", "base_words", "backbone_start", "lists", "sampling_plan",
     }  # fmt: skip
 
@@ -635,14 +634,13 @@ def test_the_path_that_a_plugin_gets(home: Path) -> None:
     assert InputFile("~/x").path == Path("~/x").expanduser()
 
 
-def test_the_command_line_tells_in_one_line(home: Path, data_cache: Path) -> None:
+def test_a_missing_file_is_one_line(home: Path, fsb: InProcess) -> None:
     """`fsb run` with a file that is not there says so in one line and starts nothing."""
     (home / "net.py").write_text(READS, "utf-8")
-    command = [sys.executable, "-m", "fewshot_bench", "run", "protonet", "--steps", "2"]
-    command += ["--backbone", "./net.py:filtered", "--backbone-weights", "gone.pt"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines() == [
+    words = ("--backbone", "./net.py:filtered", "--backbone-weights", "gone.pt")
+    answer = fsb("run", "protonet", "--steps", "2", *words)
+    assert answer.code == 2
+    assert answer.err.splitlines() == [
         f"error: --backbone-weights gone.pt: there is no such file or folder in '{home}'."
     ]
     assert not (home / "runs").exists()

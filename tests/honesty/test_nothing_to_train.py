@@ -15,12 +15,12 @@ import pytest
 from torch import nn
 
 from fewshot_bench import run
-from fewshot_bench.cli.main import main
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Method, Player
 from fewshot_bench.runs.evaluate import evaluate_run
 from fewshot_bench.testing import TINY, check_method
+from tests.command_line import InProcess
 from tests.honesty.means import Means
 
 MINE = """
@@ -100,18 +100,10 @@ def _mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_frozen_random_backbone_is_told(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_frozen_random_backbone_is_noted(fsb: InProcess) -> None:
     """ProtoNet on a frozen random backbone is evaluated, and reported as untrained and random."""
     typed = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
-    monkeypatch.setattr(
-        "sys.argv", ["fsb", "run", "protonet", "--backbone", "./mine.py:frozen", *typed]
-    )
-    with pytest.raises(SystemExit) as ended:
-        main()
-    err = capfd.readouterr().err
-    assert not ended.value.code, err
+    err = fsb("run", "protonet", "--backbone", "./mine.py:frozen", *typed).succeeded().err
     assert "nothing to train here: no parameter of method 'protonet'" in err
     assert "random weights: the backbone has random weights (3,140 numbers" in err
 

@@ -22,7 +22,6 @@ import pytest
 from PIL import Image
 
 import fewshot_bench
-from fewshot_bench.cli.main import main
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.data.overlap import FILE, TRAINING, overlap_of, seen_in
 from fewshot_bench.data.same_names import same_names
@@ -39,6 +38,7 @@ from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext, load_data
 from fewshot_bench.runs.predict import classify
 from fewshot_bench.utils.inputs import content_of
+from tests.command_line import InProcess
 from tests.faults.broken_off import Breaking
 from tests.honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, picture, split
 
@@ -428,25 +428,18 @@ def test_a_support_set_of_ones_own_is_no_test(home: Path) -> None:
     assert predicted.probabilities.shape == (1, 8)
 
 
-def test_the_command_line_says_what_to_type(
-    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_line_says_what_to_type(home: Path, fsb: InProcess) -> None:
     """The command ends with code 2 and one line that names the classes and `--allow-overlap`."""
     _, folder = run()
     changes = others(home, {"zebu": "ant"})
     flags = [f"--dataset={changes['dataset']}", f"--split-file={changes['split_file']}"]
-    monkeypatch.setattr("sys.argv", ["fsb", "eval", folder, *flags])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
+    answer = fsb("eval", folder, *flags)
+    assert answer.code == 2
+    error = answer.err.splitlines()[-1]
     assert "'zebu' (as 'ant')" in error
     assert "--allow-overlap" in error
-    monkeypatch.setattr("sys.argv", ["fsb", "eval", folder, *flags, "--allow-overlap", "--json"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code in (0, None)
-    assert json.loads(capsys.readouterr().out)["overlap"]["classes"] == 1
+    answer = fsb("eval", folder, *flags, "--allow-overlap", "--json").succeeded()
+    assert json.loads(answer.out)["overlap"]["classes"] == 1
 
 
 def test_omniglot_as_its_files_have_it(fsb_data: Path, data_cache: Path, home: Path) -> None:

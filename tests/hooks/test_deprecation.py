@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fewshot_bench.cli.main import main
 from fewshot_bench.errors import InterfaceDeprecation
 from fewshot_bench.hooks import specs
 from fewshot_bench.hooks.registry import Registry
+from tests.command_line import InProcess
 
 OLD = "locate_dataset goes with 0.9; write find_dataset"
 PLUGIN = """from fewshot_bench import hookimpl
@@ -41,16 +40,10 @@ def test_a_deprecated_hook_works_and_warns_with_the_plugins_line(plugin: Path) -
     assert registry.locate_dataset("no-such-data") is None
 
 
-def test_the_command_shows_it_in_one_line(
-    plugin: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["fsb", "plugins"])
+def test_the_command_shows_it_in_one_line(plugin: Path, fsb: InProcess) -> None:
     with warnings.catch_warnings():
         warnings.resetwarnings()
         warnings.simplefilter("ignore", DeprecationWarning)  # as Python starts
-        with pytest.raises(SystemExit) as ended:
-            main()
-    said = capsys.readouterr()
-    assert ended.value.code in (0, None)
-    assert "fake-old" in said.out
-    assert said.err == f"deprecated: {OLD} ({plugin}, line 4)\n"
+        answer = fsb("plugins").succeeded()
+    assert "fake-old" in answer.out
+    assert answer.err == f"deprecated: {OLD} ({plugin}, line 4)\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import torch
 from torch import nn
 
 from fewshot_bench import Method
+from tests.command_line import Process
 
 
 class Mine(Method):
@@ -130,17 +130,10 @@ def test_what_is_typed_wrong(typed: str, error: type, message: str, folder: Path
     assert not [name for name in sys.modules if name.startswith("raises")]
 
 
-def test_no_file_is_read_that_was_not_typed(folder: Path) -> None:
+def test_no_file_is_read_that_was_not_typed(folder: Path, fsb_process: Process) -> None:
     (folder / "maml.py").write_text("raise SystemExit('read')", "utf-8")
-    said = subprocess.run(
-        [sys.executable, "-m", "fewshot_bench", "list", "methods"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
-    )
-    assert said.returncode == 0, said.stderr
-    assert "mine" not in said.stdout
+    answer = fsb_process("list", "methods", at=folder, PYTHONSAFEPATH="1").succeeded()
+    assert "mine" not in answer.out
 
 
 def test_an_edit_of_the_same_size_and_second_is_seen(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from fewshot_bench import Observer
 from fewshot_bench.engine.observer import Observers
 from fewshot_bench.results.tables import write_table
-from tests.patience import PATIENCE
+from tests.command_line import Process, without
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,19 +66,11 @@ def test_tags_and_step_times() -> None:
     assert times[-1] == ("time/step_ms", 2000, 1999.5)
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
-    script = (
-        "import sys\n"
-        "sys.modules['tensorboard'] = None\n"
-        "from fewshot_bench.cli.main import main\n"
-        "main()\n"
-    )
-    said = subprocess.run(
-        [sys.executable, "-c", script, "run", "nearest-centroid", "--with", "tensorboard"],
-        capture_output=True, text=True, cwd=tmp_path, check=False, timeout=PATIENCE,
-    )  # fmt: skip
-    assert said.returncode == 2
-    (line,) = said.stderr.splitlines()
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path, fsb_process: Process) -> None:
+    words = ("run", "nearest-centroid", "--with", "tensorboard")
+    answer = fsb_process(*words, at=tmp_path, before=without("tensorboard"))
+    assert answer.code == 2
+    (line,) = answer.err.splitlines()
     assert "pip install 'fewshot-bench[tensorboard]'" in line
     assert not list(tmp_path.iterdir())
 

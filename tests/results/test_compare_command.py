@@ -1,13 +1,10 @@
-"""``fsb compare``, the real command, on runs that nobody ran."""
+"""``fsb compare`` on runs that nobody ran."""
 
 from __future__ import annotations
 
 import csv
 import json
-import os
 import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import numpy as np
 import pytest
 
 from fewshot_bench.results.stats.tests import student_interval
-from tests.patience import PATIENCE
+from tests.command_line import fsb, fsb_process, reporting
 from tests.results.made_up_runs import made_up, scores_of, task, write_run
 
 TIMING = {
@@ -40,23 +37,10 @@ def home(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def fsb(*arguments: str, at: Path, columns: int = 80) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fewshot_bench", "compare", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=at,
-        env={**os.environ, "COLUMNS": str(columns), "PYTHONIOENCODING": "utf-8"},
-        timeout=PATIENCE,
-        check=False,
-    )
-
-
 def shown(home: Path, *arguments: str, columns: int = 80) -> str:
-    said = fsb(*arguments, at=home, columns=columns)
-    assert said.returncode == 0, said.stderr
-    assert said.stderr == ""
-    return said.stdout
+    answer = fsb("compare", *arguments, at=home, COLUMNS=str(columns)).succeeded()
+    assert answer.err == ""
+    return answer.out
 
 
 def test_the_table_in_eighty_columns(home: Path) -> None:
@@ -127,21 +111,21 @@ def test_exports_go_to_a_file_or_to_standard_output(format: str, home: Path) -> 
 def test_the_interval_and_the_target_are_options(home: Path) -> None:
     text = " ".join(shown(home, "--interval=seeds").split())
     assert "(one seed)" in text
-    said = fsb("--interval=bca", "--target=0.9", at=home)
-    assert said.returncode == 0
-    assert "(BCa bootstrap over episodes)" in " ".join(said.stdout.split())
-    assert "validation.csv" in said.stderr  # made-up runs have no curve
+    said = fsb("compare", "--interval=bca", "--target=0.9", at=home)
+    assert said.code == 0
+    assert "(BCa bootstrap over episodes)" in " ".join(said.out.split())
+    assert "validation.csv" in said.err  # made-up runs have no curve
 
 
 def test_runs_that_did_not_finish_are_told_beside_the_table(home: Path) -> None:
     write_run(home / "runs", "bad", scores_of(1), status="failed", error="step 3: no", test=None)
     write_run(home / "runs", "late", scores_of(1), status="interrupted", test=None)
     (write_run(home / "runs", "torn", scores_of(2)) / "record.json").write_text("{")
-    said = fsb(at=home)
-    assert said.returncode == 0
-    assert "alpha" in said.stdout
-    assert not any(word in said.stdout for word in ("bad", "late", "torn"))
-    told = said.stderr.splitlines()
+    said = fsb("compare", at=home)
+    assert said.code == 0
+    assert "alpha" in said.out
+    assert not any(word in said.out for word in ("bad", "late", "torn"))
+    told = said.err.splitlines()
     assert len(told) == 3
     assert any("failed: step 3: no" in line for line in told)
     assert any("did not finish; go on with it: fsb resume runs/late" in line for line in told)
@@ -168,10 +152,10 @@ WRONG = {
 def test_bad_input_is_told_in_one_line(case: str, home: Path) -> None:
     typed, words = WRONG[case]
     (home / "empty").mkdir()
-    said = fsb(*typed, at=home)
-    assert said.returncode == 2
-    assert said.stdout == ""
-    (line,) = said.stderr.splitlines()
+    said = fsb("compare", *typed, at=home)
+    assert said.code == 2
+    assert said.out == ""
+    (line,) = said.err.splitlines()
     assert line.startswith("error: ")
     assert all(word in line for word in words), line
 
@@ -208,29 +192,19 @@ SPOILT = {
 def test_what_was_named_and_cannot_be_used_is_told_and_the_rest_shown(
     case: str, home: Path
 ) -> None:
-    said = fsb("runs", f"{_spoil(home, case)}", at=home)
-    assert said.returncode == 2
-    assert "alpha" in said.stdout
-    assert "gamma" in said.stdout
-    (line,) = said.stderr.splitlines()
+    said = fsb("compare", "runs", f"{_spoil(home, case)}", at=home)
+    assert said.code == 2
+    assert "alpha" in said.out
+    assert "gamma" in said.out
+    (line,) = said.err.splitlines()
     assert SPOILT[case] in line
 
 
 def test_comparing_imports_neither_torch_nor_all_of_scipy(home: Path) -> None:
-    script = (
-        "import sys, atexit\n"
-        "heavy = {'torch', 'torchvision', 'scipy.stats', 'rich'}\n"
-        "atexit.register(lambda: print('heavy:', sorted(heavy & set(sys.modules))))\n"
-        "from fewshot_bench.cli.main import main\n"
-        "main()\n"
-    )
-    said = subprocess.run(
-        [sys.executable, "-c", script, "compare"],
-        capture_output=True, text=True, cwd=home, check=False,
-    )  # fmt: skip
-    assert said.returncode == 0, said.stderr
-    assert said.stdout.endswith("heavy: []\n")
-    assert "alpha" in said.stdout
+    heavy = reporting("torch", "torchvision", "scipy.stats", "rich")
+    answer = fsb_process("compare", at=home, before=heavy).succeeded()
+    assert answer.out.endswith("imported: []\n")
+    assert "alpha" in answer.out
 
 
 def test_the_best_is_marked_where_bold_is_not_seen(home: Path) -> None:
@@ -248,14 +222,14 @@ def test_signed_ranks_are_on_the_screen_where_there_is_room(home: Path) -> None:
 
 def test_a_run_named_twice_is_told(home: Path) -> None:
     run = next((home / "runs").glob("alpha-*"))
-    said = fsb(f"{run}", f"{run}", at=home)
-    assert said.returncode == 2
-    assert said.stderr == f"left out: '{run}' is named twice; it counts once.\n"
+    said = fsb("compare", f"{run}", f"{run}", at=home)
+    assert said.code == 2
+    assert said.err == f"left out: '{run}' is named twice; it counts once.\n"
 
 
 def test_a_table_without_the_baseline_says_so(home: Path) -> None:
     write_run(home / "runs", "gamma", scores_of(5), dataset="signs")
-    text = " ".join(fsb("--baseline", "beta", at=home).stdout.split())
+    text = " ".join(fsb("compare", "--baseline", "beta", at=home).out.split())
     assert text.count("No run of the baseline beta is on these episodes.") == 1
 
 
@@ -285,10 +259,10 @@ def test_a_thousand_records_take_three_seconds(
     # As an installed command has it: with the bytecode of what it imports.
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path / ".bytecode"))
-    assert fsb("m0-0-0", "m1-0-0", "--baseline=m1", at=tmp_path).returncode == 0
+    assert fsb_process("compare", "m0-0-0", "m1-0-0", "--baseline=m1", at=tmp_path).code == 0
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    said = fsb(".", "--baseline=m1", at=tmp_path)
+    said = fsb_process("compare", ".", "--baseline=m1", at=tmp_path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert said.returncode == 0, said.stderr
+    assert said.code == 0, said.err
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert spent < 3

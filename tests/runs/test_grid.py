@@ -69,9 +69,6 @@ class Recorded:
     def update(self, done: int, **numbers: float) -> None:
         pass
 
-    def message(self, text: str) -> None:
-        pass
-
 
 def grid(runs: Path, *methods: str, **settings: Any) -> Grid:
     seeds = settings.pop("seeds", (0,))
@@ -83,13 +80,6 @@ def run_all(wanted: Grid) -> tuple[list[tuple[Cell, Run]], list[str], Recorded]:
     progress = Recorded()
     done, problems = run_grid(wanted, Registry.discover(), progress)
     return done, problems, progress
-
-
-@pytest.fixture(autouse=True)
-def notes(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What is logged."""
-    caplog.set_level("INFO", "fewshot_bench")
-    return caplog
 
 
 def test_every_combination_is_run_once_and_then_found_again(
