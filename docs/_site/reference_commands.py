@@ -15,30 +15,41 @@ KINDS = {"methods": "Method", "backbones": "Backbone", "datasets": "Data set"}
 
 def command_line() -> str:
     """Every command with its arguments and options."""
-    from fewshot_bench.cli.main import app
+    from fewshot_bench.cli import check, compare, data, evaluate, resume
+    from fewshot_bench.cli.main import ORDER, app
+    from fewshot_bench.hooks.registry import Registry
 
+    registry = Registry.discover()
     root = typer.main.get_command(app)
+    built = {
+        "check": check.build_command([], registry),
+        "compare": compare.build_command([], registry),
+        "eval": evaluate.build_command([], registry),
+        "resume": resume.build_command(),
+    }
     parts = [
         "# The command line",
         f"{root.help} An error is a line on standard error and an exit code other than 0; "
         "`--debug` shows where it came from, and `fsb --version` tells the version.",
         "`fsb run` has [a page of its own](run.md).",
     ]
-    for name, command in sorted(root.commands.items()):  # type: ignore[attr-defined]
-        if name != "run":
+    for name in ORDER:
+        command = built.get(name, root.commands[name])  # type: ignore[attr-defined]
+        if name == "data":
+            for action, listed in command.commands.items():
+                known = action in data.ACTIONS
+                sub = data.build_command(action, [], registry) if known else listed
+                parts += _command(f"fsb data {action}", sub)
+        elif name != "run":
             parts += _command(f"fsb {name}", command)
     return "\n\n".join(parts) + "\n"
 
 
 def _command(name: str, command: Any) -> Iterator[str]:
-    if hasattr(command, "commands"):
-        for inner, sub in sorted(command.commands.items()):
-            yield from _command(f"{name} {inner}", sub)
-        return
     yield f"## {name}"
-    yield markdown(command.help)
+    yield markdown(command.help.replace(r"\[", "["))
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option"]
+    options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
     rows = [(code(p.metavar or p.name.upper()), text(p.help)) for p in arguments]
     if rows:
         yield table("argument", rows)
@@ -47,10 +58,17 @@ def _command(name: str, command: Any) -> Iterator[str]:
 
 
 def _option(option: Any) -> tuple[str, str]:
-    said = text(" ".join(option.help.replace(r"\[", "[").split()))
+    said = _help(option)
     if option.show_default and option.default not in (None, False, True):
         said += f" (default {code(str(option.default))})"
     return code("/".join([*option.opts, *option.secondary_opts])), said
+
+
+def _help(option: Any) -> str:
+    """The help text of an option, with its choices."""
+    said = " ".join(option.help.replace(r"\[", "[").split())
+    choices = (option.metavar or "").split("|")
+    return text(f"{said}: {', '.join(choices)}" if len(choices) > 1 else said)
 
 
 def code(word: str) -> str:
@@ -66,23 +84,30 @@ def table(head: str, rows: list[tuple[str, str]]) -> str:
 
 def run() -> str:
     """``fsb run``: the options of every run, and those of each built-in plugin."""
-    from fewshot_bench.cli.run import app, extras, parameter, shown
+    from fewshot_bench.cli._dynamic import default_note, parameter
+    from fewshot_bench.cli.run import HELP, build_command
     from fewshot_bench.config.options import load, method_options, own_options
-    from fewshot_bench.config.schema import CORE
+    from fewshot_bench.config.resolve import RESERVED
+    from fewshot_bench.config.schema import SETTINGS
     from fewshot_bench.hooks.registry import Registry
 
-    def rows(options: Iterable[Any], more: Iterable[Any] = ()) -> list[tuple[str, str]]:
-        found = [parameter(o, "", shown(o, o.default)) for o in options if o.name != "path"]
-        infos = [p.default for p in (*found, *more)]
-        return [(code(i.param_decls[0]), text(i.help.replace(r"\[", "["))) for i in infos]
+    def rows(options: Iterable[Any]) -> list[tuple[str, str]]:
+        shown = [option for option in options if option.name != "path"]
+        infos = [parameter(option).default for option in shown]
+        return [
+            (code(info.param_decls[0]), _help(info) + text(default_note(option, option.default)))
+            for option, info in zip(shown, infos, strict=True)
+        ]
 
     registry = Registry.discover()
+    any_method = build_command(next(iter(registry.names("methods"))), [], registry)
+    others = [_option(p) for p in any_method.params if p.name in RESERVED and p.name != "help"]
     parts = [
         "# fsb run METHOD",
-        f"{app.info.help} The defaults below are those before a preset, which may set others: "
+        f"{HELP} The defaults below are those before a preset, which may set others: "
         "`fsb run METHOD --help` shows what holds.",
         "## Every run",
-        table("option", rows(CORE, extras())),
+        table("option", rows(SETTINGS.values()) + others),
     ]
     for kind, title in KINDS.items():
         for name in sorted(registry.names(kind)):

@@ -19,12 +19,10 @@ import typer
 from PIL import Image
 
 import fewshot_bench
-from fewshot_bench.cli.data import parse
-from fewshot_bench.cli.main import app
-from fewshot_bench.config.options import dataset_options
-from fewshot_bench.config.resolve import configure
+from fewshot_bench.config.resolve import Draft
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.runs.grid import cells_of
+from fewshot_bench.runs.grid import Grid, cells_of
+from tests.command_line import fsb
 from tests.dist_info import write_dist_info
 
 # What is typed behind a command that trains, and behind one that does so on glyphs.
@@ -90,39 +88,29 @@ def small(words: list[str]) -> list[str]:
     return [*words, *SMALL, *([] if "--dataset" in words else FEW_GLYPHS)]
 
 
-def fsb(command: str) -> None:
+def run_command(command: str) -> None:
     """Run a command in this process; it has to succeed."""
     words = shlex.split(placed(command))[1:]
-    entry = typer.main.get_command(app)
-    code = entry.main(args=small(words), prog_name="fsb", standalone_mode=False)
-    assert code in (None, 0), f"{command}: exit code {code}"
+    fsb(*small(words)).succeeded()
 
 
-def understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def parse_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parse a command and, where it would make runs, configure each of them."""
 
-    def only_configure(name: str, settings: dict[str, Any]) -> None:
-        del settings["json"], settings["if_exists"]
-        configure(name, **settings)
+    def only_configure(draft: Draft, settings: Any, **_: Any) -> None:
+        draft.complete(settings)
 
-    def only_cells(grid: Any, runs_dir: Path) -> None:
-        assert cells_of(grid, Registry.discover())
+    def only_cells(grid: Grid, runs_dir: Path, registry: Registry) -> None:
+        assert cells_of(grid, registry)
+        raise typer.Exit
+
+    def stop(*_: Any) -> None:
         raise typer.Exit
 
     monkeypatch.setattr("fewshot_bench.cli.run._run", only_configure)
-    monkeypatch.setattr("fewshot_bench.cli.grid.run_missing", only_cells)
-    words = shlex.split(command)[1:]
-    root = typer.main.get_command(app)
-    if words[0] in ("run", "compare"):
-        assert root.main(args=words, prog_name="fsb", standalone_mode=False) in (None, 0)
-        return
-    context, found = root.make_context("fsb", list(words), resilient_parsing=True), root
-    while hasattr(found, "commands"):
-        _, found, words = found.resolve_command(context, words)  # type: ignore[attr-defined]
-    parsed = found.make_context("fsb", words)
-    if parsed.args:  # of the data set that is named
-        options = dataset_options(Registry.discover(), parsed.params["name"])
-        parse(parsed.args, options, command, [])
+    monkeypatch.setattr("fewshot_bench.cli.compare._run_missing", only_cells)
+    monkeypatch.setattr("fewshot_bench.cli.data._choose", stop)
+    fsb(*shlex.split(command)[1:]).succeeded()
 
 
 @contextmanager

@@ -12,12 +12,12 @@ import pytest
 from tests.documentation.blocks import LANGUAGES, ROOT, Block, blocks, name_of, outside, pages
 from tests.documentation.sandbox import (
     draw_runs,
-    fsb,
     furnish,
     importable,
     install,
+    parse_command,
     placed,
-    understood,
+    run_command,
 )
 
 PAGES = pages()
@@ -85,10 +85,10 @@ def run_block(page: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> None
     for command in block.commands if block.language == "console" else ():
         why = reason(page, command)
         if why is None:
-            fsb(command)
+            run_command(command)
         elif why is NO_DATA:
             with monkeypatch.context() as patched:
-                understood(command, patched)
+                parse_command(command, patched)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

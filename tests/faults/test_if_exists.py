@@ -1,4 +1,4 @@
-"""The same configuration again: reused, resumed, or run anew; and unfinished runs in ``fsb compare``."""
+"""The same configuration again: reused, resumed or run anew; unfinished runs in ``fsb compare``."""
 
 from __future__ import annotations
 

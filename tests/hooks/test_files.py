@@ -14,6 +14,7 @@ from fewshot_bench.config.options import split_dataset
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.hooks import single_file as files
 from fewshot_bench.hooks.registry import Registry
+from tests.command_line import Process
 
 SOURCE = """
 import math
@@ -23,7 +24,6 @@ import torch
 from torch import nn
 
 from fewshot_bench import Method
-from tests.command_line import Process
 
 
 class Mine(Method):
