@@ -55,7 +55,7 @@ READS = "waits for the device, because it reads a number on the host ({})"
 ON_DEVICE = "make it there (device=x.device, torch.full, torch.arange), or once, {once}"
 # {kind of violation: what it means, what to do instead}
 ADVICE: dict[What, tuple[str, str]] = {
-    "read": (READS, "leave it a tensor, with torch.where in place of a branch{show}"),
+    "read": (READS, "keep it a tensor, with torch.where in place of a branch{show}"),
     "inside": (READS, "use an operation that stays on the device, as torch.where(mask, value, x)"),
     "shape": ("waits for the device, because the size of its result depends on numbers ({})",
               "use fixed shapes: torch.where, or multiply by the mask"),

@@ -74,7 +74,7 @@ def test_confusion_of_the_hardest_and_of_a_named_episode(tmp_path: Path) -> None
     assert figure.axes[0].images[0].get_array().tolist() == [[5, 0], [0, 5]]
     assert [text.get_text() for text in figure.axes[0].texts] == ["5", "5"]
     assert told(figure).startswith("Test episode 3:")
-    with pytest.raises(ConfigError, match="--episode 9: .* 0 to 3"):
+    with pytest.raises(ConfigError, match=r"--episode 9: .* 0 to 3"):
         drawn("confusion", tmp_path, episode=9)
 
 

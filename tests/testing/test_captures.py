@@ -205,7 +205,7 @@ READS = (
 )  # fmt: skip
 WRONG = {
     "waits for the device, because it reads a number": READS,
-    "waits for the device, because numbers decide": (
+    "waits for the device, because the size": (
         "x[x > 0]", "x.nonzero()", "torch.unique(x)", "x.masked_select(x > 0)",
         "x.long().clamp(0).flatten().bincount()", "torch.argwhere(x > 0)", "torch.where(x > 0)",
         "x.repeat_interleave(torch.ones(5, dtype=torch.int64, device=x.device), 2)",
