@@ -114,7 +114,7 @@ class Gallery:
     """The figures of a table, and a sentence about those that are not drawn."""
 
     pictures: Sequence[Picture] = ()
-    words: str = ""
+    omitted: str = ""
 
 
 def gallery(comparison: Comparison) -> tuple[list[Gallery], list[str]]:
@@ -131,8 +131,8 @@ def gallery(comparison: Comparison) -> tuple[list[Gallery], list[str]]:
     """
     check("learning")
     failures: list[str] = []
-    words = f"Figures are drawn for the first {MOST_TABLES} tables; fsb figure draws others."
-    galleries = [Gallery(words=words)] * len(comparison.tables)
+    omitted = f"Figures are drawn for the first {MOST_TABLES} tables; fsb figure draws others."
+    galleries = [Gallery(omitted=omitted)] * len(comparison.tables)
     for i, table in enumerate(comparison.tables[:MOST_TABLES]):
         rows = table.rows[:MOST_ROWS]  # the best, and the baselines
         for baseline in table.baselines:
@@ -155,8 +155,8 @@ def gallery(comparison: Comparison) -> tuple[list[Gallery], list[str]]:
                 source = _data_url("image/svg+xml", rendered(figure, "svg"))
                 pictures.append(Picture(kind, title, alt + NUMBERS.get(kind, ""), source))
         hidden = len(table.rows) - len(rows)
-        words = f"Figures of {len(rows)} rows; {hidden} more are in the tables." if hidden else ""
-        galleries[i] = Gallery(pictures, words)
+        omitted = f"Figures of {len(rows)} rows; {hidden} more are in the tables." if hidden else ""
+        galleries[i] = Gallery(pictures, omitted)
     return galleries, failures
 
 
@@ -241,7 +241,7 @@ def _section(table: Table, comparison: Comparison, own: Gallery) -> dict[str, An
     return {
         "heading": heading(table),
         "settings": "; ".join(map(str, table.settings)),
-        "apart": apart(table),
+        "warnings": apart(table),
         "summary": best_sentences(table) + [line for block in parts for line in block.told],
         "blocks": parts,
         "gallery": own,

@@ -34,14 +34,7 @@ from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 from fewshot_bench.sampling.few_labels import UnlabeledTasks
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.component_checks import SamplerSubject
-from fewshot_bench.testing.meta_device import (
-    META,
-    Frames,
-    MetaDevice,
-    Operation,
-    What,
-    as_a_gpu,
-)
+from fewshot_bench.testing.meta_device import META, Frames, MetaDevice, Operation, What, as_a_gpu
 from fewshot_bench.testing.method_checks import MethodSubject
 from fewshot_bench.utils.text import one_line
 
@@ -67,10 +60,7 @@ ADVICE: dict[What, tuple[str, str]] = {
     "to the device": ("copies to the device from the host, which a GPU waits for ({})", ON_DEVICE),
     "mixed": ("mixes a tensor on the host with tensors on the device ({})", ON_DEVICE),
 }  # fmt: skip
-FOR_METHODS = {
-    "once": "as a registered buffer",
-    "show": "; return values to show in Losses.log",
-}
+FOR_METHODS = {"once": "as a registered buffer", "show": "; return values to show in Losses.log"}
 FOR_SAMPLERS = {"once": "in __init__ on table.device", "show": ""}
 
 

@@ -32,21 +32,9 @@ from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
 from fewshot_bench.runs.build import build_backbone, build_dataset, build_method
 from fewshot_bench.sampling.base import Sampler
+from fewshot_bench.testing import component_checks as components
 from fewshot_bench.testing.captures import method_captures, sampler_captures
 from fewshot_bench.testing.checks import Check, Outcome, check_of, run_checks
-from fewshot_bench.testing.component_checks import (
-    BACKBONE_CHECKS,
-    DATASET_CHECKS,
-    METRIC_CHECKS,
-    OBSERVER_CHECKS,
-    SAMPLER_CHECKS,
-    SHAPES,
-    BackboneSubject,
-    DatasetSubject,
-    MetricSubject,
-    ObserverSubject,
-    SamplerSubject,
-)
 from fewshot_bench.testing.method_checks import (
     CHECKED,
     METHOD_CHECKS,
@@ -64,11 +52,11 @@ SUITES: dict[str, tuple[Check, ...]] = {
         check_of(method_captures, "captures"),
         check_of(precision),
     ),
-    "datasets": tuple(map(check_of, DATASET_CHECKS)),
-    "backbones": tuple(map(check_of, BACKBONE_CHECKS)),
-    "samplers": (*map(check_of, SAMPLER_CHECKS), check_of(sampler_captures, "captures")),
-    "metrics": tuple(map(check_of, METRIC_CHECKS)),
-    "observers": tuple(map(check_of, OBSERVER_CHECKS)),
+    "datasets": tuple(map(check_of, components.DATASET_CHECKS)),
+    "backbones": tuple(map(check_of, components.BACKBONE_CHECKS)),
+    "samplers": (*map(check_of, components.SAMPLER_CHECKS), check_of(sampler_captures, "captures")),
+    "metrics": tuple(map(check_of, components.METRIC_CHECKS)),
+    "observers": tuple(map(check_of, components.OBSERVER_CHECKS)),
 }
 
 
@@ -103,13 +91,13 @@ def check_dataset(
     make: Callable[[], Dataset], root: Path | None = None, *, only: Sequence[str] = ()
 ) -> list[Outcome]:
     """Run the suite on a data set; ``root``: the folder of its files. See :func:`check_method`."""
-    return list(run_checks(SUITES["datasets"], DatasetSubject(make, root), only))
+    return list(run_checks(SUITES["datasets"], components.DatasetSubject(make, root), only))
 
 
 def check_backbone(
     factory: Callable[[Shape], nn.Module],
     *,
-    image_shapes: Sequence[Shape] = SHAPES,
+    image_shapes: Sequence[Shape] = components.SHAPES,
     only: Sequence[str] = (),
 ) -> list[Outcome]:
     """Run the suite on a backbone's factory. See :func:`check_method`.
@@ -118,23 +106,23 @@ def check_backbone(
         image_shapes: (C, H, W) of the images that it is tried on; it may refuse some of them with a
             :class:`fewshot_bench.errors.ConfigError`.
     """
-    subject = BackboneSubject(factory, tuple(image_shapes))
+    subject = components.BackboneSubject(factory, tuple(image_shapes))
     return list(run_checks(SUITES["backbones"], subject, only))
 
 
 def check_sampler(kind: type[Sampler], *, only: Sequence[str] = ()) -> list[Outcome]:
     """Run the suite on a sampler's class. See :func:`check_method`."""
-    return list(run_checks(SUITES["samplers"], SamplerSubject(kind), only))
+    return list(run_checks(SUITES["samplers"], components.SamplerSubject(kind), only))
 
 
 def check_metric(metric: Metric, *, only: Sequence[str] = ()) -> list[Outcome]:
     """Run the suite on a metric. See :func:`check_method`."""
-    return list(run_checks(SUITES["metrics"], MetricSubject(metric), only))
+    return list(run_checks(SUITES["metrics"], components.MetricSubject(metric), only))
 
 
 def check_observer(kind: type[Observer], *, only: Sequence[str] = ()) -> list[Outcome]:
     """Run the suite on an observer's class. See :func:`check_method`."""
-    return list(run_checks(SUITES["observers"], ObserverSubject(kind), only))
+    return list(run_checks(SUITES["observers"], components.ObserverSubject(kind), only))
 
 
 @dataclass(frozen=True)
@@ -255,14 +243,18 @@ def suite(
         root: Path | None = None
         if dataset().needs_files:
             root = locate(item.name, data_root, registry.locate_dataset)
-        subject = DatasetSubject(dataset, root)
+        subject = components.DatasetSubject(dataset, root)
     elif item.kind == "backbones":
         defaults = {option.name: option.default for option in backbone_options(registry, name)}
         factory = partial(build_backbone, registry, name, defaults | options)
-        subject = BackboneSubject(factory, tuple(image_shapes or SHAPES))
+        subject = components.BackboneSubject(factory, tuple(image_shapes or components.SHAPES))
     elif item.kind == "samplers":
         own = {option.removeprefix("sampling_"): value for option, value in options.items()}
-        subject = SamplerSubject(made, own)
+        subject = components.SamplerSubject(made, own)
     else:
-        subject = MetricSubject(made) if item.kind == "metrics" else ObserverSubject(made)
+        subject = (
+            components.MetricSubject(made)
+            if item.kind == "metrics"
+            else components.ObserverSubject(made)
+        )
     return Suite(item.title, SUITES[item.kind], subject)

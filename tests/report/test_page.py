@@ -143,9 +143,9 @@ def test_as_many_pictures_as_can_be_looked_at(tmp_path: Path) -> None:
     assert told == []
     assert len(galleries) == MOST_TABLES + 1
     assert not galleries[-1].pictures
-    assert "fsb figure" in galleries[-1].words
+    assert "fsb figure" in galleries[-1].omitted
     # The baseline, which is not among the best, is there beside them.
-    assert galleries[0].words == f"Figures of {MOST_ROWS + 1} rows; 1 more are in the tables."
+    assert galleries[0].omitted == f"Figures of {MOST_ROWS + 1} rows; 1 more are in the tables."
     assert "and 6 more" in galleries[0].pictures[0].alt
 
 
