@@ -10,8 +10,7 @@ import pytest
 
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.testing import SUITES
-from fewshot_bench.testing.checks import perform_all
-from fewshot_bench.testing.named import suite
+from fewshot_bench.testing.suites import suite
 
 Check = Callable[[], None]
 # Their files are not everywhere; tests of their own hold their loading against stand-ins.
@@ -27,7 +26,7 @@ NAMES = [
 @pytest.mark.parametrize(("kind", "name"), NAMES)
 def test_a_built_in_passes_every_check(kind: str, name: str) -> None:
     found = suite(Registry.discover(), name, kind)
-    outcomes = list(perform_all(found.checks, found.subject))
+    outcomes = found.run()
     assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
     assert any(o.status == "passed" for o in outcomes)
 
@@ -49,7 +48,7 @@ def test_a_built_in_method_passes_with_images_of_any_size(
     name: str, shape: tuple[int, int, int], only: list[str]
 ) -> None:
     found = suite(Registry.discover(), name, "methods", image_shapes=[shape])
-    outcomes = list(perform_all(found.checks, found.subject, only))
+    outcomes = found.run(only)
     assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
 
 
@@ -76,7 +75,7 @@ def test_soft_k_means_with_masks_as_its_code_has_it(fsb_check: Check) -> None:
 @pytest.mark.skipif(not os.environ.get("FSB_DATA"), reason="the data are not here")
 def test_omniglot_passes(fsb_data: Path) -> None:
     found = suite(Registry.discover(), "omniglot", data_root=str(fsb_data))
-    outcomes = list(perform_all(found.checks, found.subject))
+    outcomes = found.run()
     assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
 
 
@@ -89,5 +88,5 @@ def test_a_folder_of_images_passes(tmp_path: Path) -> None:
             shade = (20 * i, 40 * j, 90)
             Image.new("RGB", (8, 8), shade).save(tmp_path / f"class {i}" / f"{j}.png")
     found = suite(Registry.discover(), f"folder:{tmp_path}")
-    outcomes = list(perform_all(found.checks, found.subject))
+    outcomes = found.run()
     assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []

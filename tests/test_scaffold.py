@@ -13,8 +13,7 @@ from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.scaffold import KINDS, derive, new_plugin
 from fewshot_bench.hooks.specs import INTERFACE
-from fewshot_bench.testing.checks import perform_all
-from fewshot_bench.testing.named import suite
+from fewshot_bench.testing.suites import suite
 from tests.dist_info import write_dist_info
 
 
@@ -46,7 +45,7 @@ def test_each_kind_passes_the_conformance_suite_as_written(
     registry = Registry.discover()
     assert not [plugin.told for plugin in registry.plugins if plugin.error]
     found = suite(registry, f"fresh-{kind}", f"{kind}s")
-    outcomes = list(perform_all(found.checks, found.subject))
+    outcomes = found.run()
     assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
     assert f'conformance("fresh-{kind}:fresh-{kind}", "{kind}s")' in (
         folder / "tests/test_conformance.py"

@@ -24,7 +24,7 @@ COLORS = {"passed": "green", "failed": "red", "not claimed": "yellow", "note": "
 
 def build_command(arguments: Sequence[str], registry: Registry) -> Any:
     """The command for what these arguments name, with its options."""
-    from fewshot_bench.testing.named import find, options_for
+    from fewshot_bench.testing.suites import find, options_for
 
     def space(values: Mapping[str, Any]) -> list[Option]:
         if "name" not in values:
@@ -82,8 +82,8 @@ def _check(
     A capability that is not declared is reported as not claimed. Options of the method, backbone or
     data set may follow: fsb check maml --first-order.
     """
-    from fewshot_bench.testing.checks import perform_all
-    from fewshot_bench.testing.named import find, suite
+    from fewshot_bench.testing.checks import run_checks
+    from fewshot_bench.testing.suites import find, suite
 
     out, outcomes = sys.stdout, []
     with redirect_stdout(sys.stderr):  # standard output is for results
@@ -92,7 +92,7 @@ def _check(
             raise ConfigError(f"--image-shape is for methods and backbones, not {item.title}.")
         found = suite(registry, name, kind, data_root=data_root, image_shapes=shapes, **options)
         width = max(len(check.id) for check in found.checks)
-        for outcome in perform_all(found.checks, found.subject, only or ()):
+        for outcome in run_checks(found.checks, found.subject, only or ()):
             outcomes.append(outcome)
             if not json:
                 _show(outcome, width, out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fewshot_bench.errors import ConfigError, RecordError
-from fewshot_bench.figures import KINDS, Ask
+from fewshot_bench.figures import KINDS, Request
 from fewshot_bench.utils.inputs import check_weights
 from fewshot_bench.utils.text import one_line
 
@@ -57,7 +57,7 @@ def figure(
     if finished and not found:
         raise RecordError(without[0])
     problems += without
-    ask = Ask(baseline, episode)
+    ask = Request(baseline, episode)
     if not found:
         why = f" ({problems[0].rstrip('.')})" if problems else ""
         raise RecordError(f"no finished run in '{paths[0]}'{why}; try: fsb run METHOD")

@@ -1,4 +1,8 @@
-"""Pictures of finished runs. Importing this imports nothing heavy; drawing needs matplotlib."""
+"""Figures of finished runs, one function per kind in the modules of this room.
+
+Others import from here alone: what is needed to list kinds, check a request, draw and save.
+matplotlib is imported when something is drawn.
+"""
 
 from __future__ import annotations
 
@@ -20,67 +24,57 @@ SUFFIXES = (".png", ".pdf", ".svg")
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of picture.
+    """A kind of figure.
 
     Arguments:
-        module: of this package; its ``draw`` takes (runs, :class:`Ask`) and returns a Figure, or
-            None if no run has what it needs.
+        module: of this room, with a function of the kind's name from (runs, :class:`Request`) to a
+            Figure, or None if no run has what it needs.
         sentence: what it shows.
-        uses: the field of :class:`Ask` that it goes by.
-        of_episodes: whether it shows what an evaluation gave.
+        uses: the field of :class:`Request` that applies to it.
+        evaluates: whether it shows results of an evaluation.
+        compares: whether it compares the accuracies or times of runs.
     """
 
     module: str
     sentence: str
     uses: str = ""
-    of_episodes: bool = True
+    evaluates: bool = True
+    compares: bool = True
 
 
 KINDS: dict[str, Kind] = {
-    "learning": Kind(
-        "learning", "validation accuracy and training losses against the step", of_episodes=False
-    ),
-    "time": Kind("seconds", "validation accuracy against training time, and test accuracy"),
-    "forest": Kind("forest", "paired differences from --baseline, by setting", "baseline"),
+    "learning": Kind("training", "validation accuracy and training losses against the step",
+                     evaluates=False),
+    "time": Kind("training", "validation accuracy against training time, and test accuracy"),
+    "forest": Kind("comparison", "paired differences from --baseline, by setting", "baseline"),
     "classes": Kind("classes", "accuracy of each class, and of each family (alphabet)"),
-    "confusion": Kind("confusion", "which class was taken for which in an --episode", "episode"),
-    "steps": Kind(
-        "steps", "how long a training step takes, and what its time goes into", of_episodes=False
-    ),
-    "settings": Kind("settings", "accuracy against shot and way"),
-    "episode": Kind(
-        "pictures",
-        "a real task beside a generator's images for it, over training",
-        of_episodes=False,
-    ),
-    "generator": Kind(
-        "generator",
-        "precision and recall of a generator's images, over training",
-        of_episodes=False,
-    ),
-}
-
-
-# Those that set the accuracies or times of runs beside each other.
-ACROSS = ("learning", "time", "forest", "classes", "confusion", "steps", "settings")
+    "confusion": Kind("classes", "confusion of the classes of an --episode", "episode"),
+    "steps": Kind("training", "time of a training step, and the share of its phases",
+                  evaluates=False),
+    "settings": Kind("comparison", "accuracy against shot and way"),
+    "episode": Kind("generator", "a real task beside a generator's images for it, over training",
+                    evaluates=False, compares=False),
+    "generator": Kind("generator", "precision and recall of a generator's images, over training",
+                      evaluates=False, compares=False),
+}  # fmt: skip
 
 
 @dataclass
-class Ask:
-    """What a picture is asked for, and what it could not show.
+class Request:
+    """Options of a figure, and what it could not show.
 
     Arguments:
         baseline: method or id of a run that others are compared with.
         episode: number of a test episode; None: the hardest.
-        left_out: one line for each thing that the picture lacks, filled while drawing.
+        left_out: one line for each thing missing in the figure, filled while drawing.
     """
 
     baseline: str | None = None
     episode: int | None = None
     left_out: list[str] = field(default_factory=list)
 
-    def lacks(self, run: Run, why: str) -> None:
-        """Note that a run is not in the picture."""
+    def leave_out(self, run: Run, why: str) -> None:
+        """Note that a run is not in the figure."""
         self.left_out.append(f"'{run.folder}' {why}")
 
 
@@ -89,12 +83,12 @@ def check(kind: str, path: Path | None = None) -> None:
 
     Raises:
         UnknownName: no such kind.
-        ConfigError: a file that ends in something else than ``SUFFIXES``, or no matplotlib.
+        ConfigError: a file name that does not end in one of ``SUFFIXES``, or no matplotlib.
     """
     if kind not in KINDS:
-        raise UnknownName("kind of figure", kind, KINDS, "'fsb figure --help' tells what they are.")
+        raise UnknownName("kind of figure", kind, KINDS, "See 'fsb figure --help'.")
     if path is not None and path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"-o {path}: the ending has to be .png, .pdf or .svg.")
+        raise ConfigError(f"-o {path}: expected a name that ends in .png, .pdf or .svg.")
     try:
         importlib.import_module("matplotlib")
     except ImportError as error:
@@ -103,13 +97,13 @@ def check(kind: str, path: Path | None = None) -> None:
         ) from error
 
 
-def draw(kind: str, runs: Sequence[Run], ask: Ask | None = None) -> Figure:
-    """A picture of these runs.
+def draw(kind: str, runs: Sequence[Run], request: Request | None = None) -> Figure:
+    """Draw runs.
 
     Arguments:
         kind: one of ``KINDS``.
         runs: see :func:`fewshot_bench.results.compare.load_runs`.
-        ask: options; its ``left_out`` tells afterwards what is not in the picture.
+        request: options; its ``left_out`` lists afterwards what is missing in the figure.
 
     Raises:
         UnknownName: no such kind, or no such baseline.
@@ -119,24 +113,25 @@ def draw(kind: str, runs: Sequence[Run], ask: Ask | None = None) -> Figure:
     check(kind)
     from matplotlib import rc_context
 
-    style = importlib.import_module("fewshot_bench.figures.style")
-    module = importlib.import_module(f"fewshot_bench.figures.{KINDS[kind].module}")
-    ask = ask or Ask()
-    with rc_context(style.RC):
-        figure: Figure | None = module.draw(list(runs), ask)
+    from fewshot_bench.figures.style import RC, caption
+
+    request = request or Request()
+    module = importlib.import_module(f"{__name__}.{KINDS[kind].module}")
+    with rc_context(RC):
+        figure: Figure | None = getattr(module, kind)(list(runs), request)
     if figure is None:
-        why = f" ({ask.left_out[-1].rstrip('.')})" if ask.left_out else ""
-        ask.left_out = ask.left_out[:-1]
+        why = f" ({request.left_out[-1].rstrip('.')})" if request.left_out else ""
+        request.left_out = request.left_out[:-1]
         raise RecordError(f"nothing to draw: no run has what '{kind}' needs{why}.")
-    if KINDS[kind].of_episodes and (sentence := _evaluated(runs)):
-        style.caption(figure, sentence)
-    if kind in ACROSS:
+    if KINDS[kind].evaluates and (sentence := _evaluated(runs)):
+        caption(figure, sentence)
+    if KINDS[kind].compares:
         note_trainings(figure, runs)
     return figure
 
 
 def note_trainings(figure: Figure, runs: Sequence[Run]) -> None:
-    """Say in the caption in what runs on the same kind of episodes were trained differently."""
+    """Add to the caption how runs on the same kind of episodes were trained differently."""
     from fewshot_bench.figures.style import caption
     from fewshot_bench.results.training import differing, trained
     from fewshot_bench.results.traits import TRAITS
@@ -147,25 +142,24 @@ def note_trainings(figure: Figure, runs: Sequence[Run]) -> None:
         groups.setdefault((data, run.setting), []).append(run)
     found = {trait.name for group in groups.values() for trait in differing([group])}
     heads = [trait.head for trait in TRAITS if trait.name in found]
-    idle = any(len({trained([run]) for run in group}) > 1 for group in groups.values())
-    heads += ["whether anything was trained"] if idle else []
+    if any(len({trained([run]) for run in group}) > 1 for group in groups.values()):
+        heads.append("whether anything was trained")
     if heads:
         caption(figure, f"The runs were trained differently: {', '.join(heads)}.")
 
 
 def _evaluated(runs: Sequence[Run]) -> str:
-    """What the episodes were where they were not the usual ones: closed ones of the test split."""
+    """A sentence about episodes other than the usual ones: closed ones of the test split."""
     from fewshot_bench.results.protocol import evaluated_words
 
-    words = dict.fromkeys(evaluated_words(run.protocol()) for run in runs)
-    told = [one.strip(", ").replace("validation split", "of the validation split") for one in words]
-    told = [one for one in told if one]
-    some = "Some of these" if len(told) < len(words) else "These"
-    return f"{some} are episodes {'; '.join(told)}." if told else ""
+    words = {evaluated_words(run.protocol()): None for run in runs}
+    listed = "; ".join(one.strip(", ") for one in words if one)
+    listed = listed.replace("validation split", "of the validation split")
+    return f"{'Some of these' if '' in words else 'These'} are episodes {listed}." if listed else ""
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a picture; the same figure gives the same bytes.
+    """Write a figure; the same figure gives the same bytes.
 
     Raises:
         ConfigError: the file cannot be written.

@@ -1,117 +1,331 @@
-"""Accuracy of each class and of each family of classes."""
+"""Figures of answers by class: ``classes`` and ``confusion``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fewshot_bench.figures import Ask
-from fewshot_bench.figures.answers import LEVEL, by_class, by_family, readable
-from fewshot_bench.figures.real import Names, names_of
-from fewshot_bench.figures.series import apart
-from fewshot_bench.figures.style import PERCENT, WIDTH, caption, legend, look, whiskers
+from fewshot_bench.errors import ConfigError, DataError, FewshotBenchError, RecordError
+from fewshot_bench.figures import Request, style
+from fewshot_bench.figures.series import read_all, run_names, table_of
 from fewshot_bench.results.compare import Run
-from fewshot_bench.results.stats.tests import Interval
+from fewshot_bench.results.record.class_names import FILE, read_classes
+from fewshot_bench.results.record.part import part_of
+from fewshot_bench.results.stats.tests import Interval, student_interval
+from fewshot_bench.results.tables import read_table
 
+LEVEL = 0.95
 NAMED = 40  # classes that have room for their names
-HARDEST = 5  # of more classes, that the caption names
-ROW, SPREAD = 0.17, 0.5  # inches of a row; how much of it several runs take up
+HARDEST = 5  # of more classes, named in the caption
+ROW, SPREAD = 0.17, 0.5  # inches of a row; the part of it that several runs take
+SMALL = 8  # classes up to which two confusion tables fit side by side
 Scores = Sequence[dict[str, Interval]]  # of each run, by name
 
 
-def draw(runs: list[Run], ask: Ask) -> Figure | None:
-    """The classes sorted by accuracy; beside them the families, where the data have them."""
-    kept = readable(runs, ask)
-    if not kept:
+@dataclass(frozen=True)
+class Answers:
+    """The answers to all queries of the test.
+
+    Arguments:
+        episode: numbers [E].
+        classes: ids [E, way].
+        counts: [E, way, way] of (true slot, predicted slot).
+    """
+
+    episode: style.Floats
+    classes: npt.NDArray[np.int64]
+    counts: npt.NDArray[np.int64]
+
+    @property
+    def accuracy(self) -> style.Floats:
+        """Of each class of each episode: [E, way]; NaN of a class without a query."""
+        right, queries = np.diagonal(self.counts, axis1=1, axis2=2), self.counts.sum(2)
+        return np.where(queries, right / np.maximum(queries, 1), np.nan)
+
+    @property
+    def overall(self) -> style.Floats:
+        """Of all queries of each episode: [E]."""
+        right = np.trace(self.counts, axis1=1, axis2=2)
+        return right / np.maximum(self.counts.sum((1, 2)), 1)
+
+
+def answers(run: Run) -> Answers:
+    """The answers in episodes.csv and confusion.csv.
+
+    Raises:
+        RecordError: they are missing, damaged or do not belong together.
+    """
+    way = run.record["task"]["way"]
+    columns = [f"class_{slot}" for slot in range(way)]
+    table = table_of(run, "episodes.csv", "episode", *columns)
+    cells = table_of(run, "confusion.csv", "episode", "target", "predicted", "count")
+    order = np.argsort(table["episode"])
+    episode = table["episode"][order]
+    classes = np.stack([table[name][order] for name in columns], axis=1).astype(np.int64)
+    row = np.searchsorted(episode, cells["episode"])
+    slots = [cells[name].astype(np.int64) for name in ("target", "predicted")]
+    counts = np.zeros((len(episode), way, way), np.int64)
+    known = row < len(episode)
+    if not known.all() or (episode[row] != cells["episode"]).any() or max(map(max, slots)) >= way:
+        raise RecordError("its confusion.csv and episodes.csv do not belong together")
+    np.add.at(counts, (row, *slots), cells["count"].astype(np.int64))
+    return Answers(episode, classes, counts)
+
+
+def _readable(runs: Sequence[Run], request: Request) -> list[tuple[Run, Answers]]:
+    """The runs with readable answers and the same test classes as the first such run."""
+    found: list[tuple[Run, Answers]] = []
+    for run in runs:
+        if found and _test_classes(run) != _test_classes(found[0][0]):
+            request.leave_out(run, f"has other test classes than '{found[0][0].folder.name}'")
+        else:
+            found += read_all([run], request, answers)
+    return found
+
+
+def _test_classes(run: Run) -> str:
+    """What two runs have to share for their class ids to mean the same."""
+    if digest := run.record.get("evaluated_digest"):
+        return str(digest)
+    options = run.record["config"]["dataset_options"]
+    own = sorted((n, v) for n, v in options.items() if not n.startswith("train_"))
+    data = [run.record[name] for name in ("dataset", "dataset_digest", "split")]
+    return repr((*data, part_of(run.record), own))
+
+
+@dataclass(frozen=True)
+class Names:
+    """Names of the classes of a test split.
+
+    Arguments:
+        classes: by class id.
+        families: name of each class's family, by class id; None if the data have none.
+    """
+
+    classes: Sequence[str]
+    families: Sequence[str] | None = None
+
+
+def names_of(run: Run, request: Request) -> Names | None:
+    """The names from classes.csv or, of older runs, from the data; None if there are none.
+
+    Downloads nothing.
+    """
+    try:
+        return _recorded_names(run) if (run.folder / FILE).is_file() else _names_in_data(run)
+    except FewshotBenchError as error:
+        request.left_out.append(f"names of the classes, shown by their ids: {error}")
         return None
-    names = names_of(kept[0][0], ask)
-    of_classes = [by_class(answers) for _, answers in kept]
-    classes = [{_name(c, names): i for c, i in of.items()} for of in of_classes]
+
+
+def _recorded_names(run: Run) -> Names:
+    """The names that the run recorded.
+
+    Raises:
+        RecordError: the file is damaged, or lacks classes of the episodes.
+    """
+    classes = read_classes(run.folder, run.record.get("part") or "test")
+    columns = [f"class_{slot}" for slot in range(run.record["task"]["way"])]
+    for ids in read_table(run.folder / "episodes.csv", columns).values():
+        if not ((ids >= 0) & (ids < len(classes))).all():
+            raise RecordError(f"'{run.folder / FILE}' does not name all classes of the episodes.")
+    families = tuple(c.family for c in classes)
+    return Names(tuple(c.name for c in classes), families if len(set(families)) > 1 else None)
+
+
+def _names_in_data(run: Run) -> Names:
+    """Load the data set as the run did.
+
+    Raises:
+        FewshotBenchError: it is missing or has changed, or an older configuration does not fit.
+    """
+    from fewshot_bench.config.schema import RunConfig
+    from fewshot_bench.hooks.single_file import only_typed
+    from fewshot_bench.runs.context import RunContext
+    from fewshot_bench.runs.resume import as_placed
+
+    recorded = as_placed(run.record["config"], run.record["inputs"])
+    # A record may name neither code to run nor a place to write to.
+    config = replace(RunConfig.from_dict(recorded), cache_dir=None)
+    with only_typed(()):
+        splits = RunContext(config).load_data(download=False).splits
+    if splits.digest != run.record["dataset_digest"]:
+        raise DataError(f"the data of {config.dataset} here differ in content from the run's.")
+    test = getattr(splits, part_of(run.record))
+    families = [test.family_names[i] for i in test.families]
+    return Names(test.class_names, tuple(families) if len(test.family_names) > 1 else None)
+
+
+def _class_names(names: Names | None, ids: Sequence[int]) -> list[str]:
+    return [f"class {c}" if names is None else names.classes[c] for c in ids]
+
+
+def classes(runs: list[Run], request: Request) -> Figure | None:
+    """The classes sorted by accuracy; beside them the families, where the data have them."""
+    found = _readable(runs, request)
+    if not found:
+        return None
+    names = names_of(found[0][0], request)
+    by_id = [_by_class(own) for _, own in found]
+    scores = [dict(zip(_class_names(names, list(own)), own.values(), strict=True)) for own in by_id]
     families: Scores = []
     if names is not None and names.families is not None:
-        families = [by_family(of, names.families) for of in of_classes]
-    labels = apart([run for run, _ in kept])
-    many = len(classes[0]) > NAMED
-    rows = max(0 if many else len(classes[0]), len(families[0]) if families else 0)
-    row = ROW * max(1.0, len(kept) / 2.5)
-    tall = max(2.6 if many else 0.0, 0.7 + row * rows)
-    figure = Figure(figsize=(WIDTH, tall), layout="constrained")
+        families = [_by_family(own, names.families) for own in by_id]
+    labels = run_names([run for run, _ in found])
+    many = len(scores[0]) > NAMED
+    rows = max(0 if many else len(scores[0]), len(families[0]) if families else 0)
+    height = max(2.6 if many else 0.0, 0.7 + ROW * max(1.0, len(found) / 2.5) * rows)
+    figure = style.new_figure(height)
     left, *right = figure.subplots(1, 1 + bool(families), squeeze=False)[0]
-    handles = profile(left, classes) if many else dots(left, classes)
+    handles = _profile(left, scores) if many else _dots(left, scores)
     for axes in right:
-        dots(axes, families)
+        _dots(axes, families)
         axes.set_title("families")
     left.set_title("classes" if right else "")
     if len(labels) > 1:
-        legend(figure, handles, labels)
-    level = f"{PERCENT * LEVEL:g} % Student interval"
-    bare = many and len(kept) > 1
-    hardest = sorted(classes[0], key=lambda name: (classes[0][name].mean, name))[:HARDEST]
-    told = ", ".join(f"{n} ({PERCENT * classes[0][n].mean:.0f} %)" for n in hardest)
-    caption(
+        style.legend(figure, handles, labels)
+    level = f"{style.PERCENT * LEVEL:g} % Student interval"
+    hardest = sorted(scores[0], key=lambda name: (scores[0][name].mean, name))[:HARDEST]
+    listed = ", ".join(f"{n} ({style.PERCENT * scores[0][n].mean:.0f} %)" for n in hardest)
+    style.caption(
         figure,
-        "Classes: mean over the test episodes that hold the class"
+        "Classes: mean over the test episodes with the class"
         + (
-            ", each run sorted on its own."
-            if bare
+            ", each run sorted separately."
+            if many and len(found) > 1
             else f"; bars: {level} over these episodes, cut at 0 and "
             "100; no bar: one episode, or no variation."
         ),
         f"Families: mean over their classes; bars: {level} over these classes." if right else "",
-        f"Hardest for {labels[0]}: {told}." if many else "",
+        f"Hardest for {labels[0]}: {listed}." if many else "",
     )
     return figure
 
 
-def _name(c: int, names: Names | None) -> str:
-    return f"class {c}" if names is None else names.classes[c]
+def _by_class(own: Answers) -> dict[int, Interval]:
+    """Accuracy of each class id, with the Student interval over its episodes."""
+    ids, scores = own.classes.ravel(), own.accuracy.ravel()
+    ids, scores = ids[~np.isnan(scores)], scores[~np.isnan(scores)]
+    order = np.argsort(ids, kind="stable")
+    found, starts = np.unique(ids[order], return_index=True)
+    parts = np.split(scores[order], starts[1:])
+    return {int(c): student_interval(part, LEVEL) for c, part in zip(found, parts, strict=True)}
 
 
-def dots(axes: Axes, scores: Scores) -> list[Any]:
+def _by_family(by_class: dict[int, Interval], families: Sequence[str]) -> dict[str, Interval]:
+    """Mean accuracy of the classes of each family, with the Student interval over them."""
+    scores: dict[str, list[float]] = {}
+    for c, interval in by_class.items():
+        scores.setdefault(families[c], []).append(interval.mean)
+    return {name: student_interval(values, LEVEL) for name, values in scores.items()}
+
+
+def _dots(axes: Axes, scores: Scores) -> list[Any]:
     """A row per name, the hardest of the first run on top; a marker per run."""
     first = scores[0]
     order = sorted(first, key=lambda name: (first[name].mean, name))
     shifts = np.linspace(-0.5, 0.5, len(scores)) * SPREAD if len(scores) > 1 else np.zeros(1)
     handles = []
-    for i, (of, shift) in enumerate(zip(scores, shifts, strict=True)):
-        shown = [name for name in order if name in of]
-        x, low, high = ends([of[name] for name in shown])
+    for i, (own, shift) in enumerate(zip(scores, shifts, strict=True)):
+        shown = [name for name in order if name in own]
+        x, low, high = _ends([own[name] for name in shown])
         y = [order.index(name) + shift for name in shown]
-        style = look(i) | {"linestyle": "none", "markersize": 3.5, "capsize": 1.5}
-        handles.append(whiskers(axes, x, y, low, high, sideways=True, **style))
-    axes.set_yticks(range(len(order)), order)
-    axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
+        properties = style.of_series(i) | {"linestyle": "none", "markersize": 3.5, "capsize": 1.5}
+        handles.append(style.whiskers(axes, x, y, low, high, sideways=True, **properties))
+    style.name_rows(axes, order)
     axes.set_xlabel("accuracy (%)")
     return handles
 
 
-def profile(axes: Axes, scores: Scores) -> list[Any]:
+def _profile(axes: Axes, scores: Scores) -> list[Any]:
     """Too many classes to name: each run's accuracies from the lowest to the highest."""
     handles = []
-    for i, of in enumerate(scores):
-        x, low, high = ends(sorted(of.values(), key=lambda interval: interval.mean))
+    for i, own in enumerate(scores):
+        x, low, high = _ends(sorted(own.values(), key=lambda interval: interval.mean))
         rank = np.arange(1, len(x) + 1)
-        style = look(i)
+        properties = style.of_series(i)
         if len(scores) == 1:
-            axes.vlines(rank, low, high, color=style["color"], alpha=0.3, lw=0.5)
-        (line,) = axes.plot(rank, x, **style, markevery=max(1, len(x) // 12))
-        handles.append(line)
+            axes.vlines(rank, low, high, color=properties["color"], alpha=0.3, lw=0.5)
+        handles += axes.plot(rank, x, **properties, markevery=max(1, len(x) // 12))
     axes.set_xlabel("classes, from the hardest to the easiest")
     axes.set_ylabel("accuracy (%)")
     return handles
 
 
-def ends(intervals: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means, low and high ends in percent, within 0 and 100; NaN where one score has no interval.
+def _ends(intervals: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means, low and high ends in percent; NaN where one score has no interval.
 
-    Student's interval of a few scores reaches beyond what an accuracy can be.
+    Cut at 0 and 100, because Student's interval of a few scores reaches beyond any accuracy.
     """
-    rows = [(i.mean, i.low, i.high) for i in intervals]
-    table = PERCENT * np.array([[np.nan if v is None else v for v in row] for row in rows])
-    mean, low, high = table.T
-    return mean, np.clip(low, 0, PERCENT), np.clip(high, 0, PERCENT)
+    mean, low, high = np.array([style.percent(i.mean, i.low, i.high) for i in intervals]).T
+    return mean, np.clip(low, 0, style.PERCENT), np.clip(high, 0, style.PERCENT)
+
+
+def confusion(runs: list[Run], request: Request) -> Figure | None:
+    """A table of counts for each run with the episode."""
+    found = _readable(runs, request)
+    if not found:
+        return None
+    row = _row(found[0][1], request.episode)
+    first, reference = found[0]
+    shown = [found[0]]
+    for run, own in found[1:]:
+        if run.record["episodes_digest"] == first.record["episodes_digest"]:
+            shown.append((run, own))
+        else:
+            request.leave_out(run, f"has other episodes than '{first.folder.name}'")
+    names = _class_names(names_of(first, request), reference.classes[row].tolist())
+    way = len(names)
+    columns = 2 if len(shown) > 1 and way <= SMALL else 1
+    rows = -(-len(shown) // columns)
+    side = min(style.WIDTH / columns, 1.6 + 0.32 * way)
+    figure = style.new_figure(rows * side, columns * side + 0.6)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
+    top = int(max(own.counts[row].sum(1).max() for _, own in shown))
+    titles = run_names([run for run, _ in shown])
+    for axes, (_, own), title in zip(grid, shown, titles, strict=False):
+        counts = own.counts[row]
+        axes.imshow(counts, cmap="Blues", vmin=0, vmax=top)
+        for (i, j), count in np.ndenumerate(counts):
+            if count:
+                shade = "white" if count > top / 2 else "black"
+                axes.text(j, i, str(count), ha="center", va="center", color=shade, fontsize=7)
+        axes.set_xticks(range(way), names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(way), names)
+        axes.grid(False)
+        axes.tick_params(length=0)
+        axes.set_xlabel("predicted class")
+        right = style.PERCENT * np.trace(counts) / counts.sum()
+        axes.set_title(f"{style.folded(title)}: {right:.1f} %")
+        axes.spines[:].set(visible=True, color=style.GRAY)
+    for spare in grid[len(shown) :]:
+        spare.remove()
+    for axes in grid[::columns]:
+        axes.set_ylabel("true class")
+    why = "" if request.episode is not None else f", the hardest of {run_names([first])[0]}"
+    number = int(reference.episode[row])
+    style.caption(figure, f"Test episode {number}{why}: numbers are queries; empty cells are zero.")
+    return figure
+
+
+def _row(own: Answers, episode: int | None) -> int:
+    """The row of an episode; None: of the (first) one with the lowest accuracy.
+
+    Raises:
+        ConfigError: there is no such episode.
+    """
+    if episode is None:
+        return int(own.overall.argmin())
+    at = np.flatnonzero(own.episode == episode)
+    if not len(at):
+        raise ConfigError(
+            f"--episode {episode}: expected one of the first run's episodes, "
+            f"{int(own.episode[0])} to {int(own.episode[-1])}."
+        )
+    return int(at[0])

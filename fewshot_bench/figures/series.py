@@ -1,4 +1,4 @@
-"""Runs gathered into what is drawn as one: the seeds of one method, configured alike."""
+"""Runs grouped into what is drawn as one: the training seeds of one configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from fewshot_bench.errors import RecordError
-from fewshot_bench.figures import Ask
+from fewshot_bench.figures import Request
 from fewshot_bench.figures.style import Floats
 from fewshot_bench.results.compare import Run
 from fewshot_bench.results.labels import labels, settings
@@ -23,10 +23,10 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Series:
-    """Runs that differ in their training seed alone.
+    """Runs that differ only in their training seed.
 
     Arguments:
-        label: what a legend says.
+        label: for the legend.
         runs: by seed.
     """
 
@@ -35,94 +35,69 @@ class Series:
 
     @property
     def seeds(self) -> int:
-        """How many there are."""
+        """Number of seeds."""
         return len(self.runs)
 
 
-def gather(runs: Sequence[Run], ask: Ask) -> list[Series]:
-    """The series in these runs, in the order in which they first come.
+def gather(runs: Sequence[Run], request: Request) -> list[Series]:
+    """The series of these runs, in order of first appearance.
 
-    A run that repeats another (settings and seed) is left out: the newest counts.
+    Of duplicate runs (same settings and seed) the newest is used.
     """
     found: dict[str, dict[int, Run]] = {}
     for run in runs:
-        seeds = found.setdefault(_configuration(run), {})
+        trained = sorted(settings(run).items(), key=str)
+        configuration = repr((run.record["method"], trained, way_shot(run), _data(run)))
+        seeds = found.setdefault(configuration, {})
         seed, twin = run.record["seed"], seeds.get(run.record["seed"])
         if twin is not None:
-            older, newer = sorted((twin, run), key=age)
-            ask.lacks(older, f"is repeated by '{newer.folder.name}', which is newer")
-            run = newer
+            older, run = sorted((twin, run), key=age)
+            request.leave_out(older, f"is a duplicate; using the newer '{run.folder.name}'")
         seeds[seed] = run
     chosen = [[seeds[seed] for seed in sorted(seeds)] for seeds in found.values()]
-    return [Series(label, runs) for label, runs in zip(_labels(chosen), chosen, strict=True)]
+    names = run_names(without_seed(runs[0] for runs in chosen))
+    for i, own in enumerate(chosen):
+        seed = own[0].record["seed"]
+        names[i] += f", {len(own)} seeds" if len(own) > 1 else f", seed {seed}" if seed else ""
+    return [Series(name, own) for name, own in zip(names, chosen, strict=True)]
 
 
-def _configuration(run: Run) -> str:
-    """Everything but the seed that a run's numbers depend on."""
-    trained = sorted(settings(run).items(), key=str)
-    return repr((run.record["method"], trained, setting(run), _data(run)))
-
-
-def setting(run: Run) -> tuple[int, int]:
+def way_shot(run: Run) -> tuple[int, int]:
     """(way, shot) of the test episodes."""
     return run.record["task"]["way"], run.record["task"]["shot"]
 
 
-def _data(run: Run) -> str:
-    """What was evaluated: by content, which split of it if not the test's, by which sampler."""
-    protocol = run.protocol()
-    return f"{protocol['dataset']} {_content(run)}{evaluated_words(protocol)}"
-
-
-def _content(run: Run) -> str:
-    """The digest of what was evaluated; of an older record, that of the data set."""
-    return str(run.record.get("evaluated_digest") or run.record["dataset_digest"])
-
-
-def in_words(run: Run) -> str:
+def setting_text(run: Run) -> str:
     """``5-way 1-shot``."""
-    way, shot = setting(run)
-    return f"{way}-way {shot}-shot"
+    return "{}-way {}-shot".format(*way_shot(run))
 
 
-def unseeded(runs: Iterable[Run]) -> list[Run]:
-    """The same runs as if all were of seed 0: for names that do not tell the seed."""
+def without_seed(runs: Iterable[Run]) -> list[Run]:
+    """The runs with seed 0, for names without a seed."""
     return [replace(run, record=run.record | {"seed": 0}) for run in runs]
 
 
-def _labels(chosen: Sequence[Sequence[Run]]) -> list[str]:
-    """A name for each series: the method, what sets it apart, and its setting where they differ."""
-    first = [runs[0] for runs in chosen]
-    names = apart(unseeded(first))
-    for i, runs in enumerate(chosen):
-        if len(runs) > 1:
-            names[i] += f", {len(runs)} seeds"
-        elif runs[0].record["seed"]:
-            names[i] += f", seed {runs[0].record['seed']}"
-    return names
-
-
-def apart(runs: Sequence[Run]) -> list[str]:
-    """One name per run; the method's settings are told among runs of one task only."""
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """A unique name per run: method, differing settings, and differing task and data."""
     groups: dict[tuple[str, tuple[int, int]], list[int]] = {}
     for i, run in enumerate(runs):
-        groups.setdefault((_data(run), setting(run)), []).append(i)
+        groups.setdefault((_data(run), way_shot(run)), []).append(i)
     names = [""] * len(runs)
     for members in groups.values():
         for i, name in zip(members, labels([runs[i] for i in members]), strict=True):
             names[i] = name
-    several = len({setting(run) for run in runs}) > 1
-    for i, (run, data) in enumerate(zip(runs, data_names(runs), strict=True)):
-        names[i] += f", {in_words(run)}" if several else ""
-        names[i] += f", {data}" if data else ""
-    return names
+    several = len({way_shot(run) for run in runs}) > 1
+    return [
+        ", ".join(filter(None, (name, setting_text(run) if several else "", data)))
+        for name, run, data in zip(names, runs, data_names(runs), strict=True)
+    ]
 
 
 def data_names(runs: Sequence[Run]) -> list[str]:
-    """What tells the data of these runs apart; empty where all have the same.
+    """A name per run that distinguishes the data; empty if all have the same data.
 
-    It is :func:`short_data` of the first run that has them, and where that is one for several
-    contents (another split of the same folder) the beginning of the digest, too.
+    Where :func:`short_data` is the same for several contents (another split of one folder), the
+    beginning of the digest is added.
     """
     first = {_data(run): run for run in reversed(runs)}
     if len(first) == 1:
@@ -137,32 +112,49 @@ def data_names(runs: Sequence[Run]) -> list[str]:
 
 
 def short_data(run: Run) -> str:
-    """The data set, of a path its last part; with the split and sampler where they are others."""
+    """The data set (the last part of a path), with the split and sampler if they are unusual."""
     name, colon, path = str(run.record["dataset"]).partition(":")
     short = path.rstrip("/").rpartition("/")[2] if colon else name
     return short + evaluated_words(run.protocol())
 
 
-def tables(
-    series: Sequence[Series], ask: Ask, read: Callable[[Run], Value]
+def _data(run: Run) -> str:
+    """What was evaluated: the data by content, the split if it is not the test's, the sampler."""
+    protocol = run.protocol()
+    return f"{protocol['dataset']} {_content(run)}{evaluated_words(protocol)}"
+
+
+def _content(run: Run) -> str:
+    """The digest of what was evaluated; of an older record, that of the data set."""
+    return str(run.record.get("evaluated_digest") or run.record["dataset_digest"])
+
+
+def read_all(
+    runs: Iterable[Run], request: Request, read: Callable[[Run], Value]
+) -> list[tuple[Run, Value]]:
+    """What ``read`` returns for each run; a run for which it raises RecordError is left out."""
+    found = []
+    for run in runs:
+        try:
+            found.append((run, read(run)))
+        except RecordError as error:
+            request.leave_out(run, f"({error})")
+    return found
+
+
+def read_series(
+    series: Sequence[Series], request: Request, read: Callable[[Run], Value]
 ) -> list[tuple[Series, list[Value]]]:
-    """What ``read`` makes of each run; one that raises RecordError is left out and told."""
-    kept = []
-    for one in series:
-        runs, values = [], []
-        for run in one.runs:
-            try:
-                values.append(read(run))
-            except RecordError as error:
-                ask.lacks(run, f"({error})")
-                continue
-            runs.append(run)
-        if runs:
-            kept.append((Series(one.label, runs), values))
-    return kept
+    """The same for each series; one without readable runs is left out."""
+    found = [(one.label, read_all(one.runs, request, read)) for one in series]
+    return [
+        (Series(label, [run for run, _ in own]), [value for _, value in own])
+        for label, own in found
+        if own
+    ]
 
 
-def table_of(run: Run, name: str, *needed: str) -> dict[str, Floats]:
+def table_of(run: Run, name: str, *required: str) -> dict[str, Floats]:
     """A table of a run.
 
     Raises:
@@ -173,7 +165,7 @@ def table_of(run: Run, name: str, *needed: str) -> dict[str, Floats]:
         trained = run.record["training"] is not None
         raise RecordError(f"it has no {name}" if trained else "it trained nothing")
     table = read_table(path)
-    for column in needed:
+    for column in required:
         if column not in table:
             raise RecordError(f"its {name} has no column '{column}'")
     if not len(next(iter(table.values()), ())):
@@ -181,8 +173,8 @@ def table_of(run: Run, name: str, *needed: str) -> dict[str, Floats]:
     return table
 
 
-def over_seeds(values: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
-    """Mean, smallest and largest over the seeds: [seeds][points] -> three of [points]."""
+def mean_and_range(values: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
+    """Mean, minimum and maximum over the seeds: [seeds][points] -> three of [points]."""
     stacked = np.stack(values)
     return stacked.mean(0), stacked.min(0), stacked.max(0)
 
@@ -195,20 +187,14 @@ def common_steps(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, list[
     return steps, [values[np.searchsorted(at, steps)] for at, values in curves]
 
 
-def stretches(*columns: Floats, most: int = 50) -> list[list[Floats]]:
-    """Columns of one length cut into at most ``most`` stretches of neighbors."""
-    parts = min(most, len(columns[0]))
-    return [list(np.array_split(column, parts)) for column in columns]
+def range_text(series: Sequence[Series], single: str = "") -> str:
+    """What bands show: the range over seeds; ``single`` of series with one seed."""
+    several = "Several seeds: mean over the training seeds, band from the lowest to the highest."
+    counts = [one.seeds for one in series]
+    texts = (several if max(counts) > 1 else "", single if min(counts) == 1 else "")
+    return " ".join(filter(None, texts))
 
 
-def span_words(series: Sequence[Series], one: str) -> str:
-    """What a caption says of bands: over seeds where there are several, else ``one``."""
-    several = any(s.seeds > 1 for s in series)
-    words = "Several seeds: mean over the training seeds, band from the lowest to the highest."
-    single = any(s.seeds == 1 for s in series)
-    return " ".join(([words] if several else []) + ([one] if single and one else []))
-
-
-def devices(series: Sequence[Series]) -> list[Any]:
-    """The devices that the runs were on, each once."""
+def device_names(series: Sequence[Series]) -> list[Any]:
+    """The devices of the runs, without duplicates."""
     return list(dict.fromkeys(r.record["device"]["name"] for s in series for r in s.runs))

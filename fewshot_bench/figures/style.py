@@ -1,4 +1,4 @@
-"""How all pictures look: colors, markers, captions, and files that are the same each time."""
+"""The style of all pictures: colors, markers, captions, and reproducible files."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ RC: Any = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "fewshot-bench",
     "hatch.linewidth": 0.6,
-    "text.parse_math": False,  # names are names, not formulas
+    "text.parse_math": False,  # a name with $ is not a formula
 }
-# Okabe and Ito's colors, which color-blind readers tell apart, in an order in which neighbors
-# differ in lightness too; the markers and lines tell them apart in gray.
+# The palette of Okabe and Ito, safe for color-blind readers, ordered so that neighbors differ in
+# lightness too; markers and lines distinguish series in gray.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D55E00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 HATCHES = ("", "////", "....", "xxxx", "----")
-BAND = 0.18  # opacity
-WIDTH, GRAY = 6.3, "0.35"  # inches of a page's text; of what is not data
-LETTERS = 20  # of the caption, in an inch
+WIDTH = 6.3  # of a page's text, in inches
+GRAY = "0.35"  # for what is not data
+LETTERS = 20  # of the caption, per inch
 PERCENT = 100.0
-CAPTION = "caption"  # the id of its text
+CAPTION = "caption"  # the id of its text artist
 
 Floats = npt.NDArray[np.float64]
 
 
-def look(i: int) -> dict[str, Any]:
-    """Color, marker and line of the i-th series; 35 of them differ."""
+def of_series(i: int) -> dict[str, Any]:
+    """Color, marker and line style of the i-th series; 35 combinations differ."""
     return {
         "color": COLORS[i % len(COLORS)],
         "marker": MARKERS[i % len(MARKERS)],
@@ -58,13 +58,18 @@ def look(i: int) -> dict[str, Any]:
     }
 
 
+def new_figure(height: float, width: float = WIDTH) -> Figure:
+    """A figure as wide as a page; sizes in inches."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def panels(
     count: int, columns: int = 2, height: float = 2.4, **more: Any
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of one page width with ``count`` axes in rows of at most ``columns``."""
+    """A figure as wide as a page, with ``count`` axes in rows of at most ``columns``."""
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = Figure(figsize=(WIDTH, rows * height), layout="constrained")
+    figure = new_figure(rows * height)
     axes = figure.subplots(rows, columns, squeeze=False, **more).flatten()
     for spare in axes[count:]:
         spare.remove()
@@ -72,18 +77,16 @@ def panels(
 
 
 def caption(figure: Figure, *sentences: str) -> None:
-    """Say below the picture what it shows: what the bands and bars are. Again: say more."""
-    text = " ".join(sentence for sentence in sentences if sentence)
-    written = next((one for one in figure.texts if one.get_gid() == CAPTION), None)
-    if written is None:
-        written = figure.text(0.01, -0.02, "", va="top", fontsize=7, color=GRAY, gid=CAPTION)
-    before = written.get_text().replace("\n", " ")
-    wide = int(figure.get_size_inches()[0] * LETTERS)
-    written.set_text(textwrap.fill(f"{before} {text}".strip(), wide))
+    """Add sentences below the picture: what bands and bars are."""
+    artist = next((text for text in figure.texts if text.get_gid() == CAPTION), None)
+    if artist is None:
+        artist = figure.text(0.01, -0.02, "", va="top", fontsize=7, color=GRAY, gid=CAPTION)
+    text = " ".join(filter(None, (artist.get_text().replace("\n", " "), *sentences)))
+    artist.set_text(textwrap.fill(text, int(figure.get_size_inches()[0] * LETTERS)))
 
 
 def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-    """One legend above all panels, for which the figure grows."""
+    """Put one legend above all panels; the figure grows by its height."""
     labels = [folded(name, 60) for name in names]
     longest = max(len(line) for label in labels for line in label.split("\n"))
     width, height = figure.get_size_inches()
@@ -94,38 +97,55 @@ def legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None
 
 
 def folded(name: str, letters: int = 40) -> str:
-    """A long name on several lines."""
+    """A long name, wrapped."""
     return "\n".join(textwrap.wrap(name, letters)) or name
 
 
-def wide_range(values: Any, factor: float = 20.0) -> bool:
-    """Whether positive values differ so much that a logarithmic axis shows them better."""
+def log_if_wide(axes: Axes, which: str, values: Any, factor: float = 20.0) -> bool:
+    """Make an axis (``x`` or ``y``) logarithmic if its values are positive and differ that much."""
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
-    return bool(len(finite) and finite.min() > 0 and finite.max() > factor * finite.min())
+    wide = bool(len(finite) and finite.min() > 0 and finite.max() > factor * finite.min())
+    if wide:
+        axes.set(**{f"{which}scale": "log"})
+        axis = axes.xaxis if which == "x" else axes.yaxis  # with plain numbers, no powers of ten
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    return wide
 
 
-def plain_ticks(axis: Any) -> None:
-    """Numbers as they are on a logarithmic axis, not powers of ten."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+def percent(*values: float | None) -> tuple[float, ...]:
+    """Fractions in percent; NaN for None."""
+    return tuple(np.nan if value is None else PERCENT * value for value in values)
+
+
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Label rows 0, 1, ... from the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+
+
+def band(axes: Axes, x: Any, low: Any, high: Any, color: Any) -> None:
+    """A band around a line."""
+    axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
 
 
 def whiskers(
     axes: Axes, x: Any, y: Any, low: Any, high: Any, *, sideways: bool = False, **more: Any
 ) -> Any:
-    """Points with intervals; NaN where there is none. ``sideways``: the intervals lie along x."""
-    of = x if sideways else y
-    ends = np.array([np.subtract(of, low), np.subtract(high, of)]).reshape(2, -1)
+    """Points with intervals; NaN where there is none. ``sideways``: intervals along x."""
+    center = x if sideways else y
+    ends = np.array([np.subtract(center, low), np.subtract(high, center)]).reshape(2, -1)
     along: dict[str, Any] = {"xerr" if sideways else "yerr": np.maximum(ends, 0)}
     style: dict[str, Any] = {"capsize": 2.5, "elinewidth": 1.0, "linestyle": "none"} | more
     return axes.errorbar(x, y, **along, **style)
 
 
 def rendered(figure: Figure, format: str) -> bytes:
-    """A picture as the content of a png, pdf or svg file; the same figure gives the same bytes."""
-    nameless: dict[str, dict[str, None]] = {
+    """The content of a png, pdf or svg file; the same figure gives the same bytes."""
+    anonymous: dict[str, dict[str, None]] = {
         "png": {"Software": None},
         "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
         "svg": {"Date": None, "Creator": None},
@@ -133,6 +153,6 @@ def rendered(figure: Figure, format: str) -> bytes:
     buffer = io.BytesIO()
     with rc_context(RC):
         figure.savefig(
-            buffer, format=format, metadata=nameless[format], bbox_inches="tight", pad_inches=0.04
+            buffer, format=format, metadata=anonymous[format], bbox_inches="tight", pad_inches=0.04
         )
     return buffer.getvalue()

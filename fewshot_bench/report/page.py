@@ -1,4 +1,4 @@
-"""A comparison as one page of HTML: no network, no other file, no script but its own."""
+"""A comparison as one HTML page: no network, no other file, no script but its own."""
 
 from __future__ import annotations
 
@@ -9,32 +9,39 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fewshot_bench.config.schema import OPTION_FIELDS
-from fewshot_bench.report.gallery import Gallery
+from fewshot_bench.errors import ConfigError, FewshotBenchError, RecordError
+from fewshot_bench.figures import KINDS, check, draw
 from fewshot_bench.results.blocks import blocks
 from fewshot_bench.results.commands import command_of
-from fewshot_bench.results.comparison import Comparison, Table
+from fewshot_bench.results.comparison import Comparison, Row, Table
 from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.sentences import apart, best_sentences, heading, listed
+from fewshot_bench.results.tables import write_atomically
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAGE = "index.html"
 DOWNLOADS = (
     ("CSV", "comparison.csv", "text/csv", to_csv),
     ("LaTeX", "comparison.tex", "text/x-tex", latex),
     ("Markdown", "comparison.md", "text/markdown", markdown),
     ("JSON", "comparison.json", "application/json", to_json),
 )
-MOST_TOLD = 12  # sentences of a table that are not folded
-# Parts of a record that are told of each run, with the heads of their tables.
+MOST_SENTENCES = 12  # of a table; more are folded
+# Parts of a record that are shown of each run, with the titles of their tables.
 PARTS = (
     ("sampler", "Sampler"),
-    ("overlap", "Classes seen"),
+    ("overlap", "Class overlap"),
     ("environment", "Environment"),
     ("device", "Device"),
     ("test", "Test"),
@@ -46,73 +53,168 @@ FACTS = (
     "id", "dataset", "dataset_digest", "dataset_license", "dataset_source", "split", "part",
     "episode_seed", "episodes_digest", "seed", "preset", "parameters", "evaluated_from",
 )  # fmt: skip
+# Figures of more rows are unreadable; tables after these have no figures.
+MOST_ROWS, MOST_TABLES = 8, 3
+TITLES = {
+    "forest": "paired differences from the baseline, by setting",
+    "confusion": "confusion of the classes of the hardest test episode",
+}
+# Where readers who do not see a figure find its numbers.
+NUMBERS = {
+    "forest": " The numbers are in the table of differences.",
+    "time": " Training times are in the table of speed.",
+    "settings": " The numbers are in the table of accuracies.",
+    "steps": " Medians are in the table of speed.",
+}
 
 
-@dataclass(frozen=True)
-class Section:
-    """A table of the comparison with its blocks and pictures."""
-
-    heading: str
-    settings: str
-    apart: list[str]
-    summary: list[str]
-    blocks: list[Any]
-    gallery: Gallery
-
-
-@dataclass(frozen=True)
-class RunView:
-    """What the page tells of one run; values are texts."""
-
-    name: str
-    setting: str
-    accuracy: str
-    id: str
-    command: str
-    notes: list[str]
-    settings: list[tuple[str, str, str]]
-    parts: list[tuple[str, list[tuple[str, str]]]]
-
-
-def html(comparison: Comparison) -> str:
-    """The page without pictures: an exporter."""
-    return page(comparison, [Gallery([], "") for _ in comparison.tables])
-
-
-def page(comparison: Comparison, galleries: Sequence[Gallery]) -> str:
-    """The whole page.
+def write_report(comparison: Comparison, folder: Path, *, pictures: bool = True) -> list[str]:
+    """Write ``folder/index.html``, which contains everything that it shows.
 
     Arguments:
-        comparison: what to show.
-        galleries: one per table.
+        comparison: see :func:`fewshot_bench.results.compare`.
+        folder: made if necessary; an existing page is replaced, nothing else is touched.
+        pictures: whether to draw figures.
+
+    Returns:
+        A line for each figure that failed although its runs have what it needs.
+
+    Raises:
+        ConfigError: the folder cannot be made or written, or there is no matplotlib.
     """
-    style, script = _part("report.css"), _part("report.js")
-    sections = [
-        _section(table, comparison, gallery)
-        for table, gallery in zip(comparison.tables, galleries, strict=True)
+    hint = "give another folder with -o"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make '{folder}' ({error.strerror}); {hint}.") from error
+    galleries, failures = gallery(comparison) if pictures else (None, [])
+    write_atomically(folder / PAGE, html(comparison, galleries), hint)
+    return failures
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure inside the page.
+
+    Arguments:
+        kind: one of ``fewshot_bench.figures.KINDS``.
+        title: what it shows.
+        alt: the same in words, with where the numbers are.
+        source: a ``data:`` URL of an SVG.
+    """
+
+    kind: str
+    title: str
+    alt: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The figures of a table, and a sentence about those that are not drawn."""
+
+    pictures: Sequence[Picture] = ()
+    omitted: str = ""
+
+
+def gallery(comparison: Comparison) -> tuple[list[Gallery], list[str]]:
+    """Draw the figures of a comparison.
+
+    Arguments:
+        comparison: its first ``MOST_TABLES`` tables get figures, of their best ``MOST_ROWS`` rows.
+
+    Returns:
+        One gallery per table, and a line for each figure that failed.
+
+    Raises:
+        ConfigError: there is no matplotlib.
+    """
+    check("learning")
+    failures: list[str] = []
+    omitted = f"Figures are drawn for the first {MOST_TABLES} tables; fsb figure draws others."
+    galleries = [Gallery(omitted=omitted)] * len(comparison.tables)
+    for i, table in enumerate(comparison.tables[:MOST_TABLES]):
+        rows = table.rows[:MOST_ROWS]  # the best, and the baselines
+        for baseline in table.baselines:
+            if baseline is not None and all(baseline is not row for row in rows):
+                rows = [*rows, baseline]
+        pictures = []
+        for kind, what in KINDS.items():
+            try:
+                figure = _figure(kind, table, rows, comparison.level_of(table))
+            except RecordError:  # no run has what this kind needs
+                continue
+            except FewshotBenchError as error:
+                failures.append(f"figure '{kind}': {error}")
+                continue
+            if figure is not None:
+                from fewshot_bench.figures.style import rendered
+
+                title = TITLES.get(kind, what.sentence)
+                alt = f"{title}, for {listed(row.name for row in rows)} on {heading(table)}."
+                source = _data_url("image/svg+xml", rendered(figure, "svg"))
+                pictures.append(Picture(kind, title, alt + NUMBERS.get(kind, ""), source))
+        hidden = len(table.rows) - len(rows)
+        omitted = f"Figures of {len(rows)} rows; {hidden} more are in the tables." if hidden else ""
+        galleries[i] = Gallery(pictures, omitted)
+    return galleries, failures
+
+
+def _figure(kind: str, table: Table, rows: list[Row], level: float) -> Figure | None:
+    if kind == "settings" and len(table.settings) < 2:
+        return None  # a lone point
+    if kind == "confusion":  # of the best row and of the baseline
+        best = [cell.runs[0] for row in rows if (cell := row.cells[0]) is not None][:1]
+        base = table.baselines[0] and table.baselines[0].cells[0]
+        both = best + ([base.runs[0]] if base else [])
+        return draw(kind, list({id(run): run for run in both}.values()))
+    if kind != "forest":
+        return draw(kind, [run for row in rows for run in row.runs])
+    if not table.paired:
+        return None
+    from matplotlib import rc_context
+
+    from fewshot_bench.figures.comparison import forest_of_table
+    from fewshot_bench.figures.style import RC
+
+    with rc_context(RC):
+        return forest_of_table(table, rows, level)
+
+
+def html(comparison: Comparison, galleries: Sequence[Gallery] | None = None) -> str:
+    """The page, and an exporter.
+
+    Arguments:
+        galleries: one per table; None: no figures.
+    """
+    folder = files("fewshot_bench.report").joinpath("templates")
+    style, script = (folder.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    tables = comparison.tables
+    names = listed(dict.fromkeys(row.name for table in tables for row in table.rows))
+    downloads = [
+        (name, file, _data_url(f"{kind};charset=utf-8", export(comparison).encode()))
+        for name, file, kind, export in DOWNLOADS
     ]
-    return (
-        _environment()
-        .get_template("page.html")
-        .render(
-            title=_title(comparison),
-            sections=sections,
-            runs=[view for table in comparison.tables for view in _runs(table)],
-            problems=comparison.problems,
-            downloads=[
-                (name, file, _address(kind, to(comparison))) for name, file, kind, to in DOWNLOADS
-            ],
-            version=version("fewshot-bench"),
-            style=style,
-            script=script,
-            policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; "
-            f"script-src '{_hash(script)}'",
-        )
+    return _template().render(
+        title=f"{names} on {listed(dict.fromkeys(table.dataset for table in tables))}",
+        sections=[
+            _section(table, comparison, own)
+            for table, own in zip(tables, galleries or [Gallery()] * len(tables), strict=True)
+        ],
+        runs=[_run(row.name, run) for table in tables for row in table.rows for run in row.runs],
+        problems=comparison.problems,
+        downloads=downloads,
+        version=version("fewshot-bench"),
+        style=style,
+        script=script,
+        policy=f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; "
+        f"script-src '{_hash(script)}'",
+        most_sentences=MOST_SENTENCES,
     )
 
 
 @cache
-def _environment() -> Environment:
+def _template() -> Any:
     environment = Environment(
         loader=PackageLoader("fewshot_bench.report"),
         autoescape=True,
@@ -121,77 +223,62 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["capitalized"] = lambda text: text[:1].upper() + text[1:]
-    environment.globals["most_told"] = MOST_TOLD
-    return environment
-
-
-@cache
-def _part(name: str) -> str:
-    return files("fewshot_bench.report").joinpath("templates", name).read_text("utf-8")
+    return environment.get_template("page.html")
 
 
 def _hash(text: str) -> str:
-    """What a content security policy knows an inline text by."""
+    """The hash of an inline text for the content security policy."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _address(kind: str, text: str) -> str:
-    return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
+def _data_url(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _title(comparison: Comparison) -> str:
-    """``maml, protonet and 2 more on omniglot``."""
-    names = dict.fromkeys(row.name for table in comparison.tables for row in table.rows)
-    data = dict.fromkeys(table.dataset for table in comparison.tables)
-    return f"{listed(names)} on {listed(data)}"
-
-
-def _section(table: Table, comparison: Comparison, gallery: Gallery) -> Section:
+def _section(table: Table, comparison: Comparison, own: Gallery) -> dict[str, Any]:
+    """A table of the comparison with its blocks and figures."""
     parts = blocks(table, comparison)
-    told = [sentence for block in parts for sentence in block.told]
-    summary = best_sentences(table) + told
-    settings = "; ".join(map(str, table.settings))
-    return Section(heading(table), settings, apart(table), summary, parts, gallery)
+    return {
+        "heading": heading(table),
+        "settings": "; ".join(map(str, table.settings)),
+        "warnings": apart(table),
+        "summary": best_sentences(table) + [line for block in parts for line in block.told],
+        "blocks": parts,
+        "gallery": own,
+    }
 
 
-def _runs(table: Table) -> list[RunView]:
-    """Every run, in the order of the rows, then of the columns."""
-    return [_run(row.name, run) for row in table.rows for run in row.runs]
-
-
-def _run(name: str, run: Run) -> RunView:
+def _run(name: str, run: Run) -> dict[str, Any]:
+    """What the page shows of a run, as text."""
     record = run.record
-    test, half = record["test"], record["test"]["half_width"]
+    half = record["test"]["half_width"]
     margin = "" if half is None else f" ± {100 * half:.2f}"
     parts = [("Run", [(key, _text(record[key])) for key in FACTS if record.get(key) is not None])]
-    parts += [(head, _flat(record[key])) for key, head in PARTS if record.get(key)]
-    return RunView(
-        name=name,
-        setting=str(run.setting),
-        accuracy=f"{100 * test['accuracy']:.2f}{margin} %",
-        id=str(record["id"]),
-        command=command_of(record),
-        notes=[str(note) for note in record["notes"]],
-        settings=_settings(record["config"]),
-        parts=[*parts, ("Plugins", _plugins(record["plugins"]))],
-    )
+    parts += [(title, _flat(record[key])) for key, title in PARTS if record.get(key)]
+    plugins = [
+        (f"{one.get('kind')} {one.get('name')}", f"{one.get('distribution')} {one.get('version')}")
+        for one in record["plugins"]
+        if isinstance(one, Mapping)
+    ]
+    return {
+        "name": name,
+        "setting": str(run.setting),
+        "accuracy": f"{100 * record['test']['accuracy']:.2f}{margin} %",
+        "id": str(record["id"]),
+        "command": command_of(record),
+        "notes": [str(note) for note in record["notes"]],
+        "settings": _settings(record["config"]),
+        "parts": [*parts, ("Plugins", plugins)],
+    }
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, value and who decided it: ``user``, ``preset`` or ``default``."""
+    """Name, value and source: ``user``, ``preset`` or ``default``."""
     sources = config.get("sources") or {}
     flat = {n: v for n, v in config.items() if n not in (*OPTION_FIELDS, "sources")}
     for group in OPTION_FIELDS:
         flat |= config.get(group) or {}
     return [(name, _text(value), str(sources.get(name, ""))) for name, value in flat.items()]
-
-
-def _plugins(plugins: Sequence[Any]) -> list[tuple[str, str]]:
-    return [
-        (f"{one.get('kind')} {one.get('name')}", f"{one.get('distribution')} {one.get('version')}")
-        for one in plugins
-        if isinstance(one, Mapping)
-    ]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

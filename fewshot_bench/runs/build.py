@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fewshot_bench.config.options import load, options_of, split_dataset
 from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.config.options import load, options_of, split_dataset
 
 if TYPE_CHECKING:
     from torch import nn

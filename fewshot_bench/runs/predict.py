@@ -16,12 +16,12 @@ from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode, read_image
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import DataError
-from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.hooks.registry import CORE, Registry
+from fewshot_bench.hooks.single_file import only_typed
+from fewshot_bench.results.record.io import read_record
+from fewshot_bench.rng import key_of
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import PreparedRun, prepare
-from fewshot_bench.rng import key_of
-from fewshot_bench.results.record.io import read_record
 from fewshot_bench.runs.resume import load_trained, recorded_config
 
 EXPECTED = "a folder per class with PNG or JPEG images in it"

@@ -1,4 +1,4 @@
-"""Checks that plugin authors run: a conformance suite for each kind of plugin, and its parts.
+"""Conformance checks for plugin authors: a suite for each kind of plugin, and its parts.
 
 ::
 
@@ -9,28 +9,32 @@
     episode = tiny_episode()
     assert max(gradient_error(MyMethod(TINY, TinyBackbone()), episode).values()) < 1e-6
 
-With pytest (the plugin comes with fewshot-bench) a test for each check::
+With pytest (the plugin comes with fewshot-bench) each check is a test::
 
     @pytest.mark.conformance("my-method")
     def test_conformance(fsb_check):
         fsb_check()
 
-Nothing here needs data or a trained network, but for the data sets that are checked.
+Only checks of data sets need data. Plugins may use what is exported here; torch is imported when a
+name is used, because every pytest of an environment imports this package.
 """
 
-from fewshot_bench.testing.checks import Check, Fault, NotClaimed, Outcome
-from fewshot_bench.testing.gradients import gradient_error
-from fewshot_bench.testing.precision import precision_error
-from fewshot_bench.testing.suites import (
-    SUITES,
-    check_backbone,
-    check_dataset,
-    check_method,
-    check_metric,
-    check_observer,
-    check_sampler,
-)
-from fewshot_bench.testing.tiny import TINY, TinyBackbone, separable_images, tiny_episode
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewshot_bench.testing.checks import Check, Fault, NotClaimed, Outcome
+    from fewshot_bench.testing.gradients import gradient_error, precision_error
+    from fewshot_bench.testing.suites import (
+        SUITES,
+        check_backbone,
+        check_dataset,
+        check_method,
+        check_metric,
+        check_observer,
+        check_sampler,
+    )
+    from fewshot_bench.testing.tiny import TINY, TinyBackbone, separable_images, tiny_episode
 
 __all__ = [
     "SUITES",
@@ -51,3 +55,12 @@ __all__ = [
     "separable_images",
     "tiny_episode",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in ("checks", "tiny", "gradients", "suites"):
+            found = importlib.import_module(f"{__name__}.{module}")
+            if hasattr(found, name):
+                return getattr(found, name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

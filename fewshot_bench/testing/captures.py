@@ -1,14 +1,13 @@
-"""Whether a CUDA graph could hold a plugin's part of a step: checked on a stand-in for a GPU.
+"""The ``captures`` checks: every line that a GPU would wait for or refuse is reported.
 
-A captured step has fixed shapes, waits for nothing, and reads nothing of the host's. The plugin
-runs as in a training on a GPU (:mod:`fewshot_bench.testing.meta`), and each line of it that a GPU
-would wait for or refuse is named.
+A method is trained and evaluated, or a sampler drawn from, on a stand-in for a GPU.
 """
 
 from __future__ import annotations
 
 import inspect
 import linecache
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator, Sequence
@@ -33,42 +32,48 @@ from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, title_of
 from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 from fewshot_bench.sampling.few_labels import UnlabeledTasks
-from fewshot_bench.testing.calls import Frames
-from fewshot_bench.testing.checks import Check, Fault, NotClaimed
-from fewshot_bench.testing.meta import MetaDevice, Operation, Seen
-from fewshot_bench.testing.offenses import ADVICE, META
-from fewshot_bench.testing.part_checks import SamplerSubject
-from fewshot_bench.testing.stand_ins import as_a_gpu
-from fewshot_bench.testing.subject import MethodSubject
+from fewshot_bench.testing.checks import Fault, NotClaimed
+from fewshot_bench.testing.component_checks import SamplerSubject
+from fewshot_bench.testing.meta_device import META, Frames, MetaDevice, Operation, What, as_a_gpu
+from fewshot_bench.testing.method_checks import MethodSubject
 from fewshot_bench.utils.text import one_line
 
 PACKAGE, TORCH = Path(fewshot_bench.__file__).parent, Path(torch.__file__).parent
 LIBRARY = Path(sysconfig.get_paths()["stdlib"])
 PACKAGES = "site-packages"
-TASKS, CHUNKS = 2, 3  # of a step, or of a chunk of an evaluation
+TASKS, CHUNKS = 2, 3  # of a step; of an evaluation
 SHOWN = 3  # lines in a message
 SPELLED = {"_local_scalar_dense": "item(), int(), float(), bool(), if", "_to_copy": "to(), cpu()"}
-# What else there is to do about it, for a method and for a sampler.
-OF_METHODS = {
-    "once": "as a registered buffer",
-    "show": "; return what is to be shown in Losses.log",
-}
-OF_SAMPLERS = {"once": "in __init__ on table.device", "show": ""}
-COULD = (
-    "it could declare capturable = True: no wait, no tensor from another device, fixed shapes were "
-    "found"
-)
+READS = "waits for the device, because it reads a number on the host ({})"
+ON_DEVICE = "make it there (device=x.device, torch.full, torch.arange), or once, {once}"
+# {kind of violation: what it means, what to do instead}
+ADVICE: dict[What, tuple[str, str]] = {
+    "read": (READS, "keep it a tensor, with torch.where in place of a branch{show}"),
+    "inside": (READS, "use an operation that stays on the device, as torch.where(mask, value, x)"),
+    "shape": ("waits for the device, because the size of its result depends on numbers ({})",
+              "use fixed shapes: torch.where, or multiply by the mask"),
+    "print": ("waits for the device, because it prints a tensor", "remove it{show}"),
+    "solver": ("waits for the device, to know whether a solver succeeded ({})",
+               "use a form that does not ask, as torch.linalg.solve_ex"),
+    "to the host": ("waits for the device, because it copies a tensor to the host ({})",
+                    "leave it on the device"),
+    "to the device": ("copies to the device from the host, which a GPU waits for ({})", ON_DEVICE),
+    "mixed": ("mixes a tensor on the host with tensors on the device ({})", ON_DEVICE),
+}  # fmt: skip
+FOR_METHODS = {"once": "as a registered buffer", "show": "; return values to show in Losses.log"}
+FOR_SAMPLERS = {"once": "in __init__ on table.device", "show": ""}
 
 
-class Watched:
-    """Runs a plugin on the stand-in for a GPU, and collects what is wrong with it.
+class DeviceCheck:
+    """Runs a plugin's object on the stand-in for a GPU, and collects its faults.
 
     Arguments:
-        plugin: its object, or its class; its files, and those of the modules in it, are its own.
+        plugin: the object, or its class. Its files are those of its classes and of the modules
+            inside it.
 
     Attributes:
         device: the stand-in.
-        faults: sentences, each with file, line and the line's text.
+        faults: sentences, each with file, line and source line.
     """
 
     def __init__(self, plugin: object) -> None:
@@ -76,112 +81,113 @@ class Watched:
         self.faults: list[str] = []
         kinds = {type(m) for m in plugin.modules()} if isinstance(plugin, nn.Module) else {plugin}
         bases = {base for kind in kinds for base in inspect.getmro(kind)}  # type: ignore[arg-type]
-        files = filter(None, map(_file_of, bases))
+        modules = [sys.modules.get(base.__module__) for base in bases]
+        files = [Path(file) for module in modules if (file := getattr(module, "__file__", None))]
         self.files = {f for f in files if not _within(f, PACKAGE, TORCH, LIBRARY)}
-        self.mends = OF_METHODS if isinstance(plugin, nn.Module) else OF_SAMPLERS
-        self._ranks: dict[str, str] = {}
+        self.advice = FOR_METHODS if isinstance(plugin, nn.Module) else FOR_SAMPLERS
+        self._ranks: dict[str, int] = {}
+        self._operations: list[list[Operation]] = []  # of each step
+        self._states: list[Any] = []  # of the method after each step
 
     @contextmanager
     def running(self) -> Iterator[MetaDevice]:
-        """Do the block on the device; whatever it raises is a fault, too."""
+        """Run the block on the device; an exception is a fault, too."""
         try:
             with as_a_gpu(self.device):
                 yield self.device
         except Exception as error:
-            self._tell_seen()
-            if not self.faults:  # else what was seen is the reason
+            self._collect()
+            if not self.faults:  # otherwise a violation is the cause
                 self.faults.append(self._raised(error))
-        self._tell_seen()
+        self._collect()
 
-    def _tell_seen(self) -> None:
-        for seen in self.device.seen:
-            meaning, mend = ADVICE[seen.what]
-            call = SPELLED.get(seen.call, f"{seen.call}()")
-            line, when = self.line(seen.frames), "in its backward pass " if seen.backward else ""
-            told = f"{line} {when}{meaning.format(call)}; {mend.format(**self.mends)}"
-            if told not in self.faults and not self._repeats(seen, line):
-                self.faults.append(told)
-        self.device.seen.clear()
-
-    def _repeats(self, seen: Seen, line: str) -> bool:
-        """Whether it only shows again what was seen: a backward pass meets what the forward did."""
-        if self._own(seen.frames) is None:
-            return bool(self.faults)
-        return seen.backward and any(fault.startswith(line) for fault in self.faults)
+    def _collect(self) -> None:
+        for found in self.device.violations:
+            meaning, advice = ADVICE[found.what]
+            call = SPELLED.get(found.call, f"{found.call}()")
+            line, when = self.line(found.frames), "in its backward pass " if found.backward else ""
+            fault = f"{line} {when}{meaning.format(call)}; {advice.format(**self.advice)}"
+            # A backward pass repeats violations of its forward pass, at no line of the plugin's.
+            if self._own(found.frames) is None:
+                repeated = bool(self.faults)
+            else:
+                repeated = found.backward and any(f.startswith(line) for f in self.faults)
+            if fault not in self.faults and not repeated:
+                self.faults.append(fault)
+        self.device.violations.clear()
 
     def _raised(self, error: Exception) -> str:
         while isinstance(error, PluginError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # what a plugin raised, with its frames
+            error = error.__cause__  # the plugin's own exception, with its frames
         steps = traceback.extract_tb(error.__traceback__)
         frames = [(step.filename, step.lineno or 0, step.name) for step in steps]
-        told = f"{type(error).__name__}: {one_line(str(error))}"
         return (
-            f"{self.line(tuple(reversed(frames)))} raises on another device than the CPU ({told})"
+            f"{self.line(tuple(reversed(frames)))} raises on another device than the CPU "
+            f"({type(error).__name__}: {one_line(str(error))})"
         )
 
-    def same_operations(self, first: Sequence[Operation], second: Sequence[Operation]) -> None:
-        """Hold what the plugin's lines did for one batch against what they did for another."""
-        own = [[op for op in run if self._own(op.frames)] for run in (first, second)]
-        for one, two in zip_longest(*own):
-            if one is None or two is None or (one.name, one.given) != (two.name, two.given):
-                op = one or two
-                assert op is not None
-                self.faults.append(
-                    f"{self.line(op.frames)} does not do the same for every batch ({op.name}()): "
-                    "shapes, or numbers of Python's, change from step to step, and a CUDA graph "
-                    "would repeat those of one step; keep them fixed, or in tensors of the device"
-                )
-                return
+    @contextmanager
+    def step(self, method: Method, *, first: bool, recorded: bool = True) -> Iterator[None]:
+        """Run a step of a method on the device. The first ones may wait, to prepare something."""
+        allowed = self.device.waits_allowed() if first else nullcontext()
+        with allowed, self.device.recorded(recorded) as operations:
+            yield
+        self._operations.append(operations)
+        with self.device.waits_allowed():  # for extra state, which is on the host
+            self._states.append(conditions(method, META))
 
-    def same_attributes(self, method: Method, before: Any, after: Any) -> None:
-        """Hold what the method is after a call against what it was before it."""
+    def compare_steps(self, method: Method, period: int = 1) -> None:
+        """Compare the last steps with those one period earlier; a CUDA graph would repeat them."""
+        for back in range(1, period + 1):
+            self._compare(self._operations[-back - period], self._operations[-back])
         # If its lines do other work in each call, that is reported already, with the line.
-        if not self.faults and (what := changed(before, after)):
+        if not self.faults and (what := changed(*self._states[-2:])):
             self.faults.append(
                 f"{title_of(method)}: each call changes {what}, and a CUDA graph would not; return "
                 "it in Losses.log, or in Losses.buffers what a later step needs"
             )
 
-    def line(self, frames: Frames) -> str:
-        """``file.py:12, `its text` in adapt()``: the innermost line that is the plugin's.
+    def _compare(self, *runs: Sequence[Operation]) -> None:
+        for one, two in zip_longest(*([op for op in run if self._own(op.frames)] for run in runs)):
+            if one is None or two is None or (one.name, one.given) != (two.name, two.given):
+                op = one or two
+                self.faults.append(
+                    f"{self.line(op.frames)} does not do the same for every batch ({op.name}()): "
+                    "shapes, or Python numbers, change from step to step, and a CUDA graph "
+                    "would repeat those of one step; use fixed ones, or tensors on the device"
+                )
+                return
 
-        One of this package where there is none: the fault is its own, or shows only there.
+    def line(self, frames: Frames) -> str:
+        """``file.py:12, `source` in adapt()``: the innermost line of the plugin.
+
+        A line of this package if there is none: the fault is its own, or shows only there.
         """
-        mine = _above(frames)
-        here = next((frame for frame in mine if _within(Path(frame[0]), PACKAGE)), frames[0])
+        inner = _inner(frames)
+        here = next((frame for frame in inner if _within(Path(frame[0]), PACKAGE)), frames[0])
         file, number, function = self._own(frames) or here
-        text = linecache.getline(file, number).strip()
-        return f"{_shown(Path(file))}:{number}, `{text}` in {function}(),"
+        path, cwd = Path(file), Path.cwd()
+        name = path.relative_to(cwd) if cwd in path.parents else f"{path.parent.name}/{path.name}"
+        return f"{name}:{number}, `{linecache.getline(file, number).strip()}` in {function}(),"
 
     def _own(self, frames: Frames) -> tuple[str, int, str] | None:
-        """The innermost of the plugin's files; else of any that is no library's."""
-        mine = _above(frames)
-        for rank in ("own", "beside"):
-            for frame in mine:
-                if self._ranked(frame[0]) == rank:
-                    return frame
-        return None
+        """The innermost frame in the plugin's files; else in any file that is not a library's."""
+        best = min(_inner(frames), key=lambda frame: self._rank(frame[0]), default=None)
+        return None if best is None or self._rank(best[0]) == 2 else best
 
-    def _ranked(self, file: str) -> str:
+    def _rank(self, file: str) -> int:
         if file not in self._ranks:
             path = Path(file)
-            beside = path.is_file() and not _within(path, PACKAGE, TORCH, LIBRARY)
-            own = beside and any(_belongs(path, to) for to in self.files)
-            self._ranks[file] = "own" if own else "beside" if beside else ""
+            library = not path.is_file() or _within(path, PACKAGE, TORCH, LIBRARY)
+            own = any(_belongs(path, to) for to in self.files)
+            self._ranks[file] = 2 if library else 0 if own else 1
         return self._ranks[file]
 
 
-def _above(frames: Frames) -> Frames:
-    """Without those of whoever runs this."""
+def _inner(frames: Frames) -> Frames:
+    """The frames inside those of this module, which runs the plugin."""
     own = next((i for i, (file, _, _) in enumerate(frames) if file == __file__), len(frames))
     return frames[:own]
-
-
-def _file_of(kind: type) -> Path | None:
-    try:
-        return Path(inspect.getfile(kind))
-    except (TypeError, OSError):  # built in, or typed at a prompt
-        return None
 
 
 def _belongs(file: Path, plugin: Path) -> bool:
@@ -193,35 +199,28 @@ def _belongs(file: Path, plugin: Path) -> bool:
 
 
 def _within(file: Path, *folders: Path) -> bool:
-    """Whether a file is in one of these folders, other people's packages left out."""
+    """Whether a file is in one of these folders, not counting third-party packages."""
     for folder in folders:
         if folder in file.parents:
             return folder is not LIBRARY or PACKAGES not in file.parts
     return False
 
 
-def _shown(file: Path) -> str:
-    here = Path.cwd()
-    return (
-        str(file.relative_to(here)) if here in file.parents else f"{file.parent.name}/{file.name}"
-    )
-
-
 def train(
-    watched: Watched, subject: MethodSubject, lowering: Eager, steps: int | None = None
+    check: DeviceCheck, subject: MethodSubject, lowering: Eager, steps: int | None = None
 ) -> Trainer | None:
-    """Train on the device, as an engine does, with tasks without labels where they are declared.
+    """Train on the device as an engine does, with unlabeled tasks where they are declared.
 
     Arguments:
         lowering: of the method, which may still be on the CPU.
-        steps: how many; None: as few as it takes to hold the last ones, one of each source of
-            tasks, against those before them.
+        steps: None: as few as are needed to compare the last step of each source of tasks with
+            the one before it.
 
     Returns:
-        The trainer after these steps; None: nothing trains, or it could not.
+        The trainer after these steps; None: nothing trains, or training failed.
     """
     method = lowering.method
-    with watched.running() as device:
+    with check.running() as device:
         with device.waits_allowed():
             if not check_players(method.to(META)):
                 return None
@@ -232,41 +231,30 @@ def train(
                 method.train(), lowering, subject.source("train", META), plan,
                 unlabeled=others,
             )  # fmt: skip
-            for source in trainer.sources:  # a source looks at its first batch
+            for source in trainer.sources:  # a source checks its first batch
                 source.batch(range(TASKS))
             if why := make_capturable(list(trainer.optimizers.values()), META):
-                watched.faults.append(f"players(): {why}, so that a GPU runs every step eagerly")
-        done: list[list[Operation]] = []
-        stood: list[Any] = []
+                check.faults.append(f"players(): {why}, so that a GPU runs every step eagerly")
         for step in range(plan.steps):
-            # What the first one of each source prepares is there when a graph is captured.
-            allowed = device.waits_allowed() if step < sources else nullcontext()
-            with allowed, device.noted(steps is None) as operations:
+            with check.step(method, first=step < sources, recorded=steps is None):
                 trainer.advance()
-            done.append(operations)
-            with device.waits_allowed():  # for extra state, which is the host's business
-                stood.append(conditions(method, META))
-        for back in range(1, sources + 1):
-            watched.same_operations(done[-back - sources], done[-back])
-        watched.same_attributes(method, stood[-2], stood[-1])
+        check.compare_steps(method, sources)
         return trainer
     return None
 
 
 def evaluate(
-    watched: Watched, subject: MethodSubject, lowering: Eager
+    check: DeviceCheck, subject: MethodSubject, lowering: Eager
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Learn, classify and score chunks of test tasks on the device, as an evaluation does.
 
     Returns:
-        Logits and scores of each, as far as it came.
+        Logits and scores of each chunk, as far as it got.
     """
     method = lowering.method
     logits: list[Tensor] = []
     scores: list[dict[str, Tensor]] = []
-    done: list[list[Operation]] = []
-    stood: list[Any] = []
-    with watched.running() as device:
+    with check.running() as device:
         with device.waits_allowed():
             method.to(META).eval()
             source = subject.source("test", META)
@@ -274,17 +262,12 @@ def evaluate(
             source.batch(range(TASKS))
         chunks = predictions(lowering, source, CHUNKS * TASKS, TASKS)
         for i in range(CHUNKS):
-            allowed = nullcontext() if i else device.waits_allowed()
-            # A chunk that a graph repeats is no operation of the plugin's.
-            with allowed, device.noted(not lowering.graph) as operations:
+            # A chunk that a graph repeats runs no operation of the plugin.
+            with check.step(method, first=not i, recorded=not lowering.graph):
                 indices, prediction = next(chunks)
-            done.append(operations)
-            with device.waits_allowed():
-                stood.append(conditions(method, META))
             logits.append(prediction.logits)
             scores.append(scores_of(prediction, indices, {}, title_of(method)))
-        watched.same_operations(done[-2], done[-1])
-        watched.same_attributes(method, stood[-2], stood[-1])
+        check.compare_steps(method)
     return logits, scores
 
 
@@ -297,11 +280,11 @@ def unlabeled_tasks(
     return UnlabeledTasks(ClosedSampler(subject.table("train", device), subject.task, 1))
 
 
-def draw(subject: SamplerSubject) -> tuple[Watched, list[Episode]]:
+def draw(subject: SamplerSubject) -> tuple[DeviceCheck, list[Episode]]:
     """Batches on the device: two by their ranges, and two as a captured training draws them."""
-    watched = Watched(subject.kind)
+    check = DeviceCheck(subject.kind)
     episodes: list[Episode] = []
-    with watched.running() as device:
+    with check.running() as device:
         with device.waits_allowed():
             sampler = subject.build(device=META)
             size = min(TASKS, sampler.length or TASKS)
@@ -316,41 +299,36 @@ def draw(subject: SamplerSubject) -> tuple[Watched, list[Episode]]:
                 ahead.draw(start)
             ahead.go_to(start)
             episodes.append(ahead.episode())
-    return watched, episodes
+    return check, episodes
 
 
-def _method(subject: MethodSubject) -> str | None:
+def method_captures(subject: MethodSubject) -> str | None:
+    """A GPU waits for no line of it and shapes are fixed, where capturable is declared."""
     faults: list[str] = []
     for run in (train, evaluate):
         method = subject.build()
-        watched = Watched(method)
-        run(watched, subject, Eager(method))
-        faults += [fault for fault in watched.faults if fault not in faults]
+        check = DeviceCheck(method)
+        run(check, subject, Eager(method))
+        faults += [fault for fault in check.faults if fault not in faults]
     if not method.capturable:
         if faults:
             raise NotClaimed(f"capturable = False; {faults[0]}")
-        return COULD
+        return (
+            "it could declare capturable = True: no wait, no tensor from another device and only "
+            "fixed shapes were found"
+        )
     if faults:
         raise Fault(f"{_joined(faults)}; or declare capturable = False.")
     return None
 
 
-def _sampler(subject: SamplerSubject) -> None:
-    watched, _ = draw(subject)
-    if watched.faults:
-        raise Fault(f"{_joined(watched.faults)}.")
+def sampler_captures(subject: SamplerSubject) -> None:
+    """A GPU waits for no line of it, batch after batch."""
+    check, _ = draw(subject)
+    if check.faults:
+        raise Fault(f"{_joined(check.faults)}.")
 
 
 def _joined(faults: Sequence[str]) -> str:
     more = f" (and {len(faults) - SHOWN} more)" if len(faults) > SHOWN else ""
     return "; ".join(faults[:SHOWN]) + more
-
-
-CHECKS = {
-    "methods": Check(
-        "captures",
-        "A GPU waits for no line of it and shapes are fixed, where capturable is declared.",
-        _method,
-    ),
-    "samplers": Check("captures", "A GPU waits for no line of it, batch after batch.", _sampler),
-}

@@ -1,23 +1,26 @@
-"""What a check is, and how one is run: an id, a sentence, and on failure numbers and a mend."""
+"""What a check is and how it is run, and the comparison of tensors that checks share."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fewshot_bench.errors import UnknownName
+import torch
+from torch import Tensor
+
+from fewshot_bench.errors import FewshotBenchError, UnknownName
 
 Status = Literal["passed", "failed", "not claimed", "note"]
 
 
 class Fault(Exception):
-    """A check failed. The message has the numbers, and says what to do."""
+    """A check failed. The message has the values found and a suggested fix."""
 
 
 class NotClaimed(Exception):
-    """The thing does not declare the capability that the check is about. Says which."""
+    """The object does not declare the capability that the check is about. The message names it."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,10 @@ class Check:
     """One check.
 
     Arguments:
-        id: as it is typed behind ``--only``.
+        id: for ``--only``.
         sentence: what has to hold.
-        run: from the subject to None or a note; raises :class:`Fault` or :class:`NotClaimed`.
+        run: takes the subject, returns None or a note; raises :class:`Fault` or
+            :class:`NotClaimed`.
     """
 
     id: str
@@ -37,13 +41,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a check went.
+    """The outcome of a check.
 
     Arguments:
         id, sentence: of the check.
         status: ``passed``, ``failed``, ``not claimed`` (the capability is not declared) or
-            ``note`` (nothing can fail; the message is worth reading).
-        message: the numbers and what to do; empty for a check that passed.
+            ``note`` (a measurement or a suggestion; never a failure).
+        message: the values found and a suggested fix; empty for a check that passed.
     """
 
     id: str
@@ -52,31 +56,32 @@ class Outcome:
     message: str = ""
 
 
-def checks_of(functions: Iterable[Callable[[Any], str | None]]) -> tuple[Check, ...]:
-    """Checks from functions: the name is the id, the docstring's first sentence the sentence."""
-    made = []
-    for function in functions:
-        text = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
-        made.append(Check(function.__name__.replace("_", "-"), text, function))
-    return tuple(made)
+def check_of(function: Callable[[Any], str | None], id: str = "") -> Check:
+    """A check from a function: the first sentence of its docstring, and its name as the id."""
+    sentence = " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
+    return Check(id or function.__name__.replace("_", "-"), sentence, function)
 
 
-def perform(check: Check, subject: Any) -> Outcome:
-    """Run one check; whatever it raises is an outcome."""
+def run_check(check: Check, subject: Any) -> Outcome:
+    """Run one check; any exception becomes an outcome."""
+    status: Status = "failed"
     try:
-        note = check.run(subject)
-    except Fault as fault:
-        return Outcome(check.id, check.sentence, "failed", _line(fault))
+        message = check.run(subject)
+        status = "passed" if message is None else "note"
     except NotClaimed as reason:
-        return Outcome(check.id, check.sentence, "not claimed", _line(reason))
+        status, message = "not claimed", str(reason)
     except Exception as error:
-        told = f"{type(error).__name__}: {error}"
-        return Outcome(check.id, check.sentence, "failed", f"it raised {_line(told)}")
-    status: Status = "passed" if note is None else "note"
-    return Outcome(check.id, check.sentence, status, note or "")
+        message = explained(error)
+    return Outcome(check.id, check.sentence, status, " ".join((message or "").split()))
 
 
-def perform_all(
+def explained(error: Exception) -> str:
+    """The message of an error; with its type unless it is one of this package."""
+    own = isinstance(error, Fault | FewshotBenchError)
+    return str(error) if own else f"it raised {type(error).__name__}: {error}"
+
+
+def run_checks(
     checks: Sequence[Check], subject: Any, only: Sequence[str] = ()
 ) -> Iterator[Outcome]:
     """Run checks in order.
@@ -87,12 +92,34 @@ def perform_all(
     Raises:
         UnknownName: no such check.
     """
+    ids = [check.id for check in checks]
     for wanted in only:
-        if wanted not in [check.id for check in checks]:
-            raise UnknownName("check", wanted, [check.id for check in checks])
-    return (perform(check, subject) for check in checks if not only or check.id in only)
+        if wanted not in ids:
+            raise UnknownName("check", wanted, ids)
+    return (run_check(check, subject) for check in checks if not only or check.id in only)
 
 
-def _line(text: object) -> str:
-    """In one line."""
-    return " ".join(str(text).split())
+def changed_entry(one: Mapping[str, Any], two: Mapping[str, Any]) -> str | None:
+    """The first entry of a ``state_dict`` that differs in another."""
+    for name, value in one.items():
+        equal = torch.equal(value, two[name]) if isinstance(value, Tensor) else value == two[name]
+        if not equal:
+            return name
+    return None
+
+
+def max_difference(a: Tensor, b: Tensor) -> float:
+    """The largest difference, relative to the largest value (or absolute if that is below 1)."""
+    if a.shape != b.shape:
+        return float("inf")
+    if not a.numel():
+        return 0.0
+    scale = float(torch.maximum(a.abs().max(), b.abs().max()).clamp_min(1))
+    return float((a.double() - b.double()).abs().max()) / scale
+
+
+def require_close(a: Tensor, b: Tensor, tolerance: float, advice: str) -> None:
+    """Raise :class:`Fault` with the difference and the advice if it exceeds the tolerance."""
+    difference = max_difference(a, b)
+    if not difference <= tolerance:  # NaN fails, too
+        raise Fault(f"off by {difference:.3g} (tolerance {tolerance:.0e}): {advice}")

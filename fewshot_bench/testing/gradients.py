@@ -1,19 +1,23 @@
-"""Each player's gradient against finite differences of its loss, in float64."""
+"""How far gradients are from finite differences, and float32 gradients from float64 ones."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from fewshot_bench.engine.executors.choice import choose
 from fewshot_bench.engine.executors.eager import differentiate
+from fewshot_bench.engine.executors.threads import TaskThreads
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import UnknownName
 from fewshot_bench.method import Method
-from fewshot_bench.nn import record, replay
+from fewshot_bench.nn import per_task, record, replay
 
 
 def gradient_error(
@@ -26,23 +30,22 @@ def gradient_error(
 ) -> dict[str, float]:
     """How far each player's gradient is from finite differences of its loss.
 
-    A copy of the method is cast to float64 and set to training; its loss, summed over tasks, is
-    differentiated by autograd as the training loop does it, and by central differences of fourth
-    order through everything that the loss contains, inner loops too. If ``method.gradient`` is
-    ``"surrogate"``, the tensors that went through :func:`fewshot_bench.nn.stop` are kept at their
-    values meanwhile; else they are not, and a stopped term shows as an error.
+    A copy of the method in float64 and training mode is differentiated as the training loop does
+    it, and by central differences of fourth order through everything that the loss (summed over
+    tasks) contains, inner loops too. If ``method.gradient`` is ``"surrogate"``, tensors that went
+    through :func:`fewshot_bench.nn.stop` stay fixed; otherwise a stopped term shows as an error.
 
     Arguments:
-        method: has to have no kinks (no ReLU, no max-pooling), or the differences mean nothing.
+        method: without kinks (no ReLU, no max-pooling), or the differences mean nothing.
         episode: a batch of tasks; cast to float64.
         players: names; None: all.
         eps: step of the differences.
-        samples: how many entries of each parameter are checked, spread evenly over it.
+        samples: number of entries checked per parameter, spread evenly over it.
 
     Returns:
-        {player: the worst error of its parameters}. The error of a parameter is the norm of
+        {player: the largest error of its parameters}. The error of a parameter is the norm of
         (difference - gradient) over its checked entries, divided by the norm of those gradients;
-        where that is next to nothing (the bias before a batch normalization has gradient 0), by
+        where that is close to zero (the bias before a batch normalization has gradient 0), by
         a thousandth of the largest such norm of the player.
 
     Raises:
@@ -72,9 +75,9 @@ def gradient_error(
         ):
             count = min(samples, parameter.numel())
             chosen = torch.linspace(0, parameter.numel() - 1, count, dtype=torch.float64)
-            where = chosen.long().tolist()
-            exact = gradient.flatten()[where]
-            slopes = exact.new_tensor([_slope(loss, name, parameter, i, eps) for i in where])
+            entries = chosen.long().tolist()
+            exact = gradient.flatten()[entries]
+            slopes = exact.new_tensor([_slope(loss, name, parameter, i, eps) for i in entries])
             misses.append(float((slopes - exact).norm()))
             sizes.append(float(exact.norm()))
         miss, size = torch.tensor(misses), torch.tensor(sizes)
@@ -85,7 +88,7 @@ def gradient_error(
 
 @torch.no_grad()
 def _slope(loss: Callable[[str], float], name: str, weight: Tensor, i: int, eps: float) -> float:
-    """d loss / d weight[i] by the five-point formula, whose error falls with eps**4."""
+    """d loss / d weight[i] by the five-point formula, whose error is of order eps**4."""
     flat = weight.view(-1)
     before = flat[i].item()
     values = []
@@ -95,3 +98,149 @@ def _slope(loss: Callable[[str], float], name: str, weight: Tensor, i: int, eps:
     flat[i] = before
     a, b, c, d = values
     return (a - 8 * b + 8 * c - d) / (12 * eps)
+
+
+def precision_error(method: Method, episode: Episode, engine: str = "auto") -> dict[str, float]:
+    """How far each player's float32 gradient is from the float64 one.
+
+    Two copies of the method in training mode, one of each type, take the gradient of the batch as
+    the training loop does. Where the outcome of a ReLU or of max-pooling depends on rounding, the
+    second follows the first (:class:`ReplayDecisions`).
+
+    Arguments:
+        method: in float32.
+        episode: a batch of tasks whose images are exact in float32.
+        engine: one of ``fewshot_bench.engine.executors.choice.ENGINES``.
+
+    Returns:
+        {player: norm of the difference over the norm of the float64 gradient}.
+    """
+
+    def gradients(dtype: torch.dtype, mode: TorchDispatchMode) -> dict[str, Tensor]:
+        own, batch = copy.deepcopy(method).to(dtype).train(), episode.to(dtype)
+        players = check_players(own)
+        lowering = choose(engine, own, batch.query.device)
+        parts = [batch]
+        if isinstance(lowering, TaskThreads):  # a dispatch mode holds for one thread
+            lowering.hold(1)
+            parts = [batch.tasks(t, t + 1) for t in range(len(batch))]
+        with lowering.running(), mode:
+            each = [lowering.gradients(part, players, tuple(players)).gradients for part in parts]
+        return {n: torch.stack([_flattened(one[n]) for one in each]).mean(0) for n in each[0]}
+
+    recorded = RecordDecisions()
+    rough = gradients(torch.float32, recorded)
+    exact = gradients(torch.float64, ReplayDecisions(recorded.decisions))
+    return {name: _relative_error(rough[name], exact[name]) for name in exact}
+
+
+def network_precision_error(network: nn.Module, images: Tensor) -> float:
+    """The same of a network alone: of its output, and of the gradient of a sum over it."""
+
+    def results(dtype: torch.dtype, mode: TorchDispatchMode) -> Tensor:
+        own = copy.deepcopy(network).to(dtype)
+        with mode:
+            maps = per_task(own, images.to(dtype))
+            weights = [p for p in own.parameters() if p.requires_grad]
+            return _flattened([maps.detach(), *torch.autograd.grad(maps.sin().sum(), weights)])
+
+    recorded = RecordDecisions()
+    rough = results(torch.float32, recorded)
+    return _relative_error(rough, results(torch.float64, ReplayDecisions(recorded.decisions)))
+
+
+def _flattened(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.double().flatten() for tensor in tensors])
+
+
+def _relative_error(rough: Tensor, exact: Tensor) -> float:
+    miss, size = float((rough - exact).norm()), float(exact.norm())
+    return miss / size if size else miss
+
+
+# A gradient jumps where the input of a ReLU crosses 0, and where another input of a pooling window
+# becomes the largest. An input that is there but for rounding falls on one side in float32 and on
+# the other in float64; both gradients are right, and inner steps amplify the difference to a
+# percent and more. To compare their arithmetic, the second has to decide as the first did.
+
+aten = torch.ops.aten
+# {operation: the argument whose sign decides}; a ReLU's output has the sign of its input
+_SIGNS: dict[Callable[..., Any], int] = {
+    aten.relu.default: 0,
+    aten.relu_.default: 0,
+    aten.leaky_relu_backward.default: 1,
+}
+_LARGEST = (aten.max_pool2d_with_indices.default, aten.max.dim)
+# An input is undecided within this fraction of the root mean square of all inputs: 50 roundings of
+# float32. torch's inaccurate sums in channels-last layout are off by more.
+NEAR = 50 * torch.finfo(torch.float32).eps
+Decision = tuple[Callable[..., Any], Tensor]  # an operation, and its choice for each input
+
+
+class RecordDecisions(TorchDispatchMode):
+    """Record what this thread's ReLU and max-pooling operations decide: ``decisions``, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decisions: list[Decision] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func in _SIGNS:  # before the call, which may overwrite its input
+            self.decisions.append((func, args[_SIGNS[func]] > 0))
+        result = func(*args, **(kwargs or {}))
+        if func in _LARGEST:
+            self.decisions.append((func, result[1]))
+        return result
+
+
+class ReplayDecisions(TorchDispatchMode):
+    """Make this thread decide as recorded wherever the input is undecided.
+
+    From the first operation or size that differs from the recorded one, nothing is changed.
+    """
+
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        super().__init__()
+        self._decisions = iter(decisions)
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        at = _SIGNS.get(func)
+        if at is not None and (positive := self._next(func, args[at].shape)) is not None:
+            x = args[at]
+            undecided = ((x > 0) != positive) & (x.abs() <= _near(x))
+            # The smallest number on the other side: the value stays, the derivative changes.
+            least = torch.full_like(x, torch.finfo(x.dtype).tiny)
+            moved = torch.where(undecided, torch.where(positive, least, -least), x)
+            if func is aten.relu_.default:
+                moved = x.copy_(moved)
+            args = (*args[:at], moved, *args[at + 1 :])
+        result = func(*args, **(kwargs or {}))
+        if func in _LARGEST and (chosen := self._next(func, result[1].shape)) is not None:
+            x, (values, indices) = args[0], result
+            if func is aten.max.dim:
+                axis, keepdim = args[1], len(args) > 2 and args[2]
+                candidates = x.gather(axis, chosen if keepdim else chosen.unsqueeze(axis))
+            else:
+                candidates = x.flatten(-2).gather(-1, chosen.flatten(-2))
+            undecided = values - candidates.view_as(values) <= _near(x)
+            return values, torch.where(undecided, chosen, indices)
+        return result
+
+    def _next(self, func: Any, shape: torch.Size) -> Tensor | None:
+        recorded, decided = next(self._decisions, (None, None))
+        if decided is not None and recorded is func and decided.shape == shape:
+            return decided
+        self._decisions = iter(())
+        return None
+
+
+def _near(x: Tensor) -> Tensor:
+    return NEAR * x.square().mean().sqrt()

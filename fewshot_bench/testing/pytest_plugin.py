@@ -1,4 +1,4 @@
-"""A pytest plugin that comes with fewshot-bench: a test for each check of a conformance suite.
+"""A pytest plugin that comes with fewshot-bench: each check of a conformance suite is a test.
 
 ::
 
@@ -6,12 +6,13 @@
     def test_conformance(fsb_check):
         fsb_check()
 
-Loaded by every pytest of the environment, so nothing heavy is imported before a test asks for it.
+Every pytest of the environment loads it, so it imports torch only when a test asks for a check.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ FIXTURE = "fsb_check"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line(
         "markers",
         "conformance(name, kind=None, **options): checks of fewshot-bench on a plugin's object; "
@@ -28,31 +29,28 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test for each check, of the same ids as ``fsb check`` shows."""
+    """Make a test of each check, with the ids of ``fsb check``."""
     if FIXTURE not in metafunc.fixturenames:
         return
     marker = metafunc.definition.get_closest_marker("conformance")
     if marker is None:
         raise pytest.UsageError(
-            f"{metafunc.definition.nodeid} takes {FIXTURE}, so it needs a mark: "
+            f"{metafunc.definition.nodeid} takes {FIXTURE}; mark it with "
             '@pytest.mark.conformance("NAME")'
         )
     from fewshot_bench.hooks.registry import Registry
-    from fewshot_bench.testing.named import suite
+    from fewshot_bench.testing.suites import suite
 
     found = suite(Registry.discover(), *marker.args, **marker.kwargs)
     calls = [_call(check, found.subject) for check in found.checks]
     metafunc.parametrize(FIXTURE, calls, ids=[check.id for check in found.checks])
 
 
-def _call(check: object, subject: object) -> Callable[[], None]:
-    """What a test calls: fails with the check's message, or skips what is not claimed."""
-    from fewshot_bench.testing.checks import Check, perform
-
-    assert isinstance(check, Check)
+def _call(check: Any, subject: object) -> Callable[[], None]:
+    from fewshot_bench.testing.checks import run_check
 
     def call() -> None:
-        outcome = perform(check, subject)
+        outcome = run_check(check, subject)
         if outcome.status == "failed":
             pytest.fail(f"{outcome.sentence} {outcome.message}", pytrace=False)
         if outcome.status == "not claimed":

@@ -1,48 +1,62 @@
-"""The conformance suites: which checks each kind of plugin gets, and how they are called."""
+"""The conformance suites: the checks of each kind of plugin, and how they are run.
+
+From Python: ``check_method`` and its siblings. By name, for ``fsb check NAME`` and the pytest
+plugin: :func:`suite`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+from fewshot_bench.config.options import (
+    backbone_options,
+    dataset_options,
+    load,
+    method_options,
+    split_dataset,
+)
+from fewshot_bench.config.resolve import configure, sampler_options
 from fewshot_bench.data.images import Dataset
+from fewshot_bench.data.locate import locate
 from fewshot_bench.engine.evaluation import Metric
 from fewshot_bench.engine.observer import Observer
 from fewshot_bench.episode import Task
+from fewshot_bench.errors import ConfigError, PluginError, UnknownName
+from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
+from fewshot_bench.runs.build import build_backbone, build_dataset, build_method
 from fewshot_bench.sampling.base import Sampler
-from fewshot_bench.testing.backbone_checks import BACKBONE, SHAPES, BackboneSubject
-from fewshot_bench.testing.captures import CHECKS as CAPTURES
-from fewshot_bench.testing.checks import Check, Outcome, checks_of, perform_all
-from fewshot_bench.testing.dataset_checks import DATASET, DatasetSubject
-from fewshot_bench.testing.method_claims import CLAIMS
-from fewshot_bench.testing.method_contract import CONTRACT
-from fewshot_bench.testing.method_declarations import DECLARATIONS
-from fewshot_bench.testing.part_checks import (
-    METRIC,
-    OBSERVER,
-    SAMPLER,
-    MetricSubject,
-    ObserverSubject,
-    SamplerSubject,
+from fewshot_bench.testing import component_checks as components
+from fewshot_bench.testing.captures import method_captures, sampler_captures
+from fewshot_bench.testing.checks import Check, Outcome, check_of, run_checks
+from fewshot_bench.testing.method_checks import (
+    CHECKED,
+    METHOD_CHECKS,
+    RGB,
+    Make,
+    MethodSubject,
+    Shape,
+    precision,
 )
-from fewshot_bench.testing.precision import CHECKS as PRECISION
-from fewshot_bench.testing.subject import CHECKED, RGB, Make, MethodSubject, Shape
 
 # {kind of plugin: its checks, in order}
 SUITES: dict[str, tuple[Check, ...]] = {
     "methods": (
-        *checks_of([*CONTRACT, *DECLARATIONS, *CLAIMS]),
-        CAPTURES["methods"],
-        PRECISION["methods"],
+        *map(check_of, METHOD_CHECKS),
+        check_of(method_captures, "captures"),
+        check_of(precision),
     ),
-    "datasets": checks_of(DATASET),
-    "backbones": (*checks_of(BACKBONE), PRECISION["backbones"]),
-    "samplers": (*checks_of(SAMPLER), CAPTURES["samplers"]),
-    "metrics": checks_of(METRIC),
-    "observers": checks_of(OBSERVER),
+    "datasets": tuple(map(check_of, components.DATASET_CHECKS)),
+    "backbones": tuple(map(check_of, components.BACKBONE_CHECKS)),
+    "samplers": (*map(check_of, components.SAMPLER_CHECKS), check_of(sampler_captures, "captures")),
+    "metrics": tuple(map(check_of, components.METRIC_CHECKS)),
+    "observers": tuple(map(check_of, components.OBSERVER_CHECKS)),
 }
 
 
@@ -58,10 +72,10 @@ def check_method(
 
     Arguments:
         kind: the class.
-        make: from a task and a backbone (left out if the class wants none) to the method, for
+        make: builds the method from a task and a backbone (left out if the class wants none), for
             settings other than the defaults.
-        task: the tiny episodes that it is checked on.
-        image_shapes: further shapes (C, H, W) of images; None: RGB, beside the task of the default.
+        task: of the tiny episodes that it is checked on.
+        image_shapes: further shapes (C, H, W) of images; None: RGB, beside the default task.
         only: ids of checks; default: all.
 
     Raises:
@@ -70,20 +84,20 @@ def check_method(
     if image_shapes is None:
         image_shapes = (RGB,) if task == CHECKED else ()
     subject = MethodSubject(kind, make, task, shapes=tuple(image_shapes))
-    return list(perform_all(SUITES["methods"], subject, only))
+    return list(run_checks(SUITES["methods"], subject, only))
 
 
 def check_dataset(
     make: Callable[[], Dataset], root: Path | None = None, *, only: Sequence[str] = ()
 ) -> list[Outcome]:
     """Run the suite on a data set; ``root``: the folder of its files. See :func:`check_method`."""
-    return list(perform_all(SUITES["datasets"], DatasetSubject(make, root), only))
+    return list(run_checks(SUITES["datasets"], components.DatasetSubject(make, root), only))
 
 
 def check_backbone(
     factory: Callable[[Shape], nn.Module],
     *,
-    image_shapes: Sequence[Shape] = SHAPES,
+    image_shapes: Sequence[Shape] = components.SHAPES,
     only: Sequence[str] = (),
 ) -> list[Outcome]:
     """Run the suite on a backbone's factory. See :func:`check_method`.
@@ -92,20 +106,155 @@ def check_backbone(
         image_shapes: (C, H, W) of the images that it is tried on; it may refuse some of them with a
             :class:`fewshot_bench.errors.ConfigError`.
     """
-    subject = BackboneSubject(factory, tuple(image_shapes))
-    return list(perform_all(SUITES["backbones"], subject, only))
+    subject = components.BackboneSubject(factory, tuple(image_shapes))
+    return list(run_checks(SUITES["backbones"], subject, only))
 
 
 def check_sampler(kind: type[Sampler], *, only: Sequence[str] = ()) -> list[Outcome]:
     """Run the suite on a sampler's class. See :func:`check_method`."""
-    return list(perform_all(SUITES["samplers"], SamplerSubject(kind), only))
+    return list(run_checks(SUITES["samplers"], components.SamplerSubject(kind), only))
 
 
 def check_metric(metric: Metric, *, only: Sequence[str] = ()) -> list[Outcome]:
     """Run the suite on a metric. See :func:`check_method`."""
-    return list(perform_all(SUITES["metrics"], MetricSubject(metric), only))
+    return list(run_checks(SUITES["metrics"], components.MetricSubject(metric), only))
 
 
 def check_observer(kind: type[Observer], *, only: Sequence[str] = ()) -> list[Outcome]:
     """Run the suite on an observer's class. See :func:`check_method`."""
-    return list(perform_all(SUITES["observers"], ObserverSubject(kind), only))
+    return list(run_checks(SUITES["observers"], components.ObserverSubject(kind), only))
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The checks of one object.
+
+    Arguments:
+        title: what it is and where it comes from.
+        checks: of its kind.
+        subject: the argument of the checks.
+    """
+
+    title: str
+    checks: tuple[Check, ...]
+    subject: Any
+
+    def run(self, only: Sequence[str] = ()) -> list[Outcome]:
+        """The outcomes; see :func:`fewshot_bench.testing.checks.run_checks`."""
+        return list(run_checks(self.checks, self.subject, only))
+
+
+def find(registry: Registry, name: str, kind: str | None = None) -> Registered:
+    """The registered object of a name, of whichever kind.
+
+    Raises:
+        UnknownName: no object of this name can be checked.
+        ConfigError: the name is ambiguous.
+    """
+    if kind and kind not in SUITES:
+        raise UnknownName("kind to check", kind, SUITES)
+    kinds = [kind] if kind else list(SUITES)
+    found = [k for k in kinds if registry.claims(k, _bare(registry, k, name))]
+    if name.partition(":")[0].endswith(".py") and not kind:
+        found = [_kind_in_file(registry, name)]
+    if len(found) > 1:
+        raise ConfigError(
+            f"'{name}' is a {' and a '.join(k[:-1] for k in found)}; give --kind {found[0]}."
+        )
+    if found:
+        return registry.resolve(found[0], _bare(registry, found[0], name))
+    if kind:
+        return registry.resolve(kind, name)
+    for k in kinds:  # the error of a broken plugin, which explains more than "no such name"
+        try:
+            registry.resolve(k, name)
+        except UnknownName:
+            continue
+    known = [n for k in kinds for n in registry.names(k)]
+    raise UnknownName("plugin object", name, known, "'fsb plugins' shows what is installed.")
+
+
+def _bare(registry: Registry, kind: str, name: str) -> str:
+    """A data set's name without the path after it."""
+    return split_dataset(registry, name)[0] if kind == "datasets" else name
+
+
+def _kind_in_file(registry: Registry, name: str) -> str:
+    """The kind of a class in a file; that of a function cannot be known."""
+    bases = {"methods": Method, "datasets": Dataset, "samplers": Sampler, "observers": Observer}
+    try:
+        loaded = registry.resolve("methods", name).load()
+    except PluginError as error:  # its kind is not known
+        raise PluginError(str(error).removeprefix("method ")) from error
+    for kind, base in bases.items():
+        if isinstance(loaded, type) and issubclass(loaded, base):
+            return kind
+    raise ConfigError(f"'{name}' is a function; give --kind backbones or --kind metrics.")
+
+
+def options_for(registry: Registry, item: Registered, name: str, typed: Mapping[str, Any]) -> Any:
+    """The options of ``fsb check NAME``; ``typed``: those that were given."""
+    if item.kind == "methods":
+        return method_options(registry, name, typed)
+    if item.kind == "datasets":
+        return dataset_options(registry, name)
+    if item.kind == "samplers":
+        return sampler_options(registry, name)
+    return backbone_options(registry, name) if item.kind == "backbones" else []
+
+
+def suite(
+    registry: Registry,
+    name: str,
+    kind: str | None = None,
+    *,
+    data_root: str | None = None,
+    image_shapes: Sequence[Shape] | None = None,
+    **options: Any,
+) -> Suite:
+    """The checks of a registered object.
+
+    Arguments:
+        name: as ``fsb list`` shows it, ``distribution:name`` or ``PATH.py:NAME``.
+        kind: where the name is ambiguous.
+        data_root: the folder of a data set's files.
+        image_shapes: of images that a method or backbone is tried on; None: gray and RGB ones.
+        options: of the method (default: those of its preset ``quick``), backbone, data set or
+            sampler.
+
+    Raises:
+        FewshotBenchError: see :func:`find`; or an option that does not exist.
+    """
+    item = find(registry, name, kind)
+    made: Any = load(registry, item.kind, _bare(registry, item.kind, name))
+    subject: Any
+    if item.kind == "methods":
+        settings = configure(name, registry, **options).method_options
+
+        def make(task: Task, backbone: nn.Module | None = None) -> Method:
+            return build_method(registry, name, settings, task, backbone)
+
+        subject = MethodSubject(made, make, CHECKED)
+        if image_shapes is not None:
+            task = replace(CHECKED, image_shape=image_shapes[0])
+            subject = replace(subject, task=task, shapes=tuple(image_shapes))
+    elif item.kind == "datasets":
+        dataset = partial(build_dataset, registry, name, options)
+        root: Path | None = None
+        if dataset().needs_files:
+            root = locate(item.name, data_root, registry.locate_dataset)
+        subject = components.DatasetSubject(dataset, root)
+    elif item.kind == "backbones":
+        defaults = {option.name: option.default for option in backbone_options(registry, name)}
+        factory = partial(build_backbone, registry, name, defaults | options)
+        subject = components.BackboneSubject(factory, tuple(image_shapes or components.SHAPES))
+    elif item.kind == "samplers":
+        own = {option.removeprefix("sampling_"): value for option, value in options.items()}
+        subject = components.SamplerSubject(made, own)
+    else:
+        subject = (
+            components.MetricSubject(made)
+            if item.kind == "metrics"
+            else components.ObserverSubject(made)
+        )
+    return Suite(item.title, SUITES[item.kind], subject)

@@ -1,8 +1,4 @@
-"""Tiny tasks, images and a tiny network: what a method is checked on.
-
-The tiny network is smooth (no ReLU, no max-pooling), because finite differences across a kink are
-no derivative.
-"""
+"""Tasks, images and networks that checks run on."""
 
 from __future__ import annotations
 
@@ -11,15 +7,17 @@ from torch import Tensor, nn
 
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.episode import Episode, Support, Task
-from fewshot_bench.nn import TaskBatchNorm
+from fewshot_bench.nn import Conv2d, TaskBatchNorm
 from fewshot_bench.nn.norm import Statistics
-from fewshot_bench.rng import fold, key_of, normal, permutation
+from fewshot_bench.rng import fold, key_of, normal, permutation, uniform
 
 TINY = Task(way=3, shot=2, query=2, image_shape=(1, 6, 6))
 
 
 class TinyBackbone(nn.Module):
     """A smooth backbone of two convolutions: [N, C, H, W] -> [N, channels, h, w].
+
+    It has no ReLU and no max-pooling: finite differences across a kink are not a derivative.
 
     Arguments:
         image_shape: (C, H, W).
@@ -62,13 +60,13 @@ def tiny_episode(
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
 ) -> Episode:
-    """A batch of random tasks: each class is a random pattern, its images that plus noise.
+    """A batch of random tasks: a class is a random pattern, its images are the pattern plus noise.
 
     Arguments:
         way, shot, query, unlabeled, distractors: see :class:`fewshot_bench.episode.Task`.
         tasks: T.
         image_shape: (C, H, W).
-        seed: another one, other images.
+        seed: of the images.
         dtype: of the images.
     """
     task = Task(way, shot, query, unlabeled, distractors, image_shape)
@@ -105,13 +103,13 @@ def separable_images(
     *,
     seed: int = 0,
 ) -> LabeledImages:
-    """Images that any method should tell apart: a random pattern for each class, and faint noise.
+    """Images that any method should separate: a random pattern per class, plus weak noise.
 
     Arguments:
-        classes: how many.
-        each: images of a class.
+        classes: number of classes.
+        each: images per class.
         image_shape: (C, H, W).
-        seed: another one, other patterns.
+        seed: of the patterns.
     """
     key = torch.tensor(key_of("separable_images", seed))
     patterns = normal(key, "patterns", (classes, 1, *image_shape)).sign() * 80
@@ -120,3 +118,54 @@ def separable_images(
     counts = torch.full((classes,), each)
     names = tuple(f"seed {seed}, class {i}" for i in range(classes))
     return LabeledImages(images.numpy(), counts.numpy(), names)
+
+
+class CharacterBackbone(nn.Module):
+    """The layers that are common in backbones: convolution, normalization, max-pooling, ReLU."""
+
+    def __init__(self, image_shape: tuple[int, int, int], channels: int = 8) -> None:
+        super().__init__()
+        inputs, height, width = image_shape
+        blocks: list[nn.Module] = []
+        for _ in range(2):
+            blocks += [Conv2d(inputs, channels, 3, padding=1), TaskBatchNorm(channels)]
+            blocks += [nn.MaxPool2d(2), nn.ReLU()]
+            inputs = channels
+        self.blocks = nn.Sequential(*blocks)
+        self.out_shape = (channels, height // 4, width // 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        # Strides of channels-last, for a single channel too.
+        return self.blocks(x.contiguous().view(n, c, h * w).mT.contiguous().mT.view(n, c, h, w))
+
+
+def character_images(key: Tensor, tag: str, count: int, shape: tuple[int, int, int]) -> Tensor:
+    """Black squares on a mostly white background, like scanned characters: [T, count, *shape]."""
+    channels, height, width = shape
+    coarse = uniform(key, tag, (count, 1, -(-height // 4), -(-width // 4))) < 0.2
+    fine = coarse.repeat_interleave(4, -2).repeat_interleave(4, -1)[..., :height, :width]
+    return fine.to(torch.float32).expand(-1, -1, channels, -1, -1).contiguous()
+
+
+def character_episode(task: Task, seed: int, labeled: bool, tasks: int = 2) -> Episode:
+    """Tasks of :func:`character_images`; classes have nothing in common, only gradients matter.
+
+    Arguments:
+        labeled: with support sets (mini-batches have none).
+    """
+    key = fold(torch.arange(tasks), key_of("precision", seed))
+    shots = character_images(key, "support", task.way * task.shot, task.image_shape)
+    labels = torch.arange(task.way).repeat_interleave(task.query)
+    order = permutation(key, "order", len(labels))
+    unlabeled = None
+    if labeled and task.unlabeled:
+        count = task.unlabeled * task.classes
+        unlabeled = character_images(key, "unlabeled", count, task.image_shape)
+    return Episode(
+        Support(shots.unflatten(1, (task.way, task.shot)) if labeled else None, unlabeled, key),
+        query=character_images(key, "query", len(labels), task.image_shape),
+        target=labels[order],
+        class_ids=torch.arange(tasks * task.way).unflatten(0, (tasks, task.way)),
+        key=key,
+    )

@@ -50,7 +50,7 @@ def check(tmp_path: Path, fsb: InProcess) -> Check:
 def test_a_line_for_each_check_and_a_summary(check: Check) -> None:
     lines = check("./mine.py:Mine").succeeded().out.splitlines()
     assert lines[0].split()[:2] == ["builds-alike", "ok"]
-    assert any(line.startswith("class-relabeling  not claimed") for line in lines)
+    assert any(line.split()[:3] == ["class-relabeling", "not", "claimed"] for line in lines)
     assert lines[-1] == "method 'mine.py:Mine': 17 passed, 6 not claimed, 2 note."
 
 
@@ -111,3 +111,20 @@ def test_the_pytest_plugin_makes_a_test_of_each_check(pytester: pytest.Pytester)
     said = pytester.runpytest_inprocess("-p", "no:xdist", "-p", "no:randomly", "-rs")
     said.assert_outcomes(passed=10, failed=8, skipped=7)
     said.stdout.fnmatch_lines(["*test_mine?repeatable?*", "*fewshot_bench.rng*"])
+
+
+def test_torch_is_imported_when_a_check_is_used() -> None:
+    """Every pytest of an environment loads the plugin, and with it the package of the checks."""
+    script = (
+        "import sys\n"
+        "import fewshot_bench.testing.pytest_plugin\n"
+        "from fewshot_bench import testing\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules), sorted(sys.modules)\n"
+        "assert all(getattr(testing, name) is not None for name in testing.__all__)\n"
+        "assert not hasattr(testing, 'check_nothing')\n"
+        "assert 'torch' in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -14,8 +14,7 @@ import pytest
 from fewshot_bench import Dataset, Method, Observer, Sampler
 from fewshot_bench.hooks import specs
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.testing.checks import perform_all
-from fewshot_bench.testing.named import suite
+from fewshot_bench.testing.suites import suite
 
 PAGE = (Path(__file__).parents[2] / "docs/hooks.md").read_text("utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -59,7 +58,7 @@ def test_an_example_runs(name: str, fake_distribution: Callable[..., Path]) -> N
         assert registry.resolve(kind, "example").load()(comparison) == "a row\n"
     else:
         found = suite(registry, "example", kind)
-        outcomes = list(perform_all(found.checks, found.subject))
+        outcomes = found.run()
         assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
 
 

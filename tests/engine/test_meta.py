@@ -1,8 +1,8 @@
 """The path of a GPU, on the stand-in for one that every machine has.
 
 Every built-in method is sampled for, trained and evaluated by the engine's own code on torch's
-``meta`` device, which has a GPU's rules (``fewshot_bench/testing/meta.py``): nothing is read, moved
-or mixed, and the numbers are the CPU's.
+``meta`` device, which has a GPU's rules (``fewshot_bench/testing/meta_device.py``): nothing is
+read, moved or mixed, and the numbers are the CPU's.
 """
 
 from __future__ import annotations
@@ -34,17 +34,15 @@ from fewshot_bench.testing.captures import (
     CHUNKS,
     TASKS,
     TORCH,
-    Watched,
+    DeviceCheck,
     draw,
     evaluate,
     train,
     unlabeled_tasks,
 )
-from fewshot_bench.testing.meta import Graph, MetaDevice, Seen
-from fewshot_bench.testing.named import suite
-from fewshot_bench.testing.offenses import META
-from fewshot_bench.testing.stand_ins import as_a_gpu
-from fewshot_bench.testing.subject import CHECKED, MethodSubject
+from fewshot_bench.testing.meta_device import META, Graph, MetaDevice, Violation, as_a_gpu
+from fewshot_bench.testing.method_checks import CHECKED, MethodSubject
+from fewshot_bench.testing.suites import suite
 from fewshot_bench.testing.tiny import separable_images
 from tests.engine.toys import Prototypes, source
 
@@ -126,11 +124,11 @@ def on_the_cpu(case: str, steps: int) -> tuple[list[dict[str, Tensor]], list[Ten
     return losses, logits
 
 
-def made(case: str, lowering: str) -> tuple[MethodSubject, Watched, Eager]:
+def made(case: str, lowering: str) -> tuple[MethodSubject, DeviceCheck, Eager]:
     """A method with fresh weights, what watches it, and what runs it."""
     subject = subject_of(case)
     method = subject.build()
-    return subject, Watched(method), Eager(method, lowering, **LOWERINGS[lowering])
+    return subject, DeviceCheck(method), Eager(method, lowering, **LOWERINGS[lowering])
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)
@@ -148,7 +146,7 @@ def test_training_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
     if trainer is None:
         return
     assert runs.name == lowering  # nothing fell back
-    got = watched.device.numbers(losses_of(trainer))
+    got = watched.device.on_host(losses_of(trainer))
     graphs = len(method.turns) * len(trainer.sources) if lowering == "graph" else 0
     assert len(trainer._captured) == graphs
     for mine, its in zip(got, want, strict=True):
@@ -171,7 +169,7 @@ def test_evaluation_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
         assert runs.kept.captures
         assert runs.kept.graph._replays == len(scores) - 1
     _, want = on_the_cpu(case, 0)
-    for mine, its in zip(watched.device.numbers(logits), want, strict=True):
+    for mine, its in zip(watched.device.on_host(logits), want, strict=True):
         assert torch.allclose(mine, its, rtol=BOUND, atol=BOUND)
     assert len(scores) == len(want)
     assert all(row["accuracy"].device == META for row in scores)
@@ -180,14 +178,14 @@ def test_evaluation_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
 # What is drawn from.
 
 
-def own_frame(seen: Seen) -> tuple[str, int, str]:
+def own_frame(seen: Violation) -> tuple[str, int, str]:
     """The innermost that is not torch's."""
     return next(frame for frame in seen.frames if TORCH not in Path(frame[0]).parents)
 
 
 def indices_equal(device: MetaDevice, mine: Any, its: Any) -> bool:
     """Whether two episodes have the same images, in the same places."""
-    got = device.numbers([mine.support.key, mine.query])
+    got = device.on_host([mine.support.key, mine.query])
     return torch.equal(got[0], its.support.key) and torch.equal(got[1], its.query)
 
 
@@ -219,7 +217,7 @@ def test_tasks_with_few_labels_are_drawn_without_a_wait(fraction: float) -> None
             for episodes in mine:
                 episodes.batch(range(2))
         got = [episodes.batch(range(2, 5)) for episodes in mine]
-    assert device.seen == []
+    assert device.violations == []
     for episode, its in zip(got, sources("cpu"), strict=True):
         assert indices_equal(device, episode, its.batch(range(2, 5)))
 
@@ -231,10 +229,10 @@ def test_mini_batches_are_drawn_without_a_wait() -> None:
         with device.waits_allowed():
             mine = BatchSource(ClassTable(images, META), 6, 0)
         got = mine.batch(range(3))
-    assert device.seen == []
+    assert device.violations == []
     want = BatchSource(ClassTable(images), 6, 0).batch(range(3))
-    assert torch.equal(device.numbers(got.target), want.target)
-    assert torch.equal(device.numbers(got.query), want.query)
+    assert torch.equal(device.on_host(got.target), want.target)
+    assert torch.equal(device.on_host(got.query), want.query)
 
 
 def test_a_source_waits_for_its_first_batch_alone() -> None:
@@ -243,11 +241,11 @@ def test_a_source_waits_for_its_first_batch_alone() -> None:
         with device.waits_allowed():
             episodes = source(device="meta")
         episodes.batch(range(2))
-        first = len(device.seen)
+        first = len(device.violations)
         episodes.batch(range(2, 4))
     assert first > 0
-    assert len(device.seen) == first
-    assert {own_frame(seen)[2] for seen in device.seen} == {"check_indices"}
+    assert len(device.violations) == first
+    assert {own_frame(seen)[2] for seen in device.violations} == {"check_indices"}
 
 
 def test_a_plan_says_where_it_ends_without_a_wait() -> None:
@@ -266,8 +264,8 @@ def test_a_plan_says_where_it_ends_without_a_wait() -> None:
         with pytest.raises(ConfigError, match=told):
             EpisodeSource(sampler).batch(range(length - 1, length + 1))
         beyond = sampler(behind)  # as they are drawn ahead of what is used
-    assert device.seen == []
-    classes = device.numbers(beyond.class_ids)
+    assert device.violations == []
+    classes = device.on_host(beyond.class_ids)
     assert torch.equal(classes, classes[:1].expand(4, -1))
 
 
@@ -304,9 +302,9 @@ def test_numbers_views_and_writes_in_place_are_the_cpus() -> None:
     with device:
         got = work(torch.arange(6.0, device=META))
     assert all(tensor.device == META for tensor in got)
-    for mine, its in zip(device.numbers(got), want, strict=True):
+    for mine, its in zip(device.on_host(got), want, strict=True):
         assert torch.equal(mine, its)
-    assert device.seen == []
+    assert device.violations == []
 
 
 def test_numbers_are_forgotten_with_their_tensors() -> None:
@@ -315,9 +313,9 @@ def test_numbers_are_forgotten_with_their_tensors() -> None:
         x = torch.arange(6.0, device=META)
         for _ in range(5):
             x = x + 1
-        assert len(device._behind) == 1
+        assert len(device._values) == 1
         del x
-    assert device._behind == device._before == {}
+    assert device._values == device._owners == {}
 
 
 def test_what_is_read_goes_on_with_its_number() -> None:
@@ -328,9 +326,9 @@ def test_what_is_read_goes_on_with_its_number() -> None:
         assert float(x.sum()) == 3
         assert x[x > 0].shape == (2,)
         assert (x + torch.ones(3)).cpu().tolist() == [1, 2, 3]
-    whats = [seen.what for seen in device.seen]
+    whats = [seen.what for seen in device.violations]
     assert whats == ["read", "read", "shape", "mixed", "to the host"]
-    assert all(own_frame(seen)[0] == __file__ for seen in device.seen)
+    assert all(own_frame(seen)[0] == __file__ for seen in device.violations)
 
 
 def test_no_kernel_waits_that_used_to() -> None:
@@ -340,7 +338,7 @@ def test_no_kernel_waits_that_used_to() -> None:
         x = torch.ones(3, 4, device=META)
         x.multinomial(2)
         torch.nn.functional.embedding(x.argmax(-1), x, max_norm=1.0)
-    assert device.seen == []
+    assert device.violations == []
 
 
 def test_operations_on_nan_are_the_same_twice() -> None:
@@ -348,7 +346,7 @@ def test_operations_on_nan_are_the_same_twice() -> None:
     with device:
         x = torch.ones(2, device=META)
         for _ in range(2):
-            with device.noted() as operations:
+            with device.recorded() as operations:
                 x + float("nan")
                 x + torch.tensor(float("nan"))
                 torch._foreach_add([x, x], [1.0, float("nan")])
@@ -373,7 +371,7 @@ def test_autocast_can_be_switched_and_read_as_on_a_gpu() -> None:
         assert torch.amp.is_autocast_available(kind)
         with torch.autocast("cpu"):  # torch's own
             assert torch.is_autocast_enabled("cpu")
-    assert device.numbers(y).tolist() == [[1, 0], [0, 1]]
+    assert device.on_host(y).tolist() == [[1, 0], [0, 1]]
     assert not torch.amp.is_autocast_available(kind)
 
 
@@ -401,7 +399,7 @@ def test_a_backward_pass_is_seen_where_its_forward_pass_was() -> None:
         Halved.apply(z).backward()
     text = Path(__file__).read_text("utf-8").splitlines()
     lines = {(seen.call, seen.backward): text[own_frame(seen)[1] - 1].strip()
-             for seen in device.seen}  # fmt: skip
+             for seen in device.violations}  # fmt: skip
     product = "z = (y * torch.tensor([1.0, 2.0, 3.0])).sum()"
     assert lines == {
         ("mul", False): product, ("mul", True): product, ("cumprod", True): "y = x.cumprod(0)",
@@ -419,12 +417,12 @@ def test_a_graph_has_no_effect_until_it_is_replayed_and_repeats_what_it_held() -
         with device.graph(graph):
             y = x * factor + 1
             x.copy_(y)
-        assert device.numbers(x).tolist() == [1, 1]
+        assert device.on_host(x).tolist() == [1, 1]
         graph.replay()
-        assert device.numbers(x).tolist() == device.numbers(y).tolist() == [3, 3]
+        assert device.on_host(x).tolist() == device.on_host(y).tolist() == [3, 3]
         factor.fill_(0.0)
         graph.replay()
-        assert device.numbers(x).tolist() == [1, 1]
+        assert device.on_host(x).tolist() == [1, 1]
 
 
 def test_a_graph_holds_numbers_of_python_and_the_comparison_sees_it() -> None:
@@ -450,7 +448,7 @@ def test_a_graph_holds_numbers_of_python_and_the_comparison_sees_it() -> None:
                 trainer = Trainer(method, runs, episodes, Plan(STEPS, 2))
             for _ in range(STEPS):
                 trainer.advance()
-        return torch.stack(device.numbers([r.losses["meta"] for r in trainer._window]))
+        return torch.stack(device.on_host([r.losses["meta"] for r in trainer._window]))
 
     eager, held = losses(graph=False), losses(graph=True)
     assert torch.allclose(eager[:4], held[:4], rtol=BOUND)
@@ -475,13 +473,13 @@ def test_rates_on_the_device_follow_their_schedule_in_a_graph() -> None:
             trainer = Trainer(method, runs, episodes, Plan(STEPS, 2))
         moved = []
         for _ in range(STEPS):
-            before = device.numbers(list(method.parameters()))
+            before = device.on_host(list(method.parameters()))
             trainer.advance()
-            after = device.numbers(list(method.parameters()))
+            after = device.on_host(list(method.parameters()))
             moved.append(max(float((a - b).abs().max())
                              for a, b in zip(before, after, strict=True)))  # fmt: skip
         assert trainer._captured
-    assert device.seen == []
+    assert device.violations == []
     # Adam's steps are about as long as the rate: 1e-2 at first, a sixth of it at last.
     assert moved[-1] < 0.35 * moved[0]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fewshot_bench.figures import Ask, draw
+from fewshot_bench.figures import Request, draw
 from fewshot_bench.results.compare import Run, load_runs
 from fewshot_bench.results.tables import write_table
 from fewshot_bench.utils.inputs import WEIGHTS
@@ -100,7 +100,7 @@ def loaded(runs: Path) -> list[Run]:
 
 def drawn(kind: str, runs: Path, **ask: Any) -> Any:
     """(figure, what was left out)."""
-    asked = Ask(**ask)
+    asked = Request(**ask)
     return draw(kind, loaded(runs), asked), asked.left_out
 
 

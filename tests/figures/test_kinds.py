@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
-from fewshot_bench.figures import KINDS, SUFFIXES, Ask, check, draw, save
+from fewshot_bench.figures import KINDS, SUFFIXES, Request, check, draw, save
 from tests.figures.drawn_runs import drawn, keep_pictures, told, trained
 
 
@@ -83,14 +83,14 @@ def test_one_run_is_enough(kind: str, tmp_path: Path) -> None:
 def test_unknown_kinds_and_endings() -> None:
     with pytest.raises(UnknownName, match="'learnin'; did you mean 'learning'"):
         check("learnin")
-    with pytest.raises(ConfigError, match=r"x\.jpg: the ending has to be \.png, \.pdf or \.svg"):
+    with pytest.raises(ConfigError, match=r"-o x\.jpg: .*\.png, \.pdf or \.svg"):
         check("learning", Path("x.jpg"))
 
 
 @pytest.mark.parametrize("kind", ["learning", "time", "steps", "episode", "generator"])
 def test_nothing_left_to_draw(kind: str, runs: Path) -> None:
     with pytest.raises(RecordError, match=f"no run has what '{kind}' needs"):
-        draw(kind, [], Ask())
+        draw(kind, [], Request())
 
 
 def test_a_file_that_cannot_be_written(runs: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from fewshot_bench.errors import ConfigError, UnknownName
-from fewshot_bench.figures.series import gather, stretches
-from fewshot_bench.figures.settings import panels_of
+from fewshot_bench.figures.comparison import panels_of
+from fewshot_bench.figures.series import gather
+from fewshot_bench.figures.training import windows
 from fewshot_bench.results.stats.tests import student_interval
 from tests.figures.axes import bars, points
 from tests.figures.drawn_runs import RIGHT, drawn, evaluated, legend_of, told, trained
@@ -24,7 +25,7 @@ def test_learning_of_one_seed(tmp_path: Path) -> None:
     seen, loss = figure.axes
     assert seen.lines[0].get_xydata().tolist() == [[50, 50], [100, 75]]
     assert not seen.collections  # no band that nobody measured
-    # 100 steps in 50 stretches of two: steps (1, 2) have the losses 1 and 1/2.
+    # 100 steps in 50 windows of two: steps (1, 2) have the losses 1 and 1/2.
     x, y = loss.lines[0].get_data()
     assert (len(x), x[0], x[-1]) == (50, 1.5, 99.5)
     assert y[0] == pytest.approx(0.75)
@@ -124,7 +125,7 @@ def test_forest_has_a_panel_for_each_setting(tmp_path: Path) -> None:
     figure, left_out = drawn("forest", tmp_path, baseline="base")
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["2-way 1-shot", "2-way 5-shot"]
-    assert left_out == [f"'{alone}' has no run of base on the same episodes beside it"]
+    assert left_out == [f"'{alone}' has no run of base on the same episodes"]
 
 
 def test_forest_without_a_baseline(tmp_path: Path) -> None:
@@ -188,19 +189,19 @@ def test_panels_of_settings_that_share_nothing() -> None:
 
 
 def test_a_repeated_run_counts_once_the_newest(tmp_path: Path) -> None:
-    from fewshot_bench.figures import Ask
+    from fewshot_bench.figures import Request
     from tests.figures.drawn_runs import loaded
 
     old = trained(tmp_path)
     new = trained(tmp_path)
     names = sorted([old, new], key=lambda folder: folder.name)
-    ask = Ask()
+    ask = Request()
     (series,) = gather(loaded(tmp_path), ask)
     assert [run.folder for run in series.runs] == [names[1]]
-    assert ask.left_out == [f"'{names[0]}' is repeated by '{names[1].name}', which is newer"]
+    assert ask.left_out == [f"'{names[0]}' is a duplicate; using the newer '{names[1].name}'"]
 
 
-def test_stretches_have_all_steps_once() -> None:
-    parts = stretches(np.arange(7.0), most=3)[0]
+def test_windows_have_all_steps_once() -> None:
+    parts = windows(np.arange(7.0), most=3)[0]
     assert [part.tolist() for part in parts] == [[0, 1, 2], [3, 4], [5, 6]]
-    assert len(stretches(np.arange(2.0), most=3)[0]) == 2
+    assert len(windows(np.arange(2.0), most=3)[0]) == 2

@@ -19,8 +19,8 @@ from fewshot_bench.config.resolve import configure
 from fewshot_bench.data.content import ClassContent, content_of_splits
 from fewshot_bench.data.images import LabeledImages, Splits
 from fewshot_bench.errors import RecordError
-from fewshot_bench.figures import Ask
-from fewshot_bench.figures.real import names_of
+from fewshot_bench.figures import Request
+from fewshot_bench.figures.classes import names_of
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.record.class_names import FILE, read_classes, write_classes
 from fewshot_bench.results.runs import Run
@@ -73,7 +73,7 @@ def test_names_where_the_data_are_gone(home: Path, data_cache: Path) -> None:
     """A figure of classes has names although the pictures and the plugin were deleted."""
     record = fewshot_bench.run("nearest-centroid", **plain(data_cache))
     record["dataset"] = record["config"]["dataset"] = "not-installed"
-    ask = Ask()
+    ask = Request()
     names = names_of(Run(folder_of(record), record), ask)
     assert names is not None
     assert names.classes[0] == "test-00/character01"
@@ -96,7 +96,7 @@ def test_damaged_names_are_not_used(spoil: Any, told: str, home: Path, data_cach
     record = fewshot_bench.run("nearest-centroid", **plain(data_cache))
     path = folder_of(record) / FILE
     path.write_text("\n".join(spoil(path.read_text("utf-8").splitlines())) + "\n", "utf-8")
-    ask = Ask()
+    ask = Request()
     assert names_of(Run(folder_of(record), record), ask) is None
     (line,) = ask.left_out
     assert told in line

@@ -28,7 +28,7 @@ from fewshot_bench.testing import (
     check_sampler,
     tiny_episode,
 )
-from fewshot_bench.testing.subject import CHECKED, MethodSubject
+from fewshot_bench.testing.method_checks import CHECKED, MethodSubject
 from tests.command_line import InProcess
 from tests.honesty.means import Means
 

@@ -32,7 +32,7 @@ from fewshot_bench.method import Method, accuracy
 from fewshot_bench.nn import Frozen, TaskBatchNorm
 from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 from fewshot_bench.testing import TINY, tiny_episode
-from fewshot_bench.testing.subject import MethodSubject
+from fewshot_bench.testing.method_checks import MethodSubject
 from tests.honesty.means import Means
 
 

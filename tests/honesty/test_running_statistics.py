@@ -28,7 +28,7 @@ from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Losses, Method, cross_entropy
 from fewshot_bench.nn import Frozen, per_task, stop, task_weights, unobserved
 from fewshot_bench.testing import TINY, TinyBackbone, check_method, tiny_episode
-from fewshot_bench.testing.subject import MethodSubject
+from fewshot_bench.testing.method_checks import MethodSubject
 from tests.honesty.means import Means
 
 LAYERS = {f"backbone.layers.{i}.running_{what}" for i in (1, 4) for what in ("mean", "var")}

@@ -18,8 +18,8 @@ import pytest
 
 import fewshot_bench
 from fewshot_bench.errors import ConfigError, RecordError
-from fewshot_bench.figures import Ask
-from fewshot_bench.figures.forest import paired_rows
+from fewshot_bench.figures import Request
+from fewshot_bench.figures.comparison import paired_rows
 from fewshot_bench.figures.series import gather
 from fewshot_bench.report.page import html
 from fewshot_bench.results.compare import compare, load_runs
@@ -103,7 +103,7 @@ def test_seeds_on_other_classes_are_no_seeds() -> None:
         "protonet (seed 1)",
     ]
     runs, _ = load_runs([Path("runs")])
-    series = gather(runs, Ask())
+    series = gather(runs, Request())
     assert [one.seeds for one in series] == [1, 1]
     assert len({one.label.rpartition(", inv ")[2] for one in series}) == 2
 
@@ -114,7 +114,7 @@ def test_pictures_and_plans_pair_no_other_classes() -> None:
     reverse_split()
     ran()
     runs, _ = load_runs([Path("runs")])
-    ask = Ask(baseline="protonet")
+    ask = Request(baseline="protonet")
     assert not paired_rows(runs, ask)
     assert any("no run of protonet on the same episodes" in line for line in ask.left_out)
     with pytest.raises(RecordError, match=OTHER_CLASSES):
@@ -227,7 +227,7 @@ def test_a_path_parts_nothing(home: Path) -> None:
     assert (cell.looks.configurations, cell.looks.evaluations) == (1, 2)
     assert heading(table).startswith("folder:elsewhere/copy (file)")  # of the newest of seed 0
     assert not table.training_differs
-    assert [one.seeds for one in gather(runs, Ask())] == [2]
+    assert [one.seeds for one in gather(runs, Request())] == [2]
 
 
 def test_a_path_hides_no_look() -> None:
@@ -292,7 +292,7 @@ def test_an_edited_backbone_is_no_training_seed() -> None:
     assert [trait.name for trait in table.training_differs] == ["backbone"]
     with pytest.raises(ConfigError, match=r"--equal backbone: .* code"):
         refuse_unequal(found, ["backbone"])
-    assert [one.seeds for one in gather(load_runs([Path("runs")])[0], Ask())] == [1, 1]
+    assert [one.seeds for one in gather(load_runs([Path("runs")])[0], Request())] == [1, 1]
 
 
 def test_the_same_code_in_another_folder() -> None:

@@ -20,8 +20,8 @@ from fewshot_bench.config.options import load
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError, PluginError, UnknownName
 from fewshot_bench.figures import draw
-from fewshot_bench.figures.answers import answers
-from fewshot_bench.figures.series import apart
+from fewshot_bench.figures.classes import answers
+from fewshot_bench.figures.series import run_names
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.report.page import html
 from fewshot_bench.results.commands import command_of
@@ -164,7 +164,7 @@ def test_unequal_queries(home: Path) -> None:
         assert "5 queries per class on average, of unequal classes" in text
         assert "5 queries per class," not in text
         assert "Unequal of file" in text
-    (title,) = apart(load_runs([Path("runs")])[0])
+    (title,) = run_names(load_runs([Path("runs")])[0])
     assert title
 
 
@@ -199,7 +199,7 @@ def test_another_name_is_another_table(home: Path) -> None:
     runs, _ = load_runs([Path("runs")])
     (why,) = episodes_differ(runs[1], runs[0])
     assert why.startswith("sampler ")
-    assert len(set(apart(runs))) == 2
+    assert len(set(run_names(runs))) == 2
 
 
 def test_other_options_are_another_table(home: Path) -> None:

@@ -17,8 +17,7 @@ from fsb_cifar100.cifar100 import FC100, CifarFS
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import DataError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.testing.checks import perform_all
-from fewshot_bench.testing.named import suite
+from fewshot_bench.testing.suites import suite
 
 FAMILIES = ["fish", "trees", "insects", "people"]
 CLASSES = ["bee", "boy", "carp", "girl", "maple", "moth", "oak", "trout"]
@@ -134,7 +133,7 @@ def test_methods_can_be_configured_for_it(name: str) -> None:
 @pytest.mark.parametrize("name", ["cifar-fs", "fc100"])
 def test_the_conformance_suite_passes(name: str, root: Path) -> None:
     found = suite(Registry.discover(), name, data_root=str(root))
-    outcomes = list(perform_all(found.checks, found.subject))
+    outcomes = found.run()
     assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
     assert any(o.status == "passed" for o in outcomes)
 

@@ -15,8 +15,7 @@ from PIL import Image
 import fewshot_bench
 from fewshot_bench.errors import DataError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.testing.checks import perform_all
-from fewshot_bench.testing.named import suite
+from fewshot_bench.testing.suites import suite
 
 EACH = 3
 
@@ -103,6 +102,6 @@ def test_a_run_on_it(root: Path, tmp_path: Path) -> None:
 
 def test_the_conformance_suite_passes(root: Path) -> None:
     found = suite(Registry.discover(), "mini-imagenet", data_root=str(root))
-    outcomes = list(perform_all(found.checks, found.subject))
+    outcomes = found.run()
     assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
     assert any(o.status == "passed" for o in outcomes)

@@ -89,7 +89,7 @@ def test_tables_sort_by_keyboard(opened: Opened) -> None:
 
 
 def test_rows_are_filtered_by_name_and_setting(opened: Opened) -> None:
-    field = opened.page.get_by_label("Show only rows with")
+    field = opened.page.get_by_label("Filter rows")
     field.fill("BETA")
     assert opened.column(0, 0) == ["beta"]
     assert opened.page.locator("#shown").inner_text().startswith("5 of ")
@@ -153,7 +153,7 @@ def test_light_dark_and_print(browser: Any, report: Path) -> None:
 def test_without_its_script_the_page_is_whole(browser: Any, report: Path) -> None:
     page = browser.new_page(java_script_enabled=False)
     page.goto(report.as_uri())
-    assert not page.get_by_label("Show only rows with").is_visible()
+    assert not page.get_by_label("Filter rows").is_visible()
     assert page.locator("table.results tbody tr").first.is_visible()
     page.close()
 

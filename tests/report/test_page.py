@@ -12,8 +12,7 @@ import pytest
 
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.report import PAGE, write_report
-from fewshot_bench.report.gallery import MOST_ROWS, MOST_TABLES, gallery
-from fewshot_bench.report.page import DOWNLOADS, html
+from fewshot_bench.report.page import DOWNLOADS, MOST_ROWS, MOST_TABLES, gallery, html
 from fewshot_bench.results.compare import compare, load_runs
 from fewshot_bench.results.comparison import Comparison
 from tests.figures.drawn_runs import evaluated, keep_pictures, task, trained
@@ -143,10 +142,10 @@ def test_as_many_pictures_as_can_be_looked_at(tmp_path: Path) -> None:
     galleries, told = gallery(comparison)
     assert told == []
     assert len(galleries) == MOST_TABLES + 1
-    assert galleries[-1].pictures == []
-    assert "fsb figure" in galleries[-1].words
+    assert not galleries[-1].pictures
+    assert "fsb figure" in galleries[-1].omitted
     # The baseline, which is not among the best, is there beside them.
-    assert galleries[0].words == f"Pictures of {MOST_ROWS + 1} rows; 1 more are in the tables."
+    assert galleries[0].omitted == f"Figures of {MOST_ROWS + 1} rows; 1 more are in the tables."
     assert "and 6 more" in galleries[0].pictures[0].alt
 
 

@@ -17,9 +17,8 @@ from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.sampling import in_order
 from fewshot_bench.sampling.base import ClosedSampler
 from fewshot_bench.testing import Outcome
-from fewshot_bench.testing.captures import Watched, evaluate, train
-from fewshot_bench.testing.checks import perform_all
-from fewshot_bench.testing.named import suite
+from fewshot_bench.testing.captures import DeviceCheck, evaluate, train
+from fewshot_bench.testing.suites import suite
 
 Fsb = Callable[[str], tuple[int, str]]
 ROOT = Path(__file__).parents[2]
@@ -186,7 +185,7 @@ def checked(source: str, folder: Path) -> tuple[Outcome, int]:
     path = folder / "mine.py"
     path.write_text(source, "utf-8")
     found = suite(Registry.discover(), f"{path}:Mine")
-    (outcome,) = perform_all(found.checks, found.subject, ["captures"])
+    (outcome,) = found.run(["captures"])
     return outcome, source.splitlines().index("        x = self.embed(query)") + 2
 
 
@@ -206,7 +205,7 @@ READS = (
 )  # fmt: skip
 WRONG = {
     "waits for the device, because it reads a number": READS,
-    "waits for the device, because numbers decide": (
+    "waits for the device, because the size": (
         "x[x > 0]", "x.nonzero()", "torch.unique(x)", "x.masked_select(x > 0)",
         "x.long().clamp(0).flatten().bincount()", "torch.argwhere(x > 0)", "torch.where(x > 0)",
         "x.repeat_interleave(torch.ones(5, dtype=torch.int64, device=x.device), 2)",
@@ -366,7 +365,7 @@ def test_what_is_made_anew_for_another_way_is_no_fault(tmp_path: Path) -> None:
     subject = suite(Registry.discover(), f"{path}:Mine").subject
     fewer = replace(subject, task=replace(subject.task, way=subject.task.way - 1))
     method = subject.build()
-    watched = Watched(method)
+    watched = DeviceCheck(method)
     train(watched, subject, Eager(method))
     evaluate(watched, fewer, Eager(method))
     assert method.eye.shape == (fewer.task.way, fewer.task.way)

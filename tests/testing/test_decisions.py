@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import grad
 
-from fewshot_bench.testing.decisions import Recorded, Replayed
+from fewshot_bench.testing.gradients import RecordDecisions, ReplayDecisions
 
 LEAST = 1e-9  # undecided beside values of 1; 0.01 is not
 LEAKY = 0.2
@@ -18,11 +18,11 @@ LEAKY = 0.2
 
 def gradients(function: Callable[[Tensor], Tensor], first: Tensor, then: Tensor) -> Tensor:
     """The gradient at the second input, with the decisions of the first."""
-    recorded = Recorded()
+    recorded = RecordDecisions()
     with recorded:
         x = first.clone().requires_grad_()
         grad(function(x).sum(), x)
-    with Replayed(recorded.decisions):
+    with ReplayDecisions(recorded.decisions):
         x = then.double().requires_grad_()
         return grad(function(x).sum(), x)[0]
 
@@ -69,10 +69,10 @@ def test_a_second_derivative_stands_on_the_same_side() -> None:
 @pytest.mark.parametrize("other", [lambda x: x.max(1), torch.relu], ids=["operation", "size"])
 def test_another_course_is_left_alone(other: Callable[[Tensor], object]) -> None:
     """Where an operation comes that was not written down, nothing is taken over."""
-    recorded = Recorded()
+    recorded = RecordDecisions()
     with recorded:
         torch.relu(torch.tensor([LEAST, 1.0]))
-    with Replayed(recorded.decisions):
+    with ReplayDecisions(recorded.decisions):
         other(torch.tensor([[0.0, 1.0]]))
         x = torch.tensor([-LEAST, 1.0], requires_grad=True)
         assert grad(torch.relu(x).sum(), x)[0].tolist() == [0.0, 1.0]

@@ -4,7 +4,7 @@
 const tables = [...document.querySelectorAll("table.results")];
 const NUMBER = /^[<\s]*([-+]?\d[\d.]*)/;
 
-// What a cell is sorted by: its first number, or its words. What says nothing comes last.
+// The sort key of a cell: its first number, or its words. Cells without either come last.
 function key(cell) {
   const text = cell.textContent.trim();
   if (cell.tagName === "TH" || cell.classList.contains("words")) return text.toLowerCase();
@@ -32,7 +32,7 @@ for (const table of tables) {
     button.append(...head.childNodes);
     head.append(button);
     head.setAttribute("aria-sort", "none");
-    // Words begin at A, numbers at the highest.
+    // Words are sorted from A, numbers from the highest.
     const sample = table.tBodies[0].rows[0]?.cells[column];
     const first = sample && typeof key(sample) === "string" ? "ascending" : "descending";
     const other = first === "ascending" ? "descending" : "ascending";
@@ -46,7 +46,7 @@ const field = document.getElementById("filter");
 const shown = document.getElementById("shown");
 const runs = [...document.querySelectorAll("details.run")];
 
-// A row stays if it has every word somewhere in its name or settings; so does a run.
+// A row or run is shown if its name or settings contain every word.
 function filter() {
   const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
   const fits = (text) => words.every((word) => text.toLowerCase().includes(word));
@@ -69,7 +69,7 @@ form.hidden = false;
 form.addEventListener("submit", (event) => event.preventDefault());
 field.addEventListener("input", filter);
 
-// The address of a picture is its content: it stands in the page once.
+// The URL of a picture is its content, which is in the page only once.
 for (const caption of document.querySelectorAll("figcaption")) {
   const link = document.createElement("a");
   link.download = caption.dataset.file;
@@ -78,7 +78,7 @@ for (const caption of document.querySelectorAll("figcaption")) {
   caption.append(" ", link);
 }
 
-// On paper there is nothing to click: folded sentences are printed; of runs, those that are open.
+// Paper cannot be clicked: folded sentences are printed; of runs, only the open ones.
 let folded = [];
 window.addEventListener("beforeprint", () => {
   folded = [...document.querySelectorAll("details:not([open], .run)")];

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.figures import Ask
-from fewshot_bench.figures.real import names_of
+from fewshot_bench.figures import Request
+from fewshot_bench.figures.classes import names_of
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.runs.context import load_data
 from tests.figures.drawn_runs import evaluated, loaded
@@ -21,7 +21,7 @@ def test_names_and_families_of_a_run(tmp_path: Path) -> None:
     # As an older version wrote it, which had fewer options.
     older = {n: v for n, v in config.to_dict().items() if n not in ("pictures", "profile")}
     evaluated(tmp_path / "runs", config=older, dataset_digest=splits.digest)
-    ask = Ask()
+    ask = Request()
     names = names_of(loaded(tmp_path / "runs")[0], ask)
     assert names is not None
     assert names.classes == splits.test.class_names
@@ -36,9 +36,9 @@ def test_data_that_changed_or_are_not_here(tmp_path: Path, monkeypatch) -> None:
     absent = configure("nearest-centroid", dataset="omniglot", **own)
     evaluated(tmp_path / "runs", "absent", config=absent.to_dict())
     evaluated(tmp_path / "runs", "changed", config=changed.to_dict())
-    for run, why in zip(loaded(tmp_path / "runs"), ("not found", "other content"), strict=True):
-        ask = Ask()
+    for run, why in zip(loaded(tmp_path / "runs"), ("not found", "differ in content"), strict=True):
+        ask = Request()
         assert names_of(run, ask) is None
         (line,) = ask.left_out
-        assert line.startswith("names of the classes, whose ids stand for them: ")
+        assert line.startswith("names of the classes, shown by their ids: ")
         assert why in line

@@ -1,0 +1,576 @@
+"""A stand-in for a GPU on any machine: torch's ``meta`` device, with values in host memory.
+
+Code that runs on ``meta`` tensors takes the paths that it takes on a GPU, because they are on
+another device than host tensors. torch's own ``meta`` tensors have no values, so a run ends at the
+first read. :class:`MetaDevice` stores the values in host memory, hidden from the code, and runs
+every operation there: a step gives the numbers of a CPU under the rules of a GPU. It records, with
+the line, each violation of these rules: reading a number (which waits for the device), making a
+tensor whose size depends on numbers (also waits), copying from host memory (not pinned, so it waits
+too), and mixing tensors of both devices.
+
+A host tensor without dimensions is legal in elementwise operations, to which torch passes it as an
+argument like a Python number; a CUDA graph repeats the value that it had. Everywhere else
+(``torch.where``, ``torch.stack``, copies) it is a violation.
+
+:meth:`MetaDevice.graph` stands in for a CUDA graph: the operations of its block are recorded
+without effect, and a replay repeats them with the same numbers, shapes and memory.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import sys
+import weakref
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+META, HOST = torch.device("meta"), torch.device("cpu")
+TORCH = str(Path(torch.__file__).parent)
+Frames = tuple[tuple[str, int, str], ...]  # (file, line, function), from the innermost outwards
+What = Literal[
+    "read", "inside", "shape", "print", "solver", "to the host", "to the device", "mixed"
+]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Something that a GPU waits for or refuses.
+
+    Arguments:
+        what: its kind.
+        call: the operation, or the method of a tensor.
+        frames: where; of a backward pass, where the forward pass was.
+        backward: whether it is in the backward pass of what was called there.
+    """
+
+    what: What
+    call: str
+    frames: Frames
+    backward: bool = False
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operation on the device; ``given``: shapes and host numbers of its arguments."""
+
+    name: str
+    given: tuple[Any, ...]
+    frames: Frames
+
+
+@dataclass
+class Graph:
+    """Recorded operations on the values of tensors."""
+
+    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = field(default_factory=list)
+
+    def replay(self) -> None:
+        """Repeat the operations on the same tensors, with the same Python numbers."""
+        for func, args, kwargs, results in self.calls:
+            old: list[Any] = []
+            new: list[Any] = []
+            _map(results, old.append)
+            _map(func(*args, **kwargs), new.append)
+            for before, again in zip(old, new, strict=True):
+                # A result written in place, or a view, is already in its memory.
+                if isinstance(before, Tensor) and _address(before) != _address(again):
+                    before.copy_(again)
+
+
+class MetaDevice(TorchDispatchMode):
+    """Within it, ``meta`` tensors have values, and violations are recorded; see the module.
+
+    Attributes:
+        violations: what a GPU would wait for or refuse, in order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.violations: list[Violation] = []
+        self._operations: list[Operation] | None = None
+        self._waits_allowed = False
+        self._recorded: Graph | None = None
+        self._values: dict[int, Any] = {}  # {address of a meta storage: storage of its values}
+        self._owners: dict[int, Any] = {}  # {address of values: weak reference to the meta storage}
+        self._calls = _Calls(self)
+
+    def __enter__(self) -> MetaDevice:
+        self._calls.__enter__()
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._calls.__exit__(*error)
+
+    @contextmanager
+    def waits_allowed(self) -> Iterator[None]:
+        """Work that is done once may wait for the device; mixing is a violation here too."""
+        before, self._waits_allowed = self._waits_allowed, True
+        try:
+            yield
+        finally:
+            self._waits_allowed = before
+
+    @contextmanager
+    def recorded(self, wanted: bool = True) -> Iterator[list[Operation]]:
+        """The operations of the block; empty if they are not wanted."""
+        operations: list[Operation] = []
+        self._operations = operations if wanted else None
+        self._calls.nodes.clear()  # a step is differentiated before the next one begins
+        try:
+            yield operations
+        finally:
+            self._operations = None
+
+    @contextmanager
+    def graph(self, graph: Graph) -> Iterator[None]:
+        """Record the operations of the block, and restore all values after it."""
+        before = [(values, values.clone()) for values in self._values.values()]
+        self._recorded = graph
+        try:
+            yield
+        finally:
+            self._recorded = None
+            for values, bytes_ in before:
+                values.copy_(bytes_)
+
+    def on_host(self, value: Any) -> Any:
+        """A copy of a tensor (or of a pytree of them) in host memory, for a test to read."""
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            return tree_map_only(Tensor, lambda t: self._to_host(t.detach()).clone(), value)
+
+    def report(self, what: What, call: str, frame: FrameType | None = None) -> None:
+        """Record a violation at the frame that calls (None: the caller's)."""
+        if self._waits_allowed and what != "mixed":
+            return
+        frames, node = _frames(frame or sys._getframe(1)), torch._C._current_autograd_node()
+        made = self._calls.frames_of(node) if node is not None and _by_autograd(frames) else None
+        self.violations.append(Violation(what, call, made or frames, backward=made is not None))
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        flat: list[Any] = []
+        _map((args, kwargs), flat.append)
+        tensors = [leaf for leaf in flat if isinstance(leaf, Tensor)]
+        target = kwargs.get("device")
+        to_host = target is not None and torch.device(target) != META
+        if not any(t.device == META for t in tensors) and (target is None or to_host):
+            return func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        with torch._C.DisableTorchFunction():
+            for what in _violations(func, name, tensors, args, kwargs, to_host):
+                self.report(what, name)
+            node = torch._C._current_autograd_node()
+            owner, function = BACKWARD.get(name, ("", ""))
+            if node is not None and owner and node.name().startswith(owner):
+                self.report("inside", function)
+            if self._operations is not None:
+                given = tuple(map(_given, flat))
+                self._operations.append(Operation(name, given, _frames(sys._getframe(1))))
+            wrapped: dict[int, Tensor] = {}  # an operation in place returns its argument
+
+            def unwrap(leaf: Any) -> Any:
+                if isinstance(leaf, Tensor):
+                    values = self._to_host(leaf)
+                    wrapped[id(values)] = leaf
+                    return values
+                return HOST if leaf == META else leaf
+
+            def wrap(leaf: Any) -> Any:
+                if not isinstance(leaf, Tensor):
+                    return leaf
+                return wrapped[id(leaf)] if id(leaf) in wrapped else self._to_meta(leaf)
+
+            own_args, own_kwargs = _map((args, kwargs), unwrap)
+            result = func(*own_args, **own_kwargs)
+            if self._recorded is not None:
+                self._recorded.calls.append((func, own_args, own_kwargs, result))
+            return result if to_host else _map(result, wrap)
+
+    def _to_host(self, tensor: Tensor) -> Tensor:
+        """The values of a tensor, not copied."""
+        if tensor.device != META:
+            return tensor
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._values:  # made by no operation that was seen: empty
+            self._pair(storage, torch.zeros(storage.nbytes(), dtype=torch.uint8).untyped_storage())
+        values = torch.empty(0, dtype=tensor.dtype)
+        values.set_(
+            self._values[storage._cdata], tensor.storage_offset(), tensor.shape, tensor.stride()
+        )
+        return values.conj() if tensor.is_conj() else values
+
+    def _to_meta(self, values: Tensor) -> Tensor:
+        """The ``meta`` tensor of some values."""
+        held = values.untyped_storage()
+        storage = self._owners[held._cdata]() if held._cdata in self._owners else None
+        if storage is None:
+            storage = torch.UntypedStorage(held.nbytes(), device=META)
+            self._pair(storage, held)
+        tensor = torch.empty(0, dtype=values.dtype, device=META)
+        tensor.set_(storage, values.storage_offset(), values.shape, values.stride())
+        return tensor.conj() if values.is_conj() else tensor
+
+    def _pair(self, storage: Any, values: Any) -> None:
+        def forget(address: int, of_values: int) -> None:
+            self._values.pop(address, None)
+            self._owners.pop(of_values, None)
+
+        self._values[storage._cdata] = values
+        self._owners[values._cdata] = weakref.ref(storage)
+        weakref.finalize(storage, forget, storage._cdata, values._cdata).atexit = False
+
+
+def _map(value: Any, function: Callable[[Any], Any]) -> Any:
+    """A function of each leaf of arguments or results; faster than a pytree's."""
+    if isinstance(value, tuple | list):
+        return type(value)([_map(part, function) for part in value])
+    if isinstance(value, dict):
+        return {name: _map(part, function) for name, part in value.items()}
+    return function(value)
+
+
+def _given(leaf: Any) -> Any:
+    """What a graph would store of an argument: a shape, or a number."""
+    if isinstance(leaf, Tensor):
+        scalar = leaf.device == HOST and not leaf.dim()
+        return tuple(leaf.shape), _given(leaf.item()) if scalar else None
+    return leaf if leaf == leaf else "nan"  # NaN differs from itself
+
+
+def _address(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+# Violations in operations.
+#
+# torch marks some operations whose result depends on numbers (``torch.Tag``). The lists here are
+# the other ones whose GPU code reads numbers of the device on the host. They were found in the
+# libraries of torch 2.15, by what calls ``Tensor.item``, ``nonzero``, ``_unique`` or
+# ``cudaStreamSynchronize``; a newer torch may wait less.
+#
+# Some functions of torch have two implementations, and take the one without a wait while a
+# ``TorchDispatchMode`` is active, as it is here. ``BACKWARD`` and ``_waits_without_mode`` name what
+# that hides.
+
+Given = dict[str, Any]  # the arguments of an operation, by name
+
+
+def _violations(
+    func: Any, name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: Any, to_host: bool
+) -> Iterator[What]:
+    """What a GPU would wait for or refuse in the operation ``func`` of this name.
+
+    Arguments:
+        tensors: among its arguments.
+        to_host: whether it is to give a tensor on the host.
+    """
+    if name in ("_to_copy", "copy_", "copy"):
+        to_host = to_host or (name != "_to_copy" and tensors[0].device == HOST)
+        if any(t.device == (META if to_host else HOST) for t in tensors):
+            yield "to the host" if to_host else "to the device"
+        return
+    names = [argument.name for argument in func._schema.arguments]
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    plain = name.rstrip("_")  # the same in place
+    if torch.Tag.data_dependent_output in func.tags:
+        yield "read"
+    elif plain in INSIDE and INSIDE[plain](given):
+        yield "inside"
+    elif name.startswith(SOLVERS) or given.get("check_errors"):
+        yield "solver"
+    elif _shape_from_numbers(func, plain, given):
+        yield "shape"
+    elementwise = torch.Tag.pointwise in func.tags and name != "where"
+    elementwise = elementwise or plain in AS_ARGUMENTS or _fills_a_mask(plain, given)
+    if any(t.device == HOST and (t.dim() or not elementwise) for t in tensors):
+        yield "mixed"
+
+
+def _waits_without_mode(name: str, args: tuple[Any, ...], kwargs: Any) -> bool:
+    """Whether a function waits on a GPU, but not here.
+
+    For the mean over smoothed labels ``cross_entropy`` sums the weights of the targets that are not
+    ignored, which it selects on a GPU.
+    """
+    if name != "cross_entropy":
+        return False
+    given = inspect.signature(F.cross_entropy).bind(*args, **kwargs)
+    given.apply_defaults()
+    loss = given.arguments
+    classes = not loss["target"].is_floating_point()
+    smoothed = loss["weight"] is not None and loss["label_smoothing"] > 0
+    return classes and smoothed and loss["reduction"] == "mean"
+
+
+def _on_device(given: Given, *names: str) -> bool:
+    values = map(given.get, names)
+    return any(isinstance(value, Tensor) and value.device == META for value in values)
+
+
+def _many_to_find(given: Given) -> bool:
+    """Whether ``isin`` sorts the elements, before which it removes duplicates."""
+    elements, those = (given.get(name) for name in ("elements", "test_elements"))
+    if not isinstance(elements, Tensor) or not isinstance(those, Tensor):
+        return False
+    # The bound is torch's own.
+    return not given.get("assume_unique") and those.numel() >= 10 * elements.numel() ** 0.145
+
+
+def _many_to_count(given: Given) -> bool:
+    """Whether ``mode`` sorts rather than counts in one kernel; the bound is torch's own."""
+    shape = given["self"].shape
+    return bool(shape) and shape[given.get("dim", -1)] > 2048
+
+
+# {operation: whether its GPU code reads a number, by its arguments}
+INSIDE: dict[str, Callable[[Given], bool]] = {
+    # These take a number; one in a tensor on the device is read.
+    "masked_fill": lambda given: _on_device(given, "value"),
+    "index_fill": lambda given: _on_device(given, "value"),
+    "linspace": lambda given: _on_device(given, "start", "end"),
+    "logspace": lambda given: _on_device(given, "start", "end"),
+    "randint_like": lambda given: _on_device(given, "high"),
+    # The range of the bins, where none is given.
+    "histc": lambda given: given.get("min", 0) == given.get("max", 0),
+    # Whether indices and lengths are valid.
+    "searchsorted": lambda given: given.get("sorter") is not None,
+    "segment_reduce": lambda given: given.get("lengths") is not None and not given.get("unsafe"),
+    # How many terms of the series each matrix needs.
+    "linalg_matrix_exp": lambda given: given["self"].shape[-1] > 1,
+    # How many different values there are.
+    "isin": _many_to_find,
+    "mode": _many_to_count,
+    # It selects the places of the mask.
+    "masked_scatter_backward": lambda given: True,
+}
+# {operation here in place of the wait: (the node of the backward pass, its function)}
+BACKWARD = {"cumprod": ("ProdBackward", "prod"), "eq": ("CumprodBackward", "cumprod")}
+# They read from the device whether they succeeded.
+SOLVERS = (
+    "_linalg_check_errors", "_linalg_eig", "_linalg_svd", "cholesky_inverse", "linalg_eig",
+    "linalg_lstsq", "linalg_pinv",
+)  # fmt: skip
+# Besides elementwise operations: they accept a number in a host tensor.
+AS_ARGUMENTS = ("fill", "masked_fill", "index_fill")
+
+
+def _shape_from_numbers(func: Any, plain: str, given: Given) -> bool:
+    """Whether the size of a result depends on the numbers in a tensor."""
+    if plain in ("index", "index_put"):
+        return any(map(_is_mask, given["indices"])) and not _fills_a_mask(plain, given)
+    if given.get("output_size") is not None:  # of repeat_interleave
+        return False
+    return torch.Tag.dynamic_output_shape in func.tags
+
+
+def _fills_a_mask(plain: str, given: Given) -> bool:
+    """Whether one host number fills all places of a mask, which needs no list of them.
+
+    For a number on the device torch lists the places, and waits for how many there are.
+    """
+    if plain != "index_put" or given.get("accumulate"):
+        return False
+    indices = [index for index in given["indices"] if index is not None]
+    alone = len(indices) == 1 and _is_mask(indices[0])
+    return alone and given["values"].device == HOST and given["values"].numel() == 1
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
+
+
+# Violations that show in no operation: numbers that are read, and lists that become tensors.
+
+READING: dict[str, What] = {
+    "numpy": "read", "__array__": "read", "tolist": "read", "__repr__": "print",
+    "__format__": "print",
+}  # fmt: skip
+FROM_HOST = ("tensor", "as_tensor", "asarray")
+
+
+class _Calls(TorchFunctionMode):
+    """Calls of functions and methods of torch, for a :class:`MetaDevice`.
+
+    Attributes:
+        nodes: of each call that made autograd nodes: the number of the first, that of the first
+            one after it, and where the call was.
+    """
+
+    def __init__(self, device: MetaDevice) -> None:
+        super().__init__()
+        self.device = device
+        self.nodes: list[tuple[int, int, Frames]] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        frame, first = sys._getframe(1), _next_node()
+        result = self._called(func, getattr(func, "__name__", ""), frame, args, kwargs or {})
+        if (last := _next_node()) > first:
+            self.nodes.append((first, last, _frames(frame)))
+        return result
+
+    def frames_of(self, node: Any) -> Frames | None:
+        """Where an autograd node was made; None: by no call that was seen."""
+        number = node._sequence_nr()
+        at = bisect_right(self.nodes, number, key=itemgetter(0)) - 1
+        return self.nodes[at][2] if at >= 0 and number < self.nodes[at][1] else None
+
+    def _called(self, func: Any, name: str, frame: FrameType, args: Any, kwargs: Any) -> Any:
+        first = args[0] if args else None
+        if isinstance(first, Tensor):
+            if first.device == META:
+                return self._on_device(func, name, frame, first, args, kwargs)
+        elif name in FROM_HOST:
+            args, target = self._read(args, name, frame), kwargs.get("device")
+            if target is not None and torch.device(target) == META:
+                return self._sent(func(*args, **{**kwargs, "device": HOST}), name, frame)
+        return func(*args, **kwargs)
+
+    def _on_device(
+        self, func: Any, name: str, frame: FrameType, first: Tensor, args: Any, kwargs: Any
+    ) -> Any:
+        if name in READING:
+            self.device.report(READING[name], name, frame)
+            if name != "__repr__":
+                return func(self.device.on_host(first), *args[1:], **kwargs)
+        if _waits_without_mode(name, args, kwargs):
+            self.device.report("inside", name, frame)
+        if name == "new_tensor" and not isinstance(args[1], Tensor):
+            data = self._read(args[1:], name, frame)
+            made = torch.tensor(*data, **{"dtype": first.dtype, **kwargs, "device": HOST})
+            return self._sent(made, name, frame)
+        if name in ("__getitem__", "__setitem__"):
+            args = (first, *_index_and_value(first, *args[1:]))
+        return func(*args, **kwargs)
+
+    def _read(self, data: Any, name: str, frame: FrameType) -> Any:
+        """Data for a tensor, with the values of tensors on the device that it contains."""
+        if any(isinstance(leaf, Tensor) and leaf.device == META for leaf in tree_leaves(data)):
+            self.device.report("read", name, frame)
+            return self.device.on_host(data)
+        return data
+
+    def _sent(self, made: Tensor, name: str, frame: FrameType) -> Tensor:
+        self.device.report("to the device", name, frame)
+        with self.device.waits_allowed():
+            return made.to(META)
+
+
+def _is_list(index: Any) -> bool:
+    return isinstance(index, list | np.ndarray)
+
+
+def _index_and_value(of: Tensor, index: Any, *value: Any) -> tuple[Any, ...]:
+    """An index, and what is assigned to it, as a GPU would get them."""
+    parts = index if isinstance(index, tuple) else (index,)
+    tensors = [part for part in parts if isinstance(part, Tensor) or _is_list(part)]
+    if any(map(_is_list, tensors)):  # which is then reported as an index on the host
+        index = tree_map_only((list, np.ndarray), torch.as_tensor, index, is_leaf=_is_list)
+    elif value and isinstance(value[0], int | float) and list(map(_is_mask, tensors)) == [True]:
+        # torch before 2.15 makes a tensor of the number: for a GPU on the host, else on the device.
+        value = (torch.tensor(value[0], dtype=of.dtype),)
+    return index, *value
+
+
+def _next_node() -> int:
+    """The number that autograd gives to the next node."""
+    return int(torch._C._autograd._get_sequence_nr())
+
+
+def _frames(frame: FrameType | None) -> Frames:
+    """A frame and its callers, without those of this module."""
+    found = []
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename != __file__:
+            found.append((code.co_filename, frame.f_lineno, code.co_name))
+        frame = frame.f_back
+    return tuple(found)
+
+
+def _by_autograd(frames: Frames) -> bool:
+    """Whether torch's own backward pass does it, and no hook or backward of somebody else."""
+    for file, _, function in frames:
+        if function == "_engine_run_backward":
+            return True
+        if not file.startswith(TORCH):
+            return False
+    return False
+
+
+# torch's own functions for a GPU.
+
+
+class _Event:
+    """An event of a graph: no time passes."""
+
+    def record(self, stream: object) -> None:
+        pass
+
+    def __sub__(self, other: _Event) -> int:
+        return 0
+
+
+@contextmanager
+def as_a_gpu(device: MetaDevice) -> Iterator[MetaDevice]:
+    """Make the toolkit, torch and its optimizers treat ``meta`` as a GPU with graphs and events.
+
+    Replaces names of ``torch.cuda``, which has nothing to do on such a device, and the switches of
+    autocast, which torch does not have for ``meta``.
+    """
+    replaced: dict[str, Callable[..., Any]] = {
+        "torch.cuda.CUDAGraph": Graph,
+        "torch.cuda.graph": lambda graph, **_: device.graph(graph),
+        "torch.cuda.current_stream": lambda *_: None,
+        "torch.cuda.Event": lambda **_: _Event(),
+        "torch.cuda.is_current_stream_capturing": lambda: False,
+        **_autocast(),
+    }
+    # torch decides by the device's name whether an optimizer may store its state there.
+    for module in list(sys.modules.values()):
+        for name in ("_get_capturable_supported_devices", "_get_foreach_kernels_supported_devices"):
+            own = getattr(module, "__name__", "")
+            if own.startswith("torch.optim") and name in vars(module):
+                replaced[f"{own}.{name}"] = lambda *_, **__: [META.type]
+    with ExitStack() as stack:
+        for path, value in replaced.items():
+            stack.enter_context(mock.patch(path, value))
+        yield stack.enter_context(device)
+
+
+def _autocast() -> dict[str, Callable[..., Any]]:
+    """torch's switches of autocast, with one for ``meta`` that has a state and no effect."""
+    state: dict[str, Any] = {"enabled": False, "dtype": torch.float16}  # CUDA's defaults
+    on_meta: dict[str, Callable[..., Any]] = {
+        "torch._C._is_autocast_available": lambda: True,
+        "torch.is_autocast_enabled": lambda: state["enabled"],
+        "torch.get_autocast_dtype": lambda: state["dtype"],
+        "torch.set_autocast_enabled": lambda enabled: state.update(enabled=enabled),
+        "torch.set_autocast_dtype": lambda dtype: state.update(dtype=dtype),
+    }
+
+    def switch(own: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: ours(*args[1:]) if args[:1] == (META.type,) else own(*args)
+
+    return {path: switch(pkgutil.resolve_name(path), ours) for path, ours in on_meta.items()}

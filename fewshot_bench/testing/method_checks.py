@@ -1,0 +1,730 @@
+"""The conformance suite of methods: what is checked, and on what."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import timeit
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from fewshot_bench.config.options import options_of
+from fewshot_bench.config.schema import SETTINGS
+from fewshot_bench.data.table import ClassTable
+from fewshot_bench.engine.checkpointing.state import copied, restore, state_of
+from fewshot_bench.engine.checkpointing.store import Store
+from fewshot_bench.engine.embedding import TOLERANCE
+from fewshot_bench.engine.evaluation import evaluate
+from fewshot_bench.engine.executors.eager import Eager, differentiate
+from fewshot_bench.engine.inspection import far_behind, inspect_test, inspect_training
+from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.weights import load_weights, save_weights
+from fewshot_bench.episode import Episode, Task
+from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.method import Method, accuracy, trainable
+from fewshot_bench.nn.norm import Statistics
+from fewshot_bench.rng import generators_kept, global_generators, moved
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
+from fewshot_bench.sampling.batches import BatchSource
+from fewshot_bench.testing.checks import (
+    Fault,
+    NotClaimed,
+    changed_entry,
+    explained,
+    max_difference,
+    require_close,
+)
+from fewshot_bench.testing.gradients import gradient_error, precision_error
+from fewshot_bench.testing.tiny import (
+    TINY,
+    CharacterBackbone,
+    TinyBackbone,
+    character_episode,
+    separable_images,
+    tiny_episode,
+)
+from fewshot_bench.utils import devices
+
+CHECKED = replace(TINY, image_shape=(1, 8, 8), pixel_range=(-1.0, 1.0))
+RGB = (3, *CHECKED.image_shape[1:])
+STEPS, TASKS = 40, 4  # of a short training
+EPISODES = 50  # of a test after it
+EXACT = 1e-9  # float64: only the order of a sum may differ
+GRADIENT, EPSILONS = 1e-4, (1e-5, 1e-6, 1e-4)  # a kink near a weight shows at large steps only
+PRECISION = 1e-4
+BATCHES = 3  # of which one may have a jump that is neither a ReLU's nor of max-pooling
+SWITCHES = ("wants_backbone", "batchable", "class_equivariant", "capturable", "autocast",
+            "embeds", "trains", "unlabeled_tasks", "transductive")  # fmt: skip
+Shape = tuple[int, int, int]
+Make = Callable[[Task, nn.Module | None], Method]
+
+
+@dataclass(frozen=True)
+class MethodSubject:
+    """A method under test, and the episodes that it is tested on.
+
+    Arguments:
+        kind: its class.
+        make: from a task and a backbone (None if it wants none) to the method; default: ``kind``.
+        task: of the episodes.
+        statistics: of the tiny backbone. With running ones, only the method itself can make a
+            prediction depend on other queries.
+        shapes: of images that it is checked on besides those of the task.
+    """
+
+    kind: type[Method]
+    make: Make | None = None
+    task: Task = CHECKED
+    statistics: Statistics = "running"
+    shapes: tuple[Shape, ...] = (RGB,)
+
+    def variants(self) -> Iterator[tuple[str, MethodSubject]]:
+        """The subject with each kind of statistics and shape of images, with a prefix for messages.
+
+        A shape other than the task's is left out if the method refuses it with a ConfigError.
+        """
+        yield "", self
+        statistics: Statistics = "batch" if self.kind.wants_backbone else "running"
+        for shape in self.shapes or (self.task.image_shape,):
+            task = replace(self.task, image_shape=shape)
+            other = replace(self, task=task, statistics=statistics, shapes=())
+            try:
+                other.build()
+            except ConfigError:
+                continue
+            size = "x".join(map(str, shape))
+            suffix = " and batch statistics" if self.kind.wants_backbone else ""
+            if other != replace(self, shapes=()):
+                yield f"with images {size}{suffix}: ", other
+
+    @cached_property
+    def small(self) -> MethodSubject:
+        """The subject with images no larger than the suite's own, where the method accepts them.
+
+        With larger images the random tasks are so far apart that losses are almost 0, so finite
+        differences see only rounding, and an inner learning rate that suits the method's usual
+        networks is too large for a tiny network of many more features.
+        """
+        task = replace(self.task, image_shape=self._shrunk(self.task.image_shape))
+        shapes = tuple(dict.fromkeys(self._shrunk(shape) for shape in self.shapes))
+        return replace(self, task=task, shapes=shapes)
+
+    def _shrunk(self, shape: Shape) -> Shape:
+        channels, height, width = shape
+        less = channels, min(height, RGB[1]), min(width, RGB[2])
+        if less == shape:
+            return shape
+        other = replace(self, task=replace(self.task, image_shape=less), shapes=())
+        try:
+            with generators_kept():
+                method = other.build()
+                predict(method, other.episode())
+                method.train().losses(other.training_episode())
+        except Exception:  # needs larger images, or fails at any size, which the check will report
+            return shape
+        return less
+
+    @cached_property
+    def trained(self) -> Method:
+        """The method after a short training (or as built, where nothing trains)."""
+        method = self.build()
+        trainer = Trainer(method, Eager(method), self.source("train"), Plan(STEPS, TASKS))
+        if trainer.players:
+            trainer.run()
+        return method
+
+    @property
+    def training_task(self) -> Task:
+        """What the method is built for: all training classes if it is pretrained."""
+        if self.kind.source == "batches":
+            return replace(self.task, way=len(self.table("train").class_start))
+        return self.task
+
+    def build(self, seed: int = 0) -> Method:
+        """The method, initialized by a seed, over the tiny backbone."""
+        return self.build_over(
+            lambda shape: TinyBackbone(shape, statistics=self.statistics), self.training_task, seed
+        )
+
+    def build_over(
+        self, backbone: Callable[[Shape], nn.Module], task: Task, seed: int = 0
+    ) -> Method:
+        """The method, initialized by a seed, over a backbone made for the task's images."""
+        make: Callable[..., Any] = self.make or self.kind
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            networks = [backbone(task.image_shape)] if self.kind.wants_backbone else []
+            method = make(task, *networks)
+        if not isinstance(method, Method):
+            raise Fault(
+                f"building it gave a {type(method).__name__}; expected a subclass of "
+                "fewshot_bench.Method."
+            )
+        return method
+
+    def episode(self, tasks: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32) -> Episode:
+        """Tasks to learn and to classify."""
+        task = self.task
+        return tiny_episode(
+            task.way, task.shot, task.query, tasks, task.image_shape, task.unlabeled,
+            distractors=task.distractors, seed=seed, dtype=dtype,
+        )  # fmt: skip
+
+    def training_episode(
+        self, tasks: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32
+    ) -> Episode:
+        """The input of ``losses``: tasks, or mini-batches for a method with that source."""
+        if self.kind.source == "episodes":
+            return self.episode(tasks, seed, dtype)
+        source = BatchSource(self.table("train"), self.task.way * self.task.query, seed, dtype)
+        return source.batch(range(tasks))
+
+    def table(self, split: str, device: torch.device | str = "cpu") -> ClassTable:
+        """The tiny separable data set; its two splits have different patterns."""
+        images = separable_images(
+            image_shape=self.task.image_shape, seed=0 if split == "train" else 1
+        )
+        return ClassTable(images, device, pixel_range=self.task.pixel_range)
+
+    def source(self, split: str, device: torch.device | str = "cpu") -> EpisodeSource | BatchSource:
+        """Episodes (or, to train on, mini-batches) of a split."""
+        table = self.table(split, device)
+        if split == "train" and self.kind.source == "batches":
+            return BatchSource(table, self.task.way * self.task.query, 0)
+        return EpisodeSource(ClosedSampler(table, self.task, 0))
+
+    def tests(self) -> EpisodeSource:
+        """Test episodes."""
+        source = self.source("test")
+        assert isinstance(source, EpisodeSource)
+        return source
+
+
+def all_variants(run: Callable[[MethodSubject], None]) -> Callable[[MethodSubject], None]:
+    """The check with both kinds of statistics and all shapes of images."""
+
+    @wraps(run)
+    def check(subject: MethodSubject) -> None:
+        reason: NotClaimed | None = None
+        for prefix, variant in subject.variants():
+            try:
+                run(variant)
+            except NotClaimed as error:
+                if not prefix:
+                    reason = error
+            except Exception as error:
+                if not prefix:
+                    raise
+                raise Fault(f"{prefix}{explained(error)}") from error
+        if reason is not None:
+            raise reason
+
+    return check
+
+
+def small_images(run: Callable[[MethodSubject], None]) -> Callable[[MethodSubject], None]:
+    """The check with small images, for what does not depend on their size."""
+    return wraps(run)(lambda subject: run(subject.small))
+
+
+def predict(method: Method, episode: Episode) -> Tensor:
+    """Logits [T, Q, way], as an evaluation gets them."""
+    method.eval()
+    with torch.enable_grad():
+        return method.predict(method.adapt(episode.support), episode.query).detach()
+
+
+def _losses(method: Method, episode: Episode) -> dict[str, Tensor]:
+    """Losses of each player: {player: [T]}."""
+    return {n: value.detach() for n, value in method.train().losses(episode).players.items()}
+
+
+# What every method has to fulfill.
+
+
+def builds_alike(subject: MethodSubject) -> None:
+    """The same seed builds the same weights."""
+    one, two = (subject.build(seed=3).state_dict() for _ in range(2))
+    if name := changed_entry(one, two):
+        raise Fault(
+            f"'{name}' differs between two builds with one seed; initialize it with torch's "
+            "generator and nothing else."
+        )
+
+
+def options(subject: MethodSubject) -> None:
+    """Every keyword of __init__ is an option with a default; presets set options that exist."""
+    known = {*SETTINGS, *(option.name for option in options_of(subject.kind))}
+    inner = tuple(f"{option.name}_" for option in options_of(subject.kind) if option.method)
+    for name in subject.kind.preset_names():
+        preset = subject.kind.presets(name, "any", subject.task)
+        if preset is not None and not isinstance(preset, Mapping):
+            raise Fault(
+                f"presets('{name}', ...) gave {type(preset).__name__}; return a dictionary or None."
+            )
+        for setting in preset or {}:
+            if setting not in known and not setting.startswith(("backbone_", *inner)):
+                raise Fault(
+                    f"preset '{name}' sets '{setting}', which is not an option of the method or of "
+                    "'fsb run'."
+                )
+    if subject.kind.presets("quick", "any", subject.task) is None:
+        raise Fault("the default preset 'quick' is missing; presets() may return {} for it.")
+
+
+@all_variants
+def shapes(subject: MethodSubject) -> None:
+    """adapt gives tensors [T, ...], predict [T, Q, way], losses [T] for each player."""
+    method, tasks = subject.build().eval(), 2
+    episode = subject.episode(tasks)
+    with torch.enable_grad():
+        state = method.adapt(episode.support)
+        logits = method.predict(state, episode.query)
+    for tensor in tree_leaves(state):
+        if isinstance(tensor, Tensor) and tensor.shape[:1] != (tasks,):
+            raise Fault(
+                f"adapt() gave a tensor of shape {tuple(tensor.shape)} for {tasks} tasks; axis 0 "
+                "is the task."
+            )
+    expected = (*episode.query.shape[:2], subject.task.way)
+    if logits.shape != expected:
+        raise Fault(f"predict() gave {tuple(logits.shape)}; expected [T, Q, way], {expected}.")
+    losses = method.train().losses(subject.training_episode(tasks))
+    for kind, values in (("player", losses.players), ("log", losses.log)):
+        for name, value in values.items():
+            if value.shape != (tasks,):
+                raise Fault(
+                    f"losses() gave {tuple(value.shape)} for {kind} '{name}'; expected one number "
+                    f"per task, ({tasks},): leave the mean over tasks to the loop."
+                )
+    missing = sorted(set(check_players(method)) - set(losses.players))
+    if missing:
+        raise Fault(f"losses() gives no loss for player '{missing[0]}' of players().")
+
+
+def dtypes(subject: MethodSubject) -> None:
+    """Images of float32 and of float64 give logits and losses of the same type."""
+    for dtype in (torch.float32, torch.float64):
+        method = subject.build().to(dtype)
+        found = {"predict()": predict(method, subject.episode(dtype=dtype)).dtype}
+        losses = _losses(method, subject.training_episode(dtype=dtype))
+        found |= {f"the loss of '{name}'": value.dtype for name, value in losses.items()}
+        for where, got in found.items():
+            if got != dtype:
+                raise Fault(
+                    f"{where} is {got} for images of {dtype}; make tensors with the dtype of the "
+                    "images (images.new_zeros, images.dtype)."
+                )
+
+
+@all_variants
+def finite(subject: MethodSubject) -> None:
+    """Logits, losses and logged numbers are finite, and every loss has a gradient."""
+    method = subject.build()
+    if not bool(predict(method, subject.episode()).isfinite().all()):
+        raise Fault("predict() gives NaN or infinity on random images of unit size.")
+    losses = method.train().losses(subject.training_episode())
+    for name, value in (*losses.players.items(), *losses.log.items()):
+        if not bool(value.isfinite().all()):
+            raise Fault(f"losses() gives {value.tolist()} for '{name}' before any training.")
+    for name in check_players(method):
+        if not losses.players[name].requires_grad:
+            raise Fault(f"the loss of player '{name}' is detached: nothing would train.")
+
+
+def repeatable(subject: MethodSubject) -> None:
+    """The same episode gives the same numbers, and global generators stay untouched."""
+    method = subject.build()
+    found = []
+    for seed in (1, 2):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            before = global_generators()
+            logits = predict(method, subject.episode())
+            losses = _losses(method, subject.training_episode())
+            if used := moved(before, global_generators()):
+                raise Fault(
+                    f"it draws from {used[0]}; draw from fewshot_bench.rng with support.key, or "
+                    "results depend on how tasks are batched."
+                )
+        found.append(torch.cat([logits.flatten(), *losses.values()]))
+    require_close(
+        found[0], found[1], 0.0, "a second call gives other numbers; store nothing between calls."
+    )
+
+
+@all_variants
+def pure_losses(subject: MethodSubject) -> None:
+    """losses() changes no parameter, no buffer and no gradient."""
+    method = subject.build().train()
+    before = copied(method.state_dict())
+    method.losses(subject.training_episode())
+    tensors = {n: value for n, value in method.state_dict().items() if isinstance(value, Tensor)}
+    if name := changed_entry(tensors, before):
+        raise Fault(
+            f"losses() changed '{name}' by {max_difference(tensors[name], before[name]):.3g}; "
+            "return buffers in Losses.buffers, and leave parameters to the loop."
+        )
+    touched = [n for n, p in method.named_parameters() if p.grad is not None]
+    if touched:
+        raise Fault(f"losses() left a gradient at '{touched[0]}'; use torch.autograd.grad.")
+
+
+def round_trip(subject: MethodSubject) -> None:
+    """Weights saved to a file and loaded into a method of another seed predict the same."""
+    one, two = subject.build(seed=1), subject.build(seed=2)
+    with tempfile.TemporaryDirectory() as folder:
+        save_weights(one, Path(folder))
+        load_weights(two, Path(folder))
+    advice = "something that depends on the seed is neither a parameter nor a registered buffer."
+    expected, found = (predict(method, subject.episode()) for method in (one, two))
+    require_close(expected, found, 1e-6, advice)
+
+
+def players(subject: MethodSubject) -> None:
+    """Players share no parameter, cover all that is trainable, and appear in turns.
+
+    Where ``trains = False`` is declared there are none.
+    """
+    method = subject.build()
+    found = check_players(method)
+    owned = {id(p): n for player in found.values() for n, p in player.parameters.items()}
+    lost = [name for name, p in trainable(method).items() if id(p) not in owned]
+    if lost and method.trains:
+        raise Fault(
+            f"'{lost[0]}' ({len(lost)} in all) is trainable and has no player; give it one, or "
+            "requires_grad_(False), or declare trains = False if nothing is to train."
+        )
+    inside = {id(p) for p in method.parameters()}
+    foreign = [name for p, name in owned.items() if p not in inside]
+    if foreign:
+        raise Fault(f"'{foreign[0]}' has a player but is not a parameter of the method.")
+    idle = sorted(set(found) - {name for turn in method.turns for name in turn})
+    if idle:
+        raise Fault(f"player '{idle[0]}' is in none of the turns {method.turns}: it never trains.")
+
+
+@small_images
+def gradients(subject: MethodSubject) -> None:
+    """Each player's gradient is that of its loss (of the declared surrogate), in float64."""
+    method = subject.build()
+    worst: dict[str, float] = {}
+    for eps in EPSILONS:
+        errors = gradient_error(
+            method, subject.training_episode(dtype=torch.float64), eps=eps, samples=2
+        )
+        worst = {name: min(worst.get(name, float("inf")), e) for name, e in errors.items()}
+        if all(error <= GRADIENT for error in worst.values()):
+            return
+    name = max(worst, key=lambda n: worst[n])
+    hint = "A detached or stopped term?" if method.gradient == "exact" else ""
+    raise Fault(
+        f"the gradient of player '{name}' differs by {worst[name]:.3g} of its size from finite "
+        f"differences (tolerance {GRADIENT:g}). {hint} Stop gradients with "
+        "fewshot_bench.nn.stop and declare gradient = 'surrogate'."
+    )
+
+
+@all_variants
+def independent_tasks(subject: MethodSubject) -> None:
+    """A batch of tasks gives what one task at a time gives, unless batchable = False."""
+    method = subject.build().double()
+    if not method.batchable:
+        raise NotClaimed("batchable = False: its tasks influence each other.")
+    episode = subject.episode(3, dtype=torch.float64)
+    advice = (
+        "one task's result depends on the others; statistics and sums must not cross axis 0 "
+        "(TaskBatchNorm, per_task), or declare batchable = False."
+    )
+    single = torch.cat([predict(method, episode.tasks(t, t + 1)) for t in range(3)])
+    require_close(predict(method, episode), single, EXACT, f"predict(): {advice}")
+    training = subject.training_episode(3, dtype=torch.float64)
+    parts = [_losses(method, training.tasks(t, t + 1)) for t in range(3)]
+    for name, value in _losses(method, training).items():
+        joined = torch.cat([part[name] for part in parts])
+        require_close(value, joined, EXACT, f"the loss of '{name}': {advice}")
+
+
+# What a method declares.
+
+
+def declarations(subject: MethodSubject) -> None:
+    """Each declaration has one of its values, and a backbone that is wanted is used."""
+    method = subject.build()
+    for name in SWITCHES:
+        if not isinstance(getattr(method, name), bool):
+            raise Fault(f"{name} = {getattr(method, name)!r}; expected True or False.")
+    for name, values in (("source", ("episodes", "batches")), ("gradient", ("exact", "surrogate"))):
+        if getattr(method, name) not in values:
+            raise Fault(f"{name} = {getattr(method, name)!r}; expected {' or '.join(values)}.")
+    if subject.kind.wants_backbone and not _uses_backbone(method, subject):
+        raise Fault(
+            "neither losses() nor predict() runs the backbone, although the record would name it; "
+            "declare wants_backbone = False."
+        )
+
+
+def _uses_backbone(method: Method, subject: MethodSubject) -> bool:
+    """Whether any module of the backbone runs: it may be inside another module of the method."""
+    ran: list[bool] = []
+    inner = [m for top in method.modules() if isinstance(top, TinyBackbone) for m in top.modules()]
+    hooks = [m.register_forward_pre_hook(lambda *_: ran.append(True)) for m in inner]
+    predict(method, subject.episode())
+    method.train().losses(subject.training_episode())
+    for hook in hooks:
+        hook.remove()
+    return bool(ran)
+
+
+@all_variants
+def inductive(subject: MethodSubject) -> None:
+    """Other queries change a prediction if it is declared transductive, and only then."""
+    method, episode = subject.build().double(), subject.episode(dtype=torch.float64)
+    others = subject.episode(seed=1, dtype=torch.float64).query
+    query = torch.cat([episode.query[:, :1], others[:, 1:]], dim=1)
+    whole, changed = predict(method, episode), predict(method, replace(episode, query=query))
+    if method.transductive:
+        if max_difference(whole[:, :1], changed[:, :1]) <= EXACT:
+            raise Fault(
+                "it declares transductive = True, but other queries change no prediction; tables "
+                "would mark it without need. Remove the declaration."
+            )
+        raise NotClaimed("it is transductive")
+    advice = (
+        "other queries change a prediction: a statistic over the queries? Declare it: "
+        "transductive = True."
+    )
+    require_close(whole[:, :1], changed[:, :1], EXACT, advice)
+    alone = predict(method, replace(episode, query=episode.query[:, :1]))
+    require_close(whole[:, :1], alone, EXACT, advice)
+
+
+def unlabeled_tasks(subject: MethodSubject) -> None:
+    """losses takes tasks without any label, where unlabeled_tasks is declared."""
+    if not subject.kind.unlabeled_tasks:
+        raise NotClaimed("unlabeled_tasks = False")
+    method, episode = subject.build().train(), subject.episode()
+    images, _ = episode.support.labeled()
+    support = replace(episode.support, images=None, unlabeled=images)
+    bare = replace(episode, support=support, target=None, kind="unlabeled")
+    for name, value in method.losses(bare).players.items():
+        if value.shape != (len(bare),) or not bool(value.isfinite().all()):
+            raise Fault(
+                f"the loss of '{name}' for tasks without labels is {value.tolist()}; expected one "
+                f"finite number per task, ({len(bare)},)."
+            )
+
+
+@all_variants
+def at_run_time(subject: MethodSubject) -> None:
+    """The inspection before a run finds nothing: no statistics over tasks, no draws without a key.
+
+    See :mod:`fewshot_bench.engine.inspection`.
+    """
+    method = subject.build()
+    lowering, test = Eager(method), subject.episode()
+    inspect_test(lowering, test)
+    if check_players(method):
+        notes = inspect_training(lowering, subject.training_episode(), test)
+        if notes:
+            raise Fault(f"{notes[0]}.")
+
+
+@small_images
+@all_variants
+def modes(subject: MethodSubject) -> None:
+    """After some training, evaluation mode classifies about as well as training mode does."""
+    method, source = subject.trained, subject.tests()
+    tested = float(evaluate(Eager(method), source, EPISODES, chunk=EPISODES).accuracy.mean())
+    episode = source.batch(range(EPISODES))
+    assert episode.target is not None
+    method.train()
+    with torch.enable_grad():
+        logits = method.predict(method.adapt(episode.support), episode.query).detach()
+    method.eval()
+    trained = float(accuracy(logits, episode.target).mean())
+    queries = EPISODES * subject.task.way * subject.task.query
+    if far_behind(trained, tested, subject.task.way, queries):
+        raise Fault(
+            f"accuracy {trained:.1%} in training mode and {tested:.1%} in evaluation mode with the "
+            f"same weights (chance is {1 / subject.task.way:.1%}): the test runs something else "
+            "than was trained. Running statistics that no pass in training mode updates, or a "
+            "branch on self.training?"
+        )
+
+
+@all_variants
+def query_order(subject: MethodSubject) -> None:
+    """The order of the queries does not change their predictions."""
+    method, episode = subject.build().double(), subject.episode(dtype=torch.float64)
+    order = torch.arange(episode.query.shape[1]).flip(0)
+    turned = replace(episode, query=episode.query[:, order])
+    advice = "a prediction depends on the query's place; treat axis 1 of the queries as a set."
+    require_close(predict(method, episode)[:, order], predict(method, turned), EXACT, advice)
+
+
+def class_relabeling(subject: MethodSubject) -> None:
+    """Relabeling the classes relabels the predictions, where class_equivariant is declared."""
+    if not subject.kind.class_equivariant:
+        raise NotClaimed("class_equivariant = False")
+    method, episode = subject.build().double(), subject.episode(dtype=torch.float64)
+    images = episode.support.images
+    assert images is not None
+    order = torch.arange(subject.task.way).roll(1)
+    turned = replace(episode, support=replace(episode.support, images=images[:, order]))
+    advice = (
+        "predictions depend on the number of a class; treat all classes the same, or declare "
+        "class_equivariant = False."
+    )
+    require_close(predict(method, episode)[..., order], predict(method, turned), EXACT, advice)
+
+
+def autocast(subject: MethodSubject) -> None:
+    """Losses and gradients are finite and close under bf16 autocast, where it is declared."""
+    if not subject.kind.autocast:
+        raise NotClaimed("autocast = False")
+    method, episode = subject.build().train(), subject.training_episode()
+    owners = check_players(method)
+    exact = differentiate(method, episode, owners, list(owners))
+    with devices.autocast(torch.device("cpu"), torch.bfloat16):
+        rough = differentiate(method, episode, owners, list(owners))
+    for name, loss in exact.losses.items():
+        advice = f"the loss of '{name}' is wrong in bf16; compute its distances in float32."
+        require_close(rough.losses[name], loss, 0.1, advice)
+    for name, gradient in rough.gradients.items():
+        if not all(bool(g.isfinite().all()) for g in gradient):
+            raise Fault(f"a gradient of player '{name}' is not finite in bf16.")
+
+
+def embeds(subject: MethodSubject) -> None:
+    """adapt and predict see images through embed alone, where embeds is declared."""
+    if not subject.kind.embeds:
+        raise NotClaimed("embeds = False")
+    method: Any = subject.build().eval()
+    episode = subject.episode()
+    direct = predict(method, episode)
+    images, _ = episode.support.labeled()
+    with torch.no_grad():
+        support = method.embed(images).unflatten(1, (subject.task.way, subject.task.shot))
+        query = method.embed(episode.query)
+    object.__setattr__(method, "embed", lambda features: features)
+    features = replace(episode, support=replace(episode.support, images=support), query=query)
+    advice = "it uses images without embed(); use embed() only, or declare embeds = False."
+    require_close(direct, predict(method, features), TOLERANCE, advice)
+
+
+# How a method trains.
+
+
+def resume(subject: MethodSubject) -> None:
+    """Training resumed from a checkpoint ends with the same weights as uninterrupted training."""
+    if not check_players(subject.build()):
+        raise NotClaimed("nothing trains")
+    whole, first, second = (_trainer(subject, seed) for seed in (1, 1, 2))
+    _advance(whole, 4)
+    _advance(first, 2)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        store.save(first.step, state_of(first))
+        saved = store.newest(lambda _: None)
+    assert saved is not None
+    restore(second, saved)
+    _advance(second, 2)
+    advice = (
+        "after resuming: a counter or other state that is neither a parameter nor a registered "
+        "buffer, nor returned by get_extra_state()?"
+    )
+    unbroken = copied(whole.method.state_dict())
+    for name, value in copied(second.method.state_dict()).items():
+        if isinstance(value, Tensor):
+            require_close(value, unbroken[name], 0.0, f"'{name}' {advice}")
+        elif value != unbroken[name]:
+            raise Fault(f"'{name}' is {value!r}, expected {unbroken[name]!r}, {advice}")
+
+
+def _advance(trainer: Trainer, steps: int) -> None:
+    for _ in range(steps):
+        trainer.advance()
+
+
+def _trainer(subject: MethodSubject, seed: int) -> Trainer:
+    method = subject.build(seed).train()
+    return Trainer(method, Eager(method), subject.source("train"), Plan(steps=4, task_batch=2))
+
+
+@small_images
+def beats_chance(subject: MethodSubject) -> None:
+    """A short training on separable images ends above chance on new classes."""
+    scores = evaluate(Eager(subject.trained), subject.tests(), EPISODES, chunk=EPISODES).accuracy
+    chance = 1 / subject.task.way
+    queries = EPISODES * subject.task.way * subject.task.query
+    least = chance + 4 * math.sqrt(chance * (1 - chance) / queries)
+    if not scores.mean() > least:
+        raise Fault(
+            f"accuracy {scores.mean():.1%} after {STEPS} steps; chance is {chance:.1%}, expected "
+            f"above {least:.1%}. Does the loss compare logits and targets along the same axis?"
+        )
+
+
+def speed(subject: MethodSubject) -> str:
+    """Time to learn and classify a task, compared with class means of pixels."""
+    method, episode = subject.build().eval(), subject.episode(1)
+
+    def baseline() -> Tensor:
+        assert episode.support.images is not None
+        return -torch.cdist(episode.query.flatten(2), episode.support.images.flatten(3).mean(2))
+
+    predict(method, episode)  # a warm-up
+    own, floor = (
+        min(timeit.repeat(call, number=1, repeat=20))
+        for call in (lambda: predict(method, episode), baseline)
+    )
+    return f"{1e3 * own:.3g} ms per task, {own / floor:.0f} times that of class means of pixels"
+
+
+def precision(subject: MethodSubject) -> None:
+    """A training step's gradients in float32 are those of float64, on images of characters."""
+    labeled = subject.kind.source == "episodes"
+    task = replace(subject.task, shot=5, query=15, image_shape=(1, 28, 28))
+    try:
+        way = task.way if labeled else subject.training_task.way
+        method = subject.build_over(CharacterBackbone, replace(task, way=way))
+        errors = [precision_error(method, character_episode(task, 0, labeled))]
+    except (Fault, PluginError, ConfigError, RuntimeError, ValueError):
+        # It works with the tiny images alone.
+        method, errors, task = subject.build(), [], subject.task
+    if not method.players():
+        raise NotClaimed("nothing trains")
+    for seed in range(len(errors), BATCHES):
+        errors.append(precision_error(method, character_episode(task, seed, labeled)))
+    for name in errors[0]:
+        require_precise([each[name] for each in errors], f" of player '{name}'")
+
+
+def require_precise(errors: list[float], whose: str = "") -> None:
+    """Raise :class:`Fault` if the median error of float32 gradients is too large."""
+    error = statistics.median(errors)
+    if not error <= PRECISION:
+        raise Fault(
+            f"the float32 gradient{whose} differs by {error:.1e} from the float64 one (median of "
+            f"{len(errors)} batches; tolerance {PRECISION:g}). Normalize with "
+            "fewshot_bench.nn.TaskBatchNorm; sum many numbers with torch.sum instead of a loop; "
+            "subtract a mean before squaring."
+        )
+
+
+METHOD_CHECKS = (
+    builds_alike, options, shapes, dtypes, finite, repeatable, pure_losses, round_trip, players,
+    gradients, independent_tasks, declarations, inductive, unlabeled_tasks, at_run_time, modes,
+    query_order, class_relabeling, autocast, embeds, resume, beats_chance, speed,
+)  # fmt: skip
