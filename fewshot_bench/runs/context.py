@@ -83,7 +83,9 @@ class RunContext:
     def train_task(self) -> Task:
         """The shape of a training episode."""
         c = self.config
-        return Task(c.train_way, c.train_shot, c.train_query, c.train_unlabeled, c.train_distractors)
+        return Task(
+            c.train_way, c.train_shot, c.train_query, c.train_unlabeled, c.train_distractors
+        )
 
     @property
     def eval_task(self) -> Task:
@@ -170,7 +172,7 @@ class RunContext:
         for name, path in self.input_files.items():
             file = path.path / WEIGHTS if name == "init" else path.path
             if name == "init" and not file.is_file():
-                raise RecordError(f"--init: expected the folder of a run, '{path}' has no {WEIGHTS}.")
+                raise RecordError(f"--init: expected a run's folder, '{path}' has no {WEIGHTS}.")
             add(name, str(path), path.path, content_of(file))
         _, typed = split_dataset(self.registry, self.config.dataset)
         root = self.data.root if typed is None else InputFile(typed).path

@@ -1,4 +1,4 @@
-"""Everything that a run needs before its first step: method, executor, sources of episodes, record."""
+"""What a run needs before its first step: method, executor, sources of episodes, record."""
 
 from __future__ import annotations
 
@@ -107,9 +107,7 @@ def prepare(
         DataError: classes to be tested took part in making the weights.
         FewshotBenchError: a setting, a data file or a plugin is at fault.
     """
-    config, registry, progress, device = (
-        context.config, context.registry, context.progress, context.device,
-    )  # fmt: skip
+    config, registry = context.config, context.registry
     observers = Observers(_observers(context))
     metrics = _metrics(context)
     logger.info(f"reading {config.dataset}")
@@ -144,7 +142,7 @@ def prepare(
         observers,
         metrics,
         method,
-        choose_lowering(context, method, device),
+        choose_lowering(context, method, context.device),
         train,
         unlabeled,
         validation,

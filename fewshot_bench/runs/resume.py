@@ -280,7 +280,7 @@ class WeightsCheck:
         self._outside = Outside(run.method)
 
     def check_early(self) -> None:
-        """:meth:`check`, at the first call alone: early enough to lose little of a long training."""
+        """:meth:`check`, at the first call alone, early in a long training."""
         if not self._checked:
             self.check()
 
@@ -319,4 +319,3 @@ class WeightsCheck:
             return plain.predict(episode).logits
         finally:
             method.train(training)
-

@@ -102,7 +102,8 @@ def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], P
         ConfigError: ``if_exists`` is something else; else as :func:`run`.
     """
     if if_exists not in IF_EXISTS:
-        raise ConfigError(f"--if-exists: expected one of {', '.join(IF_EXISTS)}, got '{if_exists}'.")
+        expected = ", ".join(IF_EXISTS)
+        raise ConfigError(f"--if-exists: expected one of {expected}, got '{if_exists}'.")
     config = context.config
     runs_dir = Path(config.runs_dir)
     if if_exists != "fresh" and runs_dir.is_dir():
@@ -111,8 +112,9 @@ def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], P
         folders = sorted(runs_dir.glob(f"{stem(plain).rpartition('-')[0]}-*"))
         found = RunIndex(folders).find(context, watched=True)
         if found.finished is not None:
-            logger.info(f"Reusing finished run '{found.finished.folder}'; --if-exists fresh runs it again.")
-            return found.finished.record, found.finished.folder
+            folder = found.finished.folder
+            logger.info(f"Reusing finished run '{folder}'; --if-exists fresh runs it again.")
+            return found.finished.record, folder
         if found.unfinished is not None and if_exists == "resume":
             folder = found.unfinished
             logger.info(f"Resuming '{folder}'; use --if-exists fresh to start over.")
@@ -191,9 +193,7 @@ def resume(
         with only_typed((), trust_code):
             config = recorded_config(registry, before)
             config = with_changes(config, registry, {"cache_dir": None, **settings})
-            own = (
-                context.with_config(config) if context else RunContext(config, registry, progress)
-            )
+            own = context.with_config(config) if context else RunContext(config, registry, progress)
             prepared = prepare(own)
         record = resumed_record(prepared, folder, before, allow_changes=allow_changes)
         return _Run(prepared, folder, record, signals, resumed=True).execute()
@@ -383,9 +383,7 @@ def train(run: PreparedRun, trainer: Trainer, record: dict[str, Any]) -> None:
     _check_after_training(run, record)
 
 
-def test(
-    run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable[[], None]
-) -> None:
+def test(run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable[[], None]) -> None:
     """Evaluate the split that the record names; write scores and add the result to the record.
 
     ``check`` is called between two chunks of episodes, and may raise.
@@ -432,9 +430,7 @@ def _validate_untrained(run: PreparedRun, source: EpisodeSource, record: dict[st
     run.observers.tell("evaluation_ended", "validation", scores.accuracy.tolist())
     result = result_of(scores, config.level, run.method.transductive, source)
     record["validation"] = {"best_step": None, **result}
-    logger.info(
-        f"validation accuracy {result['accuracy']:.2%}; choose settings by this"
-    )
+    logger.info(f"validation accuracy {result['accuracy']:.2%}; choose settings by this")
 
 
 def _profile(run: PreparedRun, folder: Path) -> None:
