@@ -21,15 +21,16 @@ GROUPS = {
 }
 HEAD = """# Guarantees and their tests
 
-A number that fewshot-bench reports is right, or the report says what is wrong with it. This page lists
-what is guaranteed, and the tests of each guarantee. Each test makes a fault (a plugin with a false
-declaration, a file that was moved or swapped, a class in two splits) and asserts that it is detected.
-The page is generated from these tests by `python tests/honesty/page.py`. They run with
+A number that fewshot-bench reports is right, or the report says what is wrong with it. This page
+lists what is guaranteed, and the tests of each guarantee. Each test makes a fault (a plugin with a
+false declaration, a file that was moved or swapped, a class in two splits) and asserts that it is
+detected. The page is generated from these tests by `python tests/honesty/page.py`. They run with
 `uv run pytest tests/honesty`; those marked *slow*, and most cases of those marked *partly slow*,
 run with `-m slow`.
 
-After a fault, a command ends with exit code 2 and one line, or, if the number still means something,
-with a note in the record and a mark in every table. The limits of detection are stated as well.
+After a fault, a command ends with exit code 2 and one line, or, if the number still means
+something, with a note in the record and a mark in every table. The limits of detection are stated
+as well.
 
 ```python
 import fewshot_bench
