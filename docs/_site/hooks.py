@@ -1,7 +1,7 @@
-"""What mkdocs does beside reading docs/: pages from other folders, and links that lead to them.
+"""Hooks of mkdocs: pages from outside of docs/, and the links between all pages.
 
-The files stay where a reader of the repository looks for them, with links that work there. Links
-between pages are rewritten; one that leads to a file that is no page becomes plain text.
+The files stay where a reader of the repository expects them, with links that work there. Links
+between pages are rewritten for the site; a link to a file that is not a page becomes plain text.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 RESULTS = "benchmarks/results"
-# File of the repository: page of the site.
+# {file of the repository: page of the site} outside of docs/ and the results.
 ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "benchmarks/README.md": "results/benchmarks.md",
     "benchmarks/peers/README.md": "results/peers.md",
@@ -28,13 +29,13 @@ LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def results() -> dict[str, str]:
-    """{file of the repository: page of the site} of what was measured, the newest first."""
+    """{file of the repository: page of the site} of the results, the newest first."""
     names = sorted((path.name for path in (ROOT / RESULTS).glob("*.md")), reverse=True)
     return {f"{RESULTS}/{name}": f"results/{name}" for name in names}
 
 
 def pages() -> dict[str, str]:
-    """{file of the repository: page of the site} of all that is not below docs/."""
+    """{file of the repository: page of the site} of every page outside of docs/."""
     return ELSEWHERE | results()
 
 
@@ -44,11 +45,11 @@ def title_of(path: str) -> str:
 
 
 def index_of_results() -> str:
-    """The page that lists what was measured."""
+    """The page that lists the results."""
     rows = [f"- [{title_of(path)}]({posixpath.basename(page)})" for path, page in results().items()]
     intro = (
-        "# Results\n\nWhat was measured, the newest first, each with its commands, hardware and "
-        "versions.\n[How it is measured](benchmarks.md); an example of a comparison: "
+        "# Results\n\nMeasured results, the newest first, each with its commands, hardware and "
+        "versions.\n[How they are measured](benchmarks.md). An example of a comparison: "
         "[four methods on Omniglot](../examples/omniglot/about.md).\n"
     )
     return "\n".join([intro, *rows, ""])
@@ -59,8 +60,8 @@ def relink(text: str, path: str, page: str) -> str:
 
     Arguments:
         text: Markdown.
-        path: the file of the repository that it stands in.
-        page: the page of the site that it becomes.
+        path: file of the repository that contains it.
+        page: page of the site.
     """
     found = pages()
 
@@ -78,7 +79,7 @@ def relink(text: str, path: str, page: str) -> str:
         elif (ROOT / file).exists():
             return label
         else:
-            return link[0]  # broken: mkdocs says so
+            return link[0]  # broken: mkdocs reports it
         return f"[{label}]({posixpath.relpath(goal, posixpath.dirname(page) or '.')}{anchor})"
 
     return LINK.sub(replace, text)
@@ -91,14 +92,14 @@ def on_config(config: Any) -> Any:
             item["Results"] = [
                 {"All results": INDEX},
                 *({title_of(path): page} for path, page in results().items()),
-                {"How it is measured": ELSEWHERE["benchmarks/README.md"]},
+                {"How they are measured": ELSEWHERE["benchmarks/README.md"]},
                 {"Other libraries": ELSEWHERE["benchmarks/peers/README.md"]},
             ]
     return config
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages whose files are not below docs/."""
+    """Add the pages from outside of docs/."""
     texts = {page: (ROOT / path).read_text("utf-8") for path, page in pages().items()}
     for page, text in {**texts, INDEX: index_of_results()}.items():
         files.append(File.generated(config, page, content=text))
@@ -106,7 +107,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
-    """Mend the links of a page."""
+    """Rewrite the links of a page."""
     name = page.file.src_uri
     if name == INDEX:
         return markdown

@@ -12,8 +12,8 @@ LANGUAGES = ("python", "console", "toml", "json", "text")
 
 
 def pages() -> list[Path]:
-    """Every page that a reader may find."""
-    found = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """Every page of the repository."""
+    found = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
     for folder in ("benchmarks", "plugins"):
         found += sorted((ROOT / folder).rglob("*.md"))
     return [path for path in found if ".venv" not in path.parts]

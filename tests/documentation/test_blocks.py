@@ -26,7 +26,7 @@ ANOTHER_MACHINE = "installs or starts something beside fsb; the way of a new use
 NO_DATA = "its data are not in the repository; the command is parsed and configured"
 # What is not run: (in which page, what matches it) -> why.
 NOT_RUN = {
-    (r".*", r"(pip|uv|tensorboard|benchmarks/\S+) .*"): ANOTHER_MACHINE,
+    (r".*", r"(pip|uv|tensorboard|tools/check|benchmarks/\S+)( .*)?"): ANOTHER_MACHINE,
     (r".*", r"fsb (run|compare) .*--dataset (omniglot|folder:(?!my-)).*"): NO_DATA,
     (r"docs/compare.md", r"fsb compare grid.toml"): NO_DATA,
     (r"docs/compare.md", r"fsb compare my-method .*"): "the method is the reader's own",

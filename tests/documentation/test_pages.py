@@ -1,10 +1,11 @@
-"""What pages show does what they say of it, and their links lead somewhere."""
+"""Examples of pages work, and their links and references are valid."""
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import fewshot_bench
 from fewshot_bench import testing
 from tests.documentation.blocks import ROOT, blocks, name_of, outside, pages
+from tests.test_architecture import ORDER
 
 TINY = {
     "dataset": "glyphs",
@@ -59,3 +61,35 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", "\n".join(outside(page))):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+REFERENCE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+(?:\.py|\.toml|/))(?:::([\w.]+))?`")
+
+
+def symbols(tree: ast.AST, prefix: str = "") -> Iterator[str]:
+    """The functions, classes and constants of a module, and the members of its classes."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield prefix + node.name
+            if isinstance(node, ast.ClassDef):
+                yield from symbols(node, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (prefix + name.id for name in targets if isinstance(name, ast.Name))
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md"])
+def test_every_file_and_symbol_that_a_page_names_exists(page: str) -> None:
+    references = REFERENCE.findall("\n".join(outside(ROOT / page)))
+    assert len(references) > 10
+    for name, symbol in references:
+        if "my_method" in name:  # to be written by the reader
+            continue
+        path = next((p for p in (ROOT / name, ROOT / "fewshot_bench" / name) if p.exists()), None)
+        assert path is not None, name
+        assert not symbol or symbol in set(symbols(ast.parse(path.read_text("utf-8")))), symbol
+
+
+def test_the_picture_of_the_rooms_names_every_room() -> None:
+    picture = (ROOT / "docs/images/architecture.svg").read_text("utf-8")
+    assert set(ORDER) - {"__main__"} <= set(re.findall(r">(\w+)</text>", picture))

@@ -1,7 +1,7 @@
-"""Makes ``docs/concepts/trust.md``: ``python tests/honesty/page.py`` writes it anew.
+"""Write ``docs/concepts/trust.md``: ``python tests/honesty/page.py``.
 
-The guarantee is the first paragraph of a test file's docstring, or all of it, and below it stands
-what its tests plant: the first sentence of each.
+The guarantee is the first paragraph of a test file's docstring, or all of it; below it is the first
+sentence of each test, which is what the test does.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ GROUPS = {
     "Comparisons": ("same_content", "unfair_tables", "controls", "protocols"),
     "Plugins": ("false_declarations",),
 }
-HEAD = """# What a number can be trusted for
+HEAD = """# Guarantees and their tests
 
-A number that comes out of fewshot-bench is right, or says what is wrong with it. This page lists
-what is guaranteed, and by which tests: each plants a fault (a plugin that lies, a file that was
-moved or swapped, a class in two splits) and asserts that the number does not come out in silence.
-It is made from those tests (`python tests/honesty/page.py` writes it anew), which run with
+A number that fewshot-bench reports is right, or the report says what is wrong with it. This page
+lists what is guaranteed, and the tests of each guarantee. Each test makes a fault (a plugin with a
+false declaration, a file that was moved or swapped, a class in two splits) and asserts that it is
+detected. The page is generated from these tests by `python tests/honesty/page.py`. They run with
 `uv run pytest tests/honesty`; those marked *slow*, and most cases of those marked *partly slow*,
 run with `-m slow`.
 
-Where something goes wrong, a command ends with exit code 2 and one line, or, if the number still
-means something, a note in the record and a mark in every table. What cannot be known is said here
+After a fault, a command ends with exit code 2 and one line, or, if the number still means
+something, with a note in the record and a mark in every table. The limits of detection are stated
 as well.
 
 ```python
@@ -52,7 +52,7 @@ def page() -> str:
 
 
 def section(file: Path) -> str:
-    """The guarantee of a file and its tests."""
+    """The section of a file: its guarantee and its tests."""
     module = ast.parse(file.read_text("utf-8"))
     guarantee = ast.get_docstring(module) or ""
     first, _, rest = guarantee.partition("\n\n")
@@ -61,14 +61,14 @@ def section(file: Path) -> str:
     else:
         title, body = plain(first).partition(": ")[0].rstrip("."), plain(first)
     rows = [f"| {what} | `{name}`{mark} |" for name, what, mark in tests_of(module)]
-    table = "\n".join(["| planted | test |", "|---|---|", *rows])
+    table = "\n".join(["| case | test |", "|---|---|", *rows])
     return f"### {title}\n\n{body}\n\n{table}\n\nIn `tests/honesty/{file.name}`.\n"
 
 
 def tests_of(module: ast.Module) -> list[tuple[str, str, str]]:
     """Name, first sentence and mark of each test."""
     found = []
-    # A function that gives the cases of a test, most of them with the mark.
+    # Functions that return the cases of a test, most of them marked as slow.
     cases = {
         f"{node.name}()"
         for node in module.body
@@ -85,7 +85,7 @@ def tests_of(module: ast.Module) -> list[tuple[str, str, str]]:
 
 
 def plain(text: str) -> str:
-    """A paragraph on one line, with Markdown's code marks."""
+    """A paragraph on one line, with Markdown code marks."""
     return " ".join(text.split()).replace("``", "`")
 
 

@@ -1,10 +1,10 @@
-"""An interval over classes says on how many classes it rests, and bears a few hard ones.
+"""An interval over classes states the number of classes, and is robust to a few hard ones.
 
-Classes that are far harder than the rest make a symmetric interval too short on one side: at 20
-classes it held the truth in 86 of 100 test sets in place of 95. The interval's ends are moved by
-the skewness of the classes, simulations with skewed, symmetric and equal classes hold its
-coverage, and a table shows both ends, the number of classes and, where they are few, that it can
-cover less than it says.
+Classes that are much harder than the rest make a symmetric interval too short on one side: with 20
+classes it contained the true value in 86 of 100 test sets in place of 95. The ends of the interval
+are corrected for the skewness of the classes, simulations with skewed, symmetric and equal classes
+test its coverage, and a table shows both ends, the number of classes and, if they are few, that it
+can cover less than its level.
 """
 
 from __future__ import annotations
@@ -52,9 +52,10 @@ def coverage(kind: str, classes: int, size: float = 0.1) -> tuple[float, float]:
     return float(moved), float(even)
 
 
-def test_a_few_hard_classes_are_borne() -> None:
-    """Test sets of 20 classes with lognormal effects are drawn: the symmetric interval holds the
-    truth far too seldom, the interval of the package nearly as often as it says."""
+def test_a_few_hard_classes_are_covered() -> None:
+    """Test sets of 20 classes with lognormal effects are drawn: the symmetric interval contains the
+    true value far too seldom, the interval of the package nearly as often as its level.
+    """
     moved, even = coverage("lognormal", 20)
     assert even < 89
     assert moved >= 90
@@ -63,21 +64,23 @@ def test_a_few_hard_classes_are_borne() -> None:
 
 @pytest.mark.parametrize(("kind", "classes"), [("exponential", 20), ("normal", 20)])
 def test_milder_and_symmetric_classes_are_covered(kind: str, classes: int) -> None:
-    """Test sets with mildly skewed and with symmetric classes are drawn: the truth is held as
-    often as the interval says."""
+    """Test sets with mildly skewed and with symmetric classes are drawn: the coverage equals the
+    level.
+    """
     moved, even = coverage(kind, classes)
     assert 91 <= moved <= 99.5
     assert moved >= even
 
 
 def test_equal_classes_are_covered() -> None:
-    """Classes that do not differ are drawn: the interval is not fooled into a short one."""
+    """Classes that do not differ are drawn: the interval does not become too short."""
     assert coverage("normal", 20, size=0.0)[0] >= 93
 
 
 def test_an_end_is_lengthened_never_shortened() -> None:
     """Skewed scores of either sign are given: no end is nearer to the mean than in the symmetric
-    interval, and the far end is on the side of the hard classes."""
+    interval, and the far end is on the side of the hard classes.
+    """
     random = np.random.default_rng(5)
     for sign in (1, -1):
         ids = random.random((300, 25)).argpartition(5)[:, :5]
@@ -90,7 +93,7 @@ def test_an_end_is_lengthened_never_shortened() -> None:
         assert longer * sign > 0
 
 
-def test_few_classes_are_told() -> None:
+def test_few_classes_are_stated() -> None:
     """Numbers of classes are put into words: under 100, the sentence says what that means."""
     assert few_classes([423], 0.95) == "It rests on 423 classes."
     said = few_classes([20, 64], 0.9)
@@ -100,7 +103,8 @@ def test_few_classes_are_told() -> None:
 
 def test_a_table_says_how_many_classes(tmp_path: Path) -> None:
     """A run is compared with ``--interval classes``: the caption has the number of classes and the
-    warning, the text both ends, and the JSON the number."""
+    warning, the text both ends, and the JSON the number.
+    """
     fewshot_bench.run(
         "nearest-centroid", dataset="glyphs", train_classes=5, validation_classes=5,
         test_classes=12, way=3, shot=1, query=2, episodes=60, runs_dir=str(tmp_path / "runs"),

@@ -1,7 +1,7 @@
-"""The class ids of a run's episodes have names, also where the data are gone.
+"""The class ids of a run's episodes have names, also if the data are gone.
 
-`classes.csv` in the folder of every run and every evaluation gives for each class its split, name,
-group, family, number of images and a digest of them.
+``classes.csv`` in the folder of every run and every evaluation gives for each class its split,
+name, group, family, number of images and a digest of them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def plain(cache: Path) -> dict[str, Any]:
 
 
 def test_the_classes_of_a_run_and_of_its_evaluation(home: Path, data_cache: Path) -> None:
-    """Every id in `episodes.csv` is found in `classes.csv` with the name that the data have."""
+    """Every id in ``episodes.csv`` is in ``classes.csv``, with the name that the data set has for
+    it.
+    """
     settings = plain(data_cache) | {"test_rotations": True}
     record = fewshot_bench.run("nearest-centroid", **settings)
     config = configure("nearest-centroid", **settings)
@@ -70,7 +72,7 @@ def test_the_classes_of_a_run_and_of_its_evaluation(home: Path, data_cache: Path
 
 
 def test_names_where_the_data_are_gone(home: Path, data_cache: Path) -> None:
-    """A figure of classes has names although the pictures and the plugin were deleted."""
+    """The images and the plugin are deleted: a figure of classes still has names."""
     record = fewshot_bench.run("nearest-centroid", **plain(data_cache))
     record["dataset"] = record["config"]["dataset"] = "not-installed"
     ask = Request()
@@ -92,7 +94,7 @@ def test_names_where_the_data_are_gone(home: Path, data_cache: Path) -> None:
     ],
 )
 def test_damaged_names_are_not_used(spoil: Any, told: str, home: Path, data_cache: Path) -> None:
-    """A `classes.csv` that is cut off, doubled or damaged is not used, and a message says so."""
+    """A truncated, duplicated or damaged ``classes.csv`` is not used, and a message says so."""
     record = fewshot_bench.run("nearest-centroid", **plain(data_cache))
     path = folder_of(record) / FILE
     path.write_text("\n".join(spoil(path.read_text("utf-8").splitlines())) + "\n", "utf-8")
@@ -102,8 +104,8 @@ def test_damaged_names_are_not_used(spoil: Any, told: str, home: Path, data_cach
     assert told in line
 
 
-def test_hostile_names_go_round(tmp_path: Path) -> None:
-    """Names with commas, quotes, line breaks, escape sequences or broken text do no harm."""
+def test_hostile_names_survive_writing_and_reading(tmp_path: Path) -> None:
+    """Names with commas, quotes, line breaks, escape sequences or invalid text do no harm."""
     classes = tuple(
         ClassContent("test", i, name, i, name, 3, "0" * 64) for i, name in enumerate(HOSTILE)
     )
@@ -135,7 +137,7 @@ def splits(**changes: Any) -> Splits:
         {"families": np.array([0, 1]), "family_names": ("x", "y")},
     ],
 )
-def test_the_digest_sees_all_that_an_episode_is_drawn_from(changes: dict[str, Any]) -> None:
-    """A pixel, a shape, a count, a name, a group or a family that changed: another digest."""
+def test_the_digest_covers_everything_an_episode_is_drawn_from(changes: dict[str, Any]) -> None:
+    """A pixel, shape, count, name, group or family changes: the digest changes."""
     assert content_of_splits(splits()).sha256 == content_of_splits(splits()).sha256
     assert content_of_splits(splits(**changes)).sha256 != content_of_splits(splits()).sha256

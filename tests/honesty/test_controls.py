@@ -1,9 +1,9 @@
-"""A control is its base to the last bit only where we say so.
+"""A control equals its base to the last bit, under the documented conditions only.
 
 MetaGAN with the weights of all GAN terms at 0 is the method that it wraps: after a whole training
-every weight and every test accuracy is the same bit for bit, over MAML (first and second order,
-constant and annealed rate) and over a Relation Network, if both have the same optimizer, schedule
-and training tasks. Where that fails (alternating updates, other factors of Adam, another schedule,
+every weight and every test accuracy has the same bits, over MAML (first and second order, constant
+and annealed rate) and over a Relation Network, if both have the same optimizer, schedule and
+training tasks. Where this is not so (alternating updates, other factors of Adam, another schedule,
 clipped gradients, a sum over tasks, the wider last layer over MAML, the learned scale over
 ProtoNet) the documentation says so, and a test shows the difference.
 """
@@ -88,7 +88,8 @@ def differing(base: Result, control: Result) -> set[str]:
 @pytest.mark.parametrize("first_order", [False, True])
 def test_over_maml_it_is_maml(trained: Trained, first_order: bool, anneal: bool) -> None:
     """MAML and its control are trained for 60 steps, with and without ``--anneal``: no weight and
-    no test accuracy differs in a bit."""
+    no test accuracy differs in a bit.
+    """
     own = MAML_ALONE | {"first_order": first_order, "anneal": anneal}
     base = trained("maml", steps=WHOLE, **own)
     over = OVER_MAML | {"base_first_order": first_order, "anneal": anneal}
@@ -101,8 +102,9 @@ def test_over_maml_it_is_maml(trained: Trained, first_order: bool, anneal: bool)
 @pytest.mark.parametrize("head", ["logsumexp", "extra"])
 @pytest.mark.parametrize("statistics", ["batch", "running"])
 def test_over_a_relation_network_it_is_that(trained: Trained, statistics: str, head: str) -> None:
-    """A Relation Network with the softmax loss and its control are trained for 60 steps with a
-    rate that is halved: no weight and no test accuracy differs in a bit."""
+    """A Relation Network with the softmax loss and its control are trained for 60 steps with a rate
+    that is halved: no weight and no test accuracy differs in a bit.
+    """
     backbone = OF_RELATIONS | {"backbone_statistics": statistics}
     own = backbone | RELATIONS | {"halve_every": 20}
     base = trained("relationnet", steps=WHOLE, **own)
@@ -128,8 +130,9 @@ def test_over_a_relation_network_it_is_that(trained: Trained, statistics: str, h
     ids=lambda change: "-".join(change),
 )
 def test_under_other_conditions_it_is_not_maml(trained: Trained, change: dict[str, Any]) -> None:
-    """Each condition that the README names is broken in turn: every weight then differs from
-    MAML's."""
+    """Each condition that the README names is violated in turn: every weight then differs from
+    MAML's.
+    """
     base = trained("maml", steps=SHORT, **MAML_ALONE)
     same = trained("metagan", base="maml", steps=SHORT, **(AS_A_BASE | OVER_MAML))
     assert differing(base, same) == set()
@@ -145,8 +148,9 @@ def test_under_other_conditions_it_is_not_maml(trained: Trained, change: dict[st
 
 
 def test_a_sum_over_tasks_is_another_step(trained: Trained) -> None:
-    """``--reduction sum`` doubles the gradient of two tasks, which Adam's epsilon alone sees: a
-    large one is given, and the weights differ."""
+    """``--reduction sum`` doubles the gradient of two tasks, which only Adam's epsilon shows: with
+    a large one the weights differ.
+    """
     options = AS_A_BASE | OVER_MAML | {"eps": 1e-2}
     mean = trained("metagan", base="maml", steps=SHORT, **options)[0]
     total = trained("metagan", base="maml", steps=SHORT, **(options | {"reduction": "sum"}))[0]
@@ -157,8 +161,9 @@ def test_a_sum_over_tasks_is_another_step(trained: Trained) -> None:
 def test_under_its_own_settings_a_relation_network_is_not_its_control(
     trained: Trained, own: dict[str, Any]
 ) -> None:
-    """A Relation Network that clips, has its paper's squared error or another schedule is trained
-    beside its control: they differ."""
+    """A Relation Network with clipping, its paper's squared error or another schedule is trained
+    beside its control: they differ.
+    """
     base = trained("relationnet", steps=SHORT, **(OF_RELATIONS | RELATIONS))
     control = trained("metagan", base="relationnet", steps=SHORT, **(AS_A_BASE | OF_RELATIONS))
     assert differing(base, control) == set()
@@ -167,8 +172,9 @@ def test_under_its_own_settings_a_relation_network_is_not_its_control(
 
 
 def test_over_protonet_it_has_a_learned_scale(trained: Trained) -> None:
-    """ProtoNet and its control are trained alike: the control learns a scale of distances that
-    ProtoNet lacks, and every weight differs."""
+    """ProtoNet and its control are trained equally: the control learns a scale of distances that
+    ProtoNet lacks, and every weight differs.
+    """
     backbone = {"backbone": "conv4", "backbone_statistics": "running"}
     base = trained("protonet", steps=SHORT, **(backbone | PROTOTYPES))
     control = trained("metagan", base="protonet", steps=SHORT, **(AS_A_BASE | backbone))
@@ -200,7 +206,8 @@ TASK = Task(3, 1, 2, image_shape=(1, 8, 8))
 
 def test_there_is_one_place_for_schedules() -> None:
     """The schedules of all built-in methods are collected: each is a function of
-    ``fewshot_bench.engine.schedules``, so that two methods with one option have one rate."""
+    ``fewshot_bench.engine.schedules``, so that two methods with one option have one rate.
+    """
     found = every_schedule()
     assert len(found) >= 7
     for name, schedule in found.items():
@@ -212,7 +219,8 @@ def test_there_is_one_place_for_schedules() -> None:
 
 def test_the_cosine_has_the_precision_of_python() -> None:
     """A method's annealed rate is compared with half a cosine wave in double precision: they are
-    the same number."""
+    equal.
+    """
     import math
 
     schedule = MAML(TASK, TinyBackbone(), anneal=True).players()["meta"].schedule

@@ -1,7 +1,7 @@
-"""`fsb eval` of a run gives the run's own test again, to the last bit of every episode.
+"""``fsb eval`` repeats the run's own test, to the last bit of every episode.
 
-Whatever the method, however the run began, was interrupted or was labeled, and on whatever device
-its weights were: they are on the disk, and they alone make the number.
+This holds for every method and for runs with any start, interruption or labeling, on whatever
+device the weights were: the saved weights alone determine the result.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def kinds() -> list[Any]:
     ]
 
 
-def test_every_kind_is_one_that_can_be_run(home: Path, data_cache: Path) -> None:
-    """The settings of all kinds, the slow ones too, are settings of today."""
+def test_every_case_is_a_valid_configuration(home: Path, data_cache: Path) -> None:
+    """The settings of all cases, the slow ones too, are valid."""
     for kind in KINDS:
         method, settings = settings_of(kind, data_cache)
         configure(method, **settings)
@@ -145,7 +145,7 @@ def test_every_kind_is_one_that_can_be_run(home: Path, data_cache: Path) -> None
 
 @pytest.mark.parametrize("kind", kinds())
 def test_of_every_kind(kind: str, home: Path, data_cache: Path) -> None:
-    """A run of every built-in method and of a file's, evaluated twice over: the same bits."""
+    """Runs of every built-in method and of a method in a file, evaluated twice: the same bits."""
     method, settings = settings_of(kind, data_cache)
     folder = folder_of(fewshot_bench.run(method, **settings))
     again = assert_again(folder)
@@ -155,7 +155,9 @@ def test_of_every_kind(kind: str, home: Path, data_cache: Path) -> None:
 
 @pytest.mark.parametrize("kind", kinds())
 def test_of_every_kind_from_other_weights(kind: str, home: Path, data_cache: Path) -> None:
-    """The same of runs that start from another's weights (`--init`), which are gone by then."""
+    """The same for runs that start from another run's weights (``--init``), which are deleted by
+    then.
+    """
     method, settings = settings_of(kind, data_cache)
     start = folder_of(fewshot_bench.run(method, **settings | {"seed": 5}))
     folder = folder_of(fewshot_bench.run(method, **settings, init=str(start)))
@@ -165,7 +167,7 @@ def test_of_every_kind_from_other_weights(kind: str, home: Path, data_cache: Pat
 
 @pytest.mark.parametrize("kind", kinds())
 def test_of_every_kind_after_an_interruption(kind: str, home: Path, data_cache: Path) -> None:
-    """The same of runs that were interrupted and resumed."""
+    """The same for runs that were interrupted and resumed."""
     method, settings = settings_of(kind, data_cache)
     config = configure(method, **settings)
     phase = ("test", 32) if method == "nearest-centroid" else ("train", 1)
@@ -183,7 +185,7 @@ def test_of_every_kind_after_an_interruption(kind: str, home: Path, data_cache: 
 
 
 def test_on_another_device(home: Path, data_cache: Path) -> None:
-    """A run made on a GPU is evaluated on a processor: the same weights, and a note of it."""
+    """A run made on a GPU is evaluated on a CPU: the same weights, and a note."""
     method, settings = settings_of("protonet, running statistics", data_cache)
     folder = folder_of(fewshot_bench.run(method, **settings))
     record = read_record(folder)
@@ -198,7 +200,7 @@ def test_on_another_device(home: Path, data_cache: Path) -> None:
 
 
 def test_of_weights_in_another_layout(home: Path, data_cache: Path) -> None:
-    """Weights that were channels-last in memory are the same file, and the same bits."""
+    """Weights that were channels-last in memory give the same file and the same bits."""
     from fewshot_bench.engine.weights import load_weights, save_weights
 
     method, settings = settings_of("protonet, running statistics", data_cache)
@@ -214,7 +216,7 @@ def test_of_weights_in_another_layout(home: Path, data_cache: Path) -> None:
 
 
 def test_of_a_run_that_starts_from_an_evaluation(home: Path, data_cache: Path) -> None:
-    """The folder of an evaluation holds the run's weights, and `--init` takes them as well."""
+    """The folder of an evaluation contains the run's weights, and ``--init`` accepts it too."""
     method, settings = settings_of("maml, first order", data_cache)
     folder = folder_of(fewshot_bench.run(method, **settings))
     evaluation = folder_of(fewshot_bench.evaluate(str(folder), episodes=3))
@@ -224,7 +226,7 @@ def test_of_a_run_that_starts_from_an_evaluation(home: Path, data_cache: Path) -
 
 
 def test_with_other_code(home: Path, data_cache: Path) -> None:
-    """The code of the method changed since: the evaluation says so, and names the method."""
+    """The code of the method has changed since: the evaluation says so and names the method."""
     method, settings = settings_of("averaged weights in one file", data_cache)
     folder = folder_of(fewshot_bench.run(method, **settings))
     (home / "averaged.py").write_text(AVERAGED.replace("1 + self.steps", "2 + self.steps"))
@@ -234,7 +236,7 @@ def test_with_other_code(home: Path, data_cache: Path) -> None:
 
 
 def test_the_comparison_sees_a_last_bit(home: Path, data_cache: Path) -> None:
-    """The digest sees one bit of one weight: what the tests above compare is not too coarse."""
+    """The digest changes with one bit of one weight, so the comparisons above are exact."""
     method, settings = settings_of("protonet, running statistics", data_cache)
     folder = folder_of(fewshot_bench.run(method, **settings))
     file = folder / "weights.safetensors"

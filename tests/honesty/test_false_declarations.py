@@ -1,7 +1,7 @@
-"""A plugin whose declaration is false does not pass ``fsb check``, and a true one does.
+"""A plugin with a false declaration fails ``fsb check``, and one with true declarations passes.
 
-Each declaration that the engine goes by is held against what the plugin does, and a run compares
-the ones that would put a wrong mark on a number itself.
+Each declaration that the engine relies on is compared with the behavior of the plugin, and a run
+itself checks those that would put a wrong mark on a result.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ LIARS: dict[str, tuple[type[Method], str, str]] = {
 
 @pytest.mark.parametrize("what", LIARS)
 def test_a_method_with_a_false_declaration_fails(what: str) -> None:
-    """A method that declares what it does not do fails the check of that declaration."""
+    """A method that does not do what it declares fails the check of this declaration."""
     kind, check, told = LIARS[what]
     (found,) = check_method(kind, only=[check])
     assert found.status == "failed", found
@@ -80,8 +80,8 @@ def test_a_method_with_a_false_declaration_fails(what: str) -> None:
     assert right.status in ("passed", "not claimed"), right
 
 
-def test_a_run_compares_the_declaration_that_marks_its_number() -> None:
-    """A method that hides that it is transductive gets no unmarked number."""
+def test_a_run_checks_the_declaration_that_marks_its_result() -> None:
+    """A method that hides that it is transductive gets no unmarked result."""
     episode = tiny_episode(dtype=torch.float32)
     hiding = said(transductive=False)(TINY, TinyBackbone(statistics="batch"))
     with pytest.raises(PluginError, match="says transductive = False"):
@@ -111,7 +111,9 @@ class LateTwin(ClosedSampler):
 
 
 def test_a_sampler_with_a_false_declaration_fails() -> None:
-    """A sampler whose plan is shorter, whose word is none, or that errs later, fails."""
+    """A sampler with a plan that is too short, with an invalid declaration, or with errors in later
+    episodes fails.
+    """
     worded = type("Worded", (ClosedSampler,), {"sampling": "fair"})
     for kind, check in ((Closing, "used-once"), (worded, "used-once"), (LateTwin, "valid")):
         (found,) = check_sampler(kind, only=[check])
@@ -131,7 +133,7 @@ def net(channels: int, *behind: nn.Module, refuses: bool) -> Callable[..., nn.Mo
 
 
 def test_an_rgb_network_passes_if_it_refuses_gray_images() -> None:
-    """A network for RGB alone that says so passes; one that breaks fails the one check on that."""
+    """A network for RGB only that says so passes; one that crashes fails this one check."""
     outcomes = check_backbone(net(3, refuses=True))
     assert [o.status for o in outcomes] == ["passed"] * len(outcomes)
     outcomes = check_backbone(net(3, refuses=False))
@@ -144,7 +146,7 @@ def test_an_rgb_network_passes_if_it_refuses_gray_images() -> None:
 
 @pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm2d(2)])
 def test_a_backbone_that_draws_or_keeps_fails(layer: nn.Module) -> None:
-    """A backbone with dropout or plain batch normalization fails for that reason."""
+    """A backbone with dropout or plain batch normalization fails for this reason."""
     (found,) = check_backbone(net(3, layer, refuses=True), only=["keeps-nothing"])
     assert found.status == "failed"
     assert ("Dropout" in found.message) is isinstance(layer, nn.Dropout)
@@ -153,7 +155,7 @@ def test_a_backbone_that_draws_or_keeps_fails(layer: nn.Module) -> None:
 
 
 def test_a_method_for_gray_images_alone_may_say_so() -> None:
-    """A method that refuses RGB passes, and one that breaks on it fails with the images named."""
+    """A method that refuses RGB passes, and one that crashes on it fails with the images named."""
 
     class Gray(Means):
         def __init__(self, task: Any, backbone: Any) -> None:
@@ -174,7 +176,7 @@ def test_a_method_for_gray_images_alone_may_say_so() -> None:
 
 
 def test_image_shapes_are_an_option(fsb: InProcess) -> None:
-    """fsb check --image-shape tries other images, and refuses what is no shape."""
+    """fsb check --image-shape uses other images, and refuses what is not a shape."""
     for typed, code, message in (
         ("conv4 --image-shape 3,32,32 --image-shape 1,16,16 --only out-shape", 0, "1 passed"),
         ("conv4 --image-shape 3,8,8 --only out-shape", 1, "it refuses images of 3x8x8"),
@@ -187,7 +189,7 @@ def test_image_shapes_are_an_option(fsb: InProcess) -> None:
 
 
 def test_large_images_hide_no_fault_and_make_none() -> None:
-    """What is asked of a method alone is asked with small images; one of fixed size keeps its own.
+    """The checks of a method alone use small images; a method with a fixed size gets its own.
 
     Images of 64x64 are so easy for class means that their gradient is nothing but rounding.
     """
@@ -214,7 +216,7 @@ def test_large_images_hide_no_fault_and_make_none() -> None:
 
 
 def test_losses_of_another_split_of_the_batch_are_noticed() -> None:
-    """A method that says batchable and mixes its tasks fails, with either kind of statistics."""
+    """A method that declares batchable and mixes its tasks fails, with both kinds of statistics."""
 
     class Mixing(Means):
         def losses(self, episode: Any) -> Losses:

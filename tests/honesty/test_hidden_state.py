@@ -1,9 +1,9 @@
-"""A number depends on weights and keys, not on threads, batches, or what ran before.
+"""A result depends on weights and keys, not on threads, batches, or what ran before.
 
 Four things are errors that name the layer, the line or the call: ``nn.BatchNorm2d`` in training
-mode, a buffer that a forward pass changes, a task whose answer depends on the other tasks of its
-batch, and, at test, a random number that is not drawn from a key.
-Random numbers without a key in training are reported once, on the screen and in the record.
+mode, a buffer that a forward pass changes, a task whose prediction depends on the other tasks of
+its batch, and, at test, a random number that is not drawn from a key. Random numbers without a key
+in training are reported once, on the screen and in the record.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def test_statistics_over_everything_in_a_batch_are_an_error(behind: Any, named: 
 
 
 def test_plain_batch_normalization_that_stays_in_evaluation_mode_is_right() -> None:
-    """A pretrained network with nn.BatchNorm2d works as it is inside Frozen, and moves nothing."""
+    """A pretrained network with nn.BatchNorm2d works inside Frozen, and does not change."""
     method = Means(TINY, Frozen(Net(nn.BatchNorm1d(4))))
     before = {name: value.clone() for name, value in method.state_dict().items()}
     assert look(method) == []
@@ -178,7 +178,9 @@ class Appends(nn.Module):
     ids=["at test", "in training", "in the backbone"],
 )
 def test_tasks_that_influence_each_other_are_an_error(liar: Any, told: str) -> None:
-    """A mean over the tasks of a batch, which an engine that runs task by task would hide."""
+    """A mean over the tasks of a batch, which an engine that runs task by task would hide, is
+    detected.
+    """
     torch.manual_seed(0)
     method, episode = liar(TINY, Net(nn.Identity())), tiny_episode(tasks=2, dtype=torch.float32)
     lowering = TaskThreads(method)
@@ -192,7 +194,7 @@ def test_tasks_that_influence_each_other_are_an_error(liar: Any, told: str) -> N
 
 
 def test_tasks_that_influence_each_other_by_declaration_are_right() -> None:
-    """A method that says ``batchable = False`` is always run by whole batches."""
+    """A method with ``batchable = False`` is always run with whole batches."""
     torch.manual_seed(0)
     method, episode = Declared(TINY, Net(nn.Identity())), tiny_episode(tasks=2, dtype=torch.float32)
     assert inspect_test(Eager(method), episode) == []
@@ -209,8 +211,8 @@ DRAWS: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("what", DRAWS)
-def test_draws_without_a_key_in_training_are_told_and_recorded(what: str) -> None:
-    """Dropout and other draws from a global generator in training are a note that says where."""
+def test_draws_without_a_key_in_training_are_reported_and_recorded(what: str) -> None:
+    """Dropout and other draws from a global generator in training give a note with their line."""
     behind, named = DRAWS[what]
     drawn = trained(Eager(over(behind))).history.drawn
     assert drawn.startswith("not repeatable: Means.losses() draws random numbers from ")
@@ -221,14 +223,14 @@ def test_draws_without_a_key_in_training_are_told_and_recorded(what: str) -> Non
 @pytest.mark.parametrize("what", [name for name in DRAWS if name != "layer"])
 @pytest.mark.parametrize("engine", [Eager, lambda method: TaskThreads(method, threads=2)])
 def test_draws_without_a_key_at_test_are_an_error(what: str, engine: Any) -> None:
-    """A prediction that draws from a global generator would be another the next time."""
+    """A prediction that draws from a global generator would differ the next time: an error."""
     behind, named = DRAWS[what]
     runs = engine(over(behind).eval())
     with runs.running(), pytest.raises(PluginError, match=f"at test from .*{named}"):
         runs.predict(tiny_episode(dtype=torch.float32))
 
 
-def test_draws_at_some_step_only_are_told() -> None:
+def test_draws_at_a_later_step_are_reported() -> None:
     """A method that draws at a later step only is reported at that step."""
 
     class Later(Net):
@@ -242,7 +244,7 @@ def test_draws_at_some_step_only_are_told() -> None:
 
 
 def test_numbers_of_a_generator_of_its_own_are_noticed() -> None:
-    """An unseeded generator of the method's own gives other numbers the second time."""
+    """A method's own unseeded generator gives other numbers the second time: detected."""
     noise = np.random.default_rng()
     method = over(lambda x: x + float(noise.normal()) * x.new_tensor([5.0, -3, 1, 9]).relu() * x)
     with pytest.raises(PluginError, match="other predictions for the same episode"):
@@ -272,7 +274,7 @@ def test_a_sampler_and_a_metric_that_draw_are_errors(draw: Callable[[], Any]) ->
 
 
 def test_the_global_generators_are_left_as_they_are() -> None:
-    """What a run looks at before it trains changes no number of a method that draws."""
+    """The checks before training do not change the numbers of a method that draws."""
     method, episode = over(nn.Dropout(0.5)), tiny_episode(dtype=torch.float32)
     torch.manual_seed(3)
     want = torch.rand(3)
@@ -303,8 +305,8 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_a_whole_run_tells_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run on a backbone with dropout has a note in its record; on plain batch norm it ends."""
+def test_a_whole_run_reports_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run on a backbone with dropout has a note in its record; one on plain batch norm ends."""
     (tmp_path / "mine.py").write_text(MINE, "utf-8")
     monkeypatch.chdir(tmp_path)
     record = run(method="protonet", backbone="./mine.py:drops", **SMALL)

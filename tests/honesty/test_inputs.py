@@ -1,8 +1,8 @@
-"""A result stands for the content that was read, and not for names and paths.
+"""A result belongs to the content that was read, not to names and paths.
 
-Weights to start from, files of options, split files, data, and plugin code with the modules that it
-imports are in the record with their sha256. `fsb run`, `fsb compare` and `fsb resume` take a run
-for the one that is asked for only if these are the same; how a path was typed does not matter.
+Initial weights, files of options, split files, data, and plugin code with the modules that it
+imports are in the record with their sha256. ``fsb run``, ``fsb compare`` and ``fsb resume`` reuse a
+run only if all of these are equal; the spelling of a path does not matter.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def reused_until(
 
 
 def test_other_weights_under_the_same_init(home: Path, data_cache: Path) -> None:
-    """Another weights file in the folder of `--init`: the old run is not shown again."""
+    """The folder of ``--init`` has another weights file: the old run is not reused."""
     settings = small(data_cache)
     start = folder_of(fewshot_bench.run("protonet", **settings))
     other = folder_of(fewshot_bench.run("protonet", **settings, seed=1))
@@ -129,7 +129,7 @@ def test_other_weights_under_the_same_init(home: Path, data_cache: Path) -> None
 
 @pytest.mark.parametrize("kind", ["written", "link"])
 def test_another_file_under_the_same_option(kind: str, home: Path, data_cache: Path) -> None:
-    """A backbone's weights file rewritten, or a link turned to another: both are seen."""
+    """A backbone's weights file is overwritten, or a link points elsewhere: both are detected."""
     (home / "net.py").write_text(READS, "utf-8")
     (home / "a.txt").write_text("1 2 3", "utf-8")
     (home / "b.txt").write_text("3 2 1", "utf-8")
@@ -183,7 +183,7 @@ class Shifted(ClosedSampler):
 def test_another_file_of_a_sampler(
     home: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sampler's file rewritten: another run in a table of its own, and `fsb eval` says so."""
+    """A sampler's file is overwritten: a new run in a separate table, and ``fsb eval`` says so."""
     (home / "own.py").write_text(SHIFTED, "utf-8")
     file = home / "start.txt"
     file.write_text("0", "utf-8")
@@ -239,7 +239,7 @@ def net(image_shape, *, start: InputFile = "f.txt"): ...
 
 
 def test_the_files_of_every_kind_of_plugin(home: Path) -> None:
-    """A file of a method, an inner method, a backbone, a data set and a sampler: each counts."""
+    """Files of a method, an inner method, a backbone, a data set and a sampler all count."""
     (home / "own.py").write_text(FILES, "utf-8")
     (home / "f.txt").write_text("x", "utf-8")
     registry = Registry.discover()
@@ -253,7 +253,7 @@ def test_the_files_of_every_kind_of_plugin(home: Path) -> None:
 
 
 def test_a_folder_counts_by_all_its_files(home: Path) -> None:
-    """An option's folder: a file renamed, added, changed or moved below it changes the digest."""
+    """A file in an option's folder is renamed, added, changed or moved: the digest changes."""
     from fewshot_bench.utils.inputs import content_of
 
     folder = home / "folder"
@@ -300,7 +300,7 @@ def own_data(home: Path, data_cache: Path) -> dict[str, Any]:
 
 
 def test_an_edited_split_file(home: Path, own_data: dict[str, Any]) -> None:
-    """A class moved from training to test in the split file: the old run is not shown again."""
+    """A class moves from training to test in the split file: the old run is not reused."""
     file = home / "split.csv"
     reused_until(
         "nearest-centroid",
@@ -313,8 +313,10 @@ def test_an_edited_split_file(home: Path, own_data: dict[str, Any]) -> None:
         configure("nearest-centroid", **own_data)
 
 
-def test_an_image_that_changes_in_its_place(home: Path, own_data: dict[str, Any]) -> None:
-    """An image rewritten with the same size and time stamp: it is read anew, and the run is new."""
+def test_an_image_that_changes_in_place(home: Path, own_data: dict[str, Any]) -> None:
+    """An image is overwritten with the same size and time stamp: it is read again, and the run is
+    new.
+    """
     image = home / "images" / "c7" / "0.bmp.png"
 
     def change() -> None:
@@ -363,7 +365,7 @@ class Liar(Dataset):
 
 
 def test_a_data_set_whose_digest_is_wrong(home: Path, data_cache: Path) -> None:
-    """A data set that claims the same digest for other images: its images are what counts."""
+    """A data set reports the same digest for other images: the images themselves are compared."""
     (home / "liar.py").write_text(LIAR, "utf-8")
     (home / "seed.txt").write_text("1", "utf-8")
     settings = {"way": 3, "shot": 1, "query": 2, "episodes": 5, "runs_dir": "runs"}
@@ -377,7 +379,7 @@ def test_a_data_set_whose_digest_is_wrong(home: Path, data_cache: Path) -> None:
 
 
 def test_resume_refuses_other_content(home: Path, data_cache: Path) -> None:
-    """A run that was interrupted goes on only with the content that it began with."""
+    """An interrupted run is resumed only with the content that it started with."""
     (home / "net.py").write_text(READS, "utf-8")
     (home / "weights.txt").write_text("1 2 3", "utf-8")
     settings = small(data_cache, "nearest-centroid") | {"backbone": "./net.py:filtered"}
@@ -398,7 +400,7 @@ def test_resume_refuses_other_content(home: Path, data_cache: Path) -> None:
 def test_paths_of_a_record_are_those_of_its_own_folder(
     home: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Relative paths, resumed and evaluated from another folder: the files are the run's own."""
+    """Relative paths, resumed and evaluated from another folder: the run's own files are found."""
     (home / "net.py").write_text(READS, "utf-8")
     (home / "weights.txt").write_text("1 2 3", "utf-8")
     (home / "elsewhere").mkdir()
@@ -420,8 +422,10 @@ def test_paths_of_a_record_are_those_of_its_own_folder(
     assert any(f"content of '{home / 'weights.txt'}'" in note for note in again["notes"])
 
 
-def test_a_grid_runs_again_what_was_made_of_other_content(home: Path, data_cache: Path) -> None:
-    """A grid whose cell starts from a folder with other weights by now runs that cell anew."""
+def test_a_grid_repeats_cells_whose_inputs_changed(home: Path, data_cache: Path) -> None:
+    """The weights in the folder from which a cell of a grid starts have changed: the cell runs
+    again.
+    """
     settings = small(data_cache)
     start = folder_of(fewshot_bench.run("protonet", **settings))
     start.rename(home / "start")
@@ -563,7 +567,7 @@ def test_a_helper_of_a_plugin_that_changed(
     data_cache: Path,
     forgotten: Callable[[], None],
 ) -> None:
-    """A module that a plugin imports is edited, its version stays: the old run is not shown."""
+    """A module that a plugin imports is edited at the same version: the old run is not reused."""
     method, helper = layout(site)
     (site / helper).write_text(HELP.format(factor=1.0), "utf-8")
     settings = small(data_cache, "nearest-centroid")
@@ -586,10 +590,10 @@ def test_a_helper_of_a_plugin_that_changed(
     assert asked(method, settings)[0] == other  # its digest is the same in every process
 
 
-def test_what_does_not_make_the_number_does_not_count(
+def test_files_without_influence_do_not_count(
     site: Path, data_cache: Path, forgotten: Callable[[], None]
 ) -> None:
-    """An observer's code, a text and a cache of the interpreter are no reason to run again."""
+    """An observer's code, a text and a cache of the interpreter change: the run is reused."""
     method, helper = package_data(site)
     (site / helper).write_text(HELP.format(factor=1.0), "utf-8")
     watcher = site.parent / "watch.py"
@@ -605,7 +609,7 @@ def test_what_does_not_make_the_number_does_not_count(
 
 
 def test_the_version_of_another_distribution_counts(site: Path) -> None:
-    """A library that a plugin imports counts by its version, and torch's files are not read."""
+    """A library that a plugin imports is compared by version, and torch's files are not read."""
     (site.parent / "own.py").write_text("import torch, pluggy, os, not_there.at_all\n", "utf-8")
     found = code._Collected("")
     found.follow_imports(site.parent / "own.py", "")
@@ -613,8 +617,8 @@ def test_the_version_of_another_distribution_counts(site: Path) -> None:
     assert not found.files
 
 
-def test_a_plugin_is_told_of_a_type_that_no_path_has() -> None:
-    """A tuple of files is refused with the types that can be typed."""
+def test_an_option_of_several_files_is_refused() -> None:
+    """A tuple of files is refused with the types that an option can have."""
     from fewshot_bench.config.options import options_of
 
     def net(image_shape, *, files: tuple[InputFile, InputFile] = ("a", "b")):
@@ -625,7 +629,7 @@ def test_a_plugin_is_told_of_a_type_that_no_path_has() -> None:
 
 
 def test_the_path_that_a_plugin_gets(home: Path) -> None:
-    """It is what was typed, opens as a path does, and knows where it is."""
+    """An InputFile equals the typed text, opens like a path, and knows its absolute location."""
     (home / "a.txt").write_text("x", "utf-8")
     path = InputFile("a.txt")
     assert path == "a.txt"
@@ -635,7 +639,7 @@ def test_the_path_that_a_plugin_gets(home: Path) -> None:
 
 
 def test_a_missing_file_is_one_line(home: Path, fsb: InProcess) -> None:
-    """`fsb run` with a file that is not there says so in one line and starts nothing."""
+    """``fsb run`` with a missing file says so in one line and starts nothing."""
     (home / "net.py").write_text(READS, "utf-8")
     words = ("--backbone", "./net.py:filtered", "--backbone-weights", "gone.pt")
     answer = fsb("run", "protonet", "--steps", "2", *words)

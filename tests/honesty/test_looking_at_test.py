@@ -1,9 +1,9 @@
 """Settings are tuned on the validation split, and tables count the uses of the test split.
 
-`fsb eval --part validation` evaluates the validation split; a method that trains nothing is
-validated by `fsb run` itself. A result of the validation split is not where a test result is, and
-shares no table with one. Below a table stands how many configurations of each method were tested
-on its protocol, shown or not: the best of twelve is too high by the choice.
+``fsb eval --part validation`` evaluates the validation split; ``fsb run`` validates a method
+without training as well. A result on the validation split is stored separately and never shares a
+table with a test result. The line below a table counts the configurations of each method that were
+tested on its protocol, shown or not: the best of twelve is biased upward by the selection.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def test_the_validation_split_of_a_run() -> None:
 
 
 def test_validation_and_test_share_no_table() -> None:
-    """Results of the two splits stand in two tables, of which one says validation split."""
+    """Results on the two splits are in two tables, one of which says validation split."""
     run = fewshot_bench.run("protonet", **OWN)
     fewshot_bench.evaluate(str(folder_of(run)), part="validation")
     runs, problems = load_runs([Path("runs")])
@@ -89,8 +89,8 @@ def test_validation_and_test_share_no_table() -> None:
     assert len({short_data(run) for run in runs}) == 2
 
 
-def test_a_method_that_trains_nothing_is_validated() -> None:
-    """`fsb run` of a method that trains nothing also says what the validation split gives."""
+def test_a_method_without_training_is_validated() -> None:
+    """``fsb run`` of a method without training also reports the validation accuracy."""
     run = fewshot_bench.run("nearest-centroid", **UNTRAINED)
     assert run["training"] is None
     assert run["validation"]["episodes"] == UNTRAINED["validation_episodes"]
@@ -128,7 +128,7 @@ def test_looks_are_counted() -> None:
 
 
 def test_what_is_no_look() -> None:
-    """Seeds, the same evaluation again, more of its episodes and validation are no further look."""
+    """Seeds, a repeated evaluation, more of its episodes and validation are no further look."""
     runs = [fewshot_bench.run("protonet", **OWN, seed=seed) for seed in (0, 1)]
     fewshot_bench.evaluate(str(folder_of(runs[0])))
     fewshot_bench.evaluate(str(folder_of(runs[0])), episodes=8)
@@ -145,9 +145,10 @@ def test_what_is_no_look() -> None:
 
 
 @pytest.mark.parametrize("age", ["new", "older"])
-def test_first_weights_are_no_look_by_their_path(age: str) -> None:
-    """A run that began with `--init`, its evaluation, the evaluation of that one, and the same
-    weights from a folder that was moved are one configuration; other weights are another."""
+def test_initial_weights_count_by_content(age: str) -> None:
+    """A run that started with ``--init``, its evaluation, the evaluation of that one, and the same
+    weights from a moved folder are one configuration; other weights are another.
+    """
     first = fewshot_bench.run("protonet", **OWN | {"runs_dir": "first"})
     other = fewshot_bench.run("protonet", **OWN | {"runs_dir": "first"}, seed=1)
     run = fewshot_bench.run("protonet", **OWN, init=f"first/{first['id']}")
@@ -184,7 +185,7 @@ def test_another_episode_seed_is_a_look() -> None:
 
 
 def test_other_data_and_tasks_are_no_look() -> None:
-    """Another task or another folder is its own: what was tried elsewhere does not count."""
+    """Runs with another task or another folder do not count here."""
     fewshot_bench.run("nearest-centroid", **UNTRAINED)
     fewshot_bench.run("nearest-centroid", **UNTRAINED | {"way": 3})
     elsewhere = fewshot_bench.run("nearest-centroid", **UNTRAINED | {"runs_dir": "elsewhere"})

@@ -1,9 +1,9 @@
-"""A run that trains nothing says so, and whether its weights are random.
+"""A run without training says so, and whether its weights are random.
 
 A method without a parameter that requires gradients is evaluated as it is; one line on the screen
-and in the record says that nothing was trained, another that the weights are random. One of
-several players that has nothing to train is an error. What a training left random, because no
-gradient reaches it, is reported as well.
+and in the record says that nothing was trained, another that the weights are random. If one of
+several players has nothing to train, it is an error. Weights that stay random because no gradient
+reaches them are reported as well.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_a_frozen_random_backbone_is_noted(fsb: InProcess) -> None:
+def test_a_frozen_random_backbone_is_reported(fsb: InProcess) -> None:
     """ProtoNet on a frozen random backbone is evaluated, and reported as untrained and random."""
     typed = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()]
     err = fsb("run", "protonet", "--backbone", "./mine.py:frozen", *typed).succeeded().err
@@ -109,7 +109,7 @@ def test_a_frozen_random_backbone_is_noted(fsb: InProcess) -> None:
 
 
 def test_the_record_and_its_evaluations_say_it() -> None:
-    """Both sentences are in the record, and in that of its weights' evaluation."""
+    """Both sentences are in the record, and in the record of an evaluation of its weights."""
     record = run(method="protonet", backbone="./mine.py:frozen", **SMALL)
     told = [line for line in record["notes"] if line.startswith(("nothing to", "random weights"))]
     assert len(told) == 2
@@ -118,8 +118,8 @@ def test_the_record_and_its_evaluations_say_it() -> None:
     assert [line for line in again["notes"] if line in told] == told
 
 
-def test_weights_that_no_seed_decides_are_not_called_random() -> None:
-    """A backbone that brings its weights is untrained here, and not random."""
+def test_weights_independent_of_the_seed_are_not_called_random() -> None:
+    """A backbone that loads its own weights is reported as untrained, and not as random."""
     record = run(method="protonet", backbone="./mine.py:pretrained", **SMALL)
     told = [line for line in record["notes"] if line.startswith(("nothing to", "random weights"))]
     assert len(told) == 1
@@ -134,31 +134,33 @@ def told_by(method: str, **changes: Any) -> list[str]:
     return [line for line in record["notes"] if line.startswith(("nothing to", "random weights"))]
 
 
-def test_a_random_buffer_is_told() -> None:
-    """A random projection that is a buffer is as random as a weight."""
+def test_a_random_buffer_is_reported() -> None:
+    """A random projection that is a buffer counts like a random weight."""
     first, second = told_by("protonet", backbone="./mine.py:projected")
     assert "method 'protonet' of fewshot-bench" in first
     assert "has no parameters" in first
     assert "the backbone has random weights (3,136 numbers come from the seed)" in second
 
 
-def test_a_network_without_any_weight_is_told() -> None:
-    """There is nothing to train in it, and nothing random either."""
+def test_a_network_without_any_weight_is_reported() -> None:
+    """A method without weights is reported as untrained, and not as random."""
     (told,) = told_by("protonet", backbone="./mine.py:pooled")
     assert "has no parameters; it is evaluated as it is" in told
 
 
 @pytest.mark.parametrize("backbone", ["detached", "frozen", "projected"])
-def test_what_a_training_left_random_is_told(backbone: str) -> None:
-    """A scale is trained over a network that no gradient reaches: 'trained' is half of it."""
+def test_weights_that_no_gradient_reaches_are_reported(backbone: str) -> None:
+    """A scale is trained over a network that no gradient reaches: the network is reported as
+    random.
+    """
     (told,) = told_by("./mine.py:Scaled", backbone=f"./mine.py:{backbone}")
     assert "the backbone has random weights (3,1" in told
     assert "the training left them as they were" in told
     assert told_by("./mine.py:Scaled", backbone="./mine.py:pretrained") == []
 
 
-def test_random_weights_that_no_prediction_needs_are_not_told() -> None:
-    """The generator of MetaGAN's control is never trained, and never asked at test."""
+def test_random_weights_without_influence_are_not_reported() -> None:
+    """The generator of MetaGAN's control is never trained and never used at test: no report."""
     nothing = dict.fromkeys(
         (
             "real_weight",
@@ -174,7 +176,7 @@ def test_random_weights_that_no_prediction_needs_are_not_told() -> None:
 
 @pytest.mark.parametrize("kind", ["ignored", "cluster", "masked"])
 def test_soft_k_means_over_a_frozen_backbone_is_evaluated(kind: str) -> None:
-    """A radius or masks that no unlabeled image ever meets are nothing to train either."""
+    """A radius or masks that are never used with unlabeled images count as nothing to train."""
     settings = SMALL | {"backbone": "./mine.py:frozen", "distractors_are": kind}
     record = run("soft-kmeans", **settings)
     assert record["training"] is None
@@ -183,7 +185,7 @@ def test_soft_k_means_over_a_frozen_backbone_is_evaluated(kind: str) -> None:
     assert (trained["training"] is None) == (kind == "ignored")
 
 
-def test_an_inner_loop_over_a_detached_backbone_is_told_in_a_line() -> None:
+def test_an_inner_loop_over_a_detached_backbone_is_an_error() -> None:
     """MAML over a backbone that hides its weights names one of them and says what to do."""
     with pytest.raises(PluginError) as told:
         run("maml", backbone="./mine.py:detached", **SMALL)
@@ -206,7 +208,7 @@ class Pair(Method):
 
 
 def test_one_of_two_players_without_parameters_is_an_error() -> None:
-    """A player of two that is frozen makes a game that is none, and is refused."""
+    """One of two players is frozen: the method is refused."""
     method = Pair(TINY)
     method.two.bias.requires_grad_(False)
     assert list(check_players(method)["two"].parameters) == ["weight"]
@@ -223,7 +225,7 @@ class Still(Means):
     trains = False
 
 
-def test_a_method_that_says_that_it_trains_nothing_passes() -> None:
+def test_a_method_that_declares_no_training_passes() -> None:
     """A method with parameters and trains = False passes fsb check; with players it does not."""
     assert [(o.id, o.message) for o in check_method(Still) if o.status == "failed"] == []
     quiet = type("Quiet", (Still,), {"trains": True, "players": lambda self: {}})

@@ -1,9 +1,9 @@
-"""Where some classes fill a test more than others, the record and every table say so.
+"""If some classes have a larger share of a test than others, the record and every table say so.
 
-An open plan uses no image twice, and so goes on with the large classes when the small ones are used
-up. The record counts how evenly the classes fill the episodes (``test.class_use``), a note and the
-caption of a table say it in words, and ``--sampling open-balanced`` uses every class equally often,
-with fewer episodes.
+An open plan uses no image twice, so it continues with the large classes when the small ones are
+used up. The record counts how evenly the classes are used (``test.class_use``), a note and the
+caption of a table state it, and ``--sampling open-balanced`` uses every class equally often, with
+fewer episodes.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def ids_of(sampler: Sampler, episodes: int | None = None) -> np.ndarray:
 
 
 def test_use_of_classes_by_hand() -> None:
-    """Of 8 classes in 6 places, one fills 3, one 2 and one 1: shares 1/2, 1/3 and 1/6 are as
-    uneven as 36/14 classes, and the two most used fill 5 of 6."""
+    """Of 8 classes in 6 places, one has 3, one 2 and one 1: shares of 1/2, 1/3 and 1/6 correspond
+    to 36/14 classes, and the two most used have 5 of 6 places.
+    """
     use = class_use(np.array([[0, 1], [0, 1], [0, 2]]), np.ones(8, np.int64))
     assert use == {
         "classes": 8, "used": 3, "effective": pytest.approx(36 / 14), "top": 2,
@@ -64,8 +65,9 @@ def test_use_of_classes_by_hand() -> None:
 
 
 def test_an_open_plan_over_unequal_classes_says_so() -> None:
-    """Twelve classes of which three are a hundred times as large are sampled: the open plan gives
-    them most places and the sentence says it, closed and balanced plans are even."""
+    """Twelve classes, three of them a hundred times as large, are sampled: the open plan gives
+    these most places and the sentence says it; closed and balanced plans are even.
+    """
     table = table_of(COUNTS)
     one = np.ones(len(COUNTS), np.int64)
     uneven = class_use(ids_of(OpenSampler(table, TASK, 0)), one)
@@ -84,9 +86,10 @@ def test_an_open_plan_over_unequal_classes_says_so() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_balanced_plan_uses_every_class_alike(seed: int) -> None:
-    """A balanced plan is drawn over unequal classes: at each of its points two classes differ by
-    one episode at most, no image comes twice, and it ends when the smallest class is used up."""
+def test_a_balanced_plan_uses_every_class_equally(seed: int) -> None:
+    """A balanced plan is drawn over unequal classes: at each point the counts of two classes differ
+    by one at most, no image is used twice, and the plan ends when the smallest class is used up.
+    """
     counts = [7, 9, 30, 6, 200, 11, 8]
     sampler = BalancedOpenSampler(table_of(counts), TASK, seed)
     indices = sampler(torch.arange(sampler.length or 0))
@@ -104,8 +107,9 @@ def test_a_balanced_plan_uses_every_class_alike(seed: int) -> None:
 
 
 def test_a_balanced_plan_within_families_and_groups() -> None:
-    """Families of unequal size and classes that share images are sampled: every episode is of one
-    family, no group is used more than the smallest class allows, and turns count as one."""
+    """Families of unequal size and classes that share images are sampled: every episode is from one
+    family, no group is used more than the smallest class allows, and rotations count as one class.
+    """
     groups = np.repeat(np.arange(9), 2)  # two turns of each
     families = np.repeat([0] * 3 + [1] * 6, 2)
     counts = np.repeat([5, 8, 20, 6, 6, 40, 9, 4, 7], 2).tolist()
@@ -119,8 +123,9 @@ def test_a_balanced_plan_within_families_and_groups() -> None:
 
 
 def test_real_classes_of_unequal_size(fsb_data: Path) -> None:
-    """The class sizes of Caltech-101 (31 to 800 images) are sampled in both ways: few classes fill
-    much of the open plan; the balanced one is even and has 101 times 15 places."""
+    """The class sizes of Caltech-101 (31 to 800 images) are sampled in both ways: few classes have
+    much of the open plan; the balanced one is even and has 101 times 15 places.
+    """
     (archive,) = (fsb_data / "caltech101").glob("*.zip")
     with zipfile.ZipFile(archive) as opened:
         sizes = Counter(
@@ -156,7 +161,8 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_a_run_says_it_in_its_record_and_its_table(pictures: Path, tmp_path: Path) -> None:
     """``--sampling open`` and ``open-balanced`` are run on unequal classes: the first has a note
-    and a caption, the second neither, and says how many episodes there were."""
+    and a caption, the second neither, and reports the number of episodes.
+    """
     said: dict[str, Any] = {}
     for sampling in ("open", "open-balanced"):
         runs = tmp_path / sampling

@@ -1,12 +1,12 @@
-"""Classes that trained are not tested without a word.
+"""Classes that took part in training are not tested unnoticed.
 
-A class takes part in a run by the content of its images: under another name, in another folder,
-in another data set, turned by a quarter turn or inverted it is the same class. If it would be
-tested, the run or evaluation is refused; with `--allow-overlap` the result is marked in the record
-and in every table. What a run has seen goes with its weights, also through `--init`. A copy that
-was resized, re-encoded or changed in a single pixel cannot be found (where most classes kept their
-names, a note asks), and what trained the weights of an older run or of a bare file cannot be known:
-that is said.
+A class is identified by the content of its images: under another name, in another folder or data
+set, rotated by quarter turns or inverted, it is the same class. If it would be tested, the run or
+evaluation is refused; with ``--allow-overlap`` the result is marked in the record and in every
+table. The list of images that a run has used belongs to its weights, also through ``--init``. A
+copy that was resized, re-encoded or changed in a single pixel cannot be detected (if most classes
+have the same names, a note asks), and the training data of an older run or of a bare weights file
+are unknown: this is stated.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def test_a_class_that_was_renamed_and_copied(home: Path) -> None:
 
 
 def test_every_table_marks_it(home: Path) -> None:
-    """A result that was allowed carries a mark and the classes' names in every format."""
+    """An allowed overlap is marked, with the names of the classes, in every format."""
     _, folder = run()
     fewshot_bench.evaluate(folder, **others(home, {"zebu": "ant"}), allow_overlap=True)
     comparison = compare(load_runs([Path("runs")])[0])
@@ -108,7 +108,7 @@ def test_every_table_marks_it(home: Path) -> None:
 
 
 def test_a_class_twice_in_one_data_set(home: Path) -> None:
-    """A class that lies twice in a folder, once in training and once in the test, stops the run."""
+    """A class is in a folder twice, once in training and once in the test: the run is refused."""
     shutil.copytree(home / "animals/bee", home / "animals/bee copy")
     split(home / "split.csv", test=(*TEST, "bee copy"))
     with pytest.raises(DataError, match=r"1 of the 4 test classes .*: 'bee copy' \(as 'bee'\)"):
@@ -120,14 +120,14 @@ def test_a_class_twice_in_one_data_set(home: Path) -> None:
 
 
 def test_one_image_of_two_classes(home: Path) -> None:
-    """One image in six that a test class shares with a training class stops the run."""
+    """A test class shares one image in six with a training class: the run is refused."""
     picture("ant", 0).save(home / "animals/fox/0.png")
     with pytest.raises(DataError, match=r"'fox' \(as 'ant', 1 of 6 images\)"):
         run()
 
 
 def test_a_single_image_of_many_is_noted(home: Path) -> None:
-    """One image in twenty is no class that took part, and is noted: characters can be one line."""
+    """One shared image in twenty is a note only: some characters are a single line."""
     for number in range(6, 20):
         picture("fox", number).save(home / f"animals/fox/{number}.png")
     picture("ant", 0).save(home / "animals/fox/0.png")
@@ -137,8 +137,8 @@ def test_a_single_image_of_many_is_noted(home: Path) -> None:
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-def test_a_turned_copy(home: Path, turns: int) -> None:
-    """A training class turned by a quarter turn counts as the same class."""
+def test_a_rotated_copy(home: Path, turns: int) -> None:
+    """A training class rotated by a quarter turn counts as the same class."""
     for number in range(6):
         turned = np.rot90(np.asarray(picture("cat", number)), turns)
         Image.fromarray(turned).save(home / f"animals/gnu/{number}.png")
@@ -147,7 +147,7 @@ def test_a_turned_copy(home: Path, turns: int) -> None:
 
 
 def test_an_inverted_copy(home: Path) -> None:
-    """A training or validation class as its negative, turned or not, is the same class."""
+    """A negative of a training or validation class, rotated or not, is the same class."""
     for name, origin in (("gnu", "cat"), ("hen", "dog")):
         for number in range(6):
             negative = 255 - np.rot90(np.asarray(picture(origin, number)), number % 2)
@@ -159,8 +159,8 @@ def test_an_inverted_copy(home: Path) -> None:
     assert (record["overlap"]["training"], record["overlap"]["validation"]) == (1, 1)
 
 
-def test_what_cannot_be_found(home: Path) -> None:
-    """A copy with one other pixel is not found: the limit that the documentation states."""
+def test_limits_of_detection(home: Path) -> None:
+    """A copy with one changed pixel is not found: the limit that the documentation states."""
     for number in range(6):
         pixels = np.array(picture("cat", number))
         pixels[0, 0] ^= 1
@@ -169,7 +169,7 @@ def test_what_cannot_be_found(home: Path) -> None:
 
 
 def test_copies_that_kept_their_names(home: Path) -> None:
-    """Re-encoded copies of classes that trained are not found, and a note asks about the names."""
+    """Re-encoded copies of training classes are not found, and a note asks about the names."""
     _, folder = run()
     for name in ("ant", "bee", "dog"):
         (home / "copies" / name.upper()).mkdir(parents=True)
@@ -213,12 +213,12 @@ def test_copies_that_kept_their_names(home: Path) -> None:
     ],
 )
 def test_names_that_only_number_a_class(names: list[str], others: list[str], count: int) -> None:
-    """Numbers, letters and words such as class or character are no names that tell anything."""
+    """Numbers, letters and words such as class or character are not used as evidence."""
     assert len(same_names(names, others)) == count
 
 
 def test_options_stay_as_in_the_run(home: Path) -> None:
-    """A data set that is typed again, or another folder, keeps the run's size, split and seed."""
+    """A data set that is typed again, or another folder, uses the run's size, split and seed."""
     small = {"train_classes": 8, "validation_classes": 4, "test_classes": 4, "image_size": SETTINGS[
         "image_size"], "glyph_seed": 3}  # fmt: skip
     own = {n: v for n, v in SETTINGS.items() if n != "color"} | small
@@ -239,7 +239,7 @@ def test_options_stay_as_in_the_run(home: Path) -> None:
 
 
 def test_other_data_look_as_in_training(home: Path) -> None:
-    """Another kind of data set gives images of the size and kind that trained, or is refused."""
+    """Another kind of data set gives images of the size and kind of the training, or is refused."""
     _, folder = run()
     other = fewshot_bench.evaluate(folder, dataset="glyphs")
     assert other["config"]["dataset_options"]["image_size"] == SETTINGS["image_size"]
@@ -252,7 +252,7 @@ def test_other_data_look_as_in_training(home: Path) -> None:
 
 
 def test_other_channels_than_in_training(home: Path) -> None:
-    """A network that takes images of any size is still not tested on images of another shape."""
+    """A network for images of any size is still not tested on images of another shape."""
     own = {n: v for n, v in SETTINGS.items() if n != "color"}
     record = fewshot_bench.run("nearest-centroid", dataset="glyphs", test_classes=8, **{
         n: v for n, v in own.items() if n != "backbone_channels"})  # fmt: skip
@@ -261,7 +261,7 @@ def test_other_channels_than_in_training(home: Path) -> None:
 
 
 def test_weights_remember_through_init(home: Path) -> None:
-    """Classes that trained the run behind `--init` count in the run that starts from it."""
+    """Classes that trained the run behind ``--init`` count for the run that starts from it."""
     _, first = run()
     changes = others(home, {}, ("tit", "owl"))
     _, second = run(**changes, init=first)
@@ -280,7 +280,7 @@ def older(folder: str) -> None:
 
 
 def test_init_of_unknown_origin(home: Path) -> None:
-    """Weights without the list of what they have seen are used, and the record says so."""
+    """Weights without a list of their training images are used, and the record says so."""
     _, first = run()
     (Path(first) / "record.json").rename(home / "record.json")
     record, _ = run(init=first)
@@ -343,7 +343,7 @@ FILE_NET, WORD_NET = ({"backbone": f"./own.py:with_{name}"} for name in ("file",
     ],
 )
 def test_a_file_of_unknown_origin(home: Path, changes: dict[str, Any], flags: list[str]) -> None:
-    """What an option brings is said to be of unknown origin: any file, and words for weights."""
+    """A file given by an option is reported as of unknown origin, and named as weights if it is."""
     (home / "own.py").write_text(PRETRAINED, "utf-8")
     (home / "ck.pt").write_bytes(b"weights")
     settings = {"dataset": "folder:animals", "split_file": "split.csv", **SETTINGS, **changes}
@@ -358,7 +358,7 @@ def test_a_file_of_unknown_origin(home: Path, changes: dict[str, Any], flags: li
 
 
 def test_an_older_run(home: Path) -> None:
-    """A run from before the list was kept is looked up in its data, if they are still the same."""
+    """A run without the list is looked up in its data, if they are unchanged."""
     _, folder = run()
     older(folder)
     changes = others(home, {"zebu": "ant"})
@@ -370,7 +370,7 @@ def test_an_older_run(home: Path) -> None:
 
 
 def test_a_damaged_list(home: Path) -> None:
-    """A damaged list of seen images is an error, and is not taken for an empty one."""
+    """A damaged list of seen images is an error, and not treated as an empty one."""
     _, folder = run()
     path = Path(folder) / FILE
     path.write_bytes(path.read_bytes()[:-200])
@@ -383,7 +383,7 @@ def test_a_damaged_list(home: Path) -> None:
 
 
 def test_the_list_of_another_run(home: Path) -> None:
-    """Another run's list, or none, where the record names one: refused by eval and `--init`."""
+    """Another run's list, or none where the record names one, is refused by eval and ``--init``."""
     _, folder = run()
     _, other = run(**others(home, {}))
     evaluation = Path("runs") / fewshot_bench.evaluate(folder)["id"]
@@ -422,14 +422,14 @@ def test_resume_keeps_the_mark(home: Path) -> None:
 
 
 def test_a_support_set_of_ones_own_is_no_test(home: Path) -> None:
-    """`fsb predict` gives no accuracy, so its pictures may be any."""
+    """``fsb predict`` reports no accuracy, so its images may be any."""
     _, folder = run()
     predicted = classify(folder, home / "animals", [home / "animals/ant/0.png"])
     assert predicted.probabilities.shape == (1, 8)
 
 
 def test_the_command_line_says_what_to_type(home: Path, fsb: InProcess) -> None:
-    """The command ends with code 2 and one line that names the classes and `--allow-overlap`."""
+    """The command ends with code 2 and one line that names the classes and ``--allow-overlap``."""
     _, folder = run()
     changes = others(home, {"zebu": "ant"})
     flags = [f"--dataset={changes['dataset']}", f"--split-file={changes['split_file']}"]
@@ -443,7 +443,7 @@ def test_the_command_line_says_what_to_type(home: Path, fsb: InProcess) -> None:
 
 
 def test_omniglot_as_its_files_have_it(fsb_data: Path, data_cache: Path, home: Path) -> None:
-    """Omniglot's own files in a folder, ink dark, are the characters that the loader inverts."""
+    """Omniglot's own files in a folder, with dark ink, are recognized as its characters."""
     with zipfile.ZipFile(fsb_data / "omniglot" / "images_background.zip") as archive:
         for name in archive.namelist():
             _, alphabet, *rest = name.split("/")
@@ -465,7 +465,7 @@ def test_omniglot_as_its_files_have_it(fsb_data: Path, data_cache: Path, home: P
 
 
 def test_omniglot_of_another_split(fsb_data: Path, data_cache: Path) -> None:
-    """Omniglot's random split tests characters that its official split trains: they are found."""
+    """Test characters of Omniglot's random split that its official split trains on are found."""
 
     def splits(name: str) -> Any:
         config = configure(

@@ -1,9 +1,9 @@
-"""Gradients in float32 are right, whatever the network, the engine and the memory layout.
+"""Gradients in float32 are accurate for every network, engine and memory layout.
 
-torch's batch normalization on a CPU loses digits in channels-last layout, which put a tenth of
-noise into a training step; no test in float64 sees such a thing. Each player's float32 gradient is
-within 1e-4 of the float64 one on real images, within 1e-5 for the small networks of 28x28
-characters, at initialization and after training, and `fsb check` holds every plugin to 1e-4.
+torch's batch normalization on a CPU loses digits in channels-last layout, which added an error of a
+tenth to a training step; no test in float64 detects this. Each player's float32 gradient is within
+1e-4 of the float64 one on real images, within 1e-5 for the small networks of 28x28 characters, at
+initialization and after training, and ``fsb check`` requires 1e-4 of every plugin.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def train(parts: PreparedRun) -> None:
 @pytest.mark.parametrize("engine", ["threads", "eager"])
 @pytest.mark.parametrize("kind", ["maml, first order", "protonet, 20-way"])
 def test_a_slice_on_characters(kind: str, engine: str, fsb_data: Path, data_cache: Path) -> None:
-    """MAML and ProtoNet on Omniglot: a step's gradients in both types, by two engines."""
+    """MAML and ProtoNet on Omniglot: gradients of a step in both types, with two engines."""
     method, settings = CHARACTERS[kind]
     narrow = {"backbone_channels": 16, "task_batch": 2}  # as many values a channel, less work
     parts = parts_of(method, settings | narrow, dataset="omniglot", cache_dir=str(data_cache))
@@ -96,7 +96,7 @@ def test_a_slice_on_characters(kind: str, engine: str, fsb_data: Path, data_cach
 
 
 def test_tasks_on_threads_are_as_accurate_as_one_by_one(fsb_data: Path, data_cache: Path) -> None:
-    """The default engine as it runs: what is measured task by task holds for all at once."""
+    """The default engine: what is measured task by task holds for all tasks at once."""
     method, settings = CHARACTERS["maml, first order"]
     narrow = {"backbone_channels": 16, "task_batch": 3}
     parts = parts_of(method, settings | narrow, dataset="omniglot", cache_dir=str(data_cache))
@@ -112,8 +112,8 @@ def test_tasks_on_threads_are_as_accurate_as_one_by_one(fsb_data: Path, data_cac
     assert float((found[0] - found[1]).norm() / found[1].norm()) < 1e-6
 
 
-def test_every_case_is_one_that_can_be_run() -> None:
-    """The settings of all cases, the slow ones too, are settings of today."""
+def test_every_case_is_a_valid_configuration() -> None:
+    """The settings of all cases, the slow ones too, are valid."""
     for method, settings in [*CHARACTERS.values(), *PICTURES.values()]:
         configure(method, **{"way": 5, "shot": 5, "query": 5, **settings})
 
@@ -121,7 +121,7 @@ def test_every_case_is_one_that_can_be_run() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CHARACTERS)
 def test_characters(kind: str, fsb_data: Path, data_cache: Path) -> None:
-    """Every method and network of 28x28 on Omniglot by every engine, before and after 60 steps."""
+    """All methods and networks of 28x28 on Omniglot, all engines, before and after 60 steps."""
     method, settings = CHARACTERS[kind]
     settings = {"task_batch": 2, **settings, "steps": AFTER}
     parts = parts_of(method, settings, dataset="omniglot", cache_dir=str(data_cache))
@@ -189,7 +189,7 @@ class Careless(Method):
 
 
 def test_an_inaccurate_backbone_does_not_pass() -> None:
-    """A backbone that normalizes by torch's own channels-last kernel fails `fsb check`."""
+    """A backbone that normalizes with torch's own channels-last kernel fails ``fsb check``."""
     (outcome,) = check_backbone(Inaccurate, only=["precision"])
     assert outcome.status == "failed"
     assert "float32 gradient is off by" in outcome.message
@@ -197,7 +197,7 @@ def test_an_inaccurate_backbone_does_not_pass() -> None:
 
 
 def test_an_inaccurate_method_does_not_pass() -> None:
-    """A method that subtracts large numbers from each other fails `fsb check`."""
+    """A method that subtracts large numbers from each other fails ``fsb check``."""
     (outcome,) = check_method(Careless, only=["precision"])
     assert outcome.status == "failed"
     assert "float32 gradient of player 'meta' is off by" in outcome.message

@@ -1,10 +1,10 @@
-"""The presets named after papers test as the papers' code does, down to the number of queries.
+"""Presets named after papers test as the papers' code does, down to the number of queries.
 
-Where a method normalizes by the statistics of a batch, the queries of an episode help each other,
-so that their number is part of the protocol and not a matter of precision. The number of queries a
-class, in training and at test, of each such preset, data set and task is held to what the authors'
-code has, and stands in the record of a run. Where a method's code differs from its paper, an
-option says which of the two is run.
+If a method normalizes with batch statistics, the queries of an episode help each other, so their
+number is part of the protocol and not a matter of precision. The number of queries per class, in
+training and at test, of each such preset, data set and task is compared with the authors' code, and
+is in the record of a run. If a method's code differs from its paper, an option selects one of the
+two.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ PICTURES = {
     ("dataset", "table"), [("omniglot", OMNIGLOT), ("mini-imagenet", PICTURES)]
 )
 def test_queries_are_those_of_the_authors_code(dataset: str, table: dict[Any, Any]) -> None:
-    """The queries of every preset that is named after a paper are listed, in training and at
-    test: they are the authors', and statistics are of the kind that these have."""
+    """The queries of every preset that is named after a paper are listed, in training and at test:
+    they are the authors', and so is the kind of batch norm statistics.
+    """
     for (method, preset), (train, test, statistics) in table.items():
         for (way, shot), train_query, query in zip(TASKS, train, test, strict=False):
             config = configure(method, preset=preset, dataset=dataset, way=way, shot=shot)
@@ -52,8 +53,9 @@ def test_queries_are_those_of_the_authors_code(dataset: str, table: dict[Any, An
 
 @pytest.mark.parametrize("dataset", ["omniglot", "mini-imagenet", "folder:pictures"])
 def test_a_preset_over_a_base_has_the_bases_protocol(dataset: str) -> None:
-    """MetaGAN's presets over MAML and over a Relation Network are held beside those of MAML and of
-    the Relation Network: a copy that goes out of step is seen."""
+    """MetaGAN's presets over MAML and over a Relation Network are compared with those of MAML and
+    of the Relation Network: a copy that is not updated is detected.
+    """
     shared = (
         "query", "train_query", "train_shot", "train_way", "validation_episodes", "backbone",
         "dataset_options", "backbone_options",
@@ -68,8 +70,9 @@ def test_a_preset_over_a_base_has_the_bases_protocol(dataset: str) -> None:
 
 @pytest.mark.parametrize("shot", [1, 5])
 def test_a_run_of_the_paper_is_tested_so(shot: int, tmp_path: Any) -> None:
-    """``relationnet --preset paper`` is run: the record says K test queries a class, for
-    validation and test alike, and an accuracy is a multiple of one in way times K."""
+    """``relationnet --preset paper`` is run: the record has K test queries per class, for
+    validation and test, and an accuracy is a multiple of one in way times K.
+    """
     record = fewshot_bench.run(
         "relationnet", preset="paper", dataset="glyphs", train_classes=10, validation_classes=6,
         test_classes=6, way=3, shot=shot, train_query=1, steps=1, episodes=4,
@@ -83,8 +86,9 @@ def test_a_run_of_the_paper_is_tested_so(shot: int, tmp_path: Any) -> None:
 
 
 def test_more_queries_are_other_information() -> None:
-    """The same untrained Relation Network is asked about images beside few and beside many others:
-    with batch statistics the answers differ, with running ones they do not."""
+    """The same untrained Relation Network classifies images beside few and beside many others: with
+    batch statistics the predictions differ, with running ones they do not.
+    """
     from fsb_relationnet.relationnet import RelationNet
 
     from fewshot_bench.testing import TINY, TinyBackbone, tiny_episode
@@ -103,7 +107,8 @@ def test_more_queries_are_other_information() -> None:
 
 def test_the_papers_equations_are_the_default_of_soft_k_means() -> None:
     """Soft k-means is configured with and without ``--follow code``: the run's configuration says
-    which, and the stopped gradient of the code's plain variant is declared."""
+    which, and the stopped gradient of the code's plain variant is declared.
+    """
     from fewshot_bench.testing import TINY, TinyBackbone
 
     assert configure("soft-kmeans").method_options["follow"] == "paper"

@@ -1,8 +1,9 @@
-"""A network is tested with the statistics that its training measured, whatever its method does.
+"""A network is tested with the batch norm statistics measured in training, whatever its method
+does.
 
-The running statistics of batch normalization are collected around ``losses`` by the engine. A
-method that hides every pass of a layer from them is refused before it trains, one whose statistics
-did not move after it.
+The engine collects the running statistics of batch normalization around ``losses``. A method that
+hides every pass of a layer from them is refused before training; one whose statistics did not
+change is refused after it.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def collected(runs: Eager, tasks: int = 4) -> dict[str, torch.Tensor]:
     ids=["eager", "threads", "chunks", "batched", "im2col"],
 )
 def test_statistics_are_collected_around_losses(kind: type[Method], engine: Any) -> None:
-    """A method that overrides losses and does not know of running statistics has them collected."""
+    """A method overrides losses and ignores running statistics: they are collected."""
     found, alone = collected(engine(build(kind))), collected(Eager(build(kind)))
     assert set(found) == LAYERS
     for name, value in found.items():
@@ -124,7 +125,7 @@ def test_statistics_are_collected_around_losses(kind: type[Method], engine: Any)
 
 
 def test_a_layer_that_only_some_tasks_pass_is_averaged_over_those() -> None:
-    """A method that runs its network for some tasks only keeps what those have shown."""
+    """A method runs its network for some tasks only: the statistics are the mean over these."""
 
     class Some(Own):
         def losses(self, episode: Any) -> Losses:
@@ -137,7 +138,7 @@ def test_a_layer_that_only_some_tasks_pass_is_averaged_over_those() -> None:
     assert {len(value) for value in found.values()} == {2}
 
 
-def test_what_is_frozen_in_evaluation_mode_stays() -> None:
+def test_a_frozen_network_does_not_change() -> None:
     """A frozen network inside a method that trains keeps its parameters and its statistics."""
     frozen = Frozen(TinyBackbone(statistics="running"))
     method = build(Scaled, backbone=frozen)
@@ -148,15 +149,15 @@ def test_what_is_frozen_in_evaluation_mode_stays() -> None:
 
 
 def test_a_method_that_hides_its_passes_is_refused_before_it_trains() -> None:
-    """A method whose passes are all inside unobserved() is an error, not a number."""
+    """A method whose passes are all inside unobserved() is an error before training."""
     episode = tiny_episode(dtype=torch.float32)
     with pytest.raises(PluginError, match=r"'backbone.layers.1' never move.*unobserved"):
         inspect_training(Eager(build(Hiding)), episode, episode)
     assert inspect_training(Eager(build(Own)), episode, episode) == []
 
 
-def test_statistics_that_did_not_move_are_refused_after_training() -> None:
-    """A layer with momentum 0 trains with its batches' statistics and is refused at the end."""
+def test_statistics_that_did_not_change_are_refused_after_training() -> None:
+    """A layer with momentum 0 trains with batch statistics and is refused at the end."""
     backbone, episode = TinyBackbone(statistics="running"), tiny_episode(dtype=torch.float32)
     backbone.layers[1].momentum = 0.0
     runs = Eager(build(Own, backbone=backbone))
@@ -168,14 +169,16 @@ def test_statistics_that_did_not_move_are_refused_after_training() -> None:
     inspect_trained(runs, episode, episode)
 
 
-def test_a_test_by_unmeasured_statistics_is_told() -> None:
-    """A network that nothing measured normalizes by mean 0 and variance 1; the record says so."""
+def test_a_test_with_initial_statistics_is_reported() -> None:
+    """A network without measured statistics normalizes with mean 0 and variance 1; the record says
+    so.
+    """
     (told,) = inspect_test(Eager(build(Own)), tiny_episode(dtype=torch.float32))
     assert told.startswith("2 layers (the first: 'backbone.layers.1') normalize by mean 0")
 
 
 def test_a_run_compares_the_modes() -> None:
-    """A method that is good in training mode and at chance in evaluation mode is reported."""
+    """A method that is good in training mode and at chance level in evaluation mode is reported."""
 
     class Forgetful(Own):
         def predict(self, state: Any, query: Any) -> Any:
@@ -192,7 +195,7 @@ def test_a_run_compares_the_modes() -> None:
 
 
 def test_the_check_suite_compares_the_modes() -> None:
-    """A method that is tested otherwise than it was trained fails fsb check, which says why."""
+    """A method that is tested differently than it was trained fails fsb check, which says why."""
 
     class Forgetful(Own):
         def predict(self, state: Any, query: Any) -> Any:
@@ -208,7 +211,9 @@ def test_the_check_suite_compares_the_modes() -> None:
 
 
 def test_reptile_of_the_documentation_learns_on_running_statistics(tmp_path: Path) -> None:
-    """Reptile, whose losses are no loss of predictions, classifies by the statistics it trained."""
+    """Reptile, whose loss is not a loss of predictions, classifies with the statistics of its
+    training.
+    """
     page = (Path(__file__).parents[2] / "docs/concepts/reptile.md").read_text("utf-8")
     source = page.split("```python\n")[1].split("```")[0]
     assert stop.__name__ in source

@@ -1,8 +1,8 @@
-"""Tables, pairs and pictures go by what was read, and not by names, versions and paths.
+"""Tables, pairs and figures compare content, not names, versions and paths.
 
 Two runs share a table, and are paired, only if the images and classes of the evaluated split are
-the same, whatever a data set says of itself: another split of the same folder, or other images
-under the same digest, stand in a further table, which says so. How a path was typed parts nothing.
+equal, whatever digest a data set reports: another split of the same folder, or other images under
+the same digest, are in a separate table, which says so. The spelling of a path separates nothing.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ def reverse_split() -> None:
 
 
 def test_another_split_of_the_same_folder() -> None:
-    """Two methods tested on disjoint classes of one folder, the split file having been edited
-    between them: two tables, no pair, and the reason in every format."""
+    """Two methods are tested on disjoint classes of one folder, because the split file was edited
+    in between: two tables, no pair, and the reason in every format.
+    """
     ran("protonet")
     reverse_split()
     ran()
@@ -92,8 +93,9 @@ def test_another_split_of_the_same_folder() -> None:
 
 
 def test_seeds_on_other_classes_are_no_seeds() -> None:
-    """Two seeds of one method that were tested on disjoint classes are no row of two seeds, and
-    no line of two seeds in a picture."""
+    """Two seeds of one method that were tested on disjoint classes are not a row of two seeds, and
+    not a line of two seeds in a figure.
+    """
     ran("protonet", seed=0)
     reverse_split()
     ran("protonet", seed=1)
@@ -109,7 +111,7 @@ def test_seeds_on_other_classes_are_no_seeds() -> None:
 
 
 def test_pictures_and_plans_pair_no_other_classes() -> None:
-    """The forest plot and the pilots of a plan refuse what the tables do not pair."""
+    """The forest plot and the pilots of a plan refuse to pair what the tables do not pair."""
     ran("protonet")
     reverse_split()
     ran()
@@ -154,7 +156,7 @@ def noisy(*seeds: int, seed: int) -> None:
 
 
 def test_a_data_set_with_a_constant_digest() -> None:
-    """A plugin's data set says the same digest of other test images: what was read counts."""
+    """A data set reports the same digest for other test images: the images are compared."""
     noisy(1, 2, 3, seed=0)
     noisy(1, 2, 4, seed=1)
     found = shown()
@@ -171,7 +173,7 @@ def test_trainings_on_other_images_are_no_seeds() -> None:
 
 
 def test_seeds_that_trained_on_other_classes_are_two_rows() -> None:
-    """The same test classes, other training classes: no seeds of one configuration."""
+    """The same test classes, other training classes: not seeds of one configuration."""
     ran("protonet", seed=0)
     split(Path("sp.csv"), train=TRAIN[:2])
     ran("protonet", seed=1)
@@ -181,7 +183,7 @@ def test_seeds_that_trained_on_other_classes_are_two_rows() -> None:
 
 
 def test_the_validation_split_has_a_digest_of_its_own() -> None:
-    """An evaluation of the validation split tells of the content of that split."""
+    """An evaluation of the validation split records the content of that split."""
     run = ran()
     record = fewshot_bench.evaluate(str(run), part="validation")
     again = fewshot_bench.evaluate(str(run))
@@ -189,8 +191,8 @@ def test_the_validation_split_has_a_digest_of_its_own() -> None:
     assert again["evaluated_digest"] == read_record(run)["evaluated_digest"]
 
 
-def test_a_record_from_before_the_key() -> None:
-    """Older runs are compared by the digest of their data, and beside newer ones said to be old."""
+def test_a_record_without_the_key() -> None:
+    """Older runs are compared by the digest of their data, and marked as old beside newer ones."""
     for method in ("protonet", "nearest-centroid"):
         path = ran(method)
         record = read_record(path)
@@ -205,9 +207,10 @@ def test_a_record_from_before_the_key() -> None:
     )
 
 
-def test_a_path_parts_nothing(home: Path) -> None:
+def test_a_path_separates_nothing(home: Path) -> None:
     """A run is evaluated again, on the folder by its absolute path and on a copy elsewhere, with a
-    split file of another name: one table, one row, and no further look."""
+    split file of another name: one table, one row, and no further look.
+    """
     run = ran("protonet")
     fewshot_bench.evaluate(str(run))
     shutil.copytree("inv", "elsewhere/copy")
@@ -231,8 +234,9 @@ def test_a_path_parts_nothing(home: Path) -> None:
 
 
 def test_a_path_hides_no_look() -> None:
-    """A method that trains nothing, tried on two streams of episodes by two spellings of one path:
-    two looks, and tables that differ in the episodes alone."""
+    """A method without training, tried on two streams of episodes by two spellings of one path: two
+    looks, and tables that differ in the episodes only.
+    """
     run = ran()
     fewshot_bench.evaluate(str(run), episode_seed=1)
     found = shown()
@@ -241,8 +245,8 @@ def test_a_path_hides_no_look() -> None:
     assert [one and one.configurations for one in looks] == [2, 2]
 
 
-def test_other_folders_are_told_by_name() -> None:
-    """Two folders of other pictures: the reason names them as they were typed."""
+def test_other_folders_are_named() -> None:
+    """Two folders of other images: the reason names them as they were typed."""
     ran()
     draw(Path("cars"), (*TRAIN, *VALIDATION, *TEST), each=5)
     ran(dataset="folder:cars")
@@ -276,8 +280,9 @@ def thinned(slope: float, seed: int, folder: str = ".") -> Path:
 
 
 def test_an_edited_backbone_is_no_training_seed() -> None:
-    """A constant of a backbone's file is edited between two seeds: two rows with the digests of
-    the code, two looks for each, another backbone for ``--equal``, and no line of two seeds."""
+    """A constant of a backbone's file is edited between two seeds: two rows with the digests of the
+    code, two looks for each, another backbone for ``--equal``, and no line of two seeds.
+    """
     runs = [thinned(0.1, 0), thinned(0.2, 1)]
     found = shown()
     (table,) = found.tables
@@ -309,8 +314,9 @@ def test_the_same_code_in_another_folder() -> None:
     ("distribution", "rows"), [("my-dist", 2), ("file", 2), ("fewshot-bench", 1)]
 )
 def test_other_code_of_one_version(kind: str, distribution: str, rows: int, home: Path) -> None:
-    """Code of a plugin, or a helper module of it, changed between two seeds, and its version did
-    not: two rows. What is of this distribution counts by its version."""
+    """Code of a plugin, or a helper module of it, changed between two seeds at the same version:
+    two rows. Built-in code is compared by version.
+    """
     name = "mine" if kind == "method" else "other"
     plugin = {"kind": f"{kind.split()[-1]}s", "name": name, "version": "1"}
     for seed in (0, 1):

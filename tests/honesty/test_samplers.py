@@ -1,10 +1,10 @@
-"""What drew the episodes is named, and what a sampler declares is held against what it draws.
+"""The sampler of the episodes is named, and its declarations are tested.
 
-A sampler of a plugin stands with its name, distribution, version, options and code in the record,
-in every heading and in every picture, and its results never share a table with those of another.
-"15 queries per class" is said only if every class of every episode had 15. An "open" plan that
-uses an image again, an episode that changes when it is drawn again, one with a class or an image in
-two places, or with classes of several families where one was asked for, is refused.
+A sampler of a plugin is named, with distribution, version, options and code, in the record, in
+every heading and in every figure, and its results never share a table with those of another. "15
+queries per class" is stated only if every class of every episode had 15. An "open" plan that uses
+an image again, an episode that differs when it is drawn again, one with a class or an image in two
+places, or with classes of several families where one was requested, is refused.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def headings() -> list[str]:
 
 
 def test_unequal_queries(home: Path) -> None:
-    """A sampler of unequal queries is named in every heading, which claims no 5 per class."""
+    """A sampler of unequal queries is named in every heading, which does not claim 5 per class."""
     record = run("Unequal")
     sampler = record["sampler"]
     assert sampler["name"].endswith("Unequal")
@@ -169,7 +169,7 @@ def test_unequal_queries(home: Path) -> None:
 
 
 def test_pictures_and_plans(home: Path) -> None:
-    """A picture names the sampler below it, and a plan counts no queries per class."""
+    """A figure names the sampler below it, and a plan does not state queries per class."""
     run("Unequal")
     runs, _ = load_runs([Path("runs")])
     figure = draw("classes", runs)
@@ -182,8 +182,8 @@ def test_pictures_and_plans(home: Path) -> None:
     assert of.overall.mean() == pytest.approx(runs[0].record["test"]["accuracy"])
 
 
-def test_equal_queries_are_said(home: Path) -> None:
-    """The closed sampler is not named twice, and a class of every episode had its 5 queries."""
+def test_equal_queries_are_stated(home: Path) -> None:
+    """The closed sampler is not named twice, and every class of every episode had its 5 queries."""
     record = run("closed")
     assert record["sampler"]["query"] == [5, 5]
     assert record["sampler"]["distribution"] == "fewshot-bench"
@@ -191,7 +191,7 @@ def test_equal_queries_are_said(home: Path) -> None:
 
 
 def test_another_name_is_another_table(home: Path) -> None:
-    """A sampler that draws the very same episodes under another name shares no table with it."""
+    """A sampler that draws the same episodes under another name shares no table with it."""
     one, other = run("closed"), run("Same")
     assert one["episodes_digest"] == other["episodes_digest"]
     assert one["test"]["accuracy"] == other["test"]["accuracy"]
@@ -203,7 +203,7 @@ def test_another_name_is_another_table(home: Path) -> None:
 
 
 def test_other_options_are_another_table(home: Path) -> None:
-    """Options of a sampler are typed with its prefix, are in the record and set tables apart."""
+    """Options of a sampler are typed with its prefix, are in the record and separate tables."""
     one = run("Unequal", sampling_alpha=0.5)
     run("Unequal", sampling_alpha=2)
     assert one["sampler"]["options"] == {"alpha": 0.5, "turned": False}
@@ -223,7 +223,7 @@ def test_other_options_are_another_table(home: Path) -> None:
 
 
 def test_other_code_is_another_table(home: Path) -> None:
-    """A sampler whose file has changed since shares no table with what it was."""
+    """A sampler whose file has changed shares no table with its earlier version."""
     one = run("Same")
     (home / "mine.py").write_text(SOURCE + "\n\nMORE = 1\n", "utf-8")
     changed = run("Same", dataset="glyphs")
@@ -235,7 +235,7 @@ def test_other_code_is_another_table(home: Path) -> None:
 
 
 def test_a_plan_that_is_not_open(home: Path) -> None:
-    """A sampler that declares an open plan and uses images again is refused before the test."""
+    """A sampler that declares an open plan and reuses images is refused before the test."""
     with pytest.raises(PluginError, match=r'declares sampling = "open", but uses .* images again'):
         run("FalselyOpen")
     with pytest.raises(PluginError, match="sampling = 'fair'; it is one of closed, open"):
@@ -244,13 +244,13 @@ def test_a_plan_that_is_not_open(home: Path) -> None:
 
 
 def test_other_episodes_every_time(home: Path) -> None:
-    """A sampler that gives other episodes when it is asked again gives no result."""
+    """A sampler that gives other episodes when it is called again gives no result."""
     with pytest.raises(PluginError, match="gave other episodes when they were drawn again"):
         run("Moody")
 
 
 def test_a_leak_in_later_episodes(home: Path) -> None:
-    """A support image among the queries is found in every episode, not in the first batch only."""
+    """A support image among the queries is found in every episode, not only in the first batch."""
     assert run("Late", episodes=300)["status"] == "completed"
     with pytest.raises(PluginError, match="one image for two parts of an episode"):
         run("Late", episodes=301)
@@ -262,14 +262,14 @@ def test_one_class_in_two_places(home: Path) -> None:
         run("OneClassTwice")
 
 
-def test_families_that_were_asked_for(home: Path) -> None:
-    """A sampler that passes over `--within-family` does not get the heading "of one family"."""
+def test_families_that_were_requested(home: Path) -> None:
+    """A sampler that ignores ``--within-family`` does not get the heading "of one family"."""
     with pytest.raises(PluginError, match="several families into one episode"):
         run("AnyFamily", within_family=True)
 
 
 def test_an_older_record(home: Path) -> None:
-    """A record from before samplers were looked at names the plugin's, and claims nothing else."""
+    """A record of an older version names the plugin's sampler, and claims nothing else."""
     record = run("Unequal")
     path = Path("runs") / record["id"]
     older = {n: v for n, v in read_record(path).items() if n not in ("sampler", "part", "overlap")}
@@ -280,8 +280,8 @@ def test_an_older_record(home: Path) -> None:
     json.loads(to_json(compare(load_runs([Path("runs")])[0])))
 
 
-def test_the_check_suite_looks_at_declarations(home: Path) -> None:
-    """`fsb check` finds each of these samplers, and passes one that is only called otherwise."""
+def test_the_check_suite_tests_declarations(home: Path) -> None:
+    """``fsb check`` finds each of these samplers, and passes one that only has another name."""
     kinds = {name: load(Registry.discover(), "samplers", f"./mine.py:{name}") for name in NAMES}
     failed = {
         name: {o.id for o in check_sampler(kinds[name]) if o.status == "failed"} for name in NAMES

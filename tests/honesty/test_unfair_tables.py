@@ -1,7 +1,7 @@
 """Rows of a table that were trained differently say so.
 
-The table, the page, the files and every sentence name what differs between the trainings of the
-rows, and by how much. ``fsb compare --equal`` trains all rows alike in what is named, or shows no
+The table, the page, the files and every sentence name the differences between the trainings of the
+rows. ``fsb compare --equal`` trains all rows with equal values of the named settings, or shows no
 table.
 """
 
@@ -109,7 +109,7 @@ def test_every_setting_is_classified_as_training_or_not() -> None:
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_what_differs_is_named_in_every_format(name: str, tmp_path: Path) -> None:
+def test_differences_are_named_in_every_format(name: str, tmp_path: Path) -> None:
     """Two runs that differ in one training setting: every format and every sentence names it."""
     changes, phrase = PLANTED[name]
     write_trained(tmp_path, "one", 1, **changes)
@@ -149,8 +149,8 @@ def test_what_differs_is_named_in_every_format(name: str, tmp_path: Path) -> Non
     assert lines["one"]["training_differs"] == lines["one"]["paired_training_differs"] == name
 
 
-def test_equal_trainings_are_no_news(tmp_path: Path) -> None:
-    """Rows that were trained alike get no table of trainings and no words about it."""
+def test_equal_trainings_are_not_mentioned(tmp_path: Path) -> None:
+    """Rows with equal training have no table of trainings and no words about it."""
     write_trained(tmp_path, "one", 1)
     write_trained(tmp_path, "other", 2)
     comparison = shown(tmp_path)
@@ -174,7 +174,7 @@ def test_equal_trainings_are_no_news(tmp_path: Path) -> None:
 def test_every_kind_of_sentence_names_it(
     one: tuple[int, float], other: tuple[int, float], words: str, tmp_path: Path
 ) -> None:
-    """Better, worse, not significant or the same: no sentence about two rows is silent."""
+    """Better, worse, not significant or equal: every sentence names the difference in training."""
     for method, (seed, mean), way in (("one", one, 5), ("other", other, 20)):
         folder = write_trained(tmp_path, method, 0, train_way=way)
         record = json.loads((folder / "record.json").read_text("utf-8"))
@@ -188,8 +188,8 @@ def test_every_kind_of_sentence_names_it(
     assert "with other training tasks: 5-way against 20-way" in sentence
 
 
-def test_a_row_that_trains_nothing_is_named(tmp_path: Path) -> None:
-    """A method without training beside a trained one: table and sentence say that it has none."""
+def test_a_row_without_training_is_named(tmp_path: Path) -> None:
+    """A method without training beside a trained one: table and sentence say so."""
     write_trained(tmp_path, "one", 1, training=None, parameters=0)
     write_trained(tmp_path, "other", 2)
     comparison = shown(tmp_path)
@@ -201,7 +201,7 @@ def test_a_row_that_trains_nothing_is_named(tmp_path: Path) -> None:
 
 
 def test_an_old_record_is_no_difference_and_no_equality(tmp_path: Path) -> None:
-    """A record without the newer keys: nothing is made up, and --equal says what is not known."""
+    """A record without the newer keys: nothing is invented, and --equal says what is unknown."""
     write_trained(tmp_path, "one", 1, train_way=5)
     folder = write_trained(tmp_path, "other", 2)
     record = json.loads((folder / "record.json").read_text("utf-8"))
@@ -214,8 +214,8 @@ def test_an_old_record_is_no_difference_and_no_equality(tmp_path: Path) -> None:
         refuse_unequal(comparison, ["images"])
 
 
-def test_columns_with_presets_of_their_own_are_told_one_by_one(tmp_path: Path) -> None:
-    """A preset that gives each column another step count differs between rows, not columns."""
+def test_columns_with_presets_of_their_own_are_listed_separately(tmp_path: Path) -> None:
+    """A preset with another number of steps per column differs between rows, not columns."""
     for shot, steps in ((1, 300), (5, 800)):
         task = {"way": 5, "shot": shot, "query": 15, "unlabeled": 0, "distractors": 0}
         write_trained(tmp_path, "one", shot, task=task, train_shot=shot, steps=steps)
@@ -232,7 +232,7 @@ def test_columns_with_presets_of_their_own_are_told_one_by_one(tmp_path: Path) -
 
 
 def test_a_table_of_many_differences_keeps_the_width_and_loses_none(tmp_path: Path) -> None:
-    """However much differs, every value is in the table on a screen of 100 columns and in LaTeX."""
+    """With many differences, every value is in the table on 100 columns and in LaTeX."""
     for shot, steps in ((1, 2000), (5, 1500)):
         task = {"way": 5, "shot": shot, "query": 15, "unlabeled": 0, "distractors": 0}
         write_trained(tmp_path, "other", shot, task=task, train_shot=shot)
@@ -265,8 +265,8 @@ def test_a_table_of_many_differences_keeps_the_width_and_loses_none(tmp_path: Pa
     assert max(widths) < 90
 
 
-def test_the_same_first_weights_in_two_folders_are_one(tmp_path: Path) -> None:
-    """Weights that were moved are no other pretraining; others under one path are."""
+def test_the_same_initial_weights_in_two_folders_are_one(tmp_path: Path) -> None:
+    """Moved weights are the same pretraining; other weights under one path are not."""
     write_trained(tmp_path / "a", "one", 1, init="here", init_digest="1" * 64)
     write_trained(tmp_path / "a", "other", 2, init="there", init_digest="1" * 64)
     assert shown(tmp_path / "a").tables[0].training_differs == []
@@ -282,7 +282,7 @@ def test_the_same_first_weights_in_two_folders_are_one(tmp_path: Path) -> None:
 
 
 def test_another_file_under_one_path_is_another_backbone(tmp_path: Path) -> None:
-    """A file that a backbone's option names counts by its content, where the record has it."""
+    """A file that a backbone's option names is compared by content, if the record has it."""
     for method, seed, digest in (("one", 1, "1" * 64), ("other", 2, "2" * 64)):
         file = {"option": "backbone_weights", "path": "w.pt", "absolute": "/w.pt", "bytes": 1}
         inputs = [file | {"sha256": digest}]
@@ -300,7 +300,7 @@ TINY: dict[str, Any] = {
 
 
 def test_weights_of_other_data_stay_a_row_of_their_own(tmp_path: Path) -> None:
-    """Weights evaluated on data they were not trained on are not taken for ones that were."""
+    """Weights evaluated on data they were not trained on are a separate row."""
     here = TINY | {"runs_dir": str(tmp_path)}
     fewshot_bench.run("protonet", **here)
     elsewhere = fewshot_bench.run("protonet", **here | {"glyph_seed": 5, "test_classes": 9})
@@ -328,7 +328,7 @@ METHODS = {
 def test_images_seen_are_those_that_training_shows(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The count of the record is that of the images that the loop was given, one by one."""
+    """The count in the record equals the number of images that the training loop received."""
     settings = TINY | {"runs_dir": str(tmp_path)} | METHODS[method]
     if method == "batches":
         (tmp_path / "pretrained.py").write_text(METHOD, "utf-8")
@@ -374,7 +374,7 @@ SMALL: dict[str, Any] = {"train_way": 3, "train_query": 2, "steps": 2, "task_bat
 
 
 def test_equal_takes_the_evaluations_task_or_what_was_typed() -> None:
-    """--equal way: the evaluation's way unless one was typed; a row without training is left."""
+    """--equal way: the evaluation's way unless one was typed; a row without training is exempt."""
     made = grid(PROTONET, RELATION, NOTHING, equal="way,query")
     assert values(made, "train_way") == {"protonet": 3, "relationnet": 3, "nearest-centroid": 3}
     assert values(made, "train_query")["protonet"] == 5  # they agree: nothing to settle
@@ -398,8 +398,8 @@ def test_equal_takes_the_evaluations_task_or_what_was_typed() -> None:
     ],
     ids=["steps", "two were typed", "parameters", "images", "backbone"],
 )
-def test_equal_refuses_what_nobody_decided(made: Grid, words: str) -> None:
-    """Where no typed value says which one counts, nothing is run and one line says so."""
+def test_equal_refuses_undecided_values(made: Grid, words: str) -> None:
+    """If no typed value determines which one to use, nothing is run and one line says so."""
     with pytest.raises(ConfigError, match=words):
         cells_of(made, Registry.discover())
 

@@ -1,9 +1,9 @@
-"""A finished run holds the weights that made its number, and nothing else is taken for them.
+"""A finished run contains the weights that gave its result, and no others are accepted for it.
 
-A run that trains nothing has a weights file, too. Its sha256 is in the record and is checked
-whenever the file is loaded: a missing or damaged file, or that of another run, is an error. What
-a method keeps elsewhere is one, too: before the number, if the run itself can see it, and else when
-an evaluation of the same test has other scores.
+A run without training has a weights file too. Its sha256 is in the record and is verified whenever
+the file is loaded: a missing or damaged file, or that of another run, is an error. State that a
+method keeps outside of the weights file is an error too: before the result if the run can detect
+it, otherwise when an evaluation of the same test has other scores.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def digest(path: Path) -> str:
 
 @pytest.mark.parametrize("method", ["protonet", "nearest-centroid", "frozen"])
 def test_every_finished_run_has_its_weights(method: str, home: Path, data_cache: Path) -> None:
-    """A run of any method, also one that trains nothing, ends with a weights file and digest."""
+    """Runs of every method, also without training, end with a weights file and its digest."""
     name = written(home, FROZEN, "Frozen") if method == "frozen" else method
     record = fewshot_bench.run(name, **small(data_cache, method))
     file = folder_of(record) / FILE
@@ -168,10 +168,12 @@ def test_every_finished_run_has_its_weights(method: str, home: Path, data_cache:
     assert again["test"] == record["test"]
 
 
-def test_a_run_that_trains_nothing_and_starts_from_another_is_evaluated_with_its_weights(
+def test_a_run_without_training_is_evaluated_with_the_weights_of_init(
     home: Path, data_cache: Path
 ) -> None:
-    """Random weights planted by `--init` being forgotten: the evaluation gives the run's number."""
+    """Random weights loaded with ``--init`` are not forgotten: the evaluation gives the run's
+    result.
+    """
     frozen, trained = written(home, FROZEN, "Frozen"), written(home, TRAINED, "Trained")
     settings = small(data_cache, "frozen")
     start = fewshot_bench.run(trained, **(settings | {"steps": 20}))
@@ -205,10 +207,10 @@ def swapped(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [missing, damaged, swapped])
-def test_other_weights_are_refused_by_all_that_load_them(
+def test_other_weights_are_refused_wherever_they_are_loaded(
     spoil: Any, trained: Path, home: Path, data_cache: Path
 ) -> None:
-    """A missing, damaged or swapped file is refused by eval, predict, figure, resume, --init."""
+    """A missing, damaged or swapped file is refused by eval, predict, figure, resume and --init."""
     spoil(trained / FILE)
     told = "has no weights" if spoil is missing else "is not the file that the run wrote"
     support, images = pictures(home)
@@ -229,7 +231,7 @@ def test_other_weights_are_refused_by_all_that_load_them(
 
 
 def test_weights_of_an_older_record_are_not_guessed(trained: Path, home: Path) -> None:
-    """A record without a digest is evaluated with a note; without weights it is refused."""
+    """A record without a digest is evaluated with a note; one without weights is refused."""
     record = read_record(trained)
     del record["weights"]
     write_record(trained, record)
@@ -243,7 +245,7 @@ def test_weights_of_an_older_record_are_not_guessed(trained: Path, home: Path) -
 
 
 def test_weights_of_another_type_are_refused(trained: Path, home: Path, data_cache: Path) -> None:
-    """Weights in another precision than the method's are refused, and not rounded."""
+    """Weights in another precision than the method's are refused and not rounded."""
     bare = home / "bare"
     bare.mkdir()
     save_file({n: v.double() for n, v in load_file(trained / FILE).items()}, bare / FILE)
@@ -256,7 +258,7 @@ LIARS = {"Forgetful": FORGETFUL, "NotSaved": NOT_SAVED, "InClass": IN_CLASS, "In
 
 @pytest.mark.parametrize("name", LIARS)
 @pytest.mark.parametrize("validated", [True, False])
-def test_what_no_file_can_hold_is_told(
+def test_state_outside_of_the_weights_file_is_an_error(
     name: str, validated: bool, home: Path, data_cache: Path
 ) -> None:
     """A method that learns into a plain attribute (its own, its class's, its module's) or an
@@ -281,8 +283,10 @@ def in_another_process(name: str) -> None:
             del sys.modules[module]
 
 
-def test_what_is_drawn_at_an_import_is_the_same_every_time(home: Path, data_cache: Path) -> None:
-    """A matrix that a file draws from a global generator while it is imported: the same bits."""
+def test_random_numbers_drawn_at_import_are_repeatable(home: Path, data_cache: Path) -> None:
+    """A file draws a matrix from a global generator while it is imported: the bits are always the
+    same.
+    """
     method = written(home, AT_IMPORT.replace("DRAWN", "np.random"), "AtImport")
     settings = small(data_cache, "frozen") | {"episodes": 20}
     record = fewshot_bench.run(method, **settings)
@@ -293,8 +297,8 @@ def test_what_is_drawn_at_an_import_is_the_same_every_time(home: Path, data_cach
     assert not any("other scores" in note for note in again["notes"])
 
 
-def test_another_answer_to_the_same_test_is_told(home: Path, data_cache: Path) -> None:
-    """Weights that answer the run's own test otherwise in another process do not make a number."""
+def test_other_predictions_on_the_same_test_are_an_error(home: Path, data_cache: Path) -> None:
+    """Weights whose predictions for the run's own test differ in another process give no result."""
     method = written(home, AT_IMPORT.replace("DRAWN", "np.random.default_rng()"), "AtImport")
     settings = small(data_cache, "frozen") | {"episodes": 20}
     folder = Path("runs") / fewshot_bench.run(method, **settings)["id"]
@@ -307,7 +311,7 @@ def test_another_answer_to_the_same_test_is_told(home: Path, data_cache: Path) -
 
 
 def test_a_last_digit_that_decides_is_a_note(home: Path, trained: Path) -> None:
-    """One episode of a hundred that came out otherwise: the evaluation says it, and stands."""
+    """One of a hundred episodes has another score: the evaluation reports it, and is accepted."""
     table = read_table(trained / "episodes.csv")
     scores = table["accuracy"].copy()
     record, count = read_record(trained), len(scores)
@@ -318,7 +322,7 @@ def test_a_last_digit_that_decides_is_a_note(home: Path, trained: Path) -> None:
     assert f"1 of the same {count} episodes" in note
 
 
-def test_weights_of_a_run_that_did_not_finish_are_named_so(home: Path, data_cache: Path) -> None:
+def test_weights_of_an_unfinished_run_are_marked(home: Path, data_cache: Path) -> None:
     """The weights of an interrupted run can be evaluated; the new record says what they are."""
     config = configure("protonet", **small(data_cache))
     with pytest.raises(KeyboardInterrupt):
@@ -337,8 +341,8 @@ def test_weights_of_a_run_that_did_not_finish_are_named_so(home: Path, data_cach
         fewshot_bench.evaluate(str(folder))
 
 
-def test_weights_that_the_test_moves_are_told(home: Path, data_cache: Path) -> None:
-    """A method that changes a buffer while it is tested fails: its weights are not those it had."""
+def test_weights_that_the_test_changes_are_an_error(home: Path, data_cache: Path) -> None:
+    """A method that changes a buffer during the test fails: its weights are no longer the same."""
     name, settings = written(home, COUNTING, "Counting"), small(data_cache, "frozen")
     with pytest.raises(PluginError, match=r"predict\(\) changes 'asked'"):
         fewshot_bench.run(name, **settings)
