@@ -15,7 +15,6 @@ from fewshot_bench.hooks.specs import hookimpl
 
 if TYPE_CHECKING:
     from fewshot_bench.data.images import Dataset, LabeledImages, Splits
-    from fewshot_bench.engine.observer import Observer
     from fewshot_bench.episode import Episode, Support, Task
     from fewshot_bench.method import Losses, Method, Player, Without
     from fewshot_bench.sampling.base import Sampler
@@ -28,7 +27,6 @@ _LAZY = {
     "LabeledImages": "data.images",
     "Losses": "method",
     "Method": "method",
-    "Observer": "engine.observer",
     "Player": "method",
     "Sampler": "sampling.base",
     "Splits": "data.images",
@@ -44,7 +42,6 @@ __all__ = [
     "LabeledImages",
     "Losses",
     "Method",
-    "Observer",
     "Player",
     "Sampler",
     "Splits",

@@ -102,7 +102,7 @@ def registry(fake_distribution: Callable[..., Path]) -> Registry:
         ("methods", "function", "of type function; a subclass of fewshot_bench.Method"),
         ("datasets", "nothing", "of type function; a subclass of fewshot_bench.Dataset"),
         ("samplers", "drawn", "a subclass of fewshot_bench.Sampler"),
-        ("observers", "watcher", "a subclass of fewshot_bench.Observer"),
+        ("observers", "watcher", "of type function and implements no lifecycle hook"),
         ("metrics", "number", "of type float; a function or class"),
     ],
 )
@@ -200,7 +200,7 @@ def test_one_distribution_offers_a_name_once(fake_distribution: Callable[..., Pa
 
 
 WATCHED = """
-from fewshot_bench import Observer, hookimpl
+from fewshot_bench import hookimpl
 import torch
 
 @hookimpl
@@ -215,7 +215,8 @@ def register_metrics():
 def register_methods():
     return {"lazy": "fake_watched_method:Lazy"}
 
-class Bad(Observer):
+class Bad:
+    @hookimpl
     def run_started(self, config):
         raise RuntimeError("no desk")
 

@@ -43,7 +43,7 @@ def test_each_kind_passes_the_conformance_suite_as_written(
     assert not [path for path in written if "$module" in path.read_text("utf-8")]
     install(folder, monkeypatch)
     registry = Registry.discover()
-    assert not [plugin.told for plugin in registry.plugins if plugin.error]
+    assert not [plugin.problem for plugin in registry.plugins if plugin.error]
     found = suite(registry, f"fresh-{kind}", f"{kind}s")
     outcomes = found.run()
     assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []

@@ -144,6 +144,8 @@ def test_nothing_of_ours_runs_what_a_file_says() -> None:
     assert re.findall(r"{{ (\w+) \| safe }}", template) == ["style", "script"]  # our own files
 
 
-@pytest.mark.parametrize("name", ["SECURITY.md", "docs/faults.md", "docs/dependencies.md"])
+@pytest.mark.parametrize(
+    "name", ["SECURITY.md", "docs/reference/faults.md", "docs/dependencies.md"]
+)
 def test_the_pages_are_there(name: str) -> None:
     assert (ROOT / name).stat().st_size > 500

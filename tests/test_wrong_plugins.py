@@ -38,7 +38,7 @@ def test_nothing_else_breaks(wrong: Wrong, tmp_path: Path) -> None:
     broken = [plugin for plugin in registry.plugins if plugin.error]
     assert [plugin.distribution for plugin in broken] == ["wrong-plugin"]
     assert "Traceback" in broken[0].traceback or "SyntaxError" in broken[0].traceback
-    assert broken[0].told.count("\n") == 0
+    assert broken[0].problem.count("\n") == 0
     rest = {plugin.name: plugin.kinds for plugin in registry.plugins if not plugin.error}
     rest = {name: kinds for name, kinds in rest.items() if name in before}
     assert rest == before

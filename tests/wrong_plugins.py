@@ -1,6 +1,6 @@
 """Wrong plugins: what each does, and what has to be typed to meet it.
 
-``docs/wrong-plugins.md`` is the table of these with the message that each gets;
+``docs/reference/wrong-plugins.md`` is the table of these with the message that each gets;
 ``python tests/wrong_plugins.py`` writes it anew.
 """
 
@@ -20,12 +20,12 @@ from pathlib import Path
 
 from tests.dist_info import write_dist_info
 
-PAGE = Path(__file__).parents[1] / "docs/wrong-plugins.md"
+PAGE = Path(__file__).parents[1] / "docs/reference/wrong-plugins.md"
 SMALL = (
     "--train-classes 6 --validation-classes 0 --test-classes 6 --way 3 --shot 1 --query 2 "
     "--episodes 2 --steps 1 --task-batch 2"
 )
-HEAD = "from fewshot_bench import Dataset, Method, Observer, hookimpl\n"
+HEAD = "from fewshot_bench import Dataset, Method, hookimpl\n"
 METHODS = "@hookimpl\ndef register_methods():\n    return {'wrong': 'wrong_plugin:Wrong'}\n"
 
 
@@ -192,12 +192,27 @@ CASES = (
     Wrong(
         "raises in an observer",
         hook("observers", "'wrong_plugin:Watcher'")
-        + "class Watcher(Observer):\n    def run_started(self, config):\n"
+        + "class Watcher:\n    @hookimpl\n    def run_started(self, config):\n"
         "        raise RuntimeError('no desk')\n",
         f"run nearest-centroid --with wrong {SMALL}",
     ),
     Wrong(
-        "returns no folder (told; the run goes on)",
+        "misspells a hook of an observer",
+        hook("observers", "'wrong_plugin:Watcher'")
+        + "class Watcher:\n    @hookimpl\n    def run_start(self, config): ...\n",
+        "run nearest-centroid --with wrong",
+    ),
+    Wrong(
+        "forgets @hookimpl in an observer",
+        hook("observers", "'wrong_plugin'") + "def run_started(config): ...\n",
+    ),
+    Wrong(
+        "registers an observer without hooks",
+        hook("observers", "'json:loads'"),
+        "run nearest-centroid --with wrong",
+    ),
+    Wrong(
+        "returns no folder (a warning; the command continues)",
         HEAD + "@hookimpl\ndef locate_dataset(name):\n    return 3\n",
         "data list",
     ),
@@ -225,7 +240,7 @@ def installed(wrong: Wrong, site: Path) -> Iterator[None]:
 
 
 def message(wrong: Wrong, site: Path) -> str:
-    """What ``fsb`` says of it: the row's last column, or the line on standard error."""
+    """The message of ``fsb``: the row's last column, or the line on standard error."""
     from fewshot_bench.cli.main import main
     from fewshot_bench.errors import PluginWarning
 
@@ -253,22 +268,22 @@ def message(wrong: Wrong, site: Path) -> str:
         rows = [line for line in out.getvalue().splitlines() if " broken " in line]
         assert len(rows) == 1, out.getvalue() + err.getvalue()
         assert "wrong-plugin" in rows[0]
-        told = rows[0].partition(" broken ")[2].strip()
+        text = rows[0].partition(" broken ")[2].strip()
     else:
-        told = next(
+        text = next(
             line
             for line in err.getvalue().splitlines()
             if line.startswith(("error: ", "warning: "))
         )
-    told = re.sub(r"\(/[^)]*\)", "(...)", told.replace(str(site), "SITE"))
-    return re.sub(r"\s+", " ", told)
+    text = re.sub(r"\(/[^)]*\)", "(...)", text.replace(str(site), "SITE"))
+    return re.sub(r"\s+", " ", text)
 
 
 def row(wrong: Wrong) -> str:
     """Its row of the table."""
     with tempfile.TemporaryDirectory() as folder:
-        told = message(wrong, Path(folder).resolve() / "site")
-    cells = (wrong.what, f"`fsb {wrong.typed.replace(SMALL, '...').strip()}`", f"`{told}`")
+        text = message(wrong, Path(folder).resolve() / "site")
+    cells = (wrong.what, f"`fsb {wrong.typed.replace(SMALL, '...').strip()}`", f"`{text}`")
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
@@ -276,15 +291,23 @@ def page() -> str:
     """The whole page."""
     return "\n".join(
         [
-            "# Wrong plugins, and what each is told",
+            "# Errors of plugins",
             "",
-            "Made from the tests (`python tests/wrong_plugins.py` writes this page anew). Each of "
-            "these is installed as",
-            "`wrong-plugin` 1.0; nothing else breaks. `fsb plugins` shows name, distribution and "
-            "version in front of the",
-            "message; the other commands are those that name the plugin.",
+            "How to read this page: find the message that you got, or what your plugin does, in "
+            "the table. The first column is",
+            "a mistake in a plugin, the second the command that meets it, the third the message of "
+            "`fsb`. `fsb plugins` shows the",
+            "plugin's name, distribution and version in front of the message; the other commands "
+            "name the plugin. Whatever is wrong,",
+            "other plugins keep working. `SITE` is the folder where packages are installed, `...` "
+            "options of a run of a few seconds.",
             "",
-            "| a plugin that | typed | is told |",
+            "The tests make every row: each mistake is a plugin that is installed as "
+            "`wrong-plugin` 1.0, and",
+            "`python tests/wrong_plugins.py` writes this page. Faults outside of plugins: "
+            "[faults and bad input](faults.md).",
+            "",
+            "| a plugin that | command | message |",
             "|---|---|---|",
             *map(row, CASES),
             "",

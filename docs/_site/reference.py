@@ -1,7 +1,8 @@
 """The reference pages, made from the code.
 
 ``uv run python docs/_site/reference.py`` writes those that have changed into docs/reference/, and
-removes what is there besides; a test tells when that was forgotten.
+removes those that it no longer writes; a test fails when that was forgotten. Other scripts write
+pages there, too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def main() -> None:
     """Write them."""
     wanted = pages()
     for path in FOLDER.rglob("*.md"):
-        if path.relative_to(FOLDER).as_posix() not in wanted:
+        made_here = path.read_text("utf-8").startswith(HEAD)
+        if made_here and path.relative_to(FOLDER).as_posix() not in wanted:
             path.unlink()
             print("removed", path.name)
     for name, text in wanted.items():

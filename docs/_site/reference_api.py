@@ -35,8 +35,8 @@ PAGES = {
         "Episodes and sampling", {"fewshot_bench": ("Task", "Support", "Episode", "Sampler")}
     ),
     "data": Page(
-        "Data, files and observers",
-        {"fewshot_bench": ("Dataset", "LabeledImages", "Splits", "InputFile", "Observer")},
+        "Data and files",
+        {"fewshot_bench": ("Dataset", "LabeledImages", "Splits", "InputFile")},
     ),
     "nn": Page("Building blocks", {"fewshot_bench.nn": ()}),
     "random": Page("Random numbers", {"fewshot_bench.rng": ()}),

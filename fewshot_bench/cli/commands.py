@@ -11,8 +11,8 @@ from typing import Any
 import typer
 
 from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.hooks.entry_points import distribution_of, plugin_points
-from fewshot_bench.hooks.registered import PluginInfo
+from fewshot_bench.hooks.discovery import distribution_of, read_points
+from fewshot_bench.hooks.registry import PluginInfo
 
 GROUP = "fewshot_bench.commands"
 
@@ -23,7 +23,7 @@ def offered(built_in: Container[str]) -> dict[str, EntryPoint]:
     Arguments:
         built_in: names of fewshot-bench's own commands, which no plugin takes away.
     """
-    points = plugin_points(GROUP)
+    points = read_points(GROUP)[0]
     names = [point.name for point in points]
     return {
         point.name
@@ -39,7 +39,7 @@ def resolve(name: str) -> EntryPoint | None:
     Raises:
         ConfigError: two distributions claim the name.
     """
-    points = plugin_points(GROUP)
+    points = read_points(GROUP)[0]
     claims = [point for point in points if name in (point.name, full_name(point))]
     if len(claims) > 1:
         full = " or ".join(full_name(point) for point in claims)
@@ -50,27 +50,26 @@ def resolve(name: str) -> EntryPoint | None:
 def rows() -> list[PluginInfo]:
     """A row of ``fsb plugins`` for each command; imports them all."""
     found = []
-    for point in plugin_points(GROUP):
-        version = point.dist.version if point.dist else "?"
-        info = PluginInfo(point.name, distribution_of(point), version, point.value)
+    for point in read_points(GROUP)[0]:
+        info = PluginInfo(point.name, *distribution_of(point), point.value)
         try:
             load(point, point.name)
             info.kinds["command"] = [f"fsb {point.name}"]
         except PluginError as error:
-            info.fail(error, str(error))
+            info.fail(error)
         found.append(info)
     return found
 
 
 def full_name(point: EntryPoint) -> str:
     """``distribution:name``, which always works."""
-    return f"{distribution_of(point)}:{point.name}"
+    return f"{distribution_of(point)[0]}:{point.name}"
 
 
 def stub(point: EntryPoint) -> Any:
     """What stands for the command in a list, so that listing imports no plugin."""
     app = typer.Typer()
-    app.command(help=f"from {distribution_of(point)}")(lambda: None)
+    app.command(help=f"from {distribution_of(point)[0]}")(lambda: None)
     return typer.main.get_command(app)
 
 
@@ -80,7 +79,7 @@ def load(point: EntryPoint, name: str) -> Any:
     Raises:
         PluginError: the import fails, or gives no typer app with a command in it.
     """
-    where = f"command '{name}' of {distribution_of(point)} ({point.value})"
+    where = f"command '{name}' of {distribution_of(point)[0]} ({point.value})"
     try:
         with redirect_stdout(sys.stderr):  # standard output is for results
             loaded = point.load()

@@ -74,6 +74,7 @@ def plugins(
         offers = "; ".join(", ".join(names) for names in plugin.kinds.values())
         kinds = "; ".join(plugin.kinds) or "-"
         cells = (plugin.name, plugin.distribution, plugin.version, kinds, plugin.status)
+        offers = "; ".join(filter(None, (offers, plugin.note)))
         table.add_row(*map(one_line, (*cells, plugin.error or offers)))
     _print(table)
 

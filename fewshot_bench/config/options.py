@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 import msgspec
 
 from fewshot_bench.errors import ConfigError, PluginError, UnknownName
+from fewshot_bench.hooks.lifecycle import lifecycle_hooks_of
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.utils.inputs import InputFile
 
@@ -43,7 +44,6 @@ _BASES = {
     "methods": ("fewshot_bench.method", "Method"),
     "datasets": ("fewshot_bench.data.images", "Dataset"),
     "samplers": ("fewshot_bench.sampling.base", "Sampler"),
-    "observers": ("fewshot_bench.engine.observer", "Observer"),
 }
 
 
@@ -219,6 +219,9 @@ def load(registry: Registry, kind: str, name: str) -> Any:
     item = registry.resolve(kind, name)
     with generators_seeded("import"):
         loaded = item.load()
+    if kind == "observers":
+        lifecycle_hooks_of(item.title, loaded)
+        return loaded
     if kind in _BASES:
         module, attribute = _BASES[kind]
         base = getattr(importlib.import_module(module), attribute)

@@ -17,6 +17,7 @@ from fewshot_bench.engine.executors.graph import AHEAD, stream_for
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.prediction import Call, Prediction
 from fewshot_bench.errors import PluginError, blame
+from fewshot_bench.hooks.lifecycle import RunHooks
 from fewshot_bench.method import accuracy, title_of
 from fewshot_bench.rng import global_generators, moved
 from fewshot_bench.sampling.base import EpisodeSource, Indices
@@ -24,7 +25,9 @@ from fewshot_bench.utils.devices import is_gpu, on_stream
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 Tick = Callable[[int, float], None]
+Sampled = Callable[[range, Indices], None]
 
+METRIC = "metric "  # before the names of their columns
 FEATURE_CHUNK = 128  # tasks per call where images are embedded already
 UNKNOWN = (math.nan, math.nan)  # times to learn and to classify
 
@@ -58,6 +61,7 @@ def evaluate(
     chunk: int,
     metrics: Mapping[str, Metric] | None = None,
     tick: Tick | None = None,
+    hooks: RunHooks | None = None,
 ) -> Scores:
     """Score the episodes 0..episodes-1 of a source.
 
@@ -66,7 +70,10 @@ def evaluate(
         chunk: tasks per call; does not change a number.
         metrics: further scores, each (logits [T, Q, way], target [T, Q]) -> [T].
         tick: called with (episodes done, accuracy so far).
+        hooks: with ``split`` and ``step`` bound, called between chunks; default: no observers.
     """
+    hooks = hooks or RunHooks()
+    hooks.evaluation_started(episodes=episodes)
     method = lowering.method
     was_training = method.training
     method.eval()
@@ -74,37 +81,53 @@ def evaluate(
     done, correct = 0, 0.0
     try:
         with on_stream(stream_for(lowering, source.table.device)):
-            for indices, prediction in predictions(lowering, source, episodes, chunk):
-                row = scores_of(prediction, indices, metrics or {}, title_of(method))
-                for name, value in row.items():
-                    parts.setdefault(name, []).append(value.cpu().numpy())
-                done += len(indices.key)
-                correct += float(parts["accuracy"][-1].sum())
+            chunks = predictions(lowering, source, episodes, chunk, hooks.sampled)
+            for indices, prediction in chunks:
+                columns = scores_of(prediction, indices, metrics or {}, title_of(method))
+                row = {name: values.cpu().numpy() for name, values in columns.items()}
+                for name, values in row.items():
+                    parts.setdefault(name, []).append(values)
+                ids = range(done, done + len(indices.key))
+                hooks.episodes_scored(
+                    ids=ids,
+                    scores=row["accuracy"],
+                    metrics=_metrics_of(row),
+                    confusion=row["confusion"],
+                )
+                done = ids.stop
+                correct += float(row["accuracy"].sum())
                 if tick is not None:
                     tick(done, correct / done)
     finally:
         method.train(was_training)
     whole = {name: np.concatenate(values) for name, values in parts.items()}
-    scores = {
-        n.removeprefix("metric "): whole.pop(n) for n in list(whole) if n.startswith("metric ")
-    }
-    return Scores(metrics=scores, **whole)
+    own = _metrics_of(whole)
+    hooks.evaluation_finished(scores=whole["accuracy"], metrics=own)
+    return Scores(metrics=own, **{n: v for n, v in whole.items() if not n.startswith(METRIC)})
+
+
+def _metrics_of(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {n.removeprefix(METRIC): v for n, v in columns.items() if n.startswith(METRIC)}
 
 
 def predictions(
-    lowering: Eager, source: EpisodeSource, episodes: int, chunk: int
+    lowering: Eager,
+    source: EpisodeSource,
+    episodes: int,
+    chunk: int,
+    sampled: Sampled = lambda ids, indices: None,
 ) -> Iterator[tuple[Indices, Prediction]]:
-    """Predict the episodes, ``chunk`` at a time.
+    """Predict the episodes, ``chunk`` at a time; ``sampled`` is called before each chunk.
 
     Where it pays, every image is embedded once; else chunks are replays of a CUDA graph where the
     lowering has such. The first chunk is run the direct way all the same.
     """
     first = min(chunk, episodes)
     if first < episodes and pays(lowering, source, episodes):
-        yield from _embedded(lowering, source, episodes, first)
+        yield from _embedded(lowering, source, episodes, first, sampled)
         return
     graph = ChunkGraph.of(lowering, source, first)
-    for indices in drawn(source, range(episodes), first):
+    for indices in drawn(source, range(episodes), first, sampled):
         prediction = None if graph is None else graph.predict(lowering, indices)
         if prediction is None:
             prediction = within_memory(lowering, source.deliver(indices), lowering.predict)
@@ -114,27 +137,27 @@ def predictions(
 
 
 def _embedded(
-    lowering: Eager, source: EpisodeSource, episodes: int, first: int
+    lowering: Eager, source: EpisodeSource, episodes: int, first: int, sampled: Sampled
 ) -> Iterator[tuple[Indices, Prediction]]:
     """Predict the episodes, with every image embedded once.
 
     The times of the first chunk, which is run directly, are those of learning and classifying a
     task, and its logits check the rest.
     """
-    [indices] = drawn(source, range(first), first)
+    [indices] = drawn(source, range(first), first, sampled)
     prediction = within_memory(lowering, source.deliver(indices), lowering.predict)
     yield indices, prediction
     direct = prediction.logits
     lowering, source = embed_once(lowering, source)
     again = lowering.predict(source.deliver(indices)).logits
     check_same(direct, again, title_of(lowering.method))
-    for indices in drawn(source, range(first, episodes), FEATURE_CHUNK):
+    for indices in drawn(source, range(first, episodes), FEATURE_CHUNK, sampled):
         prediction = within_memory(lowering, source.deliver(indices), lowering.predict)
         tasks = len(indices.key)
         yield indices, Prediction(prediction.logits, [Call(tasks, tasks, lambda: UNKNOWN)])
 
 
-def drawn(source: EpisodeSource, ids: range, chunk: int) -> Iterator[Indices]:
+def drawn(source: EpisodeSource, ids: range, chunk: int, sampled: Sampled) -> Iterator[Indices]:
     """Indices of these episodes, ``chunk`` at a time.
 
     On a GPU the hundreds of small operations of a sampler take as long for one chunk as for many,
@@ -145,7 +168,9 @@ def drawn(source: EpisodeSource, ids: range, chunk: int) -> Iterator[Indices]:
         some = ids[start : start + together]
         indices = source.indices(some)
         for i in range(0, len(some), chunk):
-            yield indices.tasks(i, i + chunk)
+            part = indices.tasks(i, i + chunk)
+            sampled(some[i : i + chunk], part)
+            yield part
 
 
 def scores_of(
@@ -175,7 +200,7 @@ def scores_of(
         "confusion": confusion(logits, target),
     }
     for name, metric in metrics.items():
-        row[f"metric {name}"] = metric(logits, target).double()
+        row[f"{METRIC}{name}"] = metric(logits, target).double()
     # Last: to read the times waits for the device.
     row["adapt_ms"] = prediction.adapt_ms.double()
     row["predict_ms"] = prediction.predict_ms.double()

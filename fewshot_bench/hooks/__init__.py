@@ -1,5 +1,9 @@
-"""Hook specifications and the registry of what plugins offer."""
+"""Plugins: hook specifications, the registry of installed names, the hooks of a run, scaffolds.
 
-from fewshot_bench.hooks.specs import hookimpl
+Plugins import ``hookimpl`` (also from ``fewshot_bench``). The core imports ``Registry`` from
+``registry``, ``RunHooks`` from ``lifecycle`` and the rules for plugin files from ``single_file``.
+"""
 
-__all__ = ["hookimpl"]
+from fewshot_bench.hooks.specs import Names, hookimpl
+
+__all__ = ["Names", "hookimpl"]

@@ -1,37 +1,273 @@
 """What the installed plugins offer. Nothing here imports torch, and no plugin can break another.
 
-Entry points are read one at a time; a hook module that fails to import, raises, or returns the
-wrong thing becomes a row that says so. The objects behind the names are imported when named.
+Entry points are read one at a time and registered with a ``pluggy.PluginManager``, which checks
+hooks and arguments; a hook module that fails to import, raises, or returns the wrong thing becomes
+a row that says so. The objects behind the names are imported when named.
 """
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import inspect
+import re
 import sys
+import traceback
 import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
-from importlib.metadata import EntryPoint
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 from typing import Any
 
 import pluggy
 
-from fewshot_bench.errors import ConfigError, PluginError, PluginWarning, UnknownName
+from fewshot_bench.errors import (
+    ConfigError,
+    FewshotBenchError,
+    PluginError,
+    PluginWarning,
+    UnknownName,
+)
 from fewshot_bench.hooks import single_file as files
 from fewshot_bench.hooks import specs
-from fewshot_bench.hooks.checks import (
-    KINDS,
-    check_hooks,
-    check_interface,
+from fewshot_bench.hooks.discovery import (
+    VARIABLE,
+    allowed_names,
+    distribution_of,
     import_problem,
-    names_of,
-    said,
+    normal,
+    read_points,
+    summary,
 )
-from fewshot_bench.hooks.entry_points import VARIABLE, distribution_of, normal, only, read_points
-from fewshot_bench.hooks.registered import InFile, PluginInfo, Registered
-
-__all__ = ["CORE", "KINDS", "PluginInfo", "Registered", "Registry"]
 
 CORE = "fewshot-bench"  # the distribution whose names the defaults are
+INTERFACE_NAME = "fewshot_bench_interface"
+HOOKS = tuple(name for name, f in vars(specs).items() if hasattr(f, f"{specs.GROUP}_spec"))
+KINDS = tuple(n.removeprefix("register_") for n in HOOKS if n.startswith("register_"))
+LIFECYCLE = tuple(n for n in HOOKS if not n.startswith(("register_", "locate_")))
+_NAME = re.compile(r"[^\W_][\w.-]{0,63}")  # names become names of folders
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A name that a plugin registered, or an object in a file whose path was typed.
+
+    Arguments:
+        kind: one of ``KINDS``.
+        name: without its distribution.
+        target: ``"module:attribute"``, or ``"module"`` for an observer that is a module; for a
+            file its absolute path in place of the module.
+        distribution, version: what installed it; ``file`` and the content's digest for a file.
+    """
+
+    kind: str
+    name: str
+    target: str
+    distribution: str
+    version: str
+
+    @property
+    def in_file(self) -> bool:
+        """Whether it is in a file whose path was typed."""
+        return self.distribution == files.DISTRIBUTION
+
+    @property
+    def title(self) -> str:
+        """What it is and where it came from, for messages."""
+        origin = "" if self.in_file else f" of {self.distribution} {self.version}"
+        return f"{self.kind[:-1]} '{self.name}'{origin}"
+
+    @property
+    def full_name(self) -> str:
+        """``distribution:name``, or the path and attribute: never ambiguous."""
+        return self.target if self.in_file else f"{self.distribution}:{self.name}"
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The fields that a record stores."""
+        return {n: getattr(self, n) for n in ("kind", "name", "distribution", "version")}
+
+    @property
+    def source(self) -> str:
+        """The module or file that it comes from, for digests of code."""
+        whole = self.target.endswith(".py") or ":" not in self.target
+        return self.target if whole else self.target.rpartition(":")[0]
+
+    def load(self) -> Any:
+        """Import the object.
+
+        Raises:
+            PluginError: the import fails; names the distribution and the reason.
+        """
+        if self.in_file:
+            path, attribute = files.split(self.target, module=True)
+            return self._attribute(files.load(path), attribute)
+        name, _, attribute = self.target.partition(":")
+        try:
+            with redirect_stdout(sys.stderr):  # standard output is for results
+                module = importlib.import_module(name)
+        except FewshotBenchError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"{self.title} cannot be loaded from '{self.target}' ({summary(error)}); "
+                f"'fsb plugins --trace {self.name}' shows where."
+            ) from error
+        return self._attribute(module, attribute)
+
+    def _attribute(self, module: Any, attribute: str) -> Any:
+        try:
+            return getattr(module, attribute) if attribute else module
+        except AttributeError as error:
+            near = difflib.get_close_matches(attribute, dir(module), n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else "."
+            raise PluginError(
+                f"{self.title} cannot be loaded: there is no '{attribute}' in '{self.source}'{hint}"
+            ) from error
+
+
+@dataclass
+class PluginInfo:
+    """One entry point: what it offers, or what is wrong with it.
+
+    Arguments:
+        kinds: {kind: names that it registers}.
+        note: what a reader should know although nothing is wrong.
+        error: in one line, or None.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    kinds: dict[str, list[str]] = field(default_factory=dict)
+    note: str = ""
+    error: str | None = None
+    traceback: str = ""
+
+    @property
+    def status(self) -> str:
+        """``ok`` or ``broken``."""
+        return "broken" if self.error else "ok"
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in one line that names the distribution."""
+        return f"plugin '{self.name}' of {self.distribution} {self.version} is broken: {self.error}"
+
+    def fail(self, error: BaseException, message: str | None = None) -> None:
+        """Note what went wrong; default: a PluginError's own message."""
+        own = str(error) if isinstance(error, PluginError) else summary(error)
+        self.error = " ".join((message or own).split()).removesuffix(".")
+        self.traceback = "".join(traceback.format_exception(error))
+
+
+def new_manager() -> pluggy.PluginManager:
+    """A plugin manager that knows the specifications and no plugin."""
+    manager = pluggy.PluginManager(specs.GROUP)
+    manager.add_hookspecs(specs)
+    return manager
+
+
+Implementation = tuple[str, pluggy.HookImpl]  # name of the hook
+
+
+def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> list[Implementation]:
+    """Register an object or a module; returns what it implements.
+
+    Raises:
+        PluginError: pluggy finds a hook or an argument that no specification has, or a hook lacks
+            @hookimpl; with the nearest name.
+    """
+    for hook in HOOKS:
+        unmarked = inspect.isroutine(getattr(plugin, hook, None))
+        if unmarked and manager.parse_hookimpl_opts(plugin, hook) is None:
+            raise PluginError(
+                f"{getattr(plugin, '__name__', plugin)}.{hook} lacks @hookimpl; write @hookimpl "
+                "above it"
+            )
+    if manager.is_registered(plugin):
+        raise PluginError(
+            f"its module is registered already, as '{manager.get_name(plugin)}'; remove one of the "
+            "two entry points"
+        )
+    try:
+        manager.register(plugin, name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        if manager.has_plugin(name):
+            manager.unregister(name=name)
+        raise PluginError(f"{error}{next(_hints(manager, plugin), '')}") from error
+    hooks = manager.get_hookcallers(plugin) or ()
+    return [(h.name, i) for h in hooks for i in h.get_hookimpls() if i.plugin is plugin]
+
+
+def _hints(manager: pluggy.PluginManager, plugin: Any) -> Iterator[str]:
+    """The nearest names of hooks and arguments that no specification has."""
+    for name in dir(plugin):
+        if (options := manager.parse_hookimpl_opts(plugin, name)) is None:
+            continue
+        hook = getattr(manager.hook, options.get("specname") or name, None)
+        if hook is None or not hook.spec:
+            yield nearest(name, HOOKS)
+            continue
+        for argument in inspect.signature(getattr(plugin, name)).parameters:
+            if argument not in ("self", *hook.spec.argnames):
+                yield nearest(argument, hook.spec.argnames)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?``, or the known names."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known) or 'none'}"
+
+
+def _check_module(module: Any) -> None:
+    """Refuse an object that is no module, and a module made for a newer interface."""
+    if not inspect.ismodule(module):
+        raise PluginError("the entry point has to name a module, without ':attribute'")
+    made_for = getattr(module, INTERFACE_NAME, specs.INTERFACE)
+    if not isinstance(made_for, int) or isinstance(made_for, bool) or made_for < 1:
+        raise PluginError(
+            f"{module.__name__}.{INTERFACE_NAME}: expected an integer, now {specs.INTERFACE}, got "
+            f"{made_for!r}"
+        )
+    if made_for > specs.INTERFACE:
+        raise PluginError(
+            f"it was made for interface {made_for}, and fewshot-bench {version('fewshot-bench')} "
+            f"has interface {specs.INTERFACE}: pip install --upgrade fewshot-bench"
+        )
+
+
+def _names_from(where: str, function: Any, kind: str) -> specs.Names:
+    """What a registration hook returns, checked."""
+    try:
+        names: Any = function()
+    except Exception as error:
+        raise PluginError(
+            f"{where} raised {summary(error)}; it may only return its names"
+        ) from error
+    if not isinstance(names, dict):
+        raise PluginError(
+            f'{where}: expected a dictionary {{name: "module:attribute"}}, got '
+            f"{type(names).__name__}"
+        )
+    for name, target in names.items():
+        colons = (0, 1) if kind == "observers" else (1,)
+        texts = isinstance(name, str) and isinstance(target, str)
+        if not texts or target.count(":") not in colons:
+            raise PluginError(
+                f"{where}: expected a name and 'module:attribute', both strings, got {name!r}: "
+                f"{target!r}"
+            )
+        if not _NAME.fullmatch(name):
+            raise PluginError(
+                f"{where}: expected a name of at most 64 letters, digits, '-', '_' and '.' that "
+                f"begins with a letter or digit, got {name[:64]!r}"
+            )
+    return names
 
 
 class Registry:
@@ -39,8 +275,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.plugins: list[PluginInfo] = []
-        self._manager = pluggy.PluginManager(specs.GROUP)
-        self._manager.add_hookspecs(specs)
+        self._manager = new_manager()
         self._found: dict[str, list[Registered]] = {kind: [] for kind in KINDS}
 
     @classmethod
@@ -58,54 +293,72 @@ class Registry:
             info = PluginInfo("?", broken.distribution, broken.version, "?")
             info.fail(
                 broken.error,
-                f"its installation is damaged ({said(broken.error)}); install it again: "
+                f"its installation is damaged ({summary(broken.error)}); install it again: "
                 f"pip install --force-reinstall {broken.distribution}",
             )
             registry.plugins.append(info)
         return registry
 
-    def add(self, point: EntryPoint) -> PluginInfo:
-        """Load one hook module; whatever is wrong with it stays in its row."""
-        distribution = distribution_of(point)
-        version = point.dist.version if point.dist else "?"
-        info = PluginInfo(point.name, distribution, version or "?", point.value)
+    def add(self, point: EntryPoint) -> None:
+        """Load one hook module; an error is noted in its row."""
+        info = PluginInfo(point.name, *distribution_of(point), point.value)
         self.plugins.append(info)
         try:
             with redirect_stdout(sys.stderr):
                 module = point.load()
         except (Exception, SystemExit) as error:
-            info.fail(error, import_problem(point, distribution, error))
-            return info
+            info.fail(error, import_problem(point, info.distribution, error))
+            return
+        key = f"{info.distribution}:{info.name}"
         try:
             with redirect_stdout(sys.stderr):
-                check_interface(module)
-                check_hooks(module)
-                names = {kind: names_of(module, kind) for kind in KINDS}
-            self._refuse_twice(info, names)
-            self._manager.register(module, name=f"{distribution}:{info.name}")
+                _check_module(module)
+                found = self._collect(info, module, register(self._manager, module, key))
         except (Exception, SystemExit) as error:
-            info.fail(error, str(error) if isinstance(error, PluginError) else said(error))
-            return info
-        for kind, offered in names.items():
-            if offered:
-                info.kinds[kind] = sorted(offered)
-            for name, target in offered.items():
-                self._found[kind].append(Registered(kind, name, target, distribution, info.version))
-        return info
+            if self._manager.has_plugin(key):
+                self._manager.unregister(name=key)
+            info.fail(error)
+            return
+        for item in found:
+            info.kinds.setdefault(item.kind, []).append(item.name)
+            self._found[item.kind].append(item)
 
-    def _refuse_twice(self, info: PluginInfo, names: dict[str, dict[str, str]]) -> None:
-        """One distribution cannot offer a name twice: ``distribution:name`` would be no way out.
+    def _collect(
+        self, info: PluginInfo, module: Any, implementations: list[Implementation]
+    ) -> list[Registered]:
+        """What the registration hooks of a module return.
 
         Raises:
-            PluginError: another hook module of this distribution offers one of the names.
+            PluginError: a hook raises or returns something else, there is none, or another hook
+                module of the distribution offers a name (``distribution:name`` would be ambiguous).
         """
-        for kind, offered in names.items():
-            for item in self._found[kind]:
-                if item.name in offered and item.distribution == info.distribution:
-                    raise PluginError(
-                        f"{info.module} offers the {kind[:-1]} '{item.name}', which another plugin "
-                        f"of {info.distribution} offers too; rename one of the two"
-                    )
+        if not implementations:
+            raise PluginError(
+                f"{module.__name__} implements no hook; known: {', '.join(HOOKS)}. Does the entry "
+                "point name the right module?"
+            )
+        found: list[Registered] = []
+        for hook, implementation in implementations:
+            where, kind = f"{module.__name__}.{hook}()", hook.removeprefix("register_")
+            if hook not in LIFECYCLE and (implementation.wrapper or implementation.hookwrapper):
+                raise PluginError(f"{where} is a wrapper, which only lifecycle hooks may be")
+            if kind in KINDS:
+                names = _names_from(where, implementation.function, kind)
+                found += [
+                    Registered(kind, name, target, info.distribution, info.version)
+                    for name, target in sorted(names.items())
+                ]
+        for item in found:
+            if any(item.full_name == other.full_name for other in self._found[item.kind]):
+                raise PluginError(
+                    f"{info.module} offers the {item.kind[:-1]} '{item.name}', which another "
+                    f"plugin of {info.distribution} offers too; rename one of the two"
+                )
+        if any(hook in LIFECYCLE for hook, _ in implementations):
+            own = [item.name for item in found if item.target == module.__name__]
+            when = f"only with --with {own[0]}" if own else "never: no observer is this module"
+            info.note = f"its lifecycle hooks are called {when}"
+        return found
 
     def names(self, kind: str) -> dict[str, list[Registered]]:
         """Every name of a kind; more than one entry where distributions claim the same."""
@@ -121,9 +374,10 @@ class Registry:
             ConfigError: it is typed as a file's, and there is no such file.
         """
         if files.is_file(name):
-            path, attribute = files.split(name)
-            title, target = f"{path.name}:{attribute}", f"{path}:{attribute}"
-            return [InFile(kind, title, target, files.DISTRIBUTION, files.content(path))]
+            path, attribute = files.split(name, module=kind == "observers")
+            end = f":{attribute}" if attribute else ""
+            origin = files.DISTRIBUTION, files.content(path)
+            return [Registered(kind, f"{path.name}{end}", f"{path}{end}", *origin)]
         distribution, _, bare = name.rpartition(":")
         return [
             item
@@ -147,31 +401,25 @@ class Registry:
             raise ConfigError(f"two plugins offer a {kind[:-1]} '{name}'; write {full}.")
         for plugin in self.plugins:
             if plugin.error and normal(name) in (normal(plugin.name), normal(plugin.distribution)):
-                raise PluginError(plugin.told)
-        raise UnknownName(kind[:-1], name, self.names(kind), self._hint(kind))
-
-    def _hint(self, kind: str) -> str:
-        """Why a name may be missing."""
+                raise PluginError(plugin.problem)
         hint = f"'fsb list {kind}' shows them."
-        broken = [f"{p.name} of {p.distribution}" for p in self.plugins if p.error]
-        if broken:
+        if broken := [f"{p.name} of {p.distribution}" for p in self.plugins if p.error]:
             hint += f" Broken plugins: {', '.join(broken)}; see 'fsb plugins'."
-        if (let_through := only()) is not None:
-            hint += f" {VARIABLE} lets through: {', '.join(let_through) or 'nothing'}."
-        return hint
+        if (allowed := allowed_names()) is not None:
+            hint += f" {VARIABLE} allows only: {', '.join(allowed) or 'nothing'}."
+        raise UnknownName(kind[:-1], name, self.names(kind), hint)
 
     def settled(self, kind: str, name: str, chooser: str | None = None) -> str:
         """A name that means the same whatever is installed, and from whichever folder.
 
-        A file's path becomes absolute. A name that nobody typed (a default, a preset's) keeps
-        its meaning when another distribution claims it too: it gets its distribution in front.
+        A file's path becomes absolute. A name that nobody typed (a default, a preset's) gets its
+        distribution in front when another distribution claims it too.
 
         Arguments:
-            name: of a thing of this kind.
             chooser: the distribution whose default it is; None: somebody typed it.
         """
         claims = self.claims(kind, name)
-        if len(claims) == 1 and isinstance(claims[0], InFile):
+        if claims and claims[0].in_file:
             return claims[0].full_name
         if chooser is not None and len(claims) > 1:
             for owner in (chooser, CORE):
@@ -183,24 +431,26 @@ class Registry:
     def locate_dataset(self, name: str) -> Path | None:
         """The folder that the first ``locate_dataset`` hook names, or None.
 
-        A hook that raises or returns something else is told in a :class:`PluginWarning`, and the
-        next one is asked.
+        A hook that raises or returns something else gives a :class:`PluginWarning`, and the next
+        one is called: pluggy's own call would end there.
         """
-        hooks = self._manager.hook.locate_dataset.get_hookimpls()
-        for hook in reversed(hooks):  # pluggy keeps the first to be called last
-            info = next(p for p in self.plugins if f"{p.distribution}:{p.name}" == hook.plugin_name)
+        rows = {f"{info.distribution}:{info.name}": info for info in self.plugins}
+        for hook in reversed(self._manager.hook.locate_dataset.get_hookimpls()):
+            info = rows[hook.plugin_name]
             where = f"{info.module}.locate_dataset('{name}')"
             try:
                 with redirect_stdout(sys.stderr):
-                    found: Any = hook.function(*[name for _ in hook.argnames])
-            except Exception as error:
-                info.fail(error, f"{where} raised {said(error)}; it was passed over")
-            else:
-                if found is None:
+                    folder: Any = hook.function(*[name for _ in hook.argnames])
+                if folder is None:
                     continue
-                if isinstance(found, str | Path):
-                    return Path(found)
-                told = f"{where} returned {type(found).__name__}; a folder or None is wanted"
-                info.fail(PluginError(told), told)
-            warnings.warn(PluginWarning(info.told), stacklevel=2)
+                if isinstance(folder, str | Path):
+                    return Path(folder)
+                raise PluginError(
+                    f"{where}: expected a folder or None, got {type(folder).__name__}; skipped it"
+                )
+            except PluginError as error:
+                info.fail(error)
+            except Exception as error:
+                info.fail(error, f"{where} raised {summary(error)}; skipped it")
+            warnings.warn(PluginWarning(info.problem), stacklevel=2)
         return None

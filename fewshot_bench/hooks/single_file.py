@@ -33,7 +33,7 @@ def only_typed(names: Iterable[object], trust: bool = False) -> Iterator[None]:
         trust: somebody looked at the files that the record names, and lets them through.
     """
     files = [name for name in names if isinstance(name, str) and is_file(name)]
-    token = _ALLOWED.set(None if trust else frozenset(map(split, files)))
+    token = _ALLOWED.set(None if trust else frozenset(split(name, module=True) for name in files))
     try:
         yield
     finally:
@@ -45,17 +45,17 @@ def is_file(name: str) -> bool:
     return name.endswith(".py") or ".py:" in name
 
 
-def split(name: str) -> tuple[Path, str]:
-    """Absolute path and attribute.
+def split(name: str, module: bool = False) -> tuple[Path, str]:
+    """Absolute path and attribute, which is empty where ``module`` allows the file alone.
 
     Raises:
-        ConfigError: no such file, or no attribute behind it.
+        ConfigError: no such file, or no attribute after it.
     """
     head, _, attribute = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
     path = Path(head).expanduser().resolve()
     if not path.is_file():
         raise ConfigError(f"'{name}': there is no file '{head}'.")
-    if not attribute.isidentifier():
+    if not attribute.isidentifier() and not (module and name.endswith(".py")):
         raise ConfigError(
             f"'{name}': a class or function has to follow, as in {head}:{_example(path)}."
         )

@@ -17,7 +17,7 @@ from fewshot_bench.data.cache import cache_folder, cache_root
 from fewshot_bench.data.content import SplitsContent, content_of_splits
 from fewshot_bench.data.images import Dataset, Splits
 from fewshot_bench.data.locate import locate
-from fewshot_bench.engine.observer import Progress, Silent
+from fewshot_bench.engine.progress import Progress, Silent
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import PluginError, RecordError, blame
 from fewshot_bench.hooks.registry import Registered, Registry

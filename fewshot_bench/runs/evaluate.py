@@ -13,7 +13,7 @@ from fewshot_bench.config.resolve import check_changes, with_changes
 from fewshot_bench.data.overlap import write_seen
 from fewshot_bench.engine.checkpointing.signals import Signals
 from fewshot_bench.engine.inspection import of_weights
-from fewshot_bench.engine.observer import Progress
+from fewshot_bench.engine.progress import Progress
 from fewshot_bench.engine.weights import check_unmoved, save_weights
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from fewshot_bench.config.options import load, option_name
 from fewshot_bench.config.resolve import REPEATED, configure
 from fewshot_bench.config.schema import SETTINGS, RunConfig
-from fewshot_bench.engine.observer import Progress
+from fewshot_bench.engine.progress import Progress
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.record.io import read_record

@@ -24,11 +24,11 @@ from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.engine.executors.choice import choose
 from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.observer import Observers
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Task
-from fewshot_bench.errors import ConfigError, FewshotBenchError, blame
+from fewshot_bench.errors import ConfigError, FewshotBenchError
+from fewshot_bench.hooks.lifecycle import RunHooks
 from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.hooks.single_file import is_file
 from fewshot_bench.method import Method
@@ -61,7 +61,7 @@ class PreparedRun:
 
     Arguments:
         context: its configuration, registry, device and data.
-        observers: that were named.
+        hooks: of the observers that were named.
         metrics: that were named, by name.
         method: on its device.
         lowering: runs the method.
@@ -74,7 +74,7 @@ class PreparedRun:
     """
 
     context: RunContext
-    observers: Observers
+    hooks: RunHooks
     metrics: dict[str, Metric]
     method: Method
     lowering: Eager
@@ -108,7 +108,8 @@ def prepare(
         FewshotBenchError: a setting, a data file or a plugin is at fault.
     """
     config, registry = context.config, context.registry
-    observers = Observers(_observers(context))
+    observers = [registry.resolve("observers", name) for name in config.observers]
+    hooks = RunHooks({item.title: item.load() for item in observers})
     metrics = _metrics(context)
     logger.info(f"reading {config.dataset}")
     splits = context.data.splits
@@ -139,7 +140,7 @@ def prepare(
         validation = episodes(context, "validation")
     return PreparedRun(
         context,
-        observers,
+        hooks,
         metrics,
         method,
         choose_lowering(context, method, context.device),
@@ -151,15 +152,6 @@ def prepare(
         overlap,
         drawn,
     )
-
-
-def _observers(context: RunContext) -> dict[str, Any]:
-    made = {}
-    for name in context.config.observers:
-        item = context.registry.resolve("observers", name)
-        with blame(item.title):
-            made[item.title] = item.load()()
-    return made
 
 
 def _metrics(context: RunContext) -> dict[str, Metric]:

@@ -31,11 +31,11 @@ from fewshot_bench.engine.inspection import (
     untrained,
 )
 from fewshot_bench.engine.memory import within_memory
-from fewshot_bench.engine.observer import Progress
 from fewshot_bench.engine.pictures import Pictures, begin
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
+from fewshot_bench.engine.progress import Progress
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.engine.weights import check_unmoved, save_weights
 from fewshot_bench.episode import Episode
@@ -242,7 +242,7 @@ class _Run:
         except BaseException as error:
             self._save_partial(error)
             raise
-        self.run.observers.tell("run_ended", self.record)
+        self.run.hooks.run_finished(record=self.record)
         return self.record
 
     def _execute(self) -> None:
@@ -252,9 +252,9 @@ class _Run:
         record["seen"] = write_seen(folder, run.seen)
         write_record(folder, record)
         every = Every.parse(config.checkpoint_every)
-        keeper = Keeper(self.store, every, self.signals, self.resumed and trains)
-        run.observers.follow(folder, keeper.look(logger.info))
-        run.observers.tell("run_started", config.to_dict())
+        keeper = Keeper(self.store, every, self.signals, self.resumed and trains, run.hooks)
+        step = keeper.look(logger.info)
+        run.hooks.run_started(config=config.to_dict(), folder=folder, resumed_from=step)
         if config.profile and trains and not (folder / PROFILE).exists():
             _profile(run, folder)
         weights_check = WeightsCheck(run)
@@ -322,20 +322,25 @@ def make_trainer(
     """The loop over the configured number of steps, with validation and logging attached."""
     config, progress = run.config, run.context.progress
     tasks = config.task_batch * len(run.method.turns)
+    sources = [s for s in (run.train, run.unlabeled) if s is not None]
 
     def log(step: int, numbers: dict[str, float]) -> None:
         progress.update(step, tasks=tasks, **numbers)
-        run.observers.tell("train_logged", step, numbers)
+        run.hooks.train_logged(step=step, metrics=numbers)
+        source = sources[(step - 1) % len(sources)]
+        if isinstance(source, EpisodeSource) and run.hooks.implemented("episodes_sampled"):
+            ids = range((step - 1) * tasks, step * tasks)
+            run.hooks.bind(split="train").sampled(ids, source.indices(ids))
 
     def validate(step: int) -> float:
         assert run.validation is not None
         if weights_check is not None:
             weights_check.check_early()
         count, chunk = config.validation_episodes, evaluation_chunk(run)
-        scores = evaluate(run.lowering, run.validation, count, chunk=chunk)
+        hooks = run.hooks.bind(split="validation", step=step)
+        scores = evaluate(run.lowering, run.validation, count, chunk=chunk, hooks=hooks)
         accuracy = float(scores.accuracy.mean())
         logger.info(f"step {step}: validation accuracy {accuracy:.2%}")
-        run.observers.tell("evaluation_ended", "validation", scores.accuracy.tolist())
         if pictures is not None:
             pictures.keep(step)
         return accuracy
@@ -405,10 +410,15 @@ def test(run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable
         progress.update(done, accuracy=accuracy)
 
     scores = evaluate(
-        run.lowering, source, count, chunk=evaluation_chunk(run), metrics=run.metrics, tick=tick
+        run.lowering,
+        source,
+        count,
+        chunk=evaluation_chunk(run),
+        metrics=run.metrics,
+        tick=tick,
+        hooks=run.hooks.bind(split=part, step=config.steps if run.method.players() else 0),
     )
     _check_drawn(run, scores, record)
-    run.observers.tell("evaluation_ended", part, scores.accuracy.tolist())
     note_evaluation(record, scores, config.level, run.method.transductive, source)
     write_scores(folder, scores, source.table.group_count.cpu().numpy())
     write_classes(folder, run.context.data.content.classes)
@@ -426,8 +436,8 @@ def _validate_untrained(run: PreparedRun, source: EpisodeSource, record: dict[st
     """Evaluate a method that trains nothing on the validation split, for choosing its settings."""
     config = run.config
     count, chunk = config.validation_episodes, evaluation_chunk(run)
-    scores = evaluate(run.lowering, source, count, chunk=chunk)
-    run.observers.tell("evaluation_ended", "validation", scores.accuracy.tolist())
+    hooks = run.hooks.bind(split="validation", step=0)
+    scores = evaluate(run.lowering, source, count, chunk=chunk, hooks=hooks)
     result = result_of(scores, config.level, run.method.transductive, source)
     record["validation"] = {"best_step": None, **result}
     logger.info(f"validation accuracy {result['accuracy']:.2%}; choose settings by this")

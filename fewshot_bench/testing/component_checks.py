@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import copy
+import functools
+import json
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,11 @@ from torch import Tensor, nn
 from fewshot_bench.data.images import Dataset, LabeledImages, Splits
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.evaluation import Metric, measured
-from fewshot_bench.engine.observer import Observer, Observers
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, FewshotBenchError
+from fewshot_bench.hooks import hookimpl, specs
+from fewshot_bench.hooks.lifecycle import RunHooks
+from fewshot_bench.hooks.registry import LIFECYCLE
 from fewshot_bench.nn import per_task
 from fewshot_bench.rng import generators_kept, global_generators, key_of, moved
 from fewshot_bench.sampling.base import (
@@ -479,49 +483,71 @@ def logits_kept(subject: MetricSubject) -> None:
 
 @dataclass(frozen=True)
 class ObserverSubject:
-    """An observer under test: its class."""
+    """An observer under test: a class, an instance or a module."""
 
-    kind: type[Observer]
+    observer: Any
 
 
 def follows_a_run(subject: ObserverSubject) -> None:
-    """It is built without arguments and takes every event of a run, in order."""
-    _watch(subject)
+    """A class is built without arguments; every hook of a run, called in order, raises nothing."""
+    _observe(subject)
 
 
 def changes_nothing(subject: ObserverSubject) -> None:
-    """It leaves configuration, numbers and record as it gets them."""
-    told = _watch(subject)
-    for event, before, after in told:
+    """It leaves configuration, numbers and record as it gets them, for the observers after it."""
+    for hook, before, after in _observe(subject):
         if before != after:
-            raise Fault(f"{event}() changed what it was given; copy it first.")
+            raise Fault(f"{hook}() changed what it was given; copy it first.")
 
 
-def _watch(subject: ObserverSubject) -> list[tuple[str, Any, Any]]:
-    """A made-up run; what each event was told, before and after."""
-    config = {"method": "made-up", "way": 5, "method_options": {"lr": 1e-3}}
+def _observe(subject: ObserverSubject) -> list[tuple[str, str, str]]:
+    """Call the hooks of a made-up run: [(hook, its arguments before, and after the observer)]."""
+    calls: list[tuple[str, str, str]] = []
+
+    def recorder(hook: str) -> Any:
+        @hookimpl(wrapper=True)
+        @functools.wraps(getattr(specs, hook))
+        def record(*arguments: Any) -> Generator[None, Any, Any]:
+            before = _as_text(arguments)
+            result = yield
+            calls.append((hook, before, _as_text(arguments)))
+            return result
+
+        return record
+
+    config = {"method": "made-up", "way": 3, "method_options": {"lr": 1e-3}}
     record = {"id": "made-up", "status": "completed", "config": config, "notes": [],
               "test": {"accuracy": 0.5}, "training": {"steps": 2}}  # fmt: skip
-    events: list[tuple[str, tuple[Any, ...]]] = [
-        ("run_started", (config,)),
-        ("train_logged", (1, {"loss_meta": 1.5})),
-        ("evaluation_ended", ("validation", [0.5, 0.25])),
-        ("train_logged", (2, {"loss_meta": math.e})),
-        ("evaluation_ended", ("test", [0.5, 0.75])),
-        ("run_ended", (record,)),
-    ]
-    told = []
+    images, keys = torch.zeros(2, 3, 2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)
+    indices = Indices(images, images.flatten(1), images.flatten(1), None, images[..., 0], keys)
+    scores, confusion, ids = np.array([0.5, 0.25]), np.ones((2, 3, 3), np.int64), range(2)
+    recorders = SimpleNamespace(**{hook: recorder(hook) for hook in LIFECYCLE})
     with tempfile.TemporaryDirectory() as folder:
         try:
-            observers = Observers({"it": subject.kind()})
-            observers.follow(Path(folder))
-            for event, arguments in events:
-                before = copy.deepcopy(arguments)
-                observers.tell(event, *arguments)
-                told.append((event, before, arguments))
+            hooks = RunHooks({"the recorder": recorders, "it": subject.observer})
+            hooks.run_started(config=config, folder=Path(folder), resumed_from=0)
+            for step, split in ((1, "validation"), (2, "test")):
+                hooks.train_logged(step=step, metrics={"loss_meta": math.e / step})
+                hooks.bind(split="train").sampled(ids, indices)
+                bound = hooks.bind(split=split, step=step)
+                bound.evaluation_started(episodes=2)
+                bound.sampled(ids, indices)
+                bound.episodes_scored(
+                    ids=ids,
+                    scores=scores,
+                    metrics={"f1": scores},
+                    confusion=confusion,
+                )
+                bound.evaluation_finished(scores=scores, metrics={"f1": scores})
+                hooks.checkpoint_saved(step=step, path=Path(folder, "checkpoint"))
+            hooks.run_finished(record=record)
         except (FewshotBenchError, TypeError) as error:
             raise Fault(str(error)) from error
-    return told
+    return calls
+
+
+def _as_text(arguments: tuple[Any, ...]) -> str:
+    return json.dumps(arguments, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
 
 
 BACKBONE_CHECKS = (out_shape, finite, builds_alike, keeps_nothing, independent_tasks, trains,

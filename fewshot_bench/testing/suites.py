@@ -25,9 +25,9 @@ from fewshot_bench.config.resolve import configure, sampler_options
 from fewshot_bench.data.images import Dataset
 from fewshot_bench.data.locate import locate
 from fewshot_bench.engine.evaluation import Metric
-from fewshot_bench.engine.observer import Observer
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, PluginError, UnknownName
+from fewshot_bench.hooks.lifecycle import is_observer
 from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
 from fewshot_bench.runs.build import build_backbone, build_dataset, build_method
@@ -120,9 +120,9 @@ def check_metric(metric: Metric, *, only: Sequence[str] = ()) -> list[Outcome]:
     return list(run_checks(SUITES["metrics"], components.MetricSubject(metric), only))
 
 
-def check_observer(kind: type[Observer], *, only: Sequence[str] = ()) -> list[Outcome]:
-    """Run the suite on an observer's class. See :func:`check_method`."""
-    return list(run_checks(SUITES["observers"], components.ObserverSubject(kind), only))
+def check_observer(observer: Any, *, only: Sequence[str] = ()) -> list[Outcome]:
+    """Run the suite on an observer: a class, an instance or a module. See :func:`check_method`."""
+    return list(run_checks(SUITES["observers"], components.ObserverSubject(observer), only))
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _bare(registry: Registry, kind: str, name: str) -> str:
 
 def _kind_in_file(registry: Registry, name: str) -> str:
     """The kind of a class in a file; that of a function cannot be known."""
-    bases = {"methods": Method, "datasets": Dataset, "samplers": Sampler, "observers": Observer}
+    bases = {"methods": Method, "datasets": Dataset, "samplers": Sampler}
     try:
         loaded = registry.resolve("methods", name).load()
     except PluginError as error:  # its kind is not known
@@ -189,6 +189,8 @@ def _kind_in_file(registry: Registry, name: str) -> str:
     for kind, base in bases.items():
         if isinstance(loaded, type) and issubclass(loaded, base):
             return kind
+    if is_observer(loaded):
+        return "observers"
     raise ConfigError(f"'{name}' is a function; give --kind backbones or --kind metrics.")
 
 

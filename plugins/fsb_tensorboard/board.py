@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fewshot_bench import Observer
+from fewshot_bench import hookimpl
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.results.tables import read_table
 
@@ -25,31 +26,32 @@ STRETCHES = 1000  # step times at most: a curve needs no more
 GROUPS = {"loss_": "loss", "gradient_norm_": "gradient norm"}
 
 
-class TensorBoard(Observer):
+class TensorBoard:
     """Scalars by training step, and the configuration as text."""
 
-    step = 0
-
-    def run_started(self, config: Mapping[str, Any]) -> None:
-        """Open the file of events, which is closed whatever becomes of the run."""
-        again = self.resumed_from + 1 if self.resumed_from else None
-        self.writer = SummaryWriter(str(self.folder), purge_step=again)
+    @hookimpl
+    def run_started(self, config: Mapping[str, Any], folder: Path, resumed_from: int) -> None:
+        """Open the file of events, which is closed however the run ends."""
+        again = resumed_from + 1 if resumed_from else None
+        self.folder, self.writer = folder, SummaryWriter(str(folder), purge_step=again)
         weakref.finalize(self, self.writer.close)
         self.writer.add_text("configuration", f"```\n{json.dumps(config, indent=2)}\n```")
 
+    @hookimpl
     def train_logged(self, step: int, metrics: Mapping[str, float]) -> None:
         """Losses, gradient norms and what the method logs."""
-        self.step = step
         for name, value in metrics.items():
             if name != "step":
                 self.writer.add_scalar(tag(name), value, step)
 
-    def evaluation_ended(self, split: str, scores: Sequence[float]) -> None:
+    @hookimpl
+    def evaluation_finished(self, split: str, step: int, scores: np.ndarray) -> None:
         """The mean accuracy of the validation or the test."""
-        self.writer.add_scalar(f"accuracy/{split}", sum(scores) / len(scores), self.step)
+        self.writer.add_scalar(f"accuracy/{split}", scores.mean(), step)
         self.writer.flush()
 
-    def run_ended(self, record: Mapping[str, Any]) -> None:
+    @hookimpl
+    def run_finished(self) -> None:
         """Step times, which the run's table holds."""
         path = self.folder / "steps.csv"
         for name, at, ms in step_times(read_table(path)) if path.is_file() else ():

@@ -34,7 +34,7 @@ TYPED = tuple(f"--{name.replace('_', '-')}={value}" for name, value in SETTINGS.
 
 WATCHER = """
 import json
-from fewshot_bench import Observer, hookimpl
+from fewshot_bench import hookimpl
 
 @hookimpl
 def register_observers():
@@ -47,16 +47,20 @@ def register_metrics():
 def share_of_first(logits, target):
     return (logits.argmax(-1) == 0).double().mean(-1)
 
-class Watcher(Observer):
+class Watcher:
     def __init__(self):
         self.seen = []
+    @hookimpl
     def run_started(self, config):
         self.seen.append(["started", config["method"]])
-    def train_logged(self, step, metrics):
+    @hookimpl
+    def train_logged(self, step):
         self.seen.append(["logged", step])
-    def evaluation_ended(self, split, scores):
+    @hookimpl
+    def evaluation_finished(self, split, scores):
         self.seen.append([split, len(scores)])
-    def run_ended(self, record):
+    @hookimpl
+    def run_finished(self, record):
         self.seen.append(["ended", record["status"]])
         with open("seen.json", "w") as file:
             json.dump(self.seen, file)

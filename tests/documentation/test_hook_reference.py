@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,24 +12,30 @@ from typing import Any
 
 import pytest
 
-from fewshot_bench import Dataset, Method, Observer, Sampler
+import fewshot_bench
+from fewshot_bench import Dataset, Method, Sampler
 from fewshot_bench.hooks import specs
-from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.hooks.lifecycle import RunHooks
+from fewshot_bench.hooks.registry import HOOKS, LIFECYCLE, Registry
 from fewshot_bench.testing.suites import suite
 
 PAGE = (Path(__file__).parents[2] / "docs/hooks.md").read_text("utf-8")
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
-HOOKS = {n: f for n, f in vars(specs).items() if hasattr(f, f"{specs.GROUP}_spec")}
+EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 INHERITED = {"state_dict", "forward"}  # of nn.Module
+
+
+def arguments(name: str) -> list[str]:
+    return list(inspect.signature(getattr(specs, name)).parameters)
 
 
 def heading(name: str) -> str:
     """As the page has it: the hook with its exact arguments."""
-    return f"{name}({', '.join(inspect.signature(HOOKS[name]).parameters)})"
+    return f"{name}({', '.join(arguments(name))})"
 
 
 def test_every_hook_has_a_section_and_every_section_a_hook() -> None:
-    assert len(HOOKS) == 8
+    assert len(HOOKS) == 16
     documented = {title for title in SECTIONS if title.partition("(")[0] in HOOKS}
     assert documented == {heading(name) for name in HOOKS}
     assert not [t for t in SECTIONS if "(" in t and t.partition("(")[0] not in HOOKS]
@@ -41,14 +48,16 @@ def test_a_section_says_what_when_and_since(name: str) -> None:
     assert "- Called: " in section
     (since,) = re.findall(r"- Since interface (\d+)\.", section)
     assert 1 <= int(since) <= specs.INTERFACE
+    if name in LIFECYCLE:
+        assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == arguments(name)
 
 
-@pytest.mark.parametrize("name", HOOKS)
+@pytest.mark.parametrize("name", [name for name in HOOKS if name not in LIFECYCLE])
 def test_an_example_runs(name: str, fake_distribution: Callable[..., Path]) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", SECTIONS[heading(name)], re.DOTALL)
+    (code,) = EXAMPLE.findall(SECTIONS[heading(name)])
     fake_distribution("fake-example", "fake_example", code)
     registry = Registry.discover()
-    assert [plugin.told for plugin in registry.plugins if plugin.error] == []
+    assert [plugin.problem for plugin in registry.plugins if plugin.error] == []
     kind = name.removeprefix("register_")
     if name == "locate_dataset":
         assert registry.locate_dataset("no-such-data") is None
@@ -62,6 +71,31 @@ def test_an_example_runs(name: str, fake_distribution: Callable[..., Path]) -> N
         assert [(o.id, o.message) for o in outcomes if o.status == "failed"] == []
 
 
+def test_the_whole_observer_runs(
+    fake_distribution: Callable[..., Path], data_cache: Path, tmp_path: Path
+) -> None:
+    (code,) = EXAMPLE.findall(SECTIONS["Observers"])
+    assert len([line for line in code.splitlines() if line]) < 35  # a page
+    fake_distribution("fake-example", "fake_example", code)
+    record = fewshot_bench.run(
+        "nearest-centroid", with_="class-accuracy", train_classes=6, validation_classes=6,
+        test_classes=6, way=3, shot=1, query=2, episodes=12, runs_dir=str(tmp_path / "runs"),
+        cache_dir=str(data_cache),
+    )  # fmt: skip
+    path = tmp_path / "runs" / record["id"] / "class_accuracy.json"
+    accuracy = json.loads(path.read_text("utf-8"))
+    assert len(accuracy) == 6
+    assert 0 < sum(accuracy.values()) / 6 < 1
+
+
+def test_the_wrapper_wraps(capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = EXAMPLE.findall(SECTIONS["Order and wrappers of observers"])
+    space: dict[str, Any] = {}
+    exec(compile(code, "docs/hooks.md", "exec"), space)  # noqa: S102
+    RunHooks({"a": space["Upload"], "b": space["Stopwatch"]}).run_finished(record={})
+    assert re.fullmatch(r"observers: 0\.\d{3} s\n", capsys.readouterr().err)
+
+
 def members(kind: type) -> set[str]:
     """What an author may override or set."""
     own = {name for name in vars(kind) if not name.startswith("_")}
@@ -71,7 +105,7 @@ def members(kind: type) -> set[str]:
     return own - INHERITED
 
 
-@pytest.mark.parametrize("kind", [Method, Dataset, Sampler, Observer], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", [Method, Dataset, Sampler], ids=lambda k: k.__name__)
 def test_every_member_has_a_row_with_its_arguments(kind: type) -> None:
     section = SECTIONS[f"Members of {kind.__name__}"]
     rows = dict(re.findall(r"^\| `(\w+)(\([^`]*\))?` \|", section, re.MULTILINE))

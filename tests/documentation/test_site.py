@@ -125,7 +125,13 @@ def test_a_page_fits_its_window_and_asks_nothing_of_anybody(
     wrong: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    for name in ("index", "tutorial/index", "reference/cli", "wrong-plugins", "results/index"):
+    for name in (
+        "index",
+        "tutorial/index",
+        "reference/cli",
+        "reference/wrong-plugins",
+        "results/index",
+    ):
         page.goto((site / f"{name}.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         assert page.locator("article h1").is_visible()

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 import fewshot_bench
 from fewshot_bench import Method, Task
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.engine.observer import Silent
 from fewshot_bench.engine.pictures import Pictures, begin
+from fewshot_bench.engine.progress import Silent
 from fewshot_bench.errors import PluginError
 from fewshot_bench.results.tables import read_table
 from fewshot_bench.runs.context import RunContext

@@ -1,7 +1,7 @@
 """A fault, what is typed to meet it, and how it is run: in this process, in a folder of its own.
 
-``docs/faults.md`` is the table of all of them with the message and the exit code that each gets;
-``python tests/faults/page.py`` writes it anew.
+``docs/reference/faults.md`` is the table of all of them with the message and the exit code of each;
+``python tests/faults/page.py`` writes it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes ``docs/faults.md``: ``python tests/faults/page.py`` writes it anew."""
+"""Makes ``docs/reference/faults.md``: ``python tests/faults/page.py`` writes it anew."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if __name__ == "__main__":
 from tests.faults import files, machine, plugins, records, typed, unfinished
 from tests.faults.fault import Fault, meet, row
 
-PAGE = Path(__file__).parents[2] / "docs/faults.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/faults.md"
 GROUPS = {
     "On the command line": typed.CASES,
     "In a run's folder": records.CASES,
@@ -22,23 +22,25 @@ GROUPS = {
     "In the machine and in numbers": machine.CASES,
 }
 CASES = [fault for cases in GROUPS.values() for fault in cases]
-HEAD = """# Faults and bad inputs, and what each is told
+HEAD = """# Faults and bad input
 
-Made from the tests (`python tests/faults/page.py` writes this page anew): {count} faults are made,
-each in a folder of its own, and met by the command beside it. None shows a traceback, unless
-`--debug` is given. `...` stands for the options of a run of a few seconds.
+How to read this page: each row is a fault, the command that meets it, and the exit code and message
+of that command. A row without a message shows a command that does what was asked, or says nothing.
+`...` stands for the options of a run of a few seconds. No fault shows a traceback, unless `--debug`
+is given. A fault in one run leaves the others in the table, and is reported as `left out`.
 
-Exit codes: 0 done; 1 the training did not stay finite; 2 something to mend; 141 the reader of a
-pipe went away; 130, 143, 138 and 129 a run that SIGINT, SIGTERM, SIGUSR1 or SIGHUP ended, with a
-checkpoint ([interrupted runs](resume.md)). A fault in one run leaves the others in the table, and
-is told as `left out`. Where no message stands, the command does what was asked, or says nothing.
-The like for plugins that are broken: [wrong-plugins.md](wrong-plugins.md).
+Exit codes: 0 success; 1 the loss, a gradient or a weight became NaN or infinite; 2 an error that
+you can fix; 141 the reader of a pipe ended; 130, 143, 138 and 129 a run that SIGINT, SIGTERM,
+SIGUSR1 or SIGHUP ended, with a checkpoint ([interrupted runs](../resume.md)).
+
+The tests make all {count} faults, each in a folder of its own, and `python tests/faults/page.py`
+writes this page. The same for broken plugins: [errors of plugins](wrong-plugins.md).
 """
 
 
 def table(cases: tuple[Fault, ...], stock: Path) -> list[str]:
     """The rows of some faults."""
-    rows = ["| fault | typed | exit code | message |", "|---|---|---|---|"]
+    rows = ["| fault | command | exit code | message |", "|---|---|---|---|"]
     for number, fault in enumerate(cases):
         if (why := fault.why_not()) is not None:
             raise SystemExit(f"'{fault.what}' cannot be made here: {why}")

@@ -1,4 +1,4 @@
-"""Plugins whose names or claims would lead elsewhere; docs/wrong-plugins.md has the broken ones."""
+"""Plugins with unsafe names; docs/reference/wrong-plugins.md has the broken ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.faults.fault import Fault, World
 
-HEAD = "from fewshot_bench import Dataset, Method, Observer, hookimpl\n"
+HEAD = "from fewshot_bench import Dataset, Method, hookimpl\n"
 
 
 def plugin(name: str, target: str = "json:loads", kind: str = "datasets") -> Any:

@@ -597,8 +597,9 @@ def test_files_without_influence_do_not_count(
     method, helper = package_data(site)
     (site / helper).write_text(HELP.format(factor=1.0), "utf-8")
     watcher = site.parent / "watch.py"
-    watcher.write_text("from fewshot_bench import Observer\n\n\nclass W(Observer):\n    pass\n")
-    settings = small(data_cache, "nearest-centroid") | {"with_": ["./watch.py:W"]}
+    source = "from fewshot_bench import hookimpl\n\n\n@hookimpl\ndef run_finished():\n    pass\n"
+    watcher.write_text(source)
+    settings = small(data_cache, "nearest-centroid") | {"with_": ["./watch.py"]}
     first, _ = asked(method, settings)
     watcher.write_text(watcher.read_text() + "    x = 1\n")
     (site / "my_pkg" / "README.md").write_text("text")

@@ -116,7 +116,7 @@ def test_a_data_set_in_a_file_may_take_a_path(folder: Path) -> None:
         ("./mine.py", ConfigError, "a class or function has to follow, as in ./mine.py:Mine"),
         ("./mine.py:", ConfigError, "a class or function has to follow"),
         ("./their.py:Mine", ConfigError, "there is no file './their.py'"),
-        ("./mine.py:Mien", PluginError, "there is no 'Mien' in '.*mine.py'; is 'Mine' meant"),
+        ("./mine.py:Mien", PluginError, "there is no 'Mien' in '.*mine.py'; did you mean 'Mine'"),
         ("./bad.py:Mine", PluginError, "bad.py', line 1 cannot be imported: SyntaxError"),
         ("./bad.py", ConfigError, "as in ./bad.py:MyMethod"),
         ("./raises.py:Mine", PluginError, "raises.py' cannot be imported: ZeroDivisionError"),

@@ -106,28 +106,30 @@ def test_locate_dataset_takes_the_first_result(fake_distribution: Install) -> No
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
-        ("raise RuntimeError('no disk')", "raised RuntimeError: no disk; it was passed over"),
-        ("raise TypeError('no type')", "raised TypeError: no type; it was passed over"),
-        ("return 3", "returned int; a folder"),
+        ("raise RuntimeError('no disk')", "raised RuntimeError: no disk; skipped it"),
+        ("raise TypeError('no type')", "raised TypeError: no type; skipped it"),
+        ("return 3", "expected a folder or None, got int"),
     ],
 )
-def test_a_locate_dataset_hook_that_fails_is_passed_over(
-    body: str, told: str, fake_distribution: Install
+def test_a_locate_dataset_hook_that_fails_is_skipped(
+    body: str, message: str, fake_distribution: Install
 ) -> None:
     hook = HEAD + "@hookimpl\ndef locate_dataset(name):\n    BODY\n"
     fake_distribution("fake-here", "fake_here", hook.replace("BODY", "return '/here'"))
     fake_distribution("fake-wrong", "fake_wrong", hook.replace("BODY", body))
     registry = Registry.discover()
-    with pytest.warns(PluginWarning, match=f"'fake_wrong' of fake-wrong 1.0 is broken: .*{told}"):
+    with pytest.warns(
+        PluginWarning, match=f"'fake_wrong' of fake-wrong 1.0 is broken: .*{message}"
+    ):
         assert registry.locate_dataset("mine") == Path("/here")
     assert row(registry, "fake_wrong").status == "broken"
 
 
 def test_fsb_plugins_is_named_where_a_name_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FSB_PLUGINS", "standard")
-    with pytest.raises(UnknownName, match="FSB_PLUGINS lets through: standard"):
+    with pytest.raises(UnknownName, match="FSB_PLUGINS allows only: standard"):
         Registry.discover().resolve("methods", "maml")
 
 

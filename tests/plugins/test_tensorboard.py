@@ -13,30 +13,30 @@ import pytest
 from fsb_tensorboard.board import TensorBoard, step_times, tag
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from fewshot_bench import Observer
-from fewshot_bench.engine.observer import Observers
+from fewshot_bench.hooks.lifecycle import RunHooks, is_observer
 from fewshot_bench.results.tables import write_table
 from tests.command_line import Process, without
 
 ROOT = Path(__file__).parents[2]
 
 
-def watched(observer: Observer, folder: Path) -> None:
-    """A run of two steps, as the runner tells it."""
-    observers = Observers({"it": observer})
-    observers.follow(folder)
-    observers.tell("run_started", {"way": 5, "method_options": {"lr": 0.1}})
+def observed(observer: Any, folder: Path) -> None:
+    """Call an observer as a run of two steps does."""
+    hooks = RunHooks({"it": observer})
+    config = {"way": 5, "method_options": {"lr": 0.1}}
+    hooks.run_started(config=config, folder=folder, resumed_from=0)
     for step in (1, 2):
         metrics = {"step": step, "loss_meta": 1 / step, "gradient_norm_meta": 3.0, "accuracy": 0.5}
-        observers.tell("train_logged", step, metrics)
-    observers.tell("evaluation_ended", "validation", [0.5, 0.75])
-    observers.tell("evaluation_ended", "test", [0.25, 0.75])
+        hooks.train_logged(step=step, metrics=metrics)
+    for split, first in (("validation", 0.5), ("test", 0.25)):
+        bound = hooks.bind(split=split, step=2)
+        bound.evaluation_finished(scores=np.array([first, 0.75]), metrics={})
     write_table(folder / "steps.csv", {"step": [1, 2], "step_ms": [10.0, 30.0]})
-    observers.tell("run_ended", {"test": {"accuracy": 0.5}})
+    hooks.run_finished(record={"test": {"accuracy": 0.5}})
 
 
 def test_what_tensorboard_reads(tmp_path: Path) -> None:
-    watched(TensorBoard(), tmp_path)
+    observed(TensorBoard, tmp_path)
     read = EventAccumulator(str(tmp_path))
     read.Reload()
     scalars = {
@@ -88,9 +88,9 @@ def test_the_tracker_of_the_documentation(tmp_path: Path, monkeypatch: pytest.Mo
     space: dict[str, Any] = {}
     exec(compile(code, "docs/plugins.md", "exec"), space)  # noqa: S102
     observer = space["MLflow"]
-    assert issubclass(observer, Observer)
+    assert is_observer(observer)
     assert len([line for line in code.splitlines() if line]) <= 20
-    watched(observer(), tmp_path)
+    observed(observer, tmp_path)
     logged = [arguments for name, arguments in heard if name == "log_metrics"]
     assert [(numbers["loss_meta"], step) for numbers, step in logged] == [(1.0, 1), (0.5, 2)]
     assert ("log_metric", ("test accuracy", 0.5, 2)) in heard

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fewshot_bench import hookimpl
 from fewshot_bench.data.images import Dataset, Splits
-from fewshot_bench.engine.observer import Observer
 from fewshot_bench.method import accuracy
 from fewshot_bench.sampling.base import ClosedSampler, OpenSampler
 from fewshot_bench.testing import (
@@ -202,12 +202,18 @@ WRONG_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Needy(Observer):
+class Quiet:
+    @hookimpl
+    def run_started(self) -> None: ...
+
+
+class Needy(Quiet):
     def __init__(self, folder: str) -> None: ...
 
 
-class Scribbler(Observer):
-    def run_ended(self, record: Mapping[str, Any]) -> None:
+class Scribbler:
+    @hookimpl
+    def run_finished(self, record: Mapping[str, Any]) -> None:
         record["notes"].append("seen")
 
 
@@ -217,7 +223,7 @@ KINDS: dict[str, tuple[Callable[..., list[Outcome]], Any, dict[str, Any]]] = {
     "backbones": (check_backbone, backbone, WRONG_BACKBONES),
     "samplers": (check_sampler, OpenSampler, WRONG_SAMPLERS),
     "metrics": (check_metric, accuracy, WRONG_METRICS),
-    "observers": (check_observer, Observer, WRONG_OBSERVERS),
+    "observers": (check_observer, Quiet, WRONG_OBSERVERS),
 }
 
 

@@ -11,6 +11,7 @@ from fewshot_bench.engine.checkpointing.signals import Signals
 from fewshot_bench.engine.checkpointing.state import restore, state_of
 from fewshot_bench.engine.checkpointing.store import Saved, Store
 from fewshot_bench.errors import ConfigError
+from fewshot_bench.hooks.lifecycle import RunHooks
 
 if TYPE_CHECKING:
     from fewshot_bench.engine.training import Trainer
@@ -24,6 +25,7 @@ class Keeper:
         every: how often.
         signals: that ask the training to stop.
         again: go on from the newest checkpoint that is whole.
+        hooks: told of each checkpoint.
     """
 
     def __init__(
@@ -32,7 +34,9 @@ class Keeper:
         every: Every | None = None,
         signals: Signals | None = None,
         again: bool = False,
+        hooks: RunHooks | None = None,
     ) -> None:
+        self.hooks = hooks or RunHooks()
         self.store, self.signals = store, signals or Signals()
         self.every, self.due = every or Every(), Due(Every())
         self.saved: Saved | None = None
@@ -69,7 +73,8 @@ class Keeper:
         """Write a checkpoint now. A disk that is full, for a while perhaps, ends no training."""
         if self.store is not None:
             try:
-                self.store.save(trainer.step, state_of(trainer))
+                path = self.store.save(trainer.step, state_of(trainer))
+                self.hooks.checkpoint_saved(step=trainer.step, path=path)
             except ConfigError as error:
                 trainer.tell(str(error))
         self._newest = trainer.step

@@ -1,0 +1,31 @@
+"""What shows how far a run is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What shows a run while it goes on."""
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """A part of the run begins that has ``total`` units of work, or goes on after ``done``."""
+
+    def update(self, done: int, **numbers: float) -> None:
+        """So many units are done, of ``tasks`` each; numbers to show beside them."""
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+
+
+class Silent:
+    """A progress that shows nothing."""
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """Show nothing."""
+
+    def update(self, done: int, **numbers: float) -> None:
+        """Show nothing."""
+
+    def message(self, text: str) -> None:
+        """Show nothing."""

@@ -1,0 +1,121 @@
+"""The entry points of installed distributions, read one distribution at a time.
+
+``importlib.metadata.entry_points`` reads all of them at once, so that one damaged installation
+would break every command.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from importlib.metadata import Distribution, EntryPoint, distributions, version
+from typing import NamedTuple
+
+VARIABLE = "FSB_PLUGINS"
+
+
+class Unreadable(NamedTuple):
+    """An installed distribution whose metadata cannot be read.
+
+    Arguments:
+        distribution: its name, or its folder where the name cannot be read.
+        version: ``?`` if unknown.
+        error: what reading it raised.
+    """
+
+    distribution: str
+    version: str
+    error: Exception
+
+
+def read_points(group: str) -> tuple[list[EntryPoint], list[Unreadable]]:
+    """The entry points of a group that ``FSB_PLUGINS`` allows, sorted by name.
+
+    Of a distribution that is on the path twice, the first counts.
+    """
+    points: dict[tuple[str, str], EntryPoint] = {}
+    unreadable: list[Unreadable] = []
+    seen: set[str] = set()
+    for found in distributions():
+        try:
+            # Looking for the group's name first saves parsing the metadata of everything else.
+            if group not in (found.read_text("entry_points.txt") or ""):
+                continue
+            name = normal(found.name)
+            if name in seen:
+                continue
+            seen.add(name)
+            for point in found.entry_points.select(group=group):
+                if _allowed(point.name, name):
+                    points[point.name, name] = point
+        except Exception as error:
+            broken = Unreadable(*_identity(found), error)
+            if _allowed("", broken.distribution):
+                unreadable.append(broken)
+    return [points[key] for key in sorted(points)], unreadable
+
+
+def allowed_names() -> list[str] | None:
+    """The entry points or distributions that ``FSB_PLUGINS`` names; None: it is not set."""
+    value = os.environ.get(VARIABLE)
+    return None if value is None else [n.strip() for n in value.split(",") if n.strip()]
+
+
+def _allowed(point: str, distribution: str) -> bool:
+    names = allowed_names()
+    if names is None:
+        return True
+    return point in names or normal(distribution) in map(normal, names)
+
+
+def distribution_of(point: EntryPoint) -> tuple[str, str]:
+    """Name and version of the distribution that an entry point came with."""
+    return (point.dist.name, point.dist.version or "?") if point.dist else ("unknown", "?")
+
+
+def normal(distribution: str) -> str:
+    """A distribution's name as packaging tools compare it: ``My_Plugin`` is ``my-plugin``."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _identity(found: Distribution) -> tuple[str, str]:
+    """Name and version, as far as they can be read."""
+    try:
+        return str(found.metadata["Name"] or found.locate_file("")), str(found.version or "?")
+    except Exception:
+        return str(found.locate_file("")), "?"
+
+
+def import_problem(point: EntryPoint, distribution: str, error: BaseException) -> str:
+    """Why a hook module cannot be imported, and what to do about it."""
+    module = point.value.partition(":")[0].strip()
+    missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
+    package = missing.partition(".")[0] if missing else None
+    if not module or not all(part.isidentifier() for part in module.split(".")):
+        return (
+            f"its entry point '{point.name} = {point.value}' names no module; write "
+            f'{point.name} = "package.module", and install it again'
+        )
+    cannot = f"{module} cannot be imported ({summary(error)})"
+    if package == "fewshot_bench":
+        return (
+            f"{cannot}; it was made for another fewshot-bench than {version('fewshot-bench')}: "
+            f"pip install --upgrade fewshot-bench {distribution}"
+        )
+    if isinstance(error, ModuleNotFoundError) and package:
+        if package == module.partition(".")[0]:
+            return (
+                f"its entry point names the missing module '{module}' ({summary(error)}): "
+                f"pip install --force-reinstall {distribution}"
+            )
+        return f"{cannot}; install the package of '{package}', or pip uninstall {distribution}"
+    return (
+        f"{cannot}; 'fsb plugins --trace {point.name}' shows where; update it, or pip uninstall "
+        f"{distribution}"
+    )
+
+
+def summary(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
