@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fewshot_bench import Observer
 from fewshot_bench.engine.observer import Observers
-from fewshot_bench.results.tables import write_table
+from fewshot_bench.results.record import write_table
 from tests.command_line import Process, without
 
 ROOT = Path(__file__).parents[2]
