@@ -222,7 +222,7 @@ def _why(folder: Path, record: dict[str, Any]) -> str:
         return f"'{folder}': {record['status']}: {record['error'] or 'it has no result'}"
     if is_locked(folder):
         return f"'{folder}' is still running; it has no result yet"
-    return f"'{folder}' did not finish; resume it: {resume_command(folder)}"
+    return f"'{folder}' did not finish; to resume it: {resume_command(folder)}"
 
 
 def run_folders(path: Path) -> list[Path]:

@@ -95,7 +95,7 @@ def test_what_did_not_finish_or_is_broken_is_told_and_hides_no_other(tmp_path: P
     assert len(problems) == 3
     told = "\n".join(problems)
     assert f"'{failed}': failed: step 3: no" in told
-    assert f"'{stopped}' did not finish; resume it: fsb resume {stopped}" in told
+    assert f"'{stopped}' did not finish; to resume it: fsb resume {stopped}" in told
     assert "is damaged" in told
 
 
