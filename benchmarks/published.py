@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewshot_bench.results.commands import command_of
-from fewshot_bench.results.runs import Run, age, load_runs
+from fewshot_bench.results.runs import Run, age, command_of, load_runs
 
 HERE = Path(__file__).parent
 NEAR = 0.3  # points

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from limit import Limits
 
-from fewshot_bench.results.record.environment import device_name, environment
+from fewshot_bench.results.record.environment import describe_device, environment
 
 
 def describe_machine(device: torch.device, limits: Limits) -> dict[str, Any]:
     """What a figure was taken on."""
     return {
         "date": datetime.date.today().isoformat(),
-        "device": device_name(device),
+        "device": describe_device(device)["name"],
         "short": _short(device),
         "python": platform.python_version(),
         "torch": torch.__version__,

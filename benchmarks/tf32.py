@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.results.stats.tests import paired_difference
+from fewshot_bench.results.stats import paired_difference
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import PreparedRun, prepare
 from fewshot_bench.runs.train import make_trainer

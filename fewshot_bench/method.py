@@ -202,6 +202,9 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.transpose(1, 2), target, reduction="none").mean(1)
 
 
+cross_entropy.higher_is_better = False  # type: ignore[attr-defined]
+
+
 @torch.no_grad()
 def title_of(method: Method) -> str:
     """How a message names a method: ``method 'x' of its-distribution 1.0: X``."""

@@ -15,7 +15,7 @@ import torch
 
 from fewshot_bench.engine.timing import StepTimer, Stopwatch
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.results.record.environment import describe_device, device_name
+from fewshot_bench.results.record.environment import describe_device
 from fewshot_bench.utils import devices
 
 CPU, META = torch.device("cpu"), torch.device("meta")
@@ -256,7 +256,7 @@ def test_what_the_record_says_of_a_gpu(card: Card, monkeypatch: pytest.MonkeyPat
         "memory_clock_mhz": 2619.0,
     }
     assert asked[0][:2] == ["nvidia-smi", "--id=GPU-1234"]
-    assert device_name(GPU) == "NVIDIA Stand-in"
+    assert describe_device(GPU)["name"] == "NVIDIA Stand-in"
 
 
 @pytest.mark.parametrize(

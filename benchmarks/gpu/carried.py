@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from fewshot_bench.engine.checkpointing.store import Store, step_of
-from fewshot_bench.results.record.io import FILE
+from fewshot_bench.results.record import RECORD
 
 NAME = "runs.tar.gz"
 VOLUME = 15 * 2**20  # bytes
@@ -91,7 +91,7 @@ class Kept:
 def runs_in(folder: Path) -> list[Kept]:
     """The runs of a folder, the oldest first; what has no readable record is none."""
     found = []
-    for path in sorted(folder.glob(f"*/{FILE}")):
+    for path in sorted(folder.glob(f"*/{RECORD}")):
         try:
             found.append(Kept(path.parent, json.loads(path.read_text("utf-8"))))
         except (OSError, ValueError):

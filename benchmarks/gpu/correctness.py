@@ -32,7 +32,7 @@ from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Episode
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
-from fewshot_bench.results.stats.tests import paired_difference
+from fewshot_bench.results.stats import paired_difference
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import PreparedRun, prepare
 from fewshot_bench.runs.train import make_trainer

@@ -42,10 +42,27 @@ PAGES = {
     "random": Page("Random numbers", {"fewshot_bench.rng": ()}),
     "semisupervised": Page("Few labels", {"fewshot_bench.sampling.few_labels": ()}),
     "testing": Page("Testing a plugin", {"fewshot_bench.testing": ()}),
-    "intervals": Page("Intervals", {"fewshot_bench.results.stats.intervals": ()}),
-    "statistics": Page("Differences", {"fewshot_bench.results.stats.tests": ()}),
+    "intervals": Page(
+        "Intervals",
+        {
+            "fewshot_bench.results.stats": (
+                "INTERVALS", "UNEVEN", "Interval", "bootstrap_interval", "class_interval",
+                "few_classes", "hierarchical_interval", "seeds_interval", "student_interval",
+                "what_it_covers",
+            )
+        },
+    ),
+    "statistics": Page(
+        "Differences",
+        {
+            "fewshot_bench.results.stats": (
+                "Paired", "detectable_difference", "detectable_over_seeds", "episodes_needed",
+                "holm", "paired_difference", "paired_over_seeds", "paired_power",
+            )
+        },
+    ),
     "errors": Page("Errors", {"fewshot_bench.errors": ()}),
-}
+}  # fmt: skip
 
 
 def page(content: Page) -> str:

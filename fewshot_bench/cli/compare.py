@@ -167,7 +167,7 @@ def _found(
     shown: dict[str, Any],
 ) -> tuple[list[Run], list[str]]:
     """The runs that are meant, made if need be; ``shown`` gets the table options of a file."""
-    from fewshot_bench.results.equal import equal_names
+    from fewshot_bench.results.training import equal_names
 
     methods, files, folders = split_names(what, registry)
     grid = None
@@ -292,8 +292,8 @@ def _check_first(
     equal: Any,
 ) -> None:
     """Raise before hours of training what would be raised after them."""
-    from fewshot_bench.results.compare import check
-    from fewshot_bench.results.equal import equal_names
+    from fewshot_bench.results.comparison import check
+    from fewshot_bench.results.training import equal_names
 
     check(level, interval, target)
     equal_names(equal)
@@ -324,8 +324,8 @@ def show_runs(
         registry: resolves the name of the format.
         runs: what to compare.
         problems: a line for each run that could not be read.
-        baseline, interval, target, level: see :func:`fewshot_bench.results.compare`.
-        equal: see :func:`fewshot_bench.results.equal.equal_names`.
+        baseline, interval, target, level: see :func:`fewshot_bench.results.comparison.compare`.
+        equal: see :func:`fewshot_bench.results.training.equal_names`.
         format: ``terminal`` or the name of an exporter.
         output: a file for anything but ``terminal``; None: standard output.
         strict: exit with code 2 if something was left out or stands apart.
@@ -347,10 +347,11 @@ def compared(runs: list[Run], problems: list[str], equal: Any = None, **how: Any
     Raises:
         ConfigError: rows were trained differently in what ``equal`` names.
         RecordError: nothing is left to show; else as
-            :func:`fewshot_bench.results.compare`, which takes ``how``.
+            :func:`fewshot_bench.results.comparison.compare`, which takes ``how``.
     """
-    from fewshot_bench.results.compare import compare as compare_runs
-    from fewshot_bench.results.equal import equal_names, refuse_unequal
+    from fewshot_bench.results.comparison import compare as compare_runs
+    from fewshot_bench.results.comparison import refuse_unequal
+    from fewshot_bench.results.training import equal_names
 
     names = equal_names(equal)
     result = compare_runs(runs, **how)
@@ -389,7 +390,7 @@ def _left_out(problem: str) -> None:
 
 def _export(registry: Registry, result: Comparison, format: str, output: Path | None) -> None:
     from fewshot_bench.config.options import load
-    from fewshot_bench.results.tables import write_atomically
+    from fewshot_bench.results.record import write_atomically
 
     title = registry.resolve("exporters", format).title
     with blame(title):

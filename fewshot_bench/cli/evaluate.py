@@ -53,7 +53,7 @@ def _own(run: str, values: Mapping[str, Any], registry: Registry) -> list[Any]:
     from fewshot_bench.config.resolve import sampler_options
     from fewshot_bench.config.schema import RunConfig
     from fewshot_bench.hooks.single_file import only_typed
-    from fewshot_bench.results.record.io import read_record
+    from fewshot_bench.results.record import read_record
 
     with only_typed(values.values(), bool(values.get("trust_code"))):
         config = RunConfig.from_dict(read_record(Path(run))["config"])

@@ -13,8 +13,8 @@ from fewshot_bench.errors import ConfigError, RecordError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fewshot_bench.results.compare import Run
     from fewshot_bench.results.pilots import Pilot
+    from fewshot_bench.results.runs import Run
 
 
 def plan(
@@ -84,7 +84,7 @@ def _load(paths: list[Path]) -> list[Run]:
 
 def _newest(runs_dir: Path) -> list[Run]:
     """The newest run, and the newest of another method that can be paired with it."""
-    from fewshot_bench.results.pivot import episodes_differ
+    from fewshot_bench.results.layout import episodes_differ
     from fewshot_bench.results.runs import age, load_runs
 
     found = load_runs([runs_dir])[0] if runs_dir.exists() else []
@@ -98,7 +98,7 @@ def _newest(runs_dir: Path) -> list[Run]:
 
 
 def _plan(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[str, Any]:
-    from fewshot_bench.results.stats.power import detectable_difference, episodes_needed
+    from fewshot_bench.results.stats import detectable_difference, episodes_needed
 
     try:
         needed = episodes_needed(pilot.sd(), difference, power, alpha)
@@ -121,7 +121,7 @@ def _plan(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[s
 
 def _open(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[str, Any]:
     """Episodes of the open plan and their power at each query count."""
-    from fewshot_bench.results.stats.power import detectable_difference, paired_power
+    from fewshot_bench.results.stats import detectable_difference, paired_power
 
     rows = []
     for query, episodes in _open_plans(pilot):
@@ -144,7 +144,6 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
     from fewshot_bench.data.table import ClassTable
     from fewshot_bench.hooks.registry import CORE
     from fewshot_bench.hooks.single_file import only_typed
-    from fewshot_bench.results.record.part import part_of
     from fewshot_bench.rng import key_of
     from fewshot_bench.runs.context import RunContext
 
@@ -155,7 +154,7 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
         data = context.data
     before, now = record["dataset_digest"], data.splits.digest
     if record["evaluated_digest"] is not None:
-        before, now = record["evaluated_digest"], data.content.digest(part_of(record))
+        before, now = record["evaluated_digest"], data.content.digest(record["part"])
     if now != before:
         raise RecordError(f"{config.dataset} differs from the data of the pilots.")
     table, task = ClassTable(data.splits.test), context.eval_task
@@ -181,7 +180,7 @@ def _counts(most: int) -> list[int]:
 
 def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
     """Sentences on what the plan takes for granted."""
-    from fewshot_bench.results.protocol import sampler_words
+    from fewshot_bench.results.runs import sampler_words
     from fewshot_bench.results.training import against_words
 
     told = [

@@ -40,10 +40,10 @@ def _resume(
     The result is that of an uninterrupted run. A run that is finished stays as it is; without the
     weights that made its result it is refused.
     """
-    from fewshot_bench.results.record.io import FILE, read_record
+    from fewshot_bench.results.record import RECORD, read_record
 
     folder = Path(run)
-    folder = folder.parent if folder.name == FILE else folder
+    folder = folder.parent if folder.name == RECORD else folder
     record = read_record(folder)
     if record["status"] == "completed":
         from fewshot_bench.runs.train import finished
@@ -51,7 +51,7 @@ def _resume(
         finished(folder, record)
         typer.echo(f"'{folder}' is finished; nothing to resume.", err=True)
         if json:
-            sys.stdout.write((folder / FILE).read_text("utf-8"))
+            sys.stdout.write((folder / RECORD).read_text("utf-8"))
         return
     from fewshot_bench.cli.progress import Progress
     from fewshot_bench.cli.summary import show_record

@@ -9,8 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from fewshot_bench.cli._console import screen
-from fewshot_bench.results.protocol import query_words, sampler_protocol, sampler_words
-from fewshot_bench.results.record.part import VALIDATION, part_of, with_result
+from fewshot_bench.results.record import VALIDATION, with_result
+from fewshot_bench.results.runs import query_words, sampler_protocol, sampler_words
 from fewshot_bench.utils.devices import EventClock
 from fewshot_bench.utils.text import printable, printable_values
 
@@ -33,7 +33,7 @@ def table_of(record: dict[str, Any]) -> Table:
     """Accuracy, protocol and times."""
     task, timing, test = record["task"], record["timing"], record["test"]
     title = f"{record['method']} on {record['dataset']}, {task['way']}-way {task['shot']}-shot"
-    of_validation = part_of(record) == VALIDATION
+    of_validation = record["part"] == VALIDATION
     title += ", validation split" if of_validation else ""
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_column(no_wrap=True)
@@ -58,7 +58,8 @@ def table_of(record: dict[str, Any]) -> Table:
     for name, value in test["metrics"].items():
         half = value["half_width"]
         mean = "not finite" if value["mean"] is None else f"{value['mean']:.4f}"
-        table.add_row(name, mean + (f" ± {half:.4f}" if half else ""))
+        lower = "" if value["higher_is_better"] in (None, True) else " (lower is better)"
+        table.add_row(name, mean + (f" ± {half:.4f}" if half else "") + lower)
     return table
 
 
@@ -86,7 +87,7 @@ def protocol_words(record: dict[str, Any]) -> str:
 
 def protocol_sentence(record: dict[str, Any]) -> str:
     """What the interval covers."""
-    part = part_of(record)
+    part = record["part"]
     if record["test"]["sampling"] == "open":
         return f"The interval covers new images of these {part} classes; not new classes or seeds."
     return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -230,6 +231,12 @@ def measured(title: str, metric: Metric, logits: Tensor, target: Tensor) -> Tens
             f"({len(logits)},)."
         )
     return scores.double()
+
+
+def higher_is_better(metric: Metric) -> bool:
+    """Whether a higher score is a better one: the metric's attribute of this name, else True."""
+    metric = metric.args[-1] if isinstance(metric, partial) else metric  # of :func:`measured`
+    return bool(getattr(metric, "higher_is_better", True))
 
 
 def confusion(logits: Tensor, target: Tensor) -> Tensor:

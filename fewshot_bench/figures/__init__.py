@@ -17,7 +17,7 @@ from fewshot_bench.errors import ConfigError, RecordError, UnknownName
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fewshot_bench.results.compare import Run
+    from fewshot_bench.results.runs import Run
 
 SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -102,7 +102,7 @@ def draw(kind: str, runs: Sequence[Run], request: Request | None = None) -> Figu
 
     Arguments:
         kind: one of ``KINDS``.
-        runs: see :func:`fewshot_bench.results.compare.load_runs`.
+        runs: see :func:`fewshot_bench.results.runs.load_runs`.
         request: options; its ``left_out`` lists afterwards what is missing in the figure.
 
     Raises:
@@ -133,15 +133,14 @@ def draw(kind: str, runs: Sequence[Run], request: Request | None = None) -> Figu
 def note_trainings(figure: Figure, runs: Sequence[Run]) -> None:
     """Add to the caption how runs on the same kind of episodes were trained differently."""
     from fewshot_bench.figures.style import caption
-    from fewshot_bench.results.training import differing, trained
-    from fewshot_bench.results.traits import TRAITS
+    from fewshot_bench.results.training import TRAITS, differing, trained
 
     groups: dict[object, list[Run]] = {}
     for run in runs:
         data = run.record.get("evaluated_digest") or run.record["dataset"]
         groups.setdefault((data, run.setting), []).append(run)
     found = {trait.name for group in groups.values() for trait in differing([group])}
-    heads = [trait.head for trait in TRAITS if trait.name in found]
+    heads = [trait.label for trait in TRAITS if trait.name in found]
     if any(len({trained([run]) for run in group}) > 1 for group in groups.values()):
         heads.append("whether anything was trained")
     if heads:
@@ -150,7 +149,7 @@ def note_trainings(figure: Figure, runs: Sequence[Run]) -> None:
 
 def _evaluated(runs: Sequence[Run]) -> str:
     """A sentence about episodes other than the usual ones: closed ones of the test split."""
-    from fewshot_bench.results.protocol import evaluated_words
+    from fewshot_bench.results.runs import evaluated_words
 
     words = {evaluated_words(run.protocol()): None for run in runs}
     listed = "; ".join(one.strip(", ") for one in words if one)
@@ -165,7 +164,7 @@ def save(figure: Figure, path: Path) -> None:
         ConfigError: the file cannot be written.
     """
     from fewshot_bench.figures.style import rendered
-    from fewshot_bench.results.tables import write_atomically
+    from fewshot_bench.results.record import write_atomically
 
     content = rendered(figure, path.suffix.lower().removeprefix("."))
     write_atomically(path, content, "give another file with -o")

@@ -14,11 +14,9 @@ from matplotlib.figure import Figure
 from fewshot_bench.errors import ConfigError, DataError, FewshotBenchError, RecordError
 from fewshot_bench.figures import Request, style
 from fewshot_bench.figures.series import read_all, run_names, table_of
-from fewshot_bench.results.compare import Run
-from fewshot_bench.results.record.class_names import FILE, read_classes
-from fewshot_bench.results.record.part import part_of
-from fewshot_bench.results.stats.tests import Interval, student_interval
-from fewshot_bench.results.tables import read_table
+from fewshot_bench.results.record import CLASSES, read_classes, read_table
+from fewshot_bench.results.runs import Run
+from fewshot_bench.results.stats import Interval, student_interval
 
 LEVEL = 0.95
 NAMED = 40  # classes that have room for their names
@@ -96,7 +94,7 @@ def _test_classes(run: Run) -> str:
     options = run.record["config"]["dataset_options"]
     own = sorted((n, v) for n, v in options.items() if not n.startswith("train_"))
     data = [run.record[name] for name in ("dataset", "dataset_digest", "split")]
-    return repr((*data, part_of(run.record), own))
+    return repr((*data, run.record["part"], own))
 
 
 @dataclass(frozen=True)
@@ -118,7 +116,7 @@ def names_of(run: Run, request: Request) -> Names | None:
     Downloads nothing.
     """
     try:
-        return _recorded_names(run) if (run.folder / FILE).is_file() else _names_in_data(run)
+        return _recorded_names(run) if (run.folder / CLASSES).is_file() else _names_in_data(run)
     except FewshotBenchError as error:
         request.left_out.append(f"names of the classes, shown by their ids: {error}")
         return None
@@ -134,7 +132,9 @@ def _recorded_names(run: Run) -> Names:
     columns = [f"class_{slot}" for slot in range(run.record["task"]["way"])]
     for ids in read_table(run.folder / "episodes.csv", columns).values():
         if not ((ids >= 0) & (ids < len(classes))).all():
-            raise RecordError(f"'{run.folder / FILE}' does not name all classes of the episodes.")
+            raise RecordError(
+                f"'{run.folder / CLASSES}' does not name all classes of the episodes."
+            )
     families = tuple(c.family for c in classes)
     return Names(tuple(c.name for c in classes), families if len(set(families)) > 1 else None)
 
@@ -157,7 +157,7 @@ def _names_in_data(run: Run) -> Names:
         splits = RunContext(config).load_data(download=False).splits
     if splits.digest != run.record["dataset_digest"]:
         raise DataError(f"the data of {config.dataset} here differ in content from the run's.")
-    test = getattr(splits, part_of(run.record))
+    test = getattr(splits, run.record["part"])
     families = [test.family_names[i] for i in test.families]
     return Names(test.class_names, tuple(families) if len(test.family_names) > 1 else None)
 

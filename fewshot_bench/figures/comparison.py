@@ -19,12 +19,11 @@ from fewshot_bench.figures.series import (
     way_shot,
     without_seed,
 )
-from fewshot_bench.results.compare import Run
 from fewshot_bench.results.comparison import Row, Table
-from fewshot_bench.results.labels import labels
-from fewshot_bench.results.runs import age
+from fewshot_bench.results.layout import labels
+from fewshot_bench.results.runs import Run, age
 from fewshot_bench.results.sentences import listed
-from fewshot_bench.results.stats.tests import Paired, paired_difference
+from fewshot_bench.results.stats import Paired, paired_difference
 from fewshot_bench.results.training import against_words
 
 LEVEL = 0.95

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from fewshot_bench.errors import RecordError
 from fewshot_bench.figures import Request, style
 from fewshot_bench.figures.series import read_all, run_names
-from fewshot_bench.results.compare import Run
-from fewshot_bench.results.stats.tests import student_interval
+from fewshot_bench.results.runs import Run
+from fewshot_bench.results.stats import student_interval
 
 FOLDER, REAL = "pictures", "support"  # in a run's folder; the key of the real images
 QUALITY = "quality.jsonl"  # in that folder

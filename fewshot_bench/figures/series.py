@@ -12,11 +12,9 @@ import numpy as np
 from fewshot_bench.errors import RecordError
 from fewshot_bench.figures import Request
 from fewshot_bench.figures.style import Floats
-from fewshot_bench.results.compare import Run
-from fewshot_bench.results.labels import labels, settings
-from fewshot_bench.results.protocol import evaluated_words
-from fewshot_bench.results.runs import age
-from fewshot_bench.results.tables import read_table
+from fewshot_bench.results.layout import labels, settings
+from fewshot_bench.results.record import read_table
+from fewshot_bench.results.runs import Run, age, evaluated_words
 
 Value = TypeVar("Value")
 

@@ -20,7 +20,7 @@ from fewshot_bench.figures.series import (
     table_of,
 )
 from fewshot_bench.figures.style import Floats
-from fewshot_bench.results.compare import Run
+from fewshot_bench.results.runs import Run
 
 LOSS = "loss_"
 WINDOWS = 50  # of the training, in each of which a loss is summarized

@@ -18,14 +18,13 @@ from fewshot_bench.config.schema import OPTION_FIELDS
 from fewshot_bench.errors import ConfigError, FewshotBenchError, RecordError
 from fewshot_bench.figures import KINDS, check, draw
 from fewshot_bench.results.blocks import blocks
-from fewshot_bench.results.commands import command_of
 from fewshot_bench.results.comparison import Comparison, Row, Table
 from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
-from fewshot_bench.results.runs import Run
+from fewshot_bench.results.record import write_atomically
+from fewshot_bench.results.runs import Run, command_of
 from fewshot_bench.results.sentences import apart, best_sentences, heading, listed
-from fewshot_bench.results.tables import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +71,7 @@ def write_report(comparison: Comparison, folder: Path, *, pictures: bool = True)
     """Write ``folder/index.html``, which contains everything that it shows.
 
     Arguments:
-        comparison: see :func:`fewshot_bench.results.compare`.
+        comparison: see :func:`fewshot_bench.results.comparison`.
         folder: made if necessary; an existing page is replaced, nothing else is touched.
         pictures: whether to draw figures.
 
@@ -242,7 +241,7 @@ def _section(table: Table, comparison: Comparison, own: Gallery) -> dict[str, An
         "heading": heading(table),
         "settings": "; ".join(map(str, table.settings)),
         "warnings": apart(table),
-        "summary": best_sentences(table) + [line for block in parts for line in block.told],
+        "summary": best_sentences(table) + [line for block in parts for line in block.findings],
         "blocks": parts,
         "gallery": own,
     }

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fewshot_bench.results.comparison import Cell, Comparison, Difference, Table
+from fewshot_bench.results.comparison import Cell, Comparison, Difference, Speed, Table
 from fewshot_bench.results.sentences import (
     accuracy_words,
     devices,
@@ -15,8 +15,7 @@ from fewshot_bench.results.sentences import (
     speed_words,
     training_words,
 )
-from fewshot_bench.results.speed import Speed
-from fewshot_bench.results.stats.intervals import UNEVEN
+from fewshot_bench.results.stats import UNEVEN
 from fewshot_bench.results.training import texts
 
 
@@ -42,18 +41,18 @@ class Block:
     """Lines under the same heads.
 
     Arguments:
-        heads: of the columns; the first tells what the block is and stands over the methods.
+        heads: of the columns; the first names the block and stands over the methods.
         sections: {setting, or empty where the columns are the settings: lines of entries}.
-        words: sentences that explain it.
-        told: sentences that say what it means.
+        notes: sentences that explain it.
+        findings: sentences that say what it means.
         optional: heads of columns that may be left out where space is short, the first one first;
             None: a block whose columns are of equal rank; empty: narrow ones, none of which may.
     """
 
     heads: tuple[str, ...]
     sections: dict[str, list[tuple[Entry, ...]]]
-    words: list[str]
-    told: list[str]
+    notes: list[str]
+    findings: list[str]
     optional: tuple[str, ...] | None = None
 
 
@@ -84,7 +83,10 @@ def _accuracy(cell: Cell) -> Entry:
     """``97.53 ± 0.21`` or ``97.53 [96.87, 97.81]``, or why there is no interval."""
     text, interval = f"{100 * cell.accuracy:.2f}", cell.interval
     if interval.half_width is None:
-        text += f" ({_why_none(cell)})"
+        one_seed = cell.kind == "seeds" and len(cell.runs) == 1
+        one_episode = cell.scores.shape[1] == 1
+        why = "one seed" if one_seed else "one episode" if one_episode else "no interval"
+        text += f" ({why})"
     elif not interval.varies:
         text += " (no variation)"
     elif cell.kind in UNEVEN and interval.low is not None and interval.high is not None:
@@ -94,40 +96,33 @@ def _accuracy(cell: Cell) -> Entry:
     return Entry(text, cell.mark, cell.transductive, cell.overlap is not None)
 
 
-def _why_none(cell: Cell) -> str:
-    if cell.kind == "seeds" and len(cell.runs) == 1:
-        return "one seed"
-    return "one episode" if cell.scores.shape[1] == 1 else "no interval"
-
-
 MOST_JOINED = 3  # settings whose values stand in one cell
 
 
 def _trainings(table: Table) -> Block:
     """How each row was trained, in what the rows of a column differ."""
     traits = table.training_differs
-    told: dict[tuple[str, str], tuple[str, ...]] = {}
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
     for at, setting in enumerate(table.settings):
         rows = [(row, cell) for row in table.rows if (cell := row.cells[at]) is not None]
         columns = [texts(trait, [cell.runs for _, cell in rows]) for trait in traits]
         for (row, _), own in zip(rows, zip(*columns, strict=True), strict=True):
-            told[row.title, str(setting)] = own
+            found[row.title, str(setting)] = own
     names = [row.title for row in table.rows]
-    if len(told) == len(names) * len(table.settings) and len(table.settings) <= MOST_JOINED:
-        sections = {"": [(name, *_joined(_of_row(told, name))) for name in names]}
+    if len(found) == len(names) * len(table.settings) and len(table.settings) <= MOST_JOINED:
+        of_row = {name: [own for (row, _), own in found.items() if row == name] for name in names}
+        sections = {"": [(name, *_joined(own)) for name, own in of_row.items()]}
     else:
         sections = {
-            str(setting): [(n, *told[n, str(setting)]) for n in names if (n, str(setting)) in told]
+            str(setting): [
+                (n, *found[n, str(setting)]) for n in names if (n, str(setting)) in found
+            ]
             for setting in table.settings
         }
-    heads = ("training", *(trait.head for trait in traits))
+    heads = ("training", *(trait.label for trait in traits))
     shown = [text for part in sections.values() for line in part for text in line[1:]]
     lines = {name: [tuple(map(Entry, line)) for line in part] for name, part in sections.items()}
     return Block(heads, lines, training_words(table, shown), [], optional=())
-
-
-def _of_row(told: Mapping[tuple[str, str], tuple[str, ...]], name: str) -> list[tuple[str, ...]]:
-    return [texts for (row, _), texts in told.items() if row == name]
 
 
 def _joined(each: Sequence[tuple[str, ...]]) -> list[str]:
@@ -200,28 +195,20 @@ def _speeds(table: Table, comparison: Comparison) -> Block:
     )
 
 
-def _speed(speed: Speed, runs: int) -> tuple[str, ...]:
-    memory, weights = speed.peak_memory_bytes, speed.parameters
-    return (
-        number(speed.step_ms),
-        number(speed.tasks_per_s),
-        number(speed.adapt_ms),
-        number(speed.predict_ms),
-        number(speed.training_seconds),
-        _target(speed, runs),
-        number(None if memory is None else memory / 1e6),
-        number(None if weights is None else weights / 1e3),
-    )
-
-
-def _target(speed: Speed, runs: int) -> str:
-    """Seconds; ``not reached``; ``303 (2 of 3)``, ``only 1 of 3`` where not all seeds got there."""
-    if speed.target_seconds is None:
-        return "-"
-    share = f"{speed.target_reached} of {runs}"
-    if math.isinf(speed.target_seconds):
-        return f"only {share}" if speed.target_reached else "not reached"
-    return number(speed.target_seconds) + (f" ({share})" if speed.target_reached != runs else "")
+def _speed(speed: Speed, runs: int) -> list[str]:
+    """Times and memory; the seconds to a target may be ``not reached``, ``only 1 of 3`` (of the
+    seeds), or ``303 (2 of 3)`` where not all seeds got there."""
+    memory, weights, target = speed.peak_memory_bytes, speed.parameters, "-"
+    if speed.target_seconds is not None:
+        share = f"{speed.target_reached} of {runs}"
+        target = number(speed.target_seconds)
+        target += f" ({share})" if speed.target_reached != runs else ""
+        if math.isinf(speed.target_seconds):
+            target = f"only {share}" if speed.target_reached else "not reached"
+    times = (speed.step_ms, speed.tasks_per_s, speed.adapt_ms, speed.predict_ms,
+             speed.training_seconds)  # fmt: skip
+    sizes = (memory and memory / 1e6, weights and weights / 1e3)
+    return [*map(number, times), target, *map(number, sizes)]
 
 
 def number(value: float | None) -> str:

@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_bench.errors import RecordError
-from fewshot_bench.results.pivot import episodes_differ
-from fewshot_bench.results.protocol import query_words, sampler_words
-from fewshot_bench.results.runs import Run
-from fewshot_bench.results.tables import read_table
+from fewshot_bench.results.layout import episodes_differ
+from fewshot_bench.results.record import read_table
+from fewshot_bench.results.runs import Run, query_words, sampler_words
 
 
 @dataclass(frozen=True)

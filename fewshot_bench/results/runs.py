@@ -1,10 +1,11 @@
-"""Finished runs: found in folders, their protocol and their scores."""
+"""Finished runs: found in folders, with their protocol, scores and command."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,16 +13,27 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fewshot_bench.config.options import flag
+from fewshot_bench.config.resolve import REPEATED
+from fewshot_bench.config.schema import OPTION_FIELDS
 from fewshot_bench.errors import RecordError
-from fewshot_bench.results.protocol import sampler_protocol
-from fewshot_bench.results.record.io import FILE, is_held, read_record, resume_command
-from fewshot_bench.results.record.part import part_of, with_result
-from fewshot_bench.results.tables import read_table
+from fewshot_bench.hooks.registry import CORE
+from fewshot_bench.results.record import (
+    RECORD,
+    VALIDATION,
+    is_locked,
+    read_record,
+    read_table,
+    resume_command,
+    with_result,
+)
 from fewshot_bench.utils.text import printable_values
 
 Array = npt.NDArray[np.float64]
 STAMP = re.compile(r"\d{8}T\d{6}(-[0-9a-f]{4})?$")  # of new_run_folder
-GOING = ("running", "interrupted")  # status of a run that has an end before it
+UNFINISHED = ("running", "interrupted")  # status of a run that can still be finished
+UNKNOWN = "not known"  # how many queries each class has, of an older record
+DIGITS = 8  # of a digest, in sentences
 
 
 class Setting(NamedTuple):
@@ -54,7 +66,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What it is called where nothing else tells it apart."""
+        """What it is called where nothing else is needed to distinguish it."""
         return self.entry or str(self.record["method"])
 
     @property
@@ -74,8 +86,8 @@ class Run:
         is its own affair, and the digest of the test episodes sees the rest. So are those that
         name a file, such as a split file, as far as the content of the evaluated split is known:
         that is what the file came to. ``dataset`` is the plain name then, without a path. Of an
-        older record the text as typed counts, and the digest that the data set has for itself; a
-        split may be none of it.
+        older record the text as typed counts, and the digest that the data set computes itself,
+        which may not depend on the split.
         """
         record, test, config = self.record, self.record["test"], self.record["config"]
         evaluated = record.get("evaluated_digest")
@@ -85,10 +97,12 @@ class Run:
             for name, value in config["dataset_options"].items()
             if not name.startswith("train_") and name != "split" and name not in files
         }
+        digest = "evaluated_digest" if evaluated else "dataset_digest"
+        named = (str(one["name"]) for one in record["plugins"] if one.get("kind") == "datasets")
         return {
-            "dataset": _data_set(record) if evaluated else record["dataset"],
+            "dataset": next(named, record["dataset"]) if evaluated else record["dataset"],
             "split": record["split"],
-            "part": part_of(record),
+            "part": record["part"],
             **options,
             "query": record["task"]["query"],
             "sampling": test["sampling"],
@@ -97,11 +111,7 @@ class Run:
             "episode_seed": record["episode_seed"],
             "episodes": test["episodes"],
             "level": test["level"],
-            **(
-                {"evaluated_digest": evaluated}
-                if evaluated
-                else {"dataset_digest": record["dataset_digest"]}
-            ),
+            digest: record[digest],
         }
 
     def scores(self) -> tuple[Array, Array]:
@@ -140,7 +150,7 @@ class Run:
         return unique, values[first]
 
     def checked_scores(self) -> tuple[Array, Array]:
-        """The same as :meth:`scores`, all there and those that the record tells of.
+        """The same as :meth:`scores`, complete and with the record's mean.
 
         Raises:
             RecordError: they are not.
@@ -153,14 +163,8 @@ class Run:
                 "it may be cut off."
             )
         if not abs(float(accuracy.mean()) - test["accuracy"]) < 1e-6:
-            raise RecordError(f"'{path}' does not hold the accuracies that its record tells of.")
+            raise RecordError(f"'{path}' does not hold the accuracies of its record.")
         return episode, accuracy
-
-
-def _data_set(record: Mapping[str, Any]) -> str:
-    """The name of the data set's plugin: ``folder`` of ``folder:PATH``."""
-    named = (one.get("name") for one in record["plugins"] if one.get("kind") == "datasets")
-    return str(next(named, record["dataset"]))
 
 
 def age(run: Run) -> tuple[str, str]:
@@ -177,21 +181,21 @@ def load_runs(
 
     Arguments:
         paths: folders of runs, their ``record.json``, or folders with runs anywhere below.
-        unfinished: takes the lines on runs that go on or can be gone on with and that were not
+        unfinished: receives the lines on runs that are running or can be resumed and that were not
             named themselves; default: they are with the problems.
 
     Returns:
         The runs, and one line for each that is broken or did not finish; it hides no other.
     """
     runs, problems, paths = [], [], list(paths)
-    themselves = {(path.parent if path.name == FILE else path).resolve() for path in paths}
+    themselves = {(path.parent if path.name == RECORD else path).resolve() for path in paths}
     seen: set[Path] = set()
     named: set[Path] = set()
     for path in paths:
         if path.resolve() in named:
             problems.append(f"'{path}' is named twice; it counts once.")
         named.add(path.resolve())
-        for folder in run_folders(path.parent if path.name == FILE else path) or [path]:
+        for folder in run_folders(path.parent if path.name == RECORD else path) or [path]:
             if folder.resolve() in seen:
                 continue
             seen.add(folder.resolve())
@@ -205,7 +209,7 @@ def load_runs(
                 continue
             line = _why(folder, record)
             found_below = folder.resolve() not in themselves
-            if unfinished is not None and found_below and record["status"] in GOING:
+            if unfinished is not None and found_below and record["status"] in UNFINISHED:
                 unfinished.append(line)
             else:
                 problems.append(line)
@@ -214,16 +218,16 @@ def load_runs(
 
 def _why(folder: Path, record: dict[str, Any]) -> str:
     """Why a run has no result, in a line."""
-    if record["status"] in GOING:
-        if is_held(folder):
-            return f"'{folder}' goes on; it has no result yet"
-        return f"'{folder}' did not finish; go on with it: {resume_command(folder)}"
-    return f"'{folder}': {record['status']}: {record['error'] or 'it has no result'}"
+    if record["status"] not in UNFINISHED:
+        return f"'{folder}': {record['status']}: {record['error'] or 'it has no result'}"
+    if is_locked(folder):
+        return f"'{folder}' is still running; it has no result yet"
+    return f"'{folder}' did not finish; to resume it: {resume_command(folder)}"
 
 
 def run_folders(path: Path) -> list[Path]:
     """Folders with a record, in order; a link to a run counts, a link to more does not (loops)."""
-    if (path / FILE).is_file():
+    if (path / RECORD).is_file():
         return [path]
     found: list[Path] = []
     try:
@@ -234,6 +238,116 @@ def run_folders(path: Path) -> list[Path]:
         if not entry.is_dir() or entry.name.startswith("."):
             continue
         inside = Path(entry.path)
-        if not entry.is_symlink() or (inside / FILE).is_file():
+        if not entry.is_symlink() or (inside / RECORD).is_file():
             found += run_folders(inside)
     return found
+
+
+# --- The protocol in words: which sampler drew the episodes, and what they are.
+
+
+def short(value: Any) -> str:
+    """A value in a name or a sentence."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def sampler_protocol(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a run's protocol that are about its sampler.
+
+    ``sampler`` is its name, of a plugin with the distribution and version that it came from, and
+    its options, files by their content; ``sampler_code`` the digest of a plugin's code;
+    ``unequal`` the parts of an episode that have other numbers of images per class than the task
+    says, as the episodes were drawn.
+    """
+    sampler, own = record.get("sampler"), dict(record["task"])
+    if not sampler:  # of an older record, which names it among its plugins
+        named = (one for one in record.get("plugins") or () if one.get("kind") == "samplers")
+        own_kind = {"name": record["test"]["sampling"], "distribution": CORE, "version": ""}
+        sampler = {**next(named, own_kind), "options": {}, "code": None}
+    words, code = str(sampler["name"]), None
+    if sampler["distribution"] != CORE:
+        words += f" of {sampler['distribution']} {sampler['version']}".rstrip()
+        code = sampler["code"][:DIGITS] if sampler["code"] else UNKNOWN
+    # One path can hold other content in every run, and one content can lie under several paths.
+    read = {one["option"]: f"file {one['sha256'][:DIGITS]}" for one in record.get("inputs") or ()}
+    options = [
+        f"{name} {short(value and read.get(f'sampling_{name}', value))}"
+        for name, value in sampler["options"].items()
+    ]
+    words += f" ({', '.join(options)})" if options else ""
+    if "query" in sampler:
+        parts = [part for part in ("query", "unlabeled") if list(sampler[part]) != [own[part]] * 2]
+        unequal = " and ".join(parts)
+    else:
+        unequal = "" if sampler["distribution"] == CORE else UNKNOWN
+    return {"sampler": words, "sampler_code": code, "unequal": unequal}
+
+
+def query_words(protocol: Mapping[str, Any]) -> str:
+    """``15 queries per class``, where it is so; else what is so."""
+    query, unequal = protocol["query"], protocol["unequal"]
+    if unequal == UNKNOWN:
+        return f"{query} queries per class on average (of each class: not known)"
+    words = f"{query} queries per class"
+    if "query" in unequal:
+        words += " on average, of unequal classes"
+    return words + (", unlabeled images of unequal classes" if "unlabeled" in unequal else "")
+
+
+def sampler_words(protocol: Mapping[str, Any]) -> str:
+    """`` drawn by dirichlet of fsb-dirichlet 1.0 (alpha 0.5)``; empty for a sampler of the core."""
+    if protocol["sampler"] == protocol["sampling"] and protocol["sampler_code"] is None:
+        return ""
+    code = f", code {protocol['sampler_code']}" if protocol["sampler_code"] else ""
+    return f" drawn by {protocol['sampler']}{code}"
+
+
+def part_words(protocol: Mapping[str, Any]) -> str:
+    """``, validation split``; empty for the test split."""
+    return ", validation split" if protocol["part"] == VALIDATION else ""
+
+
+def evaluated_words(protocol: Mapping[str, Any]) -> str:
+    """What sets an evaluation apart from one of closed test episodes; empty where nothing does."""
+    return part_words(protocol) + sampler_words(protocol)
+
+
+# --- The command that repeats a run.
+
+LOCAL = ("runs_dir", "cache_dir")  # where files are written changes no number
+
+
+def command_of(record: Mapping[str, Any]) -> str:
+    """``fsb run maml --dataset omniglot --seed 2``: what was chosen; the rest are defaults.
+
+    A run that was started in Python, or by ``fsb compare``, has one too. That of a run that
+    evaluates another one's weights is the line that was typed.
+    """
+    if record.get("evaluated_from"):
+        program, *rest = shlex.split(record["command"]) or ["fsb"]
+        return shlex.join(["fsb" if Path(program).name == "fsb" else program, *rest])
+    config = record["config"]
+    values = {**config}
+    for name in OPTION_FIELDS:
+        values |= config.get(name) or {}
+    words = ["fsb", "run", str(record["method"])]
+    for name, source in (config.get("sources") or {}).items():
+        if source == "user" and name in values and name not in LOCAL:
+            words += _typed(name, values[name])
+    for option, names in REPEATED.items():
+        words += [word for name in config.get(names) or () for word in (flag(option), str(name))]
+    return shlex.join(words)
+
+
+def _typed(name: str, value: Any) -> Iterator[str]:
+    typed = flag(name)
+    if isinstance(value, bool):
+        yield typed if value else f"--no-{typed[2:]}"
+        return
+    yield typed
+    if isinstance(value, list | tuple):
+        yield from map(str, value)
+    else:
+        yield "none" if value is None else str(value)

@@ -1,25 +1,29 @@
-"""A table in words: what it shows, what the ± covers, what the differences say."""
+"""A table in words: what it shows, what the ± covers, what the differences mean."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from fewshot_bench.data.overlap import TRAINING
 from fewshot_bench.results.comparison import Cell, Comparison, Difference, Row, Table
-from fewshot_bench.results.protocol import part_words, query_words, sampler_words
-from fewshot_bench.results.record.told import best_of, looks_words, overlap_words
-from fewshot_bench.results.record.told import listed as listed
-from fewshot_bench.results.runs import Setting
-from fewshot_bench.results.stats.class_use import use_words
-from fewshot_bench.results.stats.intervals import (
-    INTERVALS,
-    UNEVEN,
-    few_classes,
-    what_it_covers,
-)
+from fewshot_bench.results.record import VALIDATION
+from fewshot_bench.results.runs import Setting, part_words, query_words, sampler_words
+from fewshot_bench.results.stats import INTERVALS, UNEVEN, few_classes, use_words, what_it_covers
 from fewshot_bench.results.training import against_words, differing, trained
 
 BOLD = "Bold:"
 TIED = "*:"  # begin the sentences on the marks; a format may mark otherwise
+SEEN = "‡"  # beside an accuracy: some of its classes took part in training
+MOST_NAMES = 4  # in one sentence
+ROUNDING = 1e-9  # of an accuracy that is read from two files
+
+
+def listed(names: Iterable[str]) -> str:
+    """``a, b and c``; of many names the first ones and how many more there are."""
+    names = list(names)
+    if len(names) > MOST_NAMES:
+        names = [*names[: MOST_NAMES - 1], f"{len(names) - MOST_NAMES + 1} more"]
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
 
 
 def heading(table: Table) -> str:
@@ -48,22 +52,23 @@ def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
         *_class_use(table),
         *_marks(table),
         *trained_otherwise(table),
-        *_transductive(table),
+        *(
+            ["† transductive: all queries of a task are seen together; the others: inductive."]
+            if any(cell.transductive for _, _, cell in table.filled)
+            else []
+        ),
         *_evaluated(table),
-        *overlap_words(table),
-        *looks_words(table),
-        *_no_baseline(table, comparison),
+        *_overlap(table),
+        *_looks(table),
+        *(
+            [f"No run of the baseline {comparison.baseline} is on these episodes."]
+            if comparison.baseline is not None and not any(table.baselines)
+            else []
+        ),
     ]
 
 
-def _no_baseline(table: Table, comparison: Comparison) -> list[str]:
-    if comparison.baseline is None or any(table.baselines):
-        return []
-    return [f"No run of the baseline {comparison.baseline} is on these episodes."]
-
-
 def _intervals(table: Table, level: float) -> list[str]:
-    sampling = table.protocol["sampling"]
     cells = [cell for _, _, cell in table.filled if cell.half_width is not None]
     kinds = [kind for kind in INTERVALS if any(cell.kind == kind for cell in cells)]
     words = []
@@ -73,8 +78,7 @@ def _intervals(table: Table, level: float) -> list[str]:
         where = where or (" where there are several" if len(kinds) > 1 else "")
         what = f"[ ]{where} is a" if kind in UNEVEN else f"±{where} is the half width of a"
         words.append(
-            f"{what} {100 * level:g} % interval ({INTERVALS[kind]}). "
-            f"{_of_part(what_it_covers(kind, sampling), table)}"
+            f"{what} {100 * level:g} % interval ({INTERVALS[kind]}). {_covers(kind, table)}"
         )
         classes = [cell.interval.clusters for cell in cells if cell.kind == kind]
         if counts := [count for count in classes if count is not None]:
@@ -94,9 +98,10 @@ def _class_use(table: Table) -> list[str]:
     return [f"{listed(dict.fromkeys(at))}: {words}" for words, at in found.items()]
 
 
-def _of_part(text: str, table: Table) -> str:
-    """A sentence on the test split, told of the split that was evaluated."""
-    return text.replace("test", str(table.protocol["part"]))
+def _covers(kind: str, table: Table) -> str:
+    """What an interval covers, for the split that was evaluated."""
+    words = what_it_covers(kind, table.protocol["sampling"])
+    return words.replace("test", str(table.protocol["part"]))
 
 
 def _marks(table: Table) -> list[str]:
@@ -106,20 +111,22 @@ def _marks(table: Table) -> list[str]:
     if "best" in marks:
         words.append(f"{BOLD} better than every other method of its column ({tests}).")
     if "tied" in marks:
-        words.append(f"{TIED} the highest accuracy, or not to be told from it ({tests}).")
+        words.append(
+            f"{TIED} the highest accuracy, or not significantly different from it ({tests})."
+        )
     words += [
         f"Tied on {setting}: {listed(row.name for row in rows)}."
         for setting, rows in _ties(table)
         if len(rows) > 1
     ]
     if marks > {""} and any(len(cell.runs) == 1 and cell.trained for _, _, cell in table.filled):
-        words.append("Where there is one training, other seeds may tell otherwise.")
+        words.append("Where there is one training, other seeds may give another result.")
     return words
 
 
 def trained_otherwise(table: Table) -> list[str]:
     """In what the trainings of a column's rows differ; empty where they do not."""
-    heads = [trait.head for trait in table.training_differs]
+    heads = [trait.label for trait in table.training_differs]
     idle = [row.name for row in table.rows if not trained(row.runs)]
     words = []
     if heads:
@@ -147,7 +154,7 @@ def training_words(table: Table, shown: Sequence[str]) -> list[str]:
         words.append("Chosen: the step whose weights validation preferred.")
     if "images" in names:
         words.append("Images seen: steps x batches a step x tasks x images of a task.")
-    return [*words, "fsb compare METHOD ... --equal NAMES trains all rows alike."]
+    return [*words, "fsb compare METHOD ... --equal NAMES trains all rows in the same way."]
 
 
 def _ties(table: Table) -> list[tuple[Setting, list[Row]]]:
@@ -167,13 +174,13 @@ def best_sentences(table: Table) -> list[str]:
         name = _subject(best, cell, len(cell.runs) > 1)
         text = f"On {setting}, {name} has the highest accuracy, {100 * cell.accuracy:.2f} %"
         others = [row.name for row in tied[setting] if row is not best]
-        text += best_of(cell)
+        text += _best_of(cell)
         if cell.mark == "best":
             text += ", and the difference from every other method survives Holm's correction"
         elif others:
-            text += f"; it cannot be told from that of {listed(others)}"
+            text += f"; it is not significantly different from that of {listed(others)}"
         text += _other_trainings(best, cell, rows)
-        alone = f"On {setting}, {best.name} stands alone{best_of(cell)}."
+        alone = f"On {setting}, {best.name} stands alone{_best_of(cell)}."
         words.append(f"{text}." if len(rows) > 1 else alone)
     return words
 
@@ -182,18 +189,12 @@ def _other_trainings(best: Row, cell: Cell, rows: Sequence[tuple[Row, Cell]]) ->
     """``; its training differs from that of maml (way, steps)``; empty where none does."""
     words = []
     for row, other in rows:
-        heads = [trait.head for trait in differing([cell.runs, other.runs])]
+        heads = [trait.label for trait in differing([cell.runs, other.runs])]
         if trained(cell.runs) != trained(other.runs):
             heads = [f"only {(best if cell.trained else row).name} is trained", *heads]
         if row is not best and heads:
             words.append(f"{row.name} ({', '.join(heads)})")
     return f"; its training differs from that of {listed(words)}" if words else ""
-
-
-def _transductive(table: Table) -> list[str]:
-    if not any(cell.transductive for _, _, cell in table.filled):
-        return []
-    return ["† transductive: all queries of a task are seen together; the others: inductive."]
 
 
 def _evaluated(table: Table) -> list[str]:
@@ -208,6 +209,53 @@ def _evaluated(table: Table) -> list[str]:
     return words
 
 
+def _overlap(table: Table) -> list[str]:
+    """A sentence for each cell whose classes took part in training or validation."""
+    words = []
+    for setting, row, cell in table.filled:
+        overlap = cell.overlap
+        if overlap is None:
+            continue
+        parts = [part for part in (TRAINING, VALIDATION) if overlap[part]]
+        names = listed(str(one["class"]) for one in overlap["found"])
+        where = f" on {setting}" if len(table.settings) > 1 else ""
+        words.append(
+            f"{SEEN} {row.name}{where}: {overlap['classes']} of its {overlap['of']} "
+            f"{table.protocol['part']} classes took part in {listed(parts)} ({names})."
+        )
+    return words
+
+
+def _looks(table: Table) -> list[str]:
+    """How many configurations of each method were tested here, where one was more than once."""
+    counts: dict[str, dict[int, list[str]]] = {}
+    for setting, row, cell in table.filled:
+        if cell.looks is not None:
+            of_method = counts.setdefault(row.method, {})
+            of_method.setdefault(cell.looks.configurations, []).append(str(setting))
+    if not any(count > 1 for of_method in counts.values() for count in of_method):
+        return []
+    several = [
+        f"{method} {count}"
+        + (f" ({listed(dict.fromkeys(settings))})" if len(of_method) > 1 else "")
+        for method, of_method in counts.items()
+        for count, settings in of_method.items()
+    ]
+    return [
+        "Looks at the test split, configurations of one method that were tested, of all runs in "
+        f"the folder: {', '.join(several)}. Training seeds are no looks. The best of several is "
+        "too high by the choice, unless validation made it."
+    ]
+
+
+def _best_of(cell: Cell) -> str:
+    """`` (best of 12 looks at the test split)``; empty where there was one."""
+    if cell.looks is None or cell.looks.configurations < 2:
+        return ""
+    which = "best" if cell.accuracy > cell.looks.best - ROUNDING else "one"
+    return f" ({which} of {cell.looks.configurations} looks at the test split)"
+
+
 def difference_words(table: Table, comparison: Comparison) -> list[str]:
     """What the columns of the differences are."""
     differences = [difference for *_, difference in table.paired]
@@ -220,27 +268,17 @@ def difference_words(table: Table, comparison: Comparison) -> list[str]:
         f"Differences from {names} on the same episodes, in points, with {level} intervals. p: "
         f"paired t test{seeds}, and after Holm's correction over {tests} test{plural} (all of this "
         "table). d_z: mean difference over its standard deviation.",
-        *_what_differences_cover(table, differences),
+        *(  # what --interval leaves as it is
+            f"The interval of a difference ({INTERVALS[kind]}): "
+            f"{_covers(kind, table).replace('It', 'it', 1)}"
+            for kind, over_seeds in (("student", False), ("hierarchical", True))
+            if any(bool(one.seeds) == over_seeds and one.paired.varies for one in differences)
+        ),
     ]
     missing = [str(s) for s, row in zip(table.settings, table.baselines, strict=True) if not row]
     if missing:
         words.append(f"No run of the baseline on {listed(missing)}.")
     return words
-
-
-def _what_differences_cover(table: Table, differences: list[Difference]) -> list[str]:
-    """What varies in the intervals of the differences, which --interval leaves as they are."""
-    sampling = table.protocol["sampling"]
-    kinds = [
-        kind
-        for kind, over_seeds in (("student", False), ("hierarchical", True))
-        if any(bool(one.seeds) == over_seeds and one.paired.varies for one in differences)
-    ]
-    return [
-        f"The interval of a difference ({INTERVALS[kind]}): "
-        f"{_of_part(what_it_covers(kind, sampling), table).replace('It', 'it', 1)}"
-        for kind in kinds
-    ]
 
 
 def _level(table: Table, comparison: Comparison) -> str:
@@ -260,8 +298,7 @@ def sentence(setting: Setting, row: Row, cell: Cell, difference: Difference, lev
         setting, row, cell, difference: see :attr:`Table.paired`.
         level: of the interval, in words.
     """
-    base = difference.baseline
-    reference = next(c for c in base.cells if c is not None and c.runs[0].setting == setting)
+    base, reference = difference.baseline, difference.reference
     over_seeds = difference.seeds > 0
     one, other = _subject(row, cell, over_seeds), _subject(base, reference, over_seeds)
     paired = difference.paired

@@ -1,63 +1,324 @@
-"""How the runs of rows were trained, and in what their trainings differ."""
+"""How runs were trained, in what their trainings differ, and ``--equal``, which forbids that.
+
+A :class:`Trait` is one thing in which trainings can differ (training way, steps, backbone ...). Its
+name is what ``fsb compare --equal`` takes and what JSON and CSV have. ``TRAITS`` and
+``NOT_TRAINING`` together name every setting of a run: a test refuses one that is in neither.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
-from fewshot_bench.results.runs import Run
-from fewshot_bench.results.traits import BY_NAME, TRAITS, UNTRAINED, Trait
+from fewshot_bench.errors import ConfigError, UnknownName
+from fewshot_bench.hooks.registry import CORE
+from fewshot_bench.hooks.single_file import DISTRIBUTION as FILE
+from fewshot_bench.results.runs import Run, short
 
-__all__ = [
-    "against_words",
-    "differing",
-    "differing_names",
-    "settings_then",
-    "texts",
-    "trained",
-    "training_of",
-]
+Settings = Mapping[str, Any]
+Read = Callable[[Run, Settings], Any]
+Texts = Callable[[Sequence[Any]], list[str]]
+Group = Sequence[Run]  # the runs of a cell: seeds of one configuration
 
 
-def settings_then(run: Run) -> Mapping[str, Any]:
+@dataclass(frozen=True)
+class Trait:
+    """One thing in which two trainings can differ.
+
+    Arguments:
+        name: for ``--equal``, JSON and CSV.
+        label: head of its column, and in lists of what differs.
+        settings: the fields of :class:`fewshot_bench.config.resolve.RunConfig` that decide it.
+        read: (run, the settings that it was trained with) -> a JSON value; None: not recorded, or
+            the training has no such thing. Default: the first of ``settings``.
+        unit: what follows a value in a sentence: ``-way``, `` steps``.
+        texts: distinct values to texts that distinguish them.
+        task: whether it is about the shape of the training tasks.
+        same: what values that are the same have in common; None, or where it returns None: all
+            that is recorded of both.
+    """
+
+    name: str
+    label: str
+    settings: tuple[str, ...]
+    read: Read | None = None
+    unit: str = ""
+    texts: Texts = lambda values: [_plain(value) for value in values]
+    task: bool = False
+    same: Callable[[Any], Any] | None = None
+
+    def value(self, run: Run, then: Settings) -> Any:
+        """The trait of a run that was trained with these settings."""
+        return self.read(run, then) if self.read else then.get(self.settings[0])
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
+        return f"{value:,}"
+    return "none" if value is None else short(value)
+
+
+def _summary(run: Run) -> Settings:
+    """The record's ``training_summary``; empty in an older record."""
+    return run.record.get("training_summary") or {}
+
+
+def _of_task(name: str) -> Read:
+    """A count of the training task; mini-batches have none."""
+
+    def read(run: Run, then: Settings) -> Any:
+        if _summary(run).get("source") == "batches":
+            return None
+        return then.get(f"train_{name}", run.record["train_task"].get(name))
+
+    return read
+
+
+def contents(run: Run, options: Settings) -> dict[str, Any]:
+    """Options with files by what is in them, as far as the record has a digest of it."""
+    read = {one.get("option"): one for one in run.record.get("inputs") or ()}
+    return {
+        name: f"file {read[name]['sha256'][:8]}" if value and name in read else value
+        for name, value in options.items()
+    }
+
+
+def codes(run: Run) -> dict[str, str]:
+    """The digests of the code of method, backbone and inner methods: ``code of backbone``.
+
+    A plugin may keep its version, or have none, while its code is edited. What is of this
+    distribution counts by its version: a digest of theirs is one of all files of a package and
+    of what these import, most of which are none of the method's or backbone's. Data, samplers and
+    metrics count by what they gave or elsewhere.
+    """
+    read = {one.get("option"): one["sha256"] for one in run.record.get("inputs") or ()}
+    found: dict[str, str] = {}
+    for kind in ("methods", "backbones"):
+        for one in run.record["plugins"]:
+            what = f"code of {kind[:-1]}"
+            own = one.get("kind") == kind and one.get("distribution") != CORE
+            digest = read.get(f"{what} {one.get('name')}") if own else None
+            if digest is not None:
+                inner = kind == "methods" and one["name"] != run.record["method"]
+                found[f"{what} {one['name']}" if inner else what] = digest[:8]
+    return found
+
+
+def without_path(run: Run, name: Any) -> Any:
+    """The name of a plugin of a file without its folder, as ``own.py:Mine``; others as they are."""
+    known = {one["name"] for one in run.record["plugins"] if one.get("distribution") == FILE}
+    return PurePath(name).name if known and PurePath(str(name)).name in known else name
+
+
+def trained_digest(run: Run) -> str | None:
+    """The digest of what was trained and validated on; None of an older record."""
+    return _summary(run).get("train_digest")
+
+
+def _backbone(run: Run, then: Settings) -> Any:
+    plugins = run.record["plugins"]
+    if plugins and not any(one.get("kind") == "backbones" for one in plugins):
+        return {"name": "none"}
+    if then.get("backbone") is None:
+        return None
+    options = contents(run, then.get("backbone_options") or {})
+    code = codes(run).get("code of backbone")
+    own = {"code": code} if code else {}
+    return {"name": without_path(run, then["backbone"]), **options, **own}
+
+
+def _augmentation(run: Run, then: Settings) -> Any:
+    options = then.get("dataset_options")
+    if options is None:
+        return None
+    own = {name: value for name, value in options.items() if name.startswith("train_")}
+    return contents(run, own) | ({"pixels": then["pixels"]} if "pixels" in then else {})
+
+
+def _data(run: Run, then: Settings) -> Any:
+    summary, record = _summary(run), run.record
+    if not summary and record.get("evaluated_from"):
+        return None  # the configuration is about the data of the test
+    options = then.get("dataset_options") or {}
+    other = {name: value for name, value in options.items() if not name.startswith("train_")}
+    counts = {name: summary[name] for name in ("classes", "images")} if summary else {}
+    found = {"name": then.get("dataset", record["dataset"]), **contents(run, other), **counts}
+    if digest := trained_digest(run):
+        return found | {"content": digest[:8]}
+    return found | {"digest": (summary or record)["dataset_digest"][:8]}  # as the data set has it
+
+
+def _labeled(run: Run, then: Settings) -> Any:
+    names = ("labeled_fraction", "labeled_classes", "labeled_seed")
+    if any(name not in then for name in names):
+        return None
+    fraction, classes, seed = (then[name] for name in names)
+    part = {"seed": seed} if fraction < 1 or classes < 1 else {}
+    summary = _summary(run)
+    count = {"images": summary["labeled_images"]} if summary else {}
+    return {"fraction": fraction, "classes": classes, **part, **count}
+
+
+def _pretraining(run: Run, then: Settings) -> Any:
+    if "init" not in then:
+        return None
+    digest = _summary(run).get("init_digest")
+    return {"weights": then["init"], **({"content": digest[:8]} if digest else {})}
+
+
+def _validation(run: Run, then: Settings) -> Any:
+    every = then.get("validate_every")
+    if every is None:
+        return None
+    if every >= then.get("steps", every + 1):  # there is one at the end in any case
+        every = 0
+    return {"every": every, "episodes": then.get("validation_episodes")}
+
+
+def _skipped(run: Run, then: Settings) -> Any:
+    return then.get("skip_spikes") or ("off" if "skip_spikes" in then else None)
+
+
+def _distinct(values: Sequence[Any], first: str = "name") -> list[str]:
+    """Names, with the further entries in which values of one name differ."""
+    texts = []
+    for value in values:
+        same = [other for other in values if other.get(first) == value.get(first)]
+        keys = [k for k in value if k != first and any(o.get(k) != value[k] for o in same)]
+        if len(keys) > 1:  # what else differs means more than a digest
+            keys = [key for key in keys if key not in ("content", "digest")]
+        more = ", ".join(f"{key.removeprefix('backbone_')} {_plain(value[key])}" for key in keys)
+        name = _plain(value.get(first)) if first in value else ""
+        texts.append(f"{name} ({more})" if name and more else name or more or "none")
+    return texts
+
+
+def _distinct_options(values: Sequence[Any]) -> list[str]:
+    return _distinct([{"": "", **value} for value in values], "")
+
+
+def _distinct_folders(values: Sequence[Any]) -> list[str]:
+    """The names of the folders of the first weights."""
+    last = [v | {"weights": v["weights"] and PurePath(v["weights"]).name} for v in values]
+    texts = _distinct(last, "weights")
+    return texts if len(set(texts)) == len(texts) else _distinct(values, "weights")
+
+
+def _labels(values: Sequence[Any]) -> list[str]:
+    counts = [value.get("images") for value in values]
+    if len(set(counts)) == len(counts) and None not in counts:
+        return [_plain(count) for count in counts]
+    return [
+        f"{v['fraction']:g} of images, {v['classes']:g} of classes, seed {v['seed']}"
+        if "seed" in v
+        else "all"
+        for v in values
+    ]
+
+
+def _when(values: Sequence[Any]) -> list[str]:
+    several = len({value["episodes"] for value in values}) > 1
+    return [
+        (f"every {v['every']} steps" if v["every"] else "at the end")
+        + (f" ({v['episodes']} episodes)" if several else "")
+        for v in values
+    ]
+
+
+TRAITS: tuple[Trait, ...] = (
+    Trait("source", "trains on", (), lambda run, then: _summary(run).get("source")),
+    Trait("way", "way", ("train_way",), _of_task("way"), "-way", task=True),
+    Trait("shot", "shot", ("train_shot",), _of_task("shot"), "-shot", task=True),
+    Trait("query", "query", ("train_query",), _of_task("query"), " queries a class", task=True),
+    Trait("unlabeled", "unlabeled", ("train_unlabeled",), _of_task("unlabeled"),
+          " unlabeled images a class", task=True),
+    Trait("distractors", "distractors", ("train_distractors",), _of_task("distractors"),
+          " distractors", task=True),
+    Trait("within-family", "within family", ("within_family",), None,
+          " (classes of one family)", task=True),
+    Trait("task-batch", "tasks a step", ("task_batch",), None, " tasks a step"),
+    Trait("steps", "steps", ("steps",), None, " steps"),
+    Trait("images", "images seen", (), lambda run, then: _summary(run).get("images_seen"),
+          " images seen"),
+    Trait("validation", "validated", ("validate_every", "validation_episodes"), _validation,
+          " (validation)", _when),
+    Trait("backbone", "backbone", ("backbone", "backbone_options"), _backbone, "", _distinct),
+    Trait("parameters", "parameters", (), lambda run, then: run.record["parameters"],
+          " parameters"),
+    Trait("preset", "preset", ("preset",), None, " (preset)"),
+    Trait("augmentation", "augmentation", ("pixels", "dataset_options"), _augmentation, "",
+          _distinct_options),
+    Trait("data", "training data", ("dataset", "dataset_options"), _data, " (training data)",
+          _distinct, same=lambda v: v.get("content")),
+    Trait("labeled", "labeled images",
+          ("labeled_fraction", "labeled_classes", "labeled_seed"), _labeled,
+          " labeled images", _labels),
+    Trait("pretraining", "pretrained", ("init",), _pretraining, " (first weights)",
+          _distinct_folders, same=lambda v: v.get("content") or v["weights"]),
+    Trait("precision", "precision", ("precision",)),
+    Trait("skip-spikes", "skips spikes over", ("skip_spikes",), _skipped, " (skipped spikes)"),
+)  # fmt: skip
+UNTRAINED = ("backbone", "parameters", "pretraining")
+BY_NAME = {trait.name: trait for trait in TRAITS}
+# The settings that a training is described by; the record has them as they were then.
+OF_TRAINING = tuple(dict.fromkeys(name for trait in TRAITS for name in trait.settings))
+# Every other setting of a run, and why it is no difference of training between rows.
+NOT_TRAINING = {
+    "method": "what is compared",
+    "method_options": "the method's own; they distinguish rows of one method",
+    **dict.fromkeys(("way", "shot", "query", "unlabeled", "distractors", "episodes", "sampling",
+                     "sampling_options", "episode_seed", "metrics"), "of the test"),
+    "allow_overlap": "marked",
+    "level": "confidence level of the test",
+    "seed": "what training seeds are for",
+    **dict.fromkeys(("device", "engine", "task_chunk"), "gives the same numbers"),
+    **dict.fromkeys(("detect_anomaly", "profile", "pictures", "observers"), "observes only"),
+    **dict.fromkeys(("checkpoint_every", "keep_checkpoints", "runs_dir", "data_root",
+                     "cache_dir"), "where and when files are written"),
+    "sources": "who chose a setting, not which",
+}  # fmt: skip
+_CHANGED_BY_EVAL = ("dataset", "dataset_options", "within_family", "init")
+
+
+def settings_then(run: Run) -> Settings:
     """The settings that a run's weights were trained with.
 
     A run that evaluates another one's weights has the configuration of its test.
     """
-    summary = run.record.get("training_summary")
-    config: Mapping[str, Any] = run.record["config"]
-    if summary is not None:
+    config: Settings = run.record["config"]
+    if summary := _summary(run):
         return {**config, **summary["settings"]}
     if run.record.get("evaluated_from"):  # an older record, which lost what eval may change
         return {n: v for n, v in config.items() if n not in _CHANGED_BY_EVAL}
     return config
 
 
-_CHANGED_BY_EVAL = ("dataset", "dataset_options", "within_family", "init")
-
-
 def training_of(run: Run) -> dict[str, Any] | None:
     """{name of a trait: its JSON value}; None for a method that has nothing to train.
 
-    Of weights that were not trained, only what they are is told (``UNTRAINED``). ``chosen_step``
-    is beside the traits: the step whose weights validation chose.
+    Weights that were not trained have only the traits of ``UNTRAINED``. ``chosen_step`` is beside
+    the traits: the step whose weights validation chose.
     """
     untrained = run.record["training"] is None
     if untrained and not run.record["parameters"]:
         return None
     then = settings_then(run)
     found = {
-        trait.name: None if untrained and trait.name not in UNTRAINED else trait.read(run, then)
+        trait.name: None if untrained and trait.name not in UNTRAINED else trait.value(run, then)
         for trait in TRAITS
     }
     return found | {"chosen_step": (run.record["validation"] or {}).get("best_step")}
 
 
-Group = Sequence[Run]  # the runs of a cell: seeds of one configuration
+def trained(group: Group) -> bool:
+    """Whether anything was trained in these runs."""
+    return any(run.record["training"] is not None for run in group)
 
 
 def _values(trait: Trait, runs: Iterable[Run]) -> dict[str, Any]:
-    """The distinct known values of these runs, each under what it is told apart by."""
+    """The distinct known values of these runs, each under what identifies it."""
     each = [found[trait.name] for run in runs if (found := training_of(run)) is not None]
     each = [value for value in each if value is not None]
     return {_key(trait, value, each): value for value in each}
@@ -85,21 +346,20 @@ def differing_names(groups: Sequence[Group]) -> list[str]:
 
 
 def texts(trait: Trait, groups: Sequence[Group]) -> list[str]:
-    """A trait of each group, in words that tell the groups apart.
+    """A trait of each group, in words that distinguish the groups.
 
     ``-``: it has none; ``?``: the record is older than that.
     """
     values = _values(trait, [run for group in groups for run in group])
     named = dict(zip(values, trait.texts(list(values.values())), strict=True))
-    among = list(values.values())
-    return [_text(trait, group, named, among) for group in groups]
+    return [_text(trait, group, named, list(values.values())) for group in groups]
 
 
 def _text(trait: Trait, group: Group, named: Mapping[str, str], among: Sequence[Any]) -> str:
     own = list(_values(trait, group).values())
     if not own:
-        told = all(run.record.get("training_summary") or not trained([run]) for run in group)
-        return "-" if told else "?"
+        recorded = all(_summary(run) or not trained([run]) for run in group)
+        return "-" if recorded else "?"
     text = " / ".join(dict.fromkeys(named[_key(trait, value, among)] for value in own))
     if trait.name != "steps":
         return text
@@ -110,11 +370,6 @@ def _text(trait: Trait, group: Group, named: Mapping[str, str], among: Sequence[
     return f"{text} ({low if low == high else f'{low} to {high}'} chosen)"
 
 
-def trained(group: Group) -> bool:
-    """Whether anything was trained in these runs."""
-    return any(run.record["training"] is not None for run in group)
-
-
 def against_words(one: Group, other: Group) -> str:
     """``with other training tasks: 20-way against 5-way; other training: 800 against 300 steps``.
 
@@ -123,22 +378,68 @@ def against_words(one: Group, other: Group) -> str:
     tasks: list[str] = []
     rest: list[str] = []
     if trained(one) != trained(other):
-        what = _in_short(one if trained(one) else other)
+        (steps,) = texts(BY_NAME["steps"], [one if trained(one) else other])
+        what = "some" if steps in "-?" else f"{steps} steps"
         rest.append(f"{what} against none" if trained(one) else f"none against {what}")
     for trait in differing([one, other]):
-        (tasks if trait.task else rest).append(_versus(trait, one, other))
+        a, b = texts(trait, [one, other])
+        between = trait.unit if trait.unit.startswith("-") else ""
+        (tasks if trait.task else rest).append(f"{a}{between} against {b}{trait.unit}")
     parts = [f"other training tasks: {', '.join(tasks)}"] if tasks else []
     parts += [f"other training: {', '.join(rest)}"] if rest else []
     return f"with {'; '.join(parts)}" if parts else ""
 
 
-def _versus(trait: Trait, one: Group, other: Group) -> str:
-    a, b = texts(trait, [one, other])
-    between = trait.unit if trait.unit.startswith("-") else ""
-    return f"{a}{between} against {b}{trait.unit}"
+# --- --equal: rows whose trainings have to be the same in what is named, or there is no table.
+
+ALL = "all"
+ALSO = {"tasks": "task-batch"}  # a second word for a trait
 
 
-def _in_short(group: Group) -> str:
-    """``800 steps``, where the other side has none."""
-    (steps,) = texts(BY_NAME["steps"], [group])
-    return "some" if steps in "-?" else f"{steps} steps"
+def equal_names(asked: Any) -> tuple[str, ...]:
+    """The traits that are named: ``"way,steps"``, ``["way", "steps"]`` or ``"all"``.
+
+    Raises:
+        UnknownName: one is no trait of a training.
+        ConfigError: no names, or no text.
+    """
+    several = [asked] if isinstance(asked, str) else asked or ()
+    if not isinstance(several, list | tuple) or not all(isinstance(one, str) for one in several):
+        raise ConfigError(f'--equal {asked}: expected names, as in "way,steps".')
+    words = [word for one in several for word in one.split(",")]
+    names = [ALSO.get(word.strip(), word.strip()).replace("_", "-") for word in words]
+    if (asked and not any(names)) or asked == "":
+        raise ConfigError(f"--equal: expected names, as in --equal way,steps, or {ALL}.")
+    for name in names:
+        if name not in (ALL, *BY_NAME):
+            known = (*BY_NAME, *ALSO, ALL)
+            raise UnknownName("training setting", name, known, "See docs/compare.md for each.")
+    return tuple(name for name in BY_NAME if ALL in names or name in names)
+
+
+def unequal(
+    rows: Sequence[tuple[str, Sequence[Run]]], names: Sequence[str]
+) -> tuple[str, str] | None:
+    """The first of these traits in which rows differ, and how; None where they are equal.
+
+    Rows that train nothing are only compared in what they have: backbone, parameters, first
+    weights. Mini-batches have no way, shot or query.
+    """
+    groups = [runs for _, runs in rows]
+    for trait in (trait for trait in TRAITS if trait.name in names):
+        unknown = [name for name, runs in rows if any(_unrecorded(trait, run) for run in runs)]
+        if unknown and len(rows) > 1:
+            return trait.name, f"the older record of {unknown[0]} does not have it"
+        if trait in differing(groups):
+            own = zip((name for name, _ in rows), texts(trait, groups), strict=True)
+            found = ", ".join(f"{name} {text}" for name, text in own if text != "-")
+            return trait.name, f"the rows' trainings differ in {trait.label}: {found}"
+    return None
+
+
+def _unrecorded(trait: Trait, run: Run) -> bool:
+    """Whether a run was trained, and its record is too old to have a trait."""
+    if run.record["training"] is None or _summary(run):
+        return False
+    found = training_of(run)
+    return found is not None and found[trait.name] is None

@@ -20,9 +20,8 @@ from fewshot_bench.config.schema import FOLLOWERS, RunConfig
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.results.equal import unequal
 from fewshot_bench.results.runs import Run
-from fewshot_bench.results.traits import BY_NAME
+from fewshot_bench.results.training import BY_NAME, unequal
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.identity import settings_key
 from fewshot_bench.runs.prepare import describe, method_task, new_method, prepare
@@ -52,7 +51,7 @@ def equalized(drafts: Sequence[Draft], names: Sequence[str], registry: Registry)
 
     Arguments:
         drafts: the rows.
-        names: of traits; see :func:`fewshot_bench.results.equal.equal_names`.
+        names: of traits; see :func:`fewshot_bench.results.training.equal_names`.
         registry: what is installed.
 
     Raises:

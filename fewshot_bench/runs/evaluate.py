@@ -18,8 +18,7 @@ from fewshot_bench.engine.weights import check_unmoved, save_weights
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import only_typed
-from fewshot_bench.results.record.io import FILE as RECORD
-from fewshot_bench.results.record.io import new_run_folder, read_record, write_record
+from fewshot_bench.results.record import RECORD, new_run_folder, read_record, write_record
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.overlap import seen_by_run
 from fewshot_bench.runs.prepare import PreparedRun, check_writable, describe, prepare, stem

@@ -23,7 +23,7 @@ from fewshot_bench.config.schema import SETTINGS, RunConfig
 from fewshot_bench.engine.progress import Progress
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.results.record.io import read_record
+from fewshot_bench.results.record import read_record
 from fewshot_bench.results.runs import Run
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.equalize import Draft, equalized

@@ -23,9 +23,9 @@ from fewshot_bench.config.schema import (
     settings_of,
 )
 from fewshot_bench.errors import RecordError
+from fewshot_bench.results.record import is_locked, read_record
 from fewshot_bench.results.record.code import code_digest
 from fewshot_bench.results.record.environment import torch_version
-from fewshot_bench.results.record.io import is_held, read_record
 from fewshot_bench.results.runs import Run, age, run_folders
 from fewshot_bench.runs.context import RunContext, contents_of
 
@@ -88,7 +88,7 @@ class RunIndex:
                 return Found(run, unfinished)
             if status == "completed":
                 near = near or f"'{run.folder}' has different {' and '.join(different)}"
-            elif not different and unfinished is None and not is_held(run.folder):
+            elif not different and unfinished is None and not is_locked(run.folder):
                 unfinished = run.folder
         return Found(None, unfinished, near)
 

@@ -22,8 +22,7 @@ from fewshot_bench.data.overlap import (
     unknown,
 )
 from fewshot_bench.errors import FewshotBenchError
-from fewshot_bench.results.record.io import FILE as RECORD
-from fewshot_bench.results.record.io import read_record
+from fewshot_bench.results.record import RECORD, read_record
 from fewshot_bench.runs.context import RunContext
 
 # Words in the name of an option without a file that brings weights trained elsewhere.

@@ -18,7 +18,7 @@ from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import DataError
 from fewshot_bench.hooks.registry import CORE, Registry
 from fewshot_bench.hooks.single_file import only_typed
-from fewshot_bench.results.record.io import read_record
+from fewshot_bench.results.record import read_record
 from fewshot_bench.rng import key_of
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import PreparedRun, prepare

@@ -32,12 +32,12 @@ from fewshot_bench.hooks.lifecycle import RunHooks
 from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.hooks.single_file import is_file
 from fewshot_bench.method import Method
+from fewshot_bench.results.record import RECORD, SCHEMA_VERSION, read_record
+from fewshot_bench.results.record.build import task_counts
 from fewshot_bench.results.record.code import code_digest, code_of
 from fewshot_bench.results.record.environment import describe_device, environment
-from fewshot_bench.results.record.files import empty_timing, task_numbers
-from fewshot_bench.results.record.io import FILE as RECORD
-from fewshot_bench.results.record.io import SCHEMA_VERSION, read_record
-from fewshot_bench.results.traits import OF_TRAINING
+from fewshot_bench.results.record.model import Timing
+from fewshot_bench.results.training import OF_TRAINING
 from fewshot_bench.rng import generators_seeded, key_of
 from fewshot_bench.runs.build import build_backbone, build_method, build_sampler
 from fewshot_bench.runs.context import RunContext
@@ -322,8 +322,8 @@ def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
         "dataset_license": data.splits.license,
         "dataset_source": data.splits.source,
         "split": getattr(data.dataset, "split", data.dataset.splits[0]),
-        "train_task": task_numbers(context.train_task),
-        "task": task_numbers(context.eval_task),
+        "train_task": task_counts(context.train_task),
+        "task": task_counts(context.eval_task),
         "seed": config.seed,
         "episode_seed": config.episode_seed,
         "preset": config.preset,
@@ -341,7 +341,7 @@ def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
         "validation": None,
         "training": None,
         "training_summary": training_summary(run),
-        "timing": empty_timing(),
+        "timing": Timing().to_dict(),
         "notes": [
             *data.splits.notes,
             *(config.notes if run.method.players() else ()),

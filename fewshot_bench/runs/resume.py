@@ -22,8 +22,7 @@ from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, RecordError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method, title_of
-from fewshot_bench.results.record.io import resume_command
-from fewshot_bench.results.tables import read_table
+from fewshot_bench.results.record import read_table, resume_command
 from fewshot_bench.runs.identity import differing, origin_of, paths_of, settings_key, with_paths
 from fewshot_bench.runs.prepare import PreparedRun, describe, new_method
 from fewshot_bench.utils.files import sweep

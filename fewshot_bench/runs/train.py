@@ -44,23 +44,23 @@ from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import DISTRIBUTION as FILE_PLUGIN
 from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.method import Method
-from fewshot_bench.results.record.class_names import write_classes
-from fewshot_bench.results.record.files import (
+from fewshot_bench.results.record import (
+    RECORD,
+    new_run_folder,
+    read_record,
+    resume_command,
+    run_lock,
+    write_atomically,
+    write_classes,
+    write_record,
+)
+from fewshot_bench.results.record.build import (
     note_evaluation,
     note_training,
     result_of,
     write_scores,
     write_training,
 )
-from fewshot_bench.results.record.io import FILE as RECORD
-from fewshot_bench.results.record.io import (
-    held,
-    new_run_folder,
-    read_record,
-    resume_command,
-    write_record,
-)
-from fewshot_bench.results.tables import write_atomically
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.identity import RunIndex, origin_of, resumable
 from fewshot_bench.runs.prepare import (
@@ -144,7 +144,7 @@ def run(context: RunContext) -> dict[str, Any]:
     with Signals() as signals:
         prepared = prepare(context)
         folder = new_run_folder(runs_dir, stem(context.config))
-        with held(folder):
+        with run_lock(folder):
             return _Run(prepared, folder, describe(prepared, folder), signals).execute()
 
 
@@ -185,7 +185,7 @@ def resume(
     folder = Path(run_folder)
     folder = folder.parent if folder.name == RECORD else folder
     read_record(folder)
-    with Signals() as signals, held(folder):
+    with Signals() as signals, run_lock(folder):
         before = read_record(folder)
         if before["status"] == "completed":
             return finished(folder, before)
@@ -419,7 +419,7 @@ def test(run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable
         hooks=run.hooks.bind(split=part, step=config.steps if run.method.players() else 0),
     )
     _check_drawn(run, scores, record)
-    note_evaluation(record, scores, config.level, run.method.transductive, source)
+    note_evaluation(record, scores, config.level, run.method.transductive, source, run.metrics)
     write_scores(folder, scores, source.table.group_count.cpu().numpy())
     write_classes(folder, run.context.data.content.classes)
 

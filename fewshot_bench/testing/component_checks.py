@@ -481,6 +481,13 @@ def logits_kept(subject: MetricSubject) -> None:
         raise Fault("it changes the logits in place; work on a copy.")
 
 
+def direction_declared(subject: MetricSubject) -> None:
+    """Its ``higher_is_better`` is True or False, if it has one (default: True)."""
+    declared = getattr(subject.metric, "higher_is_better", True)
+    if not isinstance(declared, bool):
+        raise Fault(f"higher_is_better: expected True or False, got {declared!r}.")
+
+
 @dataclass(frozen=True)
 class ObserverSubject:
     """An observer under test: a class, an instance or a module."""
@@ -554,5 +561,7 @@ BACKBONE_CHECKS = (out_shape, finite, builds_alike, keeps_nothing, independent_t
                    precision)  # fmt: skip
 DATASET_CHECKS = (disjoint, class_names, digest, license, source, images, episodes, verify)
 SAMPLER_CHECKS = (valid, pure, seeded, used_once, families)
-METRIC_CHECKS = (one_score_per_task, tasks_apart, set_of_queries, logits_kept)
+METRIC_CHECKS = (
+    one_score_per_task, tasks_apart, set_of_queries, logits_kept, direction_declared,
+)  # fmt: skip
 OBSERVER_CHECKS = (follows_a_run, changes_nothing)

@@ -12,7 +12,7 @@ import numpy as np
 
 from fewshot_bench import hookimpl
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.results.tables import read_table
+from fewshot_bench.results.record import read_table
 
 try:
     from torch.utils.tensorboard import SummaryWriter

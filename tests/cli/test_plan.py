@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import fewshot_bench
-from fewshot_bench.results.compare import load_runs
 from fewshot_bench.results.pilots import class_accuracies, pilot_of
-from fewshot_bench.results.stats.power import episodes_needed, paired_power
-from fewshot_bench.results.tables import write_table
+from fewshot_bench.results.record import write_table
+from fewshot_bench.results.runs import load_runs
+from fewshot_bench.results.stats import episodes_needed, paired_power
 from tests.command_line import fsb
 from tests.results.made_up_runs import write_run
 

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import fewshot_bench
-from fewshot_bench.results.record.io import read_record
-from fewshot_bench.results.tables import read_table
+from fewshot_bench.results.record import read_record, read_table
 from tests.command_line import InProcess
 
 SETTINGS: dict[str, Any] = {

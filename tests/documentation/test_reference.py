@@ -24,8 +24,7 @@ def pages() -> dict[str, str]:
 def test_the_pages_are_current(pages: dict[str, str]) -> None:
     there = {
         path.relative_to(reference.FOLDER).as_posix(): path.read_text("utf-8")
-        for path in reference.FOLDER.rglob("*.md")
-        if path.read_text("utf-8").startswith(reference.HEAD)  # others have scripts of their own
+        for path in reference._made()
     }
     assert sorted(there) == sorted(pages), MEND
     for name, text in pages.items():

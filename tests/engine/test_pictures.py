@@ -17,7 +17,7 @@ from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.pictures import Pictures, begin
 from fewshot_bench.engine.progress import Silent
 from fewshot_bench.errors import PluginError
-from fewshot_bench.results.tables import read_table
+from fewshot_bench.results.record import read_table
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import prepare
 from fewshot_bench.runs.train import run

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fewshot_bench.results.record.io import read_record
+from fewshot_bench.results.record import read_record
 
 SMALL: dict[str, Any] = {
     "dataset": "glyphs",

@@ -15,8 +15,7 @@ import pytest
 
 from fewshot_bench.data.cache import Decoded, cached
 from fewshot_bench.data.locate import fetch
-from fewshot_bench.results.record.io import read_record
-from fewshot_bench.results.tables import write_atomically
+from fewshot_bench.results.record import read_record, write_atomically
 from fewshot_bench.utils.files import Busy, locked, sweep
 from tests.faults.broken_off import CONV, assert_same, command
 from tests.faults.killing import Fsb, server

@@ -14,7 +14,7 @@ from fewshot_bench.config.resolve import configure
 from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.results.record.io import held, read_record
+from fewshot_bench.results.record import read_record, run_lock
 from fewshot_bench.results.runs import load_runs
 from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext
@@ -102,7 +102,7 @@ def test_settings_of_the_machine_are_those_of_now(config: RunConfig) -> None:
 
 def test_a_run_that_another_process_writes_is_left_to_it(config: RunConfig, again: Again) -> None:
     folder = broken(config)
-    with held(folder):
+    with run_lock(folder):
         found, lines, _ = again(config, "resume")
         assert (found != folder, lines) == (True, [])
         with pytest.raises(RecordError, match="another process is writing"):

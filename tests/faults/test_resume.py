@@ -18,7 +18,7 @@ from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.checkpointing.signals import Interrupted
 from fewshot_bench.engine.checkpointing.store import Store, read
 from fewshot_bench.errors import ConfigError, RecordError
-from fewshot_bench.results.record.io import read_record
+from fewshot_bench.results.record import read_record
 from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext
 from tests.command_line import InProcess

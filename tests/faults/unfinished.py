@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from fewshot_bench.results.record.io import held
+from fewshot_bench.results.record import run_lock
 from tests.faults.fault import Fault, World
 
 Change = Callable[[World, dict[str, Any]], None]
@@ -54,7 +54,7 @@ CASES = (
     Fault("going on with a folder that is no run", "resume runs", runs="b"),
     Fault("going on with a finished run", "resume runs/b", runs="b", code=0, told="'runs/b' is"),
     Fault("going on with a run that another process writes", "resume runs/b",
-          lambda world: broken_off()(world) or held(world.run("b")), runs="b"),
+          lambda world: broken_off()(world) or run_lock(world.run("b")), runs="b"),
     Fault("a checkpoint with another byte (training begins anew)", "resume runs/b",
           broken_off(damaged), runs="b", code=0, told="there is no checkpoint"),
     Fault("a run that was begun with another torch", "resume runs/b",

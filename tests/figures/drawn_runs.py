@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fewshot_bench.figures import Request, draw
-from fewshot_bench.results.compare import Run, load_runs
-from fewshot_bench.results.tables import write_table
+from fewshot_bench.results.record import write_table
+from fewshot_bench.results.runs import Run, load_runs
 from fewshot_bench.utils.inputs import WEIGHTS
 from tests.results.made_up_runs import write_run
 

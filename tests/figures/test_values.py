@@ -12,7 +12,7 @@ from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.figures.comparison import panels_of
 from fewshot_bench.figures.series import gather
 from fewshot_bench.figures.training import windows
-from fewshot_bench.results.stats.tests import student_interval
+from fewshot_bench.results.stats import student_interval
 from tests.figures.axes import bars, points
 from tests.figures.drawn_runs import RIGHT, drawn, evaluated, legend_of, told, trained
 

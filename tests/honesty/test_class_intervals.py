@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 import fewshot_bench
-from fewshot_bench.results.compare import compare, load_runs
+from fewshot_bench.results.comparison import compare
 from fewshot_bench.results.formats.data import to_json
 from fewshot_bench.results.formats.markdown import markdown
-from fewshot_bench.results.stats.intervals import class_interval, few_classes
+from fewshot_bench.results.runs import load_runs
+from fewshot_bench.results.stats import class_interval, few_classes
 
 EXPERIMENTS = 300  # a coverage of 95 % comes out as 91 or more in all but one of 1,000 draws
 

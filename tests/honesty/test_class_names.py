@@ -22,9 +22,8 @@ from fewshot_bench.errors import RecordError
 from fewshot_bench.figures import Request
 from fewshot_bench.figures.classes import names_of
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.results.record.class_names import FILE, read_classes, write_classes
+from fewshot_bench.results.record import CLASSES, read_classes, read_table, write_classes
 from fewshot_bench.results.runs import Run
-from fewshot_bench.results.tables import read_table
 from fewshot_bench.runs.context import load_data
 from tests.honesty.small import folder_of, small
 
@@ -96,7 +95,7 @@ def test_names_where_the_data_are_gone(home: Path, data_cache: Path) -> None:
 def test_damaged_names_are_not_used(spoil: Any, told: str, home: Path, data_cache: Path) -> None:
     """A truncated, duplicated or damaged ``classes.csv`` is not used, and a message says so."""
     record = fewshot_bench.run("nearest-centroid", **plain(data_cache))
-    path = folder_of(record) / FILE
+    path = folder_of(record) / CLASSES
     path.write_text("\n".join(spoil(path.read_text("utf-8").splitlines())) + "\n", "utf-8")
     ask = Request()
     assert names_of(Run(folder_of(record), record), ask) is None
@@ -112,9 +111,9 @@ def test_hostile_names_survive_writing_and_reading(tmp_path: Path) -> None:
     write_classes(tmp_path, classes)
     back = [c.name for c in read_classes(tmp_path)]
     assert back == [n.replace("\x1b", "\\x1b").replace("\udc80", "\\udc80") for n in HOSTILE]
-    with (tmp_path / FILE).open(encoding="utf-8", newline="") as file:
+    with (tmp_path / CLASSES).open(encoding="utf-8", newline="") as file:
         assert len(list(csv.reader(file))) == 1 + len(HOSTILE)
-    assert "\x1b" not in (tmp_path / FILE).read_text("utf-8")
+    assert "\x1b" not in (tmp_path / CLASSES).read_text("utf-8")
     with pytest.raises(RecordError, match="is missing"):
         read_classes(tmp_path / "nowhere")
 

@@ -16,8 +16,7 @@ from safetensors.torch import load_file, save_file
 import fewshot_bench
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import RecordError
-from fewshot_bench.results.record.io import read_record, write_record
-from fewshot_bench.results.tables import read_table
+from fewshot_bench.results.record import read_record, read_table, write_record
 from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.utils.inputs import check_weights

@@ -25,9 +25,8 @@ from fewshot_bench import InputFile
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError, DataError, PluginError, RecordError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.results.pivot import episodes_differ
-from fewshot_bench.results.record import code
-from fewshot_bench.results.record.io import read_record
+from fewshot_bench.results.layout import episodes_differ
+from fewshot_bench.results.record import code, read_record
 from fewshot_bench.results.runs import Run
 from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext

@@ -19,12 +19,13 @@ import fewshot_bench
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.figures.series import short_data
 from fewshot_bench.report.page import html
-from fewshot_bench.results.compare import compare, load_runs
+from fewshot_bench.results.comparison import compare
 from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.formats.terminal import terminal
-from fewshot_bench.results.record.io import read_record, write_record
+from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.runs import load_runs
 from fewshot_bench.results.sentences import best_sentences, heading
 from tests.honesty.tiny_folder import SETTINGS
 

@@ -21,9 +21,10 @@ import fewshot_bench
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
-from fewshot_bench.results.compare import compare, load_runs
+from fewshot_bench.results.comparison import compare
+from fewshot_bench.results.runs import load_runs
 from fewshot_bench.results.sentences import accuracy_words
-from fewshot_bench.results.stats.class_use import class_use, use_words
+from fewshot_bench.results.stats import class_use, use_words
 from fewshot_bench.sampling.base import ClosedSampler, OpenSampler, Sampler
 from fewshot_bench.sampling.open_balanced import BalancedOpenSampler
 

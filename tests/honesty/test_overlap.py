@@ -28,12 +28,13 @@ from fewshot_bench.data.same_names import same_names
 from fewshot_bench.errors import ConfigError, DataError, RecordError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.report.page import html
-from fewshot_bench.results.compare import compare, load_runs
+from fewshot_bench.results.comparison import compare
 from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.formats.terminal import terminal
-from fewshot_bench.results.record.io import read_record, write_record
+from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.runs import load_runs
 from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext, load_data
 from fewshot_bench.runs.predict import classify

@@ -22,14 +22,13 @@ from fewshot_bench.figures import Request
 from fewshot_bench.figures.comparison import paired_rows
 from fewshot_bench.figures.series import gather
 from fewshot_bench.report.page import html
-from fewshot_bench.results.compare import compare, load_runs
-from fewshot_bench.results.comparison import Comparison
-from fewshot_bench.results.equal import refuse_unequal
+from fewshot_bench.results.comparison import Comparison, compare, refuse_unequal
 from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.pilots import pilot_of
-from fewshot_bench.results.record.io import read_record, write_record
+from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.runs import load_runs
 from fewshot_bench.results.sentences import heading
 from tests.honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, split
 from tests.results.made_up_runs import scores_of, write_run

@@ -24,13 +24,13 @@ from fewshot_bench.figures.classes import answers
 from fewshot_bench.figures.series import run_names
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.report.page import html
-from fewshot_bench.results.commands import command_of
-from fewshot_bench.results.compare import compare, load_runs
+from fewshot_bench.results.comparison import compare
 from fewshot_bench.results.formats.data import to_json
 from fewshot_bench.results.formats.markdown import markdown
+from fewshot_bench.results.layout import episodes_differ
 from fewshot_bench.results.pilots import pilot_of
-from fewshot_bench.results.pivot import episodes_differ
-from fewshot_bench.results.record.io import read_record, write_record
+from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.runs import command_of, load_runs
 from fewshot_bench.results.sentences import heading
 from fewshot_bench.testing import check_sampler
 from tests.honesty.tiny_folder import SETTINGS

@@ -23,16 +23,14 @@ from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.report.page import html
-from fewshot_bench.results.compare import compare, load_runs
-from fewshot_bench.results.comparison import Comparison
-from fewshot_bench.results.equal import equal_names, refuse_unequal
+from fewshot_bench.results.comparison import Comparison, compare, refuse_unequal
 from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.formats.terminal import terminal
+from fewshot_bench.results.runs import load_runs
 from fewshot_bench.results.sentences import best_sentences, sentences
-from fewshot_bench.results.training import texts
-from fewshot_bench.results.traits import NOT_TRAINING, OF_TRAINING, TRAITS
+from fewshot_bench.results.training import NOT_TRAINING, OF_TRAINING, TRAITS, equal_names, texts
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.grid import Entry, Grid, cells_of
 from fewshot_bench.runs.prepare import prepare, training_summary
@@ -118,11 +116,11 @@ def test_differences_are_named_in_every_format(name: str, tmp_path: Path) -> Non
     (table,) = comparison.tables
     (trait,) = table.training_differs
     assert trait.name == name
-    caption = f"Training differs between the rows of a column: {trait.head}."
+    caption = f"Training differs between the rows of a column: {trait.label}."
     (sentence,) = sentences(table, comparison)
     assert " worse than " in sentence
     assert phrase in sentence
-    assert f"its training differs from that of one ({trait.head})" in best_sentences(table)[0]
+    assert f"its training differs from that of one ({trait.label})" in best_sentences(table)[0]
     values = texts(trait, [row.runs for row in table.rows])
     written = {
         "terminal": terminal(comparison, 100, lambda text, style: text),
@@ -210,7 +208,7 @@ def test_an_old_record_is_no_difference_and_no_equality(tmp_path: Path) -> None:
     (folder / "record.json").write_text(json.dumps(record), "utf-8")
     comparison = shown(tmp_path)
     assert [trait.name for trait in comparison.tables[0].training_differs] == ["way"]
-    with pytest.raises(ConfigError, match=r"--equal images: .* not recorded of other"):
+    with pytest.raises(ConfigError, match=r"--equal images: .* the older record of other"):
         refuse_unequal(comparison, ["images"])
 
 
@@ -417,7 +415,7 @@ def test_equal_refuses_existing_runs_that_differ(tmp_path: Path, fsb: InProcess)
     with pytest.raises(UnknownName, match="did you mean 'way'"):
         equal_names("wya")
     for nothing in ("", ","):
-        with pytest.raises(ConfigError, match="give names"):
+        with pytest.raises(ConfigError, match="expected names"):
             equal_names(nothing)
 
 
@@ -426,7 +424,7 @@ def test_equal_refuses_existing_runs_that_differ(tmp_path: Path, fsb: InProcess)
     [
         ("['steps', 'way']", "rows differ in steps: protonet 800"),
         ("'stepps'", "did you mean 'steps'"),
-        ("['way', 3]", "give names"),
+        ("['way', 3]", "expected names"),
     ],
 )
 def test_equal_of_a_file_is_obeyed_before_anything_runs(

@@ -24,8 +24,7 @@ import fewshot_bench
 from fewshot_bench.cli.main import app
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError, PluginError, RecordError
-from fewshot_bench.results.record.io import read_record, write_record
-from fewshot_bench.results.tables import read_table, write_table
+from fewshot_bench.results.record import read_record, read_table, write_record, write_table
 from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.predict import classify

@@ -14,7 +14,7 @@ from fsb_tensorboard.board import TensorBoard, step_times, tag
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from fewshot_bench.hooks.lifecycle import RunHooks, is_observer
-from fewshot_bench.results.tables import write_table
+from fewshot_bench.results.record import write_table
 from tests.command_line import Process, without
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from fewshot_bench.report import PAGE, write_report
-from fewshot_bench.results.compare import compare, load_runs
+from fewshot_bench.results.comparison import compare
+from fewshot_bench.results.runs import load_runs
 from tests.figures.drawn_runs import evaluated, trained
 
 pytestmark = pytest.mark.browser

@@ -13,8 +13,8 @@ import pytest
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.report import PAGE, write_report
 from fewshot_bench.report.page import DOWNLOADS, MOST_ROWS, MOST_TABLES, gallery, html
-from fewshot_bench.results.compare import compare, load_runs
-from fewshot_bench.results.comparison import Comparison
+from fewshot_bench.results.comparison import Comparison, compare
+from fewshot_bench.results.runs import load_runs
 from tests.figures.drawn_runs import evaluated, keep_pictures, task, trained
 
 HOSTILE = "<script>alert(1)</script>\" onload='x' {{ 7*7 }} </style> & \x1b[31m"

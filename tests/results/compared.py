@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fewshot_bench.results.compare import compare, load_runs
-from fewshot_bench.results.comparison import Cell, Comparison, Table
+from fewshot_bench.results.comparison import Cell, Comparison, Table, compare
+from fewshot_bench.results.runs import load_runs
 
 
 def compared(runs: Path, baseline: str | None = None, **options: Any) -> Comparison:

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fewshot_bench.results.record.files import empty_timing
-from fewshot_bench.results.record.io import new_run_folder, write_record
-from fewshot_bench.results.record.schema import SCHEMA, SCHEMA_VERSION
-from fewshot_bench.results.stats.tests import student_interval
-from fewshot_bench.results.tables import write_table
+from fewshot_bench.results.record import SCHEMA_VERSION, new_run_folder, write_record, write_table
+from fewshot_bench.results.record.model import Timing
+from fewshot_bench.results.stats import student_interval
 
 EPISODES = 40
 
@@ -62,13 +60,19 @@ def made_up(method: str, scores: Any, folder_name: str = "x", **changes: Any) ->
         "test": test,
         "validation": None,
         "training": None,
-        "timing": empty_timing(),
+        "timing": Timing().to_dict(),
         "notes": [],
-        **{key: None for key, entry in SCHEMA.items() if not entry.since_first},
+        "evaluated_digest": None,
+        "part": "test",
+        "sampler": None,
+        "overlap": None,
+        "training_summary": None,
+        "inputs": None,
+        "weights": None,
+        "seen": None,
+        "evaluated_from": None,
         "error": None,
     }
-    younger = {key: None for key, entry in SCHEMA.items() if not entry.since_first}
-    record = younger | record
     changed = changes.get("test")
     return record | changes | ({"test": test | changed} if changed else {})
 

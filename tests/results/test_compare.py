@@ -10,11 +10,10 @@ import pytest
 from scipy import stats
 
 from fewshot_bench.errors import ConfigError, UnknownName
-from fewshot_bench.results.compare import compare, load_runs
+from fewshot_bench.results.comparison import compare
 from fewshot_bench.results.formats.markdown import markdown
-from fewshot_bench.results.record.io import read_record
-from fewshot_bench.results.runs import Run
-from fewshot_bench.results.tables import write_table
+from fewshot_bench.results.record import read_record, write_table
+from fewshot_bench.results.runs import Run, load_runs
 from tests.results.compared import cell, compared, methods, only
 from tests.results.made_up_runs import EPISODES, scores_of, task, write_run
 
@@ -96,7 +95,7 @@ def test_what_did_not_finish_or_is_broken_is_told_and_hides_no_other(tmp_path: P
     assert len(problems) == 3
     told = "\n".join(problems)
     assert f"'{failed}': failed: step 3: no" in told
-    assert f"'{stopped}' did not finish; go on with it: fsb resume {stopped}" in told
+    assert f"'{stopped}' did not finish; to resume it: fsb resume {stopped}" in told
     assert "is damaged" in told
 
 
@@ -110,7 +109,7 @@ def test_what_did_not_finish_or_is_broken_is_told_and_hides_no_other(tmp_path: P
         ("episode,accuracy\n" + "7,0.5\n" * 40, "an episode more than once"),
         (
             "episode,accuracy\n" + "".join(f"{i},0.5\n" for i in range(40)),
-            "does not hold the accuracies that its record tells of",
+            "does not hold the accuracies of its record",
         ),
     ],
     ids=["missing", "no numbers", "damaged", "cut off", "repeated", "of another run"],
@@ -249,7 +248,7 @@ def test_episodes_of_other_numbers_are_left_out(tmp_path: Path) -> None:
     write_table(folder / "episodes.csv", columns)
     result = compared(tmp_path, "base")
     assert methods(only(result)) == ["base"]
-    assert result.problems == [f"'{folder}' numbers its episodes otherwise than the others do."]
+    assert result.problems == [f"'{folder}' numbers its episodes differently from the others."]
 
 
 def test_a_new_level_is_for_all(tmp_path: Path) -> None:
@@ -265,8 +264,8 @@ def test_a_new_level_is_for_all(tmp_path: Path) -> None:
     ("options", "told"),
     [
         ({"interval": "studnet"}, "did you mean 'student'"),
-        ({"level": 95}, "--level 95 is no level"),
-        ({"target": 95}, "--target 95 is no accuracy"),
+        ({"level": 95}, "--level: expected a confidence level such as 0.95, got 95"),
+        ({"target": 95}, "--target: expected an accuracy such as 0.95, got 95"),
         ({"baseline": "bas"}, "did you mean 'base'"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewshot_bench.results.stats.tests import student_interval
+from fewshot_bench.results.stats import student_interval
 from tests.command_line import fsb, fsb_process, reporting
 from tests.results.made_up_runs import made_up, scores_of, task, write_run
 
@@ -183,7 +183,7 @@ SPOILT = {
     "without episodes": "episodes.csv' is missing",
     "a torn record": "record.json' is damaged",
     "torn episodes": "it may be cut off",
-    "one method twice": "gamma of seed 0 on 5-way 5-shot again; the newer",
+    "one method twice": "duplicates gamma of seed 0 on 5-way 5-shot; using the newer",
     "mixed protocols": "mixed protocols, 2 tables: dataset signs instead of marks",
 }
 

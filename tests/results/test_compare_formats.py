@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from fewshot_bench.results.blocks import blocks
-from fewshot_bench.results.compare import compare, load_runs
-from fewshot_bench.results.comparison import Comparison
+from fewshot_bench.results.comparison import Comparison, compare
 from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.formats.terminal import terminal
+from fewshot_bench.results.runs import load_runs
 from tests.patience import PATIENCE
 from tests.results.made_up_runs import EPISODES, scores_of, task, write_run
 

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fewshot_bench.results.compare import compare, load_runs
-from fewshot_bench.results.comparison import Cell, Table
-from fewshot_bench.results.stats.differences import pair
-from fewshot_bench.results.stats.intervals import holm
-from fewshot_bench.results.stats.pairs import _p_values, best_and_tied
+from fewshot_bench.results.comparison import Cell, Table, compare, pair
+from fewshot_bench.results.runs import load_runs
+from fewshot_bench.results.stats import best_and_tied, holm
+from fewshot_bench.results.stats.tests import all_p_values
 from tests.results.made_up_runs import scores_of, write_run
 
 TRAINED = {"steps": 10, "seconds": 1.0, "warmup_seconds": 0.0, "engine": "eager"}
@@ -40,7 +39,7 @@ def test_p_values(counts: list[int], spread: float, tmp_path: Path) -> None:
     cells = table_of(tmp_path, counts, spread).column(0)
     one, other = np.triu_indices(len(cells), 1)
     expected = one_by_one(cells, one, other)
-    found = _p_values(cells, one, other)
+    found = all_p_values([cell.scores for cell in cells], one, other)
     np.testing.assert_allclose(found, np.array(expected, dtype=float), rtol=1e-4)
 
 
@@ -57,10 +56,10 @@ def test_who_is_tied_with_the_best(
     corrected = dict(
         zip(zip(one, other, strict=True), holm(one_by_one(cells, one, other)), strict=True)
     )
-    best, tied = best_and_tied(cells, 0.05)
+    best, tied = best_and_tied([cell.scores for cell in cells], 0.05)
     assert cells[best].accuracy == max(cell.accuracy for cell in cells)
     others = [i for i in range(len(cells)) if i != best]
-    kept = [i for i in others if (corrected[min(i, best), max(i, best)] or 0) >= 0.05]
+    kept = [i for i in others if not corrected[min(i, best), max(i, best)] < 0.05]
     assert tied == kept
     assert 0 < len(tied) < len(others)  # else this shows little
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fewshot_bench.results.compare import compare, load_runs
-from fewshot_bench.results.comparison import Comparison
+from fewshot_bench.results.comparison import Comparison, compare
 from fewshot_bench.results.formats.markdown import markdown
-from fewshot_bench.results.pivot import lay_out
-from fewshot_bench.results.runs import Run
+from fewshot_bench.results.layout import lay_out
+from fewshot_bench.results.record import write_table
+from fewshot_bench.results.runs import Run, load_runs
 from fewshot_bench.results.sentences import sentences
-from fewshot_bench.results.stats.intervals import (
+from fewshot_bench.results.stats import (
     INTERVALS,
     bootstrap_interval,
     class_interval,
@@ -22,9 +22,8 @@ from fewshot_bench.results.stats.intervals import (
     hierarchical_interval,
     paired_over_seeds,
     seeds_interval,
+    student_interval,
 )
-from fewshot_bench.results.stats.tests import student_interval
-from fewshot_bench.results.tables import write_table
 from tests.results.made_up_runs import made_up, scores_of, task, write_run
 
 TRAINED = {"steps": 10, "seconds": 1.0, "warmup_seconds": 0.0, "engine": "eager"}
@@ -91,8 +90,8 @@ def test_the_newest_of_the_same_counts() -> None:
     (layout,), told = lay_out([newer, older])
     assert layout.rows == [[newer]]
     assert told == [
-        "'m-z-20260101T000000-ffff' is m of seed 0 on 5-way 5-shot again; "
-        "the newer 'm-a-20260102T000000-0000' counts."
+        "'m-z-20260101T000000-ffff' duplicates m of seed 0 on 5-way 5-shot; using "
+        "the newer 'm-a-20260102T000000-0000'."
     ]
 
 

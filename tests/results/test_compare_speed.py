@@ -10,11 +10,9 @@ import pytest
 
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.blocks import blocks
-from fewshot_bench.results.compare import compare, load_runs
-from fewshot_bench.results.comparison import Comparison
+from fewshot_bench.results.comparison import Comparison, compare, seconds_to, speed_of
 from fewshot_bench.results.formats.markdown import markdown
-from fewshot_bench.results.runs import Run
-from fewshot_bench.results.speed import seconds_to, speed_of
+from fewshot_bench.results.runs import Run, load_runs
 from tests.results.made_up_runs import scores_of, write_curve, write_run
 
 TRAINED = {"training": {"steps": 4, "seconds": 9.0, "warmup_seconds": 0.0, "engine": "eager"}}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fewshot_bench.results.compare import Run
-from fewshot_bench.results.labels import labels
+from fewshot_bench.results.layout import labels
+from fewshot_bench.results.runs import Run
 from tests.results.made_up_runs import made_up, scores_of
 
 PLAIN: dict[str, Any] = {"dataset_options": {}, "method_options": {"lr": 0.001}, "steps": 10}

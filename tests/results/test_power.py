@@ -10,8 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fewshot_bench.results.stats.over_seeds import detectable_over_seeds, paired_over_seeds
-from fewshot_bench.results.stats.power import detectable_difference, episodes_needed, paired_power
+from fewshot_bench.results.stats import (
+    detectable_difference,
+    detectable_over_seeds,
+    episodes_needed,
+    paired_over_seeds,
+    paired_power,
+)
 
 
 def by_scipy(sd: float, difference: float, n: int, alpha: float) -> float:

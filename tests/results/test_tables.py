@@ -10,7 +10,7 @@ import pandas
 import pytest
 
 from fewshot_bench.errors import ConfigError, RecordError
-from fewshot_bench.results.tables import read_table, write_atomically, write_table
+from fewshot_bench.results.record import read_table, write_atomically, write_table
 
 HARD = [0.1 + 0.2, 1 / 3, 5e-324, -1.7976931348623157e308, 0.0]
 

@@ -9,9 +9,8 @@ import pytest
 import fewshot_bench
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.errors import ConfigError, Diverged
-from fewshot_bench.results.record.io import read_record
+from fewshot_bench.results.record import read_record, read_table
 from fewshot_bench.results.runs import Run
-from fewshot_bench.results.tables import read_table
 from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import PreparedRun, prepare

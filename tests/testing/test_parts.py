@@ -194,11 +194,19 @@ def in_place(logits: Tensor, target: Tensor) -> Tensor:
     return accuracy(logits.mul_(2), target)
 
 
+def directed(logits: Tensor, target: Tensor) -> Tensor:
+    return accuracy(logits, target)
+
+
+directed.higher_is_better = "yes"  # type: ignore[attr-defined]
+
+
 WRONG_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "one-score-per-task": lambda logits, target: accuracy(logits, target).mean(),
     "tasks-apart": lambda logits, target: accuracy(logits, target) - logits.mean(),
     "set-of-queries": lambda logits, target: logits[:, 0, 0],
     "logits-kept": in_place,
+    "direction-declared": directed,
 }
 
 

@@ -9,11 +9,9 @@ import math
 from dataclasses import fields
 from typing import Any
 
-from fewshot_bench.results.comparison import Cell, Comparison, Table
+from fewshot_bench.results.comparison import Cell, Comparison, Speed, Table
 from fewshot_bench.results.sentences import accuracy_words, heading, sentences
-from fewshot_bench.results.speed import Speed
-from fewshot_bench.results.training import differing_names, training_of
-from fewshot_bench.results.traits import TRAITS
+from fewshot_bench.results.training import TRAITS, differing_names, training_of
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -115,7 +113,7 @@ TRAINING = (*(trait.name for trait in TRAITS), "chosen_step")
 
 def values(cell: Cell, table: Table) -> dict[str, Any]:
     """Everything of one cell: fractions, ms, s; None where there is nothing."""
-    at = next(i for row in table.rows for i, one in enumerate(row.cells) if one is cell)
+    at = table.settings.index(cell.runs[0].setting)
     return {
         "accuracy": cell.accuracy,
         "half_width": cell.half_width,
@@ -129,7 +127,7 @@ def values(cell: Cell, table: Table) -> dict[str, Any]:
         "looks": None if cell.looks is None else cell.looks.configurations,
         "look_seeds": None if cell.looks is None else cell.looks.seeds,
         "episodes": cell.scores.shape[1],
-        "paired": _paired(cell, at),
+        "paired": _paired(cell),
         "training": _training(cell),
         "training_differs": differing_names([one.runs for one in table.column(at)]),
         **_speed(cell.speed),
@@ -154,13 +152,11 @@ def _training(cell: Cell) -> dict[str, Any] | None:
     }
 
 
-def _paired(cell: Cell, at: int) -> dict[str, Any] | None:
+def _paired(cell: Cell) -> dict[str, Any] | None:
     if cell.paired is None:
         return None
     one, paired = cell.paired, cell.paired.paired
-    reference = one.baseline.cells[at]
-    assert reference is not None
-    training = differing_names([cell.runs, reference.runs])
+    training = differing_names([cell.runs, one.reference.runs])
     found = (one.baseline.name, one.seeds, paired.n, paired.difference, paired.half_width,
              _ends(paired), paired.p_t, paired.p_wilcoxon, one.p_holm, paired.effect_size,
              one.detectable, training)  # fmt: skip

@@ -33,7 +33,7 @@ def latex(comparison: Comparison) -> str:
 def _table(block: Block, table: Table) -> str:
     start = STARTS.get(block.heads[0], "Differences on")
     first = block.heads[0] in STARTS
-    words = [text.replace(TIED, "Underlined:", 1) for text in block.words]
+    words = [text.replace(TIED, "Underlined:", 1) for text in block.notes]
     caption = " ".join([f"{start} {heading(table)}.", *apart(table), *words])
     heads = ["" if first else block.heads[0], *block.heads[1:]]
     narrow = block.optional is not None  # many columns of few characters
@@ -44,7 +44,7 @@ def _table(block: Block, table: Table) -> str:
     told = [
         r"\par\smallskip",
         r"\begin{minipage}{\linewidth}\footnotesize",
-        *(tex(text) + r"\par" for text in block.told),
+        *(tex(text) + r"\par" for text in block.findings),
         r"\end{minipage}",
     ]
     return "\n".join(
@@ -54,7 +54,7 @@ def _table(block: Block, table: Table) -> str:
             rf"\caption{{{tex(caption)}}}\smallskip",
             *([r"\footnotesize\setlength{\tabcolsep}{3pt}"] if narrow else []),
             "\n\\par\\medskip\n".join(tabulars),
-            *(told if block.told else []),
+            *(told if block.findings else []),
             r"\end{table}",
         ]
     )

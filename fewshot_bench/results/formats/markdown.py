@@ -6,8 +6,7 @@ import re
 
 from fewshot_bench.results.blocks import Block, Entry, blocks
 from fewshot_bench.results.comparison import Comparison
-from fewshot_bench.results.record.told import SEEN
-from fewshot_bench.results.sentences import apart, heading
+from fewshot_bench.results.sentences import SEEN, apart, heading
 
 
 def markdown(comparison: Comparison) -> str:
@@ -18,9 +17,9 @@ def markdown(comparison: Comparison) -> str:
         parts += map(_plain, apart(table))
         for block in blocks(table, comparison):
             parts.append(_table(block))
-            if block.told:
-                parts.append("\n".join(f"- {_plain(text)}" for text in block.told))
-            parts.append(_plain(" ".join(block.words)))
+            if block.findings:
+                parts.append("\n".join(f"- {_plain(text)}" for text in block.findings))
+            parts.append(_plain(" ".join(block.notes)))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -28,15 +27,13 @@ def _table(block: Block) -> str:
     """Sections are a column of their own."""
     named = len(block.sections) > 1
     heads = (["setting"] if named else []) + list(map(_plain, block.heads))
-    lines = [_line(heads), "|---" * (1 + named) + "|--:" * (len(block.heads) - 1) + "|"]
-    for section, entries in block.sections.items():
-        for line in entries:
-            lines.append(_line([section] * named + list(map(_cell, line))))
-    return "\n".join(lines)
-
-
-def _line(texts: list[str]) -> str:
-    return f"| {' | '.join(texts)} |"
+    rows = [
+        [section] * named + list(map(_cell, line))
+        for section, entries in block.sections.items()
+        for line in entries
+    ]
+    head, *lines = [f"| {' | '.join(texts)} |" for texts in (heads, *rows)]
+    return "\n".join([head, "|---" * (1 + named) + "|--:" * (len(block.heads) - 1) + "|", *lines])
 
 
 def _cell(entry: Entry) -> str:

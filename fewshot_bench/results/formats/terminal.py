@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import chain
 
 from fewshot_bench.results.blocks import Block, Entry, blocks
 from fewshot_bench.results.comparison import Comparison
-from fewshot_bench.results.record.told import SEEN
-from fewshot_bench.results.sentences import BOLD, apart, heading
+from fewshot_bench.results.sentences import BOLD, SEEN, apart, heading
 
 GAP = 2  # between columns
 BEST = "^"  # beside bold, which a pipe or a file does not show
@@ -29,16 +28,12 @@ def terminal(comparison: Comparison, width: int, style: Style) -> str:
     """
     lines: list[str] = []
     for table in comparison.tables:
-        lines += [style(line, "heading") for line in _wrapped(heading(table), width)]
-        lines += chain.from_iterable(_wrapped(text, width) for text in apart(table))
+        lines += [style(line, "heading") for line in _folded(heading(table), width)]
+        lines += chain.from_iterable(_folded(text, width) for text in apart(table))
         for block in blocks(table, comparison):
             lines += ["", *_block(block, width, style)]
         lines.append("")
     return "\n".join(lines)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return _folded(text, width) or [""]
 
 
 def _block(block: Block, width: int, style: Style) -> list[str]:
@@ -46,18 +41,18 @@ def _block(block: Block, width: int, style: Style) -> list[str]:
     columns, dropped = _fitting(block, width)
     for part in columns:
         lines += ([""] if lines else []) + _lines(block, part, width, style)
-    words = [text.replace(BOLD, f"Bold, {BEST}:", 1) for text in block.words]
+    words = [text.replace(BOLD, f"Bold, {BEST}:", 1) for text in block.notes]
     if dropped:
         words.append(
             f"No room for: {', '.join(dropped)}; a wider terminal or --format csv has them."
         )
-    told = block.told[:MOST_TOLD]
-    if len(block.told) > MOST_TOLD:
-        told.append(f"... and {len(block.told) - MOST_TOLD} more; --format json has all.")
+    told = block.findings[:MOST_TOLD]
+    if len(block.findings) > MOST_TOLD:
+        told.append(f"... and {len(block.findings) - MOST_TOLD} more; --format json has all.")
     for text in told:
         first, *more = _folded(text, width - 2)
         lines += [f"- {first}", *(f"  {line}" for line in more)]
-    return lines + [style(line, "dim") for line in _wrapped(" ".join(words), width)]
+    return lines + [style(line, "dim") for line in _folded(" ".join(words), width)]
 
 
 def _fitting(block: Block, width: int) -> tuple[list[list[int]], list[str]]:
@@ -112,8 +107,15 @@ def _lines(block: Block, columns: list[int], width: int, style: Style) -> list[s
     first = _folded(block.heads[0], name)
     deep = max(map(len, [first, *heads]))
     filled = [[""] * (deep - len(head)) + head for head in [first, *heads]]
-    lines = [_joined(texts, [name, *shown]) for texts in zip(*filled, strict=True)]
-    lines = [style(line, "head") for line in lines]
+    lines = [
+        style(
+            (" " * GAP)
+            .join([start.ljust(name), *(t.rjust(w) for t, w in zip(more, shown, strict=True))])
+            .rstrip(),
+            "head",
+        )
+        for start, *more in zip(*filled, strict=True)
+    ]
     # Marks stand behind the numbers, which stay below each other.
     after = {
         i: max(len(_marks(line[i])) for part in block.sections.values() for line in part)
@@ -123,7 +125,7 @@ def _lines(block: Block, columns: list[int], width: int, style: Style) -> list[s
         lines += [style(section, "dim")] if section else []
         indent = "  " if section else ""
         for line in entries:
-            start, *more = _folded(line[0].text, name - len(indent)) or [""]
+            start, *more = _folded(line[0].text, name - len(indent))
             texts = [
                 style(
                     line[i].text.rjust(widths[i] - after[i]) + _marks(line[i]).ljust(after[i]),
@@ -137,14 +139,7 @@ def _lines(block: Block, columns: list[int], width: int, style: Style) -> list[s
 
 
 def _folded(text: str, width: int) -> list[str]:
-    """Lines of at most ``width`` characters; a number stays with its unit, or its p."""
-    kept = TOGETHER.sub("\N{NO-BREAK SPACE}", text)
-    lines = textwrap.wrap(kept, width, break_on_hyphens=False)
+    """Lines of at most ``width`` characters, at least one; a number stays with its unit or p."""
+    text = TOGETHER.sub("\N{NO-BREAK SPACE}", text)
+    lines = textwrap.wrap(text, width, break_on_hyphens=False) or [""]
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in lines]
-
-
-def _joined(texts: Sequence[str], widths: Sequence[int]) -> str:
-    """The first text to the left, the others to the right."""
-    first, *others = texts
-    shown = [text.rjust(w) for text, w in zip(others, widths[1:], strict=True)]
-    return (" " * GAP).join([first.ljust(widths[0]), *shown]).rstrip()

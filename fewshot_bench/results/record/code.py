@@ -22,13 +22,7 @@ from pathlib import Path
 OWN = "fewshot_bench"
 DISTRIBUTION = "fewshot-bench"
 # Parts of this package that show results and do not make them.
-SHOWING = (
-    "cli",
-    "figures",
-    "report",
-    "results",
-    "testing",
-)
+SHOWING = ("cli", "figures", "report", "results", "testing")
 # Their versions stand in the record's environment.
 APART = {OWN, "torch", "torchvision", "numpy", "scipy"}
 INSTALLED = ("site-packages", "dist-packages")
@@ -56,10 +50,9 @@ class Code:
 def code_of(source: str) -> Code:
     """The code of a module (``"package.module"``) or of a single file (an absolute path).
 
-    It is as it was when this process first asked: a process goes on with what it has imported
-    while somebody edits the files, and a long grid would otherwise say of its later runs that newer
-    code made them. A single file is imported anew when it has changed, so its content is read
-    each time.
+    It is as it was when this process first asked: a process keeps what it has imported while
+    somebody edits the files, and a long grid would otherwise record newer code for its later runs.
+    A single file is imported again when it has changed, so its content is read each time.
     """
     if source.endswith(".py"):
         return _of_file(source, hashlib.sha256(Path(source).read_bytes()).hexdigest())
@@ -126,13 +119,11 @@ class _Collected:
             if spec.submodule_search_locations is None:
                 self._add_module(spec.name, origin, is_package=False)
                 return
-            for relative, file in _files(origin.parent, spec.name):
-                self.files[f"{spec.name}/{relative}"] = file
-            for relative, file in _files(origin.parent, spec.name):
+            own = list(_files(origin.parent, spec.name))
+            self.files |= {f"{spec.name}/{relative}": file for relative, file in own}
+            for relative, file in own:
                 if file.suffix == ".py" and spec.name != OWN:  # its requirements are no plugin's
-                    inside = [spec.name, *relative.removesuffix(".py").split("/")]
-                    package = inside[:-1]
-                    self.follow_imports(file, ".".join(package))
+                    self.follow_imports(file, ".".join([spec.name, *relative.split("/")[:-1]]))
             return
 
     def follow_imports(self, file: Path, package: str) -> None:
@@ -260,12 +251,9 @@ def _content(path: Path) -> tuple[str, int]:
 
 
 @cache
-def _owners() -> dict[str, set[str]]:
-    return {top: set(owners) for top, owners in packages_distributions().items()}
-
-
 def _distributions(top: str) -> set[str]:
-    return _owners().get(top, set())
+    """The distributions that a top-level module belongs to."""
+    return set(packages_distributions().get(top, ()))
 
 
 def _version(distribution: str) -> str | None:

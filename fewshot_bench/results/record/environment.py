@@ -37,11 +37,6 @@ def torch_version() -> str | None:
     return _version("torch")
 
 
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's."""
-    return str(describe_device(device)["name"])
-
-
 def describe_device(device: torch.device) -> dict[str, Any]:
     """The record's ``device``: type and name, and what else a GPU's times depend on."""
     from fewshot_bench.utils.devices import about

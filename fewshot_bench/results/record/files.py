@@ -1,185 +1,243 @@
-"""From a trainer and scores to a run's record and its tables."""
+"""Folders of runs and their record.json: written whole, locked, migrated and checked when read."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from fewshot_bench.engine.evaluation import Scores
-from fewshot_bench.engine.training import Trainer
-from fewshot_bench.episode import Task
-from fewshot_bench.results.stats.class_use import class_use, use_words
-from fewshot_bench.results.stats.tests import student_interval
-from fewshot_bench.results.tables import write_table
-from fewshot_bench.sampling.base import EpisodeSource
-from fewshot_bench.utils.devices import HostClock, clock_of, peak_memory
+from fewshot_bench.errors import ConfigError, RecordError
+from fewshot_bench.results.record.model import (
+    SCHEMA_VERSION,
+    TEST,
+    VALIDATION,
+    Record,
+    Result,
+    Settings,
+    TrainingSettings,
+)
+from fewshot_bench.results.record.tables import write_atomically
+from fewshot_bench.utils.files import Busy, locked
 
-
-def task_numbers(task: Task) -> dict[str, int]:
-    """The counts of a task, as the record holds them."""
-    names = ("way", "shot", "query", "unlabeled", "distractors")
-    return {name: getattr(task, name) for name in names}
-
-
-def empty_timing() -> dict[str, Any]:
-    """The record's ``timing`` before anything was timed."""
-    return {"interruptions": 0} | dict.fromkeys(
-        (
-            "step_ms",
-            "tasks_per_s",
-            "phases",
-            "warmup_steps",
-            "adapt_ms",
-            "predict_ms",
-            "timed_episodes",
-            "memory_estimate_bytes",
-            "peak_memory_bytes",
-            "flops_per_step",
-            "flops_per_s",
-            "clocks",
-        )
-    )
+RECORD = "record.json"
+LOCK = ".lock"  # held by the process that writes the run
+TICKS = 16**4  # of a second, in the name of a run
+MOST_BYTES, DEEPEST = 32 * 2**20, 32  # of a record; a real one has some ten kilobytes, and 4 levels
 
 
-def note_training(record: dict[str, Any], trainer: Trainer) -> None:
-    """Fill the record's ``training``, ``validation`` and ``timing`` from a trainer."""
-    history, timing = trainer.history, record["timing"]
-    record["training"] = {
-        "steps": trainer.step,
-        "seconds": history.seconds,
-        "warmup_seconds": history.warmup_seconds,
-        "engine": trainer.lowering.name,
-        "chunks": trainer.lowering.parts(trainer.plan.task_batch),
-        "skipped_steps": len(trainer.guard.skipped) if trainer.guard is not None else 0,
-    }
-    record["notes"] = list(dict.fromkeys([*record["notes"], *_training_notes(trainer)]))
-    best = dict(history.validation).get(history.best_step)
-    record["validation"] = {"best_step": history.best_step, "accuracy": best}
-    turns = len(trainer.method.turns)
-    timing |= trainer.timer.summary(trainer.plan.task_batch * turns)
-    if timing["step_ms"] and timing["flops_per_step"]:
-        timing["flops_per_s"] = timing["flops_per_step"] / timing["step_ms"]["median"] * 1e3
-    timing["peak_memory_bytes"] = peak_memory(trainer.device)
-    timing["clocks"] = {
-        "step_ms": trainer.timer.clock.name,
-        "phases": trainer.timer.clock.name,
-        "training.seconds": HostClock.name,
-    }
+def new_run_folder(runs_dir: Path, stem: str) -> Path:
+    """Make a folder of its own for a run: ``<stem>-<UTC time>-<fraction of its second>``.
 
+    The fraction counts 65,536ths as four hexadecimal digits, so that names of one stem sort by
+    time, also those of one second. A name that is taken leads to the next fraction.
 
-def _training_notes(trainer: Trainer) -> list[str]:
-    """What a reader has to know of steps that were not taken as planned."""
-    told = []
-    if at := trainer.history.shrunk_at:
-        chunks = trainer.lowering.parts(trainer.plan.task_batch)
-        told.append(
-            f"memory was short: from step {at} on the tasks of a step were run in {chunks} chunks, "
-            "which gives the same gradient"
-        )
-    if trainer.history.drawn:
-        told.append(trainer.history.drawn)
-    if trainer.guard is not None and trainer.guard.skipped:
-        count, first = len(trainer.guard.skipped), trainer.guard.skipped[0]
-        told.append(
-            f"{count} of {trainer.step} steps were skipped as spikes (--skip-spikes "
-            f"{trainer.guard.factor:g}), the first in step {first}"
-        )
-    return told
-
-
-def write_training(folder: Path, trainer: Trainer) -> None:
-    """steps.csv and validation.csv."""
-    columns: dict[str, Any] = trainer.history.steps.arrays()
-    if "step" in columns:
-        columns["step"] = columns["step"].astype(np.int64)
-    steps = len(trainer.history.steps)
-    times = {name: ms[:steps] for name, ms in trainer.timer.columns().items()}
-    write_table(folder / "steps.csv", columns | times)
-    write_table(
-        folder / "validation.csv",
-        {
-            "step": [step for step, _ in trainer.history.validation],
-            "accuracy": [accuracy for _, accuracy in trainer.history.validation],
-        },
-    )
-
-
-def note_evaluation(
-    record: dict[str, Any],
-    scores: Scores,
-    level: float,
-    transductive: bool,
-    source: EpisodeSource,
-) -> None:
-    """Fill in the times and, of the split that the record's ``part`` names, the result."""
-    result = result_of(scores, level, transductive, source)
-    before = record["validation"] or {}
-    best = {"best_step": before.get("best_step")}
-    record[record["part"]] = result if record["part"] == "test" else best | result
-    words = use_words(result["class_use"], source.sampler.sampling)
-    record["notes"] += [words] if words and words not in record["notes"] else []
-    record["timing"] |= {
-        "adapt_ms": float(np.nanmedian(scores.adapt_ms)),
-        "predict_ms": float(np.nanmedian(scores.predict_ms)),
-        "timed_episodes": int(np.isfinite(scores.adapt_ms).sum()),
-        "peak_memory_bytes": peak_memory(source.table.device),
-        "clocks": (record["timing"].get("clocks") or {})
-        | dict.fromkeys(("adapt_ms", "predict_ms"), clock_of(source.table.device).name),
-    }
-
-
-def result_of(
-    scores: Scores, level: float, transductive: bool, source: EpisodeSource
-) -> dict[str, Any]:
-    """The record's ``test`` or ``validation``: accuracy with its interval, and the protocol."""
-    interval = student_interval(scores.accuracy, level)
-    extra = {name: _interval_or_none(values, level) for name, values in scores.metrics.items()}
-    return {
-        "accuracy": interval.mean,
-        "half_width": interval.half_width,
-        "level": level,
-        "interval": [interval.low, interval.high],
-        "episodes": interval.n,
-        "per_episode_sd": interval.sd,
-        "transductive": transductive,
-        "sampling": source.sampler.sampling,
-        "metrics": extra,
-        "class_use": class_use(scores.class_ids, source.table.group_count.cpu().numpy()),
-    }
-
-
-def _interval_or_none(values: np.ndarray, level: float) -> dict[str, float | None]:
-    """Of a metric; without numbers where it was not finite for some episode."""
-    if not np.isfinite(values).all():
-        return {"mean": None, "half_width": None}
-    interval = student_interval(values, level)
-    return {"mean": interval.mean, "half_width": interval.half_width}
-
-
-def write_scores(folder: Path, scores: Scores, group_count: npt.NDArray[np.int64]) -> None:
-    """episodes.csv and confusion.csv.
-
-    Arguments:
-        folder: of the run.
-        scores: of the test episodes.
-        group_count: how many classes each group has, group after group: rotations of one character
-            are classes that share their images, so an interval for new classes counts them as one.
+    Raises:
+        ConfigError: it cannot be made.
     """
-    number = np.arange(len(scores.accuracy))
-    way = range(scores.class_ids.shape[1])
-    classes = {f"class_{c}": scores.class_ids[:, c] for c in way}
-    if (group_count > 1).any():
-        group = np.repeat(np.arange(len(group_count)), group_count)
-        classes |= {f"group_{c}": group[scores.class_ids[:, c]] for c in way}
-    columns = {"episode": number, "accuracy": scores.accuracy, **scores.metrics}
-    times = {"adapt_ms": scores.adapt_ms, "predict_ms": scores.predict_ms}
-    write_table(folder / "episodes.csv", columns | times | classes)
-    episode, target, predicted = scores.confusion.nonzero()
-    count = scores.confusion[episode, target, predicted]
-    write_table(
-        folder / "confusion.csv",
-        {"episode": episode, "target": target, "predicted": predicted, "count": count},
-    )
+    moment = time.time_ns() * TICKS // 10**9
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        while True:
+            second, fraction = divmod(moment, TICKS)
+            stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(second))
+            folder = runs_dir / f"{stem}-{stamp}-{fraction:04x}"
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                moment += 1
+                continue
+            return folder
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write runs to '{runs_dir}' ({error.strerror}); "
+            "give another folder with --runs-dir."
+        ) from error
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Be the one process that writes a run.
+
+    Raises:
+        RecordError: another one is.
+    """
+    try:
+        with locked(folder / LOCK, wait=0):
+            yield
+    except Busy as error:
+        raise RecordError(f"another process is writing '{folder}'; wait until it ends.") from error
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process is writing this run."""
+    if not (folder / LOCK).exists():
+        return False
+    try:
+        with locked(folder / LOCK, wait=0):
+            return False
+    except Busy:
+        return True
+
+
+def resume_command(folder: Path) -> str:
+    """The command that resumes a run."""
+    return f"fsb resume {shlex.quote(str(folder))}"
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write ``folder/record.json``. A number that is not finite becomes null.
+
+    Raises:
+        RecordError: a value has not the type that :class:`.model.Record` declares.
+        ConfigError: the folder cannot be written.
+    """
+    path = folder / RECORD
+    content = msgspec.json.encode(record, enc_hook=_to_json)
+    checked = _checked(path, msgspec.json.decode(content))
+    os.makedirs(folder, exist_ok=True)
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(checked)) + b"\n")
+
+
+def _to_json(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a record cannot hold {type(value).__name__}")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record of a run's folder, migrated to this version and checked; every key is there.
+
+    Raises:
+        RecordError: there is none, it is damaged, or a newer fewshot-bench wrote it.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        raise RecordError(f"'{folder}' has no {RECORD}; is it the folder of a run?")
+    return _checked(path, _migrated(path, _json(path))).to_dict()
+
+
+def with_result(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with its result under ``test``, whichever split it is of.
+
+    In a file the result of the validation split is not under ``test``, so that no reader, also one
+    that does not know ``part``, takes it for one on the test split.
+    """
+    record, validation = dict(record), record.get("validation") or {}
+    if record["part"] == VALIDATION and record[TEST] is None and "episodes" in validation:
+        record[TEST] = {name: validation.get(name) for name in Result.__struct_fields__}
+    return record
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """What a JSON file holds.
+
+    Raises:
+        RecordError: it cannot be read, is no JSON object, or is absurdly large or deep.
+    """
+    too_deep = RecordError(f"'{path}' is not a record: it is nested deeper than {DEEPEST} levels.")
+    try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise RecordError(f"'{path}' has {size} bytes; a record has at most {MOST_BYTES}.")
+        content = msgspec.json.decode(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RecordError(f"'{path}' is damaged ({error}).") from error
+    except RecursionError:
+        raise too_deep from None
+    if not isinstance(content, dict):
+        raise RecordError(f"'{path}' is not a record.")
+    level: list[Any] = [content]
+    for _ in range(DEEPEST):
+        inside = [part for part in level if isinstance(part, dict | list)]
+        level = [v for part in inside for v in (part.values() if type(part) is dict else part)]
+    if level:
+        raise too_deep
+    return content
+
+
+def _migrated(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """A record of this version from one of any version before."""
+    version = record.get("schema_version")
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+        raise RecordError(
+            f"'{path}' has schema version {_short(version)}; this fewshot-bench reads 1 to "
+            f"{SCHEMA_VERSION}. Upgrade it to read the record."
+        )
+    for older in range(version, SCHEMA_VERSION):
+        record = MIGRATIONS[older](record)
+    return record | {"schema_version": SCHEMA_VERSION}
+
+
+AMERICAN = {"labelled": "labeled", "licence": "license", "optimiser": "optimizer"}
+
+
+def _to_2(record: dict[str, Any]) -> dict[str, Any]:
+    """Keys in American spelling; ``part`` is never null."""
+
+    def spelled(value: Any) -> Any:
+        if isinstance(value, list):
+            return list(map(spelled, value))
+        if not isinstance(value, dict):
+            return value
+        return {
+            re.sub("|".join(AMERICAN), lambda found: AMERICAN[found[0]], key): spelled(inner)
+            for key, inner in value.items()
+        }
+
+    return {**spelled(record), "part": record.get("part") or TEST}
+
+
+MIGRATIONS = {1: _to_2}  # {version: function from the dictionary of it to that of the next one}
+
+
+def _checked(path: Path, record: Any) -> Record:
+    """The record as its struct.
+
+    Raises:
+        RecordError: a value is missing or has another type; says where.
+    """
+    where: tuple[str, ...] = ()
+    try:
+        found = msgspec.convert(record, Record)
+        where = ("config",)
+        msgspec.convert(found.config, Settings)
+        if found.training_summary is not None:
+            where = ("training_summary", "settings")
+            msgspec.convert(found.training_summary.settings, TrainingSettings)
+        return found
+    except msgspec.ValidationError as error:
+        raise RecordError(f"'{path}': {_problem(str(error), record, where)}.") from error
+
+
+WORDS = {"float": "a number", "int": "an integer", "str": "text", "object": "an object",
+         "array": "a list", "bool": "true or false"}  # fmt: skip
+
+
+def _problem(error: str, record: Any, where: tuple[str, ...]) -> str:
+    """``test.accuracy: expected a number, got "high"`` from what msgspec raises."""
+    text, _, at = (error[0].lower() + error[1:]).partition(" - at `$")
+    keys = [*where, *re.findall(r"[^.\[\]`]+", at.replace("[...]", ".*"))]
+    place = f"{'.'.join(keys)}: " if keys else ""
+    if missing := re.search(r"missing required field `(.*)`", text):
+        return f"{place}'{missing[1]}' is missing"
+    text, _, got = text.partition(", got ")
+    if "*" not in keys:  # in a free mapping msgspec does not name the key
+        for key in keys:
+            record = record[int(key)] if isinstance(record, list) else record[key]
+        got = _short(json.dumps(record))
+    text = re.sub(r"`str` matching regex .*", "the name of a folder", text)
+    kinds = lambda found: " or ".join(WORDS.get(k, k) for k in found[1].split(" | "))  # noqa: E731
+    return place + re.sub(r"`(.*?)`", kinds, f"{text}, got {got}" if got else text)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -1,23 +1,35 @@
-"""An interval for new classes: the classes of the episodes are its clusters."""
+"""An interval for new classes, whose clusters are the classes of the episodes; and how evenly
+the classes of a split fill the episodes.
+
+An episode has a place for each of its classes. Where some classes fill more places than others, the
+accuracy is about those more than about the rest.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_bench.results.stats.tests import Interval, Scores, checked, student_interval
+from fewshot_bench.results.stats.intervals import (
+    Array,
+    Interval,
+    Scores,
+    checked,
+    student_interval,
+)
 
-Array = npt.NDArray[np.float64]
 ClassIds = Sequence[Sequence[int]] | npt.NDArray[np.integer]
 
 NODES = 1001  # of the integral over a chi-squared variable
 FARTHEST = 1e-140  # its tails that are left out
 TINY = 1e-9
 FEW_CLASSES = 100  # with fewer it covers less than its level if some are far harder than the rest
+FEWER = 0.8  # of the effective number that equal chances would leave: then the use is uneven
 
 
 def class_interval(
@@ -44,13 +56,13 @@ def class_interval(
     Arguments:
         scores: [E], one per episode; or the differences of two methods on the same episodes.
         class_ids: [E, way]. Classes that share images (turned drawings) should share a number.
-        level: of confidence, in (0, 1).
+        level: confidence level, in (0, 1).
         symmetric: without Hall's transformation, as fewshot-bench had it until 2026-11-26.
 
     Returns:
         The ends lie unevenly about the mean, and ``half_width`` is half their distance;
         ``clusters`` is the number of classes. ``half_width`` is None if all episodes have the same
-        classes: nothing tells then.
+        classes: then nothing can be said.
 
     Raises:
         ValueError: there is no score, one is not finite, or the shapes do not fit.
@@ -112,7 +124,7 @@ class _Design:
 
     @property
     def distinct(self) -> float:
-        """How far the eigenvalues differ: 0 if effect and rest cannot be told apart."""
+        """How far the eigenvalues differ: 0 if effect and rest cannot be separated."""
         p = self.moments
         return 1 - p[1] ** 2 / (p[0] * p[2])
 
@@ -218,3 +230,71 @@ def _half_width(variances: Array, weights: Array, freedom: float, level: float) 
     while excess(high) > 0:
         high *= 2
     return float(brentq(excess, 0.0, high, xtol=1e-13 * high, rtol=1e-13))
+
+
+def few_classes(classes: Sequence[int], level: float) -> str:
+    """How many classes an interval over classes rests on, and what few of them mean: a sentence.
+
+    Arguments:
+        classes: their numbers in the cells of a table, one or more.
+        level: confidence level, in (0, 1).
+    """
+    few, many = min(classes), max(classes)
+    count = f"{few}" if few == many else f"{few} to {many}"
+    if few >= FEW_CLASSES:
+        return f"It rests on {count} classes."
+    return (
+        f"It rests on {count} classes: with fewer than {FEW_CLASSES} it covers less than "
+        f"{100 * level:g} % if a few classes are far harder or easier than the rest."
+    )
+
+
+def class_use(
+    class_ids: npt.NDArray[np.integer], group_count: npt.NDArray[np.integer]
+) -> dict[str, Any]:
+    """How often the classes of a split are in some episodes.
+
+    Arguments:
+        class_ids: [E, way], of the episodes.
+        group_count: how many classes each group has, group after group; classes of one group share
+            their images (turns of a drawing) and count as one here.
+
+    Returns:
+        ``classes`` in the split and ``used`` of them; ``effective``, 1 over the sum of the squared
+        shares of places: how many classes, used equally, would be as uneven (Simpson, Nature 163,
+        1949; Hill, Ecology 54, 1973); ``top`` and ``top_share``: a quarter of the classes, those
+        that are used most, and their share of the places; ``uneven``: whether ``effective`` is
+        under 0.8 of what draws with equal chances would leave.
+    """
+    group = np.repeat(np.arange(len(group_count)), group_count)
+    uses = np.bincount(group[class_ids].ravel(), minlength=len(group_count))
+    places, classes = int(uses.sum()), len(uses)
+    top = math.ceil(classes / 4)
+    effective = float(places**2 / (uses.astype(np.float64) ** 2).sum())
+    by_chance = places / (1 + (places - 1) / classes)
+    return {
+        "classes": classes,
+        "used": int((uses > 0).sum()),
+        "effective": effective,
+        "top": top,
+        "top_share": float(np.sort(uses)[-top:].sum() / places),
+        "uneven": effective < FEWER * by_chance,
+    }
+
+
+def use_words(use: Mapping[str, Any] | None, sampling: str) -> str | None:
+    """A sentence on classes that are used unevenly; None if they are not, or nobody counted.
+
+    Arguments:
+        use: ``test.class_use`` of a record.
+        sampling: ``test.sampling`` of it.
+    """
+    if use is None or not use["uneven"]:
+        return None
+    advice = " (--sampling open-balanced uses all equally)" if sampling == "open" else ""
+    return (
+        f"The test's episodes use the classes unevenly: {use['top']} of {use['classes']} fill "
+        f"{100 * use['top_share']:.0f} % of the places, as if there were "
+        f"{use['effective']:.0f} classes; the accuracy is about those more than about the rest"
+        f"{advice}."
+    )

@@ -1,44 +1,27 @@
-"""Intervals that say what they cover, beside the Student one of :mod:`.statistics`.
+"""Intervals of a mean of per-episode scores.
 
-What varies and what is fixed in each is told by :func:`what_it_covers` in a sentence, and in
-docs/statistics.md at length, with the coverage that simulations found.
+Student's t comes from ``scipy.special``: importing ``scipy.stats`` takes a second or more and is
+left to what nothing else has.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 
 from fewshot_bench.errors import UnknownName
-from fewshot_bench.results.stats.classes import FEW_CLASSES, class_interval
-from fewshot_bench.results.stats.over_seeds import (
-    detectable_over_seeds,
-    hierarchical_interval,
-    paired_over_seeds,
-    seeds_interval,
-)
-from fewshot_bench.results.stats.power import detectable_difference, episodes_needed, paired_power
-from fewshot_bench.results.stats.tests import Interval, Scores, checked, student_interval
 
-__all__ = [
-    "INTERVALS",
-    "UNEVEN",
-    "bootstrap_interval",
-    "class_interval",
-    "detectable_difference",
-    "detectable_over_seeds",
-    "episodes_needed",
-    "few_classes",
-    "hierarchical_interval",
-    "holm",
-    "paired_over_seeds",
-    "paired_power",
-    "seeds_interval",
-    "what_it_covers",
-]
+__all__ = ["INTERVALS", "UNEVEN", "Interval", "bootstrap_interval", "hierarchical_interval",
+           "seeds_interval", "student_interval", "what_it_covers"]  # fmt: skip
 
+Array = npt.NDArray[np.float64]
+Scores = Sequence[float] | Array
+Grid = Sequence[Sequence[float]] | Array
 
 INTERVALS: Mapping[str, str] = MappingProxyType(
     {
@@ -50,9 +33,31 @@ INTERVALS: Mapping[str, str] = MappingProxyType(
         "seeds": "Student's t over training seeds",
     }
 )
-UNEVEN = ("bca", "classes")  # their ends lie unevenly about the mean: ± would not tell them
-_CLOSED = "which episodes were drawn from these test images"
-_OPEN = "which images of these test classes came into the test"
+UNEVEN = ("bca", "classes")  # their ends lie unevenly about the mean, so ± would not give them
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its interval.
+
+    Arguments:
+        mean: of the scores.
+        half_width: of the interval around it; None for a single score.
+        low, high: its ends; None for a single score.
+        sd: standard deviation of a score (ddof 1); None for a single score.
+        n: how many scores.
+        varies: False if all scores are the same: the width of 0 then means nothing.
+        clusters: how many classes there are, where those are what varies; else None.
+    """
+
+    mean: float
+    half_width: float | None
+    low: float | None
+    high: float | None
+    sd: float | None
+    n: int
+    varies: bool
+    clusters: int | None = None
 
 
 def what_it_covers(kind: str, sampling: str) -> str:
@@ -68,8 +73,11 @@ def what_it_covers(kind: str, sampling: str) -> str:
     if kind not in INTERVALS:
         raise UnknownName("interval", kind, INTERVALS)
     is_open = sampling == "open"
-    drawn = _OPEN if is_open else _CLOSED
-    classes = "the classes" if is_open else "the images, their classes"
+    drawn = (
+        "which images of these test classes came into the test"
+        if is_open
+        else "which episodes were drawn from these test images"
+    )
     if kind == "seeds":
         varies = "the training seed"
         fixed = "the test episodes, their images and classes are fixed"
@@ -80,25 +88,44 @@ def what_it_covers(kind: str, sampling: str) -> str:
         varies = f"the training seed and {drawn}"
         fixed = "the classes are fixed" if is_open else "the images and their classes are fixed"
     else:
+        classes = "the classes" if is_open else "the images, their classes"
         varies, fixed = drawn, f"{classes} and the training seed are fixed"
     return f"It covers {varies}; {fixed}."
 
 
-def few_classes(classes: Sequence[int], level: float) -> str:
-    """How many classes an interval over classes rests on, and what few of them mean: a sentence.
+def checked(scores: Scores) -> Array:
+    """The scores as an array.
+
+    Raises:
+        ValueError: there is no score, or one is not finite.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        raise ValueError("an interval needs at least one score, all finite")
+    return values
+
+
+def student_interval(scores: Scores, level: float = 0.95) -> Interval:
+    """Student's t interval of the mean of independent scores.
 
     Arguments:
-        classes: their numbers in the cells of a table, one or more.
-        level: of confidence, in (0, 1).
+        scores: one per episode.
+        level: confidence level, in (0, 1).
+
+    Raises:
+        ValueError: there is no score, or one is not finite.
     """
-    few, many = min(classes), max(classes)
-    count = f"{few}" if few == many else f"{few} to {many}"
-    if few >= FEW_CLASSES:
-        return f"It rests on {count} classes."
-    return (
-        f"It rests on {count} classes: with fewer than {FEW_CLASSES} it covers less than "
-        f"{100 * level:g} % if a few classes are far harder or easier than the rest."
-    )
+    from scipy.special import stdtrit
+
+    values = checked(scores)
+    mean, n = float(values.mean()), len(values)
+    if n == 1:
+        return Interval(mean, None, None, None, None, 1, False)
+    if (values == values[0]).all():
+        return Interval(mean, 0.0, mean, mean, 0.0, n, False)
+    sd = float(values.std(ddof=1))
+    half = float(stdtrit(n - 1, 0.5 + level / 2)) * sd / math.sqrt(n)
+    return Interval(mean, half, mean - half, mean + half, sd, n, True)
 
 
 def bootstrap_interval(
@@ -112,7 +139,7 @@ def bootstrap_interval(
 
     Arguments:
         scores: one per episode.
-        level: of confidence, in (0, 1).
+        level: confidence level, in (0, 1).
         method: ``"percentile"``, or ``"BCa"`` (Efron, JASA 82, 1987), which corrects for bias and
             skewness. The ends lie unevenly about the mean; ``half_width`` is half their distance.
         resamples: how many.
@@ -123,7 +150,7 @@ def bootstrap_interval(
     """
     values = checked(scores)
     if method.lower() not in ("percentile", "bca"):
-        raise ValueError(f"the bootstrap is percentile or BCa, not {method}")
+        raise ValueError(f"expected the bootstrap 'percentile' or 'BCa', got '{method}'")
     plain = student_interval(np.round(values, 14), level)
     if not plain.varies:
         return plain
@@ -143,22 +170,94 @@ def bootstrap_interval(
     return Interval(mean, (high - low) / 2, low, high, sd, len(values), True)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """p values corrected for their number by Holm's step-down method.
-
-    The family-wise error stays under the level whatever the dependence of the tests (Holm,
-    Scandinavian Journal of Statistics 6, 1979).
+def seeds_interval(means: Scores, level: float = 0.95) -> Interval:
+    """Student's t interval over training seeds alone; one seed has no width.
 
     Arguments:
-        p_values: one per test; None for a test that could not be done, which does not count.
+        means: [S], the accuracy of each seed's run, all on the same test episodes.
+        level: confidence level.
+
+    Raises:
+        ValueError: there is no mean, or one is not finite.
+    """
+    return student_interval(np.round(checked(means), 14), level)
+
+
+def hierarchical_interval(scores: Grid, level: float = 0.95) -> Interval:
+    """Interval of the mean for a claim about training seeds and episodes together.
+
+    Seeds and episodes cross: score = mean + seed + episode + rest, all random. With the mean
+    squares of the two-way layout, MS_S (seeds), MS_E (episodes) and MS_R (rest), the variance of
+    the mean is A + B, A = MS_S / SE and B = (MS_E - MS_R) / SE. A has S - 1 degrees of freedom
+    and is by far the less certain, so the half width is √(t²_{S-1} A + t²_{E-1} B) (Banerjee,
+    Sankhya 22, 1960), which does not fall under its level whatever the share of the seeds.
+    Satterthwaite's degrees of freedom, the usual choice, did with 3 seeds (docs/statistics.md).
+
+    Arguments:
+        scores: [S, E], a row per seed, all rows over the same episodes.
+        level: confidence level.
 
     Returns:
-        In the same order; None stays None.
+        ``n`` counts all S times E scores, ``sd`` is of one of them (√ of the three variances).
+        ``half_width`` is None for one seed or one episode.
+
+    Raises:
+        ValueError: the scores are no such table, or one is not finite.
     """
-    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    corrected: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for rank, (p, i) in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * p))
-        corrected[i] = largest
-    return corrected
+    return TwoWay.of(scores).interval(level)
+
+
+@dataclass(frozen=True)
+class TwoWay:
+    """Scores of seeds by episodes: their mean, and the two parts of its variance."""
+
+    mean: float
+    seeds: int
+    episodes: int
+    of_seeds: float
+    of_episodes: float
+    sd: float | None
+    varies: bool
+
+    @classmethod
+    def of(cls, scores: Grid) -> TwoWay:
+        """The layout of scores [S, E].
+
+        Raises:
+            ValueError: they are no such table, or one is not finite.
+        """
+        table = np.asarray(scores, dtype=np.float64).round(14)
+        if table.ndim != 2:
+            raise ValueError(f"expected a table of seeds by episodes [S, E], got {table.shape}")
+        checked(table.ravel())
+        seeds, episodes = table.shape
+        mean, by_seed, by_episode = float(table.mean()), table.mean(axis=1), table.mean(axis=0)
+        varies = bool((table != table[0, 0]).any())
+        if seeds == 1 or episodes == 1 or not varies:
+            sd = 0.0 if not varies and table.size > 1 else None
+            return cls(mean, seeds, episodes, 0.0, 0.0, sd, varies)
+        rest = table - by_seed[:, None] - by_episode + mean
+        of_rest = float((rest**2).sum()) / ((seeds - 1) * (episodes - 1)) / table.size
+        of_seeds = float(by_seed.var(ddof=1)) / seeds
+        # The rest is in both; the variance of the mean is at least the rest's part.
+        of_episodes = float(by_episode.var(ddof=1)) / episodes - of_rest
+        of_episodes = max(of_episodes, of_rest - of_seeds, 0.0)
+        # One score: the rest, and what a seed and an episode add to it, none of them under 0.
+        seed = max(of_seeds - of_rest, 0.0) * seeds
+        sd = math.sqrt(of_rest * table.size + seed + of_episodes * episodes)
+        return cls(mean, seeds, episodes, of_seeds, of_episodes, sd, True)
+
+    def interval(self, level: float) -> Interval:
+        """The interval of the mean; one seed or episode has none."""
+        n, mean = self.seeds * self.episodes, self.mean
+        if self.seeds == 1 or self.episodes == 1:
+            return Interval(mean, None, None, None, self.sd, n, self.varies)
+        half = self.half_width(0.5 - level / 2)
+        return Interval(mean, half, mean - half, mean + half, self.sd, n, self.varies)
+
+    def half_width(self, tail: float) -> float:
+        """Of the interval that leaves this probability on either side."""
+        from scipy.special import stdtrit
+
+        t_seeds, t_episodes = stdtrit((self.seeds - 1, self.episodes - 1), tail)
+        return math.sqrt(t_seeds**2 * self.of_seeds + t_episodes**2 * self.of_episodes)

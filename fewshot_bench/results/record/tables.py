@@ -1,11 +1,13 @@
-"""Tables of a run: plain CSV that pandas and polars open directly, written atomically."""
+"""Tables of a run: plain CSV that pandas and polars open directly, written whole or not at all."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fewshot_bench.data.content import ClassContent
 from fewshot_bench.errors import ConfigError, RecordError
+from fewshot_bench.results.record.model import TEST
 from fewshot_bench.utils.files import replacing
+from fewshot_bench.utils.text import printable
 
 Column = Sequence[Any] | npt.NDArray[Any]
 
@@ -66,22 +71,30 @@ def read_table(
     Raises:
         RecordError: no such file, or not a table of numbers.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            text = file.read()
+    with _reading(path), path.open(encoding="utf-8", newline="") as file:
+        text = file.read()
         quick = _plain_numbers(text, only)
         if quick is not None:
             return quick
-        header, *rows = _cells(text)
+        header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
         if any(len(row) != len(header) for row in rows):
             raise ValueError("rows of different lengths")
         wanted = [i for i, name in enumerate(header) if only is None or name in only]
         return {header[i]: _numbers([row[i] for row in rows]) for i in wanted}
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what can be wrong with a table into a :class:`RecordError`."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise RecordError(f"'{path}' is missing.") from error
     except OSError as error:
         raise RecordError(f"'{path}' cannot be read ({error.strerror}).") from error
-    except (ValueError, csv.Error) as error:
+    except KeyError as error:
+        raise RecordError(f"'{path}' is damaged (no column {error}).") from error
+    except (ValueError, TypeError, csv.Error) as error:
         raise RecordError(f"'{path}' is damaged ({error}).") from error
 
 
@@ -107,16 +120,56 @@ def _plain_numbers(
     return {header[i]: column.copy() for i, column in zip(wanted, numbers.T, strict=True)}
 
 
-def _cells(text: str) -> list[list[str]]:
-    """The cells of each row. Where nothing is quoted, splitting at commas is the fast way."""
-    lines = text.split("\n")
-    if '"' in text or "\r" in text or max(map(len, lines)) > csv.field_size_limit():
-        return [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-    return [line.split(",") for line in lines if line]
-
-
 def _numbers(cells: list[str]) -> npt.NDArray[np.float64]:
     try:
         return np.array(list(map(float, cells)), dtype=np.float64)
     except ValueError:  # perhaps only for an empty cell
         return np.array([float(cell) if cell else math.nan for cell in cells], dtype=np.float64)
+
+
+CLASSES = "classes.csv"  # what the class ids of episodes.csv stand for
+MOST_BYTES = 256 * 2**20  # of that file; a split of 100,000 classes has some 15 million
+
+
+def write_classes(folder: Path, classes: tuple[ClassContent, ...]) -> None:
+    """Write one row for each class of each split; characters that a terminal obeys written out.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    rows = [{**vars(c), "name": printable(c.name), "family": printable(c.family)} for c in classes]
+    names = [field.name for field in fields(ClassContent)]
+    write_table(folder / CLASSES, {name: [row[name] for row in rows] for name in names})
+
+
+def read_classes(folder: Path, split: str = TEST) -> tuple[ClassContent, ...]:
+    """The classes of a split; the class of id i is at place i.
+
+    Arguments:
+        folder: of a run.
+        split: ``train``, ``validation`` or ``test``.
+
+    Raises:
+        RecordError: the file is missing (in runs of older versions), damaged or too large.
+    """
+    path = folder / CLASSES
+    with _reading(path):
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise RecordError(f"'{path}' has {size} bytes; it has at most {MOST_BYTES}.")
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(io.StringIO(file.read(), newline=""), strict=True))
+        found = tuple(_class(row) for row in rows if row["split"] == split)
+        if [c.id for c in found] != list(range(len(found))):
+            raise ValueError(f"the ids of the {split} classes are not 0, 1, ...")
+    return found
+
+
+def _class(row: dict[str, str]) -> ClassContent:
+    """A row as it was written.
+
+    Raises:
+        KeyError, ValueError, TypeError: a column is missing, is no number, or is cut off.
+    """
+    number = {name: int(row[name]) for name in ("id", "group", "images")}
+    text = {name: printable(row[name]) for name in ("split", "name", "family", "sha256")}
+    return ClassContent(**text, **number)  # type: ignore[arg-type]

@@ -1,0 +1,336 @@
+"""Which runs share a table, a column and a row; and names that distinguish runs and rows."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+from fewshot_bench.hooks.registry import CORE
+from fewshot_bench.results.runs import Run, Setting, age, short
+from fewshot_bench.results.training import (
+    NOT_TRAINING,
+    codes,
+    contents,
+    settings_then,
+    trained_digest,
+    without_path,
+)
+
+# What is worth saying of two protocols that have not even their data in common.
+ACROSS_DATA = ("dataset", "part", "way", "shot", "query", "sampling", "sampler", "episodes")
+DIGESTS = {
+    "dataset_digest": "data of other content",
+    "evaluated_digest": "other classes or images in the evaluated split",
+    "sampler_code": "a sampler of other code",
+    "unequal": "other numbers of images per class",
+    "episodes_digest": "other episodes",
+}
+# Of a record from before its content was recorded, beside one that has it.
+NOT_RECORDED = "which classes and images were evaluated is not recorded of the older run"
+# Compared by value in every column; other settings only where someone or something chose them.
+BY_VALUE = ("preset", "plugin")  # and the code of plugins
+CODE = "code of "
+BY_PRESET = "by preset"
+# Settings that do not change what was trained, or that `settings` reads elsewhere.
+ASIDE = NOT_TRAINING.keys() - {"method_options"} | {"dataset", "within_family"}
+MOST = 3  # settings in a name; more would be a table of their own
+
+
+@dataclass
+class Layout:
+    """The runs of one table.
+
+    Arguments:
+        protocol: what they share.
+        settings: the columns.
+        rows: the runs of each row; one per setting and training seed.
+        choices: of each row, the settings that were chosen for it.
+        differs: why these cannot stand in the first table: one phrase per reason.
+    """
+
+    protocol: dict[str, Any]
+    settings: list[Setting]
+    rows: list[list[Run]]
+    choices: list[Mapping[str, Any]]
+    differs: tuple[str, ...]
+
+
+def lay_out(runs: Iterable[Run], *, by_level: bool = True) -> tuple[list[Layout], list[str]]:
+    """Part runs into tables, and the runs of each table into rows.
+
+    Arguments:
+        runs: in any order; the table of the first one is the first.
+        by_level: whether intervals of different levels stand in tables of their own.
+
+    Returns:
+        The tables, and one line for each run that a newer one of the same replaces.
+    """
+    tables: dict[str, tuple[dict[str, Any], list[Run]]] = {}
+    for protocol, members in _same_protocol(runs, by_level):
+        for layer, part in enumerate(_same_episodes(members)):
+            own = protocol | ({"episodes_digest": layer} if layer else {})
+            tables[repr(sorted(own.items()))] = own, part
+    layouts, problems = [], []
+    first = next(iter(tables.values()), None)
+    for protocol, members in tables.values():
+        assert first is not None
+        rows, choices, replaced = _rows(members)
+        problems += replaced
+        columns = sorted({run.setting for row in rows for run in row})
+        differs = _differs(protocol, first[0], members[0], first[1][0])
+        layouts.append(Layout(protocol, columns, rows, choices, differs))
+    return layouts, problems
+
+
+def _same_protocol(runs: Iterable[Run], by_level: bool) -> list[tuple[dict[str, Any], list[Run]]]:
+    groups: dict[str, tuple[dict[str, Any], list[Run]]] = {}
+    for run in runs:
+        protocol = run.protocol()
+        if not by_level:
+            del protocol["level"]
+        groups.setdefault(repr(sorted(protocol.items())), (protocol, []))[1].append(run)
+    return list(groups.values())
+
+
+def _same_episodes(runs: list[Run]) -> list[list[Run]]:
+    """Within a setting all runs have the same episodes; others go to a further table.
+
+    The first table gets the episodes that most runs of the setting have.
+    """
+    layers: defaultdict[int, list[Run]] = defaultdict(list)
+    by_setting: dict[Setting, list[Run]] = defaultdict(list)
+    for run in runs:
+        by_setting[run.setting].append(run)
+    for members in by_setting.values():
+        digests = Counter(run.record["episodes_digest"] for run in members)
+        for layer, (digest, _) in enumerate(digests.most_common()):
+            layers[layer] += [run for run in members if run.record["episodes_digest"] == digest]
+    return list(layers.values())
+
+
+def _differs(one: dict[str, Any], first: dict[str, Any], run: Run, its: Run) -> tuple[str, ...]:
+    """What sets a protocol apart, in words; a digest only if nothing else does.
+
+    Arguments:
+        one, first: the two protocols.
+        run, its: a run of each, with the data sets as they were typed.
+    """
+    names = _unequal(one, first)
+    if "dataset" in names or ("evaluated_digest" in names and _place(run) != _place(its)):
+        one = one | {"dataset": run.record["dataset"]}
+        first = first | {"dataset": its.record["dataset"]}
+        names = _unequal(one, first)
+    if all(protocol.get("sampler") == protocol.get("sampling") for protocol in (one, first)):
+        names = [n for n in names if n != "sampler"]  # one word for both
+    older = len({"evaluated_digest" in protocol for protocol in (one, first)}) > 1
+    if "dataset" in names or older:  # its own options are not what sets them apart
+        names = [n for n in names if n in ACROSS_DATA]
+    reasons = [NOT_RECORDED] * older + [
+        f"{name} {one.get(name, 'not given')} instead of {first.get(name, 'not given')}"
+        for name in names
+        if name not in DIGESTS
+    ]
+    return tuple(reasons or [DIGESTS[name] for name in names])
+
+
+def _unequal(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The names of what is not the same in two protocols, or in only one of them."""
+    missing = object()
+    return [n for n in {**other, **one} if one.get(n, missing) != other.get(n, missing)]
+
+
+def _place(run: Run) -> Any:
+    """Where a run's data were, however that was typed; None where it is not recorded."""
+    inputs = run.record.get("inputs") or ()
+    return next((read["absolute"] for read in inputs if read["option"] == "dataset"), None)
+
+
+def episodes_differ(one: Run, first: Run) -> tuple[str, ...]:
+    """Why two runs cannot be paired, one phrase per reason; empty if they can."""
+    own, its = (
+        run.protocol() | run.setting._asdict() | {"episodes_digest": run.record["episodes_digest"]}
+        for run in (one, first)
+    )
+    return _differs(own, its, one, first)
+
+
+def _rows(runs: list[Run]) -> tuple[list[list[Run]], list[Mapping[str, Any]], list[str]]:
+    """Runs of one configuration, with what was chosen for it, and what was replaced."""
+    methods: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        methods[run.name].append(run)
+    rows: dict[str, list[Run]] = defaultdict(list)
+    choices: dict[str, Mapping[str, Any]] = {}
+    for method, members in methods.items():
+        for run, chosen in zip(members, _chosen(members), strict=True):
+            key = f"{method} {sorted(chosen.items())!r}"
+            choices[key] = chosen
+            rows[key].append(run)
+    newest = [_newest(members) for members in rows.values()]
+    replaced = [line for _, lines in newest for line in lines]
+    return [members for members, _ in newest], list(choices.values()), replaced
+
+
+def _chosen(runs: list[Run]) -> list[dict[str, str]]:
+    """What was chosen for each of the runs of one method.
+
+    A preset may give each column its own step count: what it decided is no difference between
+    columns. It is one between runs of the same column, and what a user typed always is one,
+    unless the preset of another run of the column says the same.
+    """
+    each = [settings(run) for run in runs]
+    typed = [
+        {n for n, source in (run.record["config"].get("sources") or {}).items() if source == "user"}
+        for run in runs
+    ]
+    presets: dict[tuple[Setting, str], set[str]] = defaultdict(set)
+    for run, own, given in zip(runs, each, typed, strict=True):
+        for name in own.keys() - given:
+            presets[run.setting, name].add(repr(own[name]))
+    split = {name for (_, name), values in presets.items() if len(values) > 1} | set(BY_VALUE)
+    names = list(dict.fromkeys(name for own in each for name in own))  # an old record has fewer
+    split |= {name for name in names if name.startswith(CODE)}
+    result = []
+    for run, own, given in zip(runs, each, typed, strict=True):
+        by_value = split | {
+            name for name in given if repr(own.get(name)) not in presets[run.setting, name]
+        }
+        shown = by_value & own.keys()
+        result.append({name: repr(own[name]) if name in shown else BY_PRESET for name in names})
+    return result
+
+
+def _newest(runs: list[Run]) -> tuple[list[Run], list[str]]:
+    """One run per setting and seed, and a line for each that a newer one replaces."""
+    newest: dict[tuple[Setting, int], Run] = {}
+    lines = []
+    for run in sorted(runs, key=age, reverse=True):
+        seed = run.record["seed"]
+        newer = newest.setdefault((run.setting, 0 if run.seedless else seed), run)
+        if newer is not run and newer.record["seed"] == seed:
+            lines.append(
+                f"'{run.folder}' duplicates {run.record['method']} of seed {seed} on "
+                f"{run.setting}; using the newer '{newer.record['id']}'."
+            )
+    return sorted(newest.values(), key=lambda run: (run.setting, run.record["seed"])), lines
+
+
+# --- Names of runs and of rows.
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """One name per run: its method, and in brackets what distinguishes it from its like.
+
+    Runs of one method, or of one entry of a grid, get the settings in which they differ, or,
+    where none does, the last part of their id.
+    """
+    values = [{"seed": run.record["seed"], **settings(run)} for run in runs]
+    return _distinguished(runs, values, values)
+
+
+def row_names(rows: Sequence[Sequence[Run]], choices: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One name per row of a table: ``maml``, ``maml (steps 200)``, ``maml (seed 2)``.
+
+    Arguments:
+        rows: the runs of each row, of one configuration; several seeds, several settings.
+        choices: what was chosen for each row; the names in which they differ distinguish rows.
+    """
+    seeds = [sorted({run.record["seed"] for run in row}) for row in rows]
+    alone = [
+        {"seed": own[0]} if len(own) == 1 and not row[0].seedless else {}
+        for row, own in zip(rows, seeds, strict=True)
+    ]
+    values = [{**one, **_common(row)} for one, row in zip(alone, rows, strict=True)]
+    keys = [{**one, **chosen} for one, chosen in zip(alone, choices, strict=True)]
+    return _distinguished([row[0] for row in rows], keys, values)
+
+
+def seeds_of(row: Sequence[Run]) -> str:
+    """``3 seeds``; ``2 to 3 seeds`` where the settings have different numbers; else empty."""
+    counts = sorted(set(Counter(run.setting for run in row).values()))
+    if counts[-1] == 1:
+        return ""
+    return f"{counts[0]} to {counts[-1]} seeds" if len(counts) > 1 else f"{counts[0]} seeds"
+
+
+def _common(row: Sequence[Run]) -> dict[str, Any]:
+    """The settings of a row's runs; what a preset gives each column its own has no one value."""
+    each = [settings(run) for run in row]
+    return {
+        name: value if all(one.get(name) == value for one in each) else BY_PRESET
+        for name, value in each[0].items()
+    }
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """What was trained: every setting that decides it under its plain name, but the seed.
+
+    Of a run that evaluates another one's weights, the settings that these were trained with.
+    """
+    then = settings_then(run)
+    flat: dict[str, Any] = {**codes(run), "trained_on": _trained_on(run)}
+    flat |= {"train_within_family": then["within_family"]} if "within_family" in then else {}
+    for key, value in (run.record["config"] | then).items():
+        if isinstance(value, dict):
+            own = key.endswith("_options") and key not in ASIDE
+            flat |= _options(run, key, value) if own else {}
+        elif key not in ASIDE:
+            flat[key] = without_path(run, value)
+    digest = (run.record.get("training_summary") or {}).get("init_digest")
+    if digest and flat.get("init"):  # by content: a path may have had others, or have moved
+        flat["init"] = digest[:6]
+    plugin = run.record["plugin"]
+    return flat | {"plugin": f"{plugin.get('distribution')} {plugin.get('version')}"}
+
+
+def _options(run: Run, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with files by content; those of the data set by what was read with them."""
+    found = {name: without_path(run, value) for name, value in contents(run, options).items()}
+    digest = trained_digest(run)
+    if key != "dataset_options" or not (digest or run.seedless):
+        return found
+    read = f"data {digest[:6]}" if digest else "none"
+    return {name: value if value == options[name] else read for name, value in found.items()}
+
+
+def _trained_on(run: Run) -> str:
+    """The data set of the training, and which content of it; where it was does not count.
+
+    Of an older record, the last part of the path, and the digest that the data set computes.
+    """
+    if run.seedless:
+        return "nothing"
+    text = str(settings_then(run).get("dataset", run.record["dataset"]))
+    name, colon, path = text.removeprefix(f"{CORE}:").partition(":")
+    if digest := trained_digest(run):
+        return f"{PurePath(name).name} {digest[:6]}"
+    summary = run.record.get("training_summary") or run.record
+    return f"{PurePath(path).name if colon else name} {summary['dataset_digest'][:6]}"
+
+
+def _distinguished(
+    runs: Sequence[Run], keys: Sequence[Mapping[str, Any]], values: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Names with the ``values`` of those ``keys`` in which runs of one name differ."""
+    names = [
+        run.name + (f" (seed {one['seed']})" if one.get("seed") else "")
+        for run, one in zip(runs, keys, strict=True)
+    ]
+    for name in {run.name for run in runs}:
+        same = [i for i, run in enumerate(runs) if run.name == name]
+        if len(same) < 2:
+            continue
+        differ = list(dict.fromkeys(key for i in same for key in keys[i]))
+        differ = [key for key in differ if len({repr(keys[i].get(key)) for i in same}) > 1]
+        for i in same:
+            shown = [key for key in differ[:MOST] if key in values[i]]
+            words = ", ".join(f"{key} {short(values[i][key])}" for key in shown)
+            names[i] = f"{name} ({words})" if words else name
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    return [
+        f"{name} {run.record['id'].rsplit('-', 1)[-1]}" if name in repeated else name
+        for name, run in zip(names, runs, strict=True)
+    ]
