@@ -21,14 +21,15 @@ from limit import measure
 from table import describe_machine, number
 
 from fewshot_bench.config.interval import Every
-from fewshot_bench.config.resolve import DEFAULTS, configure
+from fewshot_bench.config.resolve import configure
+from fewshot_bench.config.schema import SETTINGS
 from fewshot_bench.engine.checkpointing.keeper import Keeper
 from fewshot_bench.engine.checkpointing.store import Store
 from fewshot_bench.engine.executors.choice import choose
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
-from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.runs import build
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.prepare import episodes, method_task, new_method
 
 BASE: dict[str, Any] = {
     "dataset": "glyphs",
@@ -57,7 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    interval = Every.parse(DEFAULTS["checkpoint_every"]).seconds
+    interval = Every.parse(SETTINGS["checkpoint_every"].default).seconds
     machine = describe_machine(device, measure(device))
     path = arguments.out / f"{machine['date']}-{machine['short']}-checkpoints.md"
     rows: list[Any] = []
@@ -113,12 +114,10 @@ def trainer_of(
     method: str, settings: dict[str, Any], device: torch.device, store: Store
 ) -> Trainer:
     """A training that is far from its end and whose next checkpoint is not due."""
-    registry = Registry.discover()
-    config = configure(method, registry, **BASE, **settings)
-    splits = build.load_data(config, registry).splits
-    source = build.episodes(splits.train, config, registry, "train", device)
-    task = build.shaped(build.train_task(config), splits.train, config)
-    built = build.build(config, registry, task, device).train()
+    config = configure(method, **BASE, **settings, device=str(device))
+    context = RunContext(config)
+    source = episodes(context, "train")
+    built = new_method(context, method_task(context)).train()
     keeper = Keeper(store, Every.parse(config.checkpoint_every))
     trainer = Trainer(
         built, choose("auto", built, device), source, Plan(10**9, config.task_batch), keeper=keeper

@@ -25,8 +25,8 @@ from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.executors.choice import choose
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
-from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.runs import build
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.prepare import episodes, method_task, new_method
 
 BASE: dict[str, Any] = {
     "dataset": "glyphs",
@@ -114,12 +114,12 @@ class Grown:
 def grown(settings: dict[str, Any], device: torch.device, steps: int) -> Grown:
     """Train for a few steps, the first two of which warm up."""
     named = {**settings, "steps": steps + 2}
-    config, registry = configure(named.pop("method"), **named), Registry.discover()
-    splits = build.load_data(config, registry).splits
-    task = build.shaped(build.train_task(config), splits.train, config)
-    method = build.build(config, registry, task, device)
+    config = configure(named.pop("method"), **named, device=str(device))
+    context = RunContext(config)
+    task = method_task(context)
+    method = new_method(context, task)
     lowering = choose("auto", method, device)
-    source = build.episodes(splits.train, config, registry, "train", device)
+    source = episodes(context, "train")
     trainer = Trainer(method, lowering, source, Plan(steps + 2, config.task_batch))
     method.train()
     with lowering.running():
@@ -137,9 +137,8 @@ def grown(settings: dict[str, Any], device: torch.device, steps: int) -> Grown:
 def sampling_ms(classes: int, device: torch.device) -> float:
     """Median ms to deliver a batch of episodes from so many classes."""
     settings = BASE | {"train_classes": 5, "test_classes": classes, "query": 15}
-    config, registry = configure("protonet", **settings, train_way=5), Registry.discover()
-    splits = build.load_data(config, registry).splits
-    source = build.episodes(splits.test, config, registry, "test", device)
+    config = configure("protonet", **settings, train_way=5, device=str(device))
+    source = episodes(RunContext(config), "test")
     numbers = iter(range(0, 10**9, SAMPLED))
 
     def deliver() -> None:

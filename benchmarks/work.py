@@ -24,10 +24,10 @@ from fewshot_bench.engine.executors.choice import choose
 from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
-from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
 from fewshot_bench.nn import Strategy
-from fewshot_bench.runs import build
+from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.prepare import episodes, method_task, new_method
 from fewshot_bench.sampling.base import EpisodeSource
 
 EVALUATED = 60  # test episodes of a step of W4; its rate is that of 600
@@ -118,16 +118,14 @@ def prepare(
         settings |= {"preset": "tutorial", "validation": "alphabets"}
     if small:
         settings["task_batch"] = min(2, settings.get("task_batch", 2))
-    registry = Registry.discover()
-    config = configure(settings.pop("method"), registry, **settings, steps=10**6)
-    splits = build.load_data(config, registry).splits
-    task = build.shaped(build.train_task(config), splits.train, config)
-    method = build.build(config, registry, task, device)
+    config = configure(settings.pop("method"), **settings, steps=10**6, device=str(device))
+    context = RunContext(config)
+    method = new_method(context, method_task(context))
     lowering = choose(engine, method, device, precision=precision)
     if strategy is not None:
         lowering.strategy = strategy
     split = "train" if item in TRAINED else "test"
-    source = build.episodes(getattr(splits, split), config, registry, split, device)
+    source = episodes(context, split)
     if item == "W3":
         return _delivery(source, Eager(method), small)
     if item in TRAINED:
@@ -210,7 +208,7 @@ def flops_of_task(lowering: Eager, source: EpisodeSource) -> float:
 def write_arrays(path: Path) -> None:
     """The images that the peers are given: train and test, uint8 [classes, 20, 1, 28, 28]."""
     config = configure("nearest-centroid", dataset=dataset())
-    splits = build.load_data(config, Registry.discover()).splits
+    splits = RunContext(config).data.splits
 
     def classes(images: Any) -> Any:
         return np.asarray(images.images).reshape(len(images.counts), -1, *images.image_shape)

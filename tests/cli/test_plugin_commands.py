@@ -34,7 +34,7 @@ POINTS = {
 }
 
 
-def install(site: Path, distribution: str, points: dict[str, str], fsb: InProcess) -> None:
+def install(site: Path, distribution: str, points: dict[str, str]) -> None:
     lines = [f"{name} = {target}" for name, target in points.items()]
     text = "\n".join(["[fewshot_bench.commands]", *lines, ""])
     write_dist_info(site, distribution, "1.0", text)
