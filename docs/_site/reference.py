@@ -32,7 +32,6 @@ def pages() -> dict[str, str]:
         del os.environ["FSB_PLUGINS"]
         if chosen is not None:
             os.environ["FSB_PLUGINS"] = chosen
-    found["record.md"] = record.page()
     found |= {f"api/{name}.md": api.page(content) for name, content in api.PAGES.items()}
     pages = {path: HEAD + text for path, text in found.items()}
     return pages | {"record.schema.json": record.schema()}
