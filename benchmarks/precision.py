@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.nn import TaskBatchNorm
-from fewshot_bench.nn import conv as own_conv
+from fewshot_bench.nn import Conv2d, TaskBatchNorm
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import prepare
 from fewshot_bench.runs.train import make_trainer
@@ -61,7 +60,7 @@ def by_torch(layout: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """torch's batch normalization and convolution, all images in one layout."""
     with (
         mock.patch.object(TaskBatchNorm, "forward", torchs),
-        mock.patch.object(own_conv.Conv2d, "forward", nn.Conv2d.forward),
+        mock.patch.object(Conv2d, "forward", nn.Conv2d.forward),
         mock.patch.object(conv.Conv4, "forward", laid_out(layout)),
     ):
         yield

@@ -15,8 +15,8 @@ from fewshot_bench.hooks.specs import hookimpl
 
 if TYPE_CHECKING:
     from fewshot_bench.data.images import Dataset, LabeledImages, Splits
-    from fewshot_bench.episode import Episode, Support, Task
-    from fewshot_bench.method import Losses, Method, Player, Without
+    from fewshot_bench.episode import Episode, Support, Task, UnlabeledEpisode, UnlabeledSupport
+    from fewshot_bench.method import Losses, Method, Player, Preset, Without
     from fewshot_bench.sampling.base import Sampler
     from fewshot_bench.utils.inputs import InputFile
 
@@ -28,10 +28,13 @@ _LAZY = {
     "Losses": "method",
     "Method": "method",
     "Player": "method",
+    "Preset": "method",
     "Sampler": "sampling.base",
     "Splits": "data.images",
     "Support": "episode",
     "Task": "episode",
+    "UnlabeledEpisode": "episode",
+    "UnlabeledSupport": "episode",
     "Without": "method",
 }
 
@@ -43,10 +46,13 @@ __all__ = [
     "Losses",
     "Method",
     "Player",
+    "Preset",
     "Sampler",
     "Splits",
     "Support",
     "Task",
+    "UnlabeledEpisode",
+    "UnlabeledSupport",
     "Without",
     "__version__",
     "evaluate",

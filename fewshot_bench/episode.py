@@ -1,4 +1,4 @@
-"""What a few-shot task is made of. Axis 0 of every tensor is the task (T of them in a batch).
+"""The parts of a few-shot task. Axis 0 of every tensor is the task (T of them in a batch).
 
 The class is an axis of the support set (``way``), so supports carry no labels: the images at
 ``support.images[t, c]`` belong to class ``c`` of task ``t``; targets are indices into that axis.
@@ -7,14 +7,12 @@ The class is an axis of the support set (``way``), so supports carry no labels: 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fewshot_bench.errors import ConfigError
-
-Kind = Literal["labeled", "unlabeled"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Task:
         unlabeled: further, unlabeled images per class.
         distractors: classes beside the ``way`` that appear among the unlabeled images only.
         image_shape: (channels, height, width).
-        pixel_range: what byte 0 and byte 255 become.
+        pixel_range: values of byte 0 and byte 255.
 
     Raises:
         ConfigError: if a count is too small.
@@ -45,27 +43,29 @@ class Task:
     def __post_init__(self) -> None:
         for name, least in (("way", 2), ("shot", 1), ("query", 1), ("unlabeled", 0)):
             if getattr(self, name) < least:
-                raise ConfigError(f"--{name} {getattr(self, name)}: it has to be at least {least}.")
+                raise ConfigError(
+                    f"--{name}: expected an integer >= {least}, got {getattr(self, name)}."
+                )
         if self.distractors < 0 or (self.distractors and not self.unlabeled):
             raise ConfigError(
-                f"--distractors {self.distractors}: distractor classes appear among unlabeled "
-                "images; give --unlabeled 1 or more, and no negative number."
+                f"--distractors: expected an integer >= 0, got {self.distractors}; distractor "
+                "classes appear among unlabeled images, give --unlabeled 1 or more."
             )
 
     @property
     def images_per_class(self) -> int:
-        """How many different images an episode takes from one of its classes."""
+        """Number of images that an episode takes from each of its classes."""
         return self.shot + self.query + self.unlabeled
 
     @property
     def classes(self) -> int:
-        """How many classes an episode draws, distractors included."""
+        """Number of classes of an episode, distractors included."""
         return self.way + self.distractors
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Tensors with the task as their axis 0; None where there is nothing."""
+    """Tensors with the task as axis 0."""
 
     def map(self, function: Any) -> Any:
         """A copy with ``function`` applied to every tensor."""
@@ -79,14 +79,14 @@ class Batch:
         return replace(self, **changed)
 
     def copy_(self, other: Batch) -> None:
-        """Put the numbers of a batch of the same shapes into the tensors of this one."""
+        """Copy the values of a batch of the same shapes into the tensors of this one."""
         for field in fields(self):
             own, new = getattr(self, field.name), getattr(other, field.name)
             if isinstance(own, Tensor | Batch):
                 own.copy_(new)
 
     def tasks(self, start: int, stop: int) -> Any:
-        """The tasks start..stop-1 as a batch of their own."""
+        """The tasks start..stop-1 as a batch."""
         return self.map(lambda tensor: tensor[start:stop])
 
     def to(self, *target: Any) -> Any:
@@ -102,18 +102,17 @@ class Support(Batch):
     """What a method learns a task from.
 
     Arguments:
-        images: [T, way, shot, C, H, W]; None in an unlabeled task.
+        images: [T, way, shot, C, H, W]; shot is 0 in mini-batches of labeled images.
         unlabeled: [T, U, C, H, W] in random order, or None.
         key: [T] int64; the task's key for :mod:`fewshot_bench.rng`.
     """
 
-    images: Tensor | None
+    images: Tensor
     unlabeled: Tensor | None
     key: Tensor
 
     def labeled(self) -> tuple[Tensor, Tensor]:
         """The support set as a plain batch: images [T, way*shot, C, H, W] and labels [way*shot]."""
-        assert self.images is not None, "an unlabeled task has no labeled support images"
         way, shot = self.images.shape[1:3]
         labels = torch.arange(way, device=self.images.device).repeat_interleave(shot)
         return self.images.flatten(1, 2), labels
@@ -126,18 +125,42 @@ class Episode(Batch):
     Arguments:
         support: see :class:`Support`.
         query: [T, Q, C, H, W] with Q = way * query; the order carries no class information.
-        target: [T, Q] in [0, way); None in an unlabeled task.
+        target: [T, Q] in [0, way).
         class_ids: [T, way] classes of the split that the task drew.
         key: [T] int64.
-        kind: of all tasks of the batch.
     """
 
     support: Support
     query: Tensor
-    target: Tensor | None
+    target: Tensor
     class_ids: Tensor
     key: Tensor
-    kind: Kind = "labeled"
+
+    def __len__(self) -> int:
+        return self.query.shape[0]
+
+
+@dataclass(frozen=True)
+class UnlabeledSupport(Batch):
+    """The support images of tasks without labels.
+
+    Arguments:
+        images: [T, M, C, H, W] in random order: way * shot and the task's unlabeled images.
+        key: [T] int64.
+    """
+
+    images: Tensor
+    key: Tensor
+
+
+@dataclass(frozen=True)
+class UnlabeledEpisode(Batch):
+    """A batch of T tasks without labels; see :class:`Episode`."""
+
+    support: UnlabeledSupport
+    query: Tensor
+    class_ids: Tensor
+    key: Tensor
 
     def __len__(self) -> int:
         return self.query.shape[0]

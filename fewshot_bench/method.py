@@ -1,35 +1,36 @@
 """The contract of a few-shot method: what an author subclasses and returns.
 
-A method is an ``nn.Module`` that can learn a task from a support set (:meth:`Method.adapt`),
-classify queries with what it learned (:meth:`Method.predict`), and say what it wants to minimize
+A method is an ``nn.Module`` that learns a task from a support set (:meth:`Method.adapt`),
+classifies queries with the result (:meth:`Method.predict`), and defines the loss that it minimizes
 (:meth:`Method.losses`). It never sees an optimizer, a device, a loop or a file. Nearest centroid
 is five lines; a GAN has two players.
 
 Hyper-parameters are keyword-only arguments of ``__init__`` with the paper's value as default.
-Annotated as ``Annotated[float, "one sentence of help"]`` they become options of ``fsb run``; one
-annotated with ``Method`` takes the name of another method, whose options appear with a prefix.
+Annotated as ``Annotated[float, "help"]`` they become options of ``fsb run``
+(:mod:`fewshot_bench.config.options`); one annotated with ``Method`` takes the name of another
+method, whose options appear with a prefix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from fewshot_bench.episode import Episode, Support, Task
+from fewshot_bench.episode import Episode, Support, Task, UnlabeledEpisode
 from fewshot_bench.nn.norm import uses_batch_statistics
 
 State = Any  # a pytree of tensors, each of shape [T, ...]
 
 
 class Without(tuple[str, ...]):
-    """Options of an inner method that the outer one decides, and that are therefore not offered.
+    """Options of an inner method that the outer one decides: they are not offered.
 
     ``base: Annotated[Method, "help", Without(["lr"])]`` leaves out ``--base-lr``.
     """
@@ -60,16 +61,48 @@ class Player:
 
 
 @dataclass(frozen=True)
+class Preset:
+    """Settings of a preset, and the data sets and tasks that they are for.
+
+    ``presets["paper"]`` may be several of these: all that match apply, later ones override
+    earlier ones. Where none matches, the preset does not exist.
+
+    Arguments:
+        settings: hyper-parameters of the method and options of ``fsb run`` with underscores
+            (``steps``, ``task_batch``, ``train_way``, ``backbone``, ...); a value may be a
+            function of the :class:`Task`.
+        family: the data set's ``family``; None: any.
+        protocol: a protocol that the data set declares, whose options are added; None: any.
+        way, shot: numbers that match, such as ``(5, 20)`` or ``range(2, 20)``; None: any.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    family: str | None = None
+    protocol: str | None = None
+    way: Container[int] | None = None
+    shot: Container[int] | None = None
+
+    def matches(self, dataset: Any, task: Task) -> bool:
+        """Whether it is for this data set (its class) and task."""
+        return (
+            self.family in (None, dataset.family)
+            and (self.protocol is None or self.protocol in dataset.protocols)
+            and (self.way is None or task.way in self.way)
+            and (self.shot is None or task.shot in self.shot)
+        )
+
+
+@dataclass(frozen=True)
 class Losses:
-    """What one batch of episodes costs each player.
+    """The losses of one batch of episodes.
 
     Arguments:
         players: {player: [T] loss of each task}. The loop reduces over tasks and differentiates
             each with respect to that player's own parameters only.
         log: {name: [T] number to show and record}; detached by the loop.
-        buffers: {buffer name: [T, ...] what each task would make of it}; the loop stores the mean.
-            For buffers of the method's own: running statistics of
-            :class:`fewshot_bench.nn.TaskBatchNorm` are collected around ``losses`` by the engine.
+        buffers: {buffer name: [T, ...] its new value of each task}; the loop stores the mean. For
+            the method's own buffers: the engine collects the running statistics of
+            :class:`fewshot_bench.nn.TaskBatchNorm` around ``losses``.
     """
 
     players: Mapping[str, Tensor]
@@ -80,29 +113,31 @@ class Losses:
 class Method(nn.Module):
     """Base class of few-shot methods.
 
-    What changes in training is a parameter, a registered buffer, or what ``get_extra_state()`` and
-    ``set_extra_state()`` of ``nn.Module`` give and take (tensors, numbers, words, lists and
-    dictionaries): checkpoints hold these.
+    Whatever changes in training is a parameter, a registered buffer, or the value of
+    ``get_extra_state()`` of ``nn.Module`` (tensors, numbers, strings, lists and dictionaries):
+    checkpoints contain these.
 
-    Class attributes, each a declaration that the engine goes by:
+    Class attributes, each a declaration that the engine relies on:
 
-    * ``source``: what it trains on: ``"episodes"``, or ``"batches"``, labeled mini-batches over
-      all training classes (see :mod:`fewshot_bench.sampling.batches`), for pretrained baselines;
+    * ``source``: ``"episodes"``, or ``"batches"``: it trains on labeled mini-batches over all
+      training classes (see :mod:`fewshot_bench.sampling.batches`), for pretrained baselines;
       the ``way`` of its training task is then the number of training classes.
     * ``turns``: which players move together; each turn gets a fresh batch of episodes.
     * ``gradient``: ``"exact"``, or ``"surrogate"`` if a term is stopped (see :func:`nn.stop`).
     * ``batchable``: tasks do not influence each other, so a batch may be split anywhere.
-    * ``class_equivariant``: relabeling the classes relabels the predictions and no more.
+    * ``class_equivariant``: relabeling the classes only relabels the predictions.
     * ``capturable``: fixed shapes and no host sync, so that a CUDA graph can hold a step
-      (``fsb check`` holds it to that on any machine, and names the line).
+      (``fsb check`` verifies that on any machine, and names the line).
     * ``autocast``: losses stay finite and useful under bf16 autocast.
     * ``embeds``: ``adapt`` and ``predict`` see images through the method's own ``embed`` alone
       (from images [T, M, C, H, W] to features [T, M, ...]), which lets an evaluation embed every
       image once, however many episodes it is in.
-    * ``trains``: False for a method that leaves its parameters as they are (a pretrained or a
-      random backbone, and nothing to learn above it): ``players()`` is then empty.
-    * ``unlabeled_tasks``: ``losses`` also takes tasks without any label (``episode.kind`` is
-      ``"unlabeled"``; ``support.images`` and ``target`` are None), for ``--labeled-classes``.
+    * ``trains``: False for a method that never changes its parameters (a pretrained or random
+      backbone with nothing to learn above it): ``players()`` is then empty.
+    * ``unlabeled_tasks``: it also trains on tasks without labels, by ``unlabeled_losses``, for
+      ``--labeled-classes``.
+    * ``wants_backbone``: False for a method without a backbone.
+    * ``presets``: {name: :class:`Preset`, or several}; ``quick`` is the default of ``fsb run``.
     """
 
     source: ClassVar[Literal["episodes", "batches"]] = "episodes"
@@ -115,19 +150,20 @@ class Method(nn.Module):
     embeds: ClassVar[bool] = False
     trains: ClassVar[bool] = True
     unlabeled_tasks: ClassVar[bool] = False
-    _title: str = ""  # what it was named and who installed it; for messages
+    wants_backbone: ClassVar[bool] = True
+    presets: ClassVar[Mapping[str, Preset | Sequence[Preset]]] = {"quick": Preset()}
+    _title: str = ""  # its name and distribution, for messages
 
     def __init__(self, task: Task, backbone: nn.Module | None = None) -> None:
         """Arguments:
         task: the training task.
         backbone: from images [N, C, H, W] to feature maps [N, c, h, w], with ``out_shape``
-            (c, h, w); None for a method that wants none (``wants_backbone = False``).
+            (c, h, w); None with ``wants_backbone = False``.
         """
         super().__init__()
         self.task = task
-        self.backbone = backbone
-
-    wants_backbone: ClassVar[bool] = True
+        # None only for a method without a backbone, which does not use it.
+        self.backbone: nn.Module = backbone  # type: ignore[assignment]
 
     @property
     def transductive(self) -> bool:
@@ -146,49 +182,83 @@ class Method(nn.Module):
         raise NotImplementedError
 
     def losses(self, episode: Episode) -> Losses:
-        """Per-task losses of each player. Default: the query cross-entropy of what was learned."""
+        """Per-task losses of each player. Default: the query cross-entropy after adapting."""
         logits = self.predict(self.adapt(episode.support), episode.query)
-        assert episode.target is not None
         return Losses(
             players={"meta": cross_entropy(logits, episode.target)},
             log={"accuracy": accuracy(logits, episode.target)},
         )
 
-    def pictures(self, support: Support) -> Mapping[str, Tensor]:
-        """Images by name, each [T, way, k, C, H, W], that the method makes up for these tasks.
+    def unlabeled_losses(self, episode: UnlabeledEpisode) -> Losses:
+        """As :meth:`losses`, of tasks without labels; called where ``unlabeled_tasks`` is True."""
+        raise NotImplementedError
 
-        To be looked at, and for nothing else: ``--pictures`` asks for them at each validation, in
-        evaluation mode and without gradients. Noise is keyed by ``support.key``, so that the
-        same task shows the training and not the draw. Default: none.
+    def pictures(self, support: Support) -> Mapping[str, Tensor]:
+        """Images by name, each [T, way, k, C, H, W], that the method generates for these tasks.
+
+        Only to be looked at: ``--pictures`` saves them at each validation, in evaluation mode and
+        without gradients. Noise keyed by ``support.key`` makes pictures of one task comparable
+        over a training. Default: none.
         """
         return {}
 
     def features(self, state: State, images: Tensor) -> Tensor | None:
-        """Features [T, M, d] of images [T, M, C, H, W] for a method that has learned the tasks.
+        """Features [T, M, d] of images [T, M, C, H, W] after adapting.
 
-        In their space ``--pictures`` compares what the method draws with real images
-        (:mod:`fewshot_bench.engine.quality`). Default: None, which stands for the pixels.
+        In their space ``--pictures`` compares generated with real images
+        (:mod:`fewshot_bench.engine.quality`). Default: None, the pixels.
         """
         return None
 
     def players(self) -> dict[str, Player]:
-        """Who trains what; empty if nothing does. Default: ``meta`` trains all with Adam."""
+        """The players; empty if nothing trains. Default: ``meta`` trains everything with Adam."""
         parameters = trainable(self) if self.trains else {}
         return {"meta": Player(parameters)} if parameters else {}
 
-    @classmethod
-    def presets(cls, name: str, dataset: str, task: Task) -> Mapping[str, Any] | None:
-        """Settings of the preset ``name`` (``quick``, ``paper``, ...), or None if there is none.
 
-        Keys are hyper-parameters of the method and options of ``fsb run`` with underscores
-        (``steps``, ``task_batch``, ``train_way``, ``backbone``, ...).
-        """
-        return {} if name == "quick" else None
+def presets_of(method: type[Method]) -> dict[str, tuple[Preset, ...]]:
+    """The presets that a method declares, by name.
 
-    @classmethod
-    def preset_names(cls) -> Sequence[str]:
-        """Names that :meth:`presets` knows for some data set and task."""
-        return ("quick",)
+    Raises:
+        TypeError: ``presets`` is something else.
+    """
+    declared: Any = method.presets
+    found = {}
+    for name, entries in declared.items() if isinstance(declared, Mapping) else [("", declared)]:
+        found[name] = (entries,) if isinstance(entries, Preset) else entries
+        if not isinstance(found[name], list | tuple) or not all(
+            isinstance(entry, Preset) for entry in found[name]
+        ):
+            at = f"presets['{name}']" if name else "presets"
+            raise TypeError(
+                f"{at}: expected {{name: fewshot_bench.Preset, or a list of them}}, found "
+                f"{type(entries).__name__}"
+            )
+    return {name: tuple(entries) for name, entries in found.items()}
+
+
+def preset_settings(
+    method: type[Method], name: str, dataset: Any, task: Task
+) -> dict[str, Any] | None:
+    """The settings of a preset for a data set (its class) and a task; None: there is none."""
+    matching = [p for p in presets_of(method).get(name, ()) if p.matches(dataset, task)]
+    settings: dict[str, Any] = {}
+    for preset in matching:
+        if preset.protocol is not None:
+            settings |= dataset.protocols[preset.protocol]
+        settings |= preset.settings
+    values = {n: value(task) if callable(value) else value for n, value in settings.items()}
+    return values if matching else None
+
+
+def halving(every: int) -> Callable[[int, int], float] | None:
+    """A schedule: half the rate after every so many steps; None (a constant rate) for 0."""
+    return (lambda step, steps: 0.5 ** (step // every)) if every else None
+
+
+def cosine(step: int, steps: int) -> float:
+    """A schedule: half a cosine wave from 1 to 0 (Loshchilov and Hutter 2017)."""
+    return 0.5 + 0.5 * math.cos(math.pi * step / steps)
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -205,9 +275,13 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 cross_entropy.higher_is_better = False  # type: ignore[attr-defined]
 
 
-@torch.no_grad()
+def losses_call(episode: Episode | UnlabeledEpisode) -> str:
+    """Name of the method's function that gives the losses of these tasks."""
+    return "losses" if isinstance(episode, Episode) else "unlabeled_losses"
+
+
 def title_of(method: Method) -> str:
-    """How a message names a method: ``method 'x' of its-distribution 1.0: X``."""
+    """The method in a message: ``method 'x' of its-distribution 1.0: X``."""
     return f"{method._title}: {type(method).__name__}".removeprefix(": ")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +98,46 @@ def test_the_core_imports_no_plugin() -> None:
         for line, module in imports_of(path)
         if module.split(".")[0].startswith("fsb_")
     ]
+    assert not wrong, "\n".join(wrong)
+
+
+def plugin_sources() -> dict[Path, str]:
+    """Sources of built-in plugins, of the tutorial, and of what ``fsb new`` writes."""
+    found = {path: path.read_text("utf-8") for path in (ROOT / "plugins").rglob("*.py")}
+    for path in (ROOT / "docs" / "tutorial").rglob("*.py"):
+        found[path] = path.read_text("utf-8")
+    for path in (PACKAGE / "hooks" / "templates").rglob("*.py.in"):
+        found[path] = re.sub(r"\$\w+", "replaced", path.read_text("utf-8"))
+    return found
+
+
+def is_public(module: str, name: str) -> bool:
+    """Whether a room, or a module of the root, exports a name."""
+    folders = module.split(".")[1:]
+    if not (PACKAGE.joinpath(*folders).is_dir() or folders[0] in ROOT_MODULES):
+        return False  # a module inside of a room
+    room = importlib.import_module(module)
+    if (PACKAGE.joinpath(*folders) / f"{name}.py").exists() and name not in vars(room):
+        return False
+    return hasattr(room, name) and not name.startswith("_")
+
+
+def test_plugins_use_the_public_api_alone() -> None:
+    """Built-in plugins import what a third party may import: names that rooms export."""
+    wrong, seen = [], 0
+    for path, source in plugin_sources().items():
+        for node in ast.walk(ast.parse(source)):
+            names: list[tuple[str, str]] = []
+            if isinstance(node, ast.Import):
+                names = [(alias.name, "") for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [(node.module or "", alias.name) for alias in node.names]
+            for module, name in names:
+                if module.split(".")[0] == "fewshot_bench":
+                    seen += 1
+                    if not name or not is_public(module, name):
+                        wrong.append(f"{path.relative_to(ROOT)}: {module}.{name}")
+    assert seen > 80
     assert not wrong, "\n".join(wrong)
 
 

@@ -21,7 +21,7 @@ from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.runs.build import build_backbone, build_dataset, build_method
 
 SOURCE = """
-from fewshot_bench import Dataset, Method, hookimpl
+from fewshot_bench import Dataset, Method, Preset, hookimpl
 
 @hookimpl
 def register_methods():
@@ -61,14 +61,10 @@ class Sized(Method):
         super().__init__(task, backbone)
 
 class Presets(Method):
-    @classmethod
-    def presets(cls, name, dataset, task):
-        raise RuntimeError("no such table")
+    presets = {"quick": Preset({"steps": lambda task: task.no_such_thing})}
 
 class Listed(Method):
-    @classmethod
-    def presets(cls, name, dataset, task):
-        return ["steps", 3]
+    presets = {"quick": ["steps", 3]}
 
 class Failing(Method):
     def __init__(self, task, backbone=None, *, rate: float = 0.5):
@@ -129,8 +125,12 @@ def test_an_object_of_the_wrong_type(kind: str, name: str, wanted: str, registry
             {},
             "--image-size of the data set clashes with that of method 'sized' of fake-odd",
         ),
-        ("presets", {}, r"presets\('quick', 'glyphs', ...\) .*RuntimeError: no such table"),
-        ("listed", {}, "method 'listed' of fake-odd 1.0 returned list; a dictionary or None"),
+        ("presets", {}, r"method 'presets' of fake-odd 1.0: preset 'quick': .*no_such_thing"),
+        (
+            "listed",
+            {},
+            r"method 'listed' of fake-odd 1.0: .*presets\['quick'\].*expected .*Preset.*found list",
+        ),
         ("function", {}, "method 'function' of fake-odd"),
         ("nearest-centroid", {"dataset": "nothing"}, "dataset 'nothing' of fake-odd"),
         ("nearest-centroid", {"sampling": "drawn"}, "sampler 'drawn' of fake-odd"),

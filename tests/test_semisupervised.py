@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.episode import Task
+from fewshot_bench.episode import Task, UnlabeledEpisode
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
@@ -59,7 +59,6 @@ def test_labeled_and_unlabeled_images_are_never_exchanged(
     for stream in (seed, seed + 1):  # the partition is that of every training seed
         source, _ = training_sources(table, task, stream, labels)
         episode = source.batch(range(30))
-        assert episode.kind == "labeled"
         labeled |= pixels(episode.support.images) | pixels(episode.query)
         if task.unlabeled:
             unlabeled |= pixels(episode.support.unlabeled)
@@ -109,10 +108,8 @@ def test_labeled_and_unlabeled_tasks_have_other_classes(families: list[int] | No
     assert len(of_labeled) == 4
     assert of_labeled | of_unlabeled == set(range(10))
     assert not of_labeled & of_unlabeled
-    assert batch.kind == "unlabeled"
-    assert batch.target is None
-    assert batch.support.images is None
-    assert batch.support.unlabeled.shape == (40, 2, 1, 1, 2)
+    assert isinstance(batch, UnlabeledEpisode)
+    assert batch.support.images.shape == (40, 2, 1, 1, 2)
     # class ids count within the labeled part; its names go with them
     names = labeled.table.class_names
     episode = labeled.batch(range(5))
@@ -148,9 +145,9 @@ def test_images_of_a_class_do_not_depend_on_which_classes_are_labeled() -> None:
 def test_without_labels_keeps_the_images_and_hides_the_rest() -> None:
     episode = tiny_episode(way=3, shot=2, tasks=8, unlabeled=1)
     bare = without_labels(episode)
-    assert (bare.kind, bare.target, bare.support.images) == ("unlabeled", None, None)
+    assert isinstance(bare, UnlabeledEpisode)
     before = torch.cat([episode.support.labeled()[0], episode.support.unlabeled], 1).flatten(2)
-    after = bare.support.unlabeled.flatten(2)
+    after = bare.support.images.flatten(2)
     assert after.shape == before.shape
     same = (before.unsqueeze(2) == after.unsqueeze(1)).all(-1)
     assert (same.sum(1) == 1).all()

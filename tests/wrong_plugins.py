@@ -138,10 +138,9 @@ CASES = (
         "run wrong",
     ),
     Wrong(
-        "returns no settings as a preset",
+        "declares something else as its presets",
         hook("methods", "'wrong_plugin:Wrong'")
-        + "class Wrong(Method):\n    @classmethod\n    def presets(cls, name, dataset, task):\n"
-        "        return ['steps', 3]\n",
+        + "class Wrong(Method):\n    presets = {'quick': ['steps', 3]}\n",
         "run wrong",
     ),
     Wrong(

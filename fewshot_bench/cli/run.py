@@ -97,7 +97,7 @@ def build_command(name: str, arguments: Sequence[str], registry: Registry) -> An
 
     parameters, _ = _dynamic.settled(arguments, _dynamic.own_parameters(_own), options)
     draft = drafts[-1]
-    presets = f"settings by name: {', '.join(draft.kind.preset_names())}"
+    presets = f"settings by name: {', '.join(draft.kind.presets)}"
     for one in parameters:
         if one.name == "preset":
             one.default.help = presets + f" (default {draft.defaults['preset']})"

@@ -4,7 +4,9 @@ Keyword-only parameters of a plugin's class or function are options. ``Annotated
 gives the help text, ``msgspec.Meta(ge=0)`` bounds, ``Literal`` choices; ``X | None`` allows none;
 ``InputFile`` is a path whose content counts. A parameter annotated with ``Method`` takes the name
 of a method, whose own options get the parameter's name as a prefix: ``base`` brings
-``base_inner_lr``.
+``base_inner_lr``. One annotated with a frozen dataclass is a group, whose fields are options with
+that prefix: a field ``lr`` of ``generator: Generator = Generator()`` is ``generator_lr``. A
+subclass whose ``__init__`` takes ``**options`` has the options of its base classes too.
 
 An option has one name everywhere: ``--inner-lr`` is ``inner_lr`` in Python, ``inner-lr`` or
 ``inner_lr`` in a grid file. Python's keywords get an underscore behind: ``--with`` is ``with_``. A
@@ -20,8 +22,8 @@ import keyword
 import math
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 
@@ -240,27 +242,81 @@ def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
     Raises:
         PluginError: a parameter without a default, or of a type that cannot be typed.
     """
-    function = factory.__init__ if inspect.isclass(factory) else factory
-    called = getattr(factory, "__qualname__", repr(factory))
+    options: list[Option] = []
+    for name, (hint, default) in _parameters(factory).items():
+        try:
+            if default is inspect.Parameter.empty:
+                raise ValueError("has no default; every keyword-only parameter is an option")
+            if _is_group(hint):
+                hints = _hints(hint, hint.__qualname__)
+                options += [
+                    option_of(f"{prefix}{name}_{n}", hints[n], getattr(default, n))
+                    for n in _names(hint)
+                ]
+            else:
+                options.append(option_of(prefix + name, hint, default))
+        except ValueError as error:
+            raise PluginError(f"{_called(factory)}: parameter '{name}' {error}.") from error
+    return options
+
+
+def arguments_of(factory: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as keyword arguments of a class or function: those of a group as its dataclass."""
+    arguments = dict(options)
+    for name, (hint, default) in _parameters(factory).items():
+        if _is_group(hint):
+            own = {n: arguments.pop(f"{name}_{n}") for n in _names(hint)
+                   if f"{name}_{n}" in arguments}  # fmt: skip
+            arguments[name] = replace(default, **own)
+    return arguments
+
+
+def _called(factory: Callable[..., Any]) -> str:
+    return getattr(factory, "__qualname__", repr(factory))
+
+
+def _parameters(factory: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """{name: (annotation, default)} of the keyword-only parameters, inherited ones last."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for function in _functions(factory):
+        hints = _hints(function, _called(factory))
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                hint = hints.get(name, type(parameter.default))
+                found.setdefault(name, (hint, parameter.default))
+    return found
+
+
+def _functions(factory: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """The function; of a class, ``__init__`` and those that its ``**options`` are passed on to."""
+    if not inspect.isclass(factory):
+        yield factory
+        return
+    for kind in factory.__mro__[:-1]:
+        if function := vars(kind).get("__init__"):
+            yield function
+            parameters = inspect.signature(function).parameters.values()
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                return
+
+
+def _hints(annotated: Any, called: str) -> dict[str, Any]:
     try:
-        hints = typing.get_type_hints(function, include_extras=True)
+        return typing.get_type_hints(annotated, include_extras=True)
     except NameError as error:
         raise PluginError(
             f"{called}: {error} when its annotations are read; import it at run time, not only "
             "for type checking."
         ) from error
-    options = []
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            continue
-        try:
-            if parameter.default is parameter.empty:
-                raise ValueError("has no default; every keyword-only parameter is an option")
-            hint = hints.get(parameter.name, type(parameter.default))
-            options.append(option_of(prefix + parameter.name, hint, parameter.default))
-        except ValueError as error:
-            raise PluginError(f"{called}: parameter '{parameter.name}' {error}.") from error
-    return options
+
+
+def _is_group(hint: Any) -> bool:
+    """Whether a parameter is a group of options: a dataclass of them."""
+    return inspect.isclass(hint) and is_dataclass(hint)
+
+
+def _names(group: Any) -> list[str]:
+    return [field.name for field in fields(group)]
 
 
 def option_of(name: str, hint: Any, default: Any) -> Option:
@@ -295,7 +351,8 @@ def option_of(name: str, hint: Any, default: Any) -> Option:
 
         if not (inspect.isclass(hint) and issubclass(hint, Method)):
             raise ValueError(
-                f"is of type {hint}; expected bool, int, float, str, InputFile, Literal or a tuple"
+                f"is of type {hint}; expected bool, int, float, str, InputFile, Literal, a tuple "
+                "or a frozen dataclass"
             )
         without = next((m for m in metadata if isinstance(m, tuple)), ())
         return Option(name, str, default, text, method=True, without=without)

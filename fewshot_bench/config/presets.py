@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fewshot_bench.config.options import load, options_of, split_dataset
-from fewshot_bench.errors import FewshotBenchError, PluginError, UnknownName
+from fewshot_bench.errors import PluginError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 
 
@@ -19,36 +19,30 @@ def preset_of(
         needed: there has to be such a preset; else none means no settings.
 
     Raises:
-        UnknownName: the method has none of this name.
-        PluginError: its ``presets`` raises or returns something else than settings.
+        UnknownName: the method has none of this name for this data set and task.
+        PluginError: the method's ``presets`` are malformed.
     """
     from fewshot_bench.episode import Task  # imports torch
+    from fewshot_bench.method import preset_settings
 
-    kind = load(registry, "methods", method)
+    kind, item = load(registry, "methods", method), registry.resolve("methods", method)
     dataset, _ = split_dataset(registry, values["dataset"])
+    data = load(registry, "datasets", dataset)
     task = Task(values["way"], values["shot"], values["query"])
-    dataset = registry.resolve("datasets", dataset).name  # a preset knows no distributions
-    title = registry.resolve("methods", method).title
-    what = f"presets('{values['preset']}', '{dataset}', ...) of {title}"
+    name = values["preset"]
     try:
-        preset = kind.presets(values["preset"], dataset, task)
-    except FewshotBenchError:
-        raise
+        settings = preset_settings(kind, name, data, task)
+        known = [n for n in kind.presets if preset_settings(kind, n, data, task) is not None]
     except Exception as error:
-        raise PluginError(f"{what} raised {type(error).__name__}: {error}.") from error
-    if preset is None and needed:
-        known = [n for n in kind.preset_names() if kind.presets(n, dataset, task) is not None]
+        raise PluginError(f"{item.title}: preset '{name}': {error}.") from error
+    if settings is None and needed:
         hint = f"These are for {method} on {dataset}, {task.way}-way {task.shot}-shot."
-        if values["preset"] in kind.preset_names():
-            hint += f" '{values['preset']}' is there for another --dataset, --way or --shot."
-        raise UnknownName("preset", values["preset"], known, hint)
-    if not isinstance(preset, Mapping | None):
-        got = type(preset).__name__
-        raise PluginError(f"{what} returned {got}; a dictionary or None is wanted.")
-    settings = dict(preset or {})
-    author = registry.resolve("methods", method).distribution
+        if name in kind.presets:
+            hint += f" '{name}' exists for another --dataset, --way or --shot."
+        raise UnknownName("preset", name, known, hint)
+    settings = settings or {}
     for option in options_of(kind):
         if option.method and option.name in settings:
             inner = settings[option.name]
-            settings[option.name] = registry.settled("methods", inner, author)
+            settings[option.name] = registry.settled("methods", inner, item.distribution)
     return settings

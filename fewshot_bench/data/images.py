@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -100,11 +100,16 @@ class Dataset:
         needs_files: False for data that are made, not read.
         image_options: options that decide what an image looks like to a network; a trained run
             keeps them on other data.
+        family: what the images show, for presets of methods: ``"characters"`` (small pictures of
+            many classes), ``"natural-images"``, or another word.
+        protocols: {name: this data set's options} of published protocols that presets name.
     """
 
     splits: ClassVar[Sequence[str]] = ("official",)
     needs_files: ClassVar[bool] = True
     image_options: ClassVar[Sequence[str]] = ("image_size", "resize", "color")
+    family: ClassVar[str] = "natural-images"
+    protocols: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def load(self, root: Path | None, cache: Path) -> Splits:
         """Read the data.
@@ -128,7 +133,3 @@ class Dataset:
             f"{type(self).__name__} cannot be downloaded; put its files into {target}, or name "
             "their folder with --data-root."
         )
-
-    def describe(self) -> dict[str, Any]:
-        """Settings that belong in a record, beyond the options given."""
-        return {}

@@ -26,8 +26,6 @@ def episode_sheet(
         class_names: of all classes of the split; ``episode.class_ids`` points into it.
         pixel_range: values that stand for byte 0 and byte 255.
     """
-    assert episode.support.images is not None
-    assert episode.target is not None
     support = _bytes(episode.support.images[0], pixel_range)
     query, target = _bytes(episode.query[0], pixel_range), episode.target[0].cpu().numpy()
     names = [_short(class_names[i]) for i in episode.class_ids[0].tolist()]

@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
-from fewshot_bench.method import Method, title_of
+from fewshot_bench.method import Method, losses_call, title_of
 from fewshot_bench.nn import TaskBatchNorm
 from fewshot_bench.rng import generators_kept, global_generators, moved
 
@@ -165,9 +165,10 @@ def draws(method: Method, call: Callable[[], object], generators: Sequence[str])
 def told_of_draws(method: Method, episode: Episode, generators: Sequence[str]) -> str:
     """The sentence on losses that have drawn from these generators; see :func:`draws`."""
     twin = copied(method)
-    where = draws(twin, lambda: twin.losses(episode), generators)
+    call = losses_call(episode)
+    where = draws(twin, lambda: getattr(twin, call)(episode), generators)
     return (
-        f"{UNREPEATABLE}: {title_of(method)}.losses() draws random numbers from {where}, so that "
+        f"{UNREPEATABLE}: {title_of(method)}.{call}() draws random numbers from {where}, so that "
         f"the training depends on threads, batches and what ran before; {KEYED}"
     )
 

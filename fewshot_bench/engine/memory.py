@@ -95,9 +95,9 @@ def _smaller(episode: Episode, prefix: str) -> Iterator[tuple[str, Episode]]:
     while not rest and each > 1:
         each //= 2
         some = each * way
-        target = episode.target if episode.target is None else episode.target[:1, :some]
         one = episode.tasks(0, 1)
-        yield f"{prefix}query {each}", replace(one, query=one.query[:, :some], target=target)
+        target = {"target": one.target[:, :some]} if isinstance(one, Episode) else {}
+        yield f"{prefix}query {each}", replace(one, query=one.query[:, :some], **target)
 
 
 def _fits(run: Run[R], episode: Episode) -> bool:

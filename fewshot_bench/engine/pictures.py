@@ -60,7 +60,6 @@ class Pictures:
         if not (self.folder / "task.npz").exists():
             self.folder.mkdir(exist_ok=True)
             support = self.episode.support.images
-            assert support is not None
             self._write(
                 "task.npz",
                 {

@@ -54,7 +54,6 @@ def nearest(points: Tensor, reference: Tensor) -> Tensor:
 
 def held_out(episode: Episode, count: int) -> tuple[Tensor, Tensor]:
     """Positions [T, way * count] of ``count`` queries of each class, and those of the others."""
-    assert episode.target is not None
     way = episode.class_ids.shape[1]
     by_class = episode.target.argsort(dim=1, stable=True).unflatten(1, (way, -1))
     return by_class[..., :count].flatten(1), by_class[..., count:].flatten(1)

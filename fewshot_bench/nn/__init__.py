@@ -1,8 +1,11 @@
-"""Building blocks for methods: per-task weights, normalization, stopped gradients."""
+"""Building blocks for methods and backbones: per-task weights, normalization, stopped gradients.
 
-from fewshot_bench.nn.conv import Conv2d
-from fewshot_bench.nn.frozen import Frozen
-from fewshot_bench.nn.norm import TaskBatchNorm, unobserved, uses_batch_statistics
+Plugins import the names below from here. Other rooms may also import the modules ``norm`` (running
+statistics for the engine), ``tasks`` and ``layers``.
+"""
+
+from fewshot_bench.nn.layers import NORM_EPSILON, Conv2d, Frozen, SamePad, glorot
+from fewshot_bench.nn.norm import Statistics, TaskBatchNorm, unobserved, uses_batch_statistics
 from fewshot_bench.nn.stop import record, replay, stop
 from fewshot_bench.nn.tasks import (
     Strategy,
@@ -14,11 +17,15 @@ from fewshot_bench.nn.tasks import (
 )
 
 __all__ = [
+    "NORM_EPSILON",
     "Conv2d",
     "Frozen",
+    "SamePad",
+    "Statistics",
     "Strategy",
     "TaskBatchNorm",
     "double_backward",
+    "glorot",
     "per_task",
     "per_task_strategy",
     "record",

@@ -2,10 +2,10 @@
 
 Under ``vmap`` over tasks torch makes one grouped convolution of them: its kernels are slow for
 many small groups, and its second derivative is a loop over groups. Here the windows of the images
-become the columns of a matrix (im2col), and one batched product gives every task its maps. What
-differs from torch's ``unfold`` is the order of the axes: channels first, then images, so that the
-columns [C * kh * kw, N * h * w] and the maps [out, N * h * w] of a task are contiguous, as is what
-the normalization behind them takes its statistics of; no layer has to transpose.
+become the columns of a matrix (im2col), and one batched product gives every task its maps. Unlike
+in torch's ``unfold``, channels come first, then images, so that the columns
+[C * kh * kw, N * h * w] and the maps [out, N * h * w] of a task are contiguous, as are the values
+that the next normalization takes its statistics of; no layer has to transpose.
 
 A window's gradient is the sum over the windows that a pixel is in: :class:`_Columns` and
 :class:`_Pixels` are linear, and each is the other's derivative, so that any order can be taken.
@@ -27,7 +27,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Windows:
-    """Where the windows of a convolution lie in images of [height, width]."""
+    """The windows of a convolution in images of [height, width]."""
 
     image: Pair
     kernel: Pair
@@ -54,7 +54,7 @@ class Windows:
         )
 
     def places(self, i: int, j: int) -> tuple[slice, slice]:
-        """Rows and columns of a padded image that position (i, j) of the windows falls on."""
+        """Rows and columns of a padded image at position (i, j) of the windows."""
         first = (i * self.dilation[0], j * self.dilation[1])
         rows, columns = (
             slice(a, a + s * (n - 1) + 1, s)
@@ -64,7 +64,7 @@ class Windows:
 
 
 class MatrixProducts(TorchFunctionMode):
-    """While it lasts, convolutions of one group are matrix products; to be used under ``vmap``."""
+    """A block in which convolutions of one group are matrix products; for use under ``vmap``."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -84,7 +84,7 @@ def _convolve(
     dilation: int | Pair = 1,
     groups: int = 1,
 ) -> Tensor:
-    """``conv2d`` of [N, C, H, W]; ``plain`` for everything else that it takes or refuses."""
+    """``conv2d`` of [N, C, H, W]; ``plain`` for all other arguments."""
     arguments = (input, weight, bias, stride, padding, dilation, groups)
     if groups != 1 or isinstance(padding, str) or input.dim() != 4:
         return cast(Tensor, plain(*arguments))
@@ -121,7 +121,7 @@ def _kernels(x: Tensor) -> Any:
 
 @cache
 def _triton(device: torch.device) -> Any:
-    """Those kernels, held against torch's operations once a process; None where they fail."""
+    """The kernels, compared with torch's operations once a process; None where they fail."""
     try:
         from fewshot_bench.nn import columns_triton
     except ImportError:  # not every build of torch has it
@@ -130,7 +130,7 @@ def _triton(device: torch.device) -> Any:
 
 
 def agree(kernels: Any, device: torch.device) -> bool:
-    """Whether kernels give to the bit what torch's operations give, on a small example."""
+    """Whether kernels and torch's operations give the same bits, on a small example."""
     windows = Windows((7, 6), (3, 2), (2, 1), (1, 1), (1, 2))
     x = torch.arange(2 * 3 * 7 * 6, device=device, dtype=torch.float32).view(2, 3, 7, 6)
     windowed = _windows_of(x, windows)
@@ -138,7 +138,7 @@ def agree(kernels: Any, device: torch.device) -> bool:
         return torch.equal(kernels.columns(x, windows), windowed) and torch.equal(
             kernels.pixels(windowed, windows), _sums_over(windowed, windows)
         )
-    except Exception:  # whatever a compiler raises: the other way is slower, and as right
+    except Exception:  # whatever a compiler raises: torch's operations are slower, and as right
         return False
 
 
@@ -166,7 +166,7 @@ def _sums_over(windowed: Tensor, windows: Windows) -> Tensor:
 
 
 class _Columns(torch.autograd.Function):
-    """[C, N, H, W] -> [C, kh, kw, N, h, w]: at each place of the windows, what they see there."""
+    """[C, N, H, W] -> [C, kh, kw, N, h, w]: the pixels of each window."""
 
     @staticmethod
     def forward(x: Tensor, windows: Windows) -> Tensor:

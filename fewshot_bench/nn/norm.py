@@ -1,16 +1,41 @@
-"""Batch normalization that is right when a batch holds several tasks.
+"""Batch normalization that is right when a batch holds several tasks, accurate, and cheap to
+differentiate twice.
 
 Statistics never cross the task axis: with T tasks in one flattened batch they are taken for each
-task. Three things are handled here so that no method has to:
+task. Running statistics do not change in the forward pass: the training loop collects what they
+would become for each task (:func:`observed`) and averages that over tasks. Whether the layer uses
+the statistics of the current batch at test (which makes a method transductive: Finn et al. 2017's
+code does) is an argument, not an accident of train/eval mode.
 
-* ``torch.func.vmap`` of a gradient through an *affine* ``batch_norm`` gives silently wrong
-  meta-gradients (off by up to 2.6 % against finite differences; torch 2.13 and 2.15). Under vmap
-  the layer therefore has derivatives of its own (batch_norm.py).
-* Running statistics are not changed in the forward pass. The training loop collects what they
-  would become, for each task (:func:`observed`), and averages that over tasks. Every pass in
-  training mode counts, but for those inside :func:`unobserved`.
-* Whether the layer uses the statistics of the current batch at test time (which makes a method
-  transductive: Finn et al. 2017's code does) is an argument, not an accident of train/eval mode.
+**Under vmap** torch's gradient through an affine ``batch_norm`` gives silently wrong meta-gradients
+(off by up to 2.6 % against finite differences; torch 2.13 and 2.15), so the layer has derivatives
+of its own there.
+
+**Accurate.** torch's CPU kernels sum the values of a channel in channels-last layout one after
+another in float32: with 176,400 values a channel their output is off by 1e-4, where the contiguous
+layout, whose sums are float64, is off by 5e-7 (docs/concepts/precision.md has the figures and a
+script). Here the rows of such a tensor, M values of C channels, are viewed as M/G rows of G*C
+channels, G groups of each channel. The same kernels then sum at most ``ROWS`` values in a row, at
+the same speed, and the groups are added in float64.
+
+**Twice.** torch's second derivative of ``batch_norm`` is a sum of some twenty elementwise products,
+a fifth of a second-order MAML step on a CPU. Written out per channel it is one more pass of the
+first derivative's own kernel, one inner product, and two linear combinations.
+
+With xhat = (x - mu) / sigma, M the mean over the n values of a channel, and dy the incoming
+gradient, the first derivative is (Ioffe and Szegedy 2015)
+
+    dx = gamma / sigma * (dy - D - xhat * S),  dgamma = n S,  dbeta = n D,
+    D = M(dy),  S = M(dy xhat).
+
+Let a, b, c be the gradients by dx, dgamma and dbeta, A = M(a), R = M(a xhat), Q = M(a dy). What is
+differentiated is L = n gamma / sigma * (Q - A D - R S) + n b S + n c D, and with
+d sigma = xhat / n, dS = (dy - D - xhat S) / (n sigma) and dR = (a - A - xhat R) / (n sigma),
+
+    dL/ddy    = gamma / sigma * (a - A - xhat R) + b xhat + c
+    dL/dgamma = n / sigma * (Q - A D - R S)
+    dL/dx     = -gamma / sigma^2 * (xhat (Q - A D - 3 R S) + S (a - A) + R (dy - D))
+                + b / sigma * (dy - D - xhat S).
 """
 
 from __future__ import annotations
@@ -18,24 +43,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_bench.nn.batch_norm import batch_norm, channels_last
 from fewshot_bench.utils.devices import is_gpu
+from fewshot_bench.utils.torch_private import (
+    batch_norm_backward,
+    batch_norm_forward,
+    batch_norm_moments,
+)
 
 Statistics = Literal["batch", "running"]
 Observations = dict[nn.Module, list[tuple[Tensor, Tensor]]]  # layer: (mean, variance) of each pass
+ROWS = 64  # values of a channel that are summed one after another, at most
 
 
 class _Context(threading.local):
     tasks: int = 1  # tasks in the flattened batch
     vmapped: bool = False
     strategy: str = "auto"  # how per-task weights are run; see tasks.py
-    double_backward: bool = False  # what is computed will be differentiated twice; see tasks.py
+    double_backward: bool = False  # the result will be differentiated twice; see tasks.py
     observer: Observations | None = None
 
 
@@ -44,7 +76,7 @@ context = _Context()
 
 @contextmanager
 def norm_context(**changes: object) -> Iterator[None]:
-    """Set fields of this thread's context for a while."""
+    """Set fields of this thread's context inside a block."""
     before = {name: getattr(context, name) for name in changes}
     for name, value in changes.items():
         setattr(context, name, value)
@@ -56,7 +88,7 @@ def norm_context(**changes: object) -> Iterator[None]:
 
 
 class TaskBatchNorm(nn.Module):
-    """Batch normalization over [N, C] or [N, C, H, W], for each task apart.
+    """Batch normalization over [N, C] or [N, C, H, W], separately for each task.
 
     Arguments:
         channels: C.
@@ -65,7 +97,7 @@ class TaskBatchNorm(nn.Module):
         momentum: weight of a new observation in the running averages.
         eps: added to the variance.
 
-    Calling it raises ValueError if the tasks of a batch do not have as many rows each.
+    Calling it raises ValueError if the tasks of a batch have different numbers of rows.
 
     Source: Ioffe and Szegedy 2015; for its two uses in meta-learning, Bronskill et al. 2020.
     """
@@ -96,15 +128,15 @@ class TaskBatchNorm(nn.Module):
             return self._by_running_statistics(x)
         observer = context.observer if self.statistics == "running" else None
         if context.vmapped:
-            y, *seen_here = batch_norm(x, self.weight, self.bias, self.eps)
+            y, *pair = batch_norm(x, self.weight, self.bias, self.eps)
             if observer is not None:
-                observer.setdefault(self, []).append((seen_here[0], seen_here[1]))
+                observer.setdefault(self, []).append((pair[0], pair[1]))
             return y
         tasks = context.tasks
         if len(x) % tasks:
             raise ValueError(
-                f"TaskBatchNorm got {len(x)} images of {tasks} tasks; each task has to have as "
-                "many, one task after the other. Call the network once for each task."
+                f"TaskBatchNorm: expected as many images of each task, one task after the other, "
+                f"got {len(x)} images of {tasks} tasks. Call the network once for each task."
             )
         if not is_gpu(x):
             if x.dtype not in (torch.float32, torch.float64):
@@ -113,8 +145,8 @@ class TaskBatchNorm(nn.Module):
                 return self._accurately(x, observer)
         seen = None
         if observer is not None:
-            # batch_norm stores mean and unbiased variance (momentum 1) while it is at it: a pass
-            # of their own would cost a fifth of a training step on a CPU.
+            # batch_norm stores mean and unbiased variance (momentum 1) on its way: a pass of their
+            # own would cost a fifth of a training step on a CPU.
             seen = self.running_mean.new_zeros(2, tasks, len(self.weight))
             observer.setdefault(self, []).append((seen[0], seen[1]))
         mean, variance = (None, None) if seen is None else seen.flatten(1).unbind()
@@ -123,10 +155,11 @@ class TaskBatchNorm(nn.Module):
         # [T*N, C, ...] -> [N, T*C, ...]: each (task, channel) becomes a channel of its own.
         split = x.unflatten(0, (tasks, -1)).transpose(0, 1).flatten(1, 2)
         normal = F.batch_norm(split, mean, variance, None, None, True, 1.0, self.eps)
-        return self._affine(normal.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(0, 1))
+        normal = normal.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(0, 1)
+        return _affine(normal, self.weight, self.bias)
 
     def _accurately(self, x: Tensor, observer: Observations | None) -> Tensor:
-        """A task after the other; each keeps the layout of the images."""
+        """One task after the other, in the layout of the images."""
         parts = [x] if context.tasks == 1 else x.unflatten(0, (context.tasks, -1)).unbind()
         each = [batch_norm(part, self.weight, self.bias, self.eps) for part in parts]
         y, mean, variance = zip(*each, strict=True)
@@ -140,25 +173,21 @@ class TaskBatchNorm(nn.Module):
         if plain or not channels_last(x):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
         # torch's gradients by weight and bias would be sums as inaccurate as its statistics.
-        shape = (-1,) + (1,) * (x.dim() - 2)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return torch.addcmul(self.bias.view(shape), x - mean.view(shape), scale.view(shape))
+        return _affine(x - mean.view(-1, *(1,) * (x.dim() - 2)), scale, self.bias)
 
-    def _affine(self, x: Tensor) -> Tensor:
-        shape = (-1,) + (1,) * (x.dim() - 2)
-        return torch.addcmul(self.bias.view(shape), x, self.weight.view(shape))
+
+def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    shape = (-1,) + (1,) * (x.dim() - 2)
+    return torch.addcmul(shift.view(shape), x, scale.view(shape))
 
 
 @contextmanager
 def observed(module: nn.Module, tasks: int) -> Iterator[dict[str, Tensor]]:
-    """Collect what the running statistics below ``module`` would become; the engine's.
+    """Collect what the running statistics below ``module`` would become; for the engine.
 
-    Yields a dictionary that is filled when the block ends: {buffer name: [T, C]}. Several passes
-    through one layer are averaged.
-
-    Arguments:
-        module: its layers are looked for; one that was not passed in training mode gives nothing.
-        tasks: T.
+    Yields a dictionary that is filled at the end of the block: {buffer name: [T, C]}. Several
+    passes through one layer are averaged; a layer without a pass in training mode gives nothing.
     """
     buffers: dict[str, Tensor] = {}
     seen: Observations = {}
@@ -176,17 +205,17 @@ def observed(module: nn.Module, tasks: int) -> Iterator[dict[str, Tensor]]:
 
 
 def _of_each_task(values: Tensor, tasks: int) -> Tensor:
-    """What a pass saw, [T, C]; it may have had all tasks as one, or several for each."""
+    """The statistics of a pass, [T, C]; it may have had all tasks as one, or several for each."""
     if len(values) % tasks:
         return values.mean(0).expand(tasks, -1)
     return values if len(values) == tasks else values.unflatten(0, (tasks, -1)).mean(1)
 
 
 def unobserved() -> AbstractContextManager[None]:
-    """Hide passes from the running statistics, in this thread and for a while.
+    """A block whose passes leave the running statistics alone (in this thread).
 
     For images that no test shows (a generator's) in ``losses``: they are normalized by their own
-    statistics, and leave the running ones alone. All other passes in training mode count.
+    statistics. All other passes in training mode count.
     """
     return norm_context(observer=None)
 
@@ -195,6 +224,252 @@ def uses_batch_statistics(module: nn.Module) -> bool:
     """Whether a layer below ``module`` normalizes test images by statistics of their batch."""
     return any(
         (isinstance(m, TaskBatchNorm) and m.statistics == "batch")
-        or (isinstance(m, nn.modules.batchnorm._BatchNorm) and not m.track_running_stats)
+        or (isinstance(m, TORCH_BATCH_NORMS) and not m.track_running_stats)
         for m in module.modules()
+    )
+
+
+TORCH_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+# ---- the function and its derivatives ---------------------------------------------------------
+
+
+def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize by the mean and variance of each channel; for CPUs, and under ``vmap``.
+
+    Arguments:
+        x: [N, C, ...], in any layout; the result has the same.
+        gamma, beta: [C].
+        eps: added to the variance.
+
+    Returns:
+        The normalized values, which can be differentiated any number of times (from the third
+        on slowly); and, as constants, the mean [C] and the unbiased variance [C].
+
+    Raises:
+        ValueError: a channel has one value.
+    """
+    if x.numel() == x.shape[1]:
+        raise ValueError(f"expected more than one value per channel, got input {list(x.shape)}")
+    y, mean, _, variance = _Forward.apply(x, gamma, beta, eps)
+    return y, mean, variance
+
+
+def channels_last(x: Tensor) -> bool:
+    """Whether a channel's values lie C apart: torch's kernels sum them one after another."""
+    if x.is_contiguous():
+        return 0 < x.numel() == x.shape[0] * x.shape[1]  # one value of each image: either layout
+    return x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def _laid_out_as(tensor: Tensor, x: Tensor) -> Tensor:
+    if x.dim() == 4 and channels_last(x):
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return tensor.contiguous()
+
+
+@lru_cache(maxsize=256)
+def _number_of_groups(rows: int) -> int:
+    """How many groups of equal size so many values of a channel form."""
+    most = min(rows, ROWS)
+    return rows // next(size for size in range(most, 0, -1) if rows % size == 0)
+
+
+def _groups(x: Tensor) -> int:
+    """How many groups the values of each channel need; 1: none."""
+    if is_gpu(x) or x.dtype not in (torch.float32, torch.float64):
+        return 1  # the sums of a GPU are accurate in every layout; NumPy has no half precision
+    return _number_of_groups(x.numel() // x.shape[1]) if channels_last(x) else 1
+
+
+def _grouped(x: Tensor, groups: int) -> Tensor:
+    """[N, C, ...], channels-last, as [1, groups * C, values / groups, 1]: a view."""
+    channels = groups * x.shape[1]
+    return x.as_strided((1, channels, x.numel() // channels, 1), (x.numel(), 1, channels, channels))
+
+
+def _normalized(
+    x: Tensor, gamma: Tensor, beta: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """y, mean, 1 / sigma, and the unbiased variance."""
+    channels, groups = x.shape[1], _groups(x)
+    if groups == 1:
+        return batch_norm_forward(x, gamma, beta, eps)
+    n = x.numel() // channels
+    means, variances = (
+        each.numpy().reshape(groups, channels) for each in batch_norm_moments(_grouped(x, groups))
+    )
+    with np.errstate(all="ignore"):  # the training loop reports NaN and infinity
+        mu = means.mean(0, dtype=np.float64)
+        squared = variances.mean(0, dtype=np.float64) + np.square(means - mu).mean(0)
+        constants = (mu, squared, 1 / np.sqrt(squared + eps), squared * (n / (n - 1)))
+    mean, biased, inverse, variance = _constants(constants, x)
+    y = F.batch_norm(x, mean, biased, gamma, beta, False, 0.0, eps)
+    return y, mean, inverse, variance
+
+
+def _first(
+    dy: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, inverse: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """dx, dgamma, dbeta; dy has the layout of x."""
+    channels, groups = x.shape[1], _groups(x)
+    if groups == 1:
+        first: Any = batch_norm_backward(dy, x, gamma, mean, inverse, eps)
+        return first
+    n = x.numel() // channels
+    _, *sums = batch_norm_backward(
+        _grouped(dy, groups), _grouped(x, groups), None, mean.repeat(groups),
+        inverse.repeat(groups), eps, by_x=False,
+    )  # fmt: skip
+    with np.errstate(all="ignore"):
+        dgamma, dbeta = (
+            each.numpy().reshape(groups, channels).sum(0, dtype=np.float64) for each in sums
+        )
+        # dx = dy * scale + x * slope + rest: linear in dy and x.
+        mu, inv = mean.numpy(), inverse.numpy().astype(np.float64)
+        scale = gamma.detach().numpy() * inv
+        slope = -scale * inv * dgamma / n
+        constants = (scale, slope, -scale * dbeta / n - slope * mu, dgamma, dbeta)
+    of_dy, of_x, rest, by_gamma, by_beta = _constants(constants, x)
+    shape = (channels,) + (1,) * (x.dim() - 2)
+    dx = torch.addcmul(rest.view(shape), x, of_x.view(shape)).addcmul_(dy, of_dy.view(shape))
+    return dx, by_gamma, by_beta
+
+
+def _constants(values: tuple[Any, ...], x: Tensor) -> tuple[Tensor, ...]:
+    """Constants of each channel, in the type of x. NumPy makes them: dozens of tiny operations of
+    torch, each of which hands the interpreter to another thread, would cost as much as the sums.
+    """
+    return torch.from_numpy(np.stack(values)).to(x.dtype).unbind()
+
+
+def _side_by_side(
+    function: type[torch.autograd.Function],
+    tasks: int,
+    in_dims: tuple[int | None, ...],
+    values: tuple[Any, ...],
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Call a function of images [N, C, ...] and constants [C] for all tasks of a ``vmap``.
+
+    The channels of the tasks lie side by side, [T, N, C, ...] as [1, T * C, N * ...]: a view where
+    the channels of a task lie before its images (columns.py).
+    """
+    sizes = list(values[0].shape)
+    if in_dims[0] is not None:
+        del sizes[in_dims[0]]
+    n, _, *space = sizes
+
+    def merged(value: Any, dim: int | None) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        value = value.expand(tasks, *value.shape) if dim is None else value.movedim(dim, 0)
+        if value.dim() == 2:
+            return value.flatten()
+        return value.transpose(1, 2).flatten(2).flatten(0, 1).unsqueeze(0)
+
+    def parted(value: Tensor) -> Tensor:
+        if value.dim() == 1:
+            return value.view(tasks, -1)
+        return value.view(tasks, -1, n, *space).transpose(1, 2)
+
+    outputs: tuple[Tensor, ...] = function.apply(*map(merged, values, in_dims))
+    return tuple(map(parted, outputs)), (0,) * len(outputs)
+
+
+class _Forward(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, ...]:
+        return _normalized(x, gamma, beta, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, gamma, _, ctx.eps = inputs
+        _, mean, inverse, variance = output
+        ctx.mark_non_differentiable(mean, inverse, variance)
+        ctx.save_for_backward(x, gamma, mean, inverse)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        dy, (x, gamma, mean, inverse) = gradients[0], ctx.saved_tensors
+        arguments = (dy, x, gamma, mean, inverse, ctx.eps)
+        # A Function costs as much as the sums of a small layer do.
+        again = torch.is_grad_enabled()
+        first = _Backward.apply(*arguments) if again else _Backward.forward(*arguments)
+        return (*first, None)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *values: Any) -> Any:
+        return _side_by_side(_Forward, info.batch_size, in_dims, values)
+
+
+class _Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        dy: Tensor, x: Tensor, gamma: Tensor, mean: Tensor, inverse: Tensor, eps: float
+    ) -> tuple[Tensor, ...]:
+        return _first(_laid_out_as(dy, x), x, gamma, mean, inverse, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        dy, x, gamma, mean, inverse, ctx.eps = inputs
+        _, dgamma, dbeta = output
+        # dgamma and dbeta as numbers: an output that was saved would hold its own graph.
+        ctx.save_for_backward(dy, x, gamma, mean, inverse)
+        ctx.sums = dgamma.detach(), dbeta.detach()
+        ctx.set_materialize_grads(True)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        dy, x, gamma, mean, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a third derivative is wanted
+            return (*_second_plainly(gradients, dy, x, gamma, ctx.eps), None, None, None)
+        a, b, c = gradients
+        dy, a = _laid_out_as(dy, x), _laid_out_as(a, x)
+        n = x.numel() / x.shape[1]
+        s, d = (total / n for total in ctx.sums)
+        by_dy, nr, na = _first(a, x, gamma, mean, inverse, ctx.eps)
+        r, mean_a = nr / n, na / n
+        axes = [0, *range(2, x.dim())]
+        q = (a * dy).sum(axes) / n
+        gap = q - mean_a * d - r * s
+
+        # xhat = inverse * x - inverse * mean: both sums become linear in x, a and dy.
+        scale = gamma * inverse * inverse
+        of_dy = b * inverse - scale * r
+        of_a = -scale * s
+        of_xhat = -scale * (gap - 2 * r * s) - b * inverse * s
+        rest = -of_a * mean_a - of_dy * d
+        shape = (1, -1) + (1,) * (x.dim() - 2)
+
+        def each(values: Tensor) -> Tensor:
+            return values.view(shape)
+
+        by_x = torch.addcmul(each(rest - of_xhat * inverse * mean), x, each(of_xhat * inverse))
+        by_x.addcmul_(a, each(of_a)).addcmul_(dy, each(of_dy))
+        by_dy.addcmul_(x, each(b * inverse)).add_(each(c - b * inverse * mean))
+        return by_dy, by_x, n * inverse * gap, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *values: Any) -> Any:
+        return _side_by_side(_Backward, info.batch_size, in_dims, values)
+
+
+def _second_plainly(
+    gradients: tuple[Tensor, ...], dy: Tensor, x: Tensor, gamma: Tensor, eps: float
+) -> tuple[Tensor, ...]:
+    """The gradients by dy, x and gamma in operations that torch can differentiate further."""
+    # dy may come from x: by an alias of each, the gradient is the partial one.
+    dy, x, gamma = (tensor.view_as(tensor) for tensor in (dy, x, gamma))
+    axes = [0, *range(2, x.dim())]
+    shape = (1, -1) + (1,) * (x.dim() - 2)
+    n = x.numel() / x.shape[1]
+    centered = x - x.mean(axes, keepdim=True)
+    inverse = (centered.square().mean(axes, keepdim=True) + eps).rsqrt()
+    xhat = centered * inverse
+    dgamma, dbeta = (dy * xhat).sum(axes), dy.sum(axes)
+    inner = dy - dbeta.view(shape) / n - xhat * dgamma.view(shape) / n
+    first = (gamma.view(shape) * inverse * inner, dgamma, dbeta)
+    return torch.autograd.grad(
+        first, (dy, x, gamma), gradients, create_graph=True, materialize_grads=True
     )

@@ -1,10 +1,9 @@
 """Stopped gradients that a finite-difference check can freeze.
 
-First-order MAML, fakes that a discriminator does not differentiate through, and Reptile are not
-gradients of their losses. They are gradients of a *surrogate* in which the stopped tensors are
-constants. A method that calls :func:`stop` where it stops a gradient declares that surrogate
-without further work: :func:`record` keeps the constants of one evaluation and :func:`replay`
-puts them into the next.
+First-order MAML, fakes that a discriminator does not differentiate through, and Reptile do not
+follow the gradients of their losses, but those of a *surrogate* in which the stopped tensors are
+constants. A method that calls :func:`stop` where it stops a gradient declares that surrogate:
+:func:`record` saves the constants of one evaluation and :func:`replay` puts them into the next.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _tape = _Tape()
 
 
 def stop(tensor: Tensor) -> Tensor:
-    """The tensor as a constant: ``tensor.detach()``, or what :func:`replay` puts in its place."""
+    """The tensor as a constant: ``tensor.detach()``, or the next constant of :func:`replay`."""
     if _tape.replaying is not None:
         return next(_tape.replaying)
     constant = tensor.detach()

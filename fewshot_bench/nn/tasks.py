@@ -4,7 +4,7 @@ This is the one place that knows how to do that fast on each device, so that a m
 no loop over tasks and no device in it. On a CPU a loop over tasks is fastest (grouped
 convolutions and im2col were measured 2 to 4 times slower); on a GPU the weights are batched with
 ``torch.func.vmap``, which shares each kernel launch among all tasks, and convolutions are batched
-matrix products (columns.py). The engine can ask for another way (:func:`per_task_strategy`); all
+matrix products (columns.py). The engine can choose (:func:`per_task_strategy`); all strategies
 give the same numbers.
 """
 
@@ -30,12 +30,12 @@ Strategy = Literal["auto", "looped", "batched", "im2col"]
 
 
 def per_task_strategy(strategy: Strategy) -> AbstractContextManager[None]:
-    """Choose, for this thread and a while, how :func:`per_task` runs weight sets."""
+    """A block in which :func:`per_task` runs weight sets like this (in this thread)."""
     return norm_context(strategy=strategy)
 
 
 def double_backward(expected: bool = True) -> AbstractContextManager[None]:
-    """Say, for this thread and a while, whether gradients will be differentiated again.
+    """A block whose gradients will be differentiated again (in this thread).
 
     Changes no number: on a CPU, :class:`TaskBatchNorm` then has a second derivative that is cheap.
     """
@@ -104,14 +104,14 @@ def _looped(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
     weights = _everywhere(module, weights)
     for t in range(x.shape[0]):
         own = {name: weight[t] for name, weight in weights.items()}
-        with _watch() as statistics:
+        with _collected() as statistics:
             outputs.append(functional_call(module, own, (x[t],), tie_weights=False))
         seen.append(statistics)
     for layer, passes in seen[0].items():
         of_each_task = (statistics[layer] for statistics in seen)
         for values in zip(*of_each_task, strict=True) if passes else ():
             mean, variance = (torch.cat(column) for column in zip(*values, strict=True))
-            _note(layer, mean, variance)
+            _report(layer, mean, variance)
     return torch.stack(outputs)
 
 
@@ -120,26 +120,26 @@ def _batched(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
     layers: list[nn.Module] = []
 
     def one(own: dict[str, Tensor], images: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        with norm_context(vmapped=True), _watch() as seen:
+        with norm_context(vmapped=True), _collected() as seen:
             y = functional_call(module, own, (images,), tie_weights=False)
         layers.extend(layer for layer, values in seen.items() for _ in values)
         return y, [value for values in seen.values() for value in values]
 
     y, statistics = vmap(one)(_everywhere(module, weights), x)
     for layer, (mean, variance) in zip(layers, statistics, strict=True):
-        _note(layer, mean, variance)
+        _report(layer, mean, variance)
     return y
 
 
 @contextmanager
-def _watch() -> Iterator[Observations]:
-    """Divert running statistics, if somebody collects them, into a dictionary of their own."""
+def _collected() -> Iterator[Observations]:
+    """Divert running statistics, where they are observed, into a dictionary of their own."""
     seen: Observations = {}
     with norm_context(tasks=1, observer=seen if context.observer is not None else None):
         yield seen
 
 
-def _note(layer: nn.Module, mean: Tensor, variance: Tensor) -> None:
+def _report(layer: nn.Module, mean: Tensor, variance: Tensor) -> None:
     assert context.observer is not None
     context.observer.setdefault(layer, []).append((mean, variance))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fewshot_bench.config.options import load, options_of, split_dataset
+from fewshot_bench.config.options import arguments_of, load, options_of, split_dataset
 from fewshot_bench.errors import PluginError, blame
 from fewshot_bench.hooks.registry import Registry
 
@@ -91,4 +91,4 @@ def _make(registry: Registry, kind: str, name: str, *arguments: Any, **options: 
     """Call what stands behind a name; what it raises names the plugin."""
     factory = load(registry, kind, name)
     with blame(f"{registry.resolve(kind, name).title}, built with these settings,"):
-        return factory(*arguments, **options)
+        return factory(*arguments, **arguments_of(factory, options))

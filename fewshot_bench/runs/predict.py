@@ -102,9 +102,11 @@ def classify(
     key = torch.tensor([key_of("predict")])
     stacked = torch.stack([read(paths[:shot]) for paths in classes.values()])
     query = read(images).unsqueeze(0)
+    unknown = torch.full(query.shape[:2], -1)
     episode = Episode(
-        Support(stacked.unsqueeze(0), None, key), query, None, torch.arange(len(classes))[None], key
-    ).to(trained.context.device)
+        Support(stacked.unsqueeze(0), None, key), query, unknown,
+        torch.arange(len(classes))[None], key,
+    ).to(trained.context.device)  # fmt: skip
     trained.method.eval()
     with trained.lowering.running():
         logits = trained.lowering.predict(episode).logits[0].double().cpu()

@@ -27,7 +27,7 @@ class Images(Batch):
 
 
 class BatchSource:
-    """Mini-batches in the form of episodes without a support set.
+    """Mini-batches in the form of episodes with an empty support set (shot 0).
 
     The T "tasks" of a batch are T mini-batches: ``query`` [T, size, C, H, W], ``target`` [T, size]
     in [0, classes of the split), ``class_ids`` [T, classes]. Images are drawn uniformly, with
@@ -67,9 +67,11 @@ class BatchSource:
         """The mini-batches of these images."""
         table, image, key = self.table, indices.image, indices.key
         classes = torch.arange(len(table.class_start), device=table.device)
+        query = table.gather(image, self.dtype)
+        nothing = query.new_empty(len(key), len(classes), 0, *query.shape[2:])
         return Episode(
-            support=Support(images=None, unlabeled=None, key=key),
-            query=table.gather(image, self.dtype),
+            support=Support(images=nothing, unlabeled=None, key=key),
+            query=query,
             target=torch.searchsorted(table.class_start, image, right=True) - 1,
             class_ids=classes.expand(len(key), -1),
             key=key,

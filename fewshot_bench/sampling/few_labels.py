@@ -13,13 +13,13 @@ training seed has the same labels. The tags of random numbers decide them, so th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.episode import Episode, Support, Task
+from fewshot_bench.episode import Episode, Task, UnlabeledEpisode, UnlabeledSupport
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.rng import fold, key_of, permutation, subset
 from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource, Indices
@@ -129,24 +129,20 @@ class PartlyLabeledSampler(ClosedSampler):
 class UnlabeledTasks(EpisodeSource):
     """Episodes of which nothing is known but that each is a task; see :func:`without_labels`."""
 
-    def deliver(self, indices: Indices) -> Episode:
+    def deliver(self, indices: Indices) -> UnlabeledEpisode:  # type: ignore[override]
         """The tasks of these indices, without labels."""
         return without_labels(super().deliver(indices))
 
 
-def without_labels(episode: Episode) -> Episode:
-    """The same tasks with no label in them.
-
-    Support images are in ``support.unlabeled`` [T, way*shot + U, C, H, W], in random order, beside
-    the unlabeled images that there are; ``support.images`` and ``target`` are None.
-    """
+def without_labels(episode: Episode) -> UnlabeledEpisode:
+    """The same tasks without labels: support and unlabeled images together, in random order."""
     images, _ = episode.support.labeled()
     if episode.support.unlabeled is not None:
         images = torch.cat([images, episode.support.unlabeled], dim=1)
     order = permutation(episode.key, "unlabelled task", images.shape[1])
     shuffled = images[torch.arange(len(order), device=order.device).unsqueeze(-1), order]
-    support = Support(None, shuffled, episode.support.key)
-    return replace(episode, support=support, target=None, kind="unlabeled")
+    support = UnlabeledSupport(shuffled, episode.support.key)
+    return UnlabeledEpisode(support, episode.query, episode.class_ids, episode.key)
 
 
 def training_sources(

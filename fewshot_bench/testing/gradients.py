@@ -16,7 +16,7 @@ from fewshot_bench.engine.executors.threads import TaskThreads
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import UnknownName
-from fewshot_bench.method import Method
+from fewshot_bench.method import Method, losses_call
 from fewshot_bench.nn import per_task, record, replay
 
 
@@ -57,15 +57,16 @@ def gradient_error(
     for name in names:
         if name not in owners:
             raise UnknownName("player", name, owners)
+    losses = getattr(method, losses_call(episode))
     with record() as constants:
         gradients = differentiate(method, episode, owners, names).gradients
 
     def loss(name: str) -> float:
         with torch.enable_grad():  # an inner loop differentiates
             if method.gradient == "exact":
-                return method.losses(episode).players[name].sum().item()
+                return losses(episode).players[name].sum().item()
             with replay(constants):
-                return method.losses(episode).players[name].sum().item()
+                return losses(episode).players[name].sum().item()
 
     errors = {}
     for name in names:

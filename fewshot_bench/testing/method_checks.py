@@ -6,7 +6,7 @@ import math
 import statistics
 import tempfile
 import timeit
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, wraps
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from fewshot_bench.config.options import options_of
 from fewshot_bench.config.schema import SETTINGS
+from fewshot_bench.data.images import Dataset
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.checkpointing.state import copied, restore, state_of
 from fewshot_bench.engine.checkpointing.store import Store
@@ -31,11 +32,12 @@ from fewshot_bench.engine.training import Trainer
 from fewshot_bench.engine.weights import load_weights, save_weights
 from fewshot_bench.episode import Episode, Task
 from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.method import Method, accuracy, trainable
+from fewshot_bench.method import Method, accuracy, preset_settings, presets_of, trainable
 from fewshot_bench.nn.norm import Statistics
 from fewshot_bench.rng import generators_kept, global_generators, moved
 from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
+from fewshot_bench.sampling.few_labels import without_labels
 from fewshot_bench.testing.checks import (
     Fault,
     NotClaimed,
@@ -266,20 +268,19 @@ def options(subject: MethodSubject) -> None:
     """Every keyword of __init__ is an option with a default; presets set options that exist."""
     known = {*SETTINGS, *(option.name for option in options_of(subject.kind))}
     inner = tuple(f"{option.name}_" for option in options_of(subject.kind) if option.method)
-    for name in subject.kind.preset_names():
-        preset = subject.kind.presets(name, "any", subject.task)
-        if preset is not None and not isinstance(preset, Mapping):
-            raise Fault(
-                f"presets('{name}', ...) gave {type(preset).__name__}; return a dictionary or None."
-            )
-        for setting in preset or {}:
+    try:
+        presets = presets_of(subject.kind)
+    except TypeError as error:
+        raise Fault(f"{error}.") from error
+    for name, preset in ((n, entry) for n, entries in presets.items() for entry in entries):
+        for setting in preset.settings:
             if setting not in known and not setting.startswith(("backbone_", *inner)):
                 raise Fault(
                     f"preset '{name}' sets '{setting}', which is not an option of the method or of "
                     "'fsb run'."
                 )
-    if subject.kind.presets("quick", "any", subject.task) is None:
-        raise Fault("the default preset 'quick' is missing; presets() may return {} for it.")
+    if preset_settings(subject.kind, "quick", Dataset, subject.task) is None:
+        raise Fault("the default preset 'quick' is missing; declare one, such as Preset().")
 
 
 @all_variants
@@ -510,14 +511,11 @@ def inductive(subject: MethodSubject) -> None:
 
 
 def unlabeled_tasks(subject: MethodSubject) -> None:
-    """losses takes tasks without any label, where unlabeled_tasks is declared."""
+    """unlabeled_losses gives [T] for each player, where unlabeled_tasks is declared."""
     if not subject.kind.unlabeled_tasks:
         raise NotClaimed("unlabeled_tasks = False")
-    method, episode = subject.build().train(), subject.episode()
-    images, _ = episode.support.labeled()
-    support = replace(episode.support, images=None, unlabeled=images)
-    bare = replace(episode, support=support, target=None, kind="unlabeled")
-    for name, value in method.losses(bare).players.items():
+    method, bare = subject.build().train(), without_labels(subject.episode())
+    for name, value in method.unlabeled_losses(bare).players.items():
         if value.shape != (len(bare),) or not bool(value.isfinite().all()):
             raise Fault(
                 f"the loss of '{name}' for tasks without labels is {value.tolist()}; expected one "
@@ -547,7 +545,6 @@ def modes(subject: MethodSubject) -> None:
     method, source = subject.trained, subject.tests()
     tested = float(evaluate(Eager(method), source, EPISODES, chunk=EPISODES).accuracy.mean())
     episode = source.batch(range(EPISODES))
-    assert episode.target is not None
     method.train()
     with torch.enable_grad():
         logits = method.predict(method.adapt(episode.support), episode.query).detach()
@@ -579,7 +576,6 @@ def class_relabeling(subject: MethodSubject) -> None:
         raise NotClaimed("class_equivariant = False")
     method, episode = subject.build().double(), subject.episode(dtype=torch.float64)
     images = episode.support.images
-    assert images is not None
     order = torch.arange(subject.task.way).roll(1)
     turned = replace(episode, support=replace(episode.support, images=images[:, order]))
     advice = (
@@ -681,7 +677,6 @@ def speed(subject: MethodSubject) -> str:
     method, episode = subject.build().eval(), subject.episode(1)
 
     def baseline() -> Tensor:
-        assert episode.support.images is not None
         return -torch.cdist(episode.query.flatten(2), episode.support.images.flatten(3).mean(2))
 
     predict(method, episode)  # a warm-up

@@ -152,10 +152,11 @@ def character_episode(task: Task, seed: int, labeled: bool, tasks: int = 2) -> E
     """Tasks of :func:`character_images`; classes have nothing in common, only gradients matter.
 
     Arguments:
-        labeled: with support sets (mini-batches have none).
+        labeled: with support sets (those of mini-batches are empty).
     """
     key = fold(torch.arange(tasks), key_of("precision", seed))
-    shots = character_images(key, "support", task.way * task.shot, task.image_shape)
+    shot = task.shot if labeled else 0
+    shots = character_images(key, "support", task.way * shot, task.image_shape)
     labels = torch.arange(task.way).repeat_interleave(task.query)
     order = permutation(key, "order", len(labels))
     unlabeled = None
@@ -163,7 +164,7 @@ def character_episode(task: Task, seed: int, labeled: bool, tasks: int = 2) -> E
         count = task.unlabeled * task.classes
         unlabeled = character_images(key, "unlabeled", count, task.image_shape)
     return Episode(
-        Support(shots.unflatten(1, (task.way, task.shot)) if labeled else None, unlabeled, key),
+        Support(shots.unflatten(1, (task.way, shot)), unlabeled, key),
         query=character_images(key, "query", len(labels), task.image_shape),
         target=labels[order],
         class_ids=torch.arange(tasks * task.way).unflatten(0, (tasks, task.way)),

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.nn import Conv2d, TaskBatchNorm
-from fewshot_bench.nn.keras import NORM_EPSILON, SamePad, glorot
+from fewshot_bench.nn import NORM_EPSILON, Conv2d, SamePad, TaskBatchNorm, glorot
 
 Channels = Annotated[int, "feature maps of each layer"]
 Statistics = Annotated[

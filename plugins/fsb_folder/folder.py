@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from fewshot_bench import InputFile
 from fewshot_bench.data.archives import decode
 from fewshot_bench.data.cache import Decoded, cached, expanded
 from fewshot_bench.data.images import Dataset, LabeledImages, Splits
 from fewshot_bench.data.resize import Resize, resize
 from fewshot_bench.data.splits import ClassLists, by_seed, check_lists, read_split_file, take
 from fewshot_bench.errors import ConfigError, DataError
-from fewshot_bench.utils.inputs import InputFile
 from fsb_folder.files import Files, class_of, open_files
 
 MODES = {"rgb": "RGB", "gray": "L"}
@@ -115,9 +115,6 @@ class Folder(Dataset):
             f"'{self.path}': {sum(counts)} images of {len(counts)} classes (fewest in a class: "
             f"{min(counts)}) can be read; content sha256 {decoded.meta['digest']}."
         )
-
-    def describe(self) -> dict[str, Any]:
-        return {"split": self.split}
 
     def _decode(self, files: Files) -> Decoded:
         """All images, sorted by path, and what the record wants to know of the files.

@@ -39,6 +39,7 @@ class Glyphs(Dataset):
     """
 
     splits = ("generated",)
+    family = "characters"
     needs_files = False
 
     def __init__(
@@ -116,9 +117,6 @@ class Glyphs(Dataset):
     def verify(self, root: Path | None) -> str:
         digest = self._draw().meta["digest"]
         return f"glyphs were drawn anew with seed {self.glyph_seed}: content sha256 {digest}."
-
-    def describe(self) -> dict[str, Any]:
-        return {"ink": 255, "paper": 0, "generator_version": VERSION}
 
     def _draw(self) -> Decoded:
         """All splits one after the other, without rotations."""

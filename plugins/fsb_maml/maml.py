@@ -2,43 +2,40 @@
 
 Finn, Abbeel and Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML
 2017. The initialization theta of a network is trained so that a few gradient steps on the support
-set of a task make theta', which classifies the task's queries.
+set of a task lead to theta', which classifies the task's queries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from fewshot_bench.engine.schedules import cosine
-from fewshot_bench.episode import Support, Task
+from fewshot_bench import Method, Player, Support, Task
 from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.method import Method, Player, cross_entropy, title_of, trainable
+from fewshot_bench.method import cosine, cross_entropy, title_of, trainable
 from fewshot_bench.nn import double_backward, per_task, stop, task_weights
-from fsb_maml.presets import PRESETS, preset
+from fsb_maml.presets import PRESETS
 
 Weights = dict[str, Tensor]  # {parameter name: [T, ...]}, a weight set for each task
-InnerLoss = Callable[[Weights], Tensor]  # the loss of each task at its weights: [T]
 
 
 class Classifier(nn.Module):
     """A backbone and a linear layer on its features: [N, C, H, W] -> [N, outputs + d].
 
-    Logits and features leave side by side, because one pass under the weights of a task has to
-    give both.
+    Logits and features are side by side, so that one pass under the weights of a task gives both.
     """
 
-    def __init__(self, backbone: nn.Module, outputs: int, pooling: str) -> None:
+    def __init__(self, backbone: nn.Module, way: int, pooling: str) -> None:
         super().__init__()
         self.backbone = backbone
         channels, height, width = backbone.out_shape  # type: ignore[misc]
         self.pooling = pooling
-        self.head = nn.Linear(channels if pooling == "mean" else channels * height * width, outputs)
+        self.head = nn.Linear(channels if pooling == "mean" else channels * height * width, way)
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.backbone(x)
@@ -49,15 +46,12 @@ class Classifier(nn.Module):
 class MAML(Method):
     """MAML (Finn et al. 2017), first or second order.
 
-    It can serve as the base of a method that changes what the inner loop descends: ``adapt`` takes
-    an inner loss, ``discriminate`` gives logits and features under a task's weights, and
-    ``become_discriminator`` widens the classifier.
-
     Raises:
         ConfigError: a number out of range.
     """
 
     capturable = True
+    presets = PRESETS
 
     def __init__(
         self,
@@ -81,55 +75,48 @@ class MAML(Method):
         super().__init__(task)
         for name, value in (("inner-steps", inner_steps), ("test-steps", test_steps)):
             if value is not None and value < 1:
-                raise ConfigError(f"--{name} {value}: it has to be at least 1.")
+                raise ConfigError(f"--{name}: expected an integer >= 1, got {value}.")
         if inner_lr <= 0:
-            raise ConfigError(f"--inner-lr {inner_lr}: it has to be above 0.")
+            raise ConfigError(f"--inner-lr: expected a number > 0, got {inner_lr}.")
         self.net = Classifier(backbone, task.way, pooling)
-        # Whoever freezes part of a backbone wants it as it is, in the inner loop too.
+        # A backbone that was frozen in part stays so in the inner loop.
         self.frozen = {name for name, p in self.net.named_parameters() if not p.requires_grad}
         self.inner_lr, self.inner_steps = inner_lr, inner_steps
         self.test_steps = test_steps or inner_steps
         self.first_order, self.lr, self.anneal = first_order, lr, anneal
         self.gradient = "surrogate" if first_order else "exact"
 
-    def check_task(self, task: Task) -> None:
-        """The last layer has one output for each class of a training task."""
-        if task.way != self.task.way:
-            raise ConfigError(
-                f"maml learns an initialization for {self.task.way} classes (--train-way) and "
-                f"cannot be evaluated with --way {task.way}; give the two the same number."
-            )
-
-    def discriminate(self, theta: Weights, images: Tensor) -> tuple[Tensor, Tensor]:
+    def f(self, theta: Weights, images: Tensor) -> tuple[Tensor, Tensor]:
         """f_theta: logits [T, M, outputs] and features [T, M, d] of images [T, M, C, H, W]."""
         both = per_task(self.net, images, theta)
         outputs = self.net.head.out_features
         return both[..., :outputs], both[..., outputs:]
 
-    def adapt(self, support: Support, inner_loss: InnerLoss | None = None) -> Weights:
-        """Algorithm 2, lines 5 to 7: theta'_i for each task i, by steps on its support set.
+    def adapt(self, support: Support) -> Weights:
+        """Algorithm 2, lines 5 to 7: theta'_i of each task i."""
+        images, labels = support.labeled()
+        return self.descend(
+            lambda theta: cross_entropy(self.f(theta, images)[0], labels), len(support.key)
+        )
+
+    def descend(self, loss: Callable[[Weights], Tensor], tasks: int) -> Weights:
+        """Eq. 1, repeated: theta' = theta - alpha * gradient of a loss of theta.
 
         Parameters that came frozen with the backbone are not in theta.
 
         Arguments:
-            support: see :class:`fewshot_bench.episode.Support`.
-            inner_loss: what the steps descend; None: the cross-entropy of the support set.
+            loss: from theta to the loss of each task [T].
+            tasks: T.
         """
-        if inner_loss is None:
-            images, labels = support.labeled()
-
-            def inner_loss(theta: Weights) -> Tensor:
-                return cross_entropy(self.discriminate(theta, images)[0], labels)
-
-        # At test nothing is differentiated through the inner loop: no graph of it is kept.
+        # At test nothing differentiates through the inner loop: its graph is not needed.
         second_order = self.training and not self.first_order
-        weights = task_weights(self.net, len(support.key))
+        weights = task_weights(self.net, tasks)
         theta = {name: weight for name, weight in weights.items() if name not in self.frozen}
         for _ in range(self.inner_steps if self.training else self.test_steps):
-            # Tasks are independent, so the gradient of the sum holds that of each (eq. 1).
+            # Tasks are independent: the gradient of the sum contains the gradient of each task.
             with double_backward(second_order):
-                loss = inner_loss(theta).sum()
-            gradient = self._gradient(loss, theta, create_graph=second_order)
+                total = loss(theta).sum()
+            gradient = self._gradient(total, theta, create_graph=second_order)
             if not second_order:
                 gradient = tuple(stop(g) for g in gradient)
             theta = {
@@ -139,10 +126,10 @@ class MAML(Method):
         return theta if self.training else {name: w.detach() for name, w in theta.items()}
 
     def _gradient(self, loss: Tensor, theta: Weights, *, create_graph: bool) -> tuple[Tensor, ...]:
-        """That of the inner loss by each of the weights.
+        """The gradient of the inner loop's loss.
 
         Raises:
-            PluginError: the loss does not depend on one of them.
+            PluginError: the loss does not depend on a weight.
         """
         found = torch.autograd.grad(
             loss, list(theta.values()), create_graph=create_graph, allow_unused=True
@@ -152,31 +139,28 @@ class MAML(Method):
             raise PluginError(
                 f"{title_of(self)}: the inner loss does not depend on '{unused[0]}' ({len(unused)} "
                 "such weights), which the inner steps are to change. Does the backbone run under "
-                "torch.no_grad() or detach what it gives? What is not to move is frozen with "
+                "torch.no_grad() or detach its output? To freeze weights, use "
                 "requires_grad_(False) or fewshot_bench.nn.Frozen."
             )
         return found
 
     def predict(self, state: Weights, query: Tensor) -> Tensor:
-        """f_theta' of the queries; the default losses() then are eq. 2's."""
-        return self.discriminate(state, query)[0]
+        """f_theta' of the queries; their cross-entropy, the default losses(), is eq. 2."""
+        return self.f(state, query)[0]
 
-    def become_discriminator(self, outputs: int) -> None:
-        """Give the last layer further outputs behind those of the classes; its logits have a zero
-        point of their own."""
-        head = self.net.head
-        if outputs:
-            self.net.head = nn.Linear(head.in_features, head.out_features + outputs)
+    def features(self, state: Weights, images: Tensor) -> Tensor:
+        """Features of the last layer's input, under theta'."""
+        return self.f(state, images)[1]
 
     def players(self) -> dict[str, Player]:
         """Algorithm 2, line 10: Adam on theta."""
         schedule = cosine if self.anneal else None
         return {"meta": Player(trainable(self), partial(Adam, lr=self.lr), schedule=schedule)}
 
-    @classmethod
-    def preset_names(cls) -> Sequence[str]:
-        return PRESETS
-
-    @classmethod
-    def presets(cls, name: str, dataset: str, task: Task) -> Mapping[str, Any] | None:
-        return preset(name, dataset, task)
+    def check_task(self, task: Task) -> None:
+        """The last layer has one output for each class of a training task."""
+        if task.way != self.task.way:
+            raise ConfigError(
+                f"maml learns an initialization for {self.task.way} classes (--train-way) and "
+                f"cannot be evaluated with --way {task.way}; give both the same number."
+            )

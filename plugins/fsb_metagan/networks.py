@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_bench.nn.keras import SamePad, glorot
+from fewshot_bench.nn import SamePad, glorot
 
 Size = Literal["paper", "tutorial", "tutorial-small", "small"]
 ImageShape = tuple[int, int, int]

@@ -1,12 +1,11 @@
-"""Nearest class mean on pixels: the floor that every trained method has to leave behind."""
+"""Nearest class mean on pixels: the baseline that every trained method has to beat."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from fewshot_bench.episode import Support
-from fewshot_bench.method import Method
+from fewshot_bench import Method, Support
 
 
 class NearestCentroid(Method):
@@ -19,7 +18,6 @@ class NearestCentroid(Method):
 
     def adapt(self, support: Support) -> Tensor:
         """Class means [T, way, C*H*W]."""
-        assert support.images is not None
         return support.images.flatten(3).mean(2)
 
     def predict(self, state: Tensor, query: Tensor) -> Tensor:

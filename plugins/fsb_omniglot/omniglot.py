@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
@@ -53,6 +53,21 @@ class Omniglot(Dataset):
 
     splits = ("official", "vinyals", "random")
     image_options = (*Dataset.image_options, "ink")
+    family = "characters"
+    protocols = {
+        "random-characters": {"split": "random", "test_rotations": True},
+        "vinyals": {"split": "vinyals"},
+        "metagan-tutorial": {
+            "split": "official",
+            "validation": "none",
+            "resize": "bilinear",
+            "image_size": 28,
+            "ink": "black",  # the files' polarity: with signed pixels paper is +1, padding gray
+            "train_rotations": True,
+            "test_rotations": False,
+            "order": "hashed",
+        },
+    }
 
     def __init__(
         self,
@@ -129,11 +144,6 @@ class Omniglot(Dataset):
     def download(self, target: Path) -> None:
         for part in PARTS:
             download(BASE_URL + part.file, target / part.file, md5=part.md5)
-
-    def describe(self) -> dict[str, Any]:
-        return {
-            "ink": self._ink, "paper": 255 - self._ink, "test_rotations": self.test_rotations,
-        }  # fmt: skip
 
     @property
     def _ink(self) -> int:

@@ -1,34 +1,34 @@
 """Semi-supervised prototypical networks.
 
 Ren, Triantafillou, Ravi, Snell, Swersky, Tenenbaum, Larochelle and Zemel, "Meta-Learning for
-Semi-Supervised Few-Shot Classification", ICLR 2018. The prototypes of a ProtoNet are where a soft
-k-means of the task begins, which takes one step with the task's unlabeled images.
+Semi-Supervised Few-Shot Classification", ICLR 2018. The prototypes of a ProtoNet are the start of
+a soft k-means of the task, which takes one step with the task's unlabeled images.
 
 Symbols as in the paper: ``h`` the embedding, ``p`` prototypes, ``z`` assignments of unlabeled
 images, ``m`` masks; a tilde (``_u``, here) marks what belongs to unlabeled images, and refined
 prototypes are ``p_r``.
 
-The authors' code is not what the paper prints. The equations are the default, because they are
-what is described and cited; ``--follow code`` does what made the published figures. The README has
-the differences side by side.
+The authors' code differs from the paper's equations. The equations are the default, because they
+are what is described and cited; ``--follow code`` does what led to the published figures. The
+README has the differences side by side.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from fewshot_bench.episode import Episode, Support, Task
-from fewshot_bench.method import Losses, Player, State, accuracy, cross_entropy, trainable
+from fewshot_bench import Episode, Losses, Player, Support, Task
+from fewshot_bench.method import State, accuracy, cross_entropy, trainable
 from fewshot_bench.nn import stop
-from fsb_protonet.protonet import ProtoNet, distances
+from fsb_protonet.protonet import ProtoNet
 
 HIDDEN = 20  # of the network that predicts masks, as in the authors' code
 FIRST_RADIUS = 100.0  # of the cluster of distractors, as in the authors' code
-RADIUS_OF_NOTHING = 1e5  # its radius there in a task that has no unlabeled images
+EMPTY_RADIUS = 1e5  # its radius there in a task without unlabeled images
 
 
 class SoftKMeans(ProtoNet):
@@ -55,10 +55,9 @@ class SoftKMeans(ProtoNet):
             "without a gradient (3.1.1), halved distances, a distractors' center that moves, and "
             "its logit of queries (3.1.2), the mask applied twice (3.1.3)",
         ] = "paper",
-        lr: Annotated[float, "Adam's rate"] = 1e-3,
-        halve_every: Annotated[int, "halve the rate after so many steps; 0: never"] = 2000,
+        **options: Any,
     ) -> None:
-        super().__init__(task, backbone, lr=lr, halve_every=halve_every)
+        super().__init__(task, backbone, **options)
         self.distractors_are, self.as_code = distractors_are, follow == "code"
         self.code_cluster = self.as_code and distractors_are == "cluster"
         # Of a squared distance in the cluster's densities; the other variants have none.
@@ -74,19 +73,18 @@ class SoftKMeans(ProtoNet):
             self.mask = nn.Sequential(nn.Linear(5, HIDDEN), nn.Tanh(), last)
             self.gradient = "surrogate"
 
-    def adapt(self, support: Support, inner_loss: object = None) -> State:
+    def adapt(self, support: Support) -> State:
         """p_r [T, way, d]: the step of soft k-means from the prototypes p.
 
-        In the code's cluster variant [T, way + 1, d]: the distractors' center, which moves from the
-        origin to the mean of the unlabeled images by their z, stands behind those of the classes.
+        In the code's cluster variant [T, way + 1, d]: the last one is the distractors' center,
+        which moves from the origin to the mean of the unlabeled images, weighted by z.
         """
         p = super().adapt(support)
         origin = torch.zeros_like(p[:, :1])
         if support.unlabeled is None:
             return torch.cat([p, origin], dim=1) if self.code_cluster else p
-        assert support.images is not None
         h_u = self.embed(support.unlabeled)
-        d_u = distances(h_u, p)
+        d_u = self.distances(h_u, p)
         if self.distractors_are == "cluster":
             z_u, z_0 = self.beside_distractors(h_u, d_u)
         else:
@@ -100,7 +98,7 @@ class SoftKMeans(ProtoNet):
         return torch.cat([p_r, refined(origin, 0, h_u, z_0)], dim=1) if self.code_cluster else p_r
 
     def beside_distractors(self, h_u: Tensor, d_u: Tensor) -> tuple[Tensor, Tensor]:
-        """z of the classes [T, U, way], and of one more cluster beside them [T, U, 1].
+        """z of the classes [T, U, way] and of one more cluster [T, U, 1].
 
         z_jc is proportional to exp(-d(h_j, p_c) / r_c^2 - A(r_c)), A(r) = log(2 pi) / 2 + log r,
         with r = 1 for the classes, and for the distractors p = 0 and r learned.
@@ -110,7 +108,7 @@ class SoftKMeans(ProtoNet):
         return z[..., :-1], z[..., -1:]
 
     def densities(self, d: Tensor, d_0: Tensor, log_r: Tensor) -> Tensor:
-        """Logits of the classes and of the distractors behind them, without what all share.
+        """Logits of the classes, then of the distractors, without the terms that all share.
 
         Arguments:
             d: [T, M, way], squared distances from the prototypes.
@@ -124,35 +122,30 @@ class SoftKMeans(ProtoNet):
         return torch.cat([-self.shrink * d, self.shrink * of_distractors - log_r], dim=-1)
 
     def of_classes(self, state: State) -> Tensor:
-        """The classes' prototypes [T, way, d] of what ``adapt`` gave."""
+        """The classes' prototypes [T, way, d] in the state."""
         return state[:, :-1] if self.code_cluster else state
 
     def predict(self, state: State, query: Tensor) -> Tensor:
         """By distance alone, as in a ProtoNet."""
         return self.shrink * super().predict(self.of_classes(state), query)
 
-    def discriminate(self, state: State, images: Tensor) -> tuple[Tensor, Tensor]:
-        """As of a ProtoNet; a base has no use for the distractors' center."""
-        return super().discriminate(self.of_classes(state), images)
-
     def losses(self, episode: Episode) -> Losses:
         """The query cross-entropy; in the code's cluster variant with the distractors' logit."""
         if not self.code_cluster:
             return super().losses(episode)
-        assert episode.target is not None
         centers, h = self.adapt(episode.support), self.embed(episode.query)
-        there = episode.support.unlabeled is not None
-        log_r = self.log_radius if there else h.new_full((), math.log(RADIUS_OF_NOTHING))
-        d = distances(h, centers)
+        unlabeled = episode.support.unlabeled is not None
+        log_r = self.log_radius if unlabeled else h.new_full((), math.log(EMPTY_RADIUS))
+        d = self.distances(h, centers)
         logits = self.densities(d[..., :-1], d[..., -1:], log_r)
         right = accuracy(logits[..., :-1], episode.target)
         return Losses({"meta": cross_entropy(logits, episode.target)}, {"accuracy": right})
 
     def players(self) -> dict[str, Player]:
-        """That of a ProtoNet; none where all that could train is of no use.
+        """The player of a ProtoNet; none where the loss depends on no trainable parameter.
 
-        Radius and masks are about unlabeled images: where training tasks have none, over a frozen
-        backbone, the loss depends on nothing that trains.
+        That is so over a frozen backbone where training tasks have no unlabeled images, which
+        radius and masks are about.
         """
         own = ("log_radius", "mask.")
         useful = [name for name in trainable(self) if not name.startswith(own)]
@@ -161,9 +154,9 @@ class SoftKMeans(ProtoNet):
     def masks(self, d_u: Tensor) -> Tensor:
         """m_jc = sigmoid(-gamma_c (d_jc - beta_c)) of normalized distances: [T, U, way].
 
-        Threshold beta_c and slope gamma_c come from a network that sees statistics of the
-        distances to p_c; these are constants to the gradient, as in the authors' code, whose
-        beta and gamma are exponentials too.
+        Threshold beta_c and slope gamma_c come from a network of the statistics of the distances
+        to p_c, which are constants to the gradient. As in the authors' code, beta and gamma are
+        exponentials.
         """
         d = d_u / d_u.mean(1, keepdim=True).clamp_min(1e-12)
         beta, gamma = self.mask(stop(statistics(d))).exp().unsqueeze(1).unbind(-1)

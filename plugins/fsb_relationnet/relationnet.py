@@ -1,8 +1,8 @@
 """Relation networks.
 
 Sung, Yang, Zhang, Xiang, Torr and Hospedales, "Learning to Compare: Relation Network for Few-Shot
-Learning", CVPR 2018. Nothing is adapted to a task: a second network is trained to say how well an
-image goes with the examples of a class.
+Learning", CVPR 2018. Nothing is adapted to a task: a second network is trained to compare an image
+with the examples of a class.
 
 Symbols as in the paper: ``f`` the embedding module, ``g`` the relation module, ``C`` concatenation
 in depth, ``r_ij`` the relation of query j with class i.
@@ -10,23 +10,21 @@ in depth, ``r_ij`` the relation of query j with class i.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from fewshot_bench.engine.schedules import halving
-from fewshot_bench.episode import Episode, Support, Task
+from fewshot_bench import Episode, Losses, Method, Player, Support, Task
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.method import Losses, Method, Player, accuracy, cross_entropy, trainable
+from fewshot_bench.method import accuracy, cross_entropy, halving, trainable
 from fewshot_bench.nn import Conv2d, TaskBatchNorm, per_task, uses_batch_statistics
-from fsb_relationnet.presets import PRESETS, preset
+from fsb_relationnet.presets import PRESETS
 
-PADDED_BELOW = 10  # a side that two unpadded convolutions and poolings would leave nothing of
+PADDED_BELOW = 10  # two unpadded convolutions and poolings would leave nothing of such a side
 
 
 class RelationModule(nn.Module):
@@ -92,9 +90,6 @@ class RelationNet(Method):
     ``predict`` gives relations before their sigmoid, which changes no order. The relation module
     normalizes by the statistics that the backbone uses (``--backbone-statistics``).
 
-    It can serve as the base of a method that plays a game with it (``fsb_metagan``), which takes
-    the relations as logits.
-
     Raises:
         ConfigError: a number out of range.
     """
@@ -103,6 +98,7 @@ class RelationNet(Method):
     capturable = True
     autocast = True
     embeds = True
+    presets = PRESETS
 
     def __init__(
         self,
@@ -120,74 +116,43 @@ class RelationNet(Method):
     ) -> None:
         super().__init__(task, backbone)
         if hidden < 1:
-            raise ConfigError(f"--hidden {hidden}: it has to be at least 1.")
+            raise ConfigError(f"--hidden: expected an integer >= 1, got {hidden}.")
         if clip is not None and clip <= 0:
-            raise ConfigError(f"--clip {clip}: it has to be above 0; none: no limit.")
+            raise ConfigError(f"--clip: expected a number > 0 or none (no limit), got {clip}.")
         statistics: Literal["batch", "running"]
         statistics = "batch" if uses_batch_statistics(backbone) else "running"
         self.relate = RelationModule(backbone.out_shape, hidden, statistics)  # type: ignore[arg-type]
-        self.fake: nn.Linear | None = None
         self.loss, self.lr, self.halve_every, self.clip = loss, lr, halve_every, clip
 
     def embed(self, images: Tensor) -> Tensor:
         """f: images [T, M, C, H, W] -> maps [T, M, c, h, w]."""
-        assert self.backbone is not None
         return per_task(self.backbone, images)
 
-    def adapt(self, support: Support, inner_loss: object = None) -> Tensor:
-        """The sum of each class's maps (section 3.2, K-shot): [T, way, c, h, w].
-
-        There is no inner loop, and so nothing to do with an inner loss.
-        """
-        assert support.images is not None
+    def adapt(self, support: Support) -> Tensor:
+        """The sum of each class's maps (section 3.2, K-shot): [T, way, c, h, w]."""
         images, _ = support.labeled()
         return self.embed(images).unflatten(1, support.images.shape[1:3]).sum(2)
 
-    def discriminate(self, state: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Relations [T, M, way], with a fake logit behind them if there is one, and f [T, M, d]."""
-        maps = self.embed(images)
-        logits = self.relate(state, maps)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        features = maps.flatten(2)
-        if self.fake is not None:
-            logits = torch.cat([logits, self.fake(features)], dim=-1)
-        return logits, features
+    def relations(self, classes: Tensor, maps: Tensor) -> Tensor:
+        """Eq. 1 before the sigmoid, of maps [T, M, c, h, w]: [T, M, way], in full precision."""
+        r: Tensor = self.relate(classes, maps)
+        return r.to(torch.promote_types(r.dtype, torch.float32))
 
     def predict(self, state: Tensor, query: Tensor) -> Tensor:
-        """Eq. 1 before the sigmoid."""
-        return self.discriminate(state, query)[0]
+        return self.relations(state, self.embed(query))
 
     def losses(self, episode: Episode) -> Losses:
         """Eq. 2, as a mean over queries and classes; or the cross-entropy."""
-        assert episode.target is not None
         r = self.predict(self.adapt(episode.support), episode.query)
         if self.loss == "cross_entropy":
             loss = cross_entropy(r, episode.target)
         else:
-            # F.one_hot looks for its largest number, which waits for the device.
+            # F.one_hot reads the largest number, which waits for the device.
             classes = torch.arange(r.shape[-1], device=r.device)
             match = (episode.target.unsqueeze(-1) == classes).to(r.dtype)
             loss = (r.sigmoid() - match).square().mean((1, 2))
         return Losses({"meta": loss}, {"accuracy": accuracy(r, episode.target)})
 
-    def become_discriminator(self, outputs: int) -> None:
-        """Relations are logits as they are; a further output is linear in f(x)."""
-        if outputs:
-            channels, height, width = self.backbone.out_shape  # type: ignore[union-attr,misc]
-            self.fake = nn.Linear(channels * height * width, outputs)
-
     def players(self) -> dict[str, Player]:
-        adam = partial(Adam, lr=self.lr)
-        return {
-            "meta": Player(
-                trainable(self), adam, schedule=halving(self.halve_every), clip=self.clip
-            )
-        }
-
-    @classmethod
-    def preset_names(cls) -> Sequence[str]:
-        return PRESETS
-
-    @classmethod
-    def presets(cls, name: str, dataset: str, task: Task) -> Mapping[str, Any] | None:
-        return preset(name, dataset, task)
+        adam, schedule = partial(Adam, lr=self.lr), halving(self.halve_every)
+        return {"meta": Player(trainable(self), adam, schedule=schedule, clip=self.clip)}

@@ -25,7 +25,7 @@ def register_methods():
 CHATTY_METHOD = """
 print("imported when named")
 from typing import Annotated
-from fewshot_bench import Method
+from fewshot_bench import Method, Preset
 from fsb_nearest_centroid.nearest_centroid import NearestCentroid
 
 class Chatty(NearestCentroid):
@@ -39,9 +39,7 @@ class Outer(Method):
                  pair: tuple[int, int] | None = None, maybe: int | None = None):
         super().__init__(task, backbone)
 
-    @classmethod
-    def presets(cls, name, dataset, task):
-        return {"base": "protonet"} if name == "quick" else {}
+    presets = {"quick": Preset({"base": "protonet"}), "plain": Preset()}
 """
 
 

@@ -16,7 +16,7 @@ from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.runs.evaluate import kept_options
 
 METHOD = """
-from fewshot_bench import Method, hookimpl
+from fewshot_bench import Method, Preset, hookimpl
 
 @hookimpl
 def register_methods():
@@ -27,21 +27,14 @@ class Settled(Method):
                  momentum: float = 0.125):
         super().__init__(task, backbone)
 
-    @classmethod
-    def presets(cls, name, dataset, task):
-        if name == "quick":
-            return {"rate": 2, "decay": 3, "steps": 70, "task_batch": 9, "backbone_channels": 16,
-                    "train_way": 4 * task.way}
-        return {"rate": 7} if name == "paper" and dataset == "glyphs" else None
-
-    @classmethod
-    def preset_names(cls):
-        return ("quick", "paper")
+    presets = {
+        "quick": Preset({"rate": 2, "decay": 3, "steps": 70, "task_batch": 9,
+                         "backbone_channels": 16, "train_way": lambda task: 4 * task.way}),
+        "paper": [Preset({"rate": 7}, family="characters")],
+    }
 
 class Unsettled(Settled):
-    @classmethod
-    def presets(cls, name, dataset, task):
-        return {"no_such_thing": 1}
+    presets = {"quick": Preset({"no_such_thing": 1})}
 """
 
 
@@ -98,7 +91,7 @@ def test_a_training_task_is_the_evaluations_where_nothing_is_said(settled: str) 
 def test_a_preset_of_another_name_and_data_set(settled: str) -> None:
     assert configure(settled, preset="paper").method_options["rate"] == 7
     with pytest.raises(UnknownName, match=r"no preset named 'paper'.*Known: quick"):
-        configure(settled, preset="paper", dataset="omniglot")
+        configure(settled, preset="paper", dataset="mini-imagenet")
 
 
 def test_a_preset_that_sets_what_is_no_option(settled: str) -> None:
@@ -174,16 +167,16 @@ def test_a_changed_configuration_keeps_the_rest() -> None:
     assert [getattr(changed, n) for n in names] == [getattr(config, n) for n in names]
 
 
-def on_omniglot(config: RunConfig) -> RunConfig:
+def on_other_data(config: RunConfig, dataset: str) -> RunConfig:
     """The configuration with other data."""
-    registry, changes = Registry.discover(), {"dataset": "omniglot"}
+    registry, changes = Registry.discover(), {"dataset": dataset}
     options = kept_options(registry, config.dataset, config.dataset_options, changes)
     return with_changes(config, registry, changes, options)
 
 
 def test_another_data_set_comes_with_its_own_defaults_but_for_what_images_look_like() -> None:
     config = configure("protonet", image_size=20, test_classes=30)
-    changed = on_omniglot(config)
+    changed = on_other_data(config, "omniglot")
     own = configure("protonet", dataset="omniglot").dataset_options
     assert changed.dataset_options == own | {"image_size": 20}
     assert changed.method_options == config.method_options
@@ -191,8 +184,8 @@ def test_another_data_set_comes_with_its_own_defaults_but_for_what_images_look_l
 
 def test_a_preset_that_the_other_data_set_lacks_is_no_obstacle(settled: str) -> None:
     config = configure(settled, preset="paper", steps=12)
-    changed = on_omniglot(config)
-    assert (changed.dataset, changed.steps, changed.preset) == ("omniglot", 12, "paper")
+    changed = on_other_data(config, "mini-imagenet")
+    assert (changed.dataset, changed.steps, changed.preset) == ("mini-imagenet", 12, "paper")
     assert changed.method_options == config.method_options
 
 

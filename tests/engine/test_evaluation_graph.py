@@ -16,6 +16,7 @@ import pytest
 import torch
 from fsb_maml.maml import MAML
 from fsb_metagan.metagan import MetaGAN
+from fsb_metagan.settings import Encoder, Generator
 from fsb_protonet.protonet import ProtoNet
 from fsb_relationnet.relationnet import RelationNet
 from torch.utils._pytree import tree_leaves
@@ -54,7 +55,9 @@ KINDS: dict[str, Callable[[], Method]] = {
     "maml with running statistics": lambda: MAML(TASK, backbone("running"), inner_steps=2),
     "protonet": lambda: ProtoNet(TASK, backbone()),
     "relationnet": lambda: RelationNet(TASK, backbone()),
-    "metagan": lambda: MetaGAN(TASK, base=maml(), generator="small", encoder="small", z_dim=4),
+    "metagan": lambda: MetaGAN(
+        TASK, base=maml(), generator=Generator("small", z_dim=4), encoder=Encoder("small")
+    ),
     "prototypes": Prototypes,
     "two players": TwoPlayers,
 }

@@ -8,6 +8,7 @@ import pytest
 import torch
 from fsb_maml.maml import MAML
 from fsb_metagan.metagan import MetaGAN
+from fsb_metagan.settings import Encoder, Generator
 from fsb_protonet.protonet import ProtoNet
 
 from fewshot_bench import Method
@@ -32,7 +33,12 @@ def maml(**options) -> MAML:
 
 def metagan() -> MetaGAN:
     return MetaGAN(
-        TINY, base=maml(), generator="small", encoder="small", z_dim=4, update="joint", head="extra"
+        TINY,
+        base=maml(),
+        update="joint",
+        head="extra",
+        generator=Generator("small", z_dim=4),
+        encoder=Encoder("small"),
     )
 
 

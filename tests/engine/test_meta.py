@@ -48,7 +48,7 @@ from tests.engine.toys import Prototypes, source
 
 UNLABELED = replace(CHECKED, unlabeled=2, distractors=1)
 UNLABELED_TASKS = replace(CHECKED, shot=1, query=1, unlabeled=2)
-SMALL = {"generator": "small", "encoder": "small"}
+SMALL = {"generator_network": "small", "encoder_network": "small"}
 OVER = {"relationnet": {"base": "relationnet"}, "protonet": {"base": "protonet"},
         "maml": {"base": "maml", "base_inner_steps": 1}}  # fmt: skip
 CASES: dict[str, tuple[str, dict[str, Any], Any]] = {

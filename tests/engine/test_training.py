@@ -1,7 +1,6 @@
 """The loop: it learns, keeps what validation chose, stops at the first bad number."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from fewshot_bench.engine.executors.eager import Eager, differentiate
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.training import Trainer
+from fewshot_bench.episode import Episode, Support, UnlabeledEpisode
 from fewshot_bench.errors import ConfigError, Diverged, PluginError
 from fewshot_bench.method import Losses, Player
 from fewshot_bench.sampling.few_labels import UnlabeledTasks
@@ -121,22 +121,26 @@ def test_labeled_and_unlabeled_batches_alternate_by_step() -> None:
     seen = []
 
     class Watched(TwoPlayers):
+        unlabeled_tasks = True
+
         def losses(self, episode):
-            seen.append((episode.kind, episode.target is None))
-            if episode.target is None:
-                images = episode.support.unlabeled.unflatten(1, (3, 2))
-                support = replace(episode.support, images=images)
-                target = torch.zeros(episode.query.shape[:2], dtype=torch.int64)
-                episode = replace(episode, support=support, target=target)
+            seen.append(type(episode))
             return super().losses(episode)
+
+        def unlabeled_losses(self, episode):
+            seen.append(type(episode))
+            images = episode.support.images.unflatten(1, (3, 2))
+            support = Support(images, None, episode.support.key)
+            target = torch.zeros(episode.query.shape[:2], dtype=torch.int64)
+            whole = Episode(support, episode.query, target, episode.class_ids, episode.key)
+            return super().losses(whole)
 
     method, whole = build(Watched), source()
     runs = Eager(method)
     unlabeled = UnlabeledTasks(whole.sampler)
     with runs.running():
         Trainer(method, runs, whole, Plan(4, 2), unlabeled=unlabeled).run()
-    labeled, other = ("labeled", False), ("unlabeled", True)
-    assert seen == [labeled, labeled, other, other] * 2
+    assert seen == [Episode, Episode, UnlabeledEpisode, UnlabeledEpisode] * 2
 
 
 def test_validation_chooses_the_weights() -> None:

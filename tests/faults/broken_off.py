@@ -41,7 +41,7 @@ from torch import nn
 from fewshot_bench import Losses, Method, Player
 from fewshot_bench.method import cross_entropy
 from fewshot_bench.nn import per_task
-from fewshot_bench.engine.schedules import cosine
+from fewshot_bench.method import cosine
 
 
 class Stranger(Method):

@@ -24,7 +24,7 @@ from fewshot_bench.runs.context import RunContext
 from tests.command_line import InProcess
 from tests.faults.broken_off import CONV, SMALL, STRANGER, Breaking, assert_same, newest
 
-ALTERNATING = CONV | {"base": "maml", "update": "alternating", "generator": "small"}
+ALTERNATING = CONV | {"base": "maml", "update": "alternating", "generator_network": "small"}
 FEW_LABELS = CONV | {"labeled_classes": 0.5, "train_unlabeled": 2, "unlabeled": 2}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "protonet": ("protonet", CONV),

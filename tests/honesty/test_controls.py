@@ -22,8 +22,8 @@ from pandas import read_csv
 from safetensors.torch import load_file
 
 import fewshot_bench
+from fewshot_bench import method as contract
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.engine import schedules
 from fewshot_bench.episode import Task
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.runs.build import build_method
@@ -41,7 +41,8 @@ NO_GAN = {
 }
 # What MetaGAN has to be given beside that to train as its base does.
 AS_A_BASE: dict[str, Any] = NO_GAN | {
-    "generator": "small", "encoder": "small", "z_dim": 4, "fakes_per_class": 1,
+    "generator_network": "small", "encoder_network": "small", "generator_z_dim": 4,
+    "generator_fakes_per_class": 1,
     "update": "joint", "reduction": "mean", "lr": 2e-3, "betas": (0.9, 0.999), "halve_every": 0,
     "anneal": False,
 }  # fmt: skip
@@ -206,15 +207,15 @@ TASK = Task(3, 1, 2, image_shape=(1, 8, 8))
 
 def test_there_is_one_place_for_schedules() -> None:
     """The schedules of all built-in methods are collected: each is a function of
-    ``fewshot_bench.engine.schedules``, so that two methods with one option have one rate.
+    ``fewshot_bench.method``, so that two methods with one option have one rate.
     """
     found = every_schedule()
     assert len(found) >= 7
     for name, schedule in found.items():
         if schedule is not None:
-            assert inspect.getmodule(schedule) is schedules, name
+            assert inspect.getmodule(schedule) is contract, name
     cosines = {schedule for name, schedule in found.items() if "anneal': True" in name}
-    assert cosines == {schedules.cosine}
+    assert cosines == {contract.cosine}
 
 
 def test_the_cosine_has_the_precision_of_python() -> None:

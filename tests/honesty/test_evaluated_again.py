@@ -67,7 +67,7 @@ class Averaged(Method):
 RESNET = {"backbone": "resnet12", "image_size": 16, "backbone_width": 4, "steps": 2}
 RUNNING, BATCH = {"backbone_statistics": "running"}, {"backbone_statistics": "batch"}
 FEW_IMAGES, FEW_CLASSES = {"labeled_fraction": 0.5}, {"labeled_classes": 0.5}
-GAN = {"generator": "small", "encoder": "small", "z_dim": 4}
+GAN = {"generator_network": "small", "encoder_network": "small", "generator_z_dim": 4}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "nearest-centroid": ("nearest-centroid", {}),
     "protonet, batch statistics": ("protonet", BATCH),

@@ -163,15 +163,16 @@ def test_random_weights_without_influence_are_not_reported() -> None:
     """The generator of MetaGAN's control is never trained and never used at test: no report."""
     nothing = dict.fromkeys(
         (
-            "real_weight",
-            "fake_weight",
+            "outer_real_weight",
+            "outer_fake_weight",
             "generator_weight",
             "inner_real_weight",
             "inner_fake_weight",
         ),
         0.0,
     )
-    assert told_by("metagan", generator="small", encoder="small", z_dim=4, **nothing) == []
+    small = {"generator_network": "small", "encoder_network": "small", "generator_z_dim": 4}
+    assert told_by("metagan", **small, **nothing) == []
 
 
 @pytest.mark.parametrize("kind", ["ignored", "cluster", "masked"])

@@ -294,7 +294,7 @@ def test_init_of_unknown_origin(home: Path) -> None:
 
 
 PRETRAINED = """
-from fewshot_bench import InputFile
+from fewshot_bench import InputFile, Preset
 from fsb_protonet.protonet import ProtoNet
 from torch import nn
 
@@ -322,9 +322,7 @@ class Warm(ProtoNet):
     def __init__(self, task, backbone, *, start: InputFile | None = None):
         super().__init__(task, backbone)
 
-    @classmethod
-    def presets(cls, name, dataset, task):
-        return {}
+    presets = {"quick": Preset()}
 """
 
 

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import grad, gradcheck, gradgradcheck
 
-from fewshot_bench.nn import Conv2d, TaskBatchNorm, conv, double_backward
-from fewshot_bench.nn.batch_norm import batch_norm
-from fewshot_bench.nn.norm import observed
+from fewshot_bench.nn import Conv2d, TaskBatchNorm, double_backward, layers
+from fewshot_bench.nn.norm import batch_norm, observed
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 SHAPES = [
@@ -182,8 +181,8 @@ def test_the_gradient_by_the_weights_is_accurate() -> None:
 def test_a_convolution_is_torchs_and_so_are_its_derivatives(
     few: int, bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conv, "FEW", few)
-    monkeypatch.setattr(conv, "SUMMED", 50)  # two images of 5 x 5
+    monkeypatch.setattr(layers, "FEW", few)
+    monkeypatch.setattr(layers, "SUMMED", 50)  # two images of 5 x 5
     torch.manual_seed(0)
     kinds = (Conv2d, torch.nn.Conv2d)
     ours_, theirs = (kind(3, 4, 3, stride=2, padding=1, bias=bias) for kind in kinds)
@@ -205,7 +204,7 @@ def test_a_convolution_goes_through_vmap() -> None:
     layer = Conv2d(2, 4, 3, padding=1).double()
     weights = dict(layer.named_parameters())
     images = torch.randn(3, 1, 2, 128, 128, dtype=torch.float64)
-    assert layer._values(images[0]) >= conv.FEW
+    assert layer._values(images[0]) >= layers.FEW
 
     def loss(weights: dict[str, Tensor], image: Tensor) -> Tensor:
         return torch.func.functional_call(layer, weights, (image,)).pow(3).sum()

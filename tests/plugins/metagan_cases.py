@@ -8,6 +8,7 @@ import torch
 from fsb_metagan.metagan import MetaGAN
 from torch import Tensor, nn
 
+from fewshot_bench.config.options import arguments_of
 from fewshot_bench.engine.executors.eager import differentiate
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.method import Method, cross_entropy
@@ -98,12 +99,14 @@ def metagan(base: Method | None = None, smooth: bool = True, **options: Any) -> 
     """A MetaGAN in float64; smooth: with networks that have no kink and few weights."""
     torch.manual_seed(0)
     base = base or Descent(TASK)
-    sizes: dict[str, Any] = {"generator": "small", "encoder": "small", "z_dim": 2}
-    method = MetaGAN(TASK, base=base, **(sizes | options))
+    sizes: dict[str, Any] = {
+        "generator_network": "small", "encoder_network": "small", "generator_z_dim": 2,
+    }  # fmt: skip
+    method = MetaGAN(TASK, base=base, **arguments_of(MetaGAN, sizes | options))
     if smooth:
         method.encoder = TinyEncoder()
         method.generator = nn.Sequential(
-            nn.Linear(method.z_dim + 3, 16), nn.Tanh(), nn.Unflatten(1, TASK.image_shape)
+            nn.Linear(method.generation.z_dim + 3, 16), nn.Tanh(), nn.Unflatten(1, TASK.image_shape)
         )
     return method.double()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
+from fsb_glyphs.glyphs import Glyphs
 from fsb_maml.maml import MAML
 
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError
+from fewshot_bench.method import preset_settings
 
 DATASETS = ("omniglot", "glyphs", "folder:pictures")
 TASKS = ((5, 1), (5, 5), (20, 1), (20, 5))
@@ -60,7 +62,7 @@ def test_a_paper_has_its_own_split(
 
 def test_quick_maml_passes_about_as_many_images_whatever_the_task() -> None:
     def passes(way: int, shot: int) -> int:
-        preset = MAML.presets("quick", "omniglot", Task(way, shot))
+        preset = preset_settings(MAML, "quick", Glyphs, Task(way, shot))
         assert preset is not None
         images = way * (preset["inner_steps"] * shot + preset["train_query"])
         return images * preset["steps"]

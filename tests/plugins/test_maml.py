@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from fsb_maml.maml import MAML
 from torch import Tensor, nn
 
+from fewshot_bench.config.options import load
 from fewshot_bench.engine.executors.eager import differentiate
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.method import preset_settings
 from fewshot_bench.nn import Frozen, tasks
 from fewshot_bench.testing import TINY, TinyBackbone, gradient_error, tiny_episode
 
@@ -101,7 +104,6 @@ def test_the_first_order_gradient_is_the_gradient_at_the_adapted_weights() -> No
     method, episode = tiny(first_order=True), tiny_episode()
     theta = {n: w.detach().requires_grad_() for n, w in method.adapt(episode.support).items()}
     logits = method.predict(theta, episode.query)
-    assert episode.target is not None
     loss = sum(map(F.cross_entropy, logits, episode.target))
     expected = [g.sum(0) for g in torch.autograd.grad(loss, list(theta.values()))]
     assert worst(gradient(method, episode), expected) < 1e-10
@@ -143,8 +145,6 @@ def plain_network(theta: list[Tensor], x: Tensor) -> Tensor:
 def plain_gradient(method: MAML, episode: Episode) -> list[Tensor]:
     """Algorithm 2 of Finn et al. 2017 with nothing but autograd."""
     theta = [p.detach().clone().requires_grad_() for p in method.net.parameters()]
-    assert episode.support.images is not None
-    assert episode.target is not None
     total = torch.zeros((), dtype=torch.float64)
     for images, query, target in zip(
         episode.support.images, episode.query, episode.target, strict=True
@@ -212,10 +212,10 @@ def test_what_the_backbone_freezes_stays_in_the_inner_loop(lowering: str, whole:
     assert {"head.weight", "head.bias"} <= moving
     assert (len(moving) == 2) == whole
     assert gradient_error(method, batch, samples=4)["meta"] < 1e-6
-    features = method.discriminate(theta, batch.query)[1]
+    features = method.features(theta, batch.query)
     with torch.no_grad():
         first.weight.mul_(2)
-    assert not torch.allclose(method.discriminate(theta, batch.query)[1], features)
+    assert not torch.allclose(method.features(theta, batch.query), features)
     # A method that is frozen as a whole, to be used as it is, learns its tasks as before.
     method.requires_grad_(False)
     assert set(method.eval().adapt(batch.support)) == moving
@@ -256,18 +256,18 @@ def test_a_loss_summed_over_classes_at_alpha_is_the_mean_at_way_times_alpha() ->
     images, labels = episode.support.labeled()
 
     def summed(theta: dict[str, Tensor]) -> Tensor:
-        logits = method.discriminate(theta, images)[0]
+        logits = method.predict(theta, images)
         return torch.stack([F.cross_entropy(task, labels, reduction="sum") for task in logits])
 
     method.inner_lr = 0.4
-    for name, weight in method.adapt(episode.support, summed).items():
+    for name, weight in method.descend(summed, len(episode)).items():
         torch.testing.assert_close(weight, theta[name], rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("options", [{"inner_steps": 0}, {"test_steps": 0}, {"inner_lr": 0.0}])
 def test_impossible_options_are_told(options: dict[str, float]) -> None:
     flag = next(iter(options)).replace("_", "-")
-    with pytest.raises(ConfigError, match=f"--{flag} {next(iter(options.values()))}"):
+    with pytest.raises(ConfigError, match=f"--{flag}: .*got {next(iter(options.values()))}"):
         tiny(**options)
 
 
@@ -288,11 +288,12 @@ def test_another_way_than_the_trained_one_is_told() -> None:
 def test_paper_preset_trains_as_the_paper_does(
     dataset: str, way: int, expected: dict[str, float]
 ) -> None:
-    preset = MAML.presets("paper", dataset, Task(way, 1))
+    data = load(Registry.discover(), "datasets", dataset)
+    preset = preset_settings(MAML, "paper", data, Task(way, 1))
     assert preset is not None
     assert {name: preset[name] for name in expected} == expected
     assert (preset["steps"], preset["lr"], preset["first_order"]) == (60_000, 1e-3, False)
-    assert MAML.presets("tutorial", dataset, Task(way, 1)) is None
+    assert preset_settings(MAML, "tutorial", data, Task(way, 1)) is None
 
 
 def test_annealing_lets_the_rate_fall_to_0() -> None:

@@ -11,6 +11,7 @@ import torch
 from fsb_metagan.metagan import MetaGAN
 from torch import Tensor, nn
 
+from fewshot_bench.config.options import arguments_of
 from fewshot_bench.engine.executors.eager import Eager, differentiate
 from fewshot_bench.engine.executors.threads import TaskThreads
 from fewshot_bench.episode import Episode, Support, Task
@@ -64,9 +65,8 @@ class Constant(nn.Module):
 def slope(**options: Any) -> tuple[MetaGAN, Episode]:
     """Support: class 0 has the gray value 2, class 1 has 0; query the same; fakes have 3."""
     task = Task(way=2, shot=1, query=1, image_shape=TASK.image_shape)
-    method = MetaGAN(
-        task, base=Slope(task), generator="small", encoder="small", dropout=0.0, **options
-    )
+    small = {"generator_network": "small", "encoder_network": "small", "encoder_dropout": 0.0}
+    method = MetaGAN(task, base=Slope(task), **arguments_of(MetaGAN, small | options))
     method.encoder, method.generator = TinyEncoder(), Constant(3.0)
     images = torch.tensor([2.0, 0.0]).view(1, 2, 1, 1, 1, 1).expand(1, 2, 1, *TASK.image_shape)
     key = torch.tensor([0])
@@ -90,7 +90,7 @@ def test_inner_loss_eq_7_by_hand() -> None:
 
 def test_outer_losses_eqs_1_to_4_by_hand() -> None:
     # theta' = -0.1: the first logit is -0.2 (class 0), 0 (class 1) and -0.3 (fakes).
-    method, batch = slope(supervised_weight=2.0, real_weight=3.0, fake_weight=5.0)
+    method, batch = slope(outer_supervised_weight=2.0, outer_real_weight=3.0, outer_fake_weight=5.0)
     mass = [math.exp(-0.2) + 1, 2.0]
     supervised = -(math.log(math.exp(-0.2) / mass[0]) + math.log(1 / mass[1])) / 2
     real = -sum(math.log(m / (1 + m)) for m in mass) / 2
@@ -118,7 +118,7 @@ def test_unlabeled_images_take_the_real_term_of_the_query_set() -> None:
 
 
 def test_there_are_as_many_fakes_as_real_images_of_q_u(monkeypatch: pytest.MonkeyPatch) -> None:
-    method, batch = metagan(fakes_per_class=None), episode()
+    method, batch = metagan(generator_fakes_per_class=None), episode()
     counts: list[int] = []
     draw = method.draw
     monkeypatch.setattr(method, "draw", lambda *a: (counts.append(a[-1]), draw(*a))[1])
@@ -136,7 +136,7 @@ def test_with_all_gan_weights_0_the_discriminator_is_its_base_exactly() -> None:
         alone = base.losses(batch).players["meta"]
         own = torch.autograd.grad(alone.sum(), list(base.parameters()))
         zero = dict.fromkeys(
-            ("real_weight", "fake_weight", "inner_real_weight", "inner_fake_weight",
+            ("outer_real_weight", "outer_fake_weight", "inner_real_weight", "inner_fake_weight",
              "generator_weight"),
             0.0,
         )  # fmt: skip
@@ -148,9 +148,9 @@ def test_with_all_gan_weights_0_the_discriminator_is_its_base_exactly() -> None:
         assert all((g == 0).all() for g in gradients["generator"])
 
 
-@pytest.mark.parametrize("through_fakes", [True, False])
-def test_each_player_moves_its_own_parameters_only(through_fakes: bool) -> None:
-    method = metagan(through_fakes=through_fakes)
+@pytest.mark.parametrize("inner_through_fakes", [True, False])
+def test_each_player_moves_its_own_parameters_only(inner_through_fakes: bool) -> None:
+    method = metagan(inner_through_fakes=inner_through_fakes)
     players = method.players()
     discriminator, generator = (set(map(id, p.parameters.values())) for p in players.values())
     assert not discriminator & generator
@@ -170,14 +170,14 @@ def test_each_player_moves_its_own_parameters_only(through_fakes: bool) -> None:
 
 
 def test_through_fakes_changes_the_generator_alone() -> None:
-    on, off = (gradient_of(metagan(through_fakes=flag), episode()) for flag in (True, False))
+    on, off = (gradient_of(metagan(inner_through_fakes=flag), episode()) for flag in (True, False))
     for a, b in zip(on["discriminator"], off["discriminator"], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
     assert not torch.allclose(on["generator"][0], off["generator"][0])
 
 
 def test_numbers_depend_on_the_task_and_nothing_else() -> None:
-    method, batch = metagan(dropout=0.5), episode(tasks=3)
+    method, batch = metagan(encoder_dropout=0.5), episode(tasks=3)
     together = method.losses(batch).players
     torch.manual_seed(99)
     again = method.losses(batch).players
@@ -190,7 +190,7 @@ def test_numbers_depend_on_the_task_and_nothing_else() -> None:
 
 
 def test_task_threads_give_the_same_gradients() -> None:
-    method, batch = metagan(dropout=0.3), episode(tasks=4)
+    method, batch = metagan(encoder_dropout=0.3), episode(tasks=4)
     players = method.players()
     turn = tuple(players)
     expected = Eager(method).gradients(batch, players, turn)
@@ -210,13 +210,13 @@ def test_support_and_query_fakes_differ_and_are_counted() -> None:
     query = method.generate(h_T, batch.key, "query", 6)
     assert support.shape == query.shape == (2, 6, *TASK.image_shape)
     assert not torch.equal(support, query)
-    assert metagan(fakes_per_class=4).generate(h_T, batch.key, "query", 6).shape[1] == 12
+    assert metagan(generator_fakes_per_class=4).generate(h_T, batch.key, "query", 6).shape[1] == 12
 
 
 def test_dropout_is_of_the_encoder_in_training_only() -> None:
-    method, batch = metagan(dropout=0.5), episode()
+    method, batch = metagan(encoder_dropout=0.5), episode()
     dropped = method.encode(batch.support)
-    plain = metagan(dropout=0.0).encode(batch.support)
+    plain = metagan(encoder_dropout=0.0).encode(batch.support)
     assert not torch.equal(dropped, plain)
     method.eval()
     assert torch.equal(method.encode(batch.support), plain)
@@ -225,7 +225,7 @@ def test_dropout_is_of_the_encoder_in_training_only() -> None:
 def test_adaptation_at_test_with_and_without_fakes() -> None:
     batch = episode()
     base = metagan(inner_gan=False).eval().adapt(batch.support)
-    without = metagan(test_fakes=False)
+    without = metagan(inner_test_fakes=False)
     in_training = without.adapt(batch.support)
     at_test = without.eval().adapt(batch.support)
     with_fakes = metagan().eval().adapt(batch.support)
@@ -280,10 +280,10 @@ def test_turns_and_schedule() -> None:
             {"base": Method(TASK)},
             "cannot wrap 'Method', which lacks become_disc.* and discriminate",
         ),
-        ({"z_dim": 0}, "--z-dim 0"),
-        ({"fakes_per_class": 0}, "--fakes-per-class 0"),
-        ({"dropout": 1.0}, "--dropout 1.0"),
-        ({"inner_fake_weight": -0.1}, "--inner-fake-weight -0.1"),
+        ({"generator_z_dim": 0}, "--generator-z-dim: .*got 0"),
+        ({"generator_fakes_per_class": 0}, "--generator-fakes-per-class: .*got 0"),
+        ({"encoder_dropout": 1.0}, "--encoder-dropout: .*got 1.0"),
+        ({"inner_fake_weight": -0.1}, "--inner-fake-weight: .*got -0.1"),
     ],
 )
 def test_impossible_options_are_one_clear_line(options: dict[str, Any], message: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from fsb_maml.maml import MAML
-from fsb_protonet.protonet import ProtoNet, distances
+from fsb_metagan.adapters import OverProtoNet
+from fsb_protonet.protonet import ProtoNet
 from fsb_relationnet.relationnet import RelationNet
 
 import fewshot_bench
@@ -114,8 +115,8 @@ def test_without_gan_weights_a_protonet_starts_as_itself() -> None:
 
 
 def test_protonet_as_a_discriminator_by_hand() -> None:
-    method = ProtoNet(TASK, Smooth()).double()
-    method.become_discriminator(0)
+    method = ProtoNet(TASK, Smooth())
+    OverProtoNet.become_discriminator(method, 0)
     method.double()
     method.embed = lambda images: images.flatten(2)  # type: ignore[method-assign]
     with torch.no_grad():
@@ -124,10 +125,10 @@ def test_protonet_as_a_discriminator_by_hand() -> None:
     prototypes = torch.tensor([[[0.0, 0.0], [1.0, 2.0]]]).double()
     image = torch.tensor([1.0, 1.0]).double().view(1, 1, 1, 1, 2)
     # distances 2 and 1, of 2 features: 3 * (2 * 2 - 2) and 3 * (2 * 2 - 1)
-    logits, features = method.discriminate(prototypes, image)
+    logits, features = OverProtoNet.discriminate(method, prototypes, image)
     assert logits[0, 0].tolist() == pytest.approx([6.0, 9.0], rel=1e-12)
     assert features.tolist() == [[[1.0, 1.0]]]
-    assert distances(features, prototypes).tolist() == [[[2.0, 1.0]]]
+    assert method.distances(features, prototypes).tolist() == [[[2.0, 1.0]]]
 
 
 @pytest.mark.parametrize(("name", "head"), list(product(BASES, HEADS)))
@@ -135,9 +136,8 @@ def test_predictions_have_a_logit_per_class(name: str, head: str) -> None:
     method, batch = metagan(base(name), head=head).eval(), episode()
     logits = method.predict(method.adapt(batch.support), batch.query)
     assert logits.shape == (2, 6, TASK.way)
-    assert method.base.discriminate(method.adapt(batch.support), batch.query)[0].shape == (
-        (2, 6, TASK.way + (head == "extra"))
-    )
+    logits, _ = method.discriminate(method.adapt(batch.support), batch.query)
+    assert logits.shape == (2, 6, TASK.way + (head == "extra"))
 
 
 THIRD_PARTY = '''
@@ -220,9 +220,7 @@ def test_a_method_that_cannot_be_wrapped_is_told_in_a_line(tmp_path: Any) -> Non
 
 def test_features_of_every_base_are_vectors() -> None:
     for name in BASES:
-        method = base(name).double()
-        method.become_discriminator(0)
-        method.double()
+        method = metagan(base(name))
         batch = episode()
         logits, features = method.discriminate(method.adapt(batch.support), batch.query)
         assert logits.shape == (2, 6, TASK.way)

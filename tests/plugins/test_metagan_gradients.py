@@ -20,20 +20,20 @@ GENERATOR_LOSSES = ("non_saturating", "feature_matching")
 
 
 @pytest.mark.parametrize(
-    ("head", "generator_loss", "inner_gan", "first_order", "through_fakes"),
+    ("head", "generator_loss", "inner_gan", "first_order", "inner_through_fakes"),
     list(product(HEADS, GENERATOR_LOSSES, (True, False), (True, False), (True, False))),
 )
 def test_gradients_match_finite_differences(
-    head: str, generator_loss: str, inner_gan: bool, first_order: bool, through_fakes: bool
+    head: str, generator_loss: str, inner_gan: bool, first_order: bool, inner_through_fakes: bool
 ) -> None:
     method = metagan(
         Descent(TASK, first_order),
         head=head,
         generator_loss=generator_loss,
         inner_gan=inner_gan,
-        through_fakes=through_fakes,
+        inner_through_fakes=inner_through_fakes,
     )
-    exact = not first_order and (through_fakes or not inner_gan)
+    exact = not first_order and (inner_through_fakes or not inner_gan)
     assert method.gradient == ("exact" if exact else "surrogate")
     errors = gradient_error(method, episode(), samples=3)
     assert set(errors) == {"discriminator", "generator"}

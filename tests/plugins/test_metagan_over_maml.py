@@ -12,8 +12,8 @@ from fewshot_bench.testing import gradient_error
 from tests.plugins.metagan_cases import TASK, episode, gradient_of, metagan
 
 GAN_WEIGHTS = (
-    "real_weight",
-    "fake_weight",
+    "outer_real_weight",
+    "outer_fake_weight",
     "inner_real_weight",
     "inner_fake_weight",
     "generator_weight",
@@ -42,11 +42,11 @@ def maml(first_order: bool = False) -> MAML:
 
 @pytest.mark.parametrize("head", ["logsumexp", "extra"])
 @pytest.mark.parametrize("first_order", [False, True])
-@pytest.mark.parametrize("through_fakes", [False, True])
+@pytest.mark.parametrize("inner_through_fakes", [False, True])
 def test_gradients_match_finite_differences(
-    head: str, first_order: bool, through_fakes: bool
+    head: str, first_order: bool, inner_through_fakes: bool
 ) -> None:
-    method = metagan(maml(first_order), head=head, through_fakes=through_fakes)
+    method = metagan(maml(first_order), head=head, inner_through_fakes=inner_through_fakes)
     errors = gradient_error(method, episode(), samples=3)
     assert set(errors) == set(check_players(method))
     assert max(errors.values()) < 1e-6

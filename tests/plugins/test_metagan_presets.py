@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from fsb_metagan.metagan import MetaGAN
 
+from fewshot_bench.config.options import load
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.method import preset_settings
 
 CASES = (
     ("quick", "glyphs", 5),
@@ -26,9 +29,9 @@ CASES = (
     ("paper", "folder:pictures", 7),
 )
 WEIGHTS = (
-    "supervised_weight",
-    "real_weight",
-    "fake_weight",
+    "outer_supervised_weight",
+    "outer_real_weight",
+    "outer_fake_weight",
     "inner_supervised_weight",
     "inner_real_weight",
     "inner_fake_weight",
@@ -46,16 +49,16 @@ def test_every_term_is_active_in_every_preset(name: str, dataset: str, way: int)
     chosen = options(name, dataset, way)
     assert all(chosen[weight] > 0 for weight in WEIGHTS)
     assert chosen["inner_gan"]
-    assert chosen["test_fakes"]
+    assert chosen["inner_test_fakes"]
     assert chosen["base"] == ("relationnet" if name.endswith("relationnet") else "maml")
     assert sum(chosen[weight] for weight in WEIGHTS) == 7 or name == "quick"
 
 
 def test_the_paper_plays_the_game_as_printed() -> None:
     chosen = options("paper", "omniglot", 5)
-    assert (chosen["update"], chosen["through_fakes"]) == ("alternating", True)
+    assert (chosen["update"], chosen["inner_through_fakes"]) == ("alternating", True)
     assert (chosen["head"], chosen["generator_loss"]) == ("logsumexp", "non_saturating")
-    assert (chosen["generator"], chosen["encoder"]) == ("paper", "paper")
+    assert (chosen["generator_network"], chosen["encoder_network"]) == ("paper", "paper")
     assert (chosen["lr"], chosen["betas"], chosen["halve_every"]) == (1e-3, (0.5, 0.9), 10_000)
     assert chosen["task_batch"] == 16
     assert not chosen["base_first_order"]
@@ -89,14 +92,15 @@ def test_the_tutorials_settings() -> None:
 def test_the_small_tutorial_differs_in_its_networks_alone() -> None:
     whole, small = (options(name, "omniglot", 5) for name in ("tutorial", "tutorial-small"))
     names = {name for name in whole if whole[name] != small[name]}
-    assert names == {"preset", "generator", "encoder", "method_options"}
+    assert names == {"preset", "generator_network", "encoder_network", "method_options"}
 
 
 def test_the_mended_tutorial_names_what_it_changes() -> None:
     small, mended = (options(name, "omniglot", 5) for name in ("tutorial-small", "tutorial-mended"))
     changed = {name for name in set(small) & set(mended) if small[name] != mended[name]}
     assert changed - {"preset", "method_options", "dataset_options", "sources"} == {
-        "real_weight", "fake_weight", "generator_weight", "fakes_per_class", "base", "sampling",
+        "outer_real_weight", "outer_fake_weight", "generator_weight",
+        "generator_fakes_per_class", "base", "sampling",
     }  # fmt: skip
     assert (mended["steps"], mended["task_batch"]) == (600, 32)
 
@@ -112,7 +116,8 @@ def test_the_mended_tutorial_names_what_it_changes() -> None:
     ],
 )
 def test_presets_that_do_not_exist(name: str, dataset: str, way: int, shot: int) -> None:
-    assert MetaGAN.presets(name, dataset, Task(way, shot)) is None
-    elsewhere = f".*'{name}' is there for another --dataset" if name != "x" else "[^']*$"
+    data = load(Registry.discover(), "datasets", dataset)
+    assert preset_settings(MetaGAN, name, data, Task(way, shot)) is None
+    elsewhere = f".*'{name}' exists for another --dataset" if name != "x" else "[^']*$"
     with pytest.raises(ConfigError, match=f"no preset named '{name}'.*quick{elsewhere}"):
         configure("metagan", preset=name, dataset=dataset, way=way, shot=shot)

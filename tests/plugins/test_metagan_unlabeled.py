@@ -35,7 +35,7 @@ def test_an_unlabeled_task_by_hand() -> None:
     method, batch = slope()
     state = method.learn(without_labels(batch).support, lambda: method.encode(batch.support))
     assert state.item() == pytest.approx(-0.3 * (-1 / 6 + 1), rel=1e-12)
-    got = method.losses(without_labels(batch))
+    got = method.unlabeled_losses(without_labels(batch))
     assert set(got.log) == {"real", "fake", "p_real_of_real", "p_real_of_fake"}
     loss = got.players["discriminator"]
     torch.testing.assert_close(loss, got.log["real"] + got.log["fake"], rtol=1e-12, atol=0)
@@ -51,15 +51,16 @@ def test_the_inner_supervised_term_has_a_weight() -> None:
 
 def test_the_labels_of_an_unlabeled_task_change_nothing() -> None:
     """Classes in another order are the same unlabeled task."""
-    method, batch = metagan(dropout=0.0), without_labels(episode())
-    turned = batch.support.unlabeled.flip(1)
-    other = replace(batch, support=replace(batch.support, unlabeled=turned))
-    for name, loss in method.losses(batch).players.items():
-        torch.testing.assert_close(method.losses(other).players[name], loss, rtol=1e-9, atol=1e-12)
+    method, batch = metagan(encoder_dropout=0.0), without_labels(episode())
+    turned = batch.support.images.flip(1)
+    other = replace(batch, support=replace(batch.support, images=turned))
+    again = method.unlabeled_losses(other).players
+    for name, loss in method.unlabeled_losses(batch).players.items():
+        torch.testing.assert_close(again[name], loss, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    "options", [{"inner_gan": False}, {"real_weight": 0.0, "fake_weight": 0.0}]
+    "options", [{"inner_gan": False}, {"outer_real_weight": 0.0, "outer_fake_weight": 0.0}]
 )
 def test_with_nothing_to_learn_from_an_unlabeled_task_nothing_moves(
     options: dict[str, Any],
@@ -70,7 +71,7 @@ def test_with_nothing_to_learn_from_an_unlabeled_task_nothing_moves(
         start = dict(method.base.named_parameters())
         assert all(torch.equal(w[0], start[name]) for name, w in state.items())
     else:
-        loss = method.losses(batch).players["discriminator"].sum()
+        loss = method.unlabeled_losses(batch).players["discriminator"].sum()
         gradients = torch.autograd.grad(loss, list(method.base.parameters()), allow_unused=True)
         assert all(g is None or not g.any() for g in gradients)
 

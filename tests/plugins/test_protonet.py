@@ -7,7 +7,10 @@ import torch
 from fsb_protonet.protonet import ProtoNet
 from torch import nn
 
+from fewshot_bench.config.options import load
 from fewshot_bench.episode import Episode, Support, Task
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.method import preset_settings
 from fewshot_bench.testing import TINY, TinyBackbone, gradient_error, tiny_episode
 
 
@@ -70,7 +73,6 @@ def test_relabeled_classes_relabel_the_predictions() -> None:
     assert ProtoNet.class_equivariant
     method, episode = tiny().double().eval(), tiny_episode()
     order = torch.tensor([2, 0, 1])
-    assert episode.support.images is not None
     turned = Support(episode.support.images[:, order], None, episode.support.key)
     logits = method.predict(method.adapt(episode.support), episode.query)
     again = method.predict(method.adapt(turned), episode.query)
@@ -118,9 +120,10 @@ def test_the_rate_halves_as_in_the_paper() -> None:
 def test_paper_preset_trains_as_the_paper_does(
     dataset: str, shot: int, way: int, query: int
 ) -> None:
-    preset = ProtoNet.presets("paper", dataset, Task(5, shot))
+    data = load(Registry.discover(), "datasets", dataset)
+    preset = preset_settings(ProtoNet, "paper", data, Task(5, shot))
     assert preset is not None
     assert (preset["train_way"], preset["train_query"]) == (way, query)
     assert preset["halve_every"] == 2000
     assert preset["backbone_statistics"] == "running"
-    assert ProtoNet.presets("tutorial", dataset, Task(5, shot)) is None
+    assert preset_settings(ProtoNet, "tutorial", data, Task(5, shot)) is None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fewshot_bench.episode import Episode, Support
-from fewshot_bench.method import Losses, Method, Player, cross_entropy, trainable
+from fewshot_bench.episode import Episode, Support, UnlabeledEpisode
+from fewshot_bench.method import Losses, Method, Player, Preset, cross_entropy, trainable
 from fewshot_bench.nn import per_task, unobserved
 
 WRONG: dict[str, type[Method]] = {}
@@ -44,9 +43,7 @@ class Right(Method):
     def predict(self, state: Any, query: Tensor) -> Tensor:
         return -(self.embed(query).unsqueeze(2) - state.unsqueeze(1)).square().sum(-1)
 
-    def losses(self, episode: Episode) -> Losses:
-        if episode.target is not None:
-            return super().losses(episode)
+    def unlabeled_losses(self, episode: UnlabeledEpisode) -> Losses:
         return Losses({"meta": self.embed(episode.query).square().mean((1, 2))})
 
 
@@ -59,9 +56,7 @@ class UnseededBuild(Right):
 
 @wrong("options")
 class PresetOfNothing(Right):
-    @classmethod
-    def presets(cls, name: str, dataset: str, task: Any) -> Mapping[str, Any]:
-        return {"inner_lr": 0.1}
+    presets = {"quick": Preset({"inner_lr": 0.1})}
 
 
 @wrong("shapes")

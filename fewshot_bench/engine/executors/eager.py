@@ -21,7 +21,7 @@ from fewshot_bench.engine.prediction import Call, Kept, Prediction, joined_predi
 from fewshot_bench.engine.timing import Stopwatch
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, blame
-from fewshot_bench.method import Losses, Method, Player, title_of
+from fewshot_bench.method import Losses, Method, Player, losses_call, title_of
 from fewshot_bench.nn import Strategy, per_task_strategy
 from fewshot_bench.nn.norm import observed
 
@@ -225,9 +225,10 @@ def differentiate(
     Running statistics are collected here, whatever the method does. What it proposes itself for a
     buffer goes first.
     """
-    with observed(method, len(episode)) as statistics, unchanged(method, "losses"):
-        with blame(f"{title_of(method)}.losses()"):
-            losses = method.losses(episode)
+    call = losses_call(episode)
+    with observed(method, len(episode)) as statistics, unchanged(method, call):
+        with blame(f"{title_of(method)}.{call}()"):
+            losses: Losses = getattr(method, call)(episode)
         gradients = _gradients_of(losses, method, len(episode), players, turn)
     return Gradients(
         {name: loss.detach() for name, loss in losses.players.items()},

@@ -4,5 +4,5 @@ from fewshot_bench import hookimpl
 
 
 @hookimpl
-def register_methods():
+def register_methods() -> dict[str, str]:
     return {"first-method": "first_method.method:FirstMethod"}
