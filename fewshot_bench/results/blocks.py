@@ -55,6 +55,11 @@ class Block:
     findings: list[str]
     optional: tuple[str, ...] | None = None
 
+    @property
+    def lines(self) -> list[tuple[Entry, ...]]:
+        """The lines of all sections."""
+        return [line for part in self.sections.values() for line in part]
+
 
 def blocks(table: Table, comparison: Comparison) -> list[Block]:
     """Accuracies; what differs in training; differences from a baseline; times.

@@ -128,7 +128,7 @@ def test_runs_that_did_not_finish_are_told_beside_the_table(home: Path) -> None:
     told = said.err.splitlines()
     assert len(told) == 3
     assert any("failed: step 3: no" in line for line in told)
-    assert any("did not finish; go on with it: fsb resume runs/late" in line for line in told)
+    assert any("did not finish; to resume it: fsb resume runs/late" in line for line in told)
     assert any("damaged" in line for line in told)
 
 
@@ -137,8 +137,8 @@ WRONG = {
     "an empty folder": (["empty"], ("no finished run in 'empty'", "fsb run METHOD")),
     "no such baseline": (["--baseline=bet"], ("'bet'", "did you mean 'beta'")),
     "no such interval": (["--interval=cba"], ("'cba'", "did you mean 'bca'")),
-    "no such level": (["--level=95"], ("--level 95", "0.95")),
-    "no such target": (["--target=95"], ("--target 95", "0.95")),
+    "no such level": (["--level=95"], ("--level", "got 95", "0.95")),
+    "no such target": (["--target=95"], ("--target", "got 95", "0.95")),
     "no such format": (["--format=markdwon"], ("'markdwon'", "did you mean 'markdown'")),
     "a file for the terminal": (["-o", "x"], ("--format markdown",)),
     "a folder that is not there": (

@@ -37,7 +37,7 @@ def _table(block: Block, table: Table) -> str:
     caption = " ".join([f"{start} {heading(table)}.", *apart(table), *words])
     heads = ["" if first else block.heads[0], *block.heads[1:]]
     narrow = block.optional is not None  # many columns of few characters
-    longest = max(len(line[0].text) for part in block.sections.values() for line in part)
+    longest = max(len(line[0].text) for line in block.lines)
     folded = r"\raggedright " if longest > (20 if narrow else 32) else ""
     parts = _parts(block) if block.optional == () else [list(range(1, len(heads)))]
     tabulars = [_tabular(block, [0, *part], heads, folded, narrow=narrow) for part in parts]
@@ -62,11 +62,10 @@ def _table(block: Block, table: Table) -> str:
 
 def _parts(block: Block) -> list[list[int]]:
     """Columns that fit beside each other in ``LETTERS``; those of one part stand in one tabular."""
-    lines = [line for part in block.sections.values() for line in part]
     parts: list[list[int]] = [[]]
     room = 0
     for i, head in enumerate(block.heads[1:], 1):
-        wide = 2 + max(*(len(line[i].text) for line in lines), *map(len, head.split()))
+        wide = 2 + max(*(len(line[i].text) for line in block.lines), *map(len, head.split()))
         if parts[-1] and wide > room:
             parts.append([])
         room = (room if parts[-1] else LETTERS) - wide

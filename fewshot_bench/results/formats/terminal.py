@@ -80,14 +80,13 @@ def _fitting(block: Block, width: int) -> tuple[list[list[int]], list[str]]:
 
 def _widths(block: Block) -> list[int]:
     """Of each column: as wide as its entries, and as the longest word of its head."""
-    lines = list(chain.from_iterable(block.sections.values()))
     indent = [2 if len(block.sections) > 1 else 0] + [0] * (len(block.heads) - 1)
     return [
         max(
             max(map(len, head.split() if i else [head])),
-            *(len(line[i].text) + indent[i] for line in lines),
+            *(len(line[i].text) + indent[i] for line in block.lines),
         )
-        + max(len(_marks(line[i])) for line in lines)
+        + max(len(_marks(line[i])) for line in block.lines)
         for i, head in enumerate(block.heads)
     ]
 
@@ -117,10 +116,7 @@ def _lines(block: Block, columns: list[int], width: int, style: Style) -> list[s
         for start, *more in zip(*filled, strict=True)
     ]
     # Marks stand behind the numbers, which stay below each other.
-    after = {
-        i: max(len(_marks(line[i])) for part in block.sections.values() for line in part)
-        for i in columns
-    }
+    after = {i: max(len(_marks(line[i])) for line in block.lines) for i in columns}
     for section, entries in block.sections.items():
         lines += [style(section, "dim")] if section else []
         indent = "  " if section else ""

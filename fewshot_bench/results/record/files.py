@@ -110,6 +110,8 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
 def _to_json(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, str):  # a path of a setting
+        return str(value)
     raise TypeError(f"a record cannot hold {type(value).__name__}")
 
 
