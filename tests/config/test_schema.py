@@ -15,7 +15,6 @@ from fewshot_bench.config.schema import (
 )
 from fewshot_bench.runs.identity import IGNORED
 
-
 CHANGED = (
     "dataset", "way", "shot", "query", "unlabeled", "distractors", "episodes", "level", "sampling",
     "within_family", "episode_seed", "engine", "allow_overlap", "runs_dir", "metrics", "device",

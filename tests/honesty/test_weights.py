@@ -3,7 +3,7 @@
 A run that trains nothing has a weights file, too. Its sha256 is in the record and is checked
 whenever the file is loaded: a missing or damaged file, or that of another run, is an error. What
 a method keeps elsewhere is one, too: before the number, if the run itself can see it, and else when
-an evaluation of the same test has other scores.
+an evaluation of the same test has different scores.
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def test_weights_of_an_older_record_are_not_guessed(trained: Path, home: Path) -
     record = read_record(trained)
     del record["weights"]
     write_record(trained, record)
-    assert "kept no digest" in " ".join(fewshot_bench.evaluate(str(trained))["notes"])
+    assert "stored no digest" in " ".join(fewshot_bench.evaluate(str(trained))["notes"])
     (trained / FILE).unlink()
     with pytest.raises(RecordError, match="has no weights"):
         fewshot_bench.evaluate(str(trained))
@@ -290,7 +290,7 @@ def test_what_is_drawn_at_an_import_is_the_same_every_time(home: Path, data_cach
     np.random.seed(5)
     again = fewshot_bench.evaluate(f"runs/{record['id']}", trust_code=True)
     assert again["test"] == record["test"]
-    assert not any("other scores" in note for note in again["notes"])
+    assert not any("different scores" in note for note in again["notes"])
 
 
 def test_another_answer_to_the_same_test_is_told(home: Path, data_cache: Path) -> None:
@@ -299,11 +299,13 @@ def test_another_answer_to_the_same_test_is_told(home: Path, data_cache: Path) -
     settings = small(data_cache, "frozen") | {"episodes": 20}
     folder = Path("runs") / fewshot_bench.run(method, **settings)["id"]
     in_another_process("AtImport")
-    with pytest.raises(PluginError, match=r"of the same 20 episodes have other scores \(.*there"):
+    with pytest.raises(
+        PluginError, match=r"of the same 20 episodes have different scores \(.*there"
+    ):
         fewshot_bench.evaluate(str(folder), trust_code=True)
     assert [path.name for path in (home / "runs").iterdir()] == [folder.name]
     other = fewshot_bench.evaluate(str(folder), trust_code=True, episode_seed=1)  # another test
-    assert not any("other scores" in note for note in other["notes"])
+    assert not any("different scores" in note for note in other["notes"])
 
 
 def test_a_last_digit_that_decides_is_a_note(home: Path, trained: Path) -> None:
@@ -314,7 +316,7 @@ def test_a_last_digit_that_decides_is_a_note(home: Path, trained: Path) -> None:
     scores[0] = 1 - scores[0] if scores[0] != 0.5 else 0
     write_table(trained / "episodes.csv", {**table, "accuracy": scores})
     write_record(trained, record | {"device": record["device"] | {"name": "another machine"}})
-    (note,) = [n for n in fewshot_bench.evaluate(str(trained))["notes"] if "other scores" in n]
+    (note,) = [n for n in fewshot_bench.evaluate(str(trained))["notes"] if "different scores" in n]
     assert f"1 of the same {count} episodes" in note
 
 
