@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fewshot_bench
 from fewshot_bench.hooks.registry import KINDS, Registry
+from tests.command_line import Process
 from tests.ratios import ratio
 
 # It registers something of every kind, takes names of built-in things, answers every hook, and
@@ -87,14 +85,11 @@ def test_a_plugin_that_registers_everything_changes_no_number(
 
 
 def test_help_with_twenty_plugins_is_quick(
-    fake_distribution: Callable[..., Path], tmp_path: Path
+    fake_distribution: Callable[..., Path], tmp_path: Path, fsb_process: Process
 ) -> None:
     def shows_help(path: str) -> None:
-        said = subprocess.run(
-            [sys.executable, "-m", "fewshot_bench", "--help"],
-            capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path},
-        )  # fmt: skip
-        assert (said.returncode, said.stderr) == (0, "")
+        answer = fsb_process("--help", PYTHONPATH=path)
+        assert (answer.code, answer.err) == (0, "")
 
     def of_children() -> float:
         """Seconds of processor time of all processes that ended."""

@@ -15,7 +15,6 @@ import fewshot_bench
 from fewshot_bench import Method, Task
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.pictures import Pictures, begin
-from fewshot_bench.engine.progress import Silent
 from fewshot_bench.errors import PluginError
 from fewshot_bench.results.record import read_table
 from fewshot_bench.runs.context import RunContext
@@ -98,26 +97,11 @@ def test_pictures_change_no_number_of_a_run(tmp_path: Path) -> None:
         assert (without / table).read_text() == (having / table).read_text()
 
 
-class Heard(Silent):
-    """A progress that remembers its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
-
-
-def test_pictures_that_cannot_be_are_told(tmp_path: Path) -> None:
-    heard = Heard()
+def test_impossible_pictures_are_noted(tmp_path: Path, notes: pytest.LogCaptureFixture) -> None:
     own = {"runs_dir": str(tmp_path / "runs"), "cache_dir": str(tmp_path / "cache")}
-    run(
-        RunContext(
-            configure("protonet", pictures=True, train_way=3, **SMALL, **own), progress=heard
-        )
-    )
-    (told,) = [line for line in heard.lines if line.startswith("--pictures")]
-    assert re.fullmatch(r"--pictures: method 'protonet' of fewshot-bench .* draws none", told)
+    run(RunContext(configure("protonet", pictures=True, train_way=3, **SMALL, **own)))
+    (line,) = [line for line in notes.messages if line.startswith("--pictures")]
+    assert re.fullmatch(r"--pictures: method 'protonet' of fewshot-bench .* draws none", line)
 
 
 def test_without_validation_classes_they_are_of_test_tasks(tmp_path: Path) -> None:

@@ -11,8 +11,6 @@ import copy
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,6 +34,7 @@ from fewshot_bench.method import Method
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import PreparedRun, prepare
 from fewshot_bench.utils.devices import on_stream
+from tests.command_line import Process
 from tests.engine.toys import Prototypes, TwoPlayers, source
 
 DEVICE = torch.device(os.environ.get("FSB_TEST_DEVICE", "cuda"))
@@ -409,45 +408,33 @@ def test_short_memory_is_met_with_chunks() -> None:
     assert [line for line in said if "out of memory with 64 tasks" in line], said
 
 
-def test_killed_and_resumed(tmp_path: Path) -> None:
+def test_killed_and_resumed(tmp_path: Path, fsb_process: Process) -> None:
     """SIGTERM in the middle of a training; the resumed run has the unbroken one's scores.
 
     Of MAML, whose training repeats to the bit on a GPU; others part there without a signal, too.
     """
     steps, every = ("300", "60") if CUDA else ("60", "4")
-    words = [sys.executable, "-m", "fewshot_bench", "run", "maml", "--dataset", "glyphs"]
+    words = ["run", "maml", "--dataset", "glyphs", "--train-way", "5", "--train-query", "3"]
     words += ["--way", "5", "--shot", "1", "--query", "3", "--steps", steps, "--episodes", "20"]
-    words += [
-        "--train-way",
-        "5",
-        "--train-query",
-        "3",
-        "--task-batch",
-        "2",
-        "--backbone-channels",
-        "8",
-    ]
+    words += ["--task-batch", "2", "--backbone-channels", "8"]
     words += ["--no-first-order", "--inner-steps", "1", "--device", str(DEVICE)]
     words += ["--validate-every", "0", "--checkpoint-every", every]
     scores = []
     for name in ("whole", "broken"):
         folder = tmp_path / name
-        process = subprocess.Popen(
-            [*words, "--runs-dir", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
+        process = fsb_process.start(*words, "--runs-dir", folder)
         if name == "broken":
             end = time.monotonic() + 100
             while not list(folder.glob("*/checkpoints/*")) and time.monotonic() < end:
                 time.sleep(0.01)
             process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=150)
+        _, err = process.communicate(timeout=150)
         [run] = folder.iterdir()
         if name == "broken":
             record = json.loads((run / "record.json").read_text())
-            assert record["status"] == "interrupted", out.decode()
-            resumed = [sys.executable, "-m", "fewshot_bench", "resume", str(run)]
-            subprocess.run(resumed, check=True, capture_output=True, timeout=150)
+            assert record["status"] == "interrupted", err
+            fsb_process("resume", run).succeeded()
         record = json.loads((run / "record.json").read_text())
-        assert record["status"] == "completed", out.decode()
+        assert record["status"] == "completed", err
         scores.append(np.loadtxt(run / "episodes.csv", delimiter=",", skiprows=1, usecols=1))
     assert np.array_equal(*scores)

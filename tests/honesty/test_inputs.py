@@ -60,15 +60,8 @@ def filtered(image_shape, *, weights: Annotated[InputFile | None, "its filters"]
 '''
 
 
-class Told(Breaking):
-    """Remembers the lines; breaks off a training where it is asked to."""
-
-    def __init__(self, phase: str = "never", done: int = 0) -> None:
-        super().__init__(phase, done)
-        self.lines: list[str] = []
-
-    def message(self, text: str) -> None:
-        self.lines.append(text)
+class Grids(Breaking):
+    """A progress of a grid."""
 
     def cell(self, *_: Any) -> None:
         pass
@@ -80,11 +73,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def asked(method: str, settings: dict[str, Any]) -> tuple[Path, str]:
-    """What `fsb run` does: the folder of the run, and what was said of one that is there."""
-    told = Told()
-    _, folder = run_or_reuse(RunContext(configure(method, **settings), progress=told), "resume")
-    return folder, " ".join(told.lines)
+Typed = Callable[[str, dict[str, Any]], tuple[Path, str]]
+
+
+@pytest.fixture
+def typed(notes: pytest.LogCaptureFixture) -> Typed:
+    """What `fsb run` does: the folder of the run, and what is logged."""
+
+    def call(method: str, settings: dict[str, Any]) -> tuple[Path, str]:
+        notes.clear()
+        context = RunContext(configure(method, **settings), progress=Breaking("never", 0))
+        _, folder = run_or_reuse(context, "resume")
+        return folder, " ".join(notes.messages)
+
+    return call
 
 
 def content(record: dict[str, Any], option: str) -> dict[str, Any]:
@@ -92,21 +94,31 @@ def content(record: dict[str, Any], option: str) -> dict[str, Any]:
     return dict(found)
 
 
-def reused_until(
-    method: str, settings: dict[str, Any], change: Callable[[], object], why: str
-) -> tuple[Path, Path]:
-    """A run is reused, and after the change it is not, with a line that says why."""
-    first, _ = asked(method, settings)
-    again, said = asked(method, settings)
-    assert (again, "there already" in said) == (first, True)
-    change()
-    other, said = asked(method, settings)
-    assert other != first
-    assert f"is of other {why}" in said
-    return first, other
+Reuse = Callable[[str, dict[str, Any], Callable[[], object], str], tuple[Path, Path]]
 
 
-def test_other_weights_under_the_same_init(home: Path, data_cache: Path) -> None:
+@pytest.fixture
+def reused_until(typed: Typed) -> Reuse:
+    """A run is reused, and after a change it is run again, with a line that says why."""
+
+    def call(
+        method: str, settings: dict[str, Any], change: Callable[[], object], why: str
+    ) -> tuple[Path, Path]:
+        first, _ = typed(method, settings)
+        again, lines = typed(method, settings)
+        assert (again, "Reusing finished run" in lines) == (first, True)
+        change()
+        other, lines = typed(method, settings)
+        assert other != first
+        assert f"has different {why}" in lines
+        return first, other
+
+    return call
+
+
+def test_other_weights_under_the_same_init(
+    home: Path, data_cache: Path, reused_until: Reuse
+) -> None:
     """The folder of ``--init`` has another weights file: the old run is not reused."""
     settings = small(data_cache)
     start = folder_of(fewshot_bench.run("protonet", **settings))
@@ -127,7 +139,9 @@ def test_other_weights_under_the_same_init(home: Path, data_cache: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["written", "link"])
-def test_another_file_under_the_same_option(kind: str, home: Path, data_cache: Path) -> None:
+def test_another_file_under_the_same_option(
+    kind: str, home: Path, data_cache: Path, reused_until: Reuse, typed: Typed
+) -> None:
     """A backbone's weights file is overwritten, or a link points elsewhere: both are detected."""
     (home / "net.py").write_text(READS, "utf-8")
     (home / "a.txt").write_text("1 2 3", "utf-8")
@@ -149,8 +163,8 @@ def test_another_file_under_the_same_option(kind: str, home: Path, data_cache: P
     file.unlink()
     shutil.copy2(home / "a.txt", file)
     absolute = settings | {"backbone_weights": InputFile(str(file))}
-    found, said = asked("protonet", absolute)  # the same content, typed in another way
-    assert (found, "there already" in said) == (first, True)
+    found, lines = typed("protonet", absolute)  # the same content, typed in another way
+    assert (found, "Reusing finished run" in lines) == (first, True)
     file.unlink()
     with pytest.raises(ConfigError, match=r"--backbone-weights weights.txt: there is no such file"):
         configure("protonet", **settings)
@@ -180,7 +194,7 @@ class Shifted(ClosedSampler):
 
 
 def test_another_file_of_a_sampler(
-    home: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, data_cache: Path, monkeypatch: pytest.MonkeyPatch, reused_until: Reuse
 ) -> None:
     """A sampler's file is overwritten: a new run in a separate table, and ``fsb eval`` says so."""
     (home / "own.py").write_text(SHIFTED, "utf-8")
@@ -206,7 +220,7 @@ def test_another_file_of_a_sampler(
     file.write_text("0", "utf-8")
     again = fewshot_bench.evaluate(str(first), trust_code=True)
     assert again["test"] == one.record["test"]
-    assert not any("other than in the run" in note for note in again["notes"])
+    assert not any("different from the run" in note for note in again["notes"])
 
 
 FILES = """
@@ -298,7 +312,7 @@ def own_data(home: Path, data_cache: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_an_edited_split_file(home: Path, own_data: dict[str, Any]) -> None:
+def test_an_edited_split_file(home: Path, own_data: dict[str, Any], reused_until: Reuse) -> None:
     """A class moves from training to test in the split file: the old run is not reused."""
     file = home / "split.csv"
     reused_until(
@@ -312,7 +326,9 @@ def test_an_edited_split_file(home: Path, own_data: dict[str, Any]) -> None:
         configure("nearest-centroid", **own_data)
 
 
-def test_an_image_that_changes_in_place(home: Path, own_data: dict[str, Any]) -> None:
+def test_an_image_that_changes_in_place(
+    home: Path, own_data: dict[str, Any], reused_until: Reuse
+) -> None:
     """An image is overwritten with the same size and time stamp: it is read again, and the run is
     new.
     """
@@ -328,19 +344,19 @@ def test_an_image_that_changes_in_place(home: Path, own_data: dict[str, Any]) ->
 
 
 def test_another_copy_of_the_data_is_the_same_run(
-    home: Path, own_data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    home: Path, own_data: dict[str, Any], monkeypatch: pytest.MonkeyPatch, typed: Typed
 ) -> None:
     """The same images under another path are the same run; other images under it are not."""
-    first, _ = asked("nearest-centroid", own_data)
+    first, _ = typed("nearest-centroid", own_data)
     shutil.copytree(home / "images", home / "elsewhere" / "images")
     shutil.copy(home / "split.csv", home / "elsewhere" / "split.csv")
     monkeypatch.chdir(home / "elsewhere")
-    found, said = asked("nearest-centroid", own_data)
-    assert (found, "there already" in said) == (first, True)
+    found, lines = typed("nearest-centroid", own_data)
+    assert (found, "Reusing finished run" in lines) == (first, True)
     shutil.copy(home / "images" / "c8" / "0.bmp.png", "images/c7/0.bmp.png")
-    found, said = asked("nearest-centroid", own_data)
+    found, lines = typed("nearest-centroid", own_data)
     assert found != first
-    assert "images, classes or split" in said
+    assert "images, classes or split" in lines
 
 
 LIAR = '''
@@ -363,7 +379,9 @@ class Liar(Dataset):
 '''
 
 
-def test_a_data_set_whose_digest_is_wrong(home: Path, data_cache: Path) -> None:
+def test_a_data_set_whose_digest_is_wrong(
+    home: Path, data_cache: Path, reused_until: Reuse
+) -> None:
     """A data set reports the same digest for other images: the images themselves are compared."""
     (home / "liar.py").write_text(LIAR, "utf-8")
     (home / "seed.txt").write_text("1", "utf-8")
@@ -387,7 +405,7 @@ def test_resume_refuses_other_content(home: Path, data_cache: Path) -> None:
         runner.run(RunContext(configure("protonet", **settings), progress=Breaking("train", 2)))
     (folder,) = (home / "runs").iterdir()
     (home / "weights.txt").write_text("3 2 1", "utf-8")
-    with pytest.raises(RecordError, match="begun with other content of --backbone-weights"):
+    with pytest.raises(RecordError, match="started with different content of --backbone-weights"):
         fewshot_bench.resume(str(folder), trust_code=True)
     with pytest.raises(KeyboardInterrupt):
         run_or_reuse(
@@ -415,7 +433,7 @@ def test_paths_of_a_record_are_those_of_its_own_folder(
     assert content(record, "backbone_weights")["absolute"] == str(home / "weights.txt")
     again = fewshot_bench.evaluate(str(folder), trust_code=True)
     assert again["test"] == record["test"]
-    assert not any("other than in the run" in note for note in again["notes"])
+    assert not any("different from the run" in note for note in again["notes"])
     (home / "weights.txt").write_text("5 5 5", "utf-8")
     again = fewshot_bench.evaluate(str(folder), trust_code=True)
     assert any(f"content of '{home / 'weights.txt'}'" in note for note in again["notes"])
@@ -431,7 +449,7 @@ def test_a_grid_repeats_cells_whose_inputs_changed(home: Path, data_cache: Path)
     grid = Grid((Entry("protonet", "protonet", {"init": "start"}),), settings)
 
     def folders_after() -> int:
-        _, problems = run_grid(grid, Registry.discover(), Told())
+        _, problems = run_grid(grid, Registry.discover(), Grids("never", 0))
         assert not problems
         return len(list((home / "runs").iterdir()))
 
@@ -565,6 +583,8 @@ def test_a_helper_of_a_plugin_that_changed(
     site: Path,
     data_cache: Path,
     forgotten: Callable[[], None],
+    reused_until: Reuse,
+    typed: Typed,
 ) -> None:
     """A module that a plugin imports is edited at the same version: the old run is not reused."""
     method, helper = layout(site)
@@ -585,12 +605,12 @@ def test_a_helper_of_a_plugin_that_changed(
     assert "code of method" in said[0]
     assert "fewshot-bench" not in said[0]
     forgotten()
-    asked(method, settings)
-    assert asked(method, settings)[0] == other  # its digest is the same in every process
+    typed(method, settings)
+    assert typed(method, settings)[0] == other  # its digest is the same in every process
 
 
 def test_files_without_influence_do_not_count(
-    site: Path, data_cache: Path, forgotten: Callable[[], None]
+    site: Path, data_cache: Path, forgotten: Callable[[], None], typed: Typed
 ) -> None:
     """An observer's code, a text and a cache of the interpreter change: the run is reused."""
     method, helper = package_data(site)
@@ -599,13 +619,13 @@ def test_files_without_influence_do_not_count(
     source = "from fewshot_bench import hookimpl\n\n\n@hookimpl\ndef run_finished():\n    pass\n"
     watcher.write_text(source)
     settings = small(data_cache, "nearest-centroid") | {"with_": ["./watch.py"]}
-    first, _ = asked(method, settings)
+    first, _ = typed(method, settings)
     watcher.write_text(watcher.read_text() + "    x = 1\n")
     (site / "my_pkg" / "README.md").write_text("text")
     (site / "my_pkg" / "__pycache__").mkdir(exist_ok=True)
     (site / "my_pkg" / "__pycache__" / "m.pyc").write_bytes(b"x")
     forgotten()
-    assert asked(method, settings)[0] == first
+    assert typed(method, settings)[0] == first
 
 
 def test_the_version_of_another_distribution_counts(site: Path) -> None:

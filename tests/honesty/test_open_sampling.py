@@ -181,4 +181,4 @@ def test_a_run_says_it_in_its_record_and_its_table(pictures: Path, tmp_path: Pat
     record, noted, captioned = said["open-balanced"]
     assert record["test"]["class_use"]["effective"] == record["test"]["class_use"]["classes"]
     assert (noted, captioned) == (False, False)
-    assert any("episodes were asked for" in note for note in record["notes"])
+    assert any("episodes were requested" in note for note in record["notes"])

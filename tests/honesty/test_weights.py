@@ -234,7 +234,7 @@ def test_weights_of_an_older_record_are_not_guessed(trained: Path, home: Path) -
     record = read_record(trained)
     del record["weights"]
     write_record(trained, record)
-    assert "kept no digest" in " ".join(fewshot_bench.evaluate(str(trained))["notes"])
+    assert "stored no digest" in " ".join(fewshot_bench.evaluate(str(trained))["notes"])
     (trained / FILE).unlink()
     with pytest.raises(RecordError, match="has no weights"):
         fewshot_bench.evaluate(str(trained))
@@ -293,7 +293,7 @@ def test_random_numbers_drawn_at_import_are_repeatable(home: Path, data_cache: P
     np.random.seed(5)
     again = fewshot_bench.evaluate(f"runs/{record['id']}", trust_code=True)
     assert again["test"] == record["test"]
-    assert not any("other scores" in note for note in again["notes"])
+    assert not any("different scores" in note for note in again["notes"])
 
 
 def test_other_predictions_on_the_same_test_are_an_error(home: Path, data_cache: Path) -> None:
@@ -302,11 +302,13 @@ def test_other_predictions_on_the_same_test_are_an_error(home: Path, data_cache:
     settings = small(data_cache, "frozen") | {"episodes": 20}
     folder = Path("runs") / fewshot_bench.run(method, **settings)["id"]
     in_another_process("AtImport")
-    with pytest.raises(PluginError, match=r"of the same 20 episodes have other scores \(.*there"):
+    with pytest.raises(
+        PluginError, match=r"of the same 20 episodes have different scores \(.*there"
+    ):
         fewshot_bench.evaluate(str(folder), trust_code=True)
     assert [path.name for path in (home / "runs").iterdir()] == [folder.name]
     other = fewshot_bench.evaluate(str(folder), trust_code=True, episode_seed=1)  # another test
-    assert not any("other scores" in note for note in other["notes"])
+    assert not any("different scores" in note for note in other["notes"])
 
 
 def test_a_last_digit_that_decides_is_a_note(home: Path, trained: Path) -> None:
@@ -317,7 +319,7 @@ def test_a_last_digit_that_decides_is_a_note(home: Path, trained: Path) -> None:
     scores[0] = 1 - scores[0] if scores[0] != 0.5 else 0
     write_table(trained / "episodes.csv", {**table, "accuracy": scores})
     write_record(trained, record | {"device": record["device"] | {"name": "another machine"}})
-    (note,) = [n for n in fewshot_bench.evaluate(str(trained))["notes"] if "other scores" in n]
+    (note,) = [n for n in fewshot_bench.evaluate(str(trained))["notes"] if "different scores" in n]
     assert f"1 of the same {count} episodes" in note
 
 
