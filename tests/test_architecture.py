@@ -20,8 +20,8 @@ ENGLISH = {"folder"}  # a data set whose name messages use as a word
 # A room imports from itself and from rooms above it.
 ORDER = (
     "errors",
-    "utils",
     "rng",
+    "utils",
     "episode",
     "nn",
     "method",

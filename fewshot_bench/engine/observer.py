@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from fewshot_bench.errors import blame
+from fewshot_bench.errors import plugin_errors
 
 
 class Observer:
@@ -47,13 +47,13 @@ class Observers:
     def follow(self, folder: Path, step: int = 0) -> None:
         """Tell every observer the folder of the run, and the step that it goes on from."""
         for title, observer in self.observers.items():
-            with blame(f"folder of {title}"):
+            with plugin_errors(f"folder of {title}"):
                 observer.folder, observer.resumed_from = folder, step
 
     def tell(self, event: str, *arguments: Any) -> None:
         """Call a method of every observer."""
         for title, observer in self.observers.items():
-            with blame(f"{event}() of {title}"):
+            with plugin_errors(f"{event}() of {title}"):
                 getattr(observer, event)(*arguments)
 
 

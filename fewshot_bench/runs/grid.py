@@ -7,8 +7,8 @@ did not finish is resumed.
 from __future__ import annotations
 
 import difflib
-import logging
 import itertools
+import logging
 import statistics
 import time
 import tomllib

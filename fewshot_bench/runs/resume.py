@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -320,4 +319,3 @@ class WeightsCheck:
             return plain.predict(episode).logits
         finally:
             method.train(training)
-

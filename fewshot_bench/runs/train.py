@@ -37,7 +37,7 @@ from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.training import Trainer
-from fewshot_bench.engine.weights import check_unmoved, save_weights
+from fewshot_bench.engine.weights import check_unmoved, check_weights, save_weights
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
 from fewshot_bench.hooks.registry import Registry
@@ -74,9 +74,8 @@ from fewshot_bench.runs.prepare import (
 )
 from fewshot_bench.runs.resume import WeightsCheck, recorded_config, resumed_record
 from fewshot_bench.sampling.base import EpisodeSource
-from fewshot_bench.sampling.inspection import agree
+from fewshot_bench.sampling.inspection import check_redrawn
 from fewshot_bench.utils.devices import is_gpu
-from fewshot_bench.utils.inputs import check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +101,9 @@ def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], P
         ConfigError: ``if_exists`` is something else; else as :func:`run`.
     """
     if if_exists not in IF_EXISTS:
-        raise ConfigError(f"--if-exists: expected one of {', '.join(IF_EXISTS)}, got '{if_exists}'.")
+        raise ConfigError(
+            f"--if-exists: expected one of {', '.join(IF_EXISTS)}, got '{if_exists}'."
+        )
     config = context.config
     runs_dir = Path(config.runs_dir)
     if if_exists != "fresh" and runs_dir.is_dir():
@@ -111,7 +112,9 @@ def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], P
         folders = sorted(runs_dir.glob(f"{stem(plain).rpartition('-')[0]}-*"))
         found = RunIndex(folders).find(context, watched=True)
         if found.finished is not None:
-            logger.info(f"Reusing finished run '{found.finished.folder}'; --if-exists fresh runs it again.")
+            logger.info(
+                f"Reusing finished run '{found.finished.folder}'; --if-exists fresh runs it again."
+            )
             return found.finished.record, found.finished.folder
         if found.unfinished is not None and if_exists == "resume":
             folder = found.unfinished
@@ -191,9 +194,7 @@ def resume(
         with only_typed((), trust_code):
             config = recorded_config(registry, before)
             config = with_changes(config, registry, {"cache_dir": None, **settings})
-            own = (
-                context.with_config(config) if context else RunContext(config, registry, progress)
-            )
+            own = context.with_config(config) if context else RunContext(config, registry, progress)
             prepared = prepare(own)
         record = resumed_record(prepared, folder, before, allow_changes=allow_changes)
         return _Run(prepared, folder, record, signals, resumed=True).execute()
@@ -383,9 +384,7 @@ def train(run: PreparedRun, trainer: Trainer, record: dict[str, Any]) -> None:
     _check_after_training(run, record)
 
 
-def test(
-    run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable[[], None]
-) -> None:
+def test(run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable[[], None]) -> None:
     """Evaluate the split that the record names; write scores and add the result to the record.
 
     ``check`` is called between two chunks of episodes, and may raise.
@@ -420,7 +419,7 @@ def _check_drawn(run: PreparedRun, scores: Scores, record: dict[str, Any]) -> No
     """Raise PluginError if the evaluation got other episodes than were inspected before it."""
     assert run.drawn is not None
     title = run.context.registry.resolve("samplers", run.config.sampling).title
-    agree(run.drawn, scores.class_ids, scores.confusion.sum(-1), title)
+    check_redrawn(run.drawn, scores.class_ids, scores.confusion.sum(-1), title)
     record["episodes_digest"] = run.drawn.digest
 
 
@@ -432,9 +431,7 @@ def _validate_untrained(run: PreparedRun, source: EpisodeSource, record: dict[st
     run.observers.tell("evaluation_ended", "validation", scores.accuracy.tolist())
     result = result_of(scores, config.level, run.method.transductive, source)
     record["validation"] = {"best_step": None, **result}
-    logger.info(
-        f"validation accuracy {result['accuracy']:.2%}; choose settings by this"
-    )
+    logger.info(f"validation accuracy {result['accuracy']:.2%}; choose settings by this")
 
 
 def _profile(run: PreparedRun, folder: Path) -> None:

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.nn import per_task
-from fewshot_bench.rng import generators_kept, global_generators, moved
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.subject import Shape, require_close
+from fewshot_bench.utils.generators import (
+    generators_preserved,
+    generators_used,
+    global_generators,
+)
 
 SHAPES: tuple[Shape, ...] = ((1, 28, 28), (3, 32, 32), (3, 84, 84))  # tried on a backbone
 
@@ -121,9 +125,9 @@ def keeps_nothing(subject: BackboneSubject) -> None:
         net.train(mode == "training")
         held = {name: value.clone() for name, value in net.state_dict().items()}
         before = global_generators()
-        with generators_kept(), torch.no_grad():
+        with generators_preserved(), torch.no_grad():
             net(images)
-            used = moved(before, global_generators())
+            used = generators_used(before, global_generators())
         if used:
             raise Fault(
                 f"in {mode} mode it draws from {used[0]} (nn.Dropout?); a backbone has no key to "

@@ -16,7 +16,8 @@ from fewshot_bench.data.images import Dataset, LabeledImages, Splits
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import FewshotBenchError
-from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.sampling.closed import ClosedSampler
 from fewshot_bench.testing.checks import Fault, NotClaimed
 
 

@@ -16,7 +16,6 @@ from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.weights import load_weights, save_weights
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.method import Method, trainable
-from fewshot_bench.rng import global_generators, moved
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.gradients import gradient_error
 from fewshot_bench.testing.subject import (
@@ -28,6 +27,7 @@ from fewshot_bench.testing.subject import (
     require_close,
     tensors,
 )
+from fewshot_bench.utils.generators import generators_used, global_generators
 
 EXACT = 1e-9  # float64: another order of sums, and no more
 GRADIENT = 1e-4
@@ -137,7 +137,7 @@ def repeatable(subject: MethodSubject) -> None:
             logits = predict(method, subject.episode())
             losses = method.train().losses(subject.training_episode()).players
             numbers = torch.cat([logits.flatten(), *(v.detach() for v in losses.values())])
-            if used := moved(before, global_generators()):
+            if used := generators_used(before, global_generators()):
                 raise Fault(
                     f"it draws from {used[0]}; draw from fewshot_bench.rng with support.key, or "
                     "results depend on how tasks are batched."

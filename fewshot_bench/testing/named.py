@@ -18,7 +18,7 @@ from fewshot_bench.config.options import (
     split_dataset,
 )
 from fewshot_bench.config.resolve import configure, sampler_options
-from fewshot_bench.data.locate import locate
+from fewshot_bench.data.download import locate
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, PluginError, UnknownName
 from fewshot_bench.hooks.registry import Registered, Registry

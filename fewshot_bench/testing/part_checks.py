@@ -20,7 +20,7 @@ from fewshot_bench.engine.observer import Observer, Observers
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.sampling.base import EpisodeSource, Indices, Sampler, check_indices
-from fewshot_bench.sampling.inspection import draw
+from fewshot_bench.sampling.inspection import draw_episodes
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.subject import off, require_close
 from fewshot_bench.testing.tiny import separable_images
@@ -73,7 +73,7 @@ def valid(subject: SamplerSubject) -> None:
         except FewshotBenchError as error:
             raise Fault(f"{error} (episodes {ids[0]} to {ids[-1]}).") from error
     try:
-        draw(EpisodeSource(sampler), len(subject.ids(sampler)), "it")
+        draw_episodes(EpisodeSource(sampler), len(subject.ids(sampler)), "it")
     except FewshotBenchError as error:
         raise Fault(str(error)) from error
 

@@ -19,11 +19,12 @@ from fewshot_bench.episode import Episode, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method
 from fewshot_bench.nn.norm import Statistics
-from fewshot_bench.rng import generators_kept
-from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
+from fewshot_bench.sampling.closed import ClosedSampler
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.tiny import TINY, TinyBackbone, separable_images, tiny_episode
+from fewshot_bench.utils.generators import generators_preserved
 
 CHECKED = replace(TINY, image_shape=(1, 8, 8), pixel_range=(-1.0, 1.0))
 Make = Callable[[Task, nn.Module | None], Method]
@@ -93,7 +94,7 @@ class MethodSubject:
             return shape
         other = replace(self, task=replace(self.task, image_shape=less), shapes=())
         try:
-            with generators_kept():
+            with generators_preserved():
                 method = other.build()
                 predict(method, other.episode())
                 method.train().losses(other.training_episode())

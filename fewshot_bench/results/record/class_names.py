@@ -7,7 +7,7 @@ import io
 from dataclasses import fields
 from pathlib import Path
 
-from fewshot_bench.data.content import ClassContent
+from fewshot_bench.data.images import ClassContent
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.tables import write_table
 from fewshot_bench.utils.text import printable
