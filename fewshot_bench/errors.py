@@ -2,20 +2,20 @@
 
 ::
 
-    FewshotBenchError              something a user can mend; shown as one line    exit 2
-    ├── ConfigError                a setting that cannot be, or does not exist
-    │   └── UnknownName            a name that nothing registers; suggests the nearest
-    ├── DataError                  a data file that is missing, damaged or not what it claims
+    FewshotBenchError              something that a user can fix; shown as one line   exit 2
+    ├── ConfigError                an option or value that is unknown or impossible
+    │   └── UnknownName            a name that no plugin registers; suggests the nearest
+    ├── DataError                  a data file that is missing, damaged or unexpected
     ├── PluginError                a plugin that fails to load or breaks its contract
     ├── RecordError                a run folder or record that cannot be read
     ├── OutOfMemory                a task that does not fit into the device's memory
     ├── Diverged                   a loss, gradient or weight became NaN or infinite    exit 1
-    └── Stopped                    a signal ended a command    exit 128 + its number
+    └── Stopped                    a signal ended the command    exit 128 + its number
 
-:class:`PluginWarning` is told, and what was asked goes on without the plugin;
-:class:`InterfaceDeprecation` is told with the plugin's line, and all goes on.
+    PluginWarning                  a plugin failed; the command continues without it
+    InterfaceDeprecation           a plugin uses a part of the interface that will be removed
 
-The message of each says what was asked, what is possible and what to do next.
+A message says what was expected, what was found, and what to type.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from contextlib import contextmanager
 
 
 class FewshotBenchError(Exception):
-    """Base of all errors that are meant for the person at the keyboard."""
+    """Base of all errors that are meant for the user."""
 
     exit_code = 2
 
 
 class ConfigError(FewshotBenchError):
-    """A setting that is impossible, out of range or not known."""
+    """An option or value that is unknown, impossible or out of range."""
 
 
 class UnknownName(ConfigError):
-    """A name that nothing registers.
+    """A name that no plugin registers.
 
     Arguments:
-        kind: what was looked for, in the singular (``"method"``).
-        name: what was asked.
-        known: the names that exist.
-        hint: what to type next; a sentence of its own.
-        near: what was meant, where that is known; default: the nearest of the known names.
+        kind: what was looked up, in the singular (``"method"``).
+        name: the unknown name.
+        known: the registered names.
+        hint: what to type; a sentence of its own.
+        near: the name that was probably meant; default: the most similar of the known names.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class UnknownName(ConfigError):
 
 
 class DataError(FewshotBenchError):
-    """A data file that is missing, damaged, or not what it claims to be."""
+    """A data file that is missing, damaged or unexpected."""
 
 
 class PluginError(FewshotBenchError):
@@ -66,38 +66,37 @@ class PluginError(FewshotBenchError):
 
 
 class PluginWarning(UserWarning):
-    """A plugin that failed where others could take its place."""
+    """A plugin failed; the command continues without it."""
 
 
 class InterfaceDeprecation(DeprecationWarning):
-    """A plugin uses a part of the interface that is to go. Says what to write in its place.
+    """A plugin uses a part of the interface that will be removed; says what replaces it.
 
-    For a hook or its argument it is given to ``hookspec`` (``warn_on_impl``,
-    ``warn_on_impl_args``); a function warns with it and ``stacklevel=2``. So the warning has the
-    plugin's line, which ``fsb`` shows.
+    Hooks and their arguments pass it to ``hookspec`` (``warn_on_impl``, ``warn_on_impl_args``);
+    functions warn with ``stacklevel=2``. So the warning points to the plugin's line.
     """
 
 
 @contextmanager
-def blame(what: str) -> Iterator[None]:
-    """Turn what a plugin's code raises into a PluginError that names it.
+def plugin_errors(what: str) -> Iterator[None]:
+    """Turn exceptions of a plugin's code into a PluginError that names it.
 
     Arguments:
-        what: was called, e.g. ``"MyMethod.adapt()"``.
+        what: the code that is called, e.g. ``"MyMethod.adapt()"``.
     """
     try:
         yield
     except FewshotBenchError:
         raise
     except Exception as error:
-        if is_out_of_memory(error):  # no fault of the plugin's: less at a time may do
+        if is_out_of_memory(error):  # not the plugin's fault; smaller batches may fit
             raise
         text = " ".join(str(error).split()) or "no message"
         raise PluginError(f"{what} raised {type(error).__name__}: {text}") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is short: Python's, a GPU's, or torch's on a CPU."""
+    """Whether an error means too little memory: Python's, a GPU's, or torch's on a CPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error)
@@ -111,10 +110,10 @@ class RecordError(FewshotBenchError):
 
 
 class Stopped(FewshotBenchError):
-    """A signal ended a command; the message says how to go on.
+    """A signal ended the command.
 
     Arguments:
-        message: one line.
+        message: one line that says how to resume.
         number: of the signal.
     """
 
@@ -130,7 +129,7 @@ class Diverged(FewshotBenchError):
         step: number of the meta-step, counted from 1.
         player: name of the player whose loss or gradient it was.
         what: ``"loss"``, ``"gradient"`` or ``"weight"``.
-        origin: which operation it came from, as part of a sentence; None where nothing looked.
+        origin: the operation that caused it, as part of a sentence; None: not searched for.
     """
 
     exit_code = 1
@@ -142,9 +141,9 @@ class Diverged(FewshotBenchError):
         hint = "; --detect-anomaly names the operation" if origin is None else ""
         super().__init__(
             f"step {step}: the {what} of player '{player}' is not finite{origin or ''}; the last "
-            f"good weights are kept. Try a smaller learning rate, or another --seed{hint}."
+            f"finite weights are saved. Try a smaller learning rate, or another --seed{hint}."
         )
 
 
 class OutOfMemory(FewshotBenchError):
-    """A single task, or tasks that cannot be parted, need more memory than the device has."""
+    """One task, or a batch of tasks that cannot be split, does not fit into the memory."""

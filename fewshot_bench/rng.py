@@ -4,26 +4,18 @@ A key is a 64-bit integer, held in an int64 tensor of shape [T] (one per task). 
 SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014)
 used as a counter-based generator: the n-th number of a stream is ``mix(stream + n * GOLDEN)``.
 Only integer additions, multiplications, shifts and exclusive-ors are used, so every device,
-platform, thread and batch size gives the same bits. There is no state and nothing to seed.
-
-:func:`global_generators` is about the others, which have a state that everything shares: who draws
-from them gives numbers that depend on what was run before and beside.
+platform, thread and batch size gives the same bits. There is no state and nothing to seed. A tag
+decides its numbers, so tags keep their spelling.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from fewshot_bench.utils.devices import generator_states
 
 _GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX_1 = -0x40A7B892E31B1A47  # 0xBF58476D1CE4E5B9
@@ -31,7 +23,7 @@ _MIX_2 = -0x6B2FB644ECCEEE15  # 0x94D049BB133111EB
 
 
 def key_of(*parts: int | str) -> int:
-    """A key from any number of integers and strings: the same everywhere, for ever."""
+    """A key from any number of integers and strings: the same on every platform."""
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
@@ -42,7 +34,7 @@ def fold(key: Tensor, data: Tensor | int | str) -> Tensor:
     if isinstance(data, str):
         data = key_of(data)
     if isinstance(data, int):
-        # Worked out here: a number that went to a GPU as a tensor would cost a wait for the device.
+        # Computed on the host: copying a number to a GPU as a tensor waits for the device.
         return _mix(_mix(key + _GOLDEN) ^ _signed(data * _GOLDEN))
     return _mix(_mix(key + _GOLDEN) ^ (data.to(key.device) * _GOLDEN))
 
@@ -69,8 +61,8 @@ def normal(
 ) -> Tensor:
     """Standard normal numbers (Box and Muller 1958): shape [*key.shape, *shape].
 
-    Computed in float64 and rounded, so that float32 results agree between platforms but for
-    the rarest of roundings.
+    Computed in float64 and rounded, so that float32 results agree between platforms, except for
+    very rare roundings.
     """
     angle = uniform(key, tag + "/angle", shape, torch.float64) * (2 * math.pi)
     radius = (-2 * torch.log1p(-uniform(key, tag + "/radius", shape, torch.float64))).sqrt()
@@ -93,20 +85,19 @@ def permutation(key: Tensor, tag: str, n: int) -> Tensor:
 def subset(key: Tensor, tag: str, size: Tensor, k: int) -> Tensor:
     """k distinct integers of [0, size), in uniform random order: int64 [*key.shape, k].
 
-    Floyd's algorithm (Bentley and Floyd, CACM 1987), then a permutation: the cost depends on k
-    alone, not on ``size``, which may differ from key to key (int64, shape of ``key``) but has
-    to be at least k.
+    Floyd's algorithm (Bentley and Floyd, CACM 1987), then a permutation: the cost depends on k,
+    not on ``size`` (int64, shape of ``key``, each at least k).
 
-    The algorithm draws the i-th candidate of [0, size - k + i] and takes that range's end instead
-    where the candidate was taken before: by an equal candidate, or as the end of an earlier range
-    that was taken so itself. That second way is a chain of references, followed by doubling; step
-    by step, thousands of small operations would cost more than the images do.
+    Floyd draws the i-th candidate from [0, size - k + i] and replaces it by the end of that range
+    if it was chosen before: as an earlier candidate, or as the end of an earlier range. The latter
+    is a chain of references, resolved by pointer doubling; a loop over k would cost thousands of
+    small operations, more than gathering the images.
     """
     place = torch.arange(k, device=key.device)
     first = (size - k).unsqueeze(-1)
     candidate = bits(key, tag + "/floyd", (k,)) % (first + place + 1)
     again = (candidate.unsqueeze(-1) == candidate.unsqueeze(-2)).tril(-1).any(-1)
-    refers_to = candidate - first  # the range that this candidate is the end of, if any
+    refers_to = candidate - first  # the earlier range whose end the candidate is, if any
     earlier = (refers_to >= 0) & (refers_to < place)
     refers_to = torch.where(earlier, refers_to, place)
     for _ in range((k - 1).bit_length()):
@@ -116,64 +107,13 @@ def subset(key: Tensor, tag: str, size: Tensor, k: int) -> Tensor:
     return chosen.gather(-1, permutation(key, tag + "/order", k))
 
 
-def global_generators() -> dict[str, Any]:
-    """The states of the generators that a process has one of, by name; see :func:`moved`."""
-    states: dict[str, Any] = {
-        "torch's global generator": [torch.get_rng_state()],
-        "numpy's global generator": np.random.get_state(),
-        "Python's random module": random.getstate(),
-    }
-    states["torch's global generator"] += generator_states()
-    return states
-
-
-def moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Names of the generators that somebody drew from (or seeded) between two states."""
-    return [name for name, state in before.items() if not _same(state, after[name])]
-
-
-@contextmanager
-def generators_kept() -> Iterator[None]:
-    """Leave the global generators as they were found, whatever draws from them meanwhile."""
-    own, python = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            np.random.set_state(own)
-            random.setstate(python)
-
-
-@contextmanager
-def generators_seeded(*of: str | int) -> Iterator[None]:
-    """Draw from the global generators what these words and numbers decide; they are kept.
-
-    torch's, numpy's and Python's: whatever a plugin draws from while it is imported or built, it
-    draws the same in every process.
-    """
-    with generators_kept():
-        seed = key_of(*of)
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        yield
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, list | tuple):
-        return all(map(_same, one, other))
-    if isinstance(one, np.ndarray):
-        return bool(np.array_equal(one, other))
-    return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)
-
-
 def _signed(number: int) -> int:
-    """The low 64 bits as a signed integer: what int64 arithmetic makes of an overflow."""
+    """The low 64 bits as a signed integer, as int64 arithmetic overflows."""
     return (number + 2**63) % 2**64 - 2**63
 
 
 def _mix(x: Tensor) -> Tensor:
-    """The finalizer of SplitMix64 on int64, where ``>>`` copies the sign: masks undo that."""
+    """The finalizer of SplitMix64 on int64; the masks undo that ``>>`` copies the sign."""
     x = (x >> 30).bitwise_and_(0x3FFFFFFFF).bitwise_xor_(x).mul_(_MIX_1)
     x = (x >> 27).bitwise_and_(0x1FFFFFFFFF).bitwise_xor_(x).mul_(_MIX_2)
     return (x >> 31).bitwise_and_(0x1FFFFFFFF).bitwise_xor_(x)

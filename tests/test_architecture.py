@@ -22,8 +22,8 @@ ENGLISH = {"folder"}  # a data set whose name messages use as a word
 # A room imports from itself and from rooms above it.
 ORDER = (
     "errors",
-    "utils",
     "rng",
+    "utils",
     "episode",
     "nn",
     "method",

@@ -40,7 +40,7 @@ def machine(bench: Bench) -> None:
     about = describe_machine(bench.device, limits_of(bench.device, repeats=2 if bench.small else 9))
     about["products"] = {"fp32": about["limits"]["flops"]}
     if bench.cuda:
-        card = devices.about(bench.device)
+        card = devices.gpu_properties(bench.device)
         about["nvidia_smi"] = ", ".join(f"{name} {value}" for name, value in card.items())
         about["products"]["bf16"] = product(bench.device, torch.bfloat16)
         with Precision("tf32").applied():

@@ -14,7 +14,13 @@ import typer
 
 from fewshot_bench.cli import _dynamic
 from fewshot_bench.config.schema import DEFAULT_PLUGINS, SETTINGS
-from fewshot_bench.errors import ConfigError, PluginError, RecordError, UnknownName, blame
+from fewshot_bench.errors import (
+    ConfigError,
+    PluginError,
+    RecordError,
+    UnknownName,
+    plugin_errors,
+)
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import is_file
 from fewshot_bench.utils.text import one_line
@@ -393,7 +399,7 @@ def _export(registry: Registry, result: Comparison, format: str, output: Path | 
     from fewshot_bench.results.record import write_atomically
 
     title = registry.resolve("exporters", format).title
-    with blame(title):
+    with plugin_errors(title):
         text = load(registry, "exporters", format)(result)
     if not isinstance(text, str):
         raise PluginError(f"{title}: expected text, got {type(text).__name__}.")

@@ -97,7 +97,7 @@ def _choose(
     """The data set of this name with these options; its files are fetched."""
     from fewshot_bench.config.options import split_dataset
     from fewshot_bench.data.cache import cache_root
-    from fewshot_bench.data.locate import locate
+    from fewshot_bench.data.download import locate
     from fewshot_bench.runs.build import build_dataset
 
     registered = registry.resolve("datasets", split_dataset(registry, name)[0])
@@ -116,7 +116,7 @@ def list_(data_root: Root = None, cache_dir: Cache = None) -> None:
     from rich.table import Column, Table
 
     from fewshot_bench.cli._console import screen
-    from fewshot_bench.data.locate import locate
+    from fewshot_bench.data.download import locate
     from fewshot_bench.hooks.registry import Registry
 
     registry = Registry.discover()
@@ -183,7 +183,8 @@ def show(
     from fewshot_bench.data.table import ClassTable
     from fewshot_bench.episode import Task
     from fewshot_bench.rng import key_of
-    from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
+    from fewshot_bench.sampling.base import EpisodeSource
+    from fewshot_bench.sampling.closed import ClosedSampler
 
     if part not in PARTS:
         raise UnknownName("part", part, PARTS)

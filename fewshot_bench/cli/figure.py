@@ -10,7 +10,6 @@ import typer
 
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.figures import KINDS, Request
-from fewshot_bench.utils.inputs import check_weights
 from fewshot_bench.utils.text import one_line
 
 if TYPE_CHECKING:
@@ -75,6 +74,8 @@ def _with_weights(runs: list[Run]) -> tuple[list[Run], list[str]]:
 
     A picture leaves the folder that it was drawn from; what it shows can be evaluated again.
     """
+    from fewshot_bench.engine.weights import check_weights  # and torch
+
     found, problems = [], []
     for run in runs:
         try:

@@ -216,7 +216,7 @@ def load(registry: Registry, kind: str, name: str) -> Any:
     Raises:
         PluginError: it cannot be imported, or is something else; else as ``Registry.resolve``.
     """
-    from fewshot_bench.rng import generators_seeded  # and torch
+    from fewshot_bench.utils.generators import generators_seeded  # and torch
 
     item = registry.resolve(kind, name)
     with generators_seeded("import"):

@@ -1,36 +1,31 @@
-"""Images out of zip archives, without extraction and without trust."""
+"""Files from zip and tar archives, without trust in what else they hold."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import lzma
+import shutil
 import stat
 import struct
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
-
+from fewshot_bench.data.decode import IMAGE_SUFFIXES, MAX_IMAGE_BYTES
 from fewshot_bench.errors import DataError
+from fewshot_bench.utils.files import replacing
 
-# Far beyond what image data sets have, and far below what fills a memory or a disk.
-MAX_MEMBERS = 5_000_000
-MAX_IMAGE_BYTES = 64 * 2**20
+# Far more than image data sets have, far less than fills the memory or the disk.
+MAX_MEMBERS, MAX_TAR_MEMBERS = 5_000_000, 100_000
 MAX_TOTAL_BYTES = 2**40
-MAX_RATIO = 100  # of unpacked to packed, where an image is large: PNG and JPEG are packed already
-RATIO_FROM = 2**20  # bytes
-MAX_PIXELS = 50_000_000
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+MAX_TAR_FILE_BYTES = 16 * 2**30
+# Unpacked to packed size of members above RATIO_FROM bytes; PNG and JPEG hardly shrink.
+MAX_RATIO, RATIO_FROM = 100, 2**20
 
-Pixels = npt.NDArray[np.uint8]
-
-# What zipfile and its decompressors raise for damaged members; RuntimeError: for encrypted ones.
+# What zipfile and its decompressors raise for damaged members; RuntimeError: encrypted ones.
 _UNREADABLE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError,
 )  # fmt: skip
@@ -38,14 +33,13 @@ _UNREADABLE = (
 
 @contextmanager
 def open_zip(path: Path, expected: str) -> Iterator[zipfile.ZipFile]:
-    """Open an archive for reading.
+    """Open a zip archive for reading.
 
     Arguments:
-        path: the file.
-        expected: what should be in it, for the message.
+        expected: what it should hold, for messages.
 
     Raises:
-        DataError: the file is missing, unreadable, cut short or no zip archive.
+        DataError: the file is missing, unreadable, truncated or no zip archive.
     """
     try:
         archive = zipfile.ZipFile(path)
@@ -65,11 +59,11 @@ def open_zip(path: Path, expected: str) -> Iterator[zipfile.ZipFile]:
 def image_members(
     archive: zipfile.ZipFile, suffixes: Sequence[str] = IMAGE_SUFFIXES
 ) -> list[zipfile.ZipInfo]:
-    """The images of an archive, sorted by path. Hidden files and resource forks are left out.
+    """The images of an archive, sorted by path, without hidden files and resource forks.
 
     Raises:
-        DataError: a member that leaves the archive's folder, is there twice, is a link, encrypted
-            or absurdly large or packed; or an absurd number or sum of members.
+        DataError: a member outside the archive's folder, twice in it, a link, encrypted, or too
+            large, packed or unpacked; or too many members or bytes.
     """
     infos = archive.infolist()
     if len(infos) > MAX_MEMBERS:
@@ -82,35 +76,33 @@ def image_members(
     chosen: list[zipfile.ZipInfo] = []
     seen: set[str] = set()
     for info in infos:
-        if info.filename in seen:
-            raise DataError(f"'{archive.filename}': member '{info.filename}' is there twice.")
-        seen.add(info.filename)
         path = PurePosixPath(info.filename)
-        _refuse(archive, info, path)
+        problem = "is in it twice" if info.filename in seen else _problem(info, path)
+        if problem:
+            raise DataError(
+                f"'{archive.filename}': member '{info.filename}' {problem}; the archive is refused."
+            )
+        seen.add(info.filename)
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
         if not info.is_dir() and not hidden and path.suffix.lower() in suffixes:
             chosen.append(info)
     return sorted(chosen, key=lambda info: info.filename)
 
 
-def _refuse(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: PurePosixPath) -> None:
-    name = info.filename
+def _problem(info: zipfile.ZipInfo, path: PurePosixPath) -> str:
+    """Why a member is refused; empty: it is not."""
+    name, size = info.filename, info.file_size
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.split("/")[0]:
-        problem = "leaves the archive's folder"
-    elif stat.S_ISLNK(info.external_attr >> 16):
-        problem = "is a symbolic link"
-    elif info.flag_bits & 1:
-        problem = "is encrypted"
-    elif info.file_size > MAX_IMAGE_BYTES and path.suffix.lower() in IMAGE_SUFFIXES:
-        problem = f"unpacks to {info.file_size} bytes (at most {MAX_IMAGE_BYTES})"
-    elif info.file_size > max(RATIO_FROM, MAX_RATIO * info.compress_size):
-        problem = (
-            f"unpacks from {info.compress_size} to {info.file_size} bytes (more than "
-            f"{MAX_RATIO} times)"
-        )
-    else:
-        return
-    raise DataError(f"'{archive.filename}': member '{name}' {problem}; the archive is refused.")
+        return "leaves the archive's folder"
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "is a symbolic link"
+    if info.flag_bits & 1:
+        return "is encrypted"
+    if size > MAX_IMAGE_BYTES and path.suffix.lower() in IMAGE_SUFFIXES:
+        return f"unpacks to {size} bytes (at most {MAX_IMAGE_BYTES})"
+    if size > max(RATIO_FROM, MAX_RATIO * info.compress_size):
+        return f"unpacks from {info.compress_size} to {size} bytes (more than {MAX_RATIO} times)"
+    return ""
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -124,60 +116,57 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     except _UNREADABLE as error:
         raise DataError(
             f"'{archive.filename}' is damaged: member '{info.filename}' cannot be read ({error}); "
-            "fetch the file again."
+            "download the file again."
         ) from error
 
 
-def decode(data: bytes, name: str, mode: str) -> Pixels:
-    """An image as bytes [C, H, W]. Mode ``"1"`` gives 0 and 1, ``"L"`` and ``"RGB"`` 0..255.
+def extract_files(archive: Path, target: Path, wanted: Collection[str]) -> None:
+    """Unpack some files of a tar archive, and no others. Owners and modes are ignored.
 
     Arguments:
-        data: a PNG or JPEG file.
-        name: where it came from, for the message.
-        mode: Pillow's name of the pixel format to convert to.
+        archive: a tar file, compressed or not.
+        target: the folder for the files; created if missing.
+        wanted: their paths in the archive, with ``/``.
 
     Raises:
-        DataError: not an image, damaged, or absurdly large.
+        DataError: the archive cannot be read, has too many members, or lacks one of the files or
+            has it as a link or too large.
     """
+    left = set(wanted)
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"'{name}' has {image.width} x {image.height} pixels; refused.")
-            picture: Image.Image = image
-            if "transparency" in image.info:  # a palette with one cannot become RGB directly
-                picture = image.convert("RGBA")
-            pixels = np.asarray(picture.convert(mode), dtype=np.uint8)
-    except UnidentifiedImageError:
-        raise DataError(f"'{name}' is not a PNG or JPEG image.") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DataError(f"'{name}' has over {MAX_PIXELS} pixels; refused.") from None
-    except (OSError, SyntaxError, ValueError, zlib.error) as error:
-        raise DataError(f"'{name}' is a damaged image ({error}).") from error
-    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def read_image(path: Path) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        DataError: it cannot be read, or is absurdly large.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_IMAGE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read '{path}' ({_why(error)}).") from error
-    if len(data) > MAX_IMAGE_BYTES:
-        raise DataError(f"'{path}' has more than {MAX_IMAGE_BYTES} bytes; refused.")
-    return data
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+        with tarfile.open(archive) as members:
+            for number, member in enumerate(members):
+                if number >= MAX_TAR_MEMBERS:
+                    raise DataError(
+                        f"'{archive}' has more than {MAX_TAR_MEMBERS} members; refused."
+                    )
+                if member.name not in left:
+                    continue
+                source = members.extractfile(member) if member.isreg() else None
+                if source is None or member.size > MAX_TAR_FILE_BYTES:
+                    what = "no plain file" if source is None else f"of {member.size} bytes"
+                    raise DataError(
+                        f"'{archive}': member '{member.name}' is {what}; the archive is refused."
+                    )
+                path = target / member.name  # one of ``wanted``, so it stays in the folder
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with source, replacing(path) as file:
+                    shutil.copyfileobj(source, file)
+                left.discard(member.name)
+    except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise DataError(f"'{archive}' is not a complete tar archive ({error}).") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"cannot unpack '{archive}' into '{target}' ({reason}).") from error
+    if left:
+        raise DataError(f"'{archive}' has no file '{min(left)}'; it is another archive.")
 
 
 def file_sha256(path: Path, expected: str) -> str:
-    """Hex sha256 of a file's bytes; ``expected`` says in the message what should be there.
+    """Hex sha256 of a file.
+
+    Arguments:
+        expected: what the file should be, for messages.
 
     Raises:
         DataError: the file cannot be read.

@@ -1,15 +1,15 @@
 """Decoded images in a cache folder: written once, memory-mapped at the next start.
 
-A cache file is a ``.npy`` file with a tail: JSON of what else has to be known (class names,
-counts), then a checksum. Anything that reads ``.npy`` reads it; a file that fails its check is
-made again. Of several processes that want it, one makes it and the others wait. A folder that
-cannot be written only means that nothing is cached.
+A cache file is a ``.npy`` file followed by JSON (class names, counts, ...) and a checksum. A file
+that fails the check is made again. Of several processes that need it, one makes it and the others
+wait. A folder that cannot be written only means that nothing is cached.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import struct
@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,19 +29,18 @@ import platformdirs
 from fewshot_bench.errors import DataError
 from fewshot_bench.utils.files import locked, replacing, sweep
 
+UNUSED = 30 * 24 * 3600  # seconds after which another code's folder is removed
 _MAGIC = b"fsbcache"
-_TAIL = struct.Struct("<QI8s")  # bytes of JSON, CRC-32 of all before, magic
-_CHUNK = 1 << 22
-UNUSED = 30 * 24 * 3600  # seconds
+_TAIL = struct.Struct("<QI8s")  # bytes of JSON, CRC-32 of everything before, magic
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images and what belongs to them.
+    """Images and their metadata.
 
     Arguments:
-        images: uint8 [M, C, H, W]; a read-only memory map when it came from the cache.
-        meta: anything that JSON can hold.
+        images: uint8 [M, C, H, W]; a read-only memory map if it came from the cache.
+        meta: JSON values.
     """
 
     images: npt.NDArray[np.uint8]
@@ -49,69 +48,71 @@ class Decoded:
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """The folder of all caches: the one given, or the user's cache folder of this platform."""
+    """The folder of all caches: ``cache_dir``, or the user's cache folder of this platform.
+
+    Raises:
+        DataError: the user has no home folder.
+    """
     if cache_dir is not None:
-        return expanded(cache_dir)
+        return expand_home(cache_dir)
     try:
         folder = platformdirs.user_cache_path("fewshot-bench", appauthor=False)
-    except RuntimeError:  # raised by later versions; earlier ones leave the '~'
+    except RuntimeError:  # raised by newer versions; older ones leave the '~'
         folder = Path("~")
     if not folder.is_absolute():
         raise DataError("this user has no home folder for a cache; name one with --cache-dir.")
     return folder
 
 
-def expanded(path: str | Path) -> Path:
-    """The path with ``~`` as the home that it stands for.
+def expand_home(path: str | Path) -> Path:
+    """The path with ``~`` replaced by the home folder.
 
     Raises:
-        DataError: there is no such home.
+        DataError: there is no such home folder.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise DataError(
-            f"'{path}': there is no such home folder; write the path in full."
-        ) from error
+        raise DataError(f"'{path}': no such home folder; write the path in full.") from error
 
 
-def cache_folder(of_dataset: Path, code: str, root: Path | None) -> Path:
-    """The folder for what a data set decodes, of its own for its code and the folder of its files.
+def cache_folder(dataset_folder: Path, code: str, root: Path | None) -> Path:
+    """The folder for what a data set decodes, specific to its code and the folder of its files.
 
-    So what older code made, or what was made from another copy of the data, is not used. Of those
-    that were not used for ``UNUSED`` seconds, all but this one are removed.
+    So files made by older code, or from another copy of the data, are not used. Other folders that
+    were not used for ``UNUSED`` seconds are removed.
 
     Arguments:
-        of_dataset: the folder of all of a data set's.
-        code: digest of the code that decodes.
-        root: the folder with the files, or None.
+        dataset_folder: the cache folder of the data set.
+        code: digest of the data set's code.
+        root: the folder with the data set's files, or None.
     """
     where = "" if root is None else str(root.resolve())
     name = hashlib.blake2b(f"{_own_code()}\0{code}\0{where}".encode(), digest_size=6).hexdigest()
-    folder, now = of_dataset / f"code-{name}", time.time()
+    folder, now = dataset_folder / f"code-{name}", time.time()
     with suppress(OSError):
-        for other in of_dataset.glob("code-*"):
+        for other in dataset_folder.glob("code-*"):
             if other != folder and now - other.stat().st_mtime > UNUSED:
                 shutil.rmtree(other, ignore_errors=True)
         if folder.is_dir():
-            os.utime(folder)  # it is in use
+            os.utime(folder)  # in use
     return folder
 
 
 @cache
 def _own_code() -> str:
-    """A digest of the readers and resizers beside this file."""
+    """A digest of this room, which reads and resizes images."""
     sha = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         sha.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return sha.hexdigest()
 
 
-def state_of_file(path: Path) -> str:
+def file_stamp(path: Path) -> str:
     """Changes whenever a file does, without reading it.
 
-    Size and modification time alone can be the same after a change (a copy that keeps times); the
-    time of the last change of the file itself cannot be set.
+    Size and modification time may survive a change (a copy that preserves times); the time of the
+    last status change cannot be set.
     """
     state = path.stat()
     return f"{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}:{state.st_ino}"
@@ -120,28 +121,26 @@ def state_of_file(path: Path) -> str:
 def cached(
     folder: Path, name: str, key: Mapping[str, Any], build: Callable[[], Decoded]
 ) -> Decoded:
-    """What ``build`` returns, from the cache if it is there and whole.
+    """The result of ``build``, from the cache if it is there and intact.
 
     Arguments:
-        folder: where cache files lie; made if missing.
-        name: the beginning of the file's name, for people.
+        folder: of the cache files; created if missing.
+        name: readable beginning of the file's name.
         key: everything that the result depends on (digest of the source, options); JSON values.
         build: decodes the images.
     """
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=10).hexdigest()
     path = folder / f"{name}-{digest}.npy"
-    found = _read(path)
-    if found is not None:
+    if found := _read(path):
         return found
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
     with locked(path.with_name(f".{path.stem}.lock")):
-        found = _read(path)  # another process may have made it meanwhile
-        if found is not None:
+        if found := _read(path):  # another process may have made it meanwhile
             return found
         sweep(path.parent, path.name)
         made = build()
-        with suppress(OSError):  # a full or read-only disk costs time at the next start, no more
+        with suppress(OSError):  # a full or read-only disk only costs time at the next start
             _write(path, made)
     return made
 
@@ -151,24 +150,17 @@ def _write(path: Path, decoded: Decoded) -> None:
         np.save(file, np.ascontiguousarray(decoded.images), allow_pickle=False)
         meta = json.dumps(decoded.meta).encode()
         file.write(meta)
-        end = file.tell()
-        file.seek(0)
-        checksum = _crc32(file.read, end)
-        file.seek(end)
-        file.write(_TAIL.pack(len(meta), checksum, _MAGIC))
+        file.flush()
+        file.write(_TAIL.pack(len(meta), _crc32(file, file.tell()), _MAGIC))
 
 
 def _read(path: Path) -> Decoded | None:
-    """The content of a cache file; None if there is none or it is damaged."""
+    """The content of a cache file; None: there is none, or it is damaged."""
     try:
         with path.open("rb") as file:
-            end = file.seek(0, os.SEEK_END) - _TAIL.size
-            if end < 0:
-                return None
-            file.seek(end)
-            length, checksum, magic = _TAIL.unpack(file.read(_TAIL.size))
-            file.seek(0)
-            if magic != _MAGIC or length > end or _crc32(file.read, end) != checksum:
+            end = file.seek(-_TAIL.size, os.SEEK_END)
+            length, checksum, magic = _TAIL.unpack(file.read())
+            if magic != _MAGIC or length > end or _crc32(file, end) != checksum:
                 return None
             file.seek(end - length)
             meta = json.loads(file.read(length))
@@ -178,12 +170,7 @@ def _read(path: Path) -> Decoded | None:
     return Decoded(images, meta)
 
 
-def _crc32(read: Callable[[int], bytes], length: int) -> int:
-    checksum = 0
-    while length > 0:
-        block = read(min(_CHUNK, length))
-        if not block:
-            return -1
-        checksum = zlib.crc32(block, checksum)
-        length -= len(block)
-    return checksum
+def _crc32(file: IO[bytes], length: int) -> int:
+    """Of the first bytes of a file; memory-mapped, since it may be larger than the memory."""
+    with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ) as content:
+        return zlib.crc32(content)

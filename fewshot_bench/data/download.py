@@ -1,4 +1,4 @@
-"""Fetching a file: several tries, a checksum, and no half-written file under its final name."""
+"""The files of a data set: where they are, and downloads that are complete or not there at all."""
 
 from __future__ import annotations
 
@@ -8,16 +8,99 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
+from fewshot_bench.data.cache import cache_root, expand_home
 from fewshot_bench.errors import DataError
-from fewshot_bench.utils.files import sync_folder
+from fewshot_bench.utils.files import locked, sync_folder
 
+Lookup = Callable[[str], Path | None]
+Download = Callable[[Path], None]
 _BLOCK = 1 << 18
-_AGENT = "fewshot-bench"
 
 
-def download(
+def downloads_folder(name: str, cache_dir: str | Path | None = None) -> Path:
+    """The folder of a data set's downloaded files."""
+    return cache_root(cache_dir) / "downloads" / name
+
+
+def locate(
+    name: str,
+    data_root: str | Path | None = None,
+    registry_lookup: Lookup | None = None,
+    download: Download | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """The folder with the files of a data set, whose content is not checked here.
+
+    With ``data_root``: its subfolder ``name``, or else the folder itself. Otherwise the first that
+    exists of ``$FSB_DATA/name``, the result of ``registry_lookup`` and earlier downloads; then the
+    official download, if ``download`` is given.
+
+    Arguments:
+        name: of the data set.
+        data_root: the value of ``--data-root``.
+        registry_lookup: from a name to a folder or None (the hook ``locate_dataset``).
+        download: downloads all files into a folder, see :func:`fetch_folder`.
+        cache_dir: see :func:`fewshot_bench.data.cache.cache_root`.
+
+    Raises:
+        DataError: there is no such folder; says which were tried and what to type.
+    """
+    if data_root is not None:
+        root = expand_home(data_root)
+        for folder in (root / name, root):
+            if folder.is_dir():
+                return folder
+        raise DataError(f"--data-root {root}: no such folder.")
+    places = []
+    if os.environ.get("FSB_DATA"):
+        places.append(expand_home(os.environ["FSB_DATA"]) / name)
+    if registry_lookup is not None and (hooked := registry_lookup(name)) is not None:
+        places.append(hooked)
+    target = downloads_folder(name, cache_dir)
+    places.append(target)
+    for folder in places:
+        if folder.is_dir():
+            return folder
+    problem = ""
+    if download is not None:
+        try:
+            return fetch_folder(download, target)
+        except DataError as error:
+            problem = f" {error}"
+    tried = ", ".join(f"'{folder}'" for folder in places)
+    raise DataError(
+        f"the files of '{name}' were not found in {tried}.{problem} "
+        "Name their folder with --data-root FOLDER, or set FSB_DATA to its parent folder."
+    )
+
+
+def fetch_folder(download: Download, target: Path) -> Path:
+    """Download into ``target``, which appears when it is complete.
+
+    Raises:
+        DataError: the folder cannot be written, or the download fails.
+    """
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(target.with_name(target.name + ".lock")):
+            if target.is_dir():  # another process downloaded it meanwhile
+                return target
+            part.mkdir(exist_ok=True)
+            for left in part.glob("*.part"):  # of a killed process
+                left.unlink(missing_ok=True)
+            download(part)
+            os.replace(part, target)
+            sync_folder(target.parent)
+    except OSError as error:
+        raise DataError(f"cannot write the folder '{target}' ({error.strerror}).") from error
+    return target
+
+
+def download_file(
     url: str,
     path: Path,
     *,
@@ -27,19 +110,19 @@ def download(
     wait: float = 1.0,
     timeout: float = 30.0,
 ) -> None:
-    """Fetch ``url`` into ``path``, unless a file with the right checksum is there already.
+    """Download ``url`` to ``path``, unless it holds a file with the right checksum.
 
     Arguments:
-        md5, sha256: hex; whichever is given is checked.
-        tries: how often, when the network fails or the content is wrong.
+        md5, sha256: expected digests, hex; those that are given are checked.
+        tries: how often, if the network fails or the content is wrong.
         wait: seconds before the second try; doubled for each further one.
-        timeout: seconds without an answer.
+        timeout: seconds to wait for an answer.
 
     Raises:
         DataError: no try gave the expected content.
     """
-    wanted = {name: value for name, value in (("md5", md5), ("sha256", sha256)) if value}
-    if wanted and path.is_file() and _problem(path, wanted) is None:
+    expected = {name: value for name, value in (("md5", md5), ("sha256", sha256)) if value}
+    if expected and path.is_file() and not _mismatch(path, expected):
         return
     part = path.with_name(path.name + f".{os.getpid()}.part")
     problem = ""
@@ -47,7 +130,7 @@ def download(
         for attempt in range(tries):
             if attempt:
                 time.sleep(wait * 2 ** (attempt - 1))
-            problem = _try(url, part, wanted, timeout)
+            problem = _try(url, part, expected, timeout)
             if not problem:
                 with part.open("rb") as file:
                     os.fsync(file.fileno())
@@ -62,9 +145,9 @@ def download(
     raise DataError(f"Download of {url} failed after {tries} tries: {problem}.")
 
 
-def _try(url: str, part: Path, wanted: dict[str, str], timeout: float) -> str:
-    """Fetch once; what went wrong, or an empty string."""
-    request = urllib.request.Request(url, headers={"User-Agent": _AGENT})
+def _try(url: str, part: Path, expected: dict[str, str], timeout: float) -> str:
+    """Download once; returns the problem, or an empty string."""
+    request = urllib.request.Request(url, headers={"User-Agent": "fewshot-bench"})
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("wb") as file:
         try:
@@ -80,13 +163,13 @@ def _try(url: str, part: Path, wanted: dict[str, str], timeout: float) -> str:
     size = part.stat().st_size
     if length is not None and size != int(length):
         return f"it broke off after {size} of {length} bytes"
-    return _problem(part, wanted) or ""
+    return _mismatch(part, expected)
 
 
-def _problem(path: Path, wanted: dict[str, str]) -> str | None:
-    for name, value in wanted.items():
+def _mismatch(path: Path, expected: dict[str, str]) -> str:
+    for name, value in expected.items():
         with path.open("rb") as file:
             found = hashlib.file_digest(file, name).hexdigest()
         if found != value:
             return f"{name} of the file is {found}, expected {value}"
-    return None
+    return ""

@@ -1,8 +1,10 @@
-"""Labeled images on the host, as a data set delivers them."""
+"""Labeled images on the host, as a data set returns them, and digests of their content."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_bench.errors import DataError
+
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -21,14 +25,16 @@ class LabeledImages:
         images: uint8 [M, C, H, W]; may be a read-only memory map.
         counts: int64 [classes]; images of class 0 come first, then those of class 1, ...
         class_names: one name per class, unique.
-        groups: int64 [classes]; classes of one group never share an episode (two rotations of
-            one character). Sorted; default: each class is a group of its own.
-        families: int64 [classes]; an optional coarser label (the alphabet), constant within a
-            group and sorted; default: all 0.
+        groups: int64 [classes], sorted; classes of one group (two rotations of one character)
+            are never in one episode. Default: each class is a group of its own.
+        families: int64 [classes], sorted; an optional coarser label (the alphabet), constant
+            within a group. Default: all 0.
         family_names: one name per family.
-        order: int64 [M], places in the order in which the source's reader delivers the images
-            (``--sampling in-order`` follows it), images of one place in the order that they have
-            here; default: the order that they have here.
+        order: int64 [M], each image's position in the order in which its source is read, which
+            ``--sampling in-order`` follows; ties keep the order here. Default: the order here.
+
+    Raises:
+        DataError: the parts do not fit together.
     """
 
     images: npt.NDArray[np.uint8]
@@ -49,16 +55,16 @@ class LabeledImages:
             object.__setattr__(self, "order", np.arange(len(self.images)))
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
             raise DataError(
-                f"images are uint8 [M, C, H, W], not {self.images.dtype} {self.images.shape}"
+                f"expected images uint8 [M, C, H, W], got {self.images.dtype} {self.images.shape}"
             )
         if int(self.counts.sum()) != len(self.images) or len(self.class_names) != classes:
-            raise DataError("counts, class names and images do not belong together")
+            raise DataError("counts, class names and images do not fit together")
         if len(self.order) != len(self.images):
-            raise DataError(f"order has to have one place per image, not {len(self.order)}")
+            raise DataError(f"expected one position in order per image, got {len(self.order)}")
         for name in ("groups", "families"):
             values = getattr(self, name)
             if len(values) != classes or (np.diff(values) < 0).any():
-                raise DataError(f"{name} has to be sorted, one number per class")
+                raise DataError(f"expected {name} to be sorted, one number per class")
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -72,12 +78,12 @@ class Splits:
     """What :meth:`Dataset.load` returns.
 
     Arguments:
-        train, validation, test: class-disjoint. ``validation`` may be None: then the last
-            weights are used.
+        train, validation, test: class-disjoint. Without ``validation`` (None) the last weights
+            are used.
         digest: hex sha256 of the content that the images were made from (not of an archive).
         license: SPDX name or a sentence.
-        source: where the data come from; a citation.
-        notes: sentences that a reader of a result has to know (resize mode, kept-out classes).
+        source: a citation.
+        notes: sentences that a reader of a result has to know (resize mode, excluded classes).
     """
 
     train: LabeledImages
@@ -92,14 +98,14 @@ class Splits:
 class Dataset:
     """Base class of data sets. Keyword-only arguments of ``__init__`` become options.
 
-    ``Annotated[int, "help"]`` gives an argument its help text. An argument called ``path`` takes
-    what the user types behind the colon of ``--dataset folder:PATH``.
+    ``Annotated[int, "help"]`` gives an argument its help text. An argument ``path`` gets the text
+    after the colon of ``--dataset folder:PATH``.
 
     Class attributes:
-        splits: names that ``split`` may take; the first is the default.
-        needs_files: False for data that are made, not read.
+        splits: values of ``split``; the first is the default.
+        needs_files: False for data that are generated, not read.
         image_options: options that decide what an image looks like to a network; a trained run
-            keeps them on other data.
+            uses the same on other data.
         family: what the images show, for presets of methods: ``"characters"`` (small pictures of
             many classes), ``"natural-images"``, or another word.
         protocols: {name: this data set's options} of published protocols that presets name.
@@ -116,20 +122,110 @@ class Dataset:
 
         Arguments:
             root: the folder that holds the data's files; None if ``needs_files`` is False.
-            cache: a folder of this data set's own for decoded files; may not exist yet.
+            cache: this data set's folder for decoded files; may not exist yet.
 
         Raises:
-            DataError: a file is missing or damaged; says which, and what was expected.
+            DataError: a file is missing or damaged.
         """
         raise NotImplementedError
 
     def verify(self, root: Path | None) -> str:
-        """Check the files' content against what is known; a sentence on what was checked."""
+        """Check the files against known digests; returns a sentence on what was checked."""
         raise NotImplementedError
 
     def download(self, target: Path) -> None:
-        """Fetch the files into a folder. The default says that it cannot."""
+        """Download the files into a folder.
+
+        Raises:
+            DataError: it failed; by default, that there is no download.
+        """
         raise DataError(
             f"{type(self).__name__} cannot be downloaded; put its files into {target}, or name "
             "their folder with --data-root."
+        )
+
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class ClassContent:
+    """A class of a split.
+
+    Arguments:
+        split: ``train``, ``validation`` or ``test``.
+        id: its number in the split, as in ``episodes.csv``.
+        name: of the class.
+        group: number of its group.
+        family: name of its family.
+        images: how many.
+        sha256: of its images' pixels, in order.
+    """
+
+    split: str
+    id: int
+    name: str
+    group: int
+    family: str
+    images: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SplitsContent:
+    """All classes, and a digest of everything that episodes depend on.
+
+    Arguments:
+        classes: of the training, validation and test split, in order.
+        shapes: of an image of each split.
+        sha256: over ``shapes`` and ``classes``.
+        bytes: of all images.
+    """
+
+    classes: tuple[ClassContent, ...]
+    shapes: Mapping[str, list[int]]
+    sha256: str
+    bytes: int
+
+    def digest(self, *splits: str) -> str:
+        """sha256 over everything that decides the images of episodes of these splits.
+
+        The images, group and family of each class, and the order of the classes. Names do not
+        count: with equal digests, episodes of equal numbers show equal images. A missing split is
+        empty.
+        """
+        parts = []
+        for split in splits:
+            own = [c for c in self.classes if c.split == split]
+            families = list(dict.fromkeys(c.family for c in own))
+            rows = [[c.group, families.index(c.family), c.images, c.sha256] for c in own]
+            parts.append([self.shapes.get(split), rows])
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def content_of_splits(splits: Splits) -> SplitsContent:
+    """Read every pixel once; the data set's own ``digest`` is not used."""
+    parts = {name: getattr(splits, name) for name in SPLITS}
+    present = {name: part for name, part in parts.items() if part is not None}
+    classes = tuple(c for name, part in present.items() for c in _classes(name, part))
+    shapes = {name: list(part.image_shape) for name, part in present.items()}
+    rows = [list(vars(c).values()) for c in classes]
+    text = json.dumps([shapes, rows], ensure_ascii=True)
+    size = sum(int(part.images.nbytes) for part in present.values())
+    return SplitsContent(classes, shapes, hashlib.sha256(text.encode()).hexdigest(), size)
+
+
+def _classes(split: str, part: LabeledImages) -> Iterator[ClassContent]:
+    _, groups = np.unique(part.groups, return_inverse=True)
+    ends = np.cumsum(part.counts).tolist()
+    for i, (end, count) in enumerate(zip(ends, part.counts.tolist(), strict=True)):
+        pixels = np.ascontiguousarray(part.images[end - count : end])
+        yield ClassContent(
+            split,
+            i,
+            str(part.class_names[i]),
+            int(groups[i]),
+            str(part.family_names[part.families[i]]),
+            count,
+            hashlib.sha256(pixels.data).hexdigest(),
         )

@@ -1,16 +1,22 @@
-"""Test classes that took part in training or validation, found by the content of their images.
+"""Find classes that took part in training or validation, by the content of their images.
 
 Names prove nothing: a class may be renamed, copied to another folder or come with another data set.
-So a run stores a number of each image that trained or chose its weights (``seen.npz``), and every
-evaluation of these weights looks its test images up. See :mod:`fewshot_bench.data.fingerprints`
-for what counts as the same image, and for what cannot be found. Where most names are equal and the
-content is other, a note asks (:mod:`fewshot_bench.data.same_names`).
+So a run stores a fingerprint of each image that trained or selected its weights (``seen.npz``), and
+every evaluation of these weights looks its images up.
+
+A fingerprint is 64 bits of BLAKE2b over the pixels as the network gets them, after a quarter turn
+that a fixed rule chooses. So an image and its rotations have one fingerprint; its negative has
+another one, which is looked up too. Copies that were resized differently, re-encoded, mirrored,
+cropped or changed in a single pixel are not found; where most class names are equal although the
+content differs, a note asks whether they are copies.
 """
 
 from __future__ import annotations
 
+import hashlib
+import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,34 +24,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_bench.data.fingerprints import Fingerprints, fingerprints
 from fewshot_bench.data.images import LabeledImages
-from fewshot_bench.data.same_names import same_names
 from fewshot_bench.errors import ConfigError, DataError, RecordError
 from fewshot_bench.utils.files import replacing
 from fewshot_bench.utils.inputs import content_of
 
-FILE = "seen.npz"
+SEEN_FILE = "seen.npz"
 TRAINING, VALIDATION = "training", "validation"
-# A class took part if more of its images did than this share, or this many. Below that it is a
-# coincidence: the straight line and the circle are characters of several real alphabets.
+# A class took part if this share of its images did, or this many. Fewer are a coincidence: the
+# straight line and the circle are characters of several real alphabets.
 SHARE, MANY = 0.1, 10
 MOST_NAMES = 5  # in a message
-MOST_BYTES = 2**30  # of a list; ImageNet's 1.3 million images take some 20 million
+MOST_BYTES = 2**30  # of a list of images, unpacked; ImageNet's 1.3 million need some 20 million
+_TEXTS = ("names", "parts", "runs", "unknown")
+
+Fingerprints = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenImages:
     """The images that took part in making some weights.
 
     Arguments:
-        images: uint64 [M], the fingerprint of each, sorted; of several alike the first.
-        label: int64 [M], which of the labels below each belongs to.
-        names: of each label the class's name.
-        parts: of each label ``training`` or ``validation``.
-        runs: of each label the id of the run in which it took part; empty: the run at hand.
-        image_shape: (C, H, W) of the images; None where there are none.
-        unknown: sentences on what took part and cannot be known.
+        images: uint64 [M], their distinct fingerprints, sorted.
+        label: int64 [M], index of the label of each; of equal images the first one's.
+        names: class name of each label.
+        parts: ``training`` or ``validation`` for each label.
+        runs: for each label the id of the run in which it took part; empty: the current run.
+        image_shape: (C, H, W) of the images; None if there are none.
+        unknown: sentences on images that took part and are not known.
     """
 
     images: Fingerprints
@@ -56,16 +63,16 @@ class Seen:
     image_shape: tuple[int, int, int] | None = None
     unknown: tuple[str, ...] = ()
 
-    def of_run(self, run: str) -> Seen:
-        """The same, as another run sees it: what took part in the run at hand did so in this."""
+    def of_run(self, run: str) -> SeenImages:
+        """The same for another run: what took part in the current run did so in ``run``."""
         return replace(self, runs=tuple(one or run for one in self.runs))
 
-    def __add__(self, other: Seen) -> Seen:
-        """Both; an image that is in both is told as the first has it."""
+    def __add__(self, other: SeenImages) -> SeenImages:
+        """The union; an image in both has the label of the first."""
         images = np.concatenate([self.images, other.images])
         label = np.concatenate([self.label, other.label + len(self.names)])
         unique, first = np.unique(images, return_index=True)
-        return Seen(
+        return SeenImages(
             unique,
             label[first],
             self.names + other.names,
@@ -76,183 +83,260 @@ class Seen:
         )
 
 
-NOTHING = Seen(np.empty(0, np.uint64), np.empty(0, np.int64))
+NO_IMAGES = SeenImages(np.empty(0, np.uint64), np.empty(0, np.int64))
 
 
-def seen_in(images: LabeledImages, part: str) -> Seen:
-    """What takes part if these images do.
-
-    Arguments:
-        images: of a split.
-        part: ``training`` or ``validation``.
-    """
-    classes = len(images.counts)
-    own = Seen(
-        fingerprints(images.images),
-        np.repeat(np.arange(classes), images.counts),
-        images.class_names,
+def seen_images(labeled: LabeledImages, part: str) -> SeenImages:
+    """These images, as taking part in ``training`` or ``validation``."""
+    classes = len(labeled.counts)
+    own = SeenImages(
+        fingerprints(labeled.images),
+        np.repeat(np.arange(classes), labeled.counts),
+        labeled.class_names,
         (part,) * classes,
         ("",) * classes,
-        images.image_shape,
+        labeled.image_shape,
     )
-    return own + NOTHING  # sorted, each once
+    return own + NO_IMAGES  # sorted and distinct
 
 
-def unknown(sentence: str) -> Seen:
-    """Nothing that can be looked up, and a sentence on why."""
-    return replace(NOTHING, unknown=(sentence,))
+def unknown_images(sentence: str) -> SeenImages:
+    """No known images, and a sentence on why."""
+    return replace(NO_IMAGES, unknown=(sentence,))
 
 
-def overlap_of(
-    test: LabeledImages, seen: Seen, split: str = "test", *, parts: Sequence[str] | None = None
+def fingerprints(images: npt.NDArray[np.uint8], *, inverted: bool = False) -> Fingerprints:
+    """Fingerprints of images, uint64 [M]; ``inverted``: of their negatives.
+
+    Takes some 10 µs per image and 5 ns per byte on one core (a second for Omniglot with
+    rotations), so nothing is cached. The probability that any two different images of a million
+    have the same one is 3e-8.
+
+    Arguments:
+        images: uint8 [M, C, H, W]; images that are not square are not turned.
+    """
+    found = np.empty(len(images), np.uint64)
+    for start in range(0, len(images), 2048):  # turned images are copies
+        chunk = np.ascontiguousarray(images[start : start + 2048])
+        chunk = np.invert(chunk) if inverted else chunk  # of bytes: 255 - chunk
+        out, turn = found[start : start + 2048], _turns(chunk)
+        for turns in np.unique(turn).tolist():
+            turned = np.rot90(chunk[turn == turns], turns, axes=(2, 3))
+            key = repr(turned.shape[1:]).encode()
+            rows = np.ascontiguousarray(turned).reshape(len(turned), -1)
+            raw = [hashlib.blake2b(row.data, digest_size=8, key=key).digest() for row in rows]
+            out[turn == turns] = np.frombuffer(b"".join(raw), "<u8")
+    return found
+
+
+def _turns(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
+    """The number of quarter turns of each image, [M], that minimizes a fixed projection.
+
+    The projections are sums of integers below 2**53, so exact in any order.
+    """
+    count, channels, height, width = images.shape
+    if height != width:
+        return np.zeros(count, np.intp)
+    # Some 1024 pixels decide, on a grid that quarter turns map onto itself.
+    step = max(1, int(np.ceil(height * np.sqrt(channels / 1024))))
+    at = np.arange((height - 1) % step // 2, height, step) if step > 1 else np.arange(height)
+    at = np.union1d(at, height - 1 - at)
+    grid = images[:, :, at[:, None], at].reshape(count, -1).astype(np.float64)
+    weights = _weights(grid.shape[1]).reshape(channels, len(at), len(at))
+    # Turning an image is the same as turning the weights back.
+    turned = [np.rot90(weights, -k, axes=(1, 2)).ravel() for k in range(4)]
+    return (grid @ np.stack(turned, 1)).argmin(1)
+
+
+def _weights(count: int) -> npt.NDArray[np.float64]:
+    """Fixed integers below 2**28, so that sums over 10**5 pixels are exact in float64."""
+    mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    return (mixed >> np.uint64(36)).astype(np.float64)
+
+
+def find_overlap(
+    test: LabeledImages,
+    seen: SeenImages,
+    split: str = "test",
+    *,
+    parts: Sequence[str] = (TRAINING, VALIDATION),
 ) -> dict[str, Any]:
-    """Which classes of a split took part, as the record's ``overlap`` holds it.
+    """The record's ``overlap``: the classes of a split that took part.
 
     Arguments:
         test: the images of the split.
-        seen: what took part.
-        split: what it is called.
-        parts: only these parts of it; default: all.
+        seen: the images that took part.
+        split: its name.
+        parts: what they took part in.
     """
     label = _labels(fingerprints(test.images), seen, parts)
     if len(seen.images):
-        # A loader may show ink as light on dark where the files have it dark on light.
+        # One data set may show ink as light on dark, another as dark on light.
         negatives = _labels(fingerprints(test.images, inverted=True), seen, parts)
         label = np.where(label < 0, negatives, label)
-    found = label >= 0
-    classes = []
+    found = []
     ends = np.cumsum(test.counts)
     for name, count, end in zip(test.class_names, test.counts.tolist(), ends, strict=True):
-        own = slice(end - count, end)
-        images = int(found[own].sum())
-        if images > SHARE * count or images >= MANY:
-            most = int(np.bincount(label[own][found[own]]).argmax())
-            classes.append(
+        own = label[end - count : end]
+        own = own[own >= 0]
+        if len(own) > SHARE * count or len(own) >= MANY:
+            most = int(np.bincount(own).argmax())
+            found.append(
                 {
                     "class": name,
                     "as": seen.names[most],
                     "part": seen.parts[most],
                     "run": seen.runs[most] or None,
-                    "images": images,
+                    "images": len(own),
                     "of": count,
                 }
             )
+    labels = zip(seen.names, seen.parts, strict=True)
+    part_of = {name: part for name, part in labels if part in parts}
+    not_found = set(test.class_names) - {one["class"] for one in found}
+    equal = same_names([name for name in test.class_names if name in not_found], part_of)
     return {
         "split": split,
-        "classes": len(classes),
+        "classes": len(found),
         "of": len(test.counts),
-        "images": int(found.sum()),
-        TRAINING: sum(one["part"] == TRAINING for one in classes),
-        VALIDATION: sum(one["part"] == VALIDATION for one in classes),
-        "found": classes,
-        "same_names": _same_names(test, seen, parts, {one["class"] for one in classes}),
+        "images": int((label >= 0).sum()),
+        TRAINING: sum(one["part"] == TRAINING for one in found),
+        VALIDATION: sum(one["part"] == VALIDATION for one in found),
+        "found": found,
+        "same_names": [
+            {"class": name, "as": other, "part": part_of[other]} for name, other in equal.items()
+        ],
         "unknown": list(seen.unknown),
     }
 
 
-def _same_names(
-    test: LabeledImages, seen: Seen, parts: Sequence[str] | None, found: set[str]
-) -> list[dict[str, Any]]:
-    """Classes of a split that bear names of ones that took part, while their content is other."""
-    labels = zip(seen.names, seen.parts, strict=True)
-    part_of = {name: part for name, part in labels if parts is None or part in parts}
-    alike = same_names([name for name in test.class_names if name not in found], part_of)
-    return [{"class": name, "as": other, "part": part_of[other]} for name, other in alike.items()]
-
-
-def _labels(
-    numbers: Fingerprints, seen: Seen, parts: Sequence[str] | None
-) -> npt.NDArray[np.int64]:
-    """Which label of ``seen`` each image has, [M]; -1: it took no part, or in none of ``parts``."""
+def _labels(images: Fingerprints, seen: SeenImages, parts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The label in ``seen`` of each image, [M]; -1: it took part in none of ``parts``."""
     if not len(seen.images):
-        return np.full(len(numbers), -1)
-    at = np.minimum(np.searchsorted(seen.images, numbers), len(seen.images) - 1)
-    label = np.where(seen.images[at] == numbers, seen.label[at], -1)
-    if parts is not None:
-        counts = np.array([part in parts for part in seen.parts], bool)
-        label[(label >= 0) & ~counts[label]] = -1
-    return label
+        return np.full(len(images), -1)
+    at = np.minimum(np.searchsorted(seen.images, images), len(seen.images) - 1)
+    label = np.where(seen.images[at] == images, seen.label[at], -1)
+    counts = np.array([part in parts for part in seen.parts], bool)
+    return np.where((label >= 0) & counts[label], label, -1)
 
 
-def refuse(overlap: dict[str, Any]) -> None:
-    """Raise what a user has to know of classes that took part.
+# Words that number a class or say that it is one. Not complete: a note asks, and refuses nothing.
+GENERIC = frozenset(
+    {
+        "alphabet", "category", "char", "character", "class", "cls", "digit", "family",
+        "glyph", "group", "id", "image", "img", "item", "label", "letter", "number", "object",
+        "part", "sample", "set", "split", "symbol", "test", "train", "training", "type", "val",
+        "validation",
+    }
+)  # fmt: skip
+SHORTEST = 3  # letters of a meaningful word in ASCII
+IDENTIFIER = 6  # digits of a number that is a name (WordNet's n01532829)
 
-    Raises:
-        DataError: there is one.
+
+def same_names(names: Sequence[str], others: Iterable[str]) -> Mapping[str, str]:
+    """From names to equal ones among the others, if most names have one; else empty.
+
+    A few may be equal by chance, or because two data sets show the same things. Names without a
+    meaning, such as ``class_3``, do not count.
     """
-    if not overlap["classes"]:
-        return
-    raise DataError(
-        f"{words(overlap)}: the result would not be one on new classes. Give another split "
-        "or other data, or --allow-overlap, which marks the result wherever it is shown."
+    known = {words: other for other in others if _meaningful(words := _words(other))}
+    found = {name: known[words] for name in names if (words := _words(name)) in known}
+    return found if 2 * len(found) > len(names) else {}
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """The words and numbers of a name, without punctuation and rotation."""
+    plain = re.sub(r"/rot[0-9]+$", "", name.casefold())
+    return tuple(one.lstrip("0") or "0" for one in re.findall(r"[^\W\d_]+|[0-9]+", plain))
+
+
+def _meaningful(words: tuple[str, ...]) -> bool:
+    """Whether a name with these words says what the class is, or only numbers it."""
+    return any(
+        len(word) >= IDENTIFIER
+        if word.isdigit()
+        else word not in GENERIC and (len(word) >= SHORTEST or not word.isascii())
+        for word in words
     )
 
 
-def words(overlap: dict[str, Any]) -> str:
+def refuse_overlap(overlap: dict[str, Any]) -> None:
+    """Check that no class took part.
+
+    Raises:
+        DataError: one did.
+    """
+    if overlap["classes"]:
+        raise DataError(
+            f"{overlap_summary(overlap)}. The result would not be for new classes. Use another "
+            "split or other data, or --allow-overlap, which marks the result wherever it is shown."
+        )
+
+
+def overlap_summary(overlap: dict[str, Any]) -> str:
     """``2 of the 20 test classes took part in training: 'a', 'b' (as 'c', 3 of 20 images)``."""
-    parts = [part for part in (TRAINING, VALIDATION) if overlap[part]]
     runs = sorted({one["run"] for one in overlap["found"] if one["run"]})
     of_runs = f" of {', '.join(map(repr, runs))}" if runs else ""
-    names = [_named(one) for one in overlap["found"][:MOST_NAMES]]
+    names = [_class_summary(one) for one in overlap["found"][:MOST_NAMES]]
     more = overlap["classes"] - len(names)
     names += [f"{more} more"] if more else []
     listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
     return (
         f"{overlap['classes']} of the {overlap['of']} {overlap['split']} classes took part in "
-        f"{' and '.join(parts)}{of_runs}, by the content of their images: {listed}"
+        f"{_parts(overlap['found'])}{of_runs}, by the content of their images: {listed}"
     )
 
 
-def _named(one: dict[str, Any]) -> str:
-    said = [f"as '{one['as']}'"] if one["as"] != one["class"] else []
+def _class_summary(one: dict[str, Any]) -> str:
+    details = [f"as '{one['as']}'"] if one["as"] != one["class"] else []
     if one["images"] < one["of"]:
-        said.append(f"{one['images']} of {one['of']} images")
-    return f"'{one['class']}'" + (f" ({', '.join(said)})" if said else "")
+        details.append(f"{one['images']} of {one['of']} images")
+    return f"'{one['class']}'" + (f" ({', '.join(details)})" if details else "")
 
 
-def notes(overlap: dict[str, Any]) -> list[str]:
+def _parts(classes: Sequence[Mapping[str, Any]]) -> str:
+    present = {one["part"] for one in classes}
+    return " and ".join(part for part in (TRAINING, VALIDATION) if part in present)
+
+
+def overlap_notes(overlap: dict[str, Any]) -> list[str]:
     """Sentences for the record's notes: classes, single images, names, and what is not known."""
-    told = [words(overlap)] if overlap["classes"] else []
+    notes = [overlap_summary(overlap)] if overlap["classes"] else []
     single = overlap["images"] - sum(one["images"] for one in overlap["found"])
     if single:
-        told.append(
+        notes.append(
             f"{single} single image{'s' * (single != 1)} of the {overlap['split']} split "
             f"{'are' if single != 1 else 'is'} identical to one of training or validation "
             f"(under {SHARE:.0%} of a class)"
         )
-    if overlap["same_names"]:
-        told.append(_names_words(overlap))
-    return told + overlap["unknown"]
+    if equal := overlap["same_names"]:
+        notes.append(
+            f"{len(equal)} of the {overlap['of']} {overlap['split']} classes "
+            f"{'have names' if len(equal) > 1 else 'has the name'} of classes that took part in "
+            f"{_parts(equal)} (with different content), such as '{equal[0]['class']}': are these "
+            "copies of the same images?"
+        )
+    return notes + overlap["unknown"]
 
 
-def _names_words(overlap: dict[str, Any]) -> str:
-    """What a reader should ask about classes whose names took part and whose content did not."""
-    alike = overlap["same_names"]
-    parts = [part for part in (TRAINING, VALIDATION) if any(one["part"] == part for one in alike)]
-    bear = "bear names" if len(alike) > 1 else "bears the name"
-    return (
-        f"{len(alike)} of the {overlap['of']} {overlap['split']} classes {bear} of classes that "
-        f"took part in {' and '.join(parts)} (of other content), such as '{alike[0]['class']}': "
-        "are these other copies of the same images?"
-    )
-
-
-def check_shape(shape: tuple[int, int, int], seen: Seen, dataset: str) -> None:
-    """Hold images to be tested against those that the weights were trained on.
+def check_shape(shape: tuple[int, int, int], seen: SeenImages, dataset: str) -> None:
+    """Check that images have the shape of those that the weights were trained on.
 
     Raises:
-        ConfigError: they are of another size or number of channels.
+        ConfigError: another size or number of channels.
     """
     if seen.image_shape is not None and shape != seen.image_shape:
-        found, wanted = ("x".join(map(str, one)) for one in (shape, seen.image_shape))
+        found, expected = ("x".join(map(str, one)) for one in (shape, seen.image_shape))
         raise ConfigError(
             f"--dataset {dataset} gives images of {found} (channels x height x width); the run was "
-            f"trained on {wanted}. Give the options of the data set that make them so "
+            f"trained on {expected}. Use options of the data set that give this shape "
             "(--image-size, --color, ...)."
         )
 
 
-def write_seen(folder: Path, seen: Seen) -> dict[str, Any]:
+def write_seen(folder: Path, seen: SeenImages) -> dict[str, Any]:
     """Write ``folder/seen.npz``.
 
     Returns:
@@ -261,50 +345,45 @@ def write_seen(folder: Path, seen: Seen) -> dict[str, Any]:
     Raises:
         ConfigError: the disk is full, or the folder cannot be written.
     """
-    texts = {
-        name: np.array(getattr(seen, name), dtype=str)
-        for name in ("names", "parts", "runs", "unknown")
-    }
+    path = folder / SEEN_FILE
     arrays: dict[str, Any] = {
         "images": seen.images,
         "label": seen.label.astype(np.int32),
         "image_shape": np.array(seen.image_shape or (0, 0, 0)),
-        **texts,
+        **{name: np.array(getattr(seen, name), dtype=str) for name in _TEXTS},
     }
     try:
-        with replacing(folder / FILE) as file:
+        with replacing(path) as file:
             np.savez_compressed(file, **arrays)
     except OSError as error:
         raise ConfigError(
-            f"cannot write '{folder / FILE}' ({error.strerror}); give another folder with "
-            "--runs-dir."
+            f"cannot write '{path}' ({error.strerror}); name another folder with --runs-dir."
         ) from error
-    content = content_of(folder / FILE)
-    return {"file": FILE, "sha256": content.sha256, "bytes": content.bytes}
+    return {"file": SEEN_FILE, **vars(content_of(path))}
 
 
-def read_seen(folder: Path, record: Mapping[str, Any] | None) -> Seen | None:
-    """What a run's ``seen.npz`` holds; None where there is none, as of an older run.
+def read_seen(folder: Path, record: Mapping[str, Any] | None) -> SeenImages | None:
+    """The content of a run's ``seen.npz``; None: an older run, which has none.
 
     Arguments:
         folder: of the run.
-        record: the run's; an older one does not tell which file is its own. None: there is none.
+        record: of the run, whose ``seen`` has the file's digest, except in older ones; or None.
 
     Raises:
-        RecordError: it is missing, another than the run wrote, or damaged.
+        RecordError: the file is missing, not the one that the run wrote, or damaged.
     """
-    path, written = folder / FILE, (record or {}).get("seen")
+    path, written = folder / SEEN_FILE, (record or {}).get("seen")
     if not path.is_file():
-        if written is not None:
-            raise RecordError(
-                f"'{folder}' has no {FILE}, which lists the images that took part in its weights. "
-                "Put the file back, or run it again."
-            )
-        return None
+        if written is None:
+            return None
+        raise RecordError(
+            f"'{folder}' has no {SEEN_FILE}, the list of images that took part in its weights. "
+            "Put the file back, or run it again."
+        )
     if written is not None and content_of(path).sha256 != written["sha256"]:
         raise RecordError(
-            f"'{path}' is not the file that the run wrote, or is damaged: its sha256 is another "
-            "than in the record, and which classes trained the run cannot be told. Put the file "
+            f"'{path}' is not the file that the run wrote, or is damaged: its sha256 is not the "
+            "one in the record, so the classes that trained the run are not known. Put the file "
             "back, or run it again."
         )
     try:
@@ -313,25 +392,19 @@ def read_seen(folder: Path, record: Mapping[str, Any] | None) -> Seen | None:
                 raise ValueError(f"it unpacks to over {MOST_BYTES} bytes")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as opened:
             arrays = {name: opened[name] for name in opened.files}
-        texts = {
-            name: tuple(map(str, arrays[name].tolist()))
-            for name in ("names", "parts", "runs", "unknown")
-        }
+        names, parts, runs, unknown = (tuple(map(str, arrays[name].tolist())) for name in _TEXTS)
         channels, height, width = map(int, arrays["image_shape"])
-        images = arrays["images"].astype(np.uint64)
-        label = arrays["label"].astype(np.int64)
-        sizes = {len(texts[name]) for name in ("names", "parts", "runs")}
-        fits = images.ndim == 1 and images.shape == label.shape and len(sizes) == 1
-        if not fits or (len(label) and not 0 <= label.min() <= label.max() < sizes.pop()):
-            raise ValueError("its parts do not belong together")
+        images, label = arrays["images"].astype(np.uint64), arrays["label"].astype(np.int64)
+        fits = images.ndim == 1 and images.shape == label.shape
+        fits &= len(names) == len(parts) == len(runs)
+        if not fits or (len(label) and not 0 <= label.min() <= label.max() < len(names)):
+            raise ValueError("its parts do not fit together")
         if (images[1:] <= images[:-1]).any():
-            raise ValueError("its numbers are not sorted")
+            raise ValueError("its fingerprints are not sorted")
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
         raise RecordError(
-            f"'{path}' is damaged ({error}): which classes trained the run cannot be told. "
+            f"'{path}' is damaged ({error}), so the classes that trained the run are not known. "
             "Run it again."
         ) from error
-    return Seen(
-        images, label, texts["names"], texts["parts"], texts["runs"],
-        (channels, height, width) if channels else None, texts["unknown"],
-    )  # fmt: skip
+    shape = (channels, height, width) if channels else None
+    return SeenImages(images, label, names, parts, runs, shape, unknown)

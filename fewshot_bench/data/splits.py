@@ -1,9 +1,9 @@
-"""Class-disjoint splits: by seed, or from a file.
+"""Class-disjoint splits: at random, or from a file.
 
-A split file names the classes of ``train``, ``validation`` (may be missing) and ``test``:
+A split file lists the classes of ``train``, ``validation`` (optional) and ``test``:
 
 * TOML: ``train = ["cat", "dog"]`` and so on;
-* JSON: the same as one object;
+* JSON: the same as an object;
 * CSV: a header ``class,split``, then a line for each class.
 """
 
@@ -20,45 +20,44 @@ from typing import Any
 import numpy as np
 import torch
 
-from fewshot_bench.data.images import LabeledImages
+from fewshot_bench.data.images import SPLITS, LabeledImages
 from fewshot_bench.errors import ConfigError, DataError
 from fewshot_bench.rng import key_of, permutation
 
-SPLITS = ("train", "validation", "test")
 _ALIASES = {"val": "validation", "valid": "validation"}
 _FORMATS = (
     'TOML or JSON with train, validation, test = [class, ...], or CSV with the header "class,split"'
 )
 
-ClassLists = dict[str, tuple[str, ...]]  # split: its classes; every split of SPLITS is a key
+ClassLists = dict[str, tuple[str, ...]]  # the classes of each split of SPLITS
 
 
-def take(labeled: LabeledImages, classes: Iterable[int]) -> LabeledImages:
-    """The images of some classes (indices), in the order in which they were."""
+def select_classes(labeled: LabeledImages, classes: Iterable[int]) -> LabeledImages:
+    """The images of some classes (indices), in their order in ``labeled``."""
     chosen = np.array(sorted(set(classes)), np.int64)
-    starts = np.cumsum(labeled.counts) - labeled.counts
+    images: slice | np.ndarray
     if len(chosen) and chosen[-1] - chosen[0] == len(chosen) - 1:  # a range: no copy
-        first, last = chosen[0], chosen[-1]
-        of_image: Any = slice(starts[first], starts[last] + labeled.counts[last])
+        ends = np.cumsum(labeled.counts)
+        images = slice(ends[chosen[0]] - labeled.counts[chosen[0]], ends[chosen[-1]])
     else:
-        of_image = np.isin(np.repeat(np.arange(len(labeled.counts)), labeled.counts), chosen)
+        images = np.isin(np.repeat(np.arange(len(labeled.counts)), labeled.counts), chosen)
     return LabeledImages(
-        images=labeled.images[of_image],
+        images=labeled.images[images],
         counts=labeled.counts[chosen],
         class_names=tuple(labeled.class_names[i] for i in chosen),
         groups=labeled.groups[chosen],
         families=labeled.families[chosen],
         family_names=labeled.family_names,
-        order=labeled.order[of_image],
+        order=labeled.order[images],
     )
 
 
 def shuffled(n: int, *key: int | str) -> list[int]:
-    """The permutation of 0..n-1 that belongs to this key."""
+    """A permutation of 0..n-1, determined by the key."""
     return permutation(torch.tensor(key_of(*key)), "split", n).tolist()
 
 
-def by_seed(
+def random_splits(
     classes: Sequence[str],
     fractions: tuple[float, float],
     seed: int,
@@ -67,31 +66,31 @@ def by_seed(
     """Disjoint random splits of these classes.
 
     Arguments:
-        classes: all of them; their order does not matter.
-        fractions: of the classes that validate and that test; the rest trains.
-        seed: another seed, other splits.
+        classes: in any order, which does not matter.
+        fractions: of the classes for validation and test; the others are for training.
+        seed: of the choice.
         together: bundles of classes that stay in one split.
 
     Raises:
-        ConfigError: fractions that leave no class to train or to test on.
+        ConfigError: the fractions leave no class for training or test.
     """
-    part = {name: frozenset([name]) for name in classes}
+    bundle_of = {name: frozenset([name]) for name in classes}
     for names in together:
-        bundle = frozenset().union(*(part[name] for name in names))
-        part.update(dict.fromkeys(bundle, bundle))
-    bundles = sorted({tuple(sorted(bundle)) for bundle in part.values()})
-    wanted = {
+        bundle = frozenset().union(*(bundle_of[name] for name in names))
+        bundle_of.update(dict.fromkeys(bundle, bundle))
+    bundles = sorted({tuple(sorted(bundle)) for bundle in bundle_of.values()})
+    sizes = {
         split: round(share * len(classes))
         for split, share in zip(("validation", "test"), fractions, strict=True)
     }
     chosen: dict[str, list[str]] = {split: [] for split in SPLITS}
     for i in shuffled(len(bundles), "split by seed", seed):
-        fits = (s for s in ("test", "validation") if len(chosen[s]) + len(bundles[i]) <= wanted[s])
+        fits = (s for s in ("test", "validation") if len(chosen[s]) + len(bundles[i]) <= sizes[s])
         chosen[next(fits, "train")] += bundles[i]
     if not chosen["train"] or not chosen["test"]:
         raise ConfigError(
-            f"{len(classes)} classes split by {fractions[0]:g} for validation and {fractions[1]:g} "
-            "for the test leave none to train or to test on; give other fractions or a split file."
+            f"fractions of {fractions[0]:g} for validation and {fractions[1]:g} for test leave no "
+            f"class of {len(classes)} for training or test; use others, or a split file."
         )
     return {split: tuple(sorted(names)) for split, names in chosen.items()}
 
@@ -100,8 +99,8 @@ def read_split_file(path: Path) -> ClassLists:
     """The classes of each split.
 
     Raises:
-        DataError: no such file, not one of the formats, an unknown split, or a class that is
-            listed twice.
+        DataError: the file cannot be read or has none of the formats, an unknown split, a class
+            twice, or no class for training or test.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -118,32 +117,29 @@ def parse_split(text: str, suffix: str, name: str) -> ClassLists:
     Raises:
         DataError: see there.
     """
+    where = f"split file '{name}'"
+    if suffix not in _PARSERS:
+        raise DataError(f"{where}: expected a name that ends in .toml, .json or .csv.")
     try:
         pairs = list(_PARSERS[suffix](text))
-    except KeyError:
-        raise DataError(
-            f"split file '{name}': the ending has to be .toml, .json or .csv."
-        ) from None
     except (ValueError, csv.Error, RecursionError) as error:
-        raise DataError(f"split file '{name}' ({error}); expected {_FORMATS}.") from error
+        raise DataError(f"{where} ({error}); expected {_FORMATS}.") from error
     lists: dict[str, list[str]] = {split: [] for split in SPLITS}
-    seen: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for label, split in pairs:
         split = _ALIASES.get(split, split)
         if split not in lists:
+            raise DataError(f"{where}: unknown split '{split}'; expected {', '.join(SPLITS)}.")
+        if label in split_of:
             raise DataError(
-                f"split file '{name}': unknown split '{split}'; known: {', '.join(SPLITS)}."
-            )
-        if label in seen:
-            raise DataError(
-                f"split file '{name}': class '{label}' is in {seen[label]} and again in {split}; "
+                f"{where}: class '{label}' is in {split_of[label]} and again in {split}; "
                 "each class belongs to one split."
             )
-        seen[label] = split
+        split_of[label] = split
         lists[split].append(label)
     for split in ("train", "test"):
         if not lists[split]:
-            raise DataError(f"split file '{name}' has no class in {split}; expected {_FORMATS}.")
+            raise DataError(f"{where} has no class in {split}; expected {_FORMATS}.")
     return {split: tuple(labels) for split, labels in lists.items()}
 
 
@@ -174,10 +170,10 @@ _PARSERS = {
 
 
 def check_lists(lists: ClassLists, known: Iterable[str], name: str) -> None:
-    """Hold the classes of a split file against those that the data have.
+    """Check that the data have all classes of a split file.
 
     Raises:
-        DataError: a class that the data do not have.
+        DataError: they lack one.
     """
     known = set(known)
     unknown = [label for labels in lists.values() for label in labels if label not in known]

@@ -17,12 +17,12 @@ from fewshot_bench.engine.executors.evaluation_graph import ChunkGraph
 from fewshot_bench.engine.executors.graph import AHEAD, stream_for
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.prediction import Call, Prediction
-from fewshot_bench.errors import PluginError, blame
+from fewshot_bench.errors import PluginError, plugin_errors
 from fewshot_bench.hooks.lifecycle import RunHooks
 from fewshot_bench.method import accuracy, title_of
-from fewshot_bench.rng import global_generators, moved
 from fewshot_bench.sampling.base import EpisodeSource, Indices
 from fewshot_bench.utils.devices import is_gpu, on_stream
+from fewshot_bench.utils.generators import generators_used, global_generators
 
 Metric = Callable[[Tensor, Tensor], Tensor]
 Tick = Callable[[int, float], None]
@@ -218,9 +218,9 @@ def measured(title: str, metric: Metric, logits: Tensor, target: Tensor) -> Tens
         PluginError: it raises, or gives something else than one number per task.
     """
     before = global_generators()
-    with blame(title):
+    with plugin_errors(title):
         scores = torch.as_tensor(metric(logits, target))
-    if found := moved(before, global_generators()):
+    if found := generators_used(before, global_generators()):
         raise PluginError(
             f"{title} draws from {found[0]}: its scores would be others the next time; a metric "
             "is a function of logits and targets."

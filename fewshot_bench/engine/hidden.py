@@ -26,7 +26,11 @@ from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, losses_call, title_of
 from fewshot_bench.nn import TaskBatchNorm
-from fewshot_bench.rng import generators_kept, global_generators, moved
+from fewshot_bench.utils.generators import (
+    generators_preserved,
+    generators_used,
+    global_generators,
+)
 
 NORMALIZES = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit")
 TRAINING = 5  # position of their argument "training"
@@ -154,7 +158,7 @@ def draws(method: Method, call: Callable[[], object], generators: Sequence[str])
 
     The call is done once more; the generators are left where they were found.
     """
-    with generators_kept(), _Calls(method) as calls:
+    with generators_preserved(), _Calls(method) as calls:
         call()
     places = list(dict.fromkeys(calls.draws))
     more = f" and {len(places) - 1} more" if len(places) > 1 else ""
@@ -179,7 +183,7 @@ def require_tasks_apart(method: Method, name: str, call: Callable[[], object]) -
     Raises:
         PluginError: it does, by other means than TaskBatchNorm.
     """
-    with generators_kept(), _Calls(method) as calls:
+    with generators_preserved(), _Calls(method) as calls:
         call()
     if calls.normalizes:
         raise PluginError(
@@ -201,12 +205,12 @@ def repeatable(method: Method, call: str, again: Callable[[], object]) -> Iterat
     """
     before = global_generators()
     yield
-    found = moved(before, global_generators())
+    found = generators_used(before, global_generators())
     # The generators of Python and numpy may be used by a thread beside this one: look again.
     if found and not found[0].startswith("torch"):
         before = global_generators()
         again()
-        found = moved(before, global_generators())
+        found = generators_used(before, global_generators())
     if found:
         raise PluginError(
             f"{title_of(method)}.{call} draws random numbers at test from "

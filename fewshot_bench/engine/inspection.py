@@ -19,9 +19,13 @@ from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.hidden import KEYED, UNREPEATABLE, copied, repeatable, require_tasks_apart
 from fewshot_bench.engine.statistics import note, require_collected, require_moved
 from fewshot_bench.episode import Episode
-from fewshot_bench.errors import PluginError, blame, is_out_of_memory
+from fewshot_bench.errors import PluginError, is_out_of_memory, plugin_errors
 from fewshot_bench.method import Losses, Method, accuracy, title_of
-from fewshot_bench.rng import generators_kept, global_generators, moved
+from fewshot_bench.utils.generators import (
+    generators_preserved,
+    generators_used,
+    global_generators,
+)
 
 UNTRAINED, RANDOM = "nothing to train here", "random weights"
 BEHIND = "evaluation mode is far behind training mode"
@@ -29,7 +33,7 @@ RELATED = 1e-2  # the same for the answer to a query among other queries
 ROUNDING = 1e-3  # of the largest number; a GPU may add up in another order the second time
 
 
-@generators_kept()
+@generators_preserved()
 def inspect_training(lowering: Eager, episode: Episode, test: Episode) -> list[str]:
     """Look at ``losses``, on training tasks; ``test``: one to learn and classify.
 
@@ -48,14 +52,14 @@ def inspect_training(lowering: Eager, episode: Episode, test: Episode) -> list[s
 
     def losses() -> None:
         title = f"{title_of(method)}.losses()"
-        with lowering.set_up(episode.query.device), torch.enable_grad(), blame(title):
+        with lowering.set_up(episode.query.device), torch.enable_grad(), plugin_errors(title):
             found.append(method.losses(episode))
 
     before = global_generators()
     method.train()
     require_tasks_apart(method, "losses", losses)
     require_collected(method, len(episode), losses, lambda: _predict(lowering, test))
-    if moved(before, global_generators()):
+    if generators_used(before, global_generators()):
         return []  # the loop tells of global generators
     if not _alike(*found):
         return [
@@ -88,7 +92,7 @@ def untrained(method: Method, other: Method | None) -> list[str]:
     return told
 
 
-@generators_kept()
+@generators_preserved()
 def left_random(lowering: Eager, first: Method, other: Method, episode: Episode) -> list[str]:
     """What a reader has to know of random weights that a training left as they were.
 
@@ -148,7 +152,7 @@ def of_weights(note: str) -> bool:
     return note.startswith((UNTRAINED, RANDOM, BEHIND, UNREPEATABLE))
 
 
-@generators_kept()
+@generators_preserved()
 def compare_modes(lowering: Eager, episode: Episode) -> list[str]:
     """After training: whether what is tested classifies about as well as what was trained.
 
@@ -196,7 +200,7 @@ def _alone(lowering: Eager, episode: Episode) -> Episode:
 def _losses(lowering: Eager, episode: Episode) -> dict[str, Tensor]:
     title = f"{title_of(lowering.method)}.losses()"
     lowering.method.train()
-    with lowering.set_up(episode.query.device), torch.enable_grad(), blame(title):
+    with lowering.set_up(episode.query.device), torch.enable_grad(), plugin_errors(title):
         losses = lowering.method.losses(episode).players
     return {f"another loss of player '{name}'": value for name, value in losses.items()}
 
@@ -204,7 +208,7 @@ def _losses(lowering: Eager, episode: Episode) -> dict[str, Tensor]:
 def _answers(lowering: Eager, episode: Episode) -> dict[str, Tensor]:
     method = lowering.method.eval()
     title = f"{title_of(method)}.predict()"
-    with lowering.set_up(episode.query.device), torch.enable_grad(), blame(title):
+    with lowering.set_up(episode.query.device), torch.enable_grad(), plugin_errors(title):
         return {"other logits": method.predict(method.adapt(episode.support), episode.query)}
 
 
@@ -273,7 +277,7 @@ def _predict(lowering: Eager, episode: Episode, *, all_tasks: bool = False) -> A
         lowering.method.train(training)
 
 
-@generators_kept()
+@generators_preserved()
 def inspect_test(lowering: Eager, episode: Episode) -> list[str]:
     """Look at ``adapt`` and ``predict``, on tasks to learn and to classify.
 
@@ -315,7 +319,7 @@ def inspect_test(lowering: Eager, episode: Episode) -> list[str]:
     return [told] if told else []
 
 
-@generators_kept()
+@generators_preserved()
 def inspect_trained(lowering: Eager, episode: Episode, test: Episode) -> None:
     """Whether what the test normalizes by has moved; arguments as :func:`inspect_training`.
 

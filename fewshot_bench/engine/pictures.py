@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fewshot_bench.engine.quality import Quality, measure
 from fewshot_bench.episode import Episode
-from fewshot_bench.errors import PluginError, blame
+from fewshot_bench.errors import PluginError, plugin_errors
 from fewshot_bench.method import Method, title_of
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.utils.files import replacing
@@ -84,10 +84,10 @@ class Pictures:
         was_training = method.training
         method.eval()
         try:
-            with blame(f"{who}.pictures()"):
+            with plugin_errors(f"{who}.pictures()"):
                 drawn = dict(method.pictures(self.episode.support))
             self._check(drawn)
-            with blame(f"{who}.features()"):
+            with plugin_errors(f"{who}.features()"):
                 judged = {n: measure(method, self.episode, x) for n, x in drawn.items()}
         finally:
             method.train(was_training)

@@ -33,10 +33,10 @@ from fewshot_bench.engine.timing import WARM_UP, StepTimer
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import Diverged, PluginError
 from fewshot_bench.method import Method
-from fewshot_bench.rng import global_generators, moved
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
 from fewshot_bench.utils.devices import is_gpu, make_stream, on_stream
+from fewshot_bench.utils.generators import generators_used, global_generators
 
 Validate = Callable[[int], float]
 Log = Callable[[int, dict[str, float]], None]
@@ -188,7 +188,7 @@ class Trainer:
                 before = None if self.history.drawn else global_generators()
                 sample = partial(self.sources[k].batch, range(first, first + size))
                 result = self._turn(sample, turn, self.timer.mark)
-                if before and (found := moved(before, global_generators())):
+                if before and (found := generators_used(before, global_generators())):
                     self._tell_drawn(k, found)
                 result.gradients, result.buffers = {}, {}  # what is read later is the numbers
                 self._window.append(result)

@@ -17,8 +17,8 @@ from fewshot_bench.engine.tree import pack, unpack
 from fewshot_bench.errors import ConfigError, PluginError, RecordError
 from fewshot_bench.method import Method, title_of
 from fewshot_bench.utils.files import replacing
-from fewshot_bench.utils.inputs import WEIGHTS, check_weights
 
+WEIGHTS = "weights.safetensors"  # in the folder of every finished run
 EXTRA = "extra state"  # what a module's get_extra_state() gives, where that is no tensor
 
 
@@ -153,3 +153,36 @@ def load_weights(method: Method, folder: Path, record: Mapping[str, Any] | None 
         )
     with torch.no_grad():
         method.load_state_dict(weights)
+
+
+def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
+    """Hold a run's weights file against the digest in its record.
+
+    An older record has no digest; then only a missing file is noticed.
+
+    Raises:
+        RecordError: the file is missing, or is not the one that the run wrote.
+    """
+    path, written = folder / WEIGHTS, record.get("weights")
+    if not path.is_file():
+        if written is None and record.get("training") is None:
+            raise RecordError(
+                f"'{folder}' has no {WEIGHTS}: the fewshot-bench that wrote it kept no weights of "
+                "a run that trains nothing. Run it again."
+            )
+        raise RecordError(
+            f"'{folder}' has no {WEIGHTS}, which holds the weights that made its result. Put the "
+            "file back, or run it again."
+        )
+    if written is None:
+        return
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RecordError(f"cannot read '{path}' ({error.strerror}).") from error
+    if found != written["sha256"]:
+        raise RecordError(
+            f"'{path}' is not the file that the run wrote: its sha256 is another than in the "
+            "record. Put the file back, or run it again."
+        )

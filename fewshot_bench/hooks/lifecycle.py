@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from fewshot_bench.errors import PluginError, blame
+from fewshot_bench.errors import PluginError, plugin_errors
 from fewshot_bench.hooks.registry import LIFECYCLE, Implementation, new_manager, register
 from fewshot_bench.hooks.specs import hookimpl
 
@@ -63,7 +63,7 @@ class RunHooks:
         manager = new_manager()
         # Pluggy calls what is registered last first.
         for title, observer in reversed([*(observers or {}).items()]):
-            with blame(title):
+            with plugin_errors(title):
                 built = observer() if inspect.isclass(observer) else observer
             found = lifecycle_hooks_of(title, built)
             functions = {f"_{i}": _blaming(title, *item) for i, item in enumerate(found)}
@@ -115,12 +115,12 @@ def _blaming(title: str, hook: str, implementation: pluggy.HookImpl) -> Any:
 
     @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
-        with blame(where):
+        with plugin_errors(where):
             return function(*arguments, **keywords)
 
     @functools.wraps(function)
     def wrap(*arguments: Any, **keywords: Any) -> Generator[Any, Any, Any]:
-        with blame(where):
+        with plugin_errors(where):
             return (yield from function(*arguments, **keywords))
 
     wraps = implementation.wrapper or implementation.hookwrapper

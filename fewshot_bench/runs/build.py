@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fewshot_bench.config.options import arguments_of, load, options_of, split_dataset
-from fewshot_bench.errors import PluginError, blame
+from fewshot_bench.errors import PluginError, plugin_errors
 from fewshot_bench.hooks.registry import Registry
 
 if TYPE_CHECKING:
@@ -90,5 +90,5 @@ def build_sampler(
 def _make(registry: Registry, kind: str, name: str, *arguments: Any, **options: Any) -> Any:
     """Call what stands behind a name; what it raises names the plugin."""
     factory = load(registry, kind, name)
-    with blame(f"{registry.resolve(kind, name).title}, built with these settings,"):
+    with plugin_errors(f"{registry.resolve(kind, name).title}, built with these settings,"):
         return factory(*arguments, **arguments_of(factory, options))

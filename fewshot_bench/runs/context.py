@@ -14,18 +14,18 @@ from fewshot_bench.config.options import Option, load, method_options, own_optio
 from fewshot_bench.config.resolve import sampler_options
 from fewshot_bench.config.schema import OPTION_FIELDS, SETTINGS, RunConfig
 from fewshot_bench.data.cache import cache_folder, cache_root
-from fewshot_bench.data.content import SplitsContent, content_of_splits
-from fewshot_bench.data.images import Dataset, Splits
-from fewshot_bench.data.locate import locate
+from fewshot_bench.data.download import locate
+from fewshot_bench.data.images import Dataset, Splits, SplitsContent, content_of_splits
 from fewshot_bench.engine.progress import Progress, Silent
+from fewshot_bench.engine.weights import WEIGHTS
 from fewshot_bench.episode import Task
-from fewshot_bench.errors import PluginError, RecordError, blame
+from fewshot_bench.errors import PluginError, RecordError, plugin_errors
 from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
 from fewshot_bench.results.record.code import OWN, code_of
 from fewshot_bench.runs.build import build_dataset
 from fewshot_bench.utils.devices import pick_device
-from fewshot_bench.utils.inputs import WEIGHTS, InputFile, content_of
+from fewshot_bench.utils.inputs import InputFile, content_of
 
 PIXEL_RANGES = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0)}
 
@@ -204,7 +204,7 @@ def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -
     cache = cache_folder(
         cache_root(config.cache_dir) / registered.name, code_of(registered.source).sha256, root
     )
-    with blame(f"{registered.title}: load()"):
+    with plugin_errors(f"{registered.title}: load()"):
         splits = dataset.load(root, cache)
     if not isinstance(splits, Splits):
         raise PluginError(

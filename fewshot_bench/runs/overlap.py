@@ -11,15 +11,15 @@ from fewshot_bench.config.options import flag
 from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.overlap import (
-    NOTHING,
+    NO_IMAGES,
     TRAINING,
     VALIDATION,
-    Seen,
-    overlap_of,
+    SeenImages,
+    find_overlap,
     read_seen,
-    refuse,
-    seen_in,
-    unknown,
+    refuse_overlap,
+    seen_images,
+    unknown_images,
 )
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.results.record import RECORD, read_record
@@ -29,7 +29,7 @@ from fewshot_bench.runs.context import RunContext
 PRETRAINED = ("weights", "pretrained")
 
 
-def seen_by(context: RunContext, *, trains: bool) -> Seen:
+def seen_by(context: RunContext, *, trains: bool) -> SeenImages:
     """What takes part in a run: its training and validation splits, and what its init has seen.
 
     Arguments:
@@ -37,15 +37,15 @@ def seen_by(context: RunContext, *, trains: bool) -> Seen:
         trains: whether anything is trained; if not, the training split takes no part.
     """
     splits, config = context.data.splits, context.config
-    seen = seen_in(splits.train, TRAINING) if trains else NOTHING
+    seen = seen_images(splits.train, TRAINING) if trains else NO_IMAGES
     if splits.validation is not None:
-        seen += seen_in(splits.validation, VALIDATION)
+        seen += seen_images(splits.validation, VALIDATION)
     if seen.image_shape is None:
         seen = replace(seen, image_shape=splits.test.image_shape)
     if config.init:
         seen += _seen_by_init(Path(config.init))
     for sentence in _pretrained(context):
-        seen += unknown(sentence)
+        seen += unknown_images(sentence)
     return seen
 
 
@@ -63,7 +63,7 @@ def _pretrained(context: RunContext) -> Iterator[str]:
             yield f"which classes trained the weights of {flag(name)} is not known"
 
 
-def _seen_by_init(folder: Path) -> Seen:
+def _seen_by_init(folder: Path) -> SeenImages:
     """What the weights of another run have seen.
 
     Raises:
@@ -73,9 +73,9 @@ def _seen_by_init(folder: Path) -> Seen:
     record = read_record(folder) if (folder / RECORD).is_file() else None
     found = read_seen(folder, record)
     if found is None:
-        return unknown(f"which classes trained the weights of --init {folder} is not known")
+        return unknown_images(f"which classes trained the weights of --init {folder} is not known")
     if record is None:
-        found += unknown(
+        found += unknown_images(
             f"whether the list of classes that trained the weights of --init {folder} is theirs is "
             "not known: there is no record"
         )
@@ -84,7 +84,7 @@ def _seen_by_init(folder: Path) -> Seen:
 
 def seen_by_run(
     context: RunContext, folder: Path, config: RunConfig, record: Mapping[str, Any]
-) -> Seen:
+) -> SeenImages:
     """What a finished run has seen; of an older one without ``seen.npz``, by its data.
 
     Arguments:
@@ -104,11 +104,11 @@ def seen_by_run(
                 raise FewshotBenchError("other data")
             found = seen_by(then, trains=True)
         except (FewshotBenchError, OSError):
-            found = unknown("which classes trained the run is not known: it has no seen.npz")
+            found = unknown_images("which classes trained the run is not known: it has no seen.npz")
     return found.of_run(folder.absolute().name)
 
 
-def checked(test: LabeledImages, seen: Seen, split: str, *, allowed: bool) -> dict[str, Any]:
+def checked(test: LabeledImages, seen: SeenImages, split: str, *, allowed: bool) -> dict[str, Any]:
     """The record's ``overlap`` for a split.
 
     Arguments:
@@ -120,7 +120,8 @@ def checked(test: LabeledImages, seen: Seen, split: str, *, allowed: bool) -> di
     Raises:
         DataError: there are some, and they may not.
     """
-    overlap = overlap_of(test, seen, split, parts=None if split == "test" else (TRAINING,))
+    parts = (TRAINING, VALIDATION) if split == "test" else (TRAINING,)
+    overlap = find_overlap(test, seen, split, parts=parts)
     if not allowed:
-        refuse(overlap)
+        refuse_overlap(overlap)
     return overlap

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.config.resolve import with_changes
-from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode, read_image
-from fewshot_bench.data.resize import Resize, resize
+from fewshot_bench.data.decode import IMAGE_SUFFIXES, decode_image, read_image
+from fewshot_bench.data.transforms import Resize, resize
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import DataError
 from fewshot_bench.hooks.registry import CORE, Registry
@@ -69,7 +69,7 @@ def classify(
         run: the folder of a run.
         support: a folder per class.
         images: what is classified.
-        mode: of resizing; see :mod:`fewshot_bench.data.resize`.
+        mode: of resizing; see :mod:`fewshot_bench.data.transforms`.
         invert: exchange black and white.
         device: see ``fsb run --device``.
         trust_code: import a file that the run's record names.
@@ -163,4 +163,4 @@ def _picture(path: Path, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: it cannot be read, or is no picture.
     """
-    return decode(read_image(path), str(path), "L" if shape[0] == 1 else "RGB")[None]
+    return decode_image(read_image(path), str(path), "L" if shape[0] == 1 else "RGB")[None]

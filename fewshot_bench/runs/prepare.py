@@ -19,7 +19,7 @@ from torch import nn
 from fewshot_bench.config.options import dataset_options
 from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.data.images import LabeledImages
-from fewshot_bench.data.overlap import NOTHING, Seen, check_shape, notes
+from fewshot_bench.data.overlap import NO_IMAGES, SeenImages, check_shape, overlap_notes
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.engine.executors.choice import choose
@@ -38,7 +38,7 @@ from fewshot_bench.results.record.code import code_digest, code_of
 from fewshot_bench.results.record.environment import describe_device, environment
 from fewshot_bench.results.record.model import Timing
 from fewshot_bench.results.training import OF_TRAINING
-from fewshot_bench.rng import generators_seeded, key_of
+from fewshot_bench.rng import key_of
 from fewshot_bench.runs.build import build_backbone, build_method, build_sampler
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.overlap import checked, seen_by
@@ -50,7 +50,8 @@ from fewshot_bench.sampling.few_labels import (
     labeled_images,
     training_sources,
 )
-from fewshot_bench.sampling.inspection import Drawn, draw
+from fewshot_bench.sampling.inspection import DrawnEpisodes, draw_episodes
+from fewshot_bench.utils.generators import generators_seeded
 
 logger = logging.getLogger(__name__)
 
@@ -82,9 +83,9 @@ class PreparedRun:
     unlabeled: EpisodeSource | None
     validation: EpisodeSource | None
     test: EpisodeSource
-    seen: Seen
+    seen: SeenImages
     overlap: dict[str, Any] | None
-    drawn: Drawn | None
+    drawn: DrawnEpisodes | None
 
     @property
     def config(self) -> RunConfig:
@@ -93,7 +94,7 @@ class PreparedRun:
 
 
 def prepare(
-    context: RunContext, *, trains: bool = True, seen: Seen | None = None, part: str = "test"
+    context: RunContext, *, trains: bool = True, seen: SeenImages | None = None, part: str = "test"
 ) -> PreparedRun:
     """Read the data and build the method; nothing is trained yet.
 
@@ -129,7 +130,7 @@ def prepare(
         check_shape(splits.test.image_shape, seen, config.dataset)
         overlap = checked(evaluated, seen, part, allowed=config.allow_overlap)
         count = min(config.episodes, test.sampler.length or config.episodes)
-        drawn = draw(test, count, registry.resolve("samplers", config.sampling).title)
+        drawn = draw_episodes(test, count, registry.resolve("samplers", config.sampling).title)
     train: EpisodeSource | BatchSource = test
     unlabeled, validation = None, None
     if trains and method.source == "batches":
@@ -148,7 +149,7 @@ def prepare(
         unlabeled,
         validation,
         test,
-        seen or NOTHING,
+        seen or NO_IMAGES,
         overlap,
         drawn,
     )
@@ -345,7 +346,7 @@ def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
         "notes": [
             *data.splits.notes,
             *(config.notes if run.method.players() else ()),
-            *(notes(run.overlap) if run.overlap else ()),
+            *(overlap_notes(run.overlap) if run.overlap else ()),
         ],
         "inputs": [dict(entry) for entry in context.inputs],
         "weights": None,

@@ -37,7 +37,7 @@ from fewshot_bench.engine.players import check_players
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.progress import Progress
 from fewshot_bench.engine.training import Trainer
-from fewshot_bench.engine.weights import check_unmoved, save_weights
+from fewshot_bench.engine.weights import check_unmoved, check_weights, save_weights
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
 from fewshot_bench.hooks.registry import Registry
@@ -74,9 +74,8 @@ from fewshot_bench.runs.prepare import (
 )
 from fewshot_bench.runs.resume import WeightsCheck, recorded_config, resumed_record
 from fewshot_bench.sampling.base import EpisodeSource
-from fewshot_bench.sampling.inspection import agree
+from fewshot_bench.sampling.inspection import check_redrawn
 from fewshot_bench.utils.devices import is_gpu
-from fewshot_bench.utils.inputs import check_weights
 
 logger = logging.getLogger(__name__)
 
@@ -428,7 +427,7 @@ def _check_drawn(run: PreparedRun, scores: Scores, record: dict[str, Any]) -> No
     """Raise PluginError if the evaluation got other episodes than were inspected before it."""
     assert run.drawn is not None
     title = run.context.registry.resolve("samplers", run.config.sampling).title
-    agree(run.drawn, scores.class_ids, scores.confusion.sum(-1), title)
+    check_redrawn(run.drawn, scores.class_ids, scores.confusion.sum(-1), title)
     record["episodes_digest"] = run.drawn.digest
 
 

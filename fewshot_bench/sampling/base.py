@@ -1,8 +1,7 @@
-"""The episodic sampler: episode i is a pure function of (content, split, task, seed, i).
+"""The contract of samplers: episode i is a pure function of (content, split, task, seed, i).
 
-A sampler turns episode numbers into image indices; the core gathers the images, checks that no
-image plays two parts, and takes the digest that pairs comparisons. Nothing here depends on the
-method, the device, the batch size or the number of processes.
+A sampler maps episode numbers to image indices; :class:`EpisodeSource` gathers the images. Nothing
+depends on the method, the device, the batch size or the number of processes.
 """
 
 from __future__ import annotations
@@ -15,22 +14,14 @@ from torch import Tensor
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Batch, Episode, Support, Task
 from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.rng import (
-    below,
-    bits,
-    fold,
-    global_generators,
-    key_of,
-    moved,
-    permutation,
-    subset,
-)
+from fewshot_bench.rng import key_of, permutation
 from fewshot_bench.utils.devices import is_gpu
+from fewshot_bench.utils.generators import generators_used, global_generators
 
 
 @dataclass(frozen=True)
 class Indices(Batch):
-    """Where the images of T episodes are in a class table.
+    """Positions in a class table of the images of T episodes.
 
     Arguments:
         support: [T, way, shot].
@@ -48,7 +39,7 @@ class Indices(Batch):
     key: Tensor
 
     def rows(self) -> Tensor:
-        """Everything that an episode is, as one row of integers: [T, L]."""
+        """Everything that defines an episode, as one row of integers: [T, L]."""
         parts = [self.class_ids, self.support, self.query, self.target]
         parts += [] if self.unlabeled is None else [self.unlabeled]
         return torch.cat([part.flatten(1) for part in parts], dim=1)
@@ -70,8 +61,11 @@ class Sampler:
         within_family: draw all classes of an episode from one family (one alphabet).
 
     Attributes:
-        length: how many episodes there are; None if there is no end.
-        sampling: ``"closed"`` (images may come again in later episodes) or ``"open"``.
+        length: number of episodes; None: unlimited.
+        sampling: ``"closed"`` (later episodes may use an image again) or ``"open"`` (they do not).
+
+    Raises:
+        ConfigError: too few classes or images.
     """
 
     length: int | None = None
@@ -82,12 +76,12 @@ class Sampler:
     ) -> None:
         self.table, self.task, self.within_family = table, task, within_family
         table.require(task.classes, task.images_per_class)
-        # Families that have enough; found once, because to look waits for the device.
+        # Families with enough classes; computed once, since it waits for the device.
         self.eligible = (table.family_count >= task.classes).nonzero().squeeze(1)
         if within_family and not len(self.eligible):
             raise ConfigError(
                 f"--within-family: no family has {task.classes} classes; the largest has "
-                f"{int(table.family_count.max())}. Give a smaller --way."
+                f"{int(table.family_count.max())}. Use a smaller --way."
             )
         self.stream = torch.tensor(key_of("episodes", seed), device=table.device)
 
@@ -96,28 +90,27 @@ class Sampler:
         raise NotImplementedError
 
     def require(self, ids: Tensor | range) -> None:
-        """Check that the plan has these episodes, where that needs no wait for a device.
+        """Check that these episodes exist.
 
-        Numbers on a device are not read: who draws there asks about the range that they are of.
+        Numbers on a GPU are not checked, since reading them would wait for the device; callers
+        that have them check the range that they come from.
 
         Raises:
-            ConfigError: it ends before.
+            ConfigError: the plan has fewer episodes.
         """
-        if self.length is None or not len(ids):
-            return
-        if isinstance(ids, Tensor) and is_gpu(ids):
+        if self.length is None or not len(ids) or (isinstance(ids, Tensor) and is_gpu(ids)):
             return
         last = max(ids[0], ids[-1]) if isinstance(ids, range) else int(ids.max())
         if last >= self.length:
             raise ConfigError(
-                f"the open plan of this split and task has {self.length} episodes; give "
+                f"the open plan of this split and task has {self.length} episodes; use "
                 f"--episodes {self.length} or fewer, or --sampling closed."
             )
 
     def arrange(self, key: Tensor, classes: Tensor, images: Tensor) -> Indices:
-        """Deal images [T, classes, shot + query + unlabeled] into the parts of an episode.
+        """Split images [T, classes, shot + query + unlabeled] into the parts of an episode.
 
-        The orders of queries and unlabeled images are random, so they tell nothing of the class.
+        Queries and unlabeled images are in random order, which carries no class information.
         """
         task, tasks = self.task, len(key)
         support, rest = images.split([task.shot, task.query + task.unlabeled], dim=-1)
@@ -127,6 +120,7 @@ class Sampler:
         unlabeled = None
         if task.unlabeled:
             unlabeled = rest[..., task.query :].flatten(1)
+            # Tags of random numbers keep their spelling: it decides the numbers.
             shuffle = permutation(key, "unlabelled order", unlabeled.shape[1])
             unlabeled = unlabeled.gather(1, shuffle)
         return Indices(
@@ -139,124 +133,12 @@ class Sampler:
         )
 
 
-class ClosedSampler(Sampler):
-    """Independent episodes: classes uniform, images uniform, re-used from episode to episode."""
-
-    def __call__(self, ids: Tensor) -> Indices:
-        table, task = self.table, self.task
-        key = fold(self.stream, ids)
-        groups = self._groups(key)
-        variant = below(key, "variant", table.group_count[groups], (task.classes,))
-        classes = table.group_start[groups] + variant
-        own_key = fold(key.unsqueeze(-1), torch.arange(task.classes, device=key.device))
-        return self.arrange(key, classes, self.images(own_key, classes))
-
-    def images(self, key: Tensor, classes: Tensor) -> Tensor:
-        """Different images [T, classes, shot + query + unlabeled] of classes [T, classes]."""
-        table = self.table
-        place = subset(key, "images", table.class_count[classes], self.task.images_per_class)
-        return place + table.class_start[classes].unsqueeze(-1)
-
-    def _groups(self, key: Tensor) -> Tensor:
-        """Distinct groups [T, classes], of one family if asked."""
-        table, task = self.table, self.task
-        if not self.within_family:
-            size = torch.full_like(key, len(table.group_start))
-            return subset(key, "classes", size, task.classes)
-        family = self.eligible[below(key, "family", len(self.eligible))]
-        chosen = subset(key, "classes", table.family_count[family], task.classes)
-        return table.family_start[family].unsqueeze(-1) + chosen
-
-
-class OpenSampler(Sampler):
-    """A finite plan in which no image is used twice, so that intervals cover new images.
-
-    Classes with many images are in more episodes than others; the record's ``test.class_use`` says
-    by how much; :class:`fewshot_bench.sampling.open_balanced.BalancedOpenSampler` uses all alike.
-
-    Until too few are left, an episode takes ``way`` classes, uniformly among those that still have
-    shot + query + unlabeled unused images (Lafargue et al., TMLR 2024). Classes of one group
-    share their images (they are rotations of the same drawings), so a drawing is used once
-    whichever way it is turned.
-    """
-
-    sampling = "open"
-
-    def __init__(
-        self, table: ClassTable, task: Task, seed: int, *, within_family: bool = False
-    ) -> None:
-        super().__init__(table, task, seed, within_family=within_family)
-        self.plan = self._plan()
-        self.length = len(self.plan[0])
-
-    def __call__(self, ids: Tensor) -> Indices:
-        assert self.length is not None
-        self.require(ids)
-        # On a GPU an index behind the end would end the process; indices that are drawn ahead of
-        # their use go beyond it.
-        place = ids.clamp(max=self.length - 1)
-        classes, images = (part[place] for part in self.plan)
-        return self.arrange(fold(self.stream, ids), classes, images)
-
-    def pick(self, key: Tensor, room: Tensor, used: Tensor) -> Tensor | None:
-        """The groups of the next episode, or None at the end of the plan.
-
-        Arguments:
-            key: of the episode.
-            room: [groups], episodes that each group has images for.
-            used: [groups], episodes that it was in.
-        """
-        return _choose(key, (used < room).split(self.families), self.task.classes)
-
-    def _plan(self) -> tuple[Tensor, Tensor]:
-        """Classes [E, classes] and images [E, classes, shot + query + unlabeled]."""
-        table, task, each = self.table, self.task, self.task.images_per_class
-        start, count = table.group_start.cpu(), table.group_count.cpu()
-        stock = torch.stack(
-            [table.class_count.cpu()[s : s + c].min() for s, c in _pairs(start, count)]
-        )
-        stream = self.stream.cpu()
-        deck = [permutation(fold(stream, g), "deck", int(n)) for g, n in enumerate(stock)]
-        self.families = table.family_count.cpu().tolist() if self.within_family else [len(stock)]
-        used, room = torch.zeros_like(stock), stock // each  # in episodes
-        classes: list[Tensor] = []
-        images: list[Tensor] = []
-        while True:
-            key = fold(stream, len(classes))
-            groups = self.pick(key, room, used)
-            if groups is None:
-                break
-            chosen = start[groups] + below(key, "variant", count[groups], (task.classes,))
-            rows = [deck[g][used[g] * each :][:each] for g in groups.tolist()]
-            used[groups] += 1
-            classes.append(chosen)
-            images.append(torch.stack(rows) + table.class_start.cpu()[chosen].unsqueeze(-1))
-        return torch.stack(classes).to(table.device), torch.stack(images).to(table.device)
-
-
-def _pairs(start: Tensor, count: Tensor) -> list[tuple[int, int]]:
-    return list(zip(start.tolist(), count.tolist(), strict=True))
-
-
-def _choose(key: Tensor, eligible: tuple[Tensor, ...], n: int) -> Tensor | None:
-    """n random groups of one random family, or None when no family has n eligible ones."""
-    offset, possible = 0, []
-    for family in eligible:
-        if int(family.sum()) >= n:
-            possible.append(family.nonzero().squeeze(1) + offset)
-        offset += len(family)
-    if not possible:
-        return None
-    groups = possible[int(below(key, "family", len(possible)))]
-    return groups[bits(key, "classes", (len(groups),)).argsort(stable=True)[:n]]
-
-
 class EpisodeSource:
     """Episodes of one split, gathered on its device.
 
     Arguments:
-        sampler: which images.
-        dtype: of the images that are delivered.
+        sampler: chooses the images.
+        dtype: of the images.
     """
 
     def __init__(self, sampler: Sampler, dtype: torch.dtype = torch.float32) -> None:
@@ -272,17 +154,17 @@ class EpisodeSource:
 
         Raises:
             ConfigError: a finite plan has fewer.
-            PluginError: the sampler gave one image two parts, or an image of another class, or
-                drew from a global generator.
+            PluginError: the sampler returned an image twice or of a wrong class, or drew from a
+                global generator.
         """
         self.sampler.require(ids)
         before = global_generators()
-        indices = self.sampler(numbers(ids, self.table.device))
-        if found := moved(before, global_generators()):
+        indices = self.sampler(episode_ids(ids, self.table.device))
+        if used := generators_used(before, global_generators()):
             raise PluginError(
-                f"sampler {type(self.sampler).__name__} draws from {found[0]}: its episodes would "
-                "be others the next time; draw from fewshot_bench.rng, keyed by the seed and "
-                "the episode's number."
+                f"sampler {type(self.sampler).__name__} draws from {used[0]}, so its episodes "
+                "would differ next time; draw from fewshot_bench.rng, keyed by the seed and the "
+                "episode's number."
             )
         if not self._checked:
             check_indices(indices, self.table, self.sampler.task)
@@ -294,7 +176,7 @@ class EpisodeSource:
         return self.deliver(self.indices(ids))
 
     def deliver(self, indices: Indices) -> Episode:
-        """The episodes of these indices: a single gather."""
+        """The episodes with these indices: a single gather."""
         images = self.table.gather(indices.images(), self.dtype)
         _, way, shot = indices.support.shape
         sizes = [way * shot, indices.query.shape[1]]
@@ -312,32 +194,35 @@ class EpisodeSource:
         )
 
 
-def numbers(ids: Tensor | range, device: torch.device) -> Tensor:
-    """Episode numbers, int64 [T], on a device; those of a range are made there."""
+def episode_ids(ids: Tensor | range, device: torch.device) -> Tensor:
+    """Episode numbers as int64 [T] on a device; a range is expanded there."""
     if isinstance(ids, range):
         return torch.arange(ids.start, ids.stop, ids.step, device=device)
     return ids.to(device)
 
 
 def check_indices(indices: Indices, table: ClassTable, task: Task) -> None:
-    """Hold what a sampler returned against what an episode is.
+    """Check that a sampler returned valid episodes.
 
     Raises:
-        PluginError: a wrong shape, an image in two parts, or an image outside its class.
+        PluginError: a wrong shape or target, a class or image twice in an episode, or an image of
+            another class.
     """
-    images = indices.images().sort(dim=1).values
-    if (images.diff(dim=1) == 0).any():
-        raise PluginError("the sampler used one image for two parts of an episode")
-    tasks = len(indices.key)
-    shapes = (tuple(indices.support.shape), tuple(indices.query.shape))
-    expected = ((tasks, task.way, task.shot), (tasks, task.way * task.query))
+    support, query, target, ids = (
+        indices.support, indices.query, indices.target, indices.class_ids
+    )  # fmt: skip
+    shapes = (tuple(support.shape), tuple(query.shape))
+    expected = ((len(ids), task.way, task.shot), (len(ids), task.way * task.query))
     if shapes != expected:
-        raise PluginError(f"the sampler returned support and query of {shapes}, not {expected}")
-    query_class = indices.class_ids.gather(1, indices.target)
-    for image, label in (
-        (indices.support, indices.class_ids.unsqueeze(-1)),
-        (indices.query, query_class),
-    ):
+        raise PluginError(
+            f"the sampler returned support and query of {shapes}, expected {expected}"
+        )
+    if ((target < 0) | (target >= task.way)).any():
+        raise PluginError(f"the sampler returned targets outside [0, {task.way})")
+    for what, values in (("class", ids), ("image", indices.images())):
+        if (values.sort(dim=1).values.diff(dim=1) == 0).any():
+            raise PluginError(f"the sampler used one {what} twice in an episode")
+    for image, label in ((support, ids.unsqueeze(-1)), (query, ids.gather(1, target))):
         offset = image - table.class_start[label]
         if ((offset < 0) | (offset >= table.class_count[label])).any():
-            raise PluginError("the sampler returned an image that is not of the class it names")
+            raise PluginError("the sampler returned an image of another class than it says")

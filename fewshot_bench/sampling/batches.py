@@ -1,8 +1,7 @@
 """Labeled mini-batches over all classes of a split, for methods that are pretrained.
 
-A method with ``source = "batches"`` trains on these in place of episodes, and is evaluated on
-episodes as every other. Mini-batch i is, like episode i, a pure function of the split, the seed
-and i.
+A method with ``source = "batches"`` trains on these instead of episodes, and is evaluated on
+episodes. Mini-batch i is a pure function of the split, the seed and i.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from torch import Tensor
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Batch, Episode, Support
 from fewshot_bench.rng import below, fold, key_of
-from fewshot_bench.sampling.base import numbers
+from fewshot_bench.sampling.base import episode_ids
 
 
 @dataclass(frozen=True)
-class Images(Batch):
+class ImagePositions(Batch):
     """Positions of images in a class table [T, size], and keys [T]."""
 
     image: Tensor
@@ -37,8 +36,8 @@ class BatchSource:
         table: the split.
         size: images of a mini-batch.
         seed: of the stream.
-        dtype: of the images that are delivered.
-        labeled: positions of the images that are labeled; None: all are.
+        dtype: of the images.
+        labeled: positions of the labeled images; None: all.
     """
 
     def __init__(
@@ -56,14 +55,14 @@ class BatchSource:
         """The mini-batches with these numbers."""
         return self.deliver(self.indices(ids))
 
-    def indices(self, ids: Tensor | range) -> Images:
-        """Where the images of these mini-batches are in the table."""
-        key = fold(self.stream, numbers(ids, self.table.device))
+    def indices(self, ids: Tensor | range) -> ImagePositions:
+        """Positions of the images of these mini-batches."""
+        key = fold(self.stream, episode_ids(ids, self.table.device))
         pool = self.table.images if self.labeled is None else self.labeled
         image = below(key, "images", len(pool), (self.size,))
-        return Images(image if self.labeled is None else self.labeled[image], key)
+        return ImagePositions(image if self.labeled is None else self.labeled[image], key)
 
-    def deliver(self, indices: Images) -> Episode:
+    def deliver(self, indices: ImagePositions) -> Episode:
         """The mini-batches of these images."""
         table, image, key = self.table, indices.image, indices.key
         classes = torch.arange(len(table.class_start), device=table.device)

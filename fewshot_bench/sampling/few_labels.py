@@ -2,13 +2,14 @@
 
 Two levels (Zhang et al. 2018, section 3; Ren et al. 2018, section 5):
 
-* of samples: in every training class a fixed, seeded part of the images is labeled. Support and
+* samples: in every training class a fixed, seeded fraction of the images is labeled. Support and
   query images come from it, unlabeled images from the rest, in every episode.
-* of tasks: a fixed, seeded part of the classes is labeled. Labeled tasks are made of those, and
-  unlabeled tasks of the others, for methods that can learn from them.
+* tasks: a fixed, seeded fraction of the classes is labeled. Labeled tasks use these classes,
+  unlabeled tasks the others, for methods that can learn from them.
 
-The partition depends on the split's classes and its own seed alone: every method and every
-training seed has the same labels. The tags of random numbers decide them, so their spelling stays.
+The partition depends on the split's classes and its own seed only, so every method and training
+seed has the same labels. Tags of random numbers ("unlabelled ...") decide which ones and keep
+their spelling.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Episode, Task, UnlabeledEpisode, UnlabeledSupport
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.rng import fold, key_of, permutation, subset
-from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource, Indices
+from fewshot_bench.sampling.base import EpisodeSource, Indices
+from fewshot_bench.sampling.closed import ClosedSampler
 
 
 @dataclass(frozen=True)
@@ -45,23 +47,23 @@ class Labels:
     def __post_init__(self) -> None:
         for flag, value in (("fraction", self.fraction), ("classes", self.classes)):
             if not 0 < value <= 1:
-                raise ConfigError(f"--labeled-{flag} {value:g}: it has to be above 0, at most 1.")
+                raise ConfigError(f"--labeled-{flag}: expected 0 < value <= 1, got {value:g}.")
 
     def key(self, level: str, device: torch.device) -> Tensor:
         """The partition's key, int64 []."""
         return torch.tensor(key_of("labels", level, self.seed), device=device)
 
     def groups(self, table: ClassTable) -> tuple[Tensor, Tensor]:
-        """Labeled and unlabeled groups, sorted; the rotations of a character stay together."""
+        """Labeled and unlabeled groups, sorted; a character and its rotations are one group."""
         count = len(table.group_start)
         order = permutation(self.key("classes", table.device), "groups", count)
         labeled = at_least_one(self.classes, torch.tensor(count))
         return order[:labeled].sort().values, order[labeled:].sort().values
 
     def images(self, table: ClassTable) -> Tensor:
-        """The images of each class with the labeled ones first: positions [M].
+        """Positions [M] of the images of each class, the labeled ones first.
 
-        Classes of one group show the same drawings and share their order.
+        The classes of a group show the same drawings and have the same order.
         """
         group = torch.arange(len(table.group_start), device=table.device)
         group = group.repeat_interleave(table.group_count)
@@ -76,16 +78,16 @@ class Labels:
 
 
 def at_least_one(fraction: float, count: Tensor) -> Tensor:
-    """The nearest whole number to that fraction of a count, and at least 1."""
+    """That fraction of a count, rounded, and at least 1."""
     return (fraction * count + 0.5).floor().long().clamp_min(1)
 
 
 class PartlyLabeledSampler(ClosedSampler):
-    """Closed episodes with support and query from the labeled images, the rest from the others.
+    """Closed episodes: support and queries are labeled images, ``unlabeled`` the other images.
 
     Arguments:
         fraction: of the images of each class that is labeled.
-        order: see :meth:`Labels.images`, of the whole split; else as for every sampler.
+        order: :meth:`Labels.images` of the whole split; other arguments as in ``Sampler``.
 
     Raises:
         ConfigError: a class has too few labeled or too few unlabeled images.
@@ -104,7 +106,7 @@ class PartlyLabeledSampler(ClosedSampler):
         super().__init__(table, task, seed, within_family=within_family)
         self.order, self.labeled = order, at_least_one(fraction, table.class_count)
         wanted = task.shot + task.query
-        for what, has, takes, mend in (
+        for what, has, takes, hint in (
             ("labeled", self.labeled, wanted, "raise it, or lower --train-shot or --train-query"),
             ("unlabeled", table.class_count - self.labeled, task.unlabeled,
              "lower it, or --train-unlabeled"),
@@ -112,8 +114,8 @@ class PartlyLabeledSampler(ClosedSampler):
             if int(has.min()) < takes:
                 raise ConfigError(
                     f"--labeled-fraction {fraction:g} leaves {int(has.min())} {what} images "
-                    f"of class '{table.class_names[int(has.argmin())]}', and a training episode "
-                    f"takes {takes} of a class; {mend}."
+                    f"of class '{table.class_names[int(has.argmin())]}', but a training episode "
+                    f"takes {takes} of a class; {hint}."
                 )
 
     def images(self, key: Tensor, classes: Tensor) -> Tensor:
@@ -168,7 +170,7 @@ def training_sources(
         ConfigError: too few labeled or unlabeled classes, or too few images in one.
     """
     of_labeled, others = labels.groups(table)
-    part = table if labels.classes == 1 else table.part(of_labeled)
+    part = table if labels.classes == 1 else table.select_groups(of_labeled)
     part.require(task.classes, task.images_per_class, "labeled part of the train split", "--train-")
     sampler = ClosedSampler(part, task, seed, within_family=within_family)
     if labels.fraction < 1:
@@ -181,11 +183,11 @@ def training_sources(
     if len(others) < task.classes:
         raise ConfigError(
             f"--labeled-classes {labels.classes:g} leaves {len(others)} training classes without "
-            f"labels that may meet in an episode, and an unlabeled task takes {task.classes}; "
+            f"labels that can be in one episode, but an unlabeled task takes {task.classes}; "
             "lower it, or --train-way."
         )
     rest = ClosedSampler(
-        table.part(others), task, key_of("unlabelled", seed), within_family=within_family
+        table.select_groups(others), task, key_of("unlabelled", seed), within_family=within_family
     )
     return EpisodeSource(sampler), UnlabeledTasks(rest)
 

@@ -1,4 +1,4 @@
-"""A plan of test tasks that leaves nothing to chance: classes and images as they are read."""
+"""A plan of test episodes without randomness: classes and images in the order of their source."""
 
 from __future__ import annotations
 
@@ -8,39 +8,36 @@ from torch import Tensor
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.sampling.base import OpenSampler
+from fewshot_bench.sampling.open import OpenSampler
 
 
 class InOrderSampler(OpenSampler):
-    """Disjoint tasks in the order in which a pipeline that groups by class would deliver them.
+    """Disjoint episodes in the order in which a pipeline that groups by class delivers them.
 
     Images are read in the order of their source (``ClassTable.order``). A class is complete when
-    the last of its images has been read; task e has the classes that are the e * way-th and
-    following to be complete, the images of each that were read first are its support set, the
-    next ones its queries. Of a group's classes (the turns of a character) it takes the first.
-    Notebooks and tutorials that cut a test set into tasks do this. Where the source stores its
-    images class after class, neighbors are mostly of one family (characters of one alphabet), and
-    such tasks are harder than random ones.
+    its last image has been read. Episode e has the classes e * way, e * way + 1, ... in the order
+    of completion; the images that were read first are the support set, the next ones the queries.
+    Of a group (the rotations of a character) the first class is used. Tutorials that cut a test
+    set into episodes do this. Where the source stores images class by class, neighbors mostly
+    belong to one family (an alphabet), which makes such episodes harder than random ones.
     """
 
     def __init__(
         self, table: ClassTable, task: Task, seed: int, *, within_family: bool = False
     ) -> None:
         if within_family:
-            raise ConfigError("--sampling in-order takes classes as they come: no --within-family.")
+            raise ConfigError("--sampling in-order cannot be combined with --within-family.")
         super().__init__(table, task, seed)
 
     def _plan(self) -> tuple[Tensor, Tensor]:
         """Classes [E, classes] and images [E, classes, shot + query + unlabeled]."""
         table, task = self.table, self.task
         classes = table.group_start.cpu()
-        read = []
-        for start, count in zip(
-            table.class_start.cpu()[classes].tolist(),
-            table.class_count.cpu()[classes].tolist(),
-            strict=True,
-        ):
-            read.append(start + table.order[start : start + count].argsort(stable=True))
+        starts, counts = table.class_start.cpu()[classes], table.class_count.cpu()[classes]
+        read = [
+            start + table.order[start : start + count].argsort(stable=True)
+            for start, count in zip(starts.tolist(), counts.tolist(), strict=True)
+        ]
         last = torch.stack([table.order[images[-1]] for images in read])
         chosen = last.argsort(stable=True)
         chosen = chosen[: len(chosen) // task.classes * task.classes]

@@ -1,8 +1,8 @@
-"""The episodes of an evaluation as they are drawn, held against what their sampler declares.
+"""Check the episodes of an evaluation against what their sampler declares.
 
-A declaration may be false, and a plugin's sampler may draw what no heading expects: unequal
-numbers of queries, the same image again in an "open" plan, classes of several families. So every
-episode is drawn once before the evaluation, and looked at.
+A declaration may be wrong, and a plugin's sampler may draw what a table's heading does not say:
+unequal numbers of queries, an image twice in an "open" plan, classes of several families. So every
+episode is drawn and checked before the evaluation.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.errors import PluginError, blame
-from fewshot_bench.sampling.base import EpisodeSource, Indices, check_indices, numbers
+from fewshot_bench.errors import PluginError, plugin_errors
+from fewshot_bench.sampling.base import EpisodeSource, Indices, check_indices, episode_ids
 
 CHUNK = 256  # episodes at a time
 SAMPLINGS = ("closed", "open")
@@ -25,14 +25,14 @@ Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """E episodes.
+class DrawnEpisodes:
+    """Digest and composition of E episodes.
 
     Arguments:
         digest: hex sha256 of their classes, images and targets, in order.
         class_ids: [E, way].
-        support, query, unlabeled: images of each class [E, way].
-        distractors: unlabeled images of other classes [E].
+        support, query, unlabeled: number of images of each class [E, way].
+        distractors: number of unlabeled images of other classes [E].
     """
 
     digest: str
@@ -43,30 +43,30 @@ class Drawn:
     distractors: Counts
 
     def counts(self) -> dict[str, list[int]]:
-        """The least and the most images of a class in an episode, part by part."""
-        return {
-            name: [int(values.min()), int(values.max())]
-            for name in ("support", "query", "unlabeled")
-            for values in (getattr(self, name),)
-        }
+        """The minimum and maximum number of images of a class in an episode, for each part."""
+        parts = {"support": self.support, "query": self.query, "unlabeled": self.unlabeled}
+        return {name: [int(part.min()), int(part.max())] for name, part in parts.items()}
 
 
-def draw(source: EpisodeSource, episodes: int, title: str, chunk: int = CHUNK) -> Drawn:
-    """Draw the first episodes and look at them.
+def draw_episodes(
+    source: EpisodeSource, episodes: int, title: str, chunk: int = CHUNK
+) -> DrawnEpisodes:
+    """Draw and check the first episodes.
 
     Arguments:
         source: of the evaluation.
         episodes: how many.
-        title: how a message names the sampler.
+        title: name of the sampler in messages.
         chunk: episodes at a time; does not change a number.
 
     Raises:
-        PluginError: an episode is none, or not what the sampler declares.
+        PluginError: an episode is invalid, or not what the sampler declares.
     """
     sampler, table = source.sampler, source.table
     if sampler.sampling not in SAMPLINGS:
         raise PluginError(
-            f"{title}: sampling = {sampler.sampling!r}; it is one of {', '.join(SAMPLINGS)}."
+            f"{title}: expected sampling to be one of {', '.join(SAMPLINGS)}, "
+            f"got {sampler.sampling!r}."
         )
     sha = hashlib.sha256()
     parts: dict[str, list[Tensor]] = {}
@@ -74,89 +74,81 @@ def draw(source: EpisodeSource, episodes: int, title: str, chunk: int = CHUNK) -
     for start in range(0, episodes, chunk):
         ids = range(start, min(start + chunk, episodes))
         sampler.require(ids)
-        with blame(title):
-            indices = sampler(numbers(ids, table.device))
+        with plugin_errors(title):
+            indices = sampler(episode_ids(ids, table.device))
         _check(indices, source, title)
         sha.update(indices.rows().cpu().numpy().astype("<i8").tobytes())
-        for name, values in _counts(indices, table).items():
+        for name, values in _composition(indices, table).items():
             parts.setdefault(name, []).append(values)
         if sampler.sampling == "open":
-            places = _drawings(indices.images().flatten(), table)
-            used.index_add_(0, places, torch.ones_like(places))
+            drawings = _drawings(indices.images().flatten(), table)
+            used.index_add_(0, drawings, torch.ones_like(drawings))
     if bool((used > 1).any()):
         raise PluginError(
-            f'{title} declares sampling = "open", but uses {int((used > 1).sum())} images again in '
-            f'{episodes} episodes; the interval would not cover new images. Declare "closed".'
+            f'{title} declares sampling = "open", but uses {int((used > 1).sum())} images more '
+            f"than once in {episodes} episodes, so the interval would not cover new images. "
+            'Declare "closed".'
         )
     whole = {name: torch.cat(values).cpu().numpy() for name, values in parts.items()}
-    return Drawn(sha.hexdigest(), **whole)
+    return DrawnEpisodes(sha.hexdigest(), **whole)
 
 
-def agree(drawn: Drawn, class_ids: Counts, query: Counts, title: str) -> None:
-    """Hold the episodes that were evaluated against those that were looked at.
+def check_redrawn(drawn: DrawnEpisodes, class_ids: Counts, query: Counts, title: str) -> None:
+    """Check that the evaluated episodes are those that were checked before.
 
     Arguments:
-        drawn: what was looked at.
-        class_ids, query: [E, way], classes and their queries as they were evaluated.
-        title: how a message names the sampler.
+        drawn: the checked episodes.
+        class_ids, query: [E, way], classes and numbers of their queries as evaluated.
+        title: name of the sampler in messages.
 
     Raises:
-        PluginError: they are others.
+        PluginError: they differ.
     """
     if not np.array_equal(drawn.class_ids, class_ids) or not np.array_equal(drawn.query, query):
         raise PluginError(
-            f"{title} gave other episodes when they were drawn again: an episode has to be a "
-            "function of the seed and its number alone."
+            f"{title} returned different episodes when they were drawn again; an episode has to "
+            "be a function of the seed and its number only."
         )
 
 
 def _check(indices: Indices, source: EpisodeSource, title: str) -> None:
-    """Every episode is one: of its task's shape, its own classes, and of one family if asked."""
+    """Check episodes and, with ``within_family``, their families."""
     sampler, table = source.sampler, source.table
-    way = sampler.task.way
-    if not bool(((indices.target >= 0) & (indices.target < way)).all()):
-        raise PluginError(f"{title}: a target is not in [0, {way}).")
-    if bool((indices.class_ids.sort(dim=1).values.diff(dim=1) == 0).any()):
-        raise PluginError(f"{title} gave one class two places in an episode.")
     try:
         check_indices(indices, table, sampler.task)
     except PluginError as error:
         raise PluginError(f"{title}: {error}.") from error
     if sampler.within_family:
         group = torch.repeat_interleave(table.group_count)
-        family = torch.repeat_interleave(table.family_count)[group]
-        own = family[indices.class_ids]
-        if bool((own != own[:, :1]).any()):
+        family = torch.repeat_interleave(table.family_count)[group][indices.class_ids]
+        if bool((family != family[:, :1]).any()):
             raise PluginError(
-                f"{title} draws classes of several families into one episode: it passes over "
+                f"{title} draws classes of several families in one episode: it ignores "
                 "--within-family."
             )
 
 
-def _counts(indices: Indices, table: ClassTable) -> dict[str, Tensor]:
-    """The members of :class:`Drawn` for some episodes."""
+def _composition(indices: Indices, table: ClassTable) -> dict[str, Tensor]:
+    """The fields of :class:`DrawnEpisodes` for some episodes."""
     ids = indices.class_ids
-    tasks, way = ids.shape
-    query = torch.zeros(tasks, way, dtype=torch.int64, device=ids.device)
+    query = torch.zeros_like(ids, dtype=torch.int64)
     query.scatter_add_(1, indices.target, torch.ones_like(indices.target))
-    unlabeled = torch.zeros_like(query)
-    others = torch.zeros(tasks, dtype=torch.int64, device=ids.device)
+    unlabeled, distractors = torch.zeros_like(query), torch.zeros_like(query[:, 0])
     if indices.unlabeled is not None:
-        of_image = torch.repeat_interleave(table.class_count)
-        belongs = of_image[indices.unlabeled].unsqueeze(-1) == ids.unsqueeze(1)
-        unlabeled = belongs.sum(1)
-        others = (~belongs.any(-1)).sum(1)
+        class_of = torch.repeat_interleave(table.class_count)[indices.unlabeled]
+        matches = class_of.unsqueeze(-1) == ids.unsqueeze(1)
+        unlabeled, distractors = matches.sum(1), (~matches.any(-1)).sum(1)
     return {
         "class_ids": ids,
         "support": torch.full_like(query, indices.support.shape[2]),
         "query": query,
         "unlabeled": unlabeled,
-        "distractors": others,
+        "distractors": distractors,
     }
 
 
 def _drawings(images: Tensor, table: ClassTable) -> Tensor:
-    """Of each image the first of those that are the same drawing, turned: an image of its group."""
-    of_class = torch.repeat_interleave(table.class_count)[images]
-    of_group = torch.repeat_interleave(table.group_count)[of_class]
-    return table.class_start[table.group_start[of_group]] + images - table.class_start[of_class]
+    """For each image, that of its group's first class which shows the same drawing unrotated."""
+    class_of = torch.repeat_interleave(table.class_count)[images]
+    group_of = torch.repeat_interleave(table.group_count)[class_of]
+    return table.class_start[table.group_start[group_of]] + images - table.class_start[class_of]

@@ -30,7 +30,8 @@ from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, title_of
-from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.sampling.closed import ClosedSampler
 from fewshot_bench.sampling.few_labels import UnlabeledTasks
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.component_checks import SamplerSubject

@@ -29,7 +29,7 @@ from fewshot_bench.hooks import hookimpl, specs
 from fewshot_bench.hooks.lifecycle import RunHooks
 from fewshot_bench.hooks.registry import LIFECYCLE
 from fewshot_bench.nn import per_task
-from fewshot_bench.rng import generators_kept, global_generators, key_of, moved
+from fewshot_bench.rng import key_of
 from fewshot_bench.sampling.base import (
     ClosedSampler,
     EpisodeSource,
@@ -37,7 +37,7 @@ from fewshot_bench.sampling.base import (
     Sampler,
     check_indices,
 )
-from fewshot_bench.sampling.inspection import draw
+from fewshot_bench.sampling.inspection import draw_episodes
 from fewshot_bench.testing.checks import (
     Fault,
     NotClaimed,
@@ -48,6 +48,7 @@ from fewshot_bench.testing.checks import (
 from fewshot_bench.testing.gradients import network_precision_error
 from fewshot_bench.testing.method_checks import BATCHES, Shape, require_precise
 from fewshot_bench.testing.tiny import character_images, separable_images
+from fewshot_bench.utils.generators import generators_preserved, generators_used, global_generators
 
 SHAPES: tuple[Shape, ...] = ((1, 28, 28), (3, 32, 32), (3, 84, 84))  # tried on a backbone
 IMAGES = 30  # on which its precision is measured
@@ -158,9 +159,9 @@ def keeps_nothing(subject: BackboneSubject) -> None:
         net.train(mode == "training")
         state = {name: value.clone() for name, value in net.state_dict().items()}
         before = global_generators()
-        with generators_kept(), torch.no_grad():
+        with generators_preserved(), torch.no_grad():
             net(images)
-            used = moved(before, global_generators())
+            used = generators_used(before, global_generators())
         if used:
             raise Fault(
                 f"in {mode} mode it draws from {used[0]} (nn.Dropout?); a backbone has no key to "
@@ -378,7 +379,7 @@ def valid(subject: SamplerSubject) -> None:
             check_indices(indices, subject.table(), TASK)
         except FewshotBenchError as error:
             raise Fault(f"{error} (episodes {ids[0]} to {ids[-1]}).") from error
-    draw(EpisodeSource(sampler), len(subject.first(sampler)), "it")
+    draw_episodes(EpisodeSource(sampler), len(subject.first(sampler)), "it")
 
 
 def pure(subject: SamplerSubject) -> None:

@@ -34,9 +34,9 @@ from fewshot_bench.episode import Episode, Task
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Method, accuracy, preset_settings, presets_of, trainable
 from fewshot_bench.nn.norm import Statistics
-from fewshot_bench.rng import generators_kept, global_generators, moved
-from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
+from fewshot_bench.sampling.closed import ClosedSampler
 from fewshot_bench.sampling.few_labels import without_labels
 from fewshot_bench.testing.checks import (
     Fault,
@@ -56,6 +56,7 @@ from fewshot_bench.testing.tiny import (
     tiny_episode,
 )
 from fewshot_bench.utils import devices
+from fewshot_bench.utils.generators import generators_preserved, generators_used, global_generators
 
 CHECKED = replace(TINY, image_shape=(1, 8, 8), pixel_range=(-1.0, 1.0))
 RGB = (3, *CHECKED.image_shape[1:])
@@ -128,7 +129,7 @@ class MethodSubject:
             return shape
         other = replace(self, task=replace(self.task, image_shape=less), shapes=())
         try:
-            with generators_kept():
+            with generators_preserved():
                 method = other.build()
                 predict(method, other.episode())
                 method.train().losses(other.training_episode())
@@ -353,7 +354,7 @@ def repeatable(subject: MethodSubject) -> None:
             before = global_generators()
             logits = predict(method, subject.episode())
             losses = _losses(method, subject.training_episode())
-            if used := moved(before, global_generators()):
+            if used := generators_used(before, global_generators()):
                 raise Fault(
                     f"it draws from {used[0]}; draw from fewshot_bench.rng with support.key, or "
                     "results depend on how tasks are batched."

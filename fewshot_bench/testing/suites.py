@@ -22,8 +22,8 @@ from fewshot_bench.config.options import (
     split_dataset,
 )
 from fewshot_bench.config.resolve import configure, sampler_options
+from fewshot_bench.data.download import locate
 from fewshot_bench.data.images import Dataset
-from fewshot_bench.data.locate import locate
 from fewshot_bench.engine.evaluation import Metric
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, PluginError, UnknownName

@@ -1,4 +1,4 @@
-"""Files that survive a crash, and folders that one process at a time writes to."""
+"""Files that survive a crash, and locks between processes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from typing import IO
 
 from filelock import FileLock, Timeout
 
-__all__ = ["PART", "Busy", "locked", "replacing", "sweep", "sync_folder"]
-
-PART = ".part"  # the end of a name under which a file is written until it is whole
+PART = ".part"  # suffix of a file that is still being written
 
 
 class Busy(Exception):
@@ -22,16 +20,13 @@ class Busy(Exception):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file: a reader, or a crash at any moment, finds the old content or the new.
+    """Write a file atomically: a reader, or a crash, finds the old content or the new.
 
-    The content goes to a hidden file beside it, which takes the name when all of it is on the
-    disk. What is raised inside, or by the system, leaves the old content.
-
-    Arguments:
-        path: of the file.
+    The content goes to a hidden file beside it, which is renamed when it is on the disk. An
+    exception leaves the old content.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
@@ -49,7 +44,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk; where a system has no such thing, nothing."""
+    """Flush the names in a folder to the disk, where the system can."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -59,11 +54,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path, of: str = "") -> None:
-    """Remove what killed processes left unfinished; to be called by who holds the lock.
+    """Remove partial files of killed processes; call it while holding the lock.
 
     Arguments:
-        folder: where.
-        of: name of the file whose leftovers are meant; default: of all.
+        of: name of the file that was written; default: any.
     """
     for left in folder.glob(f".{of}*{PART}"):
         with suppress(OSError):
@@ -72,21 +66,20 @@ def sweep(folder: Path, of: str = "") -> None:
 
 @contextmanager
 def locked(path: Path, wait: float = -1) -> Iterator[None]:
-    """Hold a lock file. The system frees it when the process ends, however it ends.
+    """Hold a lock file, which stays. The system releases the lock when the process ends.
 
-    A file system that has no locks, or cannot be written, does without: what is written there is
-    whole all the same, and at worst made twice.
+    Without effect where the file system has no locks or cannot be written: files are written
+    atomically, so at worst two processes do the same work.
 
     Arguments:
-        path: of the lock file, which stays.
-        wait: seconds; negative: for as long as it takes.
+        wait: seconds; negative: no limit.
 
     Raises:
-        Busy: another process has it still.
+        Busy: another process still holds the lock.
     """
     lock = FileLock(path, timeout=wait)
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))  # a library that polls waits for it
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))  # filelock would retry for ever
         lock.acquire()
     except Timeout as error:
         raise Busy(str(path)) from error

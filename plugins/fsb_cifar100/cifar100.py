@@ -13,9 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fewshot_bench.data.cache import Decoded, cached
-from fewshot_bench.data.images import Dataset, LabeledImages, Splits
-from fewshot_bench.data.splits import take
+from fewshot_bench.data import Dataset, Decoded, LabeledImages, Splits, cached, select_classes
 from fewshot_bench.errors import DataError
 from fsb_cifar100 import files
 
@@ -45,7 +43,7 @@ class Cifar100(Dataset):
             family_names=tuple(number),
         )
         chosen = self.chosen(root, decoded.meta)
-        train, validation, test = (take(whole, chosen[part]) for part in PARTS)
+        train, validation, test = (select_classes(whole, chosen[part]) for part in PARTS)
         return Splits(
             train=train,
             validation=validation,

@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fewshot_bench.data.cache import state_of_file
-from fewshot_bench.data.download import download
-from fewshot_bench.data.tars import extract_files
+from fewshot_bench.data import download_file, extract_files, file_stamp
 from fewshot_bench.errors import DataError
 
 FOLDER = "cifar-100-python"
@@ -97,7 +95,7 @@ def stamp(root: Path) -> list[str]:
     for name in MD5:
         path = root / FOLDER / name
         try:
-            state = state_of_file(path)
+            state = file_stamp(path)
         except OSError:
             raise DataError(
                 f"no file '{path}'; expected the unpacked CIFAR-100 for Python in '{root}'."
@@ -112,5 +110,5 @@ def download_to(target: Path) -> None:
     Raises:
         DataError: it cannot be fetched, or is not the published one.
     """
-    download(URL, target / ARCHIVE, md5=ARCHIVE_MD5)
+    download_file(URL, target / ARCHIVE, md5=ARCHIVE_MD5)
     extract_files(target / ARCHIVE, target, [f"{FOLDER}/{name}" for name in MD5])

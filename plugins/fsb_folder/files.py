@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from fewshot_bench.data.archives import (
+from fewshot_bench.data import (
     IMAGE_SUFFIXES,
+    file_stamp,
     image_members,
     open_zip,
     read_image,
     read_member,
 )
-from fewshot_bench.data.cache import state_of_file
 from fewshot_bench.errors import DataError
 
 EXPECTED = "one folder of PNG or JPEG images per class"
@@ -94,7 +94,7 @@ class _Archive:
         self._infos = dict(zip(self.names, infos, strict=True))
         # The members' names, sizes and checksums, and the file's own state: a CRC can be forged.
         lines = [f"{info.filename}:{info.file_size}:{info.CRC}" for info in infos]
-        self.stamp = _stamp(iter([*lines, state_of_file(Path(where))]))
+        self.stamp = _stamp(iter([*lines, file_stamp(Path(where))]))
 
     def read(self, name: str) -> bytes:
         return read_member(self._archive, self._infos[name])
@@ -117,7 +117,7 @@ class _Directory:
         self.names, prefix = _below_top(paths, str(folder))
         self._top = folder / prefix
         self.stamp = _stamp(
-            f"{folder.resolve()}/{path}:{state_of_file(files[path])}" for path in paths
+            f"{folder.resolve()}/{path}:{file_stamp(files[path])}" for path in paths
         )
 
     def read(self, name: str) -> bytes:

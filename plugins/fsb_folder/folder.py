@@ -10,11 +10,22 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from fewshot_bench import InputFile
-from fewshot_bench.data.archives import decode
-from fewshot_bench.data.cache import Decoded, cached, expanded
-from fewshot_bench.data.images import Dataset, LabeledImages, Splits
-from fewshot_bench.data.resize import Resize, resize
-from fewshot_bench.data.splits import ClassLists, by_seed, check_lists, read_split_file, take
+from fewshot_bench.data import (
+    ClassLists,
+    Dataset,
+    Decoded,
+    LabeledImages,
+    Resize,
+    Splits,
+    cached,
+    check_lists,
+    decode_image,
+    expand_home,
+    random_splits,
+    read_split_file,
+    resize,
+    select_classes,
+)
 from fewshot_bench.errors import ConfigError, DataError
 from fsb_folder.files import Files, class_of, open_files
 
@@ -28,7 +39,7 @@ class Folder(Dataset):
         path: the directory or archive; a single top folder above the classes is skipped.
         color: ``rgb`` or ``gray``; images are converted.
         image_size: side in pixels; images of another shape are squashed to a square.
-        resize: see :mod:`fewshot_bench.data.resize`.
+        resize: see :func:`fewshot_bench.data.resize`.
         split_file: classes of train, validation and test (:mod:`fewshot_bench.data.splits`);
             without it classes are dealt by seed.
         split_seed, validation_share, test_share: of a split by seed.
@@ -63,7 +74,7 @@ class Folder(Dataset):
         for name, share in (("validation", validation_share), ("test", test_share)):
             if not 0 <= share < 1:
                 raise ConfigError(f"--{name}-share {share}: give a fraction from 0 to 1.")
-        self.path = expanded(path)
+        self.path = expand_home(path)
         self.color, self.image_size, self.resize = color, image_size, resize
         self.split_file = None if split_file is None else InputFile(split_file)
         self.split_seed = split_seed
@@ -93,7 +104,7 @@ class Folder(Dataset):
         everything, order = self._grouped(decoded.images, counts)
         lists = self._lists(tuple(counts))
         parts = {
-            split: take(everything, (order[name] for name in names))
+            split: select_classes(everything, (order[name] for name in names))
             for split, names in lists.items()
             if names
         }
@@ -131,7 +142,7 @@ class Folder(Dataset):
             own = hashlib.sha256(data).digest()
             sha.update(name.encode("utf-8", "surrogateescape") + b"\0" + own)
             classes_with.setdefault(own, set()).add(class_of(name))
-            image = decode(data, f"{self.path}:{name}", MODES[self.color])
+            image = decode_image(data, f"{self.path}:{name}", MODES[self.color])
             images[i] = resize(image[None], self.image_size, self.resize)[0]
         meta = {
             "counts": dict(Counter(class_of(name) for name in files.names)),
@@ -168,8 +179,8 @@ class Folder(Dataset):
 
     def _lists(self, classes: tuple[str, ...]) -> ClassLists:
         if self.split_file is None:
-            return by_seed(classes, self.shares, self.split_seed, self.bundles)
-        lists = read_split_file(expanded(self.split_file))
+            return random_splits(classes, self.shares, self.split_seed, self.bundles)
+        lists = read_split_file(expand_home(self.split_file))
         check_lists(lists, classes, self.split_file)
         split_of = {name: split for split, names in lists.items() for name in names}
         for bundle in self.bundles:

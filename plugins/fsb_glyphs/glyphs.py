@@ -9,9 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 
-from fewshot_bench.data.cache import Decoded, cached
-from fewshot_bench.data.images import Dataset, LabeledImages, Splits
-from fewshot_bench.data.rotations import with_rotations
+from fewshot_bench.data import Dataset, Decoded, LabeledImages, Splits, cached, with_rotations
 from fewshot_bench.errors import ConfigError
 from fsb_glyphs.drawing import draw
 from fsb_glyphs.strokes import alphabet
@@ -99,7 +97,9 @@ class Glyphs(Dataset):
             rotations = self.train_rotations if split == "train" else self.test_rotations
             labeled = self._labeled(split, decoded.images[start:stop])
             turned = rotations and classes > 0
-            parts[split] = with_rotations(labeled, twins_meet=self.twins) if turned else labeled
+            parts[split] = (
+                with_rotations(labeled, separate_groups=self.twins) if turned else labeled
+            )
             start = stop
         return Splits(
             train=parts["train"],

@@ -10,11 +10,20 @@ from typing import Annotated
 
 import numpy as np
 
-from fewshot_bench.data.archives import IMAGE_SUFFIXES, decode, read_image
-from fewshot_bench.data.cache import Decoded, cached, state_of_file
-from fewshot_bench.data.images import Dataset, LabeledImages, Splits
-from fewshot_bench.data.resize import Resize, resize
-from fewshot_bench.data.splits import take
+from fewshot_bench.data import (
+    IMAGE_SUFFIXES,
+    Dataset,
+    Decoded,
+    LabeledImages,
+    Resize,
+    Splits,
+    cached,
+    decode_image,
+    file_stamp,
+    read_image,
+    resize,
+    select_classes,
+)
 from fewshot_bench.errors import ConfigError, DataError
 
 PARTS = {"train": 64, "val": 16, "test": 20}  # classes of each list
@@ -31,7 +40,7 @@ class MiniImageNet(Dataset):
 
     Arguments:
         image_size: side in pixels; images of another shape are squashed to a square.
-        resize: see :mod:`fewshot_bench.data.resize`.
+        resize: see :func:`fewshot_bench.data.resize`.
     """
 
     splits = ("ravi",)
@@ -64,7 +73,7 @@ class MiniImageNet(Dataset):
         )
         number = {label: i for i, label in enumerate(counts)}
         train, validation, test = (
-            take(whole, {number[label] for _, label in part}) for part in listed.values()
+            select_classes(whole, {number[label] for _, label in part}) for part in listed.values()
         )
         return Splits(
             train=train,
@@ -96,7 +105,7 @@ class MiniImageNet(Dataset):
         for i, (name, label) in enumerate(rows):
             data = read_image(files[name])
             sha.update(f"{label}/{name}\0".encode() + hashlib.sha256(data).digest())
-            image = decode(data, str(files[name]), "RGB")
+            image = decode_image(data, str(files[name]), "RGB")
             images[i] = resize(image[None], self.image_size, self.resize)[0]
         return Decoded(images, {"digest": sha.hexdigest()})
 
@@ -150,5 +159,5 @@ def stamp(listed: dict[str, list[tuple[str, str]]], files: dict[str, Path]) -> s
             f"{len(missing)} of {len(names)} images are missing, for example '{missing[0]}'; "
             f"expected {EXPECTED}."
         )
-    lines = (f"{name}:{state_of_file(files[name])}" for name in names)
+    lines = (f"{name}:{file_stamp(files[name])}" for name in names)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

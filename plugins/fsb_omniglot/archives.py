@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_bench.data.archives import decode, image_members, open_zip, read_member
-from fewshot_bench.data.resize import Resize, resize
+from fewshot_bench.data import Resize, decode_image, image_members, open_zip, read_member, resize
 from fewshot_bench.errors import DataError
 
 SIDE = 105  # pixels
@@ -81,7 +80,7 @@ def read_part(root: Path, part: Part) -> tuple[FileNumbers, npt.NDArray[np.uint8
     paper = []
     with open_zip(path, part.expected) as archive:
         for info in image_members(archive, (".png",)):
-            bits = decode(read_member(archive, info), f"{path}:{info.filename}", "1")
+            bits = decode_image(read_member(archive, info), f"{path}:{info.filename}", "1")
             if bits.shape != (1, SIDE, SIDE):
                 _, height, width = bits.shape
                 raise DataError(

@@ -7,13 +7,18 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from fewshot_bench.data.archives import file_sha256
-from fewshot_bench.data.cache import Decoded, cached
-from fewshot_bench.data.download import download
-from fewshot_bench.data.images import Dataset, LabeledImages, Splits
-from fewshot_bench.data.resize import Resize
-from fewshot_bench.data.rotations import with_rotations
-from fewshot_bench.data.splits import take
+from fewshot_bench.data import (
+    Dataset,
+    Decoded,
+    LabeledImages,
+    Resize,
+    Splits,
+    cached,
+    download_file,
+    file_sha256,
+    select_classes,
+    with_rotations,
+)
 from fewshot_bench.errors import ConfigError
 from fsb_omniglot.archives import (
     BASE_URL,
@@ -143,7 +148,7 @@ class Omniglot(Dataset):
 
     def download(self, target: Path) -> None:
         for part in PARTS:
-            download(BASE_URL + part.file, target / part.file, md5=part.md5)
+            download_file(BASE_URL + part.file, target / part.file, md5=part.md5)
 
     @property
     def _ink(self) -> int:
@@ -179,8 +184,8 @@ class Omniglot(Dataset):
     def _turned(
         self, everything: LabeledImages, classes: tuple[int, ...], rotations: bool
     ) -> LabeledImages:
-        images = take(everything, classes)
-        return with_rotations(images, twins_meet=self.twins) if rotations else images
+        images = select_classes(everything, classes)
+        return with_rotations(images, separate_groups=self.twins) if rotations else images
 
     def _about_rotations(self) -> str:
         turned = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewshot_bench.data.splits import shuffled
+from fewshot_bench.data import shuffled
 from fewshot_bench.errors import DataError
 from fsb_omniglot.archives import BACKGROUND
 

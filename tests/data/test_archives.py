@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewshot_bench.data import archives
+from fewshot_bench.data import archives, decode
 from fewshot_bench.errors import DataError
 
 
@@ -91,11 +91,11 @@ def test_a_damaged_member_is_named(tmp_path: Path) -> None:
 
 
 def test_decode_gives_channels_first() -> None:
-    assert archives.decode(png(255, "1"), "x", "1").tolist() == np.ones((1, 4, 4)).tolist()
+    assert decode.decode_image(png(255, "1"), "x", "1").tolist() == np.ones((1, 4, 4)).tolist()
     color = Image.new("RGB", (3, 2), (10, 20, 30))
     file = io.BytesIO()
     color.save(file, "PNG")
-    pixels = archives.decode(file.getvalue(), "x", "RGB")
+    pixels = decode.decode_image(file.getvalue(), "x", "RGB")
     assert pixels.shape == (3, 2, 3)
     assert pixels[:, 0, 0].tolist() == [10, 20, 30]
 
@@ -110,10 +110,10 @@ def noise() -> bytes:
 @pytest.mark.parametrize("data", [b"", b"not an image", png()[:40], noise()[:800]])
 def test_decode_names_the_file_that_is_no_image(data: bytes) -> None:
     with pytest.raises(DataError, match=r"'cat\.png'"):
-        archives.decode(data, "cat.png", "L")
+        decode.decode_image(data, "cat.png", "L")
 
 
 def test_decode_refuses_absurd_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MAX_PIXELS", 10)
+    monkeypatch.setattr(decode, "MAX_PIXELS", 10)
     with pytest.raises(DataError, match="4 x 4 pixels; refused"):
-        archives.decode(png(), "x", "L")
+        decode.decode_image(png(), "x", "L")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fewshot_bench.data.download import download
+from fewshot_bench.data.download import download_file
 from fewshot_bench.errors import DataError
 
 CONTENT = b"omniglot" * 1000
@@ -56,7 +56,7 @@ def server() -> Iterator[Server]:
 def fetch(server: Server, path: Path, *plan: str) -> None:
     server.plan = list(plan)
     url = f"http://127.0.0.1:{server.server_port}/x.zip"
-    download(url, path, md5=MD5, wait=0.0)
+    download_file(url, path, md5=MD5, wait=0.0)
 
 
 @pytest.mark.parametrize("trouble", ["missing", "wrong", "cut"])
@@ -94,4 +94,4 @@ def test_what_is_there_is_not_fetched_again(server: Server, tmp_path: Path) -> N
 
 def test_no_network(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no connection"):
-        download("http://127.0.0.1:9/x.zip", tmp_path / "x.zip", tries=1)
+        download_file("http://127.0.0.1:9/x.zip", tmp_path / "x.zip", tries=1)

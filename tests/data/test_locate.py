@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fewshot_bench.data.locate import download_folder, locate
+from fewshot_bench.data.download import downloads_folder, locate
 from fewshot_bench.errors import DataError
 
 
@@ -22,7 +22,7 @@ def folder(path: Path) -> Path:
 
 def test_the_order_of_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
-    fetched = folder(download_folder("cats", cache))
+    fetched = folder(downloads_folder("cats", cache))
     assert locate("cats", cache_dir=cache) == fetched
     hooked = folder(tmp_path / "hooked")
     assert locate("cats", None, lambda name: hooked, cache_dir=cache) == hooked
@@ -51,7 +51,7 @@ def test_the_message_lists_places_and_what_to_type(
         locate("cats", cache_dir=tmp_path / "cache")
     text = str(error.value)
     assert str(tmp_path / "env" / "cats") in text
-    assert str(download_folder("cats", tmp_path / "cache")) in text
+    assert str(downloads_folder("cats", tmp_path / "cache")) in text
     assert "--data-root" in text
     assert "FSB_DATA" in text
 
@@ -63,7 +63,7 @@ def test_a_download_appears_when_it_is_complete(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="no connection"):
         locate("cats", download=fails, cache_dir=tmp_path)
-    target = download_folder("cats", tmp_path)
+    target = downloads_folder("cats", tmp_path)
     assert not target.exists()
 
     def works(target: Path) -> None:

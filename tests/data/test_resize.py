@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewshot_bench.data.resize import resize
+from fewshot_bench.data.transforms import resize
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 1, 105, 105), dtype=np.uint8)
 

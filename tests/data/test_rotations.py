@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fewshot_bench.data.images import LabeledImages
-from fewshot_bench.data.rotations import with_rotations
+from fewshot_bench.data.transforms import with_rotations
 from fewshot_bench.errors import DataError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 2, 6, 6), dtype=np.uint8)
@@ -22,7 +22,7 @@ def test_each_class_becomes_four() -> None:
     assert turned.counts.tolist() == [2] * 4 + [3] * 4
     assert turned.groups.tolist() == [0] * 4 + [1] * 4
     assert turned.families.tolist() == [4] * 4 + [7] * 4
-    assert with_rotations(LABELED, twins_meet=True).groups.tolist() == list(range(8))
+    assert with_rotations(LABELED, separate_groups=True).groups.tolist() == list(range(8))
 
 
 def test_turns_are_pillows_counter_clockwise_ones() -> None:

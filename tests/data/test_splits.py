@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.splits import (
     SPLITS,
-    by_seed,
     check_lists,
     parse_split,
+    random_splits,
     read_split_file,
-    take,
+    select_classes,
 )
 from fewshot_bench.errors import ConfigError, DataError
 
@@ -30,7 +30,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 def test_splits_by_seed_are_disjoint_and_complete(n: int, seed: int, data: st.DataObject) -> None:
     classes = [f"class {i}" for i in range(n)]
     bundle = data.draw(st.lists(st.sampled_from(classes), max_size=2))
-    lists = by_seed(classes, (0.16, 0.2), seed, [bundle] if bundle else [])
+    lists = random_splits(classes, (0.16, 0.2), seed, [bundle] if bundle else [])
     everything = [name for split in SPLITS for name in lists[split]]
     assert sorted(everything) == sorted(classes)
     assert len(lists["test"]) <= round(0.2 * n)
@@ -39,16 +39,16 @@ def test_splits_by_seed_are_disjoint_and_complete(n: int, seed: int, data: st.Da
 
 def test_splits_by_seed_have_the_size_asked_for_and_repeat() -> None:
     classes = [f"class {i}" for i in range(100)]
-    lists = by_seed(classes, (0.16, 0.2), 0)
+    lists = random_splits(classes, (0.16, 0.2), 0)
     assert [len(lists[split]) for split in SPLITS] == [64, 16, 20]
-    assert by_seed(classes[::-1], (0.16, 0.2), 0) == lists
-    assert by_seed(classes, (0.16, 0.2), 1) != lists
+    assert random_splits(classes[::-1], (0.16, 0.2), 0) == lists
+    assert random_splits(classes, (0.16, 0.2), 1) != lists
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.0, 0.0)])
 def test_splits_by_seed_need_training_and_test_classes(shares: tuple[float, float]) -> None:
-    with pytest.raises(ConfigError, match="leave none"):
-        by_seed(["a", "b"], shares, 0)
+    with pytest.raises(ConfigError, match="leave no class"):
+        random_splits(["a", "b"], shares, 0)
 
 
 @given(st.lists(NAMES, min_size=2, max_size=12, unique=True), st.data())
@@ -114,8 +114,10 @@ def test_take_keeps_images_with_their_class() -> None:
     labeled = LabeledImages(
         images, np.array([1, 2, 3, 4]), tuple("abcd"), groups=np.array([0, 0, 3, 3])
     )
-    some = take(labeled, [3, 1])
+    some = select_classes(labeled, [3, 1])
     assert some.class_names == ("b", "d")
     assert some.images.ravel().tolist() == [1, 2, 6, 7, 8, 9]
     assert some.groups.tolist() == [0, 3]
-    assert np.shares_memory(take(labeled, [1, 2]).images, images)  # neighbors are not copied
+    assert np.shares_memory(
+        select_classes(labeled, [1, 2]).images, images
+    )  # neighbors are not copied

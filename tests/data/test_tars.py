@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fewshot_bench.data import tars
-from fewshot_bench.data.tars import extract_files
+from fewshot_bench.data import archives
+from fewshot_bench.data.archives import extract_files
 from fewshot_bench.errors import DataError
 
 
@@ -59,10 +59,10 @@ def test_a_folder_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 
 def test_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_tar(tmp_path / "t.tgz", {"a": bytes(100), "b": b"", "c": b""})
-    monkeypatch.setattr(tars, "MAX_BYTES", 99)
+    monkeypatch.setattr(archives, "MAX_TAR_FILE_BYTES", 99)
     with pytest.raises(DataError, match="member 'a' is of 100 bytes"):
         extract_files(path, tmp_path / "out", ["a"])
-    monkeypatch.setattr(tars, "MAX_MEMBERS", 2)
+    monkeypatch.setattr(archives, "MAX_TAR_MEMBERS", 2)
     with pytest.raises(DataError, match="more than 2 members"):
         extract_files(path, tmp_path / "out", ["z"])
 

@@ -11,7 +11,7 @@ import torch
 import fewshot_bench
 from fewshot_bench import Method, Task
 from fewshot_bench.engine.quality import held_out, inside, measure, nearest
-from fewshot_bench.errors import PluginError, blame
+from fewshot_bench.errors import PluginError, plugin_errors
 from fewshot_bench.testing import tiny_episode
 
 
@@ -98,7 +98,7 @@ def test_features_of_another_shape_are_told() -> None:
         pytest.raises(
             PluginError, match=r"Draws.features\(\) gave shape \(2, 5\); \[2, 12, d\] is"
         ),
-        blame("a title"),
+        plugin_errors("a title"),
     ):
         measure(Draws(torch.zeros(2, 5)), episode, episode.support.images)
 

@@ -22,7 +22,8 @@ from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.episode import Task
-from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.sampling.closed import ClosedSampler
 from tests.ratios import ratio
 
 TASK = Task(5, 1, 5, image_shape=(1, 28, 28))

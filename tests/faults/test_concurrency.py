@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fewshot_bench.data.cache import Decoded, cached
-from fewshot_bench.data.locate import fetch
+from fewshot_bench.data.download import fetch_folder
 from fewshot_bench.results.record import read_record, write_atomically
 from fewshot_bench.utils.files import Busy, locked, sweep
 from tests.faults.broken_off import CONV, assert_same, command
@@ -119,7 +119,7 @@ def test_a_download_is_made_once_and_takes_no_leftovers(tmp_path: Path) -> None:
         time.sleep(0.1)
         (folder / "images.zip").write_bytes(b"whole")
 
-    assert at_once(lambda _: fetch(download, target)) == [target] * 4
+    assert at_once(lambda _: fetch_folder(download, target)) == [target] * 4
     assert len(made) == 1
     assert [path.name for path in target.iterdir()] == ["images.zip"]
     assert not (tmp_path / "data.part").exists()

@@ -207,7 +207,7 @@ def test_any_words_on_the_command_line(
                 "runner.resume",
                 "evaluating.evaluate_run",
                 "grid.run_grid",
-                "data.locate.fetch",
+                "data.download.fetch_folder",
             ):
                 stack.enter_context(mock.patch(f"fewshot_bench.{name}", side_effect=ready))
             check(fsb(*words))

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot_bench.data.archives import decode, image_members, open_zip, read_member
+from fewshot_bench.data.archives import image_members, open_zip, read_member
+from fewshot_bench.data.decode import decode_image
 from fewshot_bench.data.splits import parse_split
 from fewshot_bench.errors import DataError
 from tests.command_line import fsb
@@ -40,7 +41,7 @@ def test_any_bytes_in_an_archive(count: int, tmp_path: Path) -> None:
         try:
             with open_zip(path, "images") as archive:
                 for info in image_members(archive):
-                    pixels = decode(read_member(archive, info), info.filename, "L")
+                    pixels = decode_image(read_member(archive, info), info.filename, "L")
                     assert pixels.nbytes <= 50_000_000
         except DataError:
             return
@@ -61,7 +62,7 @@ def test_any_bytes_in_an_image(count: int) -> None:
         at, put = data.draw(st.integers(0, len(whole))), data.draw(st.binary(max_size=8))
         bad = whole[:at] + put + whole[at + len(put) :]
         try:
-            pixels = decode(bad, "x", "RGB")
+            pixels = decode_image(bad, "x", "RGB")
         except DataError:
             return
         assert pixels.ndim == 3

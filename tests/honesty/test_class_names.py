@@ -16,8 +16,7 @@ import pytest
 
 import fewshot_bench
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.data.content import ClassContent, content_of_splits
-from fewshot_bench.data.images import LabeledImages, Splits
+from fewshot_bench.data.images import ClassContent, LabeledImages, Splits, content_of_splits
 from fewshot_bench.errors import RecordError
 from fewshot_bench.figures import Request
 from fewshot_bench.figures.classes import names_of

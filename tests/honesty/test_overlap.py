@@ -23,8 +23,7 @@ from PIL import Image
 
 import fewshot_bench
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.data.overlap import FILE, TRAINING, overlap_of, seen_in
-from fewshot_bench.data.same_names import same_names
+from fewshot_bench.data.overlap import SEEN_FILE, TRAINING, find_overlap, same_names, seen_images
 from fewshot_bench.errors import ConfigError, DataError, RecordError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.report.page import html
@@ -190,7 +189,7 @@ def test_copies_that_kept_their_names(home: Path) -> None:
         "ANT": ("ant", "training"), "BEE": ("bee", "training"), "DOG": ("dog", "validation"),
     }  # fmt: skip
     assert (
-        "3 of the 4 test classes bear names of classes that took part in training and validation "
+        "3 of the 4 test classes have names of classes that took part in training and validation "
         "(of other content), such as 'ANT': are these other copies of the same images?"
     ) in record["notes"]
     assert "are these other copies" in html(compare(load_runs([Path("runs")])[0]))
@@ -275,7 +274,7 @@ def test_weights_remember_through_init(home: Path) -> None:
 
 def older(folder: str) -> None:
     """Make a run one of before the list was kept."""
-    (Path(folder) / FILE).unlink()
+    (Path(folder) / SEEN_FILE).unlink()
     record = read_record(Path(folder))
     write_record(Path(folder), {n: v for n, v in record.items() if n != "seen"})
 
@@ -371,7 +370,7 @@ def test_an_older_run(home: Path) -> None:
 def test_a_damaged_list(home: Path) -> None:
     """A damaged list of seen images is an error, and not treated as an empty one."""
     _, folder = run()
-    path = Path(folder) / FILE
+    path = Path(folder) / SEEN_FILE
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(RecordError, match=r"seen\.npz' is not the file .* or is damaged"):
         fewshot_bench.evaluate(folder)
@@ -387,11 +386,14 @@ def test_the_list_of_another_run(home: Path) -> None:
     _, other = run(**others(home, {}))
     evaluation = Path("runs") / fewshot_bench.evaluate(folder)["id"]
     for own in (Path(folder), evaluation):
-        assert read_record(own)["seen"]["sha256"] == content_of(own / FILE).sha256
-    path, changes = Path(folder) / FILE, {"split_file": None, "split_seed": 3, "test_share": 0.3}
+        assert read_record(own)["seen"]["sha256"] == content_of(own / SEEN_FILE).sha256
+    path, changes = (
+        Path(folder) / SEEN_FILE,
+        {"split_file": None, "split_seed": 3, "test_share": 0.3},
+    )
     with pytest.raises(DataError, match="took part in training"):
         fewshot_bench.evaluate(folder, **changes)
-    shutil.copy(Path(other) / FILE, path)
+    shutil.copy(Path(other) / SEEN_FILE, path)
     count = len(list(Path("runs").iterdir()))
     for told in ("is not the file that the run wrote", r"has no seen\.npz"):
         for load in (
@@ -458,7 +460,7 @@ def test_omniglot_as_its_files_have_it(fsb_data: Path, data_cache: Path, home: P
     official = load_data(config, Registry.discover()).splits
     flat = configure("nearest-centroid", **own, test_share=0.75, cache_dir=str(data_cache))
     test = load_data(flat, Registry.discover()).splits.test
-    overlap = overlap_of(test, seen_in(official.train, TRAINING))
+    overlap = find_overlap(test, seen_images(official.train, TRAINING))
     assert overlap["classes"] == overlap["of"] == 16
     assert overlap["images"] == 16 * 20
 
@@ -474,10 +476,10 @@ def test_omniglot_of_another_split(fsb_data: Path, data_cache: Path) -> None:
         return load_data(config, Registry.discover()).splits
 
     official, random = splits("official"), splits("random")
-    seen = seen_in(official.train, TRAINING)
-    here = overlap_of(official.test, seen)
+    seen = seen_images(official.train, TRAINING)
+    here = find_overlap(official.test, seen)
     assert (here["classes"], here["images"]) == (0, 1)  # a straight line, drawn twice
-    there = overlap_of(random.test, seen)
+    there = find_overlap(random.test, seen)
     named = set(official.train.class_names) & set(random.test.class_names)
     found = {one["class"] for one in there["found"]}
     assert found == named

@@ -37,7 +37,7 @@ from fewshot_bench.runs.prepare import prepare, training_summary
 from fewshot_bench.runs.train import make_trainer
 from tests.command_line import InProcess
 from tests.results.made_up_runs import made_up, scores_of, write_run
-from tests.test_batches import METHOD
+from tests.sampling.test_batches import METHOD
 
 # For each trait of a training: what is changed, and what a sentence has to say of it.
 PLANTED: dict[str, tuple[dict[str, Any], str]] = {

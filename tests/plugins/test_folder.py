@@ -170,8 +170,8 @@ def test_too_few_validation_classes(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as told:
         fewshot_bench.run("nearest-centroid", **settings)
     assert str(told.value).endswith(
-        "the validation split has 1 that may meet; give a --way of at most 1. To do without "
-        "validation: --validation-share 0."
+        "the validation split has 1 that can be in one episode; use a --way of at most 1. To do "
+        "without validation: --validation-share 0."
     )
     record = fewshot_bench.run("nearest-centroid", **settings, validation_share=0)
     assert record["validation"] is None

@@ -15,7 +15,7 @@ from fewshot_bench.cli.main import main
 from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.sampling import in_order
-from fewshot_bench.sampling.base import ClosedSampler
+from fewshot_bench.sampling.closed import ClosedSampler
 from fewshot_bench.testing import Outcome
 from fewshot_bench.testing.captures import DeviceCheck, evaluate, train
 from fewshot_bench.testing.suites import suite

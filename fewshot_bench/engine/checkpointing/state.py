@@ -16,7 +16,7 @@ from fewshot_bench.engine.checkpointing.store import Saved
 from fewshot_bench.engine.executors.im2col import Columns
 from fewshot_bench.errors import RecordError
 from fewshot_bench.method import Method, Player
-from fewshot_bench.utils.devices import generator_states, set_generator_states
+from fewshot_bench.utils.devices import gpu_generator_states, set_gpu_generator_states
 
 if TYPE_CHECKING:
     from fewshot_bench.engine.training import Trainer
@@ -150,7 +150,7 @@ def random_states() -> dict[str, Any]:
     _, keys, *rest = drawn
     return {
         "cpu": torch.get_rng_state(),
-        "cuda": generator_states(),
+        "cuda": gpu_generator_states(),
         "numpy": [keys.astype(np.int64), *rest],
         "python": random.getstate(),
     }
@@ -159,7 +159,7 @@ def random_states() -> dict[str, Any]:
 def set_random_states(states: Mapping[str, Any]) -> None:
     """Put :func:`random_states` back; those of devices that are not here are left out."""
     torch.set_rng_state(states["cpu"])
-    set_generator_states(states["cuda"])
+    set_gpu_generator_states(states["cuda"])
     keys, *rest = states["numpy"]
     np.random.set_state(("MT19937", keys.astype(np.uint32), *rest))
     random.setstate(states["python"])

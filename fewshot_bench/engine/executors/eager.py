@@ -20,7 +20,7 @@ from fewshot_bench.engine.precision import FP32, Precision
 from fewshot_bench.engine.prediction import Call, Kept, Prediction, joined_predictions
 from fewshot_bench.engine.timing import Stopwatch
 from fewshot_bench.episode import Episode
-from fewshot_bench.errors import PluginError, blame
+from fewshot_bench.errors import PluginError, plugin_errors
 from fewshot_bench.method import Losses, Method, Player, losses_call, title_of
 from fewshot_bench.nn import Strategy, per_task_strategy
 from fewshot_bench.nn.norm import observed
@@ -140,10 +140,10 @@ class Eager:
         device = episode.query.device
         with torch.enable_grad(), self.set_up(device), unchanged(self.method, "predict"):
             watch = Stopwatch(device)
-            with blame(f"{title_of(self.method)}.adapt()"):
+            with plugin_errors(f"{title_of(self.method)}.adapt()"):
                 state = self.method.adapt(episode.support)
             watch.mark()
-            with blame(f"{title_of(self.method)}.predict()"):
+            with plugin_errors(f"{title_of(self.method)}.predict()"):
                 logits = self.method.predict(state, episode.query).detach()
             watch.mark()
         return Prediction(logits, [Call(len(episode), len(episode), watch.laps)])
@@ -227,7 +227,7 @@ def differentiate(
     """
     call = losses_call(episode)
     with observed(method, len(episode)) as statistics, unchanged(method, call):
-        with blame(f"{title_of(method)}.{call}()"):
+        with plugin_errors(f"{title_of(method)}.{call}()"):
             losses: Losses = getattr(method, call)(episode)
         gradients = _gradients_of(losses, method, len(episode), players, turn)
     return Gradients(

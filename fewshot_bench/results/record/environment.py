@@ -39,10 +39,10 @@ def torch_version() -> str | None:
 
 def describe_device(device: torch.device) -> dict[str, Any]:
     """The record's ``device``: type and name, and what else a GPU's times depend on."""
-    from fewshot_bench.utils.devices import about
+    from fewshot_bench.utils.devices import gpu_properties
 
     cpu = {"name": f"{cpu_name()}, {os.cpu_count()} cores"}
-    return {"type": device.type} | (about(device) or cpu)
+    return {"type": device.type} | (gpu_properties(device) or cpu)
 
 
 def cpu_name() -> str:
@@ -66,7 +66,7 @@ def _version(name: str) -> str | None:
 @cache
 def _commit() -> str | None:
     """The commit of the checkout that this file lies in, with ``+`` if it has changes."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
     try:

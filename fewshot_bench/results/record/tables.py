@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_bench.data.content import ClassContent
+from fewshot_bench.data.images import ClassContent
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.record.model import TEST
 from fewshot_bench.utils.files import replacing

@@ -12,8 +12,9 @@ from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task, UnlabeledEpisode
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
+from fewshot_bench.sampling.closed import ClosedSampler
 from fewshot_bench.sampling.few_labels import (
     Labels,
     labeled_images,
@@ -166,15 +167,15 @@ def test_mini_batches_are_of_labeled_images() -> None:
 @pytest.mark.parametrize(
     ("labels", "task", "message"),
     [
-        ((0.0, 1.0), Task(2, 1, 1), "--labeled-fraction 0: it has to be above 0"),
-        ((1.0, 1.5), Task(2, 1, 1), "--labeled-classes 1.5"),
-        ((0.1, 1.0), Task(2, 1, 2), "leaves 2 labeled images of class 'class0', and .* takes 3"),
+        ((0.0, 1.0), Task(2, 1, 1), "--labeled-fraction: expected .* got 0"),
+        ((1.0, 1.5), Task(2, 1, 1), "--labeled-classes: expected .* got 1.5"),
+        ((0.1, 1.0), Task(2, 1, 2), "leaves 2 labeled images of class 'class0', but .* takes 3"),
         (
             (0.9, 1.0),
             Task(2, 1, 1, 3),
             "leaves 2 unlabeled images .* takes 3 .*--train-unlabeled",
         ),
-        ((1.0, 0.1), Task(2, 1, 1), "the labeled part of the train split has 1 that may meet"),
+        ((1.0, 0.1), Task(2, 1, 1), "the labeled part of the train split has 1 that can be in one"),
         ((1.0, 0.9), Task(2, 1, 1), "leaves 1 training classes without labels .* takes 2; lower"),
     ],
 )

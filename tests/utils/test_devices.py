@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+import fewshot_bench
 from fewshot_bench.engine.timing import StepTimer, Stopwatch
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.results.record.environment import describe_device
@@ -217,13 +218,13 @@ def test_memory_of_this_machine() -> None:
 
 
 def test_generators_of_every_gpu(card: Card) -> None:
-    states = devices.generator_states()
+    states = devices.gpu_generator_states()
     card.states = [torch.full((2,), 9, dtype=torch.uint8)]  # the second GPU is gone
-    devices.set_generator_states(states)
+    devices.set_gpu_generator_states(states)
     assert torch.equal(card.states[0], states[0])
     assert len(card.states) == 1
     card.capturing = True
-    assert devices.generator_states() == []
+    assert devices.gpu_generator_states() == []
 
 
 def test_devices_that_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +239,7 @@ def test_devices_that_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_devices_of_a_machine_with_two_gpus(card: Card) -> None:
     assert devices.pick_device("auto").type == "cuda"
     assert devices.pick_device("cuda:1").index == 1
-    with pytest.raises(ConfigError, match="sees 2 CUDA devices"):
+    with pytest.raises(ConfigError, match="found 2 CUDA devices"):
         devices.pick_device("cuda:2")
 
 
@@ -279,10 +280,12 @@ def test_what_the_record_says_of_this_machine() -> None:
 
 # What is itself about a GPU alone, or asks for something else than what kind of device there is.
 ELSEWHERE = {
-    "engine/graph.py": {"torch.cuda"},  # captures
-    "nn/columns.py": {"is_cuda"},  # whether Triton's kernels can be had
-    "nn/columns_triton.py": {"torch.cuda", "is_cuda"},
-    "results/environment.py": {"torch.cuda"},  # the version that torch was built for
+    "fewshot_bench/engine/executors/graph.py": {"torch.cuda"},  # captures
+    "fewshot_bench/nn/columns.py": {"is_cuda"},  # can Triton be used?
+    "fewshot_bench/nn/columns_triton.py": {"torch.cuda", "is_cuda"},
+    "fewshot_bench/results/record/environment.py": {
+        "torch.cuda"
+    },  # the version that torch was built for
 }
 DEPENDS = {"torch.cuda", "torch.autocast", "is_cuda", "is_cpu"}
 
@@ -301,14 +304,14 @@ def dependent(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_nothing_else_asks_what_a_device_is() -> None:
-    package = Path(devices.__file__).parent
+    package = Path(fewshot_bench.__file__).parent
     files = [*package.rglob("*.py"), *(package.parent / "plugins").rglob("*.py")]
     wrong = [
         f"{path}:{line}: {what}"
         for path in files
         if path.name != "devices.py"
         for line, what in dependent(path)
-        if what not in ELSEWHERE.get(path.relative_to(package.parent).as_posix()[14:], set())
+        if what not in ELSEWHERE.get(path.relative_to(package.parent).as_posix(), set())
     ]
     assert not wrong, "\n".join(wrong)
-    assert len(list(dependent(package / "devices.py"))) > 20
+    assert len(list(dependent(Path(devices.__file__)))) > 20
