@@ -31,12 +31,12 @@ from fewshot_bench.hooks.registry import LIFECYCLE
 from fewshot_bench.nn import per_task
 from fewshot_bench.rng import key_of
 from fewshot_bench.sampling.base import (
-    ClosedSampler,
     EpisodeSource,
     Indices,
     Sampler,
     check_indices,
 )
+from fewshot_bench.sampling.closed import ClosedSampler
 from fewshot_bench.sampling.inspection import draw_episodes
 from fewshot_bench.testing.checks import (
     Fault,

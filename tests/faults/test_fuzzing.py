@@ -203,10 +203,10 @@ def test_any_words_on_the_command_line(
         ready = FewshotBenchError("this can be run")
         with ExitStack() as stack:
             for name in (
-                "existing.run_unless",
-                "runner.resume",
-                "evaluating.evaluate_run",
-                "grid.run_grid",
+                "runs.train.run_or_reuse",
+                "runs.train.resume",
+                "runs.evaluate.evaluate_run",
+                "runs.grid.run_grid",
                 "data.download.fetch_folder",
             ):
                 stack.enter_context(mock.patch(f"fewshot_bench.{name}", side_effect=ready))
