@@ -30,7 +30,7 @@ HEAD = """# Published results and ours
 Written by `uv run python benchmarks/published.py`. Accuracy in %, ± as published, and for ours the
 95 % Student interval over episodes. "contained": whether our interval contains the published
 number; "near": whether the two differ by at most the published half width, or 0.3 points.
-[docs/published.md](../../docs/published.md) lists reasons to miss a number, with the option of each.
+[docs/published.md](../../docs/published.md) lists reasons to miss a number, and their options.
 
 """
 COLUMNS = (
