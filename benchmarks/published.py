@@ -1,8 +1,8 @@
-"""Published figures beside ours: ``uv run python benchmarks/published.py RUN_OR_FOLDER...``.
+"""Published results and ours: ``uv run python benchmarks/published.py RUN_OR_FOLDER...``.
 
-A run stands for a row if it is that method, preset and task on that data set with the row's
-options, and nothing else was chosen but what leaves its numbers alone (seed, folders, device). Rows
-without a run are written as unmeasured, with the command that would measure them.
+A run is used for a row if it has the row's method, preset, task, data set and options, and no other
+option was set except those that do not change its numbers (seed, folders, device). Rows without a
+run are written as unmeasured, with the command that would measure them.
 """
 
 from __future__ import annotations
@@ -19,19 +19,18 @@ from fewshot_bench.results.runs import Run, age, command_of, load_runs
 
 HERE = Path(__file__).parent
 NEAR = 0.3  # points
-# What may be chosen without its being another experiment than the published one's.
+# Options that may be set without changing the experiment.
 CHOSEN = {
     "preset", "dataset", "way", "shot", "seed", "episode_seed", "device", "engine", "task_chunk",
     "profile", "pictures", "runs_dir", "data_root", "cache_dir", "metrics", "observers",
     "checkpoint_every", "keep_checkpoints", "detect_anomaly",
 }  # fmt: skip
-HEAD = """# Published figures beside ours
+HEAD = """# Published results and ours
 
-Written by `uv run python benchmarks/published.py`. Accuracy in %, ± as published, and of ours the
+Written by `uv run python benchmarks/published.py`. Accuracy in %, ± as published, and for ours the
 95 % Student interval over episodes. "contained": whether our interval contains the published
-figure; "near": whether the two differ by no more than the published half width, or 0.3 points. What
-can make a figure miss, and which option it is, stands in
-[docs/published.md](../../docs/published.md).
+number; "near": whether the two differ by at most the published half width, or 0.3 points.
+[docs/published.md](../../docs/published.md) lists reasons to miss a number, and their options.
 
 """
 COLUMNS = (
@@ -42,7 +41,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Published:
-    """One figure of a paper; ``half_width`` None where it gives none."""
+    """One number of a paper; ``half_width`` is None if it gives none."""
 
     method: str
     preset: str

@@ -17,7 +17,7 @@ def markdown(docstring: str) -> str:
 
 
 def text(line: str) -> str:
-    """Prose with what Markdown would take as its own marks."""
+    """Prose, with the characters escaped that Markdown would interpret."""
     pieces = re.split(r"(``.+?``|:\w+:`.+?`)", line)
     return "".join(_code(piece) if i % 2 else _plain(piece) for i, piece in enumerate(pieces))
 
@@ -31,14 +31,14 @@ def _plain(piece: str) -> str:
 
 
 def _parts(lines: list[str]) -> Iterator[str]:
-    """Paragraph for paragraph; a section's indented lines belong to its head."""
+    """Paragraph by paragraph; the indented lines after a heading belong to its section."""
     while lines:
         line = lines.pop(0)
         if line in LISTS or line in PROSE:
             body = inspect.cleandoc("\n".join(["", *_indented(lines)]))
             yield f"**{line.rstrip(':')}**"
             yield _list(body) if line in LISTS else text(body)
-        elif line == "\b":  # what follows is laid out by hand
+        elif line == "\b":  # the next paragraph keeps its line breaks
             yield _literal("\n".join(_paragraph(lines)))
         elif line.strip():
             prose = "\n".join(text(each) for each in [line, *_paragraph(lines)])
@@ -57,7 +57,7 @@ def _indented(lines: list[str]) -> list[str]:
 
 
 def _paragraph(lines: list[str]) -> list[str]:
-    """Take the lines up to an empty one, or to a head."""
+    """Take the lines up to an empty one or a heading."""
     taken = []
     while lines and lines[0].strip() and lines[0] not in (*LISTS, *PROSE):
         taken.append(lines.pop(0))

@@ -1,8 +1,7 @@
-"""The reference pages, made from the code.
+"""Write the reference pages, which are generated from the code.
 
-``uv run python docs/_site/reference.py`` writes those that have changed into docs/reference/, and
-removes those that it no longer writes; a test fails when that was forgotten. Other scripts write
-pages there, too.
+``uv run python docs/_site/reference.py`` writes changed pages into docs/reference/, and removes
+obsolete ones; a test fails if they are out of date. Other scripts write pages there, too.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ HEAD = "<!-- Made by docs/_site/reference.py; a change here would be lost. -->\n
 
 
 def pages() -> dict[str, str]:
-    """{path below docs/reference/: content}, of what fewshot-bench itself brings."""
+    """{path below docs/reference/: content}, of fewshot-bench without other plugins."""
     chosen = os.environ.get("FSB_PLUGINS")
-    os.environ["FSB_PLUGINS"] = "fewshot-bench"  # none of what else is installed here
+    os.environ["FSB_PLUGINS"] = "fewshot-bench"  # without other installed plugins
     try:
         found = {
             "cli.md": commands.command_line(),

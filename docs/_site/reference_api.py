@@ -1,4 +1,4 @@
-"""The pages on Python: signatures and docstrings of what plugin authors and scripts use."""
+"""The reference pages of the Python API: signatures and docstrings of the public names."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def page(content: Page) -> str:
 
 
 def public(module: Any) -> tuple[str, ...]:
-    """What a module exports: its ``__all__``, else what it defines, in the order of its source."""
+    """The names of a module: its ``__all__``, or what it defines, in the order of its source."""
     exported = getattr(module, "__all__", None)
     if exported is not None:
         return tuple(exported)
@@ -203,12 +203,12 @@ def _words(parameters: list[inspect.Parameter], function: Any) -> Iterator[str]:
 
 
 def annotation(hint: Any) -> str:
-    """As it stands in the source."""
+    """The annotation as in the source."""
     return hint if isinstance(hint, str) else inspect.formatannotation(hint)
 
 
 def value(thing: Any) -> str:
-    """What a constant or default is; ``...`` where that is nothing to read."""
+    """The text of a constant or default; ``...`` if it is not readable."""
     if isinstance(thing, dict):
         return "{" + ", ".join(f"{key!r}: {value(v)}" for key, v in thing.items()) + "}"
     said = repr(thing)
@@ -216,5 +216,5 @@ def value(thing: Any) -> str:
 
 
 def code(line: str) -> str:
-    """A block of its own."""
+    """A text block."""
     return f"```text\n{line}\n```"

@@ -1,4 +1,4 @@
-"""The pages on the command line, from what ``--help`` is made of."""
+"""The reference pages of the command line, from the commands and their options."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def command_line() -> str:
     parts = [
         "# The command line",
         f"{root.help} An error is a line on standard error and an exit code other than 0; "
-        "`--debug` shows where it came from, and `fsb --version` tells the version.",
-        "`fsb run` has [a page of its own](run.md).",
+        "`--debug` shows the traceback, and `fsb --version` prints the version.",
+        "`fsb run` has [a separate page](run.md).",
     ]
     for name in ORDER:
         command = built.get(name, root.commands[name])  # type: ignore[attr-defined]
@@ -58,27 +58,27 @@ def _command(name: str, command: Any) -> Iterator[str]:
 
 
 def _option(option: Any) -> tuple[str, str]:
-    said = _help(option)
+    words = _help(option)
     if option.show_default and option.default not in (None, False, True):
-        said += f" (default {code(str(option.default))})"
-    return code("/".join([*option.opts, *option.secondary_opts])), said
+        words += f" (default {code(str(option.default))})"
+    return code("/".join([*option.opts, *option.secondary_opts])), words
 
 
 def _help(option: Any) -> str:
     """The help text of an option, with its choices."""
-    said = " ".join(option.help.replace(r"\[", "[").split())
+    words = " ".join(option.help.replace(r"\[", "[").split())
     choices = (option.metavar or "").split("|")
-    return text(f"{said}: {', '.join(choices)}" if len(choices) > 1 else said)
+    return text(f"{words}: {', '.join(choices)}" if len(choices) > 1 else words)
 
 
 def code(word: str) -> str:
-    """As code that may stand in a table."""
+    """Markdown of a word as code, escaped for tables."""
     return f"<code>{word.replace('|', '&#124;')}</code>" if "|" in word else f"`{word}`"
 
 
 def table(head: str, rows: list[tuple[str, str]]) -> str:
-    """Two columns; the second has no head."""
-    lines = [f"| {name} | {said.replace('|', '&#124;')} |" for name, said in rows]
+    """A table with two columns; the second has no heading."""
+    lines = [f"| {name} | {words.replace('|', '&#124;')} |" for name, words in rows]
     return "\n".join([f"| {head} | |", "|---|---|", *lines])
 
 
@@ -104,15 +104,15 @@ def run() -> str:
     others = [_option(p) for p in any_method.params if p.name in RESERVED and p.name != "help"]
     parts = [
         "# fsb run METHOD",
-        f"{HELP} The defaults below are those before a preset, which may set others: "
-        "`fsb run METHOD --help` shows what holds.",
+        f"{HELP} The defaults below are those without a preset, which may set others: "
+        "`fsb run METHOD --help` shows the resulting values.",
         "## Every run",
         table("option", rows(SETTINGS.values()) + others),
     ]
     for kind, title in KINDS.items():
         for name in sorted(registry.names(kind)):
-            said = (load(registry, kind, name).__doc__ or "").split("\n\n")[0]
-            parts += [f"## {title} `{name}`", markdown(said)]
+            words = (load(registry, kind, name).__doc__ or "").split("\n\n")[0]
+            parts += [f"## {title} `{name}`", markdown(words)]
             if kind == "methods":
                 options = method_options(registry, name, {})
             else:

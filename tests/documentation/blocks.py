@@ -20,7 +20,7 @@ def pages() -> list[Path]:
 
 
 def name_of(page: Path) -> str:
-    """As a test shows it: the path in the repository."""
+    """The path in the repository, as a test id."""
     return page.relative_to(ROOT).as_posix()
 
 
@@ -29,7 +29,7 @@ class Block:
     """A fenced block.
 
     Arguments:
-        language: behind the fence.
+        language: after the opening fence.
         code: between the fences.
         line: number of the first line of the code.
     """
@@ -40,13 +40,13 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The file that the block is, if its first line is ``# path.suffix``."""
+        """The name of the file, if the first line is ``# path.suffix``."""
         named = re.match(r"# ([\w/-]+\.(?:py|toml))\n", self.code)
         return named[1] if named else None
 
     @property
     def commands(self) -> list[str]:
-        """What is typed behind ``$``, on one line each, without remarks."""
+        """The commands after ``$``, on one line each, without comments."""
         joined = re.sub(r"\\\n\s*", "", self.code)
         lines = [line[2:] for line in joined.splitlines() if line.startswith("$ ")]
         return [shlex.join(shlex.split(line, comments=True)) for line in lines]
@@ -62,6 +62,6 @@ def blocks(page: Path) -> list[Block]:
 
 
 def outside(page: Path) -> list[str]:
-    """The lines of a page that stand in no fenced block."""
+    """The lines of a page outside of fenced blocks."""
     text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     return text.splitlines()

@@ -1,4 +1,4 @@
-"""A folder in which the commands of the documentation run: pictures, runs, the command itself."""
+"""A folder in which the commands of the documentation run, with images and runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fewshot_bench.runs.grid import Grid, cells_of
 from tests.command_line import fsb
 from tests.dist_info import write_dist_info
 
-# What is typed behind a command that trains, and behind one that does so on glyphs.
+# Options added to a command that trains, and to one that trains on glyphs.
 SMALL = shlex.split("--steps 2 --task-batch 2 --query 2 --episodes 3 --validation-episodes 2")
 FEW_GLYPHS = shlex.split("--train-classes 24 --validation-classes 6 --test-classes 6")
 PILOTS = {"PILOT_A": "protonet", "PILOT_B": "maml"}
@@ -34,7 +34,7 @@ PILOTS = {"PILOT_A": "protonet", "PILOT_B": "maml"}
 def draw_runs(folder: Path, cache: Path) -> None:
     """Two small runs in ``runs/``, on the same episodes, each named as a pilot."""
     for pilot, method in PILOTS.items():
-        with chdir(folder):  # so that a record says 'runs', wherever it is copied to
+        with chdir(folder):  # so that the record has the relative path 'runs'
             record = fewshot_bench.run(
                 method, dataset="glyphs", train_classes=24, validation_classes=6, test_classes=8,
                 way=5, shot=1, query=2, steps=2, task_batch=2, episodes=12,
@@ -44,7 +44,7 @@ def draw_runs(folder: Path, cache: Path) -> None:
 
 
 def draw_pictures(folder: Path, classes: int, each: int) -> None:
-    """A folder per class, each with pictures of bars that have something in common."""
+    """A folder per class, each with similar images of bars."""
     rng = np.random.default_rng(0)
     for number in range(classes):
         (folder / f"class {number}").mkdir(parents=True)
@@ -56,7 +56,7 @@ def draw_pictures(folder: Path, classes: int, each: int) -> None:
 
 
 def furnish(folder: Path, runs: Path) -> None:
-    """Everything that a page takes for granted."""
+    """Create the files that the pages assume."""
     shutil.copytree(runs / "runs", folder / "runs")
     draw_pictures(folder / "my-pictures", classes=20, each=6)
     draw_pictures(folder / "my-classes", classes=3, each=2)
@@ -64,7 +64,7 @@ def furnish(folder: Path, runs: Path) -> None:
 
 
 def install(distribution: Path, folder: Path) -> None:
-    """What ``pip install`` makes of a distribution, for those who import from ``folder``."""
+    """Install a distribution into ``folder``, as ``pip install`` does."""
     project = tomllib.loads((distribution / "pyproject.toml").read_text("utf-8"))["project"]
     ((package, module),) = project["entry-points"]["fewshot_bench"].items()
     shutil.copytree(distribution / module, folder / module)
@@ -73,12 +73,12 @@ def install(distribution: Path, folder: Path) -> None:
 
 
 def placed(code: str) -> str:
-    """The code with the id of a run that there is."""
+    """The code with the id of an existing run."""
     return re.sub(r"\bruns/(<id>|ID\b)", "runs/PILOT_A", code)
 
 
 def small(words: list[str]) -> list[str]:
-    """The command with less to do: options that are typed again win."""
+    """The command with options that make it fast; the last of repeated options is used."""
     names = list(itertools.takewhile(lambda word: not word.startswith("-"), words[1:]))
     makes_runs = words[0] == "run" or (words[0] == "compare" and names and names[0][:4] != "runs")
     if words[0] == "eval":
@@ -89,13 +89,13 @@ def small(words: list[str]) -> list[str]:
 
 
 def run_command(command: str) -> None:
-    """Run a command in this process; it has to succeed."""
+    """Run a command in this process and assert that it succeeds."""
     words = shlex.split(placed(command))[1:]
     fsb(*small(words)).succeeded()
 
 
 def parse_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parse a command and, where it would make runs, configure each of them."""
+    """Parse a command and configure the runs that it would make, without running them."""
 
     def only_configure(draft: Draft, settings: Any, **_: Any) -> None:
         draft.complete(settings)
@@ -115,7 +115,7 @@ def parse_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """The modules of a folder can be imported, and are forgotten afterwards."""
+    """Make the modules of a folder importable inside a block."""
     sys.path.insert(0, str(folder))
     try:
         yield

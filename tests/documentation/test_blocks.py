@@ -1,4 +1,4 @@
-"""Every code block of every page runs; those that cannot are listed here, with the reason."""
+"""Every code block of every page runs; exceptions are listed here, with the reason."""
 
 from __future__ import annotations
 
@@ -22,24 +22,27 @@ from tests.documentation.sandbox import (
 
 PAGES = pages()
 WITH_CODE = [page for page in PAGES if any(b.language not in ("text", "") for b in blocks(page))]
-ANOTHER_MACHINE = "installs or starts something beside fsb; the way of a new user is run in CI"
+ANOTHER_MACHINE = "installs or starts other programs; CI runs tests/as_a_new_user.py"
 NO_DATA = "its data are not in the repository; the command is parsed and configured"
-# What is not run: (in which page, what matches it) -> why.
+# Exceptions: (pattern of the page, pattern of the code) -> reason.
 NOT_RUN = {
     (r".*", r"(pip|uv|tensorboard|tools/check|benchmarks/\S+)( .*)?"): ANOTHER_MACHINE,
     (r".*", r"fsb (run|compare) .*--dataset (omniglot|folder:(?!my-)).*"): NO_DATA,
     (r"docs/compare.md", r"fsb compare grid.toml"): NO_DATA,
     (r"docs/compare.md", r"fsb compare my-method .*"): "the method is the reader's own",
-    (r"docs/compare.md", r"fsb compare runs/ --equal .*"): "its runs differ: it refuses, as said",
+    (
+        r"docs/compare.md",
+        r"fsb compare runs/ --equal .*",
+    ): "its runs differ, so it refuses",
     (r".*", r"fsb data (prepare|verify|show) omniglot.*"): NO_DATA,
-    (r".*", r"fsb resume runs/\S+-2026\S+"): "goes on with a run that nobody broke off here",
-    (r"docs/figures.md", r"fsb figure KIND .*"): "shows what may be typed, and is no command",
-    (r"docs/plugins.md", r"import mlflow\n.*"): "MLflow is no dependency",
+    (r".*", r"fsb resume runs/\S+-2026\S+"): "there is no interrupted run to resume",
+    (r"docs/figures.md", r"fsb figure KIND .*"): "shows a syntax, not a command",
+    (r"docs/plugins.md", r"import mlflow\n.*"): "MLflow is not a dependency",
 }
 
 
 def reason(page: Path, code: str) -> str | None:
-    """Why a block or command is not run, if it is not."""
+    """The reason that a block or command is not run, if there is one."""
     for (where, what), why in NOT_RUN.items():
         if re.fullmatch(where, name_of(page)) and re.fullmatch(what, code, re.DOTALL):
             return why
@@ -73,9 +76,9 @@ def test_the_code_of_a_page_runs(
 
 
 def run_block(page: Path, block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run or, where its language has no meaning of its own, read it."""
+    """Run a block, or parse it if it is data."""
     if block.language == "python" and reason(page, block.code) is None:
-        lines_before = "\n" * (block.line - 1)  # so that a traceback has the page's numbers
+        lines_before = "\n" * (block.line - 1)  # a traceback has the page's line numbers
         code = compile(lines_before + placed(block.code), str(page), "exec")
         exec(code, {"__name__": "block"})  # noqa: S102
     elif block.language == "toml":

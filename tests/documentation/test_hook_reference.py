@@ -30,7 +30,7 @@ def arguments(name: str) -> list[str]:
 
 
 def heading(name: str) -> str:
-    """As the page has it: the hook with its exact arguments."""
+    """The heading of a hook: its name with its exact arguments."""
     return f"{name}({', '.join(arguments(name))})"
 
 
@@ -97,7 +97,7 @@ def test_the_wrapper_wraps(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def members(kind: type) -> set[str]:
-    """What an author may override or set."""
+    """The members that an author may override or set."""
     own = {name for name in vars(kind) if not name.startswith("_")}
     own |= {name for name in vars(kind).get("__annotations__", {}) if not name.startswith("_")}
     own |= {name for name in ("__call__",) if name in vars(kind)}

@@ -1,4 +1,4 @@
-"""The reference pages are what the code says today, and leave nothing out."""
+"""The reference pages are up to date and complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEND = "run: uv run python docs/_site/reference.py"
 
 @pytest.fixture(scope="module")
 def pages() -> dict[str, str]:
-    """The pages as they would be made now."""
+    """The pages as generated now."""
     return reference.pages()
 
 

@@ -1,4 +1,4 @@
-"""The site builds without a warning, and its pages fetch nothing."""
+"""The site builds without a warning, and its pages load nothing from the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.documentation.blocks import ROOT, name_of
 from tests.loading import loaded
 
-# The theme tells of a successor, and would do so in every build.
+# The theme would announce its successor in every build.
 QUIET = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
 
 
@@ -32,12 +32,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hooks() -> Any:
-    """The hooks of mkdocs, which loads them by path, too."""
+    """The hooks of mkdocs, loaded by path as mkdocs does."""
     return loaded(ROOT / "docs/_site/hooks.py", "site_hooks")
 
 
 class Links(HTMLParser):
-    """What a page loads by itself, where its links lead, and its anchors."""
+    """What a page loads, its links, and its anchors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Links(HTMLParser):
         self.anchors: set[str] = set()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Sort what is found."""
+        """Collect the links of a tag."""
         said = dict(attrs)
         self.anchors.add(said.get("id") or said.get("name") or "")
         if tag == "a" and said.get("href"):
@@ -110,7 +110,7 @@ def test_links_of_the_repository_become_links_of_the_site(hooks: Any) -> None:
     assert mended("[r](../../benchmarks/results)") == "[r](../results/index.md)"
     assert mended("[s](../statistics.md)") == "[s](../statistics.md)"
     assert mended("[license](../../LICENSE)") == "license"
-    assert mended("[gone](../../gone.md)") == "[gone](../../gone.md)"  # mkdocs tells of it
+    assert mended("[gone](../../gone.md)") == "[gone](../../gone.md)"  # mkdocs reports it
     assert mended("[x](https://example.org/a)") == "[x](https://example.org/a)"
     assert mended("[docs](docs/speed.md)", "README.md", "readme.md") == "[docs](speed.md)"
 

@@ -12,7 +12,7 @@ DISTRIBUTION = ROOT / "docs/tutorial/first-method"
 
 
 def files() -> dict[str, str]:
-    """What is written by hand: not what an installation leaves behind."""
+    """The source files, without the leftovers of an installation."""
     found: dict[str, str] = {}
     for pattern in ("*.toml", "first_method/*.py", "tests/*.py"):
         for path in DISTRIBUTION.glob(pattern):
