@@ -124,7 +124,8 @@ def test_nothing_is_loaded_and_only_its_own_script_runs(runs: Path, tmp_path: Pa
 def test_hostile_records_stay_text(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     evaluated(runs, "base", notes=[HOSTILE])
-    evaluated(runs, HOSTILE.replace("/", ""), dataset_source=HOSTILE)
+    folder = HOSTILE.replace("/", "").replace("\x1b", "")  # the name becomes part of the id
+    evaluated(runs, folder, dataset_source=HOSTILE)
     page_text = html(compared(runs, None))
     page = Page(page_text)
     assert len(page.all("script")) == len(page.all("style")) == 1
