@@ -279,10 +279,10 @@ def test_what_the_record_says_of_this_machine() -> None:
 
 # What is itself about a GPU alone, or asks for something else than what kind of device there is.
 ELSEWHERE = {
-    "engine/graph.py": {"torch.cuda"},  # captures
+    "engine/executors/graph.py": {"torch.cuda"},  # captures
     "nn/columns.py": {"is_cuda"},  # whether Triton's kernels can be had
     "nn/columns_triton.py": {"torch.cuda", "is_cuda"},
-    "results/environment.py": {"torch.cuda"},  # the version that torch was built for
+    "results/record/environment.py": {"torch.cuda"},  # the version that torch was built for
 }
 DEPENDS = {"torch.cuda", "torch.autocast", "is_cuda", "is_cpu"}
 
@@ -301,7 +301,7 @@ def dependent(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_nothing_else_asks_what_a_device_is() -> None:
-    package = Path(devices.__file__).parent
+    package = Path(devices.__file__).parents[1]
     files = [*package.rglob("*.py"), *(package.parent / "plugins").rglob("*.py")]
     wrong = [
         f"{path}:{line}: {what}"
@@ -311,4 +311,4 @@ def test_nothing_else_asks_what_a_device_is() -> None:
         if what not in ELSEWHERE.get(path.relative_to(package.parent).as_posix()[14:], set())
     ]
     assert not wrong, "\n".join(wrong)
-    assert len(list(dependent(package / "devices.py"))) > 20
+    assert len(list(dependent(package / "utils" / "devices.py"))) > 20

@@ -1,10 +1,10 @@
 """What differs between a processor and a GPU, on one page.
 
 The rest of the package works on tensors of any device; code that exists only for a GPU is in
-``engine/graph.py``, ``engine/evaluation_graph.py`` and ``nn/columns_triton.py``. ``cpu`` and
-``cuda`` are the kinds that a run may have; ``meta`` is torch's device of tensors without numbers,
-which has the rules of a GPU (nothing may be read on the host, nothing may come from another
-device), so that the tests run the GPU's branches of the code on it.
+``engine/executors/graph.py`` and ``nn/columns_triton.py``. ``cpu`` and ``cuda`` are the kinds that
+a run may have; ``meta`` is torch's device of tensors without numbers, which has the rules of a GPU
+(nothing may be read on the host, nothing may come from another device), so that the tests run the
+GPU's branches of the code on it.
 
 * **Which way is faster or more accurate**: :func:`is_gpu`, asked where kernels are chosen.
 * **Autocast**: :func:`autocast`.
