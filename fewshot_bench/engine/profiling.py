@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from fewshot_bench.engine.timing import WARM_UP
@@ -61,7 +60,7 @@ def table(averages: Iterable[Any], gpu: bool) -> str:
     counted = [
         op
         for op in averages
-        if not gpu or (op.device_type != DeviceType.CPU and not op.is_user_annotation)
+        if not gpu or (op.device_type.name != "CPU" and not op.is_user_annotation)
     ]
     timed = sorted(((getattr(op, clock), op) for op in counted), key=lambda x: -x[0])
     total = sum(time for time, _ in timed) or 1
