@@ -23,11 +23,9 @@ from table import describe_machine, number
 from fewshot_bench.config.interval import Every
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.config.schema import SETTINGS
-from fewshot_bench.engine.checkpointing.keeper import Keeper
-from fewshot_bench.engine.checkpointing.store import Store
-from fewshot_bench.engine.executors.choice import choose
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.checkpointing import Checkpointer, Store
+from fewshot_bench.engine.executors import choose
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import episodes, method_task, new_method
 
@@ -84,7 +82,7 @@ def timed(
     with tempfile.TemporaryDirectory(dir=arguments.out, prefix=".") as folder:
         store = Store(Path(folder))
         trainer = trainer_of(method, settings, device, store)
-        with trainer.lowering.running():
+        with trainer.executor.running():
             for _ in range(3):
                 trainer.advance()
             trainer.flush()
@@ -99,12 +97,12 @@ def timed(
                 trainer.flush()
                 steps_s.append((time.perf_counter() - begin) / steps)
                 begin = time.perf_counter()
-                trainer.keeper.save(trainer)
+                trainer.checkpointer.save(trainer.step, trainer.state)
                 saves_s.append(time.perf_counter() - begin)
                 begin = time.perf_counter()
                 for _ in range(LOOKS):
-                    trainer.keeper.signals.check()
-                    trainer.keeper.after_step(trainer)
+                    trainer.checkpointer.signals.check()
+                    trainer.checkpointer.after_step(trainer.step, False, trainer.state)
                 looks_s.append((time.perf_counter() - begin) / LOOKS)
         size = store.paths()[0].stat().st_size
     return steps_s, saves_s, looks_s, size
@@ -118,12 +116,9 @@ def trainer_of(
     context = RunContext(config)
     source = episodes(context, "train")
     built = new_method(context, method_task(context)).train()
-    keeper = Keeper(store, Every.parse(config.checkpoint_every))
-    trainer = Trainer(
-        built, choose("auto", built, device), source, Plan(10**9, config.task_batch), keeper=keeper
-    )
-    keeper.begin(trainer)
-    return trainer
+    checkpointer = Checkpointer(store, Every.parse(config.checkpoint_every))
+    executor, plan = choose("auto", built, device), Plan(10**9, config.task_batch)
+    return Trainer(built, executor, source, plan, checkpointer=checkpointer)
 
 
 def table(rows: list[Any], interval: float, machine: dict[str, Any], turns: int) -> str:

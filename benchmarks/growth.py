@@ -22,9 +22,8 @@ from limit import measure
 from table import describe_machine, number
 
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.engine.executors.choice import choose
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.executors import choose
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import episodes, method_task, new_method
 
@@ -118,11 +117,11 @@ def grown(settings: dict[str, Any], device: torch.device, steps: int) -> Grown:
     context = RunContext(config)
     task = method_task(context)
     method = new_method(context, task)
-    lowering = choose("auto", method, device)
+    executor = choose("auto", method, device)
     source = episodes(context, "train")
-    trainer = Trainer(method, lowering, source, Plan(steps + 2, config.task_batch))
+    trainer = Trainer(method, executor, source, Plan(steps + 2, config.task_batch))
     method.train()
-    with lowering.running():
+    with executor.running():
         for _ in range(steps + 2):
             trainer.advance()
         trainer.timer.flush()
@@ -130,7 +129,7 @@ def grown(settings: dict[str, Any], device: torch.device, steps: int) -> Grown:
     images = config.task_batch * task.way * (passes * task.shot + task.query)
     pixels = task.image_shape[1] * task.image_shape[2]
     ms = float(statistics.median(trainer.timer.columns()["step_ms"][2:]))
-    short = lowering.at_once(config.task_batch) if trainer.history.shrunk_at else None
+    short = executor.at_once(config.task_batch) if trainer.history.shrunk_at else None
     return Grown(ms, images * pixels, short)
 
 

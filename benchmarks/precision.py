@@ -89,7 +89,7 @@ def main() -> None:
         steps = {"task_batch": 2, "steps": asked.steps or 1, "validate_every": 0}
         parts = prepare(RunContext(configure(method, device="cpu", **steps, **settings)))
         if asked.steps:
-            with parts.lowering.running():
+            with parts.executor.running():
                 make_trainer(parts).run()
         cells = []
         for way in WAYS.values():

@@ -22,7 +22,7 @@ def test_item(benchmark: Any, item: str) -> None:
         if DEVICE.type == "cuda":
             torch.cuda.synchronize()
 
-    with work.lowering.running():
+    with work.executor.running():
         benchmark.pedantic(step, rounds=5, warmup_rounds=1)
     assert units[0] > 0
     if benchmark.stats:

@@ -83,8 +83,8 @@ def prepared(method: str, seed: int, steps: int, episodes: int) -> PreparedRun:
 
 
 def accuracies(parts: PreparedRun, episodes: int, name: str) -> np.ndarray:
-    with parts.lowering.running(), products(name):
-        return evaluate(parts.lowering, parts.test, episodes, chunk=32).accuracy
+    with parts.executor.running(), products(name):
+        return evaluate(parts.executor, parts.test, episodes, chunk=32).accuracy
 
 
 def paired(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
@@ -100,7 +100,7 @@ def row(method: str, seed: int, steps: int, episodes: int) -> dict[str, Any]:
     scores = {}
     for name in ("tf32", "fp32"):
         parts.method.load_state_dict(start)
-        with parts.lowering.running(), products(name):
+        with parts.executor.running(), products(name):
             make_trainer(parts).run()
         scores[name] = accuracies(parts, episodes, name)
     return {

@@ -16,14 +16,13 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from fewshot_bench.cli._heap import keep_freed_memory
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.config.schema import RunConfig
-from fewshot_bench.engine.cost import cost_of_step
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.executors.choice import choose
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.executors import Eager, choose
+from fewshot_bench.engine.memory import cost_of_step
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.method import Method
 from fewshot_bench.nn import Strategy
 from fewshot_bench.runs.context import RunContext
@@ -77,14 +76,14 @@ class Work:
         step: does the smallest piece of work that makes sense; returns its units.
         flops_per_unit: operations of convolutions and matrix products; 0: none are counted.
         bytes_per_unit: memory that has to be written; 0: arithmetic is the limit.
-        lowering: steps are taken inside its ``running()`` block.
+        executor: steps are taken inside its ``running()`` block.
         trainer: of a training item.
     """
 
     step: Callable[[], int]
     flops_per_unit: float
     bytes_per_unit: float
-    lowering: Eager
+    executor: Eager
     trainer: Trainer | None = None
 
 
@@ -111,6 +110,7 @@ def prepare(
         engine, precision: see ``fsb run``.
         strategy: how per-task weights are run, in place of what the engine chooses.
     """
+    keep_freed_memory()  # as the command line does
     settings = settings_of(item)
     if item == "W5" and device.type == "cpu":
         settings["task_batch"] = 2  # a step of 32 tasks would take minutes
@@ -121,16 +121,16 @@ def prepare(
     config = configure(settings.pop("method"), **settings, steps=10**6, device=str(device))
     context = RunContext(config)
     method = new_method(context, method_task(context))
-    lowering = choose(engine, method, device, precision=precision)
+    executor = choose(engine, method, device, precision=precision)
     if strategy is not None:
-        lowering.strategy = strategy
+        executor.strategy = strategy
     split = "train" if item in TRAINED else "test"
     source = episodes(context, split)
     if item == "W3":
         return _delivery(source, Eager(method), small)
     if item in TRAINED:
-        return _training(item, method, lowering, source, config)
-    return _evaluation(item, lowering, source, small)
+        return _training(item, method, executor, source, config)
+    return _evaluation(item, executor, source, small)
 
 
 def settings_of(item: str) -> dict[str, Any]:
@@ -145,11 +145,11 @@ def dataset() -> str:
 
 
 def _training(
-    item: str, method: Method, lowering: Eager, source: EpisodeSource, config: RunConfig
+    item: str, method: Method, executor: Eager, source: EpisodeSource, config: RunConfig
 ) -> Work:
     plan = Plan(10**6, config.task_batch, window=1 if source.table.device.type == "cpu" else 50)
-    trainer = Trainer(method, lowering, source, plan)
-    cost = cost_of_step(method, lowering, source, trainer.players, config.task_batch)
+    trainer = Trainer(method, executor, source, plan)
+    cost = cost_of_step(method, executor, source, trainer.players, config.task_batch)
     method.train()
     each = 1 if unit(item) == "steps/s" else plan.task_batch
 
@@ -159,10 +159,10 @@ def _training(
             trainer.flush()
         return each
 
-    return Work(step, cost.flops / each, 0, lowering, trainer)
+    return Work(step, cost.flops / each, 0, executor, trainer)
 
 
-def _delivery(source: EpisodeSource, lowering: Eager, small: bool) -> Work:
+def _delivery(source: EpisodeSource, executor: Eager, small: bool) -> Work:
     size, images = (8 if small else DELIVERED), source.task.way * source.task.images_per_class
     numbers = iter(range(0, 10**12, size))
     count = 1 if small else 20
@@ -175,33 +175,33 @@ def _delivery(source: EpisodeSource, lowering: Eager, small: bool) -> Work:
 
     channels, height, width = source.table.image_shape
     # A byte is read and a float is written for each pixel.
-    return Work(step, 0, images * channels * height * width * 5, lowering)
+    return Work(step, 0, images * channels * height * width * 5, executor)
 
 
-def _evaluation(item: str, lowering: Eager, source: EpisodeSource, small: bool) -> Work:
+def _evaluation(item: str, executor: Eager, source: EpisodeSource, small: bool) -> Work:
     once = item == "W4_protonet_running_statistics"
     count = MANY_EVALUATED if once else EVALUATED
     if small:
         count = 200 if once else 4
-    flops = flops_of_task(lowering, source)
+    flops = flops_of_task(executor, source)
     if once:  # the work that has to be done: each image of the split once
         flops *= len(source.table.images) / (count * source.task.way * source.task.images_per_class)
 
     def step() -> int:
-        evaluate(lowering, source, count, chunk=32)
+        evaluate(executor, source, count, chunk=32)
         return count
 
-    return Work(step, flops, 0, lowering)
+    return Work(step, flops, 0, executor)
 
 
-def flops_of_task(lowering: Eager, source: EpisodeSource) -> float:
+def flops_of_task(executor: Eager, source: EpisodeSource) -> float:
     """Operations of convolutions and matrix products that one evaluated task needs."""
-    lowering.method.eval()
+    executor.method.eval()
     with FlopCounterMode(display=False) as counter, torch.enable_grad():
         episode: Any = source.batch(range(1))
-        with lowering.set_up(episode.query.device):
-            state = lowering.method.adapt(episode.support)
-            lowering.method.predict(state, episode.query)
+        with executor.set_up(episode.query.device):
+            state = executor.method.adapt(episode.support)
+            executor.method.predict(state, episode.query)
     return float(counter.get_total_flops())
 
 

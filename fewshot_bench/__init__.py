@@ -16,7 +16,7 @@ from fewshot_bench.hooks.specs import hookimpl
 if TYPE_CHECKING:
     from fewshot_bench.data.images import Dataset, LabeledImages, Splits
     from fewshot_bench.episode import Episode, Support, Task, UnlabeledEpisode, UnlabeledSupport
-    from fewshot_bench.method import Losses, Method, Player, Preset, Without
+    from fewshot_bench.method import Losses, Method, Player, Preset, Without, cosine, halving
     from fewshot_bench.sampling.base import Sampler
     from fewshot_bench.utils.inputs import InputFile
 
@@ -36,6 +36,8 @@ _LAZY = {
     "UnlabeledEpisode": "episode",
     "UnlabeledSupport": "episode",
     "Without": "method",
+    "cosine": "method",
+    "halving": "method",
 }
 
 __all__ = [
@@ -55,7 +57,9 @@ __all__ = [
     "UnlabeledSupport",
     "Without",
     "__version__",
+    "cosine",
     "evaluate",
+    "halving",
     "hookimpl",
     "resume",
     "run",

@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -129,9 +129,9 @@ class Method(nn.Module):
     * ``capturable``: fixed shapes and no host sync, so that a CUDA graph can hold a step
       (``fsb check`` verifies that on any machine, and names the line).
     * ``autocast``: losses stay finite and useful under bf16 autocast.
-    * ``embeds``: ``adapt`` and ``predict`` see images through the method's own ``embed`` alone
-      (from images [T, M, C, H, W] to features [T, M, ...]), which lets an evaluation embed every
-      image once, however many episodes it is in.
+    * ``embeds``: it has a method ``embed`` (from images [T, M, C, H, W] to features [T, M, ...]),
+      and ``adapt`` and ``predict`` see images through :meth:`embedded` alone. An evaluation may
+      then embed every image once, however many episodes it is in.
     * ``trains``: False for a method that never changes its parameters (a pretrained or random
       backbone with nothing to learn above it): ``players()`` is then empty.
     * ``unlabeled_tasks``: it also trains on tasks without labels, by ``unlabeled_losses``, for
@@ -152,6 +152,7 @@ class Method(nn.Module):
     unlabeled_tasks: ClassVar[bool] = False
     wants_backbone: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Preset | Sequence[Preset]]] = {"quick": Preset()}
+    features_given = False  # set by an evaluation that embeds every image once
     _title: str = ""  # its name and distribution, for messages
 
     def __init__(self, task: Task, backbone: nn.Module | None = None) -> None:
@@ -181,6 +182,15 @@ class Method(nn.Module):
         """Logits [T, Q, way] of all queries [T, Q, C, H, W] of each task."""
         raise NotImplementedError
 
+    def embedded(self, images: Tensor) -> Tensor:
+        """Features [T, M, ...] of images [T, M, C, H, W]: what the method's ``embed`` gives.
+
+        The one way in which ``adapt`` and ``predict`` of a method that declares ``embeds`` see
+        images. An evaluation that embeds every image once (``features_given``) gives them features
+        in place of the images of support and query, which this returns as they are.
+        """
+        return images if self.features_given else cast(Tensor, self.embed(images))  # type: ignore[operator]
+
     def losses(self, episode: Episode) -> Losses:
         """Per-task losses of each player. Default: the query cross-entropy after adapting."""
         logits = self.predict(self.adapt(episode.support), episode.query)
@@ -206,7 +216,7 @@ class Method(nn.Module):
         """Features [T, M, d] of images [T, M, C, H, W] after adapting.
 
         In their space ``--pictures`` compares generated with real images
-        (:mod:`fewshot_bench.engine.quality`). Default: None, the pixels.
+        (:mod:`fewshot_bench.engine.pictures`). Default: None, the pixels.
         """
         return None
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from fewshot_bench.engine.checkpointing.store import Store, step_of
+from fewshot_bench.engine.checkpointing import Store, step_of
 from fewshot_bench.results.record import RECORD
 
 NAME = "runs.tar.gz"

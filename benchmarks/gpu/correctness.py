@@ -25,10 +25,8 @@ from turns import peers_python
 from fewshot_bench.config.options import load
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.executors.choice import choose
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.executors import Eager, choose
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.episode import Episode
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Method
@@ -91,9 +89,9 @@ def trained_in(
             method, dataset=work.dataset(), way=5, shot=1, steps=steps, validate_every=0,
             device=str(bench.device), precision=name, episodes=episodes, **less,
         )))  # fmt: skip
-    with parts.lowering.running():
+    with parts.executor.running():
         make_trainer(parts).run()
-        own = evaluate(parts.lowering, parts.test, episodes, chunk=100).accuracy
+        own = evaluate(parts.executor, parts.test, episodes, chunk=100).accuracy
     trained[name] = own
     row: dict[str, Any] = {"steps": steps, "accuracy": float(own.mean())}
     row["trained_minus_fp32"] = paired(own, trained["fp32"])
@@ -201,13 +199,13 @@ def trained_twice(kind: str, bench: Bench) -> dict[str, Any]:
     steps = 6 if bench.small else STEPS
     for _ in range(2):
         parts = prepared(kind, bench)
-        trainer = Trainer(parts.method, parts.lowering, parts.train, Plan(steps, 4, window=5))
-        with parts.lowering.running():
+        trainer = Trainer(parts.method, parts.executor, parts.train, Plan(steps, 4, window=5))
+        with parts.executor.running():
             trainer.run()
         values = [v for v in parts.method.state_dict().values() if v.is_floating_point()]
         weights.append(torch.cat([v.detach().double().cpu().flatten() for v in values]))
         ms.append(statistics.median(trainer.timer.columns()["step_ms"][-3:].tolist()))
-        engines.append(parts.lowering.name)
+        engines.append(parts.executor.name)
     a, b = weights
     return {
         "repeats": bool(torch.equal(a, b)),
@@ -223,7 +221,7 @@ def one_step(kind: str, bench: Bench) -> Callable[[], None]:
     parts = prepared(kind, bench)
     first = parts.method.train()
     episode = parts.train.batch(range(4))
-    strategy = parts.lowering.strategy
+    strategy = parts.executor.strategy
 
     def work_again() -> None:
         gradients(copy.deepcopy(first), episode, strategy)
@@ -236,9 +234,9 @@ def gradients(
 ) -> dict[str, list[torch.Tensor]]:
     """Of every player."""
     players = method.players()
-    lowering = Eager(method, strategy=strategy)
-    with lowering.running():
-        return lowering.gradients(episode, players, tuple(players)).gradients
+    executor = Eager(method, strategy=strategy)
+    with executor.running():
+        return executor.gradients(episode, players, tuple(players)).gradients
 
 
 # ---- peers' gradients -----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import sys
 import tempfile
@@ -25,8 +26,7 @@ from turns import Worker, peers_python
 
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.executors.choice import choose
-from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors import Eager, choose
 from fewshot_bench.engine.precision import Precision
 from fewshot_bench.nn import columns
 from fewshot_bench.runs.context import RunContext
@@ -97,6 +97,23 @@ def time_training(bench: Bench, items: tuple[str, ...], ways: tuple[Way, ...]) -
             row |= time_steps(bench, item, engine, strategy, precision, seconds)
 
 
+class Lines(logging.Handler):
+    """Collects what the package logs in its block."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self.lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+    def __enter__(self) -> None:
+        logging.getLogger("fewshot_bench").addHandler(self)
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("fewshot_bench").removeHandler(self)
+
+
 def time_steps(
     bench: Bench, item: str, engine: str, strategy: Any, precision: str, seconds: float
 ) -> dict[str, Any]:
@@ -109,8 +126,7 @@ def time_steps(
     )
     trainer = prepared.trainer
     assert trainer is not None
-    trainer.tell = said.append
-    with prepared.lowering.running():
+    with Lines(said), prepared.executor.running():
         take_steps(prepared, bench.device, WARM_UP + 1 if bench.small else LEAST, end)
         trainer.flush()
     tasks = trainer.plan.task_batch
@@ -120,7 +136,7 @@ def time_steps(
     flops = prepared.flops_per_unit * each
     sample = summary["phases"].get("sample")
     return {
-        "ran_as": prepared.lowering.name,
+        "ran_as": prepared.executor.name,
         "triton": triton(bench.device),
         "step_ms": ms,
         "p95_ms": summary["step_ms"]["p95"],
@@ -216,17 +232,17 @@ def time_evaluation(
     """Seconds of an evaluation: the first apart, and the median of up to three others."""
     bench.fresh()
     parts = evaluated(item, bench, precision)
-    lowering = parts.lowering
+    executor = parts.executor
     if way == "eager":
-        lowering = choose("eager", parts.method, bench.device, precision=precision)
+        executor = choose("eager", parts.method, bench.device, precision=precision)
     chunk, count, most = (4, 8, 2) if bench.small else (chunk or evaluation_chunk(parts), 600, 4)
     times: list[float] = []
-    with lowering.running():
+    with executor.running():
         # One is a figure; the others are taken while there is time for them.
         while len(times) < 2 or (len(times) < most and bench.left() > times[-1]):
             bench.wait()
             start = time.perf_counter()
-            scores = evaluate(lowering, parts.test, count, chunk=chunk)
+            scores = evaluate(executor, parts.test, count, chunk=chunk)
             times.append(time.perf_counter() - start)
     seconds = statistics.median(times[1:])
     # Where every image is embedded once, a task needs less.
@@ -234,7 +250,7 @@ def time_evaluation(
     flops = None if once else count * work.flops_of_task(Eager(parts.method), parts.test)
     return {
         "chunk": chunk,
-        "ran_as": lowering.name,
+        "ran_as": executor.name,
         "triton": triton(bench.device),
         "seconds": seconds,
         "of_limit": flops and of_limit(bench.machine(), flops / seconds, precision),
@@ -287,7 +303,7 @@ def profile(bench: Bench) -> None:
             bench.fresh()
             prepared = work.prepare(item, bench.device, small=bench.small, precision=precision)
             assert prepared.trainer is not None
-            with prepared.lowering.running():
+            with prepared.executor.running():
                 for _ in range(LEAST):
                     prepared.step()
                 bench.wait()

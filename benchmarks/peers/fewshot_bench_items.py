@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from work import SETTINGS
 from work import prepare as prepare_work
 
-# Its lowering's threads live as long as the worker.
+# Its executor's threads live as long as the worker.
 _open = ExitStack()
 
 
@@ -21,5 +21,5 @@ def prepare(item: str, bench: Bench) -> Step:
     """The step of an item, through the toolkit's own loop and evaluation."""
     assert item in SETTINGS, item
     work = prepare_work(item, bench.device, small=bench.small)
-    _open.enter_context(work.lowering.running())
+    _open.enter_context(work.executor.running())
     return work.step

@@ -30,6 +30,7 @@ from fewshot_bench.cli import (
 )
 from fewshot_bench.cli._console import print_error, show_log
 from fewshot_bench.cli._dynamic import unknown_option
+from fewshot_bench.cli._heap import keep_freed_memory
 from fewshot_bench.cli.run import registry_of
 from fewshot_bench.errors import (
     FewshotBenchError,
@@ -48,6 +49,7 @@ ORDER = (
     "plugins", "new", "check",
 )  # fmt: skip
 GROUPS = ("run", "data")
+TRAINING = ("run", "resume", "eval", "predict")  # commands that train or evaluate
 # Commands with options of what is typed, built from their arguments.
 DYNAMIC = {
     "eval": evaluate.build_command,
@@ -119,12 +121,15 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks of errors")] = False,
 ) -> None:
     """Few-shot learning methods on the same episodes, with honest intervals and step times."""
+    if ctx.invoked_subcommand in TRAINING:
+        keep_freed_memory()
 
 
 def main() -> NoReturn:

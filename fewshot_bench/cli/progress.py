@@ -20,7 +20,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from fewshot_bench.cli._console import LOG_LINES, Lasting
-from fewshot_bench.engine.checkpointing.signals import Interrupted
+from fewshot_bench.engine.checkpointing import Interrupted
 from fewshot_bench.errors import Stopped
 from fewshot_bench.utils.text import printable
 

@@ -1,7 +1,14 @@
-"""Evaluation: learn every task of a stream of episodes, classify its queries, score."""
+"""Evaluation: learn every task of a stream of episodes, classify its queries, score.
+
+Where a method allows it (``Method.embeds``) and it pays, each image of a split passes the network
+once, not once an episode: episodes are then gathered from a table of features, which the method
+gets in place of images. Its features must not depend on the other images of a batch (normalization
+by running statistics). Scores are those of the direct way up to the rounding of other batch sizes.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,15 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewshot_bench.engine.embedding import check_same, embed_once, pays
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.executors.evaluation_graph import ChunkGraph
-from fewshot_bench.engine.executors.graph import AHEAD, stream_for
+from fewshot_bench.engine.executors import Eager, Executor, Prediction
+from fewshot_bench.engine.executors.base import Call
+from fewshot_bench.engine.executors.graph import AHEAD
 from fewshot_bench.engine.memory import within_memory
-from fewshot_bench.engine.prediction import Call, Prediction
 from fewshot_bench.errors import PluginError, plugin_errors
 from fewshot_bench.hooks.lifecycle import RunHooks
 from fewshot_bench.method import accuracy, title_of
+from fewshot_bench.nn import replica, uses_batch_statistics
 from fewshot_bench.sampling.base import EpisodeSource, Indices
 from fewshot_bench.utils.devices import is_gpu, on_stream
 from fewshot_bench.utils.generators import generators_used, global_generators
@@ -31,6 +37,7 @@ Sampled = Callable[[range, Indices], None]
 METRIC = "metric "  # before the names of their columns
 FEATURE_CHUNK = 128  # tasks per call where images are embedded already
 UNKNOWN = (math.nan, math.nan)  # times to learn and to classify
+TOLERANCE = 1e-2  # of the largest logit: other batch sizes round differently, bf16 coarsely
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ class Scores:
 
 
 def evaluate(
-    lowering: Eager,
+    executor: Executor,
     source: EpisodeSource,
     episodes: int,
     *,
@@ -67,7 +74,7 @@ def evaluate(
     """Score the episodes 0..episodes-1 of a source.
 
     Arguments:
-        lowering: runs the method; to be used inside its ``running()`` block.
+        executor: runs the method; to be used inside its ``running()`` block.
         chunk: tasks per call; does not change a number.
         metrics: further scores, each (logits [T, Q, way], target [T, Q]) -> [T].
         tick: called with (episodes done, accuracy so far).
@@ -75,28 +82,26 @@ def evaluate(
     """
     hooks = hooks or RunHooks()
     hooks.evaluation_started(episodes=episodes)
-    method = lowering.method
+    method = executor.method
     was_training = method.training
     method.eval()
     parts: dict[str, list[np.ndarray]] = {}
     done, correct = 0, 0.0
     try:
-        with on_stream(stream_for(lowering, source.table.device)):
-            chunks = predictions(lowering, source, episodes, chunk, hooks.sampled)
+        with on_stream(executor.stream(source.table.device)):
+            chunks = predictions(executor, source, episodes, chunk, hooks.sampled)
             for indices, prediction in chunks:
                 columns = scores_of(prediction, indices, metrics or {}, title_of(method))
                 row = {name: values.cpu().numpy() for name, values in columns.items()}
                 for name, values in row.items():
                     parts.setdefault(name, []).append(values)
                 ids = range(done, done + len(indices.key))
+                right, own = row["accuracy"], _metrics_of(row)
                 hooks.episodes_scored(
-                    ids=ids,
-                    scores=row["accuracy"],
-                    metrics=_metrics_of(row),
-                    confusion=row["confusion"],
+                    ids=ids, scores=right, metrics=own, confusion=row["confusion"]
                 )
                 done = ids.stop
-                correct += float(row["accuracy"].sum())
+                correct += float(right.sum())
                 if tick is not None:
                     tick(done, correct / done)
     finally:
@@ -111,54 +116,39 @@ def _metrics_of(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {n.removeprefix(METRIC): v for n, v in columns.items() if n.startswith(METRIC)}
 
 
+def _no_one(ids: range, indices: Indices) -> None:
+    """What is called with the indices of episodes where nobody asks for them."""
+
+
 def predictions(
-    lowering: Eager,
+    executor: Executor,
     source: EpisodeSource,
     episodes: int,
     chunk: int,
-    sampled: Sampled = lambda ids, indices: None,
+    sampled: Sampled = _no_one,
 ) -> Iterator[tuple[Indices, Prediction]]:
     """Predict the episodes, ``chunk`` at a time; ``sampled`` is called before each chunk.
 
     Where it pays, every image is embedded once; else chunks are replays of a CUDA graph where the
-    lowering has such. The first chunk is run the direct way all the same.
+    executor has such. The first chunk is run the direct way in both cases.
     """
     first = min(chunk, episodes)
-    if first < episodes and pays(lowering, source, episodes):
-        yield from _embedded(lowering, source, episodes, first, sampled)
+    if first < episodes and embedding_pays(executor, source, episodes):
+        yield from _embedded(executor, source, episodes, first, sampled)
         return
-    graph = ChunkGraph.of(lowering, source, first)
-    for indices in drawn(source, range(episodes), first, sampled):
-        prediction = None if graph is None else graph.predict(lowering, indices)
+    graph = executor.chunk_graph(source, first)
+    for indices in draw_chunks(source, range(episodes), first, sampled):
+        prediction = None if graph is None else graph.predict(executor, indices)
         if prediction is None:
-            prediction = within_memory(lowering, source.deliver(indices), lowering.predict)
+            prediction = within_memory(executor, source.deliver(indices), executor.predict)
             if graph is not None:
-                graph.ran_directly(lowering, len(indices.key))
+                graph.ran_directly(executor, len(indices.key))
         yield indices, prediction
 
 
-def _embedded(
-    lowering: Eager, source: EpisodeSource, episodes: int, first: int, sampled: Sampled
-) -> Iterator[tuple[Indices, Prediction]]:
-    """Predict the episodes, with every image embedded once.
-
-    The times of the first chunk, which is run directly, are those of learning and classifying a
-    task, and its logits check the rest.
-    """
-    [indices] = drawn(source, range(first), first, sampled)
-    prediction = within_memory(lowering, source.deliver(indices), lowering.predict)
-    yield indices, prediction
-    direct = prediction.logits
-    lowering, source = embed_once(lowering, source)
-    again = lowering.predict(source.deliver(indices)).logits
-    check_same(direct, again, title_of(lowering.method))
-    for indices in drawn(source, range(first, episodes), FEATURE_CHUNK, sampled):
-        prediction = within_memory(lowering, source.deliver(indices), lowering.predict)
-        tasks = len(indices.key)
-        yield indices, Prediction(prediction.logits, [Call(tasks, tasks, lambda: UNKNOWN)])
-
-
-def drawn(source: EpisodeSource, ids: range, chunk: int, sampled: Sampled) -> Iterator[Indices]:
+def draw_chunks(
+    source: EpisodeSource, ids: range, chunk: int, sampled: Sampled = _no_one
+) -> Iterator[Indices]:
     """Indices of these episodes, ``chunk`` at a time.
 
     On a GPU the hundreds of small operations of a sampler take as long for one chunk as for many,
@@ -174,26 +164,79 @@ def drawn(source: EpisodeSource, ids: range, chunk: int, sampled: Sampled) -> It
             yield part
 
 
+@dataclass
+class FeatureTable:
+    """Features [images, ...] of a split, in place of its images."""
+
+    features: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features are."""
+        return self.features.device
+
+    def gather(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
+        """Features at these positions: [*indices.shape, ...]."""
+        chosen = self.features.index_select(0, indices.flatten())
+        return chosen.unflatten(0, indices.shape)
+
+
+def embedding_pays(executor: Executor, source: EpisodeSource, episodes: int) -> bool:
+    """Whether the method allows it, and so many episodes hold more images than there are."""
+    method, task = executor.method, source.sampler.task
+    if not method.embeds or uses_batch_statistics(method):
+        return False
+    return episodes * task.way * (task.shot + task.query) > len(source.table.images)
+
+
+def _embedded(
+    executor: Executor, source: EpisodeSource, episodes: int, first: int, sampled: Sampled
+) -> Iterator[tuple[Indices, Prediction]]:
+    """Predict the episodes, with every image embedded once after a first chunk, which is direct.
+
+    The times are those of that chunk.
+
+    Raises:
+        PluginError: its logits differ by more than rounding when it is given features.
+    """
+    [indices] = draw_chunks(source, range(first), first, sampled)
+    prediction = within_memory(executor, source.deliver(indices), executor.predict)
+    yield indices, prediction
+    table, dtype = source.table, source.dtype
+    features = executor.embed(lambda at: table.gather(at, dtype), len(table.images), table.device)
+    method = replica(executor.method)
+    method.features_given = True
+    executor = Eager(method, precision=executor.precision)
+    source = copy.copy(source)
+    source.table = FeatureTable(features)  # type: ignore[assignment]
+    direct, again = prediction.logits, executor.predict(source.deliver(indices)).logits
+    off = float((direct - again).abs().max())
+    if not off <= TOLERANCE * float(direct.abs().max().clamp_min(1)):
+        raise PluginError(
+            f"{title_of(method)} declares embeds = True, but its predictions differ by {off:.3g} "
+            "when every image is embedded once: adapt() or predict() sees images without "
+            "embedded()."
+        )
+    for indices in draw_chunks(source, range(first, episodes), FEATURE_CHUNK, sampled):
+        prediction = within_memory(executor, source.deliver(indices), executor.predict)
+        tasks = len(indices.key)
+        yield indices, Prediction(prediction.logits, [Call(tasks, tasks, lambda: UNKNOWN)])
+
+
 def scores_of(
     prediction: Prediction, indices: Indices, metrics: Mapping[str, Metric], title: str
 ) -> dict[str, Tensor]:
-    """The columns of :class:`Scores` for some episodes.
-
-    Arguments:
-        prediction: of them.
-        indices: theirs, which say what is right.
-        metrics: further scores.
-        title: how a message names the method.
+    """The columns of :class:`Scores` for some episodes; metrics as ``metric NAME``.
 
     Raises:
-        PluginError: the logits are of a wrong shape.
+        PluginError: the logits of the method with this title are of a wrong shape.
     """
     logits, target = prediction.logits, indices.target
     expected = (*target.shape, indices.class_ids.shape[1])
     if logits.shape != expected:
         raise PluginError(
-            f"{title}.predict() gave logits of shape {tuple(logits.shape)}; [T, Q, way] is "
-            f"{expected}."
+            f"{title}.predict(): expected logits [T, Q, way] of shape {expected}, got shape "
+            f"{tuple(logits.shape)}."
         )
     row = {
         "accuracy": accuracy(logits.double(), target),
@@ -209,26 +252,23 @@ def scores_of(
 
 
 def measured(title: str, metric: Metric, logits: Tensor, target: Tensor) -> Tensor:
-    """A metric's scores, float64 [T].
-
-    Arguments:
-        title: how a message names the metric.
+    """Scores, float64 [T], of the metric with this title.
 
     Raises:
-        PluginError: it raises, or gives something else than one number per task.
+        PluginError: it raises, draws random numbers, or gives not one number per task.
     """
     before = global_generators()
     with plugin_errors(title):
         scores = torch.as_tensor(metric(logits, target))
     if found := generators_used(before, global_generators()):
         raise PluginError(
-            f"{title} draws from {found[0]}: its scores would be others the next time; a metric "
-            "is a function of logits and targets."
+            f"{title} draws from {found[0]}: its scores would differ the next time; a metric is a "
+            "function of logits and targets."
         )
     if scores.shape != logits.shape[:1]:
         raise PluginError(
-            f"{title} gave shape {tuple(scores.shape)}; it has to be one number per task, "
-            f"({len(logits)},)."
+            f"{title}: expected one number per task, shape ({len(logits)},), got shape "
+            f"{tuple(scores.shape)}."
         )
     return scores.double()
 

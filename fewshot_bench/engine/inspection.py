@@ -1,124 +1,208 @@
 """A look at a method before its numbers count: what can be wrong without showing in them.
 
-One task is run a few times. What is found is an error where the number would be wrong, and a
-sentence for the screen and the record where it could not be had again.
+One task is run a few times. The result is an error where the number would be wrong, and a note for
+the screen and the record where it could not be reproduced.
+
+Running statistics get a check of their own. The loop collects what
+:class:`fewshot_bench.nn.TaskBatchNorm` sees in training mode, whatever a method does. A method can
+still hide every pass of a layer (``nn.unobserved``), or set its momentum to 0: the network then
+trains with the statistics of its batches and is tested with mean 0 and variance 1.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.hidden import KEYED, UNREPEATABLE, copied, repeatable, require_tasks_apart
-from fewshot_bench.engine.statistics import note, require_collected, require_moved
+from fewshot_bench.engine.executors import Eager, Executor
+from fewshot_bench.engine.hidden_state import (
+    KEYED,
+    UNREPEATABLE,
+    copy_of,
+    repeatable,
+    require_separate_tasks,
+)
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, is_out_of_memory, plugin_errors
 from fewshot_bench.method import Losses, Method, accuracy, title_of
-from fewshot_bench.utils.generators import (
-    generators_preserved,
-    generators_used,
-    global_generators,
-)
+from fewshot_bench.nn import TaskBatchNorm
+from fewshot_bench.nn.norm import observed
+from fewshot_bench.utils.generators import generators_preserved, generators_used, global_generators
 
 UNTRAINED, RANDOM = "nothing to train here", "random weights"
 BEHIND = "evaluation mode is far behind training mode"
-RELATED = 1e-2  # the same for the answer to a query among other queries
+RELATED = 1e-2  # as ROUNDING, for the answer to a query among other queries
 ROUNDING = 1e-3  # of the largest number; a GPU may add up in another order the second time
+Layers = Mapping[str, TaskBatchNorm]
 
 
 @generators_preserved()
-def inspect_training(lowering: Eager, episode: Episode, test: Episode) -> list[str]:
-    """Look at ``losses``, on training tasks; ``test``: one to learn and classify.
+def inspect_training(executor: Executor, episode: Episode, test: Episode) -> list[str]:
+    """Check ``losses`` on training tasks.
 
-    Two tasks show whether one influences the other.
+    Arguments:
+        executor: of the method.
+        episode: training tasks; two of them show whether one influences the other.
+        test: a task to learn and to classify.
 
     Returns:
-        What a reader of the result has to know.
+        Notes for a reader of the result.
 
     Raises:
         PluginError: statistics cross tasks, or running ones never move, or a task's loss depends
             on the other tasks of its batch.
     """
-    lowering, both = _aside(lowering), episode
-    episode = _alone(lowering, episode)
-    method, found = lowering.method, []
+    executor, both = _on_copy(executor), episode
+    episode = _first(executor, episode)
+    method = executor.method.train()
+    found: list[Losses] = []
 
     def losses() -> None:
-        title = f"{title_of(method)}.losses()"
-        with lowering.set_up(episode.query.device), torch.enable_grad(), plugin_errors(title):
-            found.append(method.losses(episode))
+        found.append(_losses(executor, episode))
 
     before = global_generators()
-    method.train()
-    require_tasks_apart(method, "losses", losses)
-    require_collected(method, len(episode), losses, lambda: _predict(lowering, test))
+    require_separate_tasks(method, "losses", losses)
+    _require_collected(method, len(episode), losses, lambda: _predict(executor, test))
     if generators_used(before, global_generators()):
-        return []  # the loop tells of global generators
-    if not _alike(*found):
+        return []  # the loop reports global generators
+    if not all(_near(v, found[1].players[name]) for name, v in found[0].players.items()):
         return [
             f"{UNREPEATABLE}: {title_of(method)}.losses() gives other losses for the same episode "
-            f"the second time; {KEYED}, and keep nothing between calls"
+            f"the second time; {KEYED}, and store nothing between calls"
         ]
-    _require_tasks_independent(lowering, both, "losses()", _losses)
+
+    def each(executor: Executor, episode: Episode) -> dict[str, Tensor]:
+        executor.method.train()
+        players = _losses(executor, episode).players
+        return {f"another loss of player '{name}'": value for name, value in players.items()}
+
+    _require_tasks_independent(executor, both, "losses()", each)
     return []
 
 
+@generators_preserved()
+def inspect_test(executor: Executor, episode: Episode) -> list[str]:
+    """Check ``adapt`` and ``predict`` on tasks to learn and to classify.
+
+    Two tasks show whether one influences the other.
+
+    Returns:
+        Notes for a reader of the result.
+
+    Raises:
+        PluginError: statistics cross tasks, the answers are not reproducible, or they depend on the
+            other tasks of a batch, or on the other queries where the method says that they do not.
+    """
+    executor, both = _on_copy(executor), episode
+    episode = _first(executor, episode)
+    method, answers = executor.method, list[Tensor]()
+
+    def predict() -> None:
+        answers.append(_predict(executor, episode))
+
+    with repeatable(method, "adapt() or predict()", predict):
+        require_separate_tasks(method, "predict", predict)
+        predict()
+    note = _unmeasured_note(method, predict)
+    predict()
+    if not _near(answers[0], answers[-1]):
+        raise PluginError(
+            f"{title_of(method)} gives other predictions for the same episode the second time; "
+            f"{KEYED}, and store nothing between calls."
+        )
+
+    def each(executor: Executor, episode: Episode) -> dict[str, Tensor]:
+        method = executor.method.eval()
+        title = f"{title_of(method)}.predict()"
+        with executor.set_up(episode.query.device), torch.enable_grad(), plugin_errors(title):
+            return {"other logits": method.predict(method.adapt(episode.support), episode.query)}
+
+    _require_tasks_independent(executor, both, "predict()", each)
+    if not method.transductive:
+        other = torch.cat([episode.query[:, :1], 0.5 * episode.query[:, 1:].flip(-1, -2)], dim=1)
+        changed = _predict(executor, replace(episode, query=other))
+        if not _near(answers[0][:, :1], changed[:, :1], RELATED):
+            raise PluginError(
+                f"{title_of(method)} says transductive = False, but its answer to a query depends "
+                "on the other queries; declare transductive = True, and tables mark its results."
+            )
+    return [note] if note else []
+
+
+@generators_preserved()
+def inspect_trained(executor: Executor, episode: Episode, test: Episode) -> None:
+    """After training: check that the statistics that the test normalizes by have moved.
+
+    Arguments:
+        executor, episode, test: as :func:`inspect_training`.
+
+    Raises:
+        PluginError: a layer trained with the statistics of its batches and is tested with its
+            initial ones.
+    """
+    executor = _on_copy(executor)
+    method = executor.method.train()
+    if not (left := _unmeasured(method)):
+        return
+    tested = _run(left, lambda: _predict(executor, test), training=False)
+    trained = _run(left, lambda: _losses(executor, episode), training=True)
+    if both := tested & trained:
+        raise PluginError(_never_moves(method, min(both)))
+
+
 def untrained(method: Method, other: Method | None) -> list[str]:
-    """What a reader has to know of a method that nothing trains.
+    """Notes on a method that nothing trains.
 
     Arguments:
         other: the same method of another seed; None: its weights were given to it.
     """
-    told = []
+    notes, title = [], title_of(method)
     parameters = any(p.numel() for p in method.parameters())
     if parameters or method.wants_backbone:
-        why = (
-            f"{title_of(method)} has no parameters"
-            if not parameters
-            else f"players() of {title_of(method)} is empty"
-            if not method.players()
-            else f"no parameter of {title_of(method)} requires gradients"
-        )
-        told.append(f"{UNTRAINED}: {why}; it is evaluated as it is")
-    if other is not None and (drawn := _drawn(method, other)):
-        told.append(_random(method, drawn, "nothing trains them"))
-    return told
+        why = f"no parameter of {title} requires gradients"
+        if not parameters:
+            why = f"{title} has no parameters"
+        elif not method.players():
+            why = f"players() of {title} is empty"
+        notes.append(f"{UNTRAINED}: {why}; it is evaluated as it is")
+    if other is not None and (names := _seeded(method, other)):
+        notes.append(_random_note(method, names, "nothing trains them"))
+    return notes
 
 
 @generators_preserved()
-def left_random(lowering: Eager, first: Method, other: Method, episode: Episode) -> list[str]:
-    """What a reader has to know of random weights that a training left as they were.
-
-    A network that is frozen, or whose passes are cut off from the loss, stays what the seed made
-    it. Weights that no prediction depends on (a generator's) are nobody's concern.
+def left_random(executor: Executor, first: Method, other: Method, episode: Episode) -> list[str]:
+    """Notes on random weights that a training left as they were and predictions depend on.
 
     Arguments:
-        lowering: of the trained method.
+        executor: of the trained method.
         first: the method as it was before the training; it is changed here.
         other: the same of another seed.
         episode: a task to learn and to classify.
     """
-    method = lowering.method
-    now, begun = _numbers(method), _numbers(first)
-    left = [name for name in _drawn(first, other) if _same(now[name], begun[name])]
+    method = executor.method
+    now, initial = _numbers(method), _numbers(first)
+    left = [name for name in _seeded(first, other) if _same(now[name], initial[name])]
     if not left:
         return []
     first.to(episode.query.device).load_state_dict(method.state_dict())
-    plain = Eager(first, precision=lowering.precision, task_chunk=lowering.task_chunk)
-    before, values, drawn = _predict(plain, episode), _numbers(first), _numbers(other)
+    plain = Eager(first, precision=executor.precision, task_chunk=executor.task_chunk)
+    before, values, others = _predict(plain, episode), _numbers(first), _numbers(other)
     with torch.no_grad():
         for name in left:
-            values[name].copy_(drawn[name])
+            values[name].copy_(others[name])
     if _near(before, _predict(plain, episode)):
         return []
-    return [_random(method, left, "the training left them as they were; do they get a gradient?")]
+    why = "the training left them as they were; do they get a gradient?"
+    return [_random_note(method, left, why)]
 
 
 def _numbers(method: Method) -> dict[str, Tensor]:
@@ -130,17 +214,15 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one.to(other).nan_to_num(), other.nan_to_num())
 
 
-def _drawn(method: Method, other: Method) -> list[str]:
+def _seeded(method: Method, other: Method) -> list[str]:
     """Names of what differs between two seeds."""
     others = _numbers(other)
     return [name for name, value in _numbers(method).items() if not _same(value, others[name])]
 
 
-def _random(method: Method, names: list[str], what: str) -> str:
-    """The sentence on numbers that come from the seed."""
+def _random_note(method: Method, names: list[str], what: str) -> str:
     own = any(not name.startswith("backbone.") for name in names)
-    values = _numbers(method)
-    count = sum(values[name].numel() for name in names)
+    count = sum(_numbers(method)[name].numel() for name in names)
     return (
         f"{RANDOM}: {'the method' if own else 'the backbone'} has random weights "
         f"({count:,} numbers come from the seed), and {what}"
@@ -148,31 +230,30 @@ def _random(method: Method, names: list[str], what: str) -> str:
 
 
 def of_weights(note: str) -> bool:
-    """Whether a sentence of a record is about its weights, however they are evaluated."""
+    """Whether a note of a record is about its weights, however they are evaluated."""
     return note.startswith((UNTRAINED, RANDOM, BEHIND, UNREPEATABLE))
 
 
 @generators_preserved()
-def compare_modes(lowering: Eager, episode: Episode) -> list[str]:
-    """After training: whether what is tested classifies about as well as what was trained.
+def compare_modes(executor: Executor, episode: Episode) -> list[str]:
+    """After training: whether evaluation mode classifies about as well as training mode.
 
     Arguments:
         episode: some tasks that are not test tasks.
 
     Returns:
-        What a reader has to know, if evaluation mode is far behind training mode.
+        A note, if evaluation mode is far behind training mode.
     """
-    lowering = _aside(lowering)
-    method, way = lowering.method, episode.class_ids.shape[1]
-    tested = _predict(lowering, episode, all_tasks=True)
+    executor = _on_copy(executor)
+    method, way = executor.method, episode.class_ids.shape[1]
+    tested = _predict(executor, episode, all_tasks=True)
     method.train()
-    parts = []
-    for t in range(len(episode)):
-        task = episode.tasks(t, t + 1) if method.batchable else episode
-        with lowering.set_up(episode.query.device), torch.enable_grad():
+    tasks, parts = [episode], []
+    if method.batchable:
+        tasks = [episode.tasks(t, t + 1) for t in range(len(episode))]
+    for task in tasks:
+        with executor.set_up(episode.query.device), torch.enable_grad():
             parts.append(method.predict(method.adapt(task.support), task.query).detach())
-        if not method.batchable:
-            break
     trained = torch.cat(parts)
     right, other = (float(accuracy(x.double(), episode.target).mean()) for x in (trained, tested))
     if not far_behind(right, other, way, episode.target.numel()):
@@ -192,50 +273,29 @@ def far_behind(trained: float, tested: float, way: int, queries: int) -> bool:
     return trained - tested > max(noise, (trained - chance) / 2)
 
 
-def _alone(lowering: Eager, episode: Episode) -> Episode:
-    """The first task of a batch; all of it where tasks are run together in any case."""
-    return episode.tasks(0, 1) if lowering.method.batchable else episode
-
-
-def _losses(lowering: Eager, episode: Episode) -> dict[str, Tensor]:
-    title = f"{title_of(lowering.method)}.losses()"
-    lowering.method.train()
-    with lowering.set_up(episode.query.device), torch.enable_grad(), plugin_errors(title):
-        losses = lowering.method.losses(episode).players
-    return {f"another loss of player '{name}'": value for name, value in losses.items()}
-
-
-def _answers(lowering: Eager, episode: Episode) -> dict[str, Tensor]:
-    method = lowering.method.eval()
-    title = f"{title_of(method)}.predict()"
-    with lowering.set_up(episode.query.device), torch.enable_grad(), plugin_errors(title):
-        return {"other logits": method.predict(method.adapt(episode.support), episode.query)}
-
-
 def _require_tasks_independent(
-    lowering: Eager,
+    executor: Executor,
     episode: Episode,
     call: str,
-    found: Callable[[Eager, Episode], dict[str, Tensor]],
+    found: Callable[[Executor, Episode], dict[str, Tensor]],
 ) -> None:
-    """Hold what a method finds for the first task of a batch against what it finds for it alone.
+    """Compare what a method finds for the first task of a batch with what it finds for it alone.
 
     An engine that runs task by task hides the difference, and another one, or another number of
-    tasks at once, gives other numbers. Where memory holds one task only, nothing is held against
-    it.
+    tasks at once, gives other numbers. Where memory holds one task only, nothing is compared.
 
     Raises:
         PluginError: they differ, in float64 too: rounding can grow in an inner loop.
     """
-    method = lowering.method
-    if not method.batchable or len(episode) < 2 or lowering.task_chunk == 1:
+    method = executor.method
+    if not method.batchable or len(episode) < 2 or executor.task_chunk == 1:
         return
     for dtype in (episode.query.dtype, torch.float64):
         if dtype != episode.query.dtype:
-            lowering = _aside(lowering)
-            lowering.method, episode = lowering.method.to(dtype), episode.to(dtype)
+            executor = _on_copy(executor)
+            executor.method, episode = executor.method.to(dtype), episode.to(dtype)
         try:
-            together, alone = found(lowering, episode), found(lowering, episode.tasks(0, 1))
+            together, alone = found(executor, episode), found(executor, episode.tasks(0, 1))
         except Exception as error:
             if is_out_of_memory(error):
                 return
@@ -250,10 +310,6 @@ def _require_tasks_independent(
     )
 
 
-def _alike(one: Losses, other: Losses) -> bool:
-    return all(_near(value, other.players[name]) for name, value in one.players.items())
-
-
 def _near(a: Any, b: Any, tolerance: float = ROUNDING) -> bool:
     if a.shape != b.shape:
         return False
@@ -261,77 +317,97 @@ def _near(a: Any, b: Any, tolerance: float = ROUNDING) -> bool:
     return bool(((a.detach() - b.detach()).abs() <= tolerance * scale).logical_or(a.isnan()).all())
 
 
-def _aside(lowering: Eager) -> Eager:
+def _on_copy(executor: Executor) -> Executor:
     """The same with a copy of the method."""
-    other = copy.copy(lowering)
-    other.method = copied(lowering.method)
+    other = copy.copy(executor)
+    other.method = copy_of(executor.method)
     return other
 
 
-def _predict(lowering: Eager, episode: Episode, *, all_tasks: bool = False) -> Any:
-    training = lowering.method.training
-    lowering.method.eval()
+def _first(executor: Executor, episode: Episode) -> Episode:
+    """The first task of a batch; all of it where tasks influence each other."""
+    return episode.tasks(0, 1) if executor.method.batchable else episode
+
+
+def _losses(executor: Executor, episode: Episode) -> Losses:
+    title = f"{title_of(executor.method)}.losses()"
+    with executor.set_up(episode.query.device), torch.enable_grad(), plugin_errors(title):
+        return executor.method.losses(episode)
+
+
+def _predict(executor: Executor, episode: Episode, *, all_tasks: bool = False) -> Tensor:
+    training = executor.method.training
+    executor.method.eval()
     try:
-        return (lowering.predict(episode) if all_tasks else lowering.one(episode)).logits
+        run = executor.predict if all_tasks else executor.predict_first
+        return run(episode).logits
     finally:
-        lowering.method.train(training)
+        executor.method.train(training)
 
 
-@generators_preserved()
-def inspect_test(lowering: Eager, episode: Episode) -> list[str]:
-    """Look at ``adapt`` and ``predict``, on tasks to learn and to classify.
-
-    Two tasks show whether one influences the other.
-
-    Returns:
-        What a reader of the result has to know.
-
-    Raises:
-        PluginError: statistics cross tasks, the answers cannot be had again, or they depend on the
-            other tasks of a batch, or on the other queries where the method says that they do not.
-    """
-    lowering, both = _aside(lowering), episode
-    episode = _alone(lowering, episode)
-    method, answers = lowering.method, []
-
-    def predict() -> None:
-        answers.append(_predict(lowering, episode))
-
-    with repeatable(method, "adapt() or predict()", predict):
-        require_tasks_apart(method, "predict", predict)
-        predict()
-    told = note(method, predict)
-    predict()
-    if not _near(answers[0], answers[-1]):
-        raise PluginError(
-            f"{title_of(method)} gives other predictions for the same episode the second time; "
-            f"{KEYED}, and keep nothing between calls."
-        )
-    _require_tasks_independent(lowering, both, "predict()", _answers)
-    if not method.transductive:
-        other = torch.cat([episode.query[:, :1], 0.5 * episode.query[:, 1:].flip(-1, -2)], dim=1)
-        changed = _predict(lowering, replace(episode, query=other))
-        if not _near(answers[0][:, :1], changed[:, :1], RELATED):
-            raise PluginError(
-                f"{title_of(method)} says transductive = False, but its answer to a query depends "
-                "on the other queries; declare transductive = True, and tables mark its results."
-            )
-    return [told] if told else []
+# ---- running statistics ---------------------------------------------------------------------
 
 
-@generators_preserved()
-def inspect_trained(lowering: Eager, episode: Episode, test: Episode) -> None:
-    """Whether what the test normalizes by has moved; arguments as :func:`inspect_training`.
+def _run(layers: Layers, call: Callable[[], object], *, training: bool) -> set[str]:
+    """Names of the layers that a call runs in training (or in evaluation) mode."""
+    seen: set[str] = set()
 
-    Raises:
-        PluginError: it has not.
-    """
-    lowering = _aside(lowering)
-    method = lowering.method
+    def note(name: str, layer: nn.Module, _: Any) -> None:
+        if layer.training == training:
+            seen.add(name)
 
-    def losses() -> None:
-        with lowering.set_up(episode.query.device), torch.enable_grad():
-            method.losses(episode)
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_pre_hook(partial(note, name)).remove)
+        call()
+    return seen
 
-    method.train()
-    require_moved(method, losses, lambda: _predict(lowering, test))
+
+def _running(method: Method) -> Layers:
+    """The layers that have running statistics, by name."""
+    return {
+        name: layer
+        for name, layer in method.named_modules()
+        if isinstance(layer, TaskBatchNorm) and layer.statistics == "running"
+    }
+
+
+def _unmeasured(method: Method) -> Layers:
+    """Those of them whose statistics are still the first ones: mean 0 and variance 1."""
+    return {
+        name: layer
+        for name, layer in _running(method).items()
+        if not bool(layer.running_mean.any()) and bool((layer.running_var == 1).all())
+    }
+
+
+def _require_collected(
+    method: Method, tasks: int, losses: Callable[[], object], predict: Callable[[], object]
+) -> None:
+    """Before training: raise PluginError if a test normalizes by what training does not collect."""
+    layers = _running(method)
+    with observed(method, tasks) as collected:
+        trained = _run(layers, losses, training=True)
+    hidden = {n: layers[n] for n in trained if f"{n}.running_mean" not in collected}
+    if hidden and (tested := _run(hidden, predict, training=False)):
+        raise PluginError(_never_moves(method, min(tested)))
+
+
+def _never_moves(method: Method, layer: str) -> str:
+    return (
+        f"{title_of(method)}: the running statistics of '{layer}' never move, and a test would "
+        "normalize by mean 0 and variance 1: losses() runs it in training mode inside "
+        "nn.unobserved() only, or its momentum is 0. Let the passes of real images count."
+    )
+
+
+def _unmeasured_note(method: Method, predict: Callable[[], object]) -> str | None:
+    """A note on a test that normalizes by statistics that nothing measured."""
+    left = _unmeasured(method)
+    tested = _run(left, predict, training=False) if left else set()
+    if not tested:
+        return None
+    return (
+        f"{len(tested)} layers (the first: '{min(tested)}') normalize by mean 0 and variance 1, "
+        "which nothing measured: they were never run in training mode"
+    )

@@ -52,13 +52,15 @@ def choose_precision(name: str, method: Method) -> Precision:
     """The precision of this name.
 
     Raises:
-        ConfigError: there is none, or the method does not declare ``autocast``.
+        ConfigError: unknown, or bf16 for a method that does not declare ``autocast``.
     """
     if name not in get_args(Name):
-        raise ConfigError(f"no precision '{name}'. Known: {', '.join(get_args(Name))}.")
+        raise ConfigError(
+            f"--precision: expected one of {', '.join(get_args(Name))}, got '{name}'."
+        )
     if name == "bf16" and not method.autocast:
         raise ConfigError(
-            f"--precision bf16: {type(method).__name__} does not declare that it works under "
-            "autocast; give --precision fp32 or tf32."
+            f"--precision bf16: {type(method).__name__} does not declare autocast = True; use "
+            "--precision fp32 or tf32."
         )
     return Precision(name)  # type: ignore[arg-type]

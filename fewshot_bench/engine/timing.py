@@ -1,12 +1,13 @@
 """Honest times of steps: device events on a GPU, a monotonic clock on a CPU.
 
 Nothing here waits for a GPU inside a step. Events are read when a window of steps is flushed,
-which costs one synchronization. Warm-up steps are kept apart and enter no statistic.
+which costs one synchronization. Warm-up steps are counted apart and enter no statistic.
 """
 
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,17 +15,48 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from fewshot_bench.engine.executors.im2col import Columns
 from fewshot_bench.utils.devices import clock_of, wait
 
 PHASES = ("sample", "forward_backward", "optimizer")
 WARM_UP = 3  # steps that are counted apart, and run before one is captured
 
 
+class Columns:
+    """A table of numbers that grows by rows, eight bytes each; a number that a row lacks is NaN."""
+
+    def __init__(self, arrays: Mapping[str, npt.NDArray[np.float64]] | None = None) -> None:
+        """``arrays``: of an earlier table, to continue."""
+        arrays = arrays or {}
+        self._columns = {name: array("d", column.tobytes()) for name, column in arrays.items()}
+        self._rows = max(map(len, arrays.values()), default=0)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def append(self, row: Mapping[str, float]) -> None:
+        """Add a row; a name that is new begins a column."""
+        for name in row:
+            if name not in self._columns:
+                self._columns[name] = array("d", [math.nan] * self._rows)
+        for name, column in self._columns.items():
+            column.append(row.get(name, math.nan))
+        self._rows += 1
+
+    def last(self) -> dict[str, float]:
+        """The newest row, without what it does not have."""
+        newest = {name: column[-1] for name, column in self._columns.items()}
+        return {name: value for name, value in newest.items() if not math.isnan(value)}
+
+    def arrays(self) -> dict[str, npt.NDArray[np.float64]]:
+        """{name: float64 [rows]}, copies."""
+        return {name: np.array(column) for name, column in self._columns.items()}
+
+
 @dataclass
-class Shared:
+class SharedWork:
     """Work between two moments that is for several turns."""
 
     begin: Any
@@ -33,12 +65,9 @@ class Shared:
 
 
 class StepTimer:
-    """Times the phases of every step.
+    """Times the phases of every step, of which the first ``warmup`` are counted apart.
 
-    Arguments:
-        device: whose time it is.
-        warmup: how many first steps are counted apart.
-        turns: turns in a step; a step's time is the sum of theirs.
+    A step's time is the sum of that of its ``turns``.
     """
 
     def __init__(self, device: torch.device, warmup: int = WARM_UP, turns: int = 1) -> None:
@@ -49,7 +78,7 @@ class StepTimer:
         self._table = Columns()  # ms of each turn: step_ms and the phases
         self._marks: list[Any] = []
         # A turn's ends, its phases', and what was done for several turns.
-        self._pending: list[tuple[list[Any], Sequence[Any], Shared | None]] = []
+        self._pending: list[tuple[list[Any], Sequence[Any], SharedWork | None]] = []
 
     def start(self) -> None:
         """A turn begins."""
@@ -61,21 +90,21 @@ class StepTimer:
         if len(self._marks) == len(PHASES) + 1:
             self._pending.append((self._marks, self._marks, None))
 
-    def replayed(self, inside: Sequence[Any], drawn: Shared | None = None) -> None:
+    def replayed(self, inside: Sequence[Any], drawn: SharedWork | None = None) -> None:
         """A captured turn that :meth:`start` began has ended.
 
         Arguments:
-            inside: the events that are recorded within it, one more than there are phases. Each
-                replay overwrites them, so that of a window the last turn's alone are read.
-            drawn: the sampling that was done for this turn and others: it is charged its part.
+            inside: the events within it, one more than there are phases. Each replay overwrites
+                them, so that of a window the last turn's alone are read.
+            drawn: the sampling for this turn and others, which share its time.
         """
         self._pending.append(([self._marks[0], self.clock.now()], inside, drawn))
 
     @contextmanager
-    def for_several(self, turns: int) -> Iterator[Shared]:
-        """What is done in this block is for so many turns."""
+    def shared_work(self, turns: int) -> Iterator[SharedWork]:
+        """The work in this block is for so many turns."""
         begin = self.clock.now()
-        shared = Shared(begin, begin, turns)
+        shared = SharedWork(begin, begin, turns)
         yield shared
         shared.end = self.clock.now()
 
@@ -87,10 +116,10 @@ class StepTimer:
         for i, (ends, inside, drawn) in enumerate(self._pending):
             known = inside if newest[id(inside)] == i else ()
             phases = [self.clock.ms(a, b) for a, b in pairwise(known)]
-            part = 0.0 if drawn is None else self.clock.ms(drawn.begin, drawn.end) / drawn.turns
+            share = 0.0 if drawn is None else self.clock.ms(drawn.begin, drawn.end) / drawn.turns
             if phases:
-                phases[0] += part
-            self.add(self.clock.ms(ends[0], ends[-1]) + part, phases)
+                phases[0] += share
+            self.add(self.clock.ms(ends[0], ends[-1]) + share, phases)
         self._pending = []
 
     def add(self, total: float, phases: Sequence[float] = ()) -> None:
@@ -103,8 +132,8 @@ class StepTimer:
         return {"ms": self._table.arrays(), "cold": list(self.cold)}
 
     def restore(self, state: Mapping[str, Any], step: int) -> None:
-        """Go on from a :meth:`state` after this step, in a process that is cold."""
-        self._table = Columns.of(state["ms"])
+        """Continue from a :meth:`state` after this step, in a process that is cold."""
+        self._table = Columns(state["ms"])
         self.cold = [*state["cold"], step]
 
     def columns(self) -> dict[str, np.ndarray]:

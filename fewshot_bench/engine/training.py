@@ -2,44 +2,138 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim import Optimizer
 
-from fewshot_bench.engine.checkpointing.keeper import Keeper
-from fewshot_bench.engine.checkpointing.signals import Interrupted
-from fewshot_bench.engine.checkpointing.state import Weights, averaged, copied
-from fewshot_bench.engine.executors.eager import Eager, Gradients, Packed
+from fewshot_bench.engine.anomalies import SpikeGuard, Watch, watched
+from fewshot_bench.engine.checkpointing import (
+    Checkpoint,
+    Checkpointer,
+    Interrupted,
+    random_states,
+    set_random_states,
+)
+from fewshot_bench.engine.executors import Executor, Gradients
+from fewshot_bench.engine.executors.base import Packed
 from fewshot_bench.engine.executors.graph import (
     Ahead,
     CapturedTurn,
     TurnGraphs,
+    capture_error,
     make_capturable,
-    why_not,
 )
-from fewshot_bench.engine.finite import SpikeGuard, Watch, numbers_of, watched
-from fewshot_bench.engine.hidden import told_of_draws
-from fewshot_bench.engine.history import History
+from fewshot_bench.engine.hidden_state import unkeyed_draws
 from fewshot_bench.engine.memory import within_memory
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.players import check_players, make_optimizers
-from fewshot_bench.engine.timing import WARM_UP, StepTimer
+from fewshot_bench.engine.timing import WARM_UP, Columns, StepTimer
 from fewshot_bench.episode import Episode
-from fewshot_bench.errors import Diverged, PluginError
-from fewshot_bench.method import Method
+from fewshot_bench.errors import ConfigError, Diverged, PluginError, RecordError
+from fewshot_bench.method import Method, Player, title_of
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
 from fewshot_bench.utils.devices import is_gpu, make_stream, on_stream
 from fewshot_bench.utils.generators import generators_used, global_generators
+from fewshot_bench.utils.torch_private import lerp_each_
+
+logger = logging.getLogger(__name__)
 
 Validate = Callable[[int], float]
 Log = Callable[[int, dict[str, float]], None]
+Weights = dict[str, Any]  # tensors, and what a module's get_extra_state() gives
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how often.
+
+    Arguments:
+        steps: meta-steps; each holds every turn of the method once.
+        task_batch: tasks in the batch of a turn.
+        validate_every: steps between validations; 0: only at the end.
+        window: steps between reads of device numbers (losses, times): 1 on a CPU.
+        skip_spikes: a step is skipped if its loss or gradient norm is over so many times its
+            recent median; None: none is.
+        detect_anomaly: look for the operation behind a number that is not finite.
+    """
+
+    steps: int
+    task_batch: int
+    validate_every: int = 0
+    window: int = 1
+    skip_spikes: float | None = None
+    detect_anomaly: bool = False
+
+
+@dataclass
+class History:
+    """The numbers of a training; filled as it runs, so that a broken run has them too."""
+
+    steps: Columns = field(default_factory=Columns)
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    best_step: int = 0
+    seconds: float = 0.0
+    warmup_seconds: float = 0.0
+    shrunk_at: int = 0  # the last step in which memory was short
+    unkeyed: str = ""  # a note on random numbers that no key decides
+
+
+def check_players(method: Method) -> Mapping[str, Player]:
+    """The method's players, checked against its parameters and turns; empty if nothing trains.
+
+    A parameter that does not require gradients is frozen and has no player, whoever names it.
+
+    Raises:
+        PluginError: a parameter with two players, a turn of an unknown player, or players of a
+            method that declares ``trains = False``.
+        ConfigError: some players have something to train and others have not.
+    """
+    players, title = method.players(), title_of(method)
+    gives = f"but players() gives: {', '.join(players)}."
+    if players and not method.trains:
+        raise PluginError(f"{title} declares trains = False, {gives}")
+    owner: dict[int, str] = {}
+    for name, player in players.items():
+        for parameter_name, parameter in player.parameters.items():
+            if owner.setdefault(id(parameter), name) != name:
+                raise PluginError(
+                    f"{title}.players(): parameter '{parameter_name}' belongs to both "
+                    f"'{owner[id(parameter)]}' and '{name}'."
+                )
+    unknown = [n for turn in method.turns for n in turn if players and n not in players]
+    if unknown:
+        raise PluginError(f"{title}.turns names player '{unknown[0]}', {gives}")
+    own = {
+        name: {n: p for n, p in player.parameters.items() if p.requires_grad and p.numel()}
+        for name, player in players.items()
+    }
+    idle = [name for name, parameters in own.items() if not parameters]
+    if len(idle) == len(players):
+        return {}
+    if idle:
+        raise ConfigError(
+            f"nothing to train here for player '{idle[0]}' of {title}: none of its parameters "
+            "requires gradients. Give a backbone that trains, or a method without that player."
+        )
+    return {name: replace(player, parameters=own[name]) for name, player in players.items()}
+
+
+def copy_weights(weights: Mapping[str, Any]) -> Weights:
+    """A copy of a ``state_dict()``."""
+    return {
+        name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in weights.items()
+    }
 
 
 class Trainer:
@@ -47,34 +141,38 @@ class Trainer:
 
     Arguments:
         method: on its device.
-        lowering: runs it; used inside its ``running()`` block.
+        executor: runs it; used inside its ``running()`` block.
         source: training episodes; step s, turn r takes the ids of batch s * turns + r.
-        unlabeled: unlabeled tasks, for every second step, from the second on.
         plan: how long.
-        validate: from the step number to an accuracy; decides which weights are kept.
+        validate: from the step number to an accuracy; decides which weights are the best.
         log: called at the end of each window with the step and its numbers.
-        tell: takes a line on what could not be done as planned.
-        keeper: writes checkpoints and hears signals; default: neither.
+        unlabeled: unlabeled tasks, for every second step, from the second on.
+        checkpointer: writes checkpoints and handles signals; default: neither.
     """
 
     def __init__(
         self,
         method: Method,
-        lowering: Eager,
+        executor: Executor,
         source: EpisodeSource | BatchSource,
         plan: Plan,
         validate: Validate | None = None,
         log: Log | None = None,
-        tell: Callable[[str], None] = lambda _: None,
         unlabeled: EpisodeSource | None = None,
-        keeper: Keeper | None = None,
+        checkpointer: Checkpointer | None = None,
     ) -> None:
-        self.method, self.lowering, self.plan = method, lowering, plan
+        self.method, self.executor, self.plan = method, executor, plan
         self.sources = (source,) if unlabeled is None else (source, unlabeled)
-        self.validate, self.log, self.tell = validate, log, tell
-        self.keeper = keeper or Keeper()
+        self.validate, self.log = validate, log
+        self.checkpointer = checkpointer or Checkpointer()
         self.players = check_players(method)
-        self.optimizers = make_optimizers(self.players)
+        try:
+            self.optimizers = {
+                name: player.optimizer(list(player.parameters.values()))
+                for name, player in self.players.items()
+            }
+        except ValueError as error:  # a rate or factor out of range
+            raise ConfigError(f"the optimizer refuses its settings: {error}.") from error
         self.base_rates = {
             name: [group["lr"] for group in optimizer.param_groups]
             for name, optimizer in self.optimizers.items()
@@ -84,22 +182,21 @@ class Trainer:
             for name, player in self.players.items()
             if player.ema is not None
         }
-        self.step, self.began = 0, False
-        self.first, self.kept = 0, 0  # step of a checkpoint to go on from; that was kept last
+        self.step, self.started = 0, False
+        self.resumed_step, self.validated_step = 0, 0
         self.device = source.table.device
         self.timer = StepTimer(self.device, min(WARM_UP, max(0, plan.steps - 1)), len(method.turns))
         self.history = History()
-        self.good = self._weights()
-        self.best = -math.inf
+        self.best_weights, self.best_score = self._weights(), -math.inf
         self._begin = 0.0
         self._window: list[Gradients] = []
         self._captured = TurnGraphs(method, self.device)
         self.guard = SpikeGuard(plan.skip_spikes) if plan.skip_spikes is not None else None
         self.watch = Watch() if plan.detect_anomaly else None
-        # Where numbers are read at once: before the weights move, so that the good ones are kept.
+        # Where numbers are read at once: before the weights move, so that the good ones are saved.
         self._at_once = not is_gpu(self.device) or bool(self.guard or self.watch)
         self._stream = make_stream(self.device)
-        self._capture = lowering.graph
+        self._capture = executor.graph
         if self._capture:
             reads = "--detect-anomaly" if self.watch else "--skip-spikes" if self.guard else ""
             if reads:
@@ -114,13 +211,18 @@ class Trainer:
             Diverged: a loss or gradient is not finite. The method then holds the last good
                 weights, as it does when the run is interrupted from the keyboard.
         """
-        self.keeper.begin(self)
-        self._begin, self.began = time.perf_counter() - self.history.seconds, True
-        warm = self.first + self.timer.warmup
+        checkpointer = self.checkpointer
+        if checkpointer.checkpoint is not None:
+            self.restore(checkpointer.checkpoint)
+            checkpointer.checkpoint = None
+            logger.info("resuming after step %d of %d", self.step, self.plan.steps)
+        checkpointer.start(self.step)
+        self._begin, self.started = time.perf_counter() - self.history.seconds, True
+        warm = self.resumed_step + self.timer.warmup
         spent = self.history.seconds - self.history.warmup_seconds
         try:
             self.method.train()
-            with self.keeper.gently():
+            with checkpointer.signals.deferred():  # while weights move
                 while not self._over():
                     self.advance()
                     at_end = self.step == self.plan.steps
@@ -129,17 +231,17 @@ class Trainer:
                     if self.step == warm:
                         self.history.warmup_seconds = self.seconds() - spent
         except Interrupted:
-            self.keeper.save(self)
+            checkpointer.save(self.step, self.state)
             self._close()
             raise
         except BaseException:
             self._close()
             raise
         finally:
-            self.method.load_state_dict(self.good)
+            self.method.load_state_dict(self.best_weights)
             self.history.seconds = self.seconds()
             if self._capture and not self._captured:  # too few steps for more than the warm-up
-                self.lowering.name = "eager"
+                self.executor.name = "eager"
         return self.history
 
     def seconds(self) -> float:
@@ -150,14 +252,14 @@ class Trainer:
         """Between two steps: validate, write a checkpoint; whether that was the last step.
 
         Raises:
-            Interrupted: a signal came; a validation that is due is then done another time.
+            Interrupted: a signal came; a validation that is due is then done after the resume.
         """
-        self.keeper.signals.check()
+        self.checkpointer.signals.check()
         every, at_end = self.plan.validate_every, self.step == self.plan.steps
-        if self.step > self.kept and (at_end or (every and self.step % every == 0)):
+        if self.step > self.validated_step and (at_end or (every and self.step % every == 0)):
             self.flush()
-            self._keep()
-        self.keeper.after_step(self)
+            self._validate()
+        self.checkpointer.after_step(self.step, at_end, self.state)
         return at_end
 
     def advance(self) -> None:
@@ -173,11 +275,11 @@ class Trainer:
             self._set_rates(turn)
             # Every source was asked before, and every kernel has run.
             warm = max(len(self.sources), self.timer.warmup)
-            ready = self._capture and self.step >= self.first + warm
+            ready = self._capture and self.step >= self.resumed_step + warm
             captured = self._graph_of(r, k, turn) if ready else None
             if captured is not None:
                 if not captured.ahead.holds(first):
-                    with self.timer.for_several(captured.ahead.turns) as captured.drawn:
+                    with self.timer.shared_work(captured.ahead.turns) as captured.drawn:
                         captured.ahead.draw(first)
                 self.timer.start()
                 captured.ahead.go_to(first)
@@ -185,11 +287,11 @@ class Trainer:
                 self.timer.replayed(captured.marks, captured.drawn)
             else:
                 self.timer.start()
-                before = None if self.history.drawn else global_generators()
+                before = None if self.history.unkeyed else global_generators()
                 sample = partial(self.sources[k].batch, range(first, first + size))
                 result = self._turn(sample, turn, self.timer.mark)
                 if before and (found := generators_used(before, global_generators())):
-                    self._tell_drawn(k, found)
+                    self._note_unkeyed(k, found)
                 result.gradients, result.buffers = {}, {}  # what is read later is the numbers
                 self._window.append(result)
                 if self._capture:
@@ -200,62 +302,58 @@ class Trainer:
         self, sample: Callable[[], Episode], turn: Sequence[str], phase_ends: Callable[[], None]
     ) -> Gradients:
         """Sample, differentiate, move: what a step is made of, and a graph holds."""
-        episode = sample()
+        episode, executor, step = sample(), self.executor, self.step + 1
         phase_ends()
+        at_once = executor.at_once(len(episode))
         with watched(self.watch):
-            result = within_memory(
-                self.lowering,
-                episode,
-                lambda part: self.lowering.gradients(part, self.players, turn),
-                prefix="--train-",
-                tell=self._tell_shrunk,
-            )
+            try:
+                result = within_memory(
+                    executor,
+                    episode,
+                    lambda part: executor.gradients(part, self.players, turn),
+                    prefix="--train-",
+                )
+            finally:
+                if executor.at_once(len(episode)) < at_once:
+                    self.history.shrunk_at = step
             result.norms = {n: get_total_norm(g) for n, g in result.gradients.items()}
         phase_ends()
-        step = self.step + 1
         if self._at_once:
             self._check(result, step)
-        if not (self.guard and self.guard.spikes(numbers_of(result.losses, result.norms), step)):
+        if not (self.guard and self.guard.spikes(_sizes(result), step)):
             self._move(result)
             if self._at_once:
                 self._check(result, step)
         phase_ends()
         return result
 
-    def _tell_shrunk(self, line: str) -> None:
-        self.history.shrunk_at = self.step + 1
-        self.tell(f"step {self.step + 1}: {line}")
-
-    def _tell_drawn(self, k: int, generators: list[str]) -> None:
-        """Say, once, that the losses have random numbers of their own, and where."""
+    def _note_unkeyed(self, k: int, generators: list[str]) -> None:
+        """Log, once, that the losses have random numbers of their own, and where."""
         episode = self.sources[k].batch(range(1))
-        with self.lowering.set_up(self.device):
-            self.history.drawn = told_of_draws(self.method, episode, generators)
-        self.tell(f"step {self.step + 1}: {self.history.drawn}")
+        with self.executor.set_up(self.device):
+            self.history.unkeyed = unkeyed_draws(self.method, episode, generators)
+        logger.warning("step %d: %s", self.step + 1, self.history.unkeyed)
 
     def _graph_of(self, r: int, k: int, turn: Sequence[str]) -> CapturedTurn | None:
-        """The turn as a CUDA graph; None: to be run directly. If there can be none, say why."""
-        size = self.plan.task_batch
+        """The turn as a CUDA graph; None: to be run directly. If there can be none, log why."""
+        size, device = self.plan.task_batch, self.device
         every = len(self.sources) * len(self.method.turns) * size
 
         def capture() -> CapturedTurn:
-            return CapturedTurn(
-                lambda sample, ends: self._turn(sample, turn, ends),
-                Ahead(self.sources[k], size, every, self.device),
-                self.device,
-            )
+            ahead = Ahead(self.sources[k], size, every, device)
+            return CapturedTurn(lambda sample, ends: self._turn(sample, turn, ends), ahead, device)
 
         try:
-            return self._captured.of((r, k), capture)
+            return self._captured.get((r, k), capture)
         except (RuntimeError, PluginError) as error:
-            self._fall_back(why_not(error))
+            self._fall_back(capture_error(error))
             return None
 
     def _fall_back(self, why: str | None) -> None:
         if why is not None:
-            self._capture, self.lowering.name = False, "eager"
+            self._capture, self.executor.name = False, "eager"
             self._captured = TurnGraphs(self.method, self.device)  # without their memory
-            self.tell(f"engine: eager, because no CUDA graph could be captured: {why}")
+            logger.warning("engine: eager, because no CUDA graph could be captured: %s", why)
 
     def _set_rates(self, turn: Sequence[str]) -> None:
         for name in turn:
@@ -284,25 +382,22 @@ class Trainer:
             filled = [p for p in parameters if p.numel()]
             result.weights[name] = get_total_norm(filled, math.inf)
             if player.ema is not None:
-                torch._foreach_lerp_(self.averages[name], [*parameters], 1 - player.ema)
+                lerp_each_(self.averages[name], parameters, 1 - player.ema)
         buffers = dict(self.method.named_buffers())
         for name, proposals in result.buffers.items():
             buffers[name].copy_(proposals.mean(0))
 
     def _check(self, result: Gradients, step: int) -> None:
-        origin = None if self.watch is None else self.watch.told
-        for what, found in (
-            ("loss", result.losses),
-            ("gradient", result.norms),
-            ("weight", result.weights),
-        ):
+        origin = None if self.watch is None else self.watch.origin
+        kinds = {"loss": result.losses, "gradient": result.norms, "weight": result.weights}
+        for what, found in kinds.items():
             for name, value in found.items():
                 if not bool(torch.isfinite(value).all()):
                     raise Diverged(step, name, what, origin)
 
-    def flush(self, tell: bool = True) -> None:
-        """Read the window's numbers from the device (the only wait), and ``tell`` the log."""
-        self._captured.look_again()
+    def flush(self, log: bool = True) -> None:
+        """Read the window's numbers from the device (the only wait), and call ``self.log``."""
+        self._captured.compare_again()
         if not self._window:
             return
         self.timer.flush()
@@ -320,38 +415,134 @@ class Trainer:
                 row |= {name: float(v.mean()) for name, v in result.log.items()}
             self.history.steps.append(row)
         self._window = []
-        if tell and self.log is not None:
+        if log and self.log is not None:
             self.log(self.step, self.history.steps.last())
 
     def _close(self) -> None:
-        """After a fault: record what was reached; with no validation yet, keep what is finite."""
+        """After a fault: read the last numbers; without a validation, save what is finite."""
         with suppress(Diverged):
             self.flush()
         current = self._weights()
-        if (
-            self.step
-            and not self.history.best_step
-            and all(bool(v.isfinite().all()) for v in current.values() if isinstance(v, Tensor))
-        ):
-            self.good, self.history.best_step = current, self.step
+        finite = (bool(v.isfinite().all()) for v in current.values() if isinstance(v, Tensor))
+        if self.step and not self.history.best_step and all(finite):
+            self.best_weights, self.history.best_step = current, self.step
 
-    def _keep(self) -> None:
-        """Validate; keep the weights if they are the best so far (or if nothing judges them)."""
+    def _validate(self) -> None:
+        """Validate; save the weights if they are the best so far (or if nothing judges them)."""
         current = self._weights()
         score = math.inf
         if self.validate is not None:
-            training = copied(self.method.state_dict())
+            training = copy_weights(self.method.state_dict())
             self.method.load_state_dict(current)
             try:
-                with self.keeper.at_once():
+                with self.checkpointer.signals.deferred(False):  # nothing moves meanwhile
                     score = self.validate(self.step)
             finally:
                 self.method.load_state_dict(training)
             self.history.validation.append((self.step, score))
-        if score > self.best or self.validate is None:
-            self.best, self.good, self.history.best_step = score, current, self.step
-        self.kept = self.step
+        if score > self.best_score or self.validate is None:
+            self.best_score, self.best_weights, self.history.best_step = score, current, self.step
+        self.validated_step = self.step
 
     def _weights(self) -> Weights:
         """What would be evaluated now: averages in place of weights where a player averages."""
-        return averaged(self.method, self.players, self.averages)
+        weights = copy_weights(self.method.state_dict())
+        names = {id(p): n for n, p in self.method.named_parameters()}
+        for player, values in self.averages.items():
+            parameters = self.players[player].parameters.values()
+            for parameter, value in zip(parameters, values, strict=True):
+                weights[names[id(parameter)]] = value.clone()
+        return weights
+
+    def state(self) -> dict[str, Any]:
+        """Everything that decides how the training continues; device tensors are not read yet.
+
+        Training episodes are a pure function of the step's number, which stands for the sampler.
+        """
+        self.flush(log=False)
+        history, at_once = self.history, self.executor.at_once(self.plan.task_batch)
+        return {
+            "step": self.step,
+            "weights": dict(self.method.state_dict()),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "averages": self.averages,
+            "best_weights": self.best_weights,
+            "best_score": self.best_score,
+            "validated_step": self.validated_step,
+            "history": {
+                **vars(history), "steps": history.steps.arrays(), "seconds": self.seconds(),
+            },
+            "guard": self.guard.state() if self.guard else None,
+            # How many tasks fit, where memory was short.
+            "at_once": at_once if history.shrunk_at else None,
+            "timer": self.timer.state(),
+            "random": random_states(),
+        }  # fmt: skip
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint of a trainer that was made as this one.
+
+        Raises:
+            RecordError: it is of another method.
+        """
+        try:
+            self._restore(checkpoint.unpacked(self.device))
+        except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            text = " ".join(str(error).split())
+            raise RecordError(
+                f"the checkpoint does not fit {type(self.method).__name__} as it is built now "
+                f"({type(error).__name__}: {text})."
+            ) from error
+
+    @torch.no_grad()
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.method.load_state_dict(state["weights"])
+        for name, optimizer in state["optimizers"].items():
+            own = self.optimizers[name]
+            own.load_state_dict(_in_form_of(own, optimizer))
+        for name, averages in state["averages"].items():
+            for mine, saved in zip(self.averages[name], averages, strict=True):
+                mine.copy_(saved)
+        self.best_weights, self.best_score = state["best_weights"], state["best_score"]
+        self.validated_step = state["validated_step"]
+        self.step = self.resumed_step = state["step"]
+        self.history = History(**state["history"])
+        self.history.steps = Columns(state["history"]["steps"])
+        self.history.validation = [(step, score) for step, score in self.history.validation]
+        if self.guard and state["guard"]:
+            self.guard.restore(state["guard"])
+        if state["at_once"]:
+            self.executor.limit(state["at_once"])
+        self.timer.restore(state["timer"], self.step)
+        set_random_states(state["random"])
+
+
+def _sizes(result: Gradients) -> dict[str, float]:
+    """What the guard goes by: the loss and the gradient's norm of each player that moves."""
+    return {f"loss {name}": float(result.losses[name].mean()) for name in result.norms} | {
+        f"gradient {name}": float(norm) for name, norm in result.norms.items()
+    }
+
+
+def _in_form_of(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved state in the form that an optimizer has here.
+
+    Where a graph may hold its steps, rates and numbers of steps are tensors on the device; else
+    they are the host's. The machine that saved it may have been of the other kind.
+    """
+    if "capturable" not in optimizer.defaults:
+        return dict(saved)
+    groups = []
+    for own, group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        rate = group["lr"]
+        if isinstance(own["lr"], Tensor):
+            rate = torch.as_tensor(rate, dtype=own["lr"].dtype, device=own["lr"].device)
+        elif isinstance(rate, Tensor):
+            rate = float(rate)
+        groups.append({**group, "lr": rate, "capturable": own["capturable"]})
+    on_host = {i for group in groups if not group["capturable"] for i in group["params"]}
+    state = dict(saved["state"])
+    for i in on_host & state.keys():
+        if isinstance(step := state[i].get("step"), Tensor):
+            state[i] = {**state[i], "step": step.cpu()}
+    return {**saved, "state": state, "param_groups": groups}

@@ -1,4 +1,7 @@
-"""Weights on disk: safetensors only, written atomically, so that loading runs no code."""
+"""Weights on disk, and other state as JSON beside tensors; loading runs no code.
+
+Tensors are safetensors, everything else is JSON that names them. Files are written atomically.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fewshot_bench.engine.tree import pack, unpack
 from fewshot_bench.errors import ConfigError, PluginError, RecordError
 from fewshot_bench.method import Method, title_of
+from fewshot_bench.utils.devices import is_gpu
 from fewshot_bench.utils.files import replacing
 
 WEIGHTS = "weights.safetensors"  # in the folder of every finished run
 EXTRA = "extra state"  # what a module's get_extra_state() gives, where that is no tensor
+TAG = "\x00"  # a dictionary with this key stands for something that JSON does not have
 
 
 def save_weights(method: Method, folder: Path) -> dict[str, Any]:
@@ -32,9 +37,9 @@ def save_weights(method: Method, folder: Path) -> dict[str, Any]:
 
     Raises:
         ConfigError: the disk is full, or the folder cannot be written.
-        PluginError: a module's extra state, or a tensor, is nothing that can be written.
+        PluginError: a module's extra state, or a tensor, cannot be written.
     """
-    content, tensors = _written(method)
+    content, tensors = _content(method)
     try:
         with replacing(folder / WEIGHTS) as file:
             file.write(content)
@@ -47,12 +52,8 @@ def save_weights(method: Method, folder: Path) -> dict[str, Any]:
     return {"file": WEIGHTS, "sha256": sha256, "bytes": len(content), "tensors": tensors}
 
 
-def _written(method: Method) -> tuple[bytes, int]:
-    """The content of a weights file, and how many tensors are in it.
-
-    Raises:
-        PluginError: see :func:`save_weights`.
-    """
+def _content(method: Method) -> tuple[bytes, int]:
+    """The content of a weights file, and how many tensors are in it."""
     state = method.state_dict()
     tensors = {n: v for n, v in state.items() if isinstance(v, Tensor)}
     weights = {n: v.detach().cpu().contiguous().clone() for n, v in tensors.items()}
@@ -61,7 +62,7 @@ def _written(method: Method) -> tuple[bytes, int]:
         extra = pack({n: v for n, v in state.items() if n not in tensors}, inside, EXTRA)
     except TypeError as error:
         raise PluginError(
-            f"{type(method).__name__}: {error}; get_extra_state() may return numbers, words, "
+            f"{type(method).__name__}: {error}; get_extra_state() may return numbers, strings, "
             "tensors, lists and dictionaries."
         ) from error
     weights |= {f"{EXTRA} {name}": tensor for name, tensor in inside.items()}
@@ -76,20 +77,12 @@ def _written(method: Method) -> tuple[bytes, int]:
 
 
 def check_unmoved(method: Method, written: Mapping[str, Any]) -> None:
-    """See that a method still has the weights that it was tested with.
-
-    Arguments:
-        method: after the test.
-        written: the record's ``weights``, of before.
-
-    Raises:
-        PluginError: the test moved them, so that a task's result hangs on the tasks before it.
-    """
-    if hashlib.sha256(_written(method)[0]).hexdigest() != written["sha256"]:
+    """Raise PluginError if the test moved the weights that :func:`save_weights` has ``written``."""
+    if hashlib.sha256(_content(method)[0]).hexdigest() != written["sha256"]:
         raise PluginError(
             f"{title_of(method)}: adapt() or predict() changed a parameter, buffer or extra state "
-            "during the test, so that each task's result depends on the tasks before it. Keep what "
-            "is learned of a task in the state that adapt() returns."
+            "during the test, so that each task's result depends on the tasks before it. Put what "
+            "is learned of a task into the state that adapt() returns."
         )
 
 
@@ -122,41 +115,8 @@ def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
     return weights
 
 
-def _kind(value: Any) -> tuple[torch.Size, torch.dtype] | None:
-    """What has to be the same of a tensor: a number of another type would be rounded silently."""
-    return (value.shape, value.dtype) if isinstance(value, Tensor) else None
-
-
-def load_weights(method: Method, folder: Path, record: Mapping[str, Any] | None = None) -> None:
-    """Put a run's weights into a method.
-
-    Arguments:
-        method: that takes them.
-        folder: of the run.
-        record: of the run; the file has to be the one that it tells of.
-
-    Raises:
-        ConfigError: names, shapes or types do not fit; says which.
-        RecordError: the file is missing, damaged, or another one than the run wrote.
-    """
-    if record is not None:
-        check_weights(folder, record)
-    checked = record is not None and record.get("weights") is not None
-    weights, own = read_weights(folder, checked=checked), method.state_dict()
-    differ = sorted(set(weights) ^ set(own)) or sorted(
-        name for name in own if _kind(own[name]) != _kind(weights[name])
-    )
-    if differ:
-        raise ConfigError(
-            f"the weights of {folder} do not fit this method, backbone and task: '{differ[0]}' "
-            f"differs ({len(differ)} in all). Give the --backbone and options of that run."
-        )
-    with torch.no_grad():
-        method.load_state_dict(weights)
-
-
 def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
-    """Hold a run's weights file against the digest in its record.
+    """Compare a run's weights file with the digest in its record.
 
     An older record has no digest; then only a missing file is noticed.
 
@@ -167,7 +127,7 @@ def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
     if not path.is_file():
         if written is None and record.get("training") is None:
             raise RecordError(
-                f"'{folder}' has no {WEIGHTS}: the fewshot-bench that wrote it kept no weights of "
+                f"'{folder}' has no {WEIGHTS}: the fewshot-bench that wrote it stored no weights of "
                 "a run that trains nothing. Run it again."
             )
         raise RecordError(
@@ -183,6 +143,99 @@ def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
         raise RecordError(f"cannot read '{path}' ({error.strerror}).") from error
     if found != written["sha256"]:
         raise RecordError(
-            f"'{path}' is not the file that the run wrote: its sha256 is another than in the "
-            "record. Put the file back, or run it again."
+            f"'{path}' is not the file that the run wrote: its sha256 differs from that in "
+            "the record. Put the file back, or run it again."
         )
+
+
+def load_weights(method: Method, folder: Path, record: Mapping[str, Any] | None = None) -> None:
+    """Load a run's weights into a method.
+
+    Arguments:
+        method: gets them.
+        folder: of the run.
+        record: of the run, which has the digest of the file.
+
+    Raises:
+        ConfigError: names, shapes or types do not fit; says which.
+        RecordError: the file is missing, damaged, or another one than the run wrote.
+    """
+    if record is not None:
+        check_weights(folder, record)
+    checked = record is not None and record.get("weights") is not None
+    weights, own = read_weights(folder, checked=checked), method.state_dict()
+
+    def kind(value: Any) -> Any:  # a number of another type would be rounded silently
+        return (value.shape, value.dtype) if isinstance(value, Tensor) else None
+
+    differ = sorted(set(weights) ^ set(own)) or sorted(
+        name for name in own if kind(own[name]) != kind(weights[name])
+    )
+    if differ:
+        raise ConfigError(
+            f"the weights of {folder} do not fit this method, backbone and task: '{differ[0]}' "
+            f"differs ({len(differ)} in all). Give the --backbone and options of that run."
+        )
+    with torch.no_grad():
+        method.load_state_dict(weights)
+
+
+def pack(value: Any, tensors: dict[str, Tensor], where: str = "state") -> Any:
+    """A nested value as JSON that names its tensors and arrays, which go to ``tensors``.
+
+    Raises:
+        TypeError: something else than numbers, strings, None, tensors, arrays, lists, tuples and
+            dictionaries is in it; says ``where``.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray):
+        return {TAG: "array", "of": pack(torch.from_numpy(np.ascontiguousarray(value)), tensors)}
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        packed: dict[str, Any] = {TAG: "tensor", "name": name}
+        packed |= {"device": value.device.type} if is_gpu(value) else {}
+        return packed | ({} if value.is_contiguous() else {"stride": list(value.stride())})
+    if isinstance(value, np.generic):
+        return pack(value.item(), tensors, where)
+    if isinstance(value, list):
+        return [pack(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]
+    if isinstance(value, tuple):
+        return {TAG: "tuple", "of": pack(list(value), tensors, where)}
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) and key != TAG for key in value):
+            return {key: pack(item, tensors, f"{where}.{key}") for key, item in value.items()}
+        return {TAG: "pairs", "of": pack([list(pair) for pair in value.items()], tensors, where)}
+    raise TypeError(f"{where} is a {type(value).__name__}")
+
+
+def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device) -> Any:
+    """What :func:`pack` had; tensors that were not on a CPU come to the device.
+
+    Raises:
+        KeyError, ValueError, TypeError: it was not made by :func:`pack`.
+    """
+    if isinstance(packed, list):
+        return [unpack(item, tensors, device) for item in packed]
+    if not isinstance(packed, dict):
+        return packed
+    if TAG not in packed:
+        return {key: unpack(item, tensors, device) for key, item in packed.items()}
+    kind = packed[TAG]
+    if kind == "tensor":
+        # The same numbers in the same order in memory: operations may round by that order.
+        stored = tensors[packed["name"]]
+        where = device if "device" in packed else torch.device("cpu")
+        if "stride" not in packed:
+            return stored.to(where, copy=True)
+        made = torch.empty_strided(stored.shape, packed["stride"], dtype=stored.dtype, device=where)
+        return made.copy_(stored)
+    inner = unpack(packed["of"], tensors, device)
+    if kind == "array":
+        return inner.numpy()
+    if kind == "tuple":
+        return tuple(inner)
+    if kind == "pairs":
+        return {key: item for key, item in inner}
+    raise ValueError(f"a value of kind '{kind}'")

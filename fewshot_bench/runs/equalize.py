@@ -17,7 +17,7 @@ import torch
 from fewshot_bench.config.options import flag, load
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.config.schema import FOLLOWERS, RunConfig
-from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.training import check_players
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.runs import Run

@@ -11,7 +11,7 @@ from typing import Any
 from fewshot_bench.config.options import dataset_options, load, split_dataset
 from fewshot_bench.config.resolve import check_changes, with_changes
 from fewshot_bench.data.overlap import write_seen
-from fewshot_bench.engine.checkpointing.signals import Signals
+from fewshot_bench.engine.checkpointing import Signals
 from fewshot_bench.engine.inspection import of_weights
 from fewshot_bench.engine.progress import Progress
 from fewshot_bench.engine.weights import check_unmoved, save_weights
@@ -87,7 +87,7 @@ def evaluate_run(
     record["notes"] += [*notes, *(line for line in before["notes"] if of_weights(line))]
     try:
         record["weights"] = save_weights(run.method, target)
-        with Signals() as signals, run.lowering.running():
+        with Signals() as signals, run.executor.running():
             record["seen"] = write_seen(target, run.seen)
             test(run, target, record, signals.check)
         check_unmoved(run.method, record["weights"])

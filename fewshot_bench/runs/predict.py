@@ -108,8 +108,8 @@ def classify(
         torch.arange(len(classes))[None], key,
     ).to(trained.context.device)  # fmt: skip
     trained.method.eval()
-    with trained.lowering.running():
-        logits = trained.lowering.predict(episode).logits[0].double().cpu()
+    with trained.executor.running():
+        logits = trained.executor.predict(episode).logits[0].double().cpu()
     left_out = sum(len(paths) for paths in classes.values()) - shot * len(classes)
     probabilities, together = logits.softmax(-1), trained.method.transductive
     return Predicted(

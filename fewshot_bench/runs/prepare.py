@@ -22,9 +22,8 @@ from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.overlap import NO_IMAGES, SeenImages, check_shape, overlap_notes
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.evaluation import Metric, measured
-from fewshot_bench.engine.executors.choice import choose
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.executors import Executor, choose
+from fewshot_bench.engine.training import check_players
 from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, FewshotBenchError
@@ -65,7 +64,7 @@ class PreparedRun:
         hooks: of the observers that were named.
         metrics: that were named, by name.
         method: on its device.
-        lowering: runs the method.
+        executor: runs the method.
         train: training episodes, or mini-batches.
         unlabeled: tasks without labels, for methods that learn from them.
         validation, test: episodes.
@@ -78,7 +77,7 @@ class PreparedRun:
     hooks: RunHooks
     metrics: dict[str, Metric]
     method: Method
-    lowering: Eager
+    executor: Executor
     train: EpisodeSource | BatchSource
     unlabeled: EpisodeSource | None
     validation: EpisodeSource | None
@@ -144,7 +143,7 @@ def prepare(
         hooks,
         metrics,
         method,
-        choose_lowering(context, method, context.device),
+        choose_executor(context, method, context.device),
         train,
         unlabeled,
         validation,
@@ -168,7 +167,7 @@ def _metrics(context: RunContext) -> dict[str, Metric]:
     return dict(metrics)
 
 
-def choose_lowering(context: RunContext, method: Method, device: torch.device) -> Eager:
+def choose_executor(context: RunContext, method: Method, device: torch.device) -> Executor:
     """What runs a method as configured."""
     config = context.config
     return choose(
@@ -177,7 +176,6 @@ def choose_lowering(context: RunContext, method: Method, device: torch.device) -
         device,
         precision=config.precision,
         task_chunk=config.task_chunk,
-        tell=logger.info,
     )
 
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from fewshot_bench.config.options import split_dataset
 from fewshot_bench.config.resolve import settle
 from fewshot_bench.config.schema import SETTINGS, RunConfig
-from fewshot_bench.engine.checkpointing.state import random_states, set_random_states
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.outside import Outside
+from fewshot_bench.engine.checkpointing import random_states, set_random_states
+from fewshot_bench.engine.executors import Eager
+from fewshot_bench.engine.hidden_state import SharedState
 from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, RecordError
@@ -276,7 +276,7 @@ class WeightsCheck:
             self._copy = new_method(context, run.method.task, run.context.device)
         finally:
             set_random_states(states)
-        self._outside = Outside(run.method)
+        self._outside = SharedState(run.method)
 
     def check_early(self) -> None:
         """:meth:`check`, at the first call alone, early in a long training."""
@@ -310,8 +310,8 @@ class WeightsCheck:
             )
 
     def _logits(self, method: Method, episode: Episode) -> Tensor:
-        lowering = self._run.lowering
-        plain = Eager(method, precision=lowering.precision, task_chunk=lowering.task_chunk)
+        executor = self._run.executor
+        plain = Eager(method, precision=executor.precision, task_chunk=executor.task_chunk)
         training = method.training
         method.eval()
         try:

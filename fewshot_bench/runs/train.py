@@ -17,10 +17,7 @@ from fewshot_bench.config.options import split_dataset
 from fewshot_bench.config.resolve import with_changes
 from fewshot_bench.config.schema import RESUMABLE
 from fewshot_bench.data.overlap import write_seen
-from fewshot_bench.engine.checkpointing.keeper import Keeper
-from fewshot_bench.engine.checkpointing.signals import Interrupted, Signals
-from fewshot_bench.engine.checkpointing.store import Store
-from fewshot_bench.engine.cost import advice, cost_of_step
+from fewshot_bench.engine.checkpointing import Checkpointer, Interrupted, Signals, Store
 from fewshot_bench.engine.evaluation import Scores, evaluate
 from fewshot_bench.engine.inspection import (
     compare_modes,
@@ -30,13 +27,11 @@ from fewshot_bench.engine.inspection import (
     left_random,
     untrained,
 )
-from fewshot_bench.engine.memory import within_memory
-from fewshot_bench.engine.pictures import Pictures, begin
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.memory import cost_of_step, warn_of_cost, within_memory
+from fewshot_bench.engine.pictures import Pictures, start_pictures
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.progress import Progress
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.engine.weights import check_unmoved, check_weights, save_weights
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
@@ -66,7 +61,7 @@ from fewshot_bench.runs.identity import RunIndex, origin_of, resumable
 from fewshot_bench.runs.prepare import (
     PreparedRun,
     check_writable,
-    choose_lowering,
+    choose_executor,
     describe,
     new_method,
     prepare,
@@ -251,23 +246,24 @@ class _Run:
         record["seen"] = write_seen(folder, run.seen)
         write_record(folder, record)
         every = Every.parse(config.checkpoint_every)
-        keeper = Keeper(self.store, every, self.signals, self.resumed and trains, run.hooks)
-        step = keeper.look(logger.info)
+        resume = self.resumed and trains
+        checkpointer = Checkpointer(self.store, every, self.signals, resume, run.hooks)
+        step = checkpointer.load()
         run.hooks.run_started(config=config.to_dict(), folder=folder, resumed_from=step)
         if config.profile and trains and not (folder / PROFILE).exists():
             _profile(run, folder)
         weights_check = WeightsCheck(run)
-        with run.lowering.running():
+        with run.executor.running():
             if not trains:
                 _add_notes(record, untrained(run.method, _other_seed(run)))
             else:
                 pictures = None
                 if config.pictures:
-                    pictures = begin(run.method, run.validation, run.test, folder, logger.info)
-                self.trainer = make_trainer(run, pictures, keeper, weights_check)
+                    pictures = start_pictures(run.method, run.validation, run.test, folder)
+                self.trainer = make_trainer(run, pictures, checkpointer, weights_check)
                 train(run, self.trainer, record)
                 if pictures is not None and run.validation is None:  # else validation saved them
-                    pictures.keep(config.steps)
+                    pictures.save(config.steps)
                 write_training(folder, self.trainer)
             weights_check.check()
             record["weights"] = save_weights(run.method, folder)
@@ -283,7 +279,7 @@ class _Run:
         """Save what an ended run reached; one that trained nothing leaves no folder."""
         trainer, record, folder = self.trainer, self.record, self.folder
         interrupted = isinstance(error, KeyboardInterrupt)
-        began = trainer is not None and trainer.began
+        began = trainer is not None and trainer.started
         if not began and not self.resumed:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, Interrupted):
@@ -315,7 +311,7 @@ def evaluation_chunk(run: PreparedRun) -> int:
 def make_trainer(
     run: PreparedRun,
     pictures: Pictures | None = None,
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
     weights_check: WeightsCheck | None = None,
 ) -> Trainer:
     """The loop over the configured number of steps, with validation and logging attached."""
@@ -337,16 +333,16 @@ def make_trainer(
             weights_check.check_early()
         count, chunk = config.validation_episodes, evaluation_chunk(run)
         hooks = run.hooks.bind(split="validation", step=step)
-        scores = evaluate(run.lowering, run.validation, count, chunk=chunk, hooks=hooks)
+        scores = evaluate(run.executor, run.validation, count, chunk=chunk, hooks=hooks)
         accuracy = float(scores.accuracy.mean())
         logger.info(f"step {step}: validation accuracy {accuracy:.2%}")
         if pictures is not None:
-            pictures.keep(step)
+            pictures.save(step)
         return accuracy
 
     return Trainer(
         run.method,
-        run.lowering,
+        run.executor,
         run.train,
         Plan(
             config.steps,
@@ -358,30 +354,28 @@ def make_trainer(
         ),
         validate if run.validation is not None else None,
         log,
-        logger.info,
         run.unlabeled,
-        keeper,
+        checkpointer,
     )
 
 
 def train(run: PreparedRun, trainer: Trainer, record: dict[str, Any]) -> None:
     """Train, with checks before and after; times and notes go into the record."""
-    config, progress, lowering = run.config, run.context.progress, run.lowering
+    config, progress, executor = run.config, run.context.progress, run.executor
     _check_before_training(run, record)
     cost = within_memory(
-        lowering,
+        executor,
         run.train.batch(range(1)),
         lambda task: cost_of_step(
-            run.method, lowering, run.train, trainer.players, config.task_batch, task
+            run.method, executor, run.train, trainer.players, config.task_batch, task
         ),
         prefix="--train-",
     )
     record["timing"]["flops_per_step"] = cost.flops
     record["timing"]["memory_estimate_bytes"] = cost.memory_bytes
-    if (line := advice(cost, lowering, config.task_batch, run.context.device)) is not None:
-        logger.info(line)
-    saved = trainer.keeper.saved
-    progress.phase("train", config.steps, saved.step if saved else 0)
+    warn_of_cost(cost, executor, config.task_batch, run.context.device)
+    checkpoint = trainer.checkpointer.checkpoint
+    progress.phase("train", config.steps, checkpoint.step if checkpoint else 0)
     trainer.run()
     note_training(record, trainer)
     _check_after_training(run, record)
@@ -400,7 +394,7 @@ def test(run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable
         )
     two = source.batch(_two(source))
     _add_notes(
-        record, within_memory(run.lowering, two, lambda task: inspect_test(run.lowering, task))
+        record, within_memory(run.executor, two, lambda task: inspect_test(run.executor, task))
     )
     progress.phase(part, count)
 
@@ -409,7 +403,7 @@ def test(run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable
         progress.update(done, accuracy=accuracy)
 
     scores = evaluate(
-        run.lowering,
+        run.executor,
         source,
         count,
         chunk=evaluation_chunk(run),
@@ -436,7 +430,7 @@ def _validate_untrained(run: PreparedRun, source: EpisodeSource, record: dict[st
     config = run.config
     count, chunk = config.validation_episodes, evaluation_chunk(run)
     hooks = run.hooks.bind(split="validation", step=0)
-    scores = evaluate(run.lowering, source, count, chunk=chunk, hooks=hooks)
+    scores = evaluate(run.executor, source, count, chunk=chunk, hooks=hooks)
     result = result_of(scores, config.level, run.method.transductive, source)
     record["validation"] = {"best_step": None, **result}
     logger.info(f"validation accuracy {result['accuracy']:.2%}; choose settings by this")
@@ -445,10 +439,10 @@ def _validate_untrained(run: PreparedRun, source: EpisodeSource, record: dict[st
 def _profile(run: PreparedRun, folder: Path) -> None:
     """Profile a few steps of a copy, which leaves the run's numbers alone."""
     method = copy.deepcopy(run.method)
-    lowering = choose_lowering(run.context, method, run.context.device)
+    executor = choose_executor(run.context, method, run.context.device)
     plan = Plan(PROFILED, run.config.task_batch)
-    with lowering.running():
-        table = profile_steps(Trainer(method, lowering, run.train, plan), folder)
+    with executor.running():
+        table = profile_steps(Trainer(method, executor, run.train, plan), folder)
     write_atomically(folder / PROFILE, table + "\n")
     logger.info(f"the most expensive operations (all of them: {folder / 'trace.json'})")
     for line in table.splitlines():
@@ -461,12 +455,12 @@ def _check_before_training(run: PreparedRun, record: dict[str, Any]) -> None:
     Raises:
         PluginError: see :mod:`fewshot_bench.engine.inspection`.
     """
-    lowering, tested = run.lowering, _held_out(run)
-    within_memory(lowering, tested, lambda task: inspect_test(lowering, task))
+    executor, tested = run.executor, _held_out(run)
+    within_memory(executor, tested, lambda task: inspect_test(executor, task))
     found = within_memory(
-        lowering,
+        executor,
         run.train.batch(TWO),
-        lambda task: inspect_training(lowering, task, tested),
+        lambda task: inspect_training(executor, task, tested),
         prefix="--train-",
     )
     _add_notes(record, found)
@@ -475,11 +469,11 @@ def _check_before_training(run: PreparedRun, record: dict[str, Any]) -> None:
 def _check_after_training(run: PreparedRun, record: dict[str, Any]) -> None:
     """Compare evaluation mode with training mode, and report weights that are still random."""
     if isinstance(others := run.validation or run.train, EpisodeSource):
-        _add_notes(record, compare_modes(run.lowering, others.batch(range(COMPARED))))
+        _add_notes(record, compare_modes(run.executor, others.batch(range(COMPARED))))
     tested = _held_out(run)
-    inspect_trained(run.lowering, run.train.batch(range(1)), tested)
+    inspect_trained(run.executor, run.train.batch(range(1)), tested)
     if (other := _other_seed(run)) is not None:
-        _add_notes(record, left_random(run.lowering, _untrained(run), other, tested))
+        _add_notes(record, left_random(run.executor, _untrained(run), other, tested))
 
 
 def _other_seed(run: PreparedRun) -> Method | None:

@@ -20,13 +20,11 @@ import torch
 from torch import Tensor, nn
 
 import fewshot_bench
-from fewshot_bench.engine.conditions import changed, conditions
 from fewshot_bench.engine.evaluation import predictions, scores_of
-from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors import Eager
+from fewshot_bench.engine.executors.conditions import changed, conditions
 from fewshot_bench.engine.executors.graph import Ahead, make_capturable
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.players import check_players
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, title_of
@@ -208,19 +206,19 @@ def _within(file: Path, *folders: Path) -> bool:
 
 
 def train(
-    check: DeviceCheck, subject: MethodSubject, lowering: Eager, steps: int | None = None
+    check: DeviceCheck, subject: MethodSubject, executor: Eager, steps: int | None = None
 ) -> Trainer | None:
     """Train on the device as an engine does, with unlabeled tasks where they are declared.
 
     Arguments:
-        lowering: of the method, which may still be on the CPU.
+        executor: of the method, which may still be on the CPU.
         steps: None: as few as are needed to compare the last step of each source of tasks with
             the one before it.
 
     Returns:
         The trainer after these steps; None: nothing trains, or training failed.
     """
-    method = lowering.method
+    method = executor.method
     with check.running() as device:
         with device.waits_allowed():
             if not check_players(method.to(META)):
@@ -229,7 +227,7 @@ def train(
             sources = 1 if others is None else 2
             plan = Plan(steps or 3 * sources, TASKS)
             trainer = Trainer(
-                method.train(), lowering, subject.source("train", META), plan,
+                method.train(), executor, subject.source("train", META), plan,
                 unlabeled=others,
             )  # fmt: skip
             for source in trainer.sources:  # a source checks its first batch
@@ -245,14 +243,14 @@ def train(
 
 
 def evaluate(
-    check: DeviceCheck, subject: MethodSubject, lowering: Eager
+    check: DeviceCheck, subject: MethodSubject, executor: Eager
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Learn, classify and score chunks of test tasks on the device, as an evaluation does.
 
     Returns:
         Logits and scores of each chunk, as far as it got.
     """
-    method = lowering.method
+    method = executor.method
     logits: list[Tensor] = []
     scores: list[dict[str, Tensor]] = []
     with check.running() as device:
@@ -261,10 +259,10 @@ def evaluate(
             source = subject.source("test", META)
             assert isinstance(source, EpisodeSource)
             source.batch(range(TASKS))
-        chunks = predictions(lowering, source, CHUNKS * TASKS, TASKS)
+        chunks = predictions(executor, source, CHUNKS * TASKS, TASKS)
         for i in range(CHUNKS):
             # A chunk that a graph repeats runs no operation of the plugin.
-            with check.step(method, first=not i, recorded=not lowering.graph):
+            with check.step(method, first=not i, recorded=not executor.graph):
                 indices, prediction = next(chunks)
             logits.append(prediction.logits)
             scores.append(scores_of(prediction, indices, {}, title_of(method)))

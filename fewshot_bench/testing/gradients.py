@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fewshot_bench.engine.executors.choice import choose
-from fewshot_bench.engine.executors.eager import differentiate
-from fewshot_bench.engine.executors.threads import TaskThreads
-from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.executors import TaskThreads, choose, differentiate
+from fewshot_bench.engine.training import check_players
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import UnknownName
 from fewshot_bench.method import Method, losses_call
@@ -111,7 +109,7 @@ def precision_error(method: Method, episode: Episode, engine: str = "auto") -> d
     Arguments:
         method: in float32.
         episode: a batch of tasks whose images are exact in float32.
-        engine: one of ``fewshot_bench.engine.executors.choice.ENGINES``.
+        engine: one of ``fewshot_bench.engine.executors.ENGINES``.
 
     Returns:
         {player: norm of the difference over the norm of the float64 gradient}.
@@ -120,13 +118,13 @@ def precision_error(method: Method, episode: Episode, engine: str = "auto") -> d
     def gradients(dtype: torch.dtype, mode: TorchDispatchMode) -> dict[str, Tensor]:
         own, batch = copy.deepcopy(method).to(dtype).train(), episode.to(dtype)
         players = check_players(own)
-        lowering = choose(engine, own, batch.query.device)
+        executor = choose(engine, own, batch.query.device)
         parts = [batch]
-        if isinstance(lowering, TaskThreads):  # a dispatch mode holds for one thread
-            lowering.hold(1)
+        if isinstance(executor, TaskThreads):  # a dispatch mode holds for one thread
+            executor.limit(1)
             parts = [batch.tasks(t, t + 1) for t in range(len(batch))]
-        with lowering.running(), mode:
-            each = [lowering.gradients(part, players, tuple(players)).gradients for part in parts]
+        with executor.running(), mode:
+            each = [executor.gradients(part, players, tuple(players)).gradients for part in parts]
         return {n: torch.stack([_flattened(one[n]) for one in each]).mean(0) for n in each[0]}
 
     recorded = RecordDecisions()

@@ -20,15 +20,11 @@ from fewshot_bench.config.options import options_of
 from fewshot_bench.config.schema import SETTINGS
 from fewshot_bench.data.images import Dataset
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.engine.checkpointing.state import copied, restore, state_of
-from fewshot_bench.engine.checkpointing.store import Store
-from fewshot_bench.engine.embedding import TOLERANCE
-from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.executors.eager import Eager, differentiate
+from fewshot_bench.engine.checkpointing import Store
+from fewshot_bench.engine.evaluation import TOLERANCE, evaluate
+from fewshot_bench.engine.executors import Eager, differentiate
 from fewshot_bench.engine.inspection import far_behind, inspect_test, inspect_training
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.players import check_players
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.training import Plan, Trainer, check_players, copy_weights
 from fewshot_bench.engine.weights import load_weights, save_weights
 from fewshot_bench.episode import Episode, Task
 from fewshot_bench.errors import ConfigError, PluginError
@@ -369,7 +365,7 @@ def repeatable(subject: MethodSubject) -> None:
 def pure_losses(subject: MethodSubject) -> None:
     """losses() changes no parameter, no buffer and no gradient."""
     method = subject.build().train()
-    before = copied(method.state_dict())
+    before = copy_weights(method.state_dict())
     method.losses(subject.training_episode())
     tensors = {n: value for n, value in method.state_dict().items() if isinstance(value, Tensor)}
     if name := changed_entry(tensors, before):
@@ -531,10 +527,10 @@ def at_run_time(subject: MethodSubject) -> None:
     See :mod:`fewshot_bench.engine.inspection`.
     """
     method = subject.build()
-    lowering, test = Eager(method), subject.episode()
-    inspect_test(lowering, test)
+    executor, test = Eager(method), subject.episode()
+    inspect_test(executor, test)
     if check_players(method):
-        notes = inspect_training(lowering, subject.training_episode(), test)
+        notes = inspect_training(executor, subject.training_episode(), test)
         if notes:
             raise Fault(f"{notes[0]}.")
 
@@ -612,9 +608,9 @@ def embeds(subject: MethodSubject) -> None:
     direct = predict(method, episode)
     images, _ = episode.support.labeled()
     with torch.no_grad():
-        support = method.embed(images).unflatten(1, (subject.task.way, subject.task.shot))
-        query = method.embed(episode.query)
-    object.__setattr__(method, "embed", lambda features: features)
+        support = method.embedded(images).unflatten(1, (subject.task.way, subject.task.shot))
+        query = method.embedded(episode.query)
+    method.features_given = True
     features = replace(episode, support=replace(episode.support, images=support), query=query)
     advice = "it uses images without embed(); use embed() only, or declare embeds = False."
     require_close(direct, predict(method, features), TOLERANCE, advice)
@@ -632,17 +628,17 @@ def resume(subject: MethodSubject) -> None:
     _advance(first, 2)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
-        store.save(first.step, state_of(first))
-        saved = store.newest(lambda _: None)
+        store.save(first.step, first.state())
+        saved = store.newest()
     assert saved is not None
-    restore(second, saved)
+    second.restore(saved)
     _advance(second, 2)
     advice = (
         "after resuming: a counter or other state that is neither a parameter nor a registered "
         "buffer, nor returned by get_extra_state()?"
     )
-    unbroken = copied(whole.method.state_dict())
-    for name, value in copied(second.method.state_dict()).items():
+    unbroken = copy_weights(whole.method.state_dict())
+    for name, value in copy_weights(second.method.state_dict()).items():
         if isinstance(value, Tensor):
             require_close(value, unbroken[name], 0.0, f"'{name}' {advice}")
         elif value != unbroken[name]:

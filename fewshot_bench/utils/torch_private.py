@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 __all__ = [
     "TorchDispatchMode",
@@ -25,8 +25,10 @@ __all__ = [
     "lerp_each_",
     "next_autograd_number",
     "profiler_settings",
+    "tree_flatten",
     "tree_leaves",
     "tree_map_only",
+    "tree_unflatten",
     "without_torch_function",
 ]
 

@@ -51,11 +51,11 @@ class ProtoNet(Method):
     def adapt(self, support: Support) -> Tensor:
         """Eq. 1: c_k, the mean embedding of each class: [T, way, d]."""
         images, _ = support.labeled()
-        return self.embed(images).unflatten(1, support.images.shape[1:3]).mean(2)
+        return self.embedded(images).unflatten(1, support.images.shape[1:3]).mean(2)
 
     def predict(self, state: Tensor, query: Tensor) -> Tensor:
         """Eq. 2: logits -d(f_phi(x), c_k), d the squared Euclidean distance."""
-        return -self.distances(self.embed(query), state)
+        return -self.distances(self.embedded(query), state)
 
     @staticmethod
     def distances(f: Tensor, c: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ class SoftKMeans(ProtoNet):
         origin = torch.zeros_like(p[:, :1])
         if support.unlabeled is None:
             return torch.cat([p, origin], dim=1) if self.code_cluster else p
-        h_u = self.embed(support.unlabeled)
+        h_u = self.embedded(support.unlabeled)
         d_u = self.distances(h_u, p)
         if self.distractors_are == "cluster":
             z_u, z_0 = self.beside_distractors(h_u, d_u)

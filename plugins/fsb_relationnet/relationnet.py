@@ -131,7 +131,7 @@ class RelationNet(Method):
     def adapt(self, support: Support) -> Tensor:
         """The sum of each class's maps (section 3.2, K-shot): [T, way, c, h, w]."""
         images, _ = support.labeled()
-        return self.embed(images).unflatten(1, support.images.shape[1:3]).sum(2)
+        return self.embedded(images).unflatten(1, support.images.shape[1:3]).sum(2)
 
     def relations(self, classes: Tensor, maps: Tensor) -> Tensor:
         """Eq. 1 before the sigmoid, of maps [T, M, c, h, w]: [T, M, way], in full precision."""
@@ -139,7 +139,7 @@ class RelationNet(Method):
         return r.to(torch.promote_types(r.dtype, torch.float32))
 
     def predict(self, state: Tensor, query: Tensor) -> Tensor:
-        return self.relations(state, self.embed(query))
+        return self.relations(state, self.embedded(query))
 
     def losses(self, episode: Episode) -> Losses:
         """Eq. 2, as a mean over queries and classes; or the cross-entropy."""

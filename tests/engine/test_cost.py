@@ -11,13 +11,12 @@ import pytest
 import torch
 from torch._C._autograd import DeviceType
 
-from fewshot_bench.engine.cost import Cost, _held_by_autograd, advice, cost_of_step
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.executors.im2col import Columns
-from fewshot_bench.engine.plan import Plan
+from fewshot_bench.engine.executors import Eager
+from fewshot_bench.engine.memory import Cost, _held_by_autograd, cost_of_step, warn_of_cost
 from fewshot_bench.engine.profiling import PROFILED, profile_steps, table
-from fewshot_bench.engine.training import Trainer
-from tests.engine.toys import Prototypes, source, two_threads
+from fewshot_bench.engine.timing import Columns
+from fewshot_bench.engine.training import Plan, Trainer
+from tests.engine.toys import Prototypes, logged, source, two_threads
 
 CPU = torch.device("cpu")
 
@@ -38,8 +37,8 @@ def test_held_memory_by_hand() -> None:
 def test_memory_grows_with_the_tasks_that_are_run_at_once() -> None:
     method = Prototypes()
 
-    def memory(lowering: Eager) -> int:
-        return cost_of_step(method, lowering, source(), method.players(), 16).memory_bytes
+    def memory(executor: Eager) -> int:
+        return cost_of_step(method, executor, source(), method.players(), 16).memory_bytes
 
     whole, chunked, threads = map(
         memory, (Eager(method), Eager(method, task_chunk=4), two_threads(method))
@@ -50,15 +49,15 @@ def test_memory_grows_with_the_tasks_that_are_run_at_once() -> None:
 
 
 def test_advice_names_a_chunk_that_fits(monkeypatch) -> None:
-    lowering = Eager(Prototypes())
-    monkeypatch.setattr("fewshot_bench.engine.cost.free_memory", lambda device: 10_000)
-    assert advice(Cost(0, 5_000, 100), lowering, 32, CPU) is None
-    line = advice(Cost(0, 1_000 + 32 * 1_000, 1_000), lowering, 32, CPU)
-    assert line is not None
-    assert "--task-chunk 8 fits" in line
-    line = advice(Cost(0, 50_000, 40_000), lowering, 1, CPU)
-    assert line is not None
-    assert "a smaller task" in line
+    executor = Eager(Prototypes())
+    monkeypatch.setattr("fewshot_bench.engine.memory.free_memory", lambda device: 10_000)
+    with logged() as lines:
+        warn_of_cost(Cost(0, 5_000, 100), executor, 32, CPU)
+        assert not lines
+        warn_of_cost(Cost(0, 1_000 + 32 * 1_000, 1_000), executor, 32, CPU)
+        warn_of_cost(Cost(0, 50_000, 40_000), executor, 1, CPU)
+    assert "--task-chunk 8 fits" in lines[0]
+    assert "a smaller task" in lines[1]
 
 
 def test_columns_keep_late_names_and_gaps() -> None:
@@ -122,10 +121,10 @@ def test_on_a_gpu_the_profile_begins_behind_the_capture(gpu, begun, monkeypatch,
     assert begun > trainer.timer.warmup or not gpu  # captured in the step after those
 
 
-@pytest.mark.parametrize("lowering", [Eager, two_threads])
-def test_a_profile_is_a_trace_and_ten_operations(lowering, tmp_path) -> None:
+@pytest.mark.parametrize("executor", [Eager, two_threads])
+def test_a_profile_is_a_trace_and_ten_operations(executor, tmp_path) -> None:
     method = Prototypes()
-    runs = lowering(method)
+    runs = executor(method)
     with runs.running():
         table = profile_steps(Trainer(method, runs, source(), Plan(PROFILED, 4)), tmp_path)
     lines = table.splitlines()

@@ -7,10 +7,8 @@ import pytest
 import torch
 from fsb_protonet.protonet import ProtoNet
 
-from fewshot_bench.engine.embedding import pays
-from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.executors.threads import TaskThreads
+from fewshot_bench.engine.evaluation import embedding_pays, evaluate
+from fewshot_bench.engine.executors import Eager, TaskThreads
 from fewshot_bench.errors import PluginError
 from fewshot_bench.testing import TinyBackbone
 from tests.engine.toys import TASK, source
@@ -32,13 +30,13 @@ def protonet(kind=Counted, statistics="running"):
     return kind(TASK, TinyBackbone((1, 6, 6), statistics=statistics))
 
 
-@pytest.mark.parametrize("lowering", [Eager, lambda m: TaskThreads(m, 2)])
-def test_same_scores_and_each_image_once(lowering) -> None:
+@pytest.mark.parametrize("executor", [Eager, lambda m: TaskThreads(m, 2)])
+def test_same_scores_and_each_image_once(executor) -> None:
     class Plain(ProtoNet):
         embeds = False
 
     want = evaluate(Eager(protonet(Plain)), source(), 60, chunk=8)
-    runs = lowering(protonet())
+    runs = executor(protonet())
     with runs.running():
         got = evaluate(runs, source(), 60, chunk=8)
     assert np.array_equal(got.accuracy, want.accuracy)
@@ -54,14 +52,16 @@ def test_times_are_those_of_whole_tasks() -> None:
 
 
 def test_only_where_it_is_right_and_pays() -> None:
-    assert pays(Eager(protonet()), source(), 60)
-    assert not pays(Eager(protonet()), source(), 5)  # 75 images; embedding all would be 80
-    assert not pays(Eager(protonet(statistics="batch")), source(), 60)
+    assert embedding_pays(Eager(protonet()), source(), 60)
+    assert not embedding_pays(
+        Eager(protonet()), source(), 5
+    )  # 75 images; embedding all would be 80
+    assert not embedding_pays(Eager(protonet(statistics="batch")), source(), 60)
 
     class Silent(ProtoNet):
         embeds = False
 
-    assert not pays(Eager(protonet(Silent)), source(), 60)
+    assert not embedding_pays(Eager(protonet(Silent)), source(), 60)
 
 
 def test_a_method_that_sees_more_than_it_says_is_told() -> None:

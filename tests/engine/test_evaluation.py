@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fewshot_bench.engine.evaluation import confusion, evaluate
-from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors import Eager
 from fewshot_bench.engine.timing import PHASES, StepTimer
 from fewshot_bench.engine.weights import load_weights, read_weights, save_weights
 from fewshot_bench.errors import ConfigError, PluginError, RecordError
@@ -19,8 +19,8 @@ def method():
 
 def test_chunks_and_threads_change_no_score() -> None:
     whole = evaluate(Eager(method()), source(seed=2), 30, chunk=30)
-    for lowering, chunk in ((Eager, 1), (Eager, 7), (two_threads, 8)):
-        runs = lowering(method())
+    for executor, chunk in ((Eager, 1), (Eager, 7), (two_threads, 8)):
+        runs = executor(method())
         with runs.running():
             parts = evaluate(runs, source(seed=2), 30, chunk=chunk)
         assert np.array_equal(whole.accuracy, parts.accuracy)
@@ -61,7 +61,7 @@ def test_wrong_logits_are_told() -> None:
         def predict(self, state, query):
             return super().predict(state, query)[..., :2]
 
-    with pytest.raises(PluginError, match=r"\[T, Q, way\] is \(4, 9, 3\)"):
+    with pytest.raises(PluginError, match=r"\[T, Q, way\] of shape \(4, 9, 3\)"):
         evaluate(Eager(Short()), source(), 4, chunk=4)
 
 

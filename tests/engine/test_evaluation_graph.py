@@ -22,21 +22,18 @@ from fsb_relationnet.relationnet import RelationNet
 from torch.utils._pytree import tree_leaves
 
 from fewshot_bench.engine import evaluation
-from fewshot_bench.engine.conditions import conditions
-from fewshot_bench.engine.evaluation import Scores, drawn, evaluate
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.executors.evaluation_graph import ChunkGraph
-from fewshot_bench.engine.executors.graph import stream_for
+from fewshot_bench.engine.evaluation import Scores, draw_chunks, evaluate
+from fewshot_bench.engine.executors import CudaGraphs, Eager, Executor
+from fewshot_bench.engine.executors.base import Call, Prediction
+from fewshot_bench.engine.executors.conditions import conditions
 from fewshot_bench.engine.memory import within_memory
-from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.precision import Precision
-from fewshot_bench.engine.prediction import Call, Prediction
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method
 from fewshot_bench.testing import TinyBackbone
 from tests.engine.replaying import Graph, Outside, stand_in_for_graphs
-from tests.engine.toys import TASK, Prototypes, TwoPlayers, source
+from tests.engine.toys import TASK, Prototypes, TwoPlayers, logged, source
 
 CPU = torch.device("cpu")
 METRICS = {"size": lambda logits, target: logits.abs().sum((1, 2))}  # shows any change of logits
@@ -73,8 +70,8 @@ def made(kind: Callable[[], Method]) -> Method:
     return kind()
 
 
-def scores(lowering: Eager, episodes: Any = None, count: int = 30, chunk: int = 8) -> Scores:
-    return evaluate(lowering, episodes or source(seed=2), count, chunk=chunk, metrics=METRICS)
+def scores(executor: Executor, episodes: Any = None, count: int = 30, chunk: int = 8) -> Scores:
+    return evaluate(executor, episodes or source(seed=2), count, chunk=chunk, metrics=METRICS)
 
 
 def same(found: Scores, expected: Scores) -> None:
@@ -95,7 +92,7 @@ def test_replays_give_the_numbers_of_the_direct_way(
     method = made(KINDS[kind])
     direct = scores(Eager(method, strategy=strategy))
     assert not graphs.captures
-    same(scores(Eager(method, strategy=strategy, graph=True)), direct)
+    same(scores(CudaGraphs(method, strategy=strategy)), direct)
     # The first of four chunks is direct, and the last one of six tasks is filled up.
     assert (graphs.captures, graphs.replays) == (1, 3)
 
@@ -105,14 +102,14 @@ def test_replays_give_the_numbers_of_the_direct_way(
 )
 def test_chunks_of_any_size(count: int, chunk: int, replays: int, graphs: type[Graph]) -> None:
     method = made(maml)
-    found = scores(Eager(method, graph=True), count=count, chunk=chunk)
+    found = scores(CudaGraphs(method), count=count, chunk=chunk)
     same(found, scores(Eager(method), count=count, chunk=chunk))
     assert graphs.replays == replays
 
 
 def test_parts_of_a_chunk_that_is_short_of_memory(graphs: type[Graph]) -> None:
     method = made(maml)
-    same(scores(Eager(method, graph=True, task_chunk=3)), scores(Eager(method)))
+    same(scores(CudaGraphs(method, task_chunk=3)), scores(Eager(method)))
     assert graphs.replays == 3
 
 
@@ -123,19 +120,19 @@ def test_the_next_evaluation_replays_with_the_weights_of_its_time(
 ) -> None:
     """Trained in place, and loaded in place: the addresses stay."""
     method, episodes = made(KINDS[kind]), source(seed=2)
-    lowering = Eager(method, graph=True)
-    before = scores(lowering, episodes, count)
+    executor = CudaGraphs(method)
+    before = scores(executor, episodes, count)
     first = {name: value.clone() for name, value in method.state_dict().items()}
     with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    scores(lowering, episodes, count)
+    scores(executor, episodes, count)
     captures, replays = graphs.captures, graphs.replays
-    after = scores(lowering, episodes, count)
+    after = scores(executor, episodes, count)
     assert not np.allclose(before.metrics["size"], after.metrics["size"])
     same(after, scores(Eager(method), count=count))
     method.load_state_dict(first)
-    same(scores(lowering, episodes, count), before)
+    same(scores(executor, episodes, count), before)
     # From the second evaluation on its first chunk is replayed, too.
     assert captures == graphs.captures == 1
     assert graphs.replays == replays + 2 * math.ceil(count / 8)
@@ -144,10 +141,10 @@ def test_the_next_evaluation_replays_with_the_weights_of_its_time(
 def test_a_training_is_validated_as_it_is_directly(graphs: type[Graph]) -> None:
     def validations(graph: bool) -> dict[int, float]:
         method, episodes = made(lambda: Prototypes(ema=0.8)), source(seed=2)
-        lowering = Eager(method, graph=graph)
+        executor = CudaGraphs(method) if graph else Eager(method)
 
         def validate(step: int) -> float:
-            return float(scores(lowering, episodes, count=20).metrics["size"].mean())
+            return float(scores(executor, episodes, count=20).metrics["size"].mean())
 
         plan = Plan(steps=6, task_batch=2, validate_every=2)
         return dict(Trainer(method, Eager(method), source(), plan, validate).run().validation)
@@ -189,28 +186,28 @@ CHANGES: dict[str, Callable[[Any], None]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changed_is_captured_anew(change: str, graphs: type[Graph]) -> None:
     method = made(lambda: MAML(TASK, backbone("running"), inner_steps=2, inner_lr=0.5))
-    episodes, lowering = source(seed=2), Eager(method, graph=True)
-    before = scores(lowering, episodes)
+    episodes, executor = source(seed=2), CudaGraphs(method)
+    before = scores(executor, episodes)
     CHANGES[change](method)
     gc.collect()
-    after = scores(lowering, episodes)
+    after = scores(executor, episodes)
     assert not np.allclose(after.metrics["size"], before.metrics["size"])
     same(after, scores(Eager(method)))
     assert graphs.captures == 2
 
 
-def test_settings_of_the_lowering_count(graphs: type[Graph]) -> None:
+def test_settings_of_the_executor_count(graphs: type[Graph]) -> None:
     method, episodes = made(maml), source(seed=2)
-    lowering = Eager(method, graph=True)
+    executor = CudaGraphs(method)
     settings: dict[str, Any] = {}
     for name, value in (
         ("task_chunk", None), ("task_chunk", 3), ("strategy", "im2col"),
         ("precision", Precision("bf16")),
     ):  # fmt: skip
         settings[name] = value
-        setattr(lowering, name, value)
+        setattr(executor, name, value)
         captures = graphs.captures
-        same(scores(lowering, episodes, 16), scores(Eager(method, **settings), count=16))
+        same(scores(executor, episodes, 16), scores(Eager(method, **settings), count=16))
         assert graphs.captures == captures + 1
 
 
@@ -235,10 +232,10 @@ def test_extra_state_counts_by_value(graphs: type[Graph]) -> None:
             return self.tracker.value * super().predict(state, query)
 
     method, episodes = made(Scaled), source(seed=2)
-    lowering = Eager(method, graph=True)
-    before = scores(lowering, episodes)
+    executor = CudaGraphs(method)
+    before = scores(executor, episodes)
     method.load_state_dict(method.state_dict() | {"_extra_state": {"scale": torch.tensor(2.0)}})
-    after = scores(lowering, episodes)
+    after = scores(executor, episodes)
     assert np.allclose(after.metrics["size"], 2 * before.metrics["size"])
     assert graphs.captures == 2
 
@@ -262,39 +259,39 @@ def test_a_mode_counts() -> None:
 
 
 def test_a_change_between_two_chunks_is_seen(graphs: type[Graph]) -> None:
-    def changed(lowering: Eager) -> Scores:
+    def changed(executor: Executor) -> Scores:
         def tick(done: int, accuracy: float) -> None:
             if done == 16:
-                moved(lowering.method)
+                moved(executor.method)
 
-        return evaluate(lowering, source(seed=2), 40, chunk=8, metrics=METRICS, tick=tick)
+        return evaluate(executor, source(seed=2), 40, chunk=8, metrics=METRICS, tick=tick)
 
-    same(changed(Eager(made(maml), graph=True)), changed(Eager(made(maml))))
+    same(changed(CudaGraphs(made(maml))), changed(Eager(made(maml))))
     assert graphs.captures == 2
 
 
 def test_other_episodes_and_sizes_have_a_graph_of_their_own(graphs: type[Graph]) -> None:
     method, one, other = made(maml), source(seed=2), source(seed=3, noise=60)
-    lowering = Eager(method, graph=True)
+    executor = CudaGraphs(method)
     for episodes, chunk in ((one, 8), (other, 8), (one, 8), (one, 7)):
-        same(scores(lowering, episodes, chunk=chunk), scores(Eager(method), episodes, chunk=chunk))
+        same(scores(executor, episodes, chunk=chunk), scores(Eager(method), episodes, chunk=chunk))
     assert graphs.captures == 4
     one.table = other.table  # of the same source, other images
-    same(scores(lowering, one, chunk=7), scores(Eager(method), one, chunk=7))
+    same(scores(executor, one, chunk=7), scores(Eager(method), one, chunk=7))
     assert graphs.captures == 5
 
 
 def test_what_a_chunk_reads_is_held(graphs: type[Graph]) -> None:
     """A replay of the stand-in fails at memory that was freed."""
-    lowering = Eager(made(maml), graph=True)
+    executor = CudaGraphs(made(maml))
     episodes = source(seed=2)
-    scores(lowering, episodes, count=16)
+    scores(executor, episodes, count=16)
     gc.collect()
     junk = [torch.full((n,), -(2**40)) for n in range(1, 200)]  # in the place of what was freed
-    scores(lowering, episodes, count=16)
+    scores(executor, episodes, count=16)
     assert graphs.replays == 1 + 2
     assert junk
-    graph = lowering.kept.graph
+    graph = executor.chunk
     read = {call.storage for call in outside(graph._graph)}
     assert not any(storage.expired() for storage in read)
     del episodes
@@ -316,14 +313,14 @@ def test_only_a_whole_chunk_warms_up(graphs: type[Graph]) -> None:
     class Together(Prototypes):
         batchable = False
 
-    lowering, episodes = Eager(made(Together), graph=True), source(seed=2)
+    executor, episodes = CudaGraphs(made(Together)), source(seed=2)
 
     def tick(done: int, accuracy: float) -> None:
         if done == 16:  # before the smaller last chunk
-            moved(lowering.method)
+            moved(executor.method)
 
-    evaluate(lowering, episodes, 20, chunk=8, tick=tick)
-    evaluate(lowering, episodes, 8, chunk=8)
+    evaluate(executor, episodes, 20, chunk=8, tick=tick)
+    evaluate(executor, episodes, 8, chunk=8)
     assert (graphs.captures, graphs.replays) == (1, 1)
 
 
@@ -338,7 +335,7 @@ def test_tasks_that_belong_together_are_never_filled_up(graphs: type[Graph]) -> 
             return logits + 10 * query.mean() * logits.detach().mean(0, keepdim=True)
 
     method = made(Together)
-    same(scores(Eager(method, graph=True)), scores(Eager(method)))
+    same(scores(CudaGraphs(method)), scores(Eager(method)))
     assert graphs.replays == 2  # of four chunks the first and the last are direct
 
 
@@ -364,12 +361,12 @@ class Counts(TwoPlayers):
     ],
 )
 def test_what_cannot_be_captured_is_run_directly(kind: Any, why: str, graphs: type[Graph]) -> None:
-    said: list[str] = []
-    lowering = Eager(made(kind), graph=True, tell=said.append)
+    executor = CudaGraphs(made(kind))
     episodes = source(seed=2)
-    for _ in range(2):
-        same(scores(lowering, episodes), scores(Eager(made(kind))))
-    [line] = said  # and it is not tried again
+    with logged() as lines:
+        for _ in range(2):
+            same(scores(executor, episodes), scores(Eager(made(kind))))
+    [line] = lines  # and it is not tried again
     assert line.startswith("evaluation: eager, because no CUDA graph could be captured: ")
     assert why in line
     assert (graphs.captures, graphs.replays) == (1, 0)
@@ -387,7 +384,7 @@ def test_a_capture_of_which_nothing_comes_leaves_no_trace(graphs: type[Graph]) -
             self.calls["count"] = self.calls["count"] + 1
             return super().adapt(support) * (1 + self.calls["count"])
 
-    found = scores(Eager(made(CountsVisibly), graph=True))
+    found = scores(CudaGraphs(made(CountsVisibly)))
     same(found, scores(Eager(made(CountsVisibly))))
     assert (graphs.captures, graphs.replays) == (1, 0)
 
@@ -406,16 +403,18 @@ def test_a_capture_without_memory_leaves_smaller_chunks(
     def tick(done: int, accuracy: float) -> None:
         most[0] = 3  # from the second chunk on
 
-    most, said = [8], list[str]()
-    lowering = Eager(made(Short), graph=True, tell=said.append)
-    found = evaluate(lowering, source(seed=2), 30, chunk=8, metrics=METRICS, tick=tick)
+    most = [8]
+    executor = CudaGraphs(made(Short))
+    with logged() as lines:
+        found = evaluate(executor, source(seed=2), 30, chunk=8, metrics=METRICS, tick=tick)
     same(found, scores(Eager(made(TwoPlayers))))
-    assert lowering.task_chunk == 2
-    assert said == [
+    assert executor.task_chunk == 2
+    assert lines[0] == (
         "evaluation: eager, because no CUDA graph could be captured: CUDA out of memory. Tried to "
         "allocate 2.00 GiB."
-    ]
-    assert lowering.kept.graph.release() is False
+    )
+    assert all("out of memory with" in line for line in lines[1:])
+    assert executor.chunk.release() is False
 
 
 def test_chunks_that_became_smaller_are_captured_so(graphs: type[Graph]) -> None:
@@ -425,25 +424,25 @@ def test_chunks_that_became_smaller_are_captured_so(graphs: type[Graph]) -> None
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return super().adapt(support)
 
-    lowering = Eager(made(Short), graph=True)
-    same(scores(lowering), scores(Eager(made(TwoPlayers))))
-    assert lowering.task_chunk == 2
+    executor = CudaGraphs(made(Short))
+    same(scores(executor), scores(Eager(made(TwoPlayers))))
+    assert executor.task_chunk == 2
     assert (graphs.captures, graphs.replays) == (1, 3)
 
 
 def test_memory_of_an_evaluation_is_given_up_before_a_step_is_parted(graphs: type[Graph]) -> None:
-    lowering = Eager(made(TwoPlayers), graph=True)
+    executor = CudaGraphs(made(TwoPlayers))
     episodes = source(seed=2)
-    expected = scores(lowering, episodes)
+    expected = scores(executor, episodes)
 
     def step(part: Any) -> int:
-        if lowering.kept.graph._graph is not None or len(part) > 4:
+        if executor.chunk._graph is not None or len(part) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return len(part)
 
-    assert within_memory(lowering, episodes.batch(range(4)), step) == 4
-    assert lowering.task_chunk is None
-    same(scores(lowering, episodes), expected)
+    assert within_memory(executor, episodes.batch(range(4)), step) == 4
+    assert executor.task_chunk is None
+    same(scores(executor, episodes), expected)
     assert graphs.captures == 2
 
 
@@ -454,27 +453,27 @@ def test_a_fault_of_the_method_is_one_at_every_evaluation(graphs: type[Graph]) -
         def adapt(self, support: Any) -> Any:
             return super().adapt(support) + torch.rand(())
 
-    lowering, episodes = Eager(made(Draws), graph=True), source(seed=2)
+    executor, episodes = CudaGraphs(made(Draws)), source(seed=2)
     for _ in range(2):
         with pytest.raises(PluginError, match="draws random numbers at test"):
-            scores(lowering, episodes)
+            scores(executor, episodes)
     assert not graphs.captures
 
 
 def test_where_images_are_embedded_once_nothing_is_captured(graphs: type[Graph]) -> None:
     method = made(lambda: ProtoNet(TASK, backbone("running")))
-    found, expected = scores(Eager(method, graph=True)), scores(Eager(method))
+    found, expected = scores(CudaGraphs(method)), scores(Eager(method))
     assert np.array_equal(found.accuracy, expected.accuracy)
     assert np.isnan(found.adapt_ms[8:]).all()
     assert not graphs.captures
 
 
 def test_times_of_a_replay_are_read_before_the_next(graphs: type[Graph]) -> None:
-    lowering, episodes = Eager(made(TwoPlayers).eval(), graph=True), source(seed=2)
-    chunk = ChunkGraph.of(lowering, episodes, 4)
+    executor, episodes = CudaGraphs(made(TwoPlayers).eval()), source(seed=2)
+    chunk = executor.chunk_graph(episodes, 4)
     assert chunk is not None
-    chunk.ran_directly(lowering, 4)
-    one, two = (chunk.predict(lowering, episodes.indices(range(4 * i, 4 * i + 4))) for i in (0, 1))
+    chunk.ran_directly(executor, 4)
+    one, two = (chunk.predict(executor, episodes.indices(range(4 * i, 4 * i + 4))) for i in (0, 1))
     assert one is not None
     assert two is not None
     assert one.adapt_ms.isnan().all()
@@ -494,10 +493,9 @@ def test_an_evaluation_has_a_stream_of_its_own_where_it_may_be_captured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("torch.cuda.Stream", lambda device: object())
-    cuda, lowering = torch.device("cuda"), Eager(made(maml), graph=True)
-    assert stream_for(Eager(made(maml)), cuda) is None
-    assert stream_for(lowering, CPU) is None
-    assert stream_for(lowering, cuda) is stream_for(lowering, cuda) is not None
+    cuda, executor = torch.device("cuda"), CudaGraphs(made(maml))
+    assert executor.stream(CPU) is None
+    assert executor.stream(cuda) is executor.stream(cuda) is not None
 
 
 def test_indices_are_drawn_for_many_chunks_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -514,7 +512,7 @@ def test_indices_are_drawn_for_many_chunks_on_a_gpu(monkeypatch: pytest.MonkeyPa
     ):
         asked.clear()
         table = SimpleNamespace(device=torch.device(device))
-        found = list(drawn(SimpleNamespace(table=table, indices=indices), range(35), 8))  # type: ignore[arg-type]
+        found = list(draw_chunks(SimpleNamespace(table=table, indices=indices), range(35), 8))  # type: ignore[arg-type]
         assert asked == expected
         assert [len(part.key) for part in found] == [8, 8, 8, 8, 3]
         rows = torch.cat([part.rows() for part in found])

@@ -10,18 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.finite import LEAST, SpikeGuard
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.anomalies import LEAST, SpikeGuard
+from fewshot_bench.engine.executors import Eager
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.errors import Diverged
 from tests.engine.toys import Prototypes, TwoPlayers, source, two_threads
 
 PLAN = Plan(steps=6, task_batch=2)
 
 
-def trained(method: Any, plan: Plan = PLAN, lowering: Any = Eager, **more: Any) -> Trainer:
-    chosen = lowering(method)
+def trained(method: Any, plan: Plan = PLAN, executor: Any = Eager, **more: Any) -> Trainer:
+    chosen = executor(method)
     trainer = Trainer(method, chosen, source(), plan, **more)
     with chosen.running():
         trainer.run()

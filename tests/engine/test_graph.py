@@ -14,14 +14,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fewshot_bench.engine.executors import graph
-from fewshot_bench.engine.executors.eager import Eager, Gradients, Packed
+from fewshot_bench.engine.executors import CudaGraphs, Gradients, graph
+from fewshot_bench.engine.executors.base import Packed
 from fewshot_bench.engine.executors.graph import Ahead
-from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.timing import StepTimer
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.errors import PluginError
-from tests.engine.toys import Prototypes, source
+from tests.engine.toys import Prototypes, logged, source
 
 CPU = torch.device("cpu")
 
@@ -106,7 +105,7 @@ def test_work_for_several_turns_is_charged_to_each(monkeypatch: pytest.MonkeyPat
     clock = iter([0, 8_000_000, 10_000_000, 13_000_000, 20_000_000, 21_000_000])  # ns
     monkeypatch.setattr("time.perf_counter_ns", lambda: next(clock))
     timer = StepTimer(CPU, warmup=0)
-    with timer.for_several(4) as drawn:
+    with timer.shared_work(4) as drawn:
         pass
     inside = [10_000_000, 10_500_000, 12_000_000, 13_000_000]
     timer.start()
@@ -153,21 +152,20 @@ def test_why_a_capture_failed_is_the_first_error_s() -> None:
             finally:
                 raise RuntimeError("operation failed due to a previous error during capture")
         except RuntimeError as error:
-            caught.append(graph.why_not(error))
+            caught.append(graph.capture_error(error))
     assert caught == ["a wait for the device", "ValueError"]
     told = PluginError("M.adapt() raised RuntimeError: no")
     told.__context__ = RuntimeError("no")
-    assert graph.why_not(told) == "M.adapt() raised RuntimeError: no"
+    assert graph.capture_error(told) == "M.adapt() raised RuntimeError: no"
 
 
 def trained_without_graph(**plan: Any) -> tuple[str, list[str]]:
-    """The name of what ran a training whose steps could be captured, and what was said."""
-    method, said = Prototypes(), []
-    lowering = Eager(method, "graph", graph=True)
-    trainer = Trainer(method, lowering, source(), Plan(task_batch=4, **plan), tell=said.append)
-    with lowering.running():
-        trainer.run()
-    return lowering.name, said
+    """The name of what ran a training whose steps could be captured, and what was logged."""
+    method = Prototypes()
+    executor = CudaGraphs(method)
+    with logged() as lines, executor.running():
+        Trainer(method, executor, source(), Plan(task_batch=4, **plan)).run()
+    return executor.name, lines
 
 
 @pytest.mark.parametrize(
@@ -175,8 +173,8 @@ def trained_without_graph(**plan: Any) -> tuple[str, list[str]]:
     [({"skip_spikes": 10.0}, "--skip-spikes"), ({"detect_anomaly": True}, "--detect-anomaly")],
 )
 def test_what_reads_numbers_in_every_step_runs_eagerly_and_says_so(plan: Any, why: str) -> None:
-    name, said = trained_without_graph(steps=5, **plan)
+    name, lines = trained_without_graph(steps=5, **plan)
     assert name == "eager"
-    assert said == [
+    assert lines == [
         f"engine: eager, because no CUDA graph could be captured: {why} reads numbers in every step"
     ]

@@ -8,16 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from fewshot_bench.engine.checkpointing.state import restore, state_of
-from fewshot_bench.engine.checkpointing.store import Saved
+from fewshot_bench.engine.checkpointing import Checkpoint
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors import Eager
 from fewshot_bench.engine.memory import within_memory
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
-from fewshot_bench.engine.tree import pack
+from fewshot_bench.engine.training import Plan, Trainer
+from fewshot_bench.engine.weights import pack
 from fewshot_bench.errors import OutOfMemory, is_out_of_memory
-from tests.engine.toys import Prototypes, TwoPlayers, source, two_threads
+from tests.engine.toys import Prototypes, TwoPlayers, logged, source, two_threads
 
 ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
@@ -51,13 +49,12 @@ def short(kind: type[Any], most: int, error: BaseException = ERRORS[0]) -> Any:
     return Short()
 
 
-def trained(method: Any, lowering: Callable[[Any], Any] = Eager) -> tuple[Trainer, list[str]]:
-    told: list[str] = []
-    chosen = lowering(method)
-    trainer = Trainer(method, chosen, source(), Plan(steps=3, task_batch=8), tell=told.append)
-    with chosen.running():
+def trained(method: Any, executor: Callable[[Any], Any] = Eager) -> tuple[Trainer, list[str]]:
+    chosen = executor(method)
+    trainer = Trainer(method, chosen, source(), Plan(steps=3, task_batch=8))
+    with logged() as lines, chosen.running():
         trainer.run()
-    return trainer, told
+    return trainer, lines
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
@@ -66,14 +63,12 @@ def test_a_step_is_run_in_chunks_of_the_same_gradient(kind: Any, error: BaseExce
     assert is_out_of_memory(error)
     whole, _ = trained(short(kind, 1000))
     method = short(kind, 2 * 9, error)
-    trainer, told = trained(method)
-    assert trainer.lowering.parts(8) == 4
+    trainer, lines = trained(method)
+    assert trainer.executor.calls(8) == 4
     assert trainer.history.shrunk_at == 1
-    assert told == [
-        "step 1: out of memory with 8 tasks at once; from here on it is 4, which gives the same "
-        "gradient",
-        "step 1: out of memory with 4 tasks at once; from here on it is 2, which gives the same "
-        "gradient",
+    assert lines == [
+        "out of memory with 8 tasks at once; using 4 from here on, which gives the same gradient",
+        "out of memory with 4 tasks at once; using 2 from here on, which gives the same gradient",
     ]
     assert set(method.sizes[2:]) == {18}  # it is not tried again in the next step
     expected = whole.history.steps.arrays()
@@ -86,12 +81,12 @@ def test_the_gradient_is_the_same_in_double_precision() -> None:
     episode = source().batch(range(8)).to(torch.float64)
     found = []
     for one in (method, plenty):
-        lowering, players = Eager(one), one.players()
+        executor, players = Eager(one), one.players()
 
-        def gradients(part: Any, lowering: Any = lowering, players: Any = players) -> Any:
-            return lowering.gradients(part, players, ("meta",))
+        def gradients(part: Any, executor: Any = executor, players: Any = players) -> Any:
+            return executor.gradients(part, players, ("meta",))
 
-        found.append(within_memory(lowering, episode, gradients))
+        found.append(within_memory(executor, episode, gradients))
     for a, b in zip(found[0].gradients["meta"], found[1].gradients["meta"], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
     assert torch.equal(found[0].losses["meta"], found[1].losses["meta"])
@@ -109,28 +104,28 @@ def test_threads_hold_fewer_tasks_at_once() -> None:
                 raise error
             return super().losses(episode)
 
-    trainer, told = trained(Crowded(), two_threads)
-    assert trainer.lowering.at_once(8) == 1
-    assert "out of memory with 2 tasks at once; from here on it is 1" in told[0]
+    trainer, lines = trained(Crowded(), two_threads)
+    assert trainer.executor.at_once(8) == 1
+    assert "out of memory with 2 tasks at once; using 1 from here on" in lines[0]
 
 
 def test_a_training_that_goes_on_holds_no_more_than_before() -> None:
     before, _ = trained(short(Prototypes, 9))
     tensors: dict[str, Any] = {}
-    state = pack(state_of(before), tensors, "state")
+    state = pack(before.state(), tensors, "state")
     method = Prototypes()
     after = Trainer(method, Eager(method), source(), Plan(steps=3, task_batch=8))
-    assert after.lowering.at_once(8) == 8
-    restore(after, Saved(3, {}, state, tensors))
-    assert after.lowering.at_once(8) == before.lowering.at_once(8) == 1
+    assert after.executor.at_once(8) == 8
+    after.restore(Checkpoint(3, {}, state, tensors))
+    assert after.executor.at_once(8) == before.executor.at_once(8) == 1
     assert after.history.shrunk_at == before.history.shrunk_at == 1
 
 
 def test_a_thread_is_no_limit_unless_memory_was_short() -> None:
     trainer, _ = trained(Prototypes(), two_threads)
-    assert state_of(trainer)["at_once"] is None
-    trainer.lowering.hold(1)
-    assert trainer.lowering.at_once(8) == 1
+    assert trainer.state()["at_once"] is None
+    trainer.executor.limit(1)
+    assert trainer.executor.at_once(8) == 1
 
 
 def test_a_task_that_does_not_fit_is_told_with_a_size_that_does() -> None:
@@ -155,11 +150,11 @@ def test_tasks_that_belong_together_are_not_parted() -> None:
 
 def test_an_evaluation_is_run_in_chunks_too() -> None:
     method, plenty = short(Prototypes, 3 * 9), short(Prototypes, 1000)
-    lowering = Eager(method)
-    found = evaluate(lowering, source(), 10, chunk=10)
+    executor = Eager(method)
+    found = evaluate(executor, source(), 10, chunk=10)
     expected = evaluate(Eager(plenty), source(), 10, chunk=10)
     assert (found.accuracy == expected.accuracy).all()
-    assert lowering.task_chunk == 3
+    assert executor.task_chunk == 3
 
 
 def test_other_errors_are_no_lack_of_memory() -> None:

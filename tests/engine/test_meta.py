@@ -8,6 +8,7 @@ read, moved or mixed, and the numbers are the CPU's.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,18 +20,15 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors import CudaGraphs, Eager, Executor
 from fewshot_bench.engine.executors.graph import Ahead
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.players import check_players
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.method import Losses
-from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.method import Losses, Method
+from fewshot_bench.sampling.base import EpisodeSource, OpenSampler
 from fewshot_bench.sampling.batches import BatchSource
 from fewshot_bench.sampling.few_labels import Labels, training_sources
-from fewshot_bench.sampling.open import OpenSampler
 from fewshot_bench.testing.captures import (
     CHUNKS,
     TASKS,
@@ -73,11 +71,11 @@ CASES: dict[str, tuple[str, dict[str, Any], Any]] = {
         for update in ("alternating", "joint")
     },
 }
-LOWERINGS: dict[str, dict[str, Any]] = {
-    "eager": {},
-    "im2col": {"strategy": "im2col"},
-    "batched": {"strategy": "batched"},
-    "graph": {"graph": True},
+EXECUTORS: dict[str, Callable[[Method], Executor]] = {
+    "eager": Eager,
+    "im2col": lambda method: Eager(method, "im2col", strategy="im2col"),
+    "batched": lambda method: Eager(method, "batched", strategy="batched"),
+    "graph": CudaGraphs,
 }
 STEPS = 6  # a graph is captured after three, of each turn and each source of tasks
 BOUND = 1e-3  # relative, of losses after some steps of Adam in float32
@@ -125,30 +123,30 @@ def on_the_cpu(case: str, steps: int) -> tuple[list[dict[str, Tensor]], list[Ten
     return losses, logits
 
 
-def made(case: str, lowering: str) -> tuple[MethodSubject, DeviceCheck, Eager]:
+def made(case: str, executor: str) -> tuple[MethodSubject, DeviceCheck, Executor]:
     """A method with fresh weights, what watches it, and what runs it."""
     subject = subject_of(case)
     method = subject.build()
-    return subject, DeviceCheck(method), Eager(method, lowering, **LOWERINGS[lowering])
+    return subject, DeviceCheck(method), EXECUTORS[executor](method)
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("case", CASES)
 def test_training_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
-    case: str, lowering: str
+    case: str, executor: str
 ) -> None:
-    subject, watched, runs = made(case, lowering)
+    subject, watched, runs = made(case, executor)
     method = runs.method
-    steps = STEPS if lowering == "graph" else 2 * (1 + method.unlabeled_tasks)
+    steps = STEPS if executor == "graph" else 2 * (1 + method.unlabeled_tasks)
     trainer = train(watched, subject, runs, steps)
     assert watched.faults == []
     want, _ = on_the_cpu(case, steps)
     assert (trainer is None) == (not want)
     if trainer is None:
         return
-    assert runs.name == lowering  # nothing fell back
+    assert runs.name == executor  # nothing fell back
     got = watched.device.on_host(losses_of(trainer))
-    graphs = len(method.turns) * len(trainer.sources) if lowering == "graph" else 0
+    graphs = len(method.turns) * len(trainer.sources) if executor == "graph" else 0
     assert len(trainer._captured) == graphs
     for mine, its in zip(got, want, strict=True):
         assert mine.keys() == its.keys()
@@ -157,18 +155,18 @@ def test_training_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
             assert torch.allclose(mine[name], its[name], rtol=BOUND, atol=BOUND), (name, its)
 
 
-@pytest.mark.parametrize("lowering", ["eager", "batched", "graph"])
+@pytest.mark.parametrize("executor", ["eager", "batched", "graph"])
 @pytest.mark.parametrize("case", CASES)
 def test_evaluation_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
-    case: str, lowering: str
+    case: str, executor: str
 ) -> None:
-    subject, watched, runs = made(case, lowering)
+    subject, watched, runs = made(case, executor)
     logits, scores = evaluate(watched, subject, runs)
     assert watched.faults == []
-    assert (runs.kept.graph is not None) == (lowering == "graph")
-    if runs.kept.graph is not None:
-        assert runs.kept.captures
-        assert runs.kept.graph._replays == len(scores) - 1
+    if isinstance(runs, CudaGraphs):
+        assert runs.captures
+        assert runs.chunk is not None
+        assert runs.chunk._replays == len(scores) - 1
     _, want = on_the_cpu(case, 0)
     for mine, its in zip(watched.device.on_host(logits), want, strict=True):
         assert torch.allclose(mine, its, rtol=BOUND, atol=BOUND)
@@ -470,7 +468,7 @@ def test_rates_on_the_device_follow_their_schedule_in_a_graph() -> None:
         with device.waits_allowed():
             episodes = source(device="meta")
             episodes.batch(range(2))
-            runs = Eager(method.to(META).train(), graph=True)
+            runs = CudaGraphs(method.to(META).train())
             trainer = Trainer(method, runs, episodes, Plan(STEPS, 2))
         moved = []
         for _ in range(STEPS):
@@ -491,6 +489,6 @@ def test_the_engine_that_is_recorded_is_the_one_that_ran(steps: int, name: str) 
     device = MetaDevice()
     with as_a_gpu(device), device.waits_allowed():
         method = Prototypes().to(META)
-        lowering = Eager(method, "graph", graph=True)
-        Trainer(method, lowering, source(device="meta"), Plan(steps, 4)).run()
-    assert lowering.name == name
+        executor = CudaGraphs(method)
+        Trainer(method, executor, source(device="meta"), Plan(steps, 4)).run()
+    assert executor.name == name

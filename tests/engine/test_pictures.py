@@ -14,13 +14,14 @@ from safetensors.torch import load_file
 import fewshot_bench
 from fewshot_bench import Method, Task
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.engine.pictures import Pictures, begin
+from fewshot_bench.engine.pictures import Pictures, start_pictures
 from fewshot_bench.errors import PluginError
 from fewshot_bench.results.record import read_table
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import prepare
 from fewshot_bench.runs.train import run
 from fewshot_bench.testing import tiny_episode
+from tests.engine.toys import logged
 
 SMALL: dict[str, Any] = {
     "dataset": "glyphs", "way": 3, "shot": 2, "query": 2, "steps": 4, "task_batch": 2,
@@ -44,7 +45,7 @@ class Draws(Method):
 
 def keep(method: Method, folder: Path) -> bool:
     episode = tiny_episode(way=2, shot=1, query=1, tasks=1, image_shape=(1, 4, 4))
-    return Pictures(method, episode, (0.0, 1.0), folder).keep(20)
+    return Pictures(method, episode, (0.0, 1.0), folder).save(20)
 
 
 def test_files_and_values(tmp_path: Path) -> None:
@@ -101,14 +102,14 @@ def test_impossible_pictures_are_noted(tmp_path: Path, notes: pytest.LogCaptureF
     own = {"runs_dir": str(tmp_path / "runs"), "cache_dir": str(tmp_path / "cache")}
     run(RunContext(configure("protonet", pictures=True, train_way=3, **SMALL, **own)))
     (line,) = [line for line in notes.messages if line.startswith("--pictures")]
-    assert re.fullmatch(r"--pictures: method 'protonet' of fewshot-bench .* draws none", line)
+    assert re.fullmatch(r"--pictures: method 'protonet' of fewshot-bench .* generates none", line)
 
 
 def test_without_validation_classes_they_are_of_test_tasks(tmp_path: Path) -> None:
-    lines: list[str] = []
     own = {"runs_dir": str(tmp_path / "runs"), "cache_dir": str(tmp_path / "cache")}
     parts = prepare(RunContext(configure("metagan", **SMALL, **own)))
-    pictures = begin(parts.method, None, parts.test, tmp_path, lines.append)
+    with logged() as lines:
+        pictures = start_pictures(parts.method, None, parts.test, tmp_path)
     assert pictures is not None
     assert lines == ["--pictures: without validation classes, they are of test tasks"]
     drawn = np.load(tmp_path / "pictures/task.npz")

@@ -10,7 +10,7 @@ import torch
 
 import fewshot_bench
 from fewshot_bench import Method, Task
-from fewshot_bench.engine.quality import held_out, inside, measure, nearest
+from fewshot_bench.engine.pictures import held_out, inside, measure, nearest
 from fewshot_bench.errors import PluginError, plugin_errors
 from fewshot_bench.testing import tiny_episode
 

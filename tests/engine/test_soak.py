@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.executors import Eager
+from fewshot_bench.engine.training import Plan, Trainer
 from tests.engine.toys import Prototypes, source
 
 BYTES_A_STEP = 400  # a dozen numbers of eight bytes, in arrays that grow by steps

@@ -18,9 +18,8 @@ from torch.func import functional_call
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.executors import Eager
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.episode import Task
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.closed import ClosedSampler

@@ -10,12 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fewshot_bench.engine.checkpointing.state import restore, state_of
-from fewshot_bench.engine.checkpointing.store import Store, read
-from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.checkpointing import Store, read_checkpoint
+from fewshot_bench.engine.executors import Eager
 from fewshot_bench.engine.executors.graph import make_capturable
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.training import Plan, Trainer
 from tests.engine.replaying import let_optimizers_be_captured
 from tests.engine.toys import Prototypes, source
 
@@ -57,9 +55,9 @@ def test_a_training_goes_on_where_the_other_kind_of_device_left_it(
 ) -> None:
     before, here = trainer(kind, not captured), trainer(kind, captured)
     weights_after(before, 3)
-    saved = read(Store(tmp_path, 1, {}).save(before.step, state_of(before)))
+    saved = read_checkpoint(Store(tmp_path, 1, {}).save(before.step, before.state()))
     assert not isinstance(saved, str)
-    restore(here, saved)
+    here.restore(saved)
     [group] = here.optimizers["meta"].param_groups
     assert group["capturable"] is captured
     assert isinstance(group["lr"], Tensor) is captured

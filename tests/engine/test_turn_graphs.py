@@ -14,14 +14,12 @@ import pytest
 import torch
 
 from fewshot_bench.engine.evaluation import evaluate
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.history import History
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.executors import CudaGraphs, Eager
+from fewshot_bench.engine.training import History, Plan, Trainer
 from fewshot_bench.method import Losses, Method, cross_entropy
 from fewshot_bench.utils.devices import HostClock
 from tests.engine.replaying import Graph, let_optimizers_be_captured, stand_in_for_graphs
-from tests.engine.toys import TASK, Prototypes, source
+from tests.engine.toys import TASK, Prototypes, logged, source
 
 STEPS, WARM = 12, 3
 BOUND = 1e-3  # Adam rounds otherwise where its rate and its step are tensors
@@ -177,9 +175,9 @@ class KeepsWhatItTransformed(Cached):
 def trained(
     kind: Callable[[], Method], graph: bool, validate_every: int = 4, **options: Any
 ) -> tuple[History, str, list[str]]:
-    """A training that is validated at another way than its own; what ran it, and what was told."""
+    """A training that is validated at another way than its own; what ran it, and its log."""
     torch.manual_seed(0)
-    method, said = kind(), list[str]()
+    method = kind()
     tests = source(seed=2, task=replace(TASK, way=5))
 
     def validate(step: int) -> float:
@@ -188,12 +186,12 @@ def trained(
         JUNK.append([torch.full((TASK.way,), 1e6) for _ in range(200)])
         return score
 
-    lowering = Eager(method, "graph" if graph else "eager", graph=graph)
+    executor = CudaGraphs(method) if graph else Eager(method)
     plan = Plan(STEPS, 2, validate_every=validate_every, window=2)
-    trainer = Trainer(method, lowering, source(), plan, validate, tell=said.append, **options)
-    history = trainer.run()
+    with logged() as lines:
+        history = Trainer(method, executor, source(), plan, validate, **options).run()
     JUNK.clear()
-    return history, lowering.name, said
+    return history, executor.name, lines
 
 
 def losses(history: History) -> list[float]:
@@ -218,10 +216,10 @@ def test_a_tensor_that_a_validation_replaces_is_not_read_again(
     kind: Any, captures: int, replays: int, graphs: type[Graph]
 ) -> None:
     direct, _, _ = trained(kind, graph=False)
-    found, name, said = trained(kind, graph=True)
+    found, name, lines = trained(kind, graph=True)
     assert losses(found) == pytest.approx(losses(direct), rel=BOUND)
     assert [score for _, score in found.validation] == [score for _, score in direct.validation]
-    assert (name, said) == ("graph", [])
+    assert (name, lines) == ("graph", [])
     # Two graphs each time: of the turn, and of its episodes' indices, which are drawn once.
     assert graphs.captures == 2 * captures
     assert graphs.replays == replays + captures
@@ -244,7 +242,7 @@ def test_what_changes_at_every_step_runs_directly_and_says_so(
     kind: Any, validate_every: int, why: str, graphs: type[Graph]
 ) -> None:
     direct, _, _ = trained(kind, graph=False, validate_every=validate_every)
-    found, name, said = trained(kind, graph=True, validate_every=validate_every)
+    found, name, lines = trained(kind, graph=True, validate_every=validate_every)
     assert losses(found) == pytest.approx(losses(direct), rel=BOUND)
     assert name == "eager"
-    assert said == [f"engine: eager, because no CUDA graph could be captured: {why}"]
+    assert lines == [f"engine: eager, because no CUDA graph could be captured: {why}"]

@@ -1,5 +1,8 @@
 """Small methods and data for the engine's tests."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -9,7 +12,7 @@ from torch import nn
 
 from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
-from fewshot_bench.engine.executors.threads import TaskThreads
+from fewshot_bench.engine.executors import TaskThreads
 from fewshot_bench.episode import Task
 from fewshot_bench.method import Losses, Method, Player, accuracy, cross_entropy
 from fewshot_bench.nn import TaskBatchNorm, per_task
@@ -35,8 +38,28 @@ def source(
     return EpisodeSource(ClosedSampler(ClassTable(labeled, device), replace(task), seed))
 
 
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """The notes and warnings that the package logs meanwhile."""
+    lines: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger, handler = logging.getLogger("fewshot_bench"), Handler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def two_threads(method: Method) -> TaskThreads:
-    """The threaded lowering, whatever the number of cores."""
+    """The executor of task threads, whatever the number of cores."""
     return TaskThreads(method, threads=2)
 
 

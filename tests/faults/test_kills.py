@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fewshot_bench.engine.checkpointing.store import FOLDER, step_of
+from fewshot_bench.engine.checkpointing import FOLDER, step_of
 from fewshot_bench.results.record import read_record
 from tests.faults.broken_off import CONV, assert_same, command, newest
 from tests.faults.killing import Fsb, server

@@ -15,8 +15,7 @@ import torch
 from safetensors.torch import save
 
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.engine.checkpointing.signals import Interrupted
-from fewshot_bench.engine.checkpointing.store import Store, read
+from fewshot_bench.engine.checkpointing import Interrupted, Store, read_checkpoint
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.record import read_record
 from fewshot_bench.runs import train as runner
@@ -213,7 +212,7 @@ def test_a_forged_checkpoint_is_refused(state: Any, home: Path, data_cache: Path
     folder = broken_off(config, Breaking("train", 3))
     store = Store(folder)
     (path,) = store.paths()
-    about = read(path).about
+    about = read_checkpoint(path).about
     header = {"format": 1, "step": 4, "about": about, "state": state}
     content = save({"0": torch.zeros(3)}, {"checkpoint": json.dumps(header)})
     name = f"step-00000004-{hashlib.sha256(content).hexdigest()}.safetensors"

@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from fewshot_bench.engine.checkpointing.signals import TOGETHER, Interrupted, Signals
-from fewshot_bench.engine.checkpointing.store import FOLDER
+from fewshot_bench.engine.checkpointing import FOLDER, TOGETHER, Interrupted, Signals
 from fewshot_bench.results.record import read_record
 from tests.command_line import InProcess, Process
 from tests.faults.broken_off import SMALL, assert_same, command, newest

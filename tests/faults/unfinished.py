@@ -56,7 +56,7 @@ CASES = (
     Fault("going on with a run that another process writes", "resume runs/b",
           lambda world: broken_off()(world) or run_lock(world.run("b")), runs="b"),
     Fault("a checkpoint with another byte (training begins anew)", "resume runs/b",
-          broken_off(damaged), runs="b", code=0, told="there is no checkpoint"),
+          broken_off(damaged), runs="b", code=0, told="no checkpoint"),
     Fault("a run that was begun with another torch", "resume runs/b",
           broken_off(of_other_torch), runs="b"),
     Fault("a broken-off run whose method is a file of code", "resume runs/b",

@@ -24,18 +24,15 @@ import torch
 
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import Scores, evaluate
-from fewshot_bench.engine.executors.choice import choose
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.executors.evaluation_graph import ChunkGraph
-from fewshot_bench.engine.executors.graph import make_capturable, stream_for
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.executors import Eager, choose
+from fewshot_bench.engine.executors.graph import make_capturable
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.method import Method
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import PreparedRun, prepare
 from fewshot_bench.utils.devices import on_stream
 from tests.command_line import Process
-from tests.engine.toys import Prototypes, TwoPlayers, source
+from tests.engine.toys import Prototypes, TwoPlayers, logged, source
 
 DEVICE = torch.device(os.environ.get("FSB_TEST_DEVICE", "cuda"))
 CUDA = DEVICE.type == "cuda"
@@ -66,11 +63,11 @@ STRATEGIES = ("auto", "batched")
 
 
 def parts_of(kind: str, device: torch.device = DEVICE, **more: Any) -> PreparedRun:
-    """Fresh weights and a lowering of them; data and sources are made once."""
+    """Fresh weights and an executor of them; data and sources are made once."""
     parts = prepared(kind, str(device), tuple(more.items()))
     method = copy.deepcopy(parts.method)
     engine = parts.config.engine
-    return replace(parts, method=method, lowering=choose(engine, method, device))
+    return replace(parts, method=method, executor=choose(engine, method, device))
 
 
 @cache
@@ -83,9 +80,9 @@ def step(method: Method, episode: Any, strategy: str, dtype: torch.dtype) -> dic
     """Gradients of one step, of every player, as float64 on the CPU."""
     method.to(dtype).train()
     players = method.players()
-    lowering = Eager(method, strategy=strategy)  # type: ignore[arg-type]
-    with lowering.running():
-        found = lowering.gradients(episode.to(dtype), players, tuple(players))
+    executor = Eager(method, strategy=strategy)  # type: ignore[arg-type]
+    with executor.running():
+        found = executor.gradients(episode.to(dtype), players, tuple(players))
     return {
         name: torch.cat([g.detach().double().cpu().flatten() for g in gradients])
         for name, gradients in found.gradients.items()
@@ -144,20 +141,18 @@ def test_gradients_in_float32(kind: str, strategy: str, exact: Any, record_prope
 def trained(
     kind: str, engine: str, steps: int = 9, alike: bool = False, **more: Any
 ) -> tuple[Trainer, list[str]]:
-    """Train for a few steps; the trainer, and what it said.
+    """Train for a few steps; the trainer, and what it logged.
 
     Arguments:
         alike: with the optimizers that a captured training has.
     """
-    parts, said = parts_of(kind, engine=engine, **more), []
-    trainer = Trainer(
-        parts.method, parts.lowering, parts.train, Plan(steps, 4, window=5), tell=said.append
-    )
-    if alike:
-        make_capturable(list(trainer.optimizers.values()), DEVICE)
-    with parts.lowering.running():
+    parts = parts_of(kind, engine=engine, **more)
+    with logged() as lines, parts.executor.running():
+        trainer = Trainer(parts.method, parts.executor, parts.train, Plan(steps, 4, window=5))
+        if alike:
+            make_capturable(list(trainer.optimizers.values()), DEVICE)
         trainer.run()
-    return trainer, said
+    return trainer, lines
 
 
 def weights(trainer: Trainer) -> torch.Tensor:
@@ -182,7 +177,7 @@ def test_a_captured_step_is_the_step(kind: str, record_property: Any) -> None:
     """
     graph, said = trained(kind, "auto")
     eager, again = (trained(kind, "eager", alike=True)[0] for _ in range(2))
-    assert graph.lowering.name == "graph", said
+    assert graph.executor.name == "graph", said
     apart, noise = numbers_apart(graph, eager), numbers_apart(again, eager)
     record_property("apart", json.dumps(apart.tolist()))
     record_property("noise", json.dumps(noise.tolist()))
@@ -238,12 +233,12 @@ def test_a_captured_training_of_a_toy_is_the_training(kind: Callable[[], Method]
 def test_no_step_waits_for_the_gpu(kind: str) -> None:
     if kind == "toy":
         method: Method = Capturable().to(DEVICE)
-        lowering, episodes = choose("eager", method, DEVICE), source(device="cuda")
+        executor, episodes = choose("eager", method, DEVICE), source(device="cuda")
     else:
         parts = parts_of(kind)
-        method, lowering, episodes = parts.method, parts.lowering, parts.train
-    trainer = Trainer(method.train(), lowering, episodes, Plan(9, 4, window=50))
-    with lowering.running():
+        method, executor, episodes = parts.method, parts.executor, parts.train
+    trainer = Trainer(method.train(), executor, episodes, Plan(9, 4, window=50))
+    with executor.running():
         trainer.advance()
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -260,19 +255,19 @@ def test_evaluated_as_on_a_cpu(kind: str, record_property: Any) -> None:
     there = parts_of(kind, torch.device("cpu"))
     scores = []
     for parts in (here, there):
-        with parts.lowering.running():
-            scores.append(evaluate(parts.lowering, parts.test, 8, chunk=4).accuracy)
+        with parts.executor.running():
+            scores.append(evaluate(parts.executor, parts.test, 8, chunk=4).accuracy)
     record_property("apart", float(np.abs(scores[0] - scores[1]).max()))
     assert np.abs(scores[0] - scores[1]).max() <= 2 / 15
 
 
 def in_both_ways(parts: PreparedRun, count: int, chunk: int) -> tuple[Scores, Scores]:
-    """The scores of these weights as the lowering has them, and of the direct way."""
+    """The scores of these weights as the executor has them, and of the direct way."""
     direct = choose("eager", parts.method, DEVICE)
     found = []
-    for lowering in (parts.lowering, direct):
-        with lowering.running():
-            found.append(evaluate(lowering, parts.test, count, chunk=chunk))
+    for executor in (parts.executor, direct):
+        with executor.running():
+            found.append(evaluate(executor, parts.test, count, chunk=chunk))
     return found[0], found[1]
 
 
@@ -283,8 +278,7 @@ def test_a_captured_evaluation_is_the_evaluation(kind: str, record_property: Any
 
     The last chunk is filled up; a smaller batch may be rounded otherwise: a query on the edge.
     """
-    parts, said = parts_of(kind, engine="auto"), []
-    parts.lowering.tell = said.append
+    parts = parts_of(kind, engine="auto")
     captured = []
     for change in ("none", "none", "in place", "moved"):
         with torch.no_grad():
@@ -298,7 +292,9 @@ def test_a_captured_evaluation_is_the_evaluation(kind: str, record_property: Any
         junk = [torch.full((2**k,), torch.nan, device=DEVICE) for k in range(8, 24)]
         del junk
         torch.cuda.empty_cache()
-        graph, eager = in_both_ways(parts, 23, 5)
+        with logged() as lines:
+            graph, eager = in_both_ways(parts, 23, 5)
+        assert not lines
         apart = float(np.abs(graph.accuracy - eager.accuracy).max())
         record_property(f"apart, {change}", apart)
         assert apart <= 2 / 15
@@ -307,9 +303,7 @@ def test_a_captured_evaluation_is_the_evaluation(kind: str, record_property: Any
         assert (graph.confusion.sum((1, 2)) == 15).all()
         for ms in (graph.adapt_ms, graph.predict_ms):
             assert ((ms > 0) & (ms < 1e4)).all()
-        kept = parts.lowering.kept.graph
-        captured.append((kept._graph, kept._replays))
-    assert not said, said
+        captured.append((parts.executor.chunk._graph, parts.executor.chunk._replays))
     graphs, replays = zip(*captured, strict=True)
     assert graphs[0] is graphs[1] is graphs[2] is not graphs[3]
     assert replays == (4, 9, 14, 18)  # of five chunks; the first one is direct, and after a move
@@ -320,17 +314,17 @@ def test_a_captured_evaluation_is_the_evaluation(kind: str, record_property: Any
 def test_no_replay_of_an_evaluation_waits_for_the_gpu(kind: str) -> None:
     parts = parts_of(kind, engine="auto")
     parts.method.eval()
-    with parts.lowering.running():
-        evaluate(parts.lowering, parts.test, 16, chunk=4)
-        graph = ChunkGraph.of(parts.lowering, parts.test, 4)
+    with parts.executor.running():
+        evaluate(parts.executor, parts.test, 16, chunk=4)
+        graph = parts.executor.chunk_graph(parts.test, 4)
         assert graph is not None
         indices = parts.test.indices(range(20, 23))
-        stream = stream_for(parts.lowering, DEVICE)
+        stream = parts.executor.stream(DEVICE)
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
         try:
             with on_stream(stream):
-                prediction = graph.predict(parts.lowering, indices)
+                prediction = graph.predict(parts.executor, indices)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert prediction is not None
@@ -348,15 +342,15 @@ def test_validated_in_a_captured_training(kind: str) -> None:
 
     def validate(step: int) -> float:
         graph, eager = in_both_ways(parts, 12, 4)
-        seen.append(parts.lowering.kept.graph._graph)
+        seen.append(parts.executor.chunk._graph)
         apart.append(np.abs(graph.accuracy - eager.accuracy).mean())
         return float(graph.accuracy.mean())
 
     plan = Plan(40, 4, validate_every=10, window=5)
-    trainer = Trainer(parts.method, parts.lowering, parts.train, plan, validate)
-    with parts.lowering.running():
+    trainer = Trainer(parts.method, parts.executor, parts.train, plan, validate)
+    with parts.executor.running():
         trainer.run()
-    assert parts.lowering.name == "graph"
+    assert parts.executor.name == "graph"
     assert len({id(graph) for graph in seen}) == 1
     assert seen[0] is not None
     assert max(apart) <= 0.05
@@ -372,14 +366,14 @@ def test_the_same_episodes_as_on_a_cpu() -> None:
 def test_a_long_training_sees_the_episodes_of_its_seed() -> None:
     """Indices are drawn for many steps at once, again and again."""
     parts = parts_of("protonet", engine="auto")
-    trainer = Trainer(parts.method, parts.lowering, parts.train, Plan(200, 4, window=50))
+    trainer = Trainer(parts.method, parts.executor, parts.train, Plan(200, 4, window=50))
     seen = []
-    with parts.lowering.running():
+    with parts.executor.running():
         for step in range(200):
             trainer.advance()
-            for captured in trainer._captured.values():
+            for captured in trainer._captured._graphs.values():
                 seen.append((step, captured.ahead.episode().key.cpu()))
-    assert parts.lowering.name == "graph"
+    assert parts.executor.name == "graph"
     assert seen[-1][0] == 199
     for step, key in seen:
         assert torch.equal(key, parts.train.batch(range(4 * step, 4 * step + 4)).key.cpu()), step
@@ -389,23 +383,23 @@ def test_a_long_training_sees_the_episodes_of_its_seed() -> None:
 def test_short_memory_is_met_with_chunks() -> None:
     """A step in parts has the same gradient."""
     free = torch.cuda.mem_get_info()[0]
-    parts, said = parts_of("protonet", task_batch=64), []
+    parts = parts_of("protonet", task_batch=64)
     total = torch.cuda.mem_get_info()[1]
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    trainer = Trainer(parts.method, parts.lowering, parts.train, Plan(2, 64), tell=said.append)
-    with parts.lowering.running():
+    trainer = Trainer(parts.method, parts.executor, parts.train, Plan(2, 64))
+    with parts.executor.running():
         trainer.advance()
     needed = torch.cuda.max_memory_allocated()
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(0.6 * needed / total)
     try:
-        with parts.lowering.running():
+        with logged() as lines, parts.executor.running():
             trainer.advance()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert free > needed
-    assert [line for line in said if "out of memory with 64 tasks" in line], said
+    assert [line for line in lines if "out of memory with 64 tasks" in line], lines
 
 
 def test_killed_and_resumed(tmp_path: Path, fsb_process: Process) -> None:

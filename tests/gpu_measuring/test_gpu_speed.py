@@ -26,7 +26,7 @@ class Device:
     def __init__(self, ms: float) -> None:
         self.ms, self.host, self.busy_until = ms, 0.0, 0.0
         self.step, self.waits, self.idle = 0, 0, 0.0
-        self.lowering = SimpleNamespace(running=lambda: self, name="graph")
+        self.executor = SimpleNamespace(running=lambda: self, name="graph")
         self.flops_per_unit = 1.0
         columns = SimpleNamespace(columns=self.columns, summary=self.summary)
         plan = SimpleNamespace(task_batch=1)
@@ -72,7 +72,7 @@ def test_a_row_keeps_to_its_share(
     """Of a GPU, whose steps the host has handed over long before they are done."""
     speed, device = scripts.speed, Device(ms)
     prepared = SimpleNamespace(
-        step=device.take, trainer=device.trainer, lowering=device.lowering, flops_per_unit=1.0
+        step=device.take, trainer=device.trainer, executor=device.executor, flops_per_unit=1.0
     )
     device.trainer.step = 0
     monkeypatch.setattr(speed.work, "prepare", lambda *_, **__: prepared)
@@ -127,7 +127,7 @@ def test_an_evaluation_is_repeated_while_there_is_time(
     """Two are needed for a figure; each of these takes two seconds of a clock."""
     speed, clock = scripts.speed, [0.0]
     parts = SimpleNamespace(
-        lowering=SimpleNamespace(running=Device(1).lowering.running, name="graph"),
+        executor=SimpleNamespace(running=Device(1).executor.running, name="graph"),
         method=None, test=None,
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors import Eager
 from fewshot_bench.engine.inspection import inspect_test
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Losses, Method, cross_entropy

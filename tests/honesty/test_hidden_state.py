@@ -22,11 +22,9 @@ from torch import nn
 
 from fewshot_bench import run
 from fewshot_bench.engine.evaluation import measured
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.executors.threads import TaskThreads
+from fewshot_bench.engine.executors import Eager, TaskThreads
 from fewshot_bench.engine.inspection import inspect_test, inspect_training
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, accuracy
 from fewshot_bench.nn import Frozen, TaskBatchNorm
@@ -34,6 +32,7 @@ from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.closed import ClosedSampler
 from fewshot_bench.testing import TINY, tiny_episode
 from fewshot_bench.testing.method_checks import MethodSubject
+from tests.engine.toys import logged
 from tests.honesty.means import Means
 
 
@@ -65,11 +64,11 @@ def look(method: Method, tasks: int = 2) -> list[str]:
 
 def trained(runs: Eager, steps: int = 2) -> Trainer:
     source = EpisodeSource(ClosedSampler(MethodSubject(Means, task=TINY).table("train"), TINY, 0))
-    said: list[str] = []
-    trainer = Trainer(runs.method, runs, source, Plan(steps, 2), tell=said.append)
-    with runs.running():
+    trainer = Trainer(runs.method, runs, source, Plan(steps, 2))
+    with logged() as lines, runs.running():
         trainer.run()
-    assert [line.partition(": ")[2] for line in said] == list(filter(None, [trainer.history.drawn]))
+    notes = [line.partition(": ")[2] for line in lines]
+    assert notes == list(filter(None, [trainer.history.unkeyed]))
     return trainer
 
 
@@ -184,11 +183,11 @@ def test_tasks_that_influence_each_other_are_an_error(liar: Any, told: str) -> N
     """
     torch.manual_seed(0)
     method, episode = liar(TINY, Net(nn.Identity())), tiny_episode(tasks=2, dtype=torch.float32)
-    lowering = TaskThreads(method)
+    executor = TaskThreads(method)
 
     def inspect() -> None:
-        inspect_test(lowering, episode)
-        inspect_training(lowering, episode, episode)
+        inspect_test(executor, episode)
+        inspect_training(executor, episode, episode)
 
     with pytest.raises(PluginError, match=rf"{told}.*declare batchable = False"):
         inspect()
@@ -215,10 +214,10 @@ DRAWS: dict[str, tuple[Any, str]] = {
 def test_draws_without_a_key_in_training_are_reported_and_recorded(what: str) -> None:
     """Dropout and other draws from a global generator in training give a note with their line."""
     behind, named = DRAWS[what]
-    drawn = trained(Eager(over(behind))).history.drawn
+    drawn = trained(Eager(over(behind))).history.unkeyed
     assert drawn.startswith("not repeatable: Means.losses() draws random numbers from ")
     assert re.search(named, drawn), drawn
-    assert trained(Eager(over(nn.Identity()))).history.drawn == ""
+    assert trained(Eager(over(nn.Identity()))).history.unkeyed == ""
 
 
 @pytest.mark.parametrize("what", [name for name in DRAWS if name != "layer"])
@@ -241,7 +240,7 @@ def test_draws_at_a_later_step_are_reported() -> None:
             Later.steps += 1
             return super().forward(x) + (torch.rand(()) if Later.steps > 12 else 0)
 
-    assert trained(Eager(Means(TINY, Later(nn.Identity()))), 8).history.drawn
+    assert trained(Eager(Means(TINY, Later(nn.Identity()))), 8).history.unkeyed
 
 
 def test_numbers_of_a_generator_of_its_own_are_noticed() -> None:
@@ -270,7 +269,7 @@ def test_a_sampler_and_a_metric_that_draw_are_errors(draw: Callable[[], Any]) ->
     def noisy(logits: Any, target: Any) -> Any:
         return accuracy(logits, target) + 0 * float(draw())
 
-    with pytest.raises(PluginError, match="its scores would be others the next time"):
+    with pytest.raises(PluginError, match="its scores would differ the next time"):
         measured("metric 'noisy'", noisy, torch.zeros(2, 3, 3), torch.zeros(2, 3, dtype=torch.long))
 
 

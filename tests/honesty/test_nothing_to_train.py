@@ -15,7 +15,7 @@ import pytest
 from torch import nn
 
 from fewshot_bench import run
-from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.training import check_players
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Method, Player
 from fewshot_bench.runs.evaluate import evaluate_run

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.engine.executors.choice import choose
-from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.executors import choose
+from fewshot_bench.engine.training import check_players
 from fewshot_bench.method import Method
 from fewshot_bench.nn import TaskBatchNorm
 from fewshot_bench.runs.context import RunContext
@@ -81,7 +81,7 @@ def hold(parts: PreparedRun, engines: tuple[str, ...], bound: float, when: str) 
 
 
 def train(parts: PreparedRun) -> None:
-    with parts.lowering.running():
+    with parts.executor.running():
         make_trainer(parts).run()
 
 
@@ -104,9 +104,9 @@ def test_tasks_on_threads_are_as_accurate_as_one_by_one(fsb_data: Path, data_cac
     episode, players = parts.train.batch(range(3)), check_players(own)
     found = []
     for batches in ([episode], [episode.tasks(t, t + 1) for t in range(3)]):
-        lowering = choose("threads", own, episode.query.device)
-        with lowering.running():
-            each = [lowering.gradients(b, players, tuple(players)).gradients for b in batches]
+        executor = choose("threads", own, episode.query.device)
+        with executor.running():
+            each = [executor.gradients(b, players, tuple(players)).gradients for b in batches]
         joined = [torch.cat([g.flatten() for g in one["meta"]]) for one in each]
         found.append(torch.stack(joined).mean(0))
     assert float((found[0] - found[1]).norm() / found[1].norm()) < 1e-6

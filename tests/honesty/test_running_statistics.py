@@ -15,16 +15,14 @@ import pytest
 import torch
 from torch import nn
 
-from fewshot_bench.engine.executors.eager import Eager
-from fewshot_bench.engine.executors.threads import TaskThreads
+from fewshot_bench.engine.executors import Eager, TaskThreads
 from fewshot_bench.engine.inspection import (
     compare_modes,
     inspect_test,
     inspect_trained,
     inspect_training,
 )
-from fewshot_bench.engine.plan import Plan
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Losses, Method, cross_entropy
 from fewshot_bench.nn import Frozen, per_task, stop, task_weights, unobserved

@@ -348,7 +348,7 @@ def test_images_seen_are_those_that_training_shows(
         return episode
 
     monkeypatch.setattr(parts.train, "batch", counted)
-    with parts.lowering.running():
+    with parts.executor.running():
         make_trainer(parts).run()
     assert summary["images_seen"] == given[0] > 0
 

@@ -9,7 +9,7 @@ from fsb_metagan.metagan import MetaGAN
 from torch import Tensor, nn
 
 from fewshot_bench.config.options import arguments_of
-from fewshot_bench.engine.executors.eager import differentiate
+from fewshot_bench.engine.executors import differentiate
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.method import Method, cross_entropy
 from fewshot_bench.nn import per_task, stop, task_weights

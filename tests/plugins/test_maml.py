@@ -12,7 +12,7 @@ from fsb_maml.maml import MAML
 from torch import Tensor, nn
 
 from fewshot_bench.config.options import load
-from fewshot_bench.engine.executors.eager import differentiate
+from fewshot_bench.engine.executors import differentiate
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
@@ -49,7 +49,7 @@ def worst(found: list[Tensor], expected: list[Tensor]) -> float:
 
 
 @pytest.fixture(params=["looped", "batched"])
-def lowering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A loop over tasks as on a CPU, and vmap as on a GPU, both here on the CPU."""
     if request.param == "batched":
         monkeypatch.setattr(tasks, "_looped", tasks._batched)
@@ -116,7 +116,7 @@ def test_the_first_order_gradient_is_the_gradient_at_the_adapted_weights() -> No
 @pytest.mark.parametrize("statistics", ["batch", "running"])
 @pytest.mark.parametrize("pooling", ["mean", "flatten"])
 def test_gradient_matches_finite_differences(
-    first_order: bool, statistics: str, pooling: str, lowering: str
+    first_order: bool, statistics: str, pooling: str, executor: str
 ) -> None:
     method = tiny(statistics, first_order=first_order, pooling=pooling)
     assert method.gradient == ("surrogate" if first_order else "exact")
@@ -159,7 +159,7 @@ def plain_gradient(method: MAML, episode: Episode) -> list[Tensor]:
     return list(torch.autograd.grad(total, theta))
 
 
-def test_second_order_gradient_equals_a_plain_loop(lowering: str) -> None:
+def test_second_order_gradient_equals_a_plain_loop(executor: str) -> None:
     method = tiny()
     names = [name for name, _ in method.net.named_parameters()]
     assert names[:4] == [
@@ -169,7 +169,7 @@ def test_second_order_gradient_equals_a_plain_loop(lowering: str) -> None:
     assert worst(gradient(method, episode), plain_gradient(method, episode)) < 1e-10
 
 
-def test_a_batch_of_tasks_equals_its_tasks_one_by_one(lowering: str) -> None:
+def test_a_batch_of_tasks_equals_its_tasks_one_by_one(executor: str) -> None:
     method, both = tiny(), tiny_episode(tasks=2)
     together = method.losses(both).players["meta"]
     alone = [method.losses(both.tasks(t, t + 1)).players["meta"] for t in range(2)]
@@ -199,7 +199,7 @@ def test_adaptation_at_test_is_that_of_training(first_order: bool) -> None:
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_what_the_backbone_freezes_stays_in_the_inner_loop(lowering: str, whole: bool) -> None:
+def test_what_the_backbone_freezes_stays_in_the_inner_loop(executor: str, whole: bool) -> None:
     """Adapted weights are those that may move, and prediction takes the others from the network."""
     torch.manual_seed(0)
     backbone = TinyBackbone(statistics="running")

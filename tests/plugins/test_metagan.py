@@ -12,8 +12,7 @@ from fsb_metagan.metagan import MetaGAN
 from torch import Tensor, nn
 
 from fewshot_bench.config.options import arguments_of
-from fewshot_bench.engine.executors.eager import Eager, differentiate
-from fewshot_bench.engine.executors.threads import TaskThreads
+from fewshot_bench.engine.executors import Eager, TaskThreads, differentiate
 from fewshot_bench.episode import Episode, Support, Task
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Method

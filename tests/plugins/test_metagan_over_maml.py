@@ -7,7 +7,7 @@ import torch
 from fsb_maml.maml import MAML
 from torch import nn
 
-from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.training import check_players
 from fewshot_bench.testing import gradient_error
 from tests.plugins.metagan_cases import TASK, episode, gradient_of, metagan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from fsb_nearest_centroid.nearest_centroid import NearestCentroid
 
-from fewshot_bench.engine.players import check_players
+from fewshot_bench.engine.training import check_players
 from fewshot_bench.episode import Support
 from fewshot_bench.testing import TINY, tiny_episode
 

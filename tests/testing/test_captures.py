@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fewshot_bench.cli.main import main
-from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors import Eager
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.sampling import in_order
 from fewshot_bench.sampling.closed import ClosedSampler

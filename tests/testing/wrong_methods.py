@@ -38,10 +38,10 @@ class Right(Method):
 
     def adapt(self, support: Support) -> Any:
         images, _ = support.labeled()
-        return self.embed(images).unflatten(1, support.images.shape[1:3]).mean(2)
+        return self.embedded(images).unflatten(1, support.images.shape[1:3]).mean(2)
 
     def predict(self, state: Any, query: Tensor) -> Tensor:
-        return -(self.embed(query).unsqueeze(2) - state.unsqueeze(1)).square().sum(-1)
+        return -(self.embedded(query).unsqueeze(2) - state.unsqueeze(1)).square().sum(-1)
 
     def unlabeled_losses(self, episode: UnlabeledEpisode) -> Losses:
         return Losses({"meta": self.embed(episode.query).square().mean((1, 2))})

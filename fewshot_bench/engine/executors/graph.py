@@ -1,32 +1,45 @@
-"""A whole turn of a training step in a CUDA graph.
+"""CUDA graphs of whole turns of a training step, and of chunks of an evaluation.
 
 A graph is captured once and replayed for every step: its thousands of small kernels are then
-launched by one call. What changes from step to step are tensors that stand outside of it: the
-place of its episodes' indices, which are drawn for many steps at once, and the learning rates.
+launched by one call. What changes from step to step are tensors outside of it: the place of its
+episodes' indices, which are drawn for many steps at once, and the learning rates. Before a replay
+the method is compared with what it was when the same work was last run directly
+(:mod:`fewshot_bench.engine.executors.conditions`); where it differs, the work is run directly once
+more, and captured anew after that.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fewshot_bench.engine.conditions import captured_unchanged, changed, conditions
-from fewshot_bench.engine.executors.eager import Eager, Gradients, Packed
-from fewshot_bench.engine.timing import Shared
+from fewshot_bench.engine.executors.base import Eager, Executor, Gradients, Packed, Prediction, R
+from fewshot_bench.engine.executors.conditions import (
+    Same,
+    captured_unchanged,
+    changed,
+    conditions,
+)
+from fewshot_bench.engine.timing import SharedWork
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method
-from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.sampling.base import EpisodeSource, Indices
 from fewshot_bench.sampling.batches import BatchSource
 from fewshot_bench.utils.devices import EventClock, make_stream
 
+logger = logging.getLogger(__name__)
+
 # What a turn does with its episodes; it calls the function when a phase ends.
 Body = Callable[[Callable[[], Episode], Callable[[], None]], Gradients]
-R = TypeVar("R")
 Graph = torch.cuda.CUDAGraph
 Turn = tuple[int, int]  # its place in a step, and the source of its episodes
 AHEAD = 4096  # episodes whose indices are drawn together, at most
@@ -34,30 +47,77 @@ STEPS_AHEAD = 64
 IN_VAIN = 3  # turns in a row that had to be run directly although they might be captured
 
 
-def stream_for(lowering: Eager, device: torch.device) -> torch.cuda.Stream | None:
-    """The stream that a lowering's evaluations are run in, where they may be captured."""
-    if not lowering.graph:
-        return None
-    if lowering.kept.stream is None:
-        lowering.kept.stream = make_stream(device)
-    stream: torch.cuda.Stream | None = lowering.kept.stream
-    return stream
+class CudaGraphs(Eager):
+    """As :class:`Eager`, with the whole step, and chunks of evaluations, in CUDA graphs.
+
+    The training loop captures its own turns (:class:`TurnGraphs`); what one evaluation leaves for
+    the next is held here.
+    """
+
+    default_name = "graph"
+    graph = True
+
+    def __init__(self, method: Method, name: str | None = None, **settings: Any) -> None:
+        super().__init__(method, name, **settings)
+        self.chunk: ChunkGraph | None = None  # the newest
+        self.captures = True  # whether chunks can be captured, as far as is known
+        self._stream: torch.cuda.Stream | None = None
+
+    def release(self) -> bool:
+        return self.chunk is not None and self.chunk.release()
+
+    def stream(self, device: torch.device) -> torch.cuda.Stream | None:
+        if self._stream is None:
+            self._stream = make_stream(device)
+        return self._stream
+
+    def chunk_graph(self, source: EpisodeSource, size: int) -> ChunkGraph | None:
+        """The graph of the evaluation before, if it had the same source and size, else a new one.
+
+        There is one at a time, because each holds the memory of a chunk.
+        """
+        if not self.captures:
+            return None
+        if self.chunk is None or not self.chunk.is_for(self.method, source, size):
+            self.release()
+            self.chunk = ChunkGraph(self.method, source, size)
+        return self.chunk
 
 
 def capture(work: Callable[[], R], device: torch.device) -> tuple[Graph, R]:
-    """Capture some work in the current stream.
+    """Capture some work in the current stream: the graph, and what the work gave.
 
-    Returns:
-        The graph, and what the work gave, whose tensors have no numbers before a replay.
+    Its tensors have no numbers before a replay.
 
     Raises:
-        RuntimeError: something in it cannot be captured (a wait for the device, a copy from the
-            host).
+        RuntimeError: a wait for the device, or a copy from the host.
     """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream(device)):
         result = work()
     return graph, result
+
+
+def capture_error(error: BaseException) -> str:
+    """One line on what made a capture fail.
+
+    After an error inside of it, to end the capture raises another, which says less.
+    """
+    while not isinstance(error, PluginError) and error.__context__ is not None:
+        error = error.__context__
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def make_capturable(optimizers: Sequence[Optimizer], device: torch.device) -> str | None:
+    """Switch optimizers to state and rates that live on the device; what prevents it, or None."""
+    for optimizer in optimizers:
+        if "capturable" not in optimizer.defaults:
+            return f"{type(optimizer).__name__} has no capturable form"
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["capturable"] = True
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
+    return None
 
 
 class Ahead:
@@ -92,11 +152,11 @@ class Ahead:
         return (self._first + self._starts + self._rows).flatten()
 
     def holds(self, first: int) -> bool:
-        """Whether the indices of the turn whose first episode this is are drawn."""
+        """Whether the indices of the turn with this first episode are drawn."""
         return self._begin >= 0 and 0 <= first - self._begin < self.turns * self.every
 
     def draw(self, first: int) -> None:
-        """Draw those of the turn with this first episode and of those after it."""
+        """Draw those of this turn and of those after it."""
         self._begin = first
         self._first.fill_(first)
         self.graph.replay()
@@ -119,21 +179,15 @@ class Ahead:
 
 
 class CapturedTurn:
-    """A turn as a CUDA graph.
-
-    Arguments:
-        body: the turn.
-        ahead: where its episodes come from.
-        device: of everything.
+    """A turn as a CUDA graph; ``ahead`` has its episodes.
 
     Raises:
-        RuntimeError: something in the turn cannot be captured (a wait for the device, a copy from
-            the host).
+        RuntimeError: see :func:`capture`.
     """
 
     def __init__(self, body: Body, ahead: Ahead, device: torch.device) -> None:
         self.ahead = ahead
-        self.drawn: Shared | None = None  # when its indices were
+        self.drawn: SharedWork | None = None  # when its indices were
         clock = EventClock(device)
         self.marks: list[Any] = []  # one more than there are phases; read after a replay
 
@@ -154,37 +208,32 @@ class CapturedTurn:
 
 
 class TurnGraphs:
-    """The graphs of a training's turns, each as long as it holds.
+    """The graphs of a training's turns, each as long as it is valid.
 
     Between replays other code runs: a validation, at another way perhaps, for which a method may
-    replace a tensor that it keeps. Afterwards a graph would read what is no more. So the method is
-    held against what it was when the turn was last run directly; where that differs, the turn is
-    run directly once more, and captured anew after that.
-
-    Arguments:
-        method: whose turns they are.
-        device: of everything.
+    replace a tensor that it stores. Afterwards a graph would read freed memory. So the method is
+    compared with what it was when the turn was last run directly.
     """
 
     def __init__(self, method: Method, device: torch.device) -> None:
         self._method, self._device = method, device
         self._graphs: dict[Turn, CapturedTurn] = {}
         self._ran_with: dict[Turn, Any] = {}  # of the newest time that a turn was run directly
-        self._hold: set[Turn] = set()  # nothing but replays has run since they were looked at
+        self._valid: set[Turn] = set()  # nothing but replays has run since they were compared
         self._in_vain: dict[Turn, int] = {}
 
     def __len__(self) -> int:
         return len(self._graphs)
 
-    def of(self, turn: Turn, capture: Callable[[], CapturedTurn]) -> CapturedTurn | None:
+    def get(self, turn: Turn, capture: Callable[[], CapturedTurn]) -> CapturedTurn | None:
         """The graph of a turn, captured now if there is none; None: the turn is to be run directly.
 
         Raises:
             RuntimeError: it cannot be captured.
         """
-        if turn in self._hold:
+        if turn in self._valid:
             return self._graphs[turn]
-        now = self._conditions()
+        now = conditions(self._method, self._device)
         before = self._ran_with.get(turn, [])
         if now != before:
             self._graphs.pop(turn, None)
@@ -193,47 +242,126 @@ class TurnGraphs:
                 raise RuntimeError(f"{changed(before, now)} changes from step to step")
             return None
         if turn not in self._graphs:
-            self.look_again()
+            self.compare_again()
             with captured_unchanged(self._method, self._device, now):
                 self._graphs[turn] = capture()
-        self._hold.add(turn)
+        self._valid.add(turn)
         self._in_vain[turn] = 0
         return self._graphs[turn]
 
     def ran_directly(self, turn: Turn) -> None:
         """A turn was run directly and has passed."""
-        self._ran_with[turn] = self._conditions()
-        self.look_again()
+        self._ran_with[turn] = conditions(self._method, self._device)
+        self.compare_again()
 
-    def look_again(self) -> None:
+    def compare_again(self) -> None:
         """Other code than replays has run, which may have changed the method."""
-        self._hold.clear()
-
-    def _conditions(self) -> Any:
-        return conditions(self._method, self._device)
+        self._valid.clear()
 
 
-def why_not(error: BaseException) -> str:
-    """A line on what made a capture fail.
+class ChunkGraph:
+    """Gather, ``adapt`` and ``predict`` of a chunk of an evaluation as a CUDA graph, in one stream.
 
-    After an error inside of it, to end the capture raises another, which says less.
+    On a GPU a chunk is hundreds of small operations, and to launch them one by one takes longer
+    than they do. The first chunk of an evaluation is run directly, with all that is checked and
+    warmed up there. Those of its size that follow, and those of later evaluations of the same
+    source (a validation, again and again), are replays of one graph, with the weights that are at
+    its addresses at that time. A smaller last chunk (fewer than ``size`` tasks) is filled up.
     """
-    while not isinstance(error, PluginError) and error.__context__ is not None:
-        error = error.__context__
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
+    def __init__(self, method: Method, source: EpisodeSource, size: int) -> None:
+        # All that a replay reads is held: the method, the images and, below, the indices.
+        self._method, self._source, self._size = method, source, size
+        self._table = source.table
+        self._ran_with: Any = None  # of the newest whole chunk that was run directly
+        self._graph: Graph | None = None
+        self._indices: Indices | None = None
+        self._prediction: Prediction | None = None
+        self._replays = 0
 
-def make_capturable(optimizers: Sequence[Optimizer], device: torch.device) -> str | None:
-    """Switch optimizers to state and rates that live on the device.
+    def is_for(self, method: Method, source: EpisodeSource, size: int) -> bool:
+        """Whether it was made for these."""
+        return self._method is method and self._source is source and self._size == size
 
-    Returns:
-        What is in the way, or None.
-    """
-    for optimizer in optimizers:
-        if "capturable" not in optimizer.defaults:
-            return f"{type(optimizer).__name__} has no capturable form"
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["capturable"] = True
-            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=device)
-    return None
+    def predict(self, executor: CudaGraphs, indices: Indices) -> Prediction | None:
+        """Predict a chunk, of at most ``size`` tasks, by a replay; None: run it directly.
+
+        Times are to be read before the next replay: they are NaN after it.
+        """
+        whole = self._filled(indices)
+        if whole is None or not executor.captures:
+            return None
+        if self._conditions(executor) != self._ran_with:
+            self.release()
+            return None
+        if self._graph is None and not self._captured(executor, whole):
+            return None
+        return self._replay(whole).first(len(indices.key))
+
+    def ran_directly(self, executor: Executor, tasks: int) -> None:
+        """So many tasks were run directly and have passed: the next chunk may be captured."""
+        if tasks == self._size:
+            self._ran_with = self._conditions(executor)
+
+    def release(self) -> bool:
+        """Free the graph and its memory; False if there was none."""
+        present = self._graph is not None
+        self._graph = self._indices = self._prediction = None
+        return present
+
+    def _filled(self, indices: Indices) -> Indices | None:
+        """A whole chunk, the last task several times; None where that would change the others."""
+        missing = self._size - len(indices.key)
+        if missing and not self._method.batchable:
+            return None
+        filled: Indices = indices.map(
+            lambda part: torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
+        )
+        return filled if missing else indices
+
+    def _captured(self, executor: CudaGraphs, indices: Indices) -> bool:
+        """Capture; if that fails, log why, and do not try again with this executor."""
+        why = None
+        *_, before = self._ran_with  # of the method
+        try:
+            with captured_unchanged(self._method, self._table.device, before):
+                self._capture(executor, indices)
+        except Exception as error:
+            why = capture_error(error)
+        # Here, where the error and the tensors that its frames hold are gone.
+        if why is None:
+            return True
+        self.release()
+        executor.captures = False
+        logger.warning("evaluation: eager, because no CUDA graph could be captured: %s", why)
+        return False
+
+    def _capture(self, executor: CudaGraphs, indices: Indices) -> None:
+        held = self._indices = indices.map(torch.clone)
+        self._graph, self._prediction = capture(
+            lambda: executor.predict_unchecked(self._source.deliver(held)), self._table.device
+        )
+
+    def _replay(self, indices: Indices) -> Prediction:
+        """A chunk's prediction; its logits are copied."""
+        assert self._graph is not None
+        assert self._indices is not None
+        assert self._prediction is not None
+        self._indices.copy_(indices)
+        self._graph.replay()
+        self._replays += 1
+        calls = [
+            replace(call, laps=partial(self._laps, call.laps, self._replays))
+            for call in self._prediction.calls
+        ]
+        return Prediction(self._prediction.logits.clone(), calls)
+
+    def _laps(self, read: Callable[[], Sequence[float]], replay: int) -> Sequence[float]:
+        """The times of this replay, if no other has overwritten them."""
+        return read() if replay == self._replays else (math.nan, math.nan)
+
+    def _conditions(self, executor: Executor) -> Any:
+        """What a graph depends on besides the numbers in its tensors; equal while it is valid."""
+        source, device = self._source, self._table.device
+        settings = (executor.strategy, executor.precision, executor.task_chunk, source.dtype)
+        return (settings, Same(source.table), conditions(self._method, device))

@@ -32,8 +32,8 @@ def note_training(record: dict[str, Any], trainer: Trainer) -> None:
         steps=trainer.step,
         seconds=history.seconds,
         warmup_seconds=history.warmup_seconds,
-        engine=trainer.lowering.name,
-        chunks=trainer.lowering.parts(trainer.plan.task_batch),
+        engine=trainer.executor.name,
+        chunks=trainer.executor.calls(trainer.plan.task_batch),
         skipped_steps=len(trainer.guard.skipped) if trainer.guard is not None else 0,
     ).to_dict()
     record["notes"] = list(dict.fromkeys([*record["notes"], *_training_notes(trainer)]))
@@ -51,13 +51,13 @@ def _training_notes(trainer: Trainer) -> list[str]:
     """What a reader has to know of steps that were not taken as planned."""
     notes = []
     if step := trainer.history.shrunk_at:
-        chunks = trainer.lowering.parts(trainer.plan.task_batch)
+        chunks = trainer.executor.calls(trainer.plan.task_batch)
         notes.append(
             f"memory was short: from step {step} on the tasks of a step were run in {chunks} "
             "chunks, which gives the same gradient"
         )
-    if trainer.history.drawn:
-        notes.append(trainer.history.drawn)
+    if trainer.history.unkeyed:
+        notes.append(trainer.history.unkeyed)
     if trainer.guard is not None and (skipped := trainer.guard.skipped):
         notes.append(
             f"{len(skipped)} of {trainer.step} steps were skipped as spikes (--skip-spikes "

@@ -12,17 +12,14 @@ from fsb_metagan.settings import Encoder, Generator
 from fsb_protonet.protonet import ProtoNet
 
 from fewshot_bench import Method
-from fewshot_bench.engine.executors.choice import choose
-from fewshot_bench.engine.executors.eager import Eager
+from fewshot_bench.engine.executors import CudaGraphs, Eager, Executor, TaskThreads, choose
 from fewshot_bench.engine.executors.graph import make_capturable
-from fewshot_bench.engine.executors.threads import TaskThreads
-from fewshot_bench.engine.plan import Plan
 from fewshot_bench.engine.precision import FP32, choose_precision
-from fewshot_bench.engine.training import Trainer
+from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Player
 from fewshot_bench.testing import TINY, TinyBackbone, tiny_episode
-from tests.engine.toys import Prototypes, source
+from tests.engine.toys import Prototypes, logged, source
 
 CPU = torch.device("cpu")
 
@@ -48,7 +45,7 @@ METHODS: dict[str, Callable[[], Method]] = {
     "protonet": lambda: ProtoNet(TINY, TinyBackbone(statistics="running")),
     "metagan": metagan,
 }
-LOWERINGS: dict[str, Callable[[Method], Eager]] = {
+EXECUTORS: dict[str, Callable[[Method], Executor]] = {
     "batched": lambda m: Eager(m, strategy="batched"),
     "im2col": lambda m: Eager(m, strategy="im2col"),
     "chunks of 2": lambda m: Eager(m, task_chunk=2),
@@ -57,15 +54,15 @@ LOWERINGS: dict[str, Callable[[Method], Eager]] = {
 }
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("kind", METHODS)
-def test_same_gradients(kind: str, lowering: str) -> None:
+def test_same_gradients(kind: str, executor: str) -> None:
     torch.manual_seed(0)
     method = METHODS[kind]().double().train()
     players, episode = method.players(), tiny_episode(tasks=5)
     turn = tuple(players)
     want = Eager(method, strategy="looped").gradients(episode, players, turn)
-    runs = LOWERINGS[lowering](method)
+    runs = EXECUTORS[executor](method)
     with runs.running():
         got = runs.gradients(episode, players, turn)
     for name in turn:
@@ -76,12 +73,12 @@ def test_same_gradients(kind: str, lowering: str) -> None:
         assert torch.allclose(got.buffers[name], value, rtol=1e-10, atol=1e-12), name
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
-def test_same_predictions(lowering: str) -> None:
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_same_predictions(executor: str) -> None:
     torch.manual_seed(0)
     method, episode = maml().double().eval(), tiny_episode(tasks=5)
     want = Eager(method).predict(episode).logits
-    runs = LOWERINGS[lowering](method)
+    runs = EXECUTORS[executor](method)
     with runs.running():
         got = runs.predict(episode)
     assert torch.allclose(got.logits, want, rtol=1e-10, atol=1e-12)
@@ -138,9 +135,9 @@ def test_what_cannot_be_is_told() -> None:
     class Coupled(Prototypes):
         batchable = False
 
-    with pytest.raises(ConfigError, match="does not declare that it works under autocast"):
+    with pytest.raises(ConfigError, match="--precision bf16: Prototypes"):
         choose("auto", Prototypes(), CPU, precision="bf16")
-    with pytest.raises(ConfigError, match="no precision 'fp8'"):
+    with pytest.raises(ConfigError, match=r"--precision: .*got 'fp8'"):
         choose("auto", Prototypes(), CPU, precision="fp8")
     with pytest.raises(ConfigError, match="cannot be split"):
         choose("eager", Coupled(), CPU, task_chunk=2)
@@ -156,12 +153,12 @@ def test_a_chunk_bounds_the_tasks_in_memory_of_threads_too() -> None:
 
 
 def test_auto_on_a_gpu_captures_what_declares_it_and_tells_of_what_does_not() -> None:
-    said: list[str] = []
     cuda = torch.device("cuda")
-    assert choose("auto", ProtoNet(TINY, TinyBackbone()), cuda, tell=said.append).graph
-    assert not said
-    assert not choose("auto", Prototypes(), cuda, tell=said.append).graph
-    assert said == ["engine: eager, because Prototypes does not declare itself capturable"]
+    with logged() as lines:
+        assert choose("auto", ProtoNet(TINY, TinyBackbone()), cuda).graph
+        assert not lines
+        assert not choose("auto", Prototypes(), cuda).graph
+    assert lines == ["engine: eager, because Prototypes does not declare capturable = True"]
 
 
 def test_an_optimizer_that_cannot_be_captured_is_told_and_training_goes_on() -> None:
@@ -169,11 +166,11 @@ def test_an_optimizer_that_cannot_be_captured_is_told_and_training_goes_on() -> 
         def players(self):
             return {"meta": Player(super().players()["meta"].parameters, torch.optim.LBFGS)}
 
-    said: list[str] = []
     method = SecondOrder()
-    runs = Eager(method, graph=True)
-    Trainer(method, runs, source(), Plan(2, 2), tell=said.append)
-    assert said == [
+    runs = CudaGraphs(method)
+    with logged() as lines:
+        Trainer(method, runs, source(), Plan(2, 2))
+    assert lines == [
         "engine: eager, because no CUDA graph could be captured: LBFGS has no capturable form"
     ]
     assert runs.name == "eager"

@@ -10,7 +10,7 @@ import pytest
 
 FAULTS = """
 import resource, sys
-from fewshot_bench.engine.heap import keep_freed_memory
+from fewshot_bench.cli._heap import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 import numpy as np

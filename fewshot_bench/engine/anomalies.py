@@ -1,7 +1,7 @@
-"""Numbers that stop being finite, and steps that are out of all proportion.
+"""Numbers that stop being finite, and steps whose numbers jump.
 
 :class:`Watch` is what ``--detect-anomaly`` switches on: it names the operation. :class:`SpikeGuard`
-is what ``--skip-spikes`` switches on: it leaves out a step whose numbers jump.
+is what ``--skip-spikes`` switches on: it skips a step whose loss or gradient jumps.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from fewshot_bench.utils.torch_private import (
+    TorchDispatchMode,
+    current_autograd_node,
+    tree_leaves,
+)
 
 WINDOW, LEAST = 50, 10  # numbers that a median is taken of: at most, and before it counts
 _TORCH, _ENGINE = Path(torch.__file__).parent, Path(__file__).parent
@@ -27,9 +31,9 @@ _RAW = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"
 
 
 class Watch(TorchDispatchMode):
-    """Remembers the first operation that made a number that is not finite out of finite ones.
+    """Remembers the first operation that made a non-finite number out of finite ones.
 
-    Slow: every operation is waited for and looked at, of the forward and of the backward pass.
+    Slow: every operation is waited for and checked, of the forward and of the backward pass.
     """
 
     def __init__(self) -> None:
@@ -39,15 +43,15 @@ class Watch(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        looking = self.found is None and func.overloadpacket.__name__ not in _RAW
-        looking = looking and _finite((args, kwargs))
+        checked = self.found is None and func.overloadpacket.__name__ not in _RAW
+        checked = checked and _finite((args, kwargs))
         result = func(*args, **(kwargs or {}))
-        if looking and not _finite(result):
+        if checked and not _finite(result):
             self.found = f"'{func.overloadpacket.__name__}' {_place()}"
         return result
 
     @property
-    def told(self) -> str:
+    def origin(self) -> str:
         """What was found, as part of a sentence; empty if nothing was."""
         return f"; the first operation to give such a number was {self.found}" if self.found else ""
 
@@ -66,19 +70,19 @@ def _finite(values: Any) -> bool:
 
 
 def _place() -> str:
-    """Where the running operation stands: the line, for a backward pass that of its forward one."""
-    current = getattr(torch._C, "_current_autograd_node", lambda: None)()
+    """The line of the running operation; for a backward pass, that of its forward operation."""
+    current = current_autograd_node()
     if current is not None:
         trace = current.metadata.get("traceback_")
-        lines = [line for part in trace or () for line in part.splitlines()]
-        places = [line.strip() for line in lines if line.lstrip().startswith('File "')]
-        ours = [place for place in places if _is_outside(place.split('"')[1])]
+        lines = [line.strip() for part in trace or () for line in part.splitlines()]
+        places = [line.split('"', 2) for line in lines if line.startswith('File "')]
+        own = [(path, rest) for _, path, rest in places if _is_outside(path)]
         name = str(current.name()).removesuffix("0")
-        if ours:
-            _, path, rest = ours[-1].split('"', 2)
-            number = rest.split("line ")[1].split(",")[0]
-            return f"in the backward pass ({name}) of {Path(path).name}, line {number}"
-        return f"in the backward pass ({name})"
+        if not own:
+            return f"in the backward pass ({name})"
+        path, rest = own[-1]
+        number = rest.split("line ")[1].split(",")[0]
+        return f"in the backward pass ({name}) of {Path(path).name}, line {number}"
     frames = [frame for frame in traceback.extract_stack() if _is_outside(frame.filename)]
     return f"in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
 
@@ -90,12 +94,12 @@ def _is_outside(path: str) -> bool:
 
 @contextmanager
 def watched(watch: Watch | None) -> Iterator[None]:
-    """Look at every operation in the block, if there is something that looks."""
+    """Let it check every operation in the block; None: nothing does."""
     if watch is None:
         yield
         return
     before = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
-    torch.autograd.set_detect_anomaly(True, check_nan=False)  # keeps where a node was made
+    torch.autograd.set_detect_anomaly(True, check_nan=False)  # stores where a node was made
     try:
         with watch:
             yield
@@ -104,9 +108,9 @@ def watched(watch: Watch | None) -> Iterator[None]:
 
 
 class SpikeGuard:
-    """Tells a step whose loss or gradient norm is a multiple of what it has been of late.
+    """Finds steps whose loss or gradient norm is a multiple of its recent values.
 
-    Each number is held against the median of its last ``WINDOW`` values of steps that were taken;
+    Each number is compared with the median of its last ``WINDOW`` values of steps that were taken;
     until there are ``LEAST`` of them everything passes.
 
     Arguments:
@@ -130,21 +134,14 @@ class SpikeGuard:
         return False
 
     def state(self) -> dict[str, Any]:
-        """What it remembers, for a checkpoint."""
+        """For a checkpoint."""
         return {"seen": {n: list(v) for n, v in self.seen.items()}, "skipped": self.skipped}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Remember what :meth:`state` gave."""
+        """Continue from a :meth:`state`."""
         self.skipped = list(state["skipped"])
         for name, values in state["seen"].items():
             self.seen[name].extend(values)
 
     def _is_spike(self, seen: Sequence[float], size: float) -> bool:
         return len(seen) >= LEAST and size > self.factor * statistics.median(seen)
-
-
-def numbers_of(losses: Mapping[str, Tensor], norms: Mapping[str, Tensor]) -> dict[str, float]:
-    """What the guard goes by: the loss and the gradient's norm of each player that moves."""
-    return {f"loss {name}": float(losses[name].mean()) for name in norms} | {
-        f"gradient {name}": float(norm) for name, norm in norms.items()
-    }

@@ -2,13 +2,13 @@
 
 A training step frees and asks for the same megabytes again. glibc returns large blocks at once
 and gets fresh pages for the next, which the system has to clear: a tenth of a ProtoNet step on a
-CPU. Elsewhere than on glibc nothing is done.
+CPU. Elsewhere than on glibc nothing is done. It is a setting of the process, so only commands that
+train or evaluate make it, never the library.
 """
 
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 
 # Of glibc's malloc.h: give memory at the top back above so many free bytes; blocks of so many
 # bytes come straight from the system.
@@ -16,7 +16,6 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _NEVER, _GIGABYTE = 2**31 - 1, 2**30
 
 
-@cache
 def keep_freed_memory() -> bool:
     """Do so for the rest of the process; whether it could be done."""
     try:

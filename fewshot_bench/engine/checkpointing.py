@@ -1,0 +1,331 @@
+"""Checkpointing and signal handling.
+
+A checkpoint is one safetensors file, named by its step and its sha256. It appears under its name
+when all of it is on the disk, and a name that does not fit the content shows damage. Reading one
+runs no code. A signal ends a run where it can be resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from fewshot_bench.config.interval import Every
+from fewshot_bench.engine.weights import pack, unpack
+from fewshot_bench.errors import ConfigError, PluginError
+from fewshot_bench.hooks.lifecycle import RunHooks
+from fewshot_bench.utils.devices import gpu_generator_states, set_gpu_generator_states
+from fewshot_bench.utils.files import replacing, sweep, sync_folder
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "checkpoints"
+FORMAT = 1
+BELONGS = ("run", "config")
+_NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.safetensors")
+# Of the keyboard; of a batch system that takes the machine away; what such a system can be told to
+# send some time before; of a terminal that closes.
+STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+TOGETHER = 0.1  # seconds: a launcher may pass on a signal that the whole group got anyway
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the run.
+
+    Arguments:
+        number: of the signal; the exit code of a command is 128 more.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.number = number
+
+
+class Signals:
+    """Turns signals into :class:`Interrupted`. Use as a context manager.
+
+    It is raised at once, but inside of :meth:`deferred` only noted in ``caught``, for the loop to
+    check between two steps. A second signal ends the process at once. A signal that somebody
+    else handles or ignores (``nohup``) is left to them, and so are all of them outside of the main
+    thread.
+
+    Attributes:
+        caught: number of the signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.caught: int | None = None
+        self._at = 0.0
+        self._deferred = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for name in STOPPING:
+                number = getattr(signal, name, None)  # Windows has two of them
+                if number is not None and signal.getsignal(number) in (
+                    signal.SIG_DFL,
+                    signal.default_int_handler,
+                ):
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raise :class:`Interrupted` if a signal came."""
+        if self.caught is not None:
+            raise Interrupted(self.caught)
+
+    @contextmanager
+    def deferred(self, defer: bool = True) -> Iterator[None]:
+        """Only note signals for a while; with ``defer`` False, inside of that, raise at once."""
+        before, self._deferred = self._deferred, defer
+        try:
+            if not defer:
+                self.check()
+            yield
+        finally:
+            self._deferred = before
+        if not before:
+            self.check()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self.caught is not None:
+            if now - self._at > TOGETHER:
+                _end(number)
+            return
+        self.caught, self._at = number, now
+        if not self._deferred:
+            raise Interrupted(number)
+
+
+def _end(number: int) -> None:
+    """End the process now; every file is whole at any moment."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # a progress bar hides the cursor
+    os._exit(128 + number)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read: written after ``step``, of the run that ``about`` describes."""
+
+    step: int
+    about: Mapping[str, Any]
+    state: Any
+    tensors: Mapping[str, torch.Tensor]
+
+    def unpacked(self, device: torch.device) -> Any:
+        """The state, its tensors where they were: on a CPU, or on this device."""
+        return unpack(self.state, self.tensors, device)
+
+
+class Store:
+    """The checkpoints of a run.
+
+    Arguments:
+        run_folder: of the run; they lie in its ``checkpoints``.
+        keep: how many, the newest.
+        about: what they belong to: JSON values; those of ``BELONGS`` must be the same in what is
+            read.
+    """
+
+    def __init__(
+        self, run_folder: Path, keep: int = 2, about: Mapping[str, Any] | None = None
+    ) -> None:
+        self.folder, self.keep = run_folder / FOLDER, keep
+        self.about: dict[str, Any] = json.loads(json.dumps(about or {}))
+
+    def save(self, step: int, state: Any) -> Path:
+        """Write a checkpoint, then remove those that are too many.
+
+        Raises:
+            ConfigError: the disk is full, or the folder cannot be written.
+            PluginError: the state holds what no checkpoint can.
+        """
+        tensors: dict[str, torch.Tensor] = {}
+        try:
+            header = {"format": FORMAT, "step": step, "about": self.about}
+            header["state"] = pack(state, tensors)
+            content = save(tensors, {"checkpoint": json.dumps(header)})
+        except (TypeError, KeyError, SafetensorError) as error:
+            raise PluginError(
+                f"a checkpoint cannot hold it: {error}; numbers, strings, tensors, lists and "
+                "dictionaries are possible."
+            ) from error
+        path = self.folder / f"step-{step:08d}-{hashlib.sha256(content).hexdigest()}.safetensors"
+        try:
+            if not self.folder.is_dir():
+                self.folder.mkdir(parents=True)
+                sync_folder(self.folder.parent)
+            with replacing(path) as file:
+                file.write(content)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write the checkpoint of step {step} to '{self.folder}' "
+                f"({error.strerror}); an earlier one, if there is one, stays valid"
+            ) from error
+        for other in self.paths():
+            if step_of(other) == step and other != path:  # before the validation of that step
+                other.unlink(missing_ok=True)
+        self.prune(self.keep)
+        return path
+
+    def prune(self, keep: int) -> None:
+        """Leave the newest ``keep`` checkpoints, and no unfinished file."""
+        for path in self.paths()[keep:]:
+            path.unlink(missing_ok=True)
+        sweep(self.folder)
+
+    def paths(self) -> list[Path]:
+        """All checkpoints, the newest (the one of the highest step) first."""
+        if not self.folder.is_dir():
+            return []
+        found = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        return sorted(found, key=step_of, reverse=True)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is undamaged and of this run; None if there is none."""
+        for path in self.paths():
+            found = read_checkpoint(path)
+            if isinstance(found, str):
+                what = "the checkpoint of step %d is damaged (%s): '%s'"
+                logger.warning(what, step_of(path), found, path)
+            elif any(found.about.get(name) != self.about.get(name) for name in BELONGS):
+                what = "the checkpoint of step %d is of another run or other settings: '%s'"
+                logger.warning(what, found.step, path)
+            else:
+                return found
+        return None
+
+
+def step_of(path: Path) -> int:
+    """The step in the name of a checkpoint."""
+    found = _NAME.fullmatch(path.name)
+    assert found is not None
+    return int(found[1])
+
+
+def read_checkpoint(path: Path) -> Checkpoint | str:
+    """A checkpoint, or what is wrong with the file."""
+    named = _NAME.fullmatch(path.name)
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if named is None or digest != named[2]:
+            return "its sha256 is not the one in its name"
+        with safe_open(path, framework="pt", device="cpu") as opened:
+            header = json.loads((opened.metadata() or {})["checkpoint"])
+            if header["format"] != FORMAT:
+                return f"its format is {header['format']}; this version reads {FORMAT}"
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return Checkpoint(int(header["step"]), dict(header["about"]), header["state"], tensors)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return f"{type(error).__name__}: {error}"
+
+
+class Checkpointer:
+    """Decides when a training writes its state, and finds the state to resume from.
+
+    Arguments:
+        store: where checkpoints go; None: nowhere.
+        every: how often.
+        signals: that ask the training to stop.
+        resume: from the newest undamaged checkpoint, which is then in ``checkpoint`` until used.
+        hooks: called with each checkpoint.
+    """
+
+    def __init__(
+        self,
+        store: Store | None = None,
+        every: Every | None = None,
+        signals: Signals | None = None,
+        resume: bool = False,
+        hooks: RunHooks | None = None,
+    ) -> None:
+        self.hooks = hooks or RunHooks()
+        self.store, self.signals, self.every = store, signals or Signals(), every or Every()
+        self.checkpoint: Checkpoint | None = None
+        self._resume = resume
+        self._newest = -1  # step of the newest checkpoint of this process
+        self.start(0)
+
+    def load(self) -> int:
+        """Read the checkpoint to resume from; its step, or 0."""
+        if self._resume and self.store is not None:
+            self.checkpoint = self.store.newest()
+            if self.checkpoint is None:
+                logger.info("no checkpoint to resume from; the training starts at its first step")
+        return self.checkpoint.step if self.checkpoint else 0
+
+    def start(self, step: int) -> None:
+        """The interval to the next checkpoint starts now, after this step."""
+        self._step, self._at = step, time.monotonic()
+
+    def after_step(self, step: int, last: bool, state: Callable[[], Any]) -> None:
+        """Write a checkpoint if it is time, or this was the last step."""
+        if self.every.steps:
+            is_time = step - self._step >= self.every.steps
+        else:  # asked after every step: a clock that never jumps
+            elapsed = time.monotonic() - self._at
+            is_time = bool(self.every.seconds) and elapsed >= self.every.seconds
+        if is_time or (last and self._newest != step):
+            self.save(step, state)
+
+    def save(self, step: int, state: Callable[[], Any]) -> None:
+        """Write a checkpoint now. A disk that is full, for a while perhaps, ends no training."""
+        if self.store is not None:
+            try:
+                path = self.store.save(step, state())
+                self.hooks.checkpoint_saved(step=step, path=path)
+            except ConfigError as error:
+                logger.warning("%s", error)
+        self._newest = step
+        self.start(step)
+
+
+def random_states() -> dict[str, Any]:
+    """States of the generators of torch, on every device, NumPy and Python.
+
+    Methods draw from keys and use none of these; a plugin that does continues with its numbers.
+    """
+    drawn: Any = np.random.get_state(legacy=True)
+    _, keys, *rest = drawn
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": gpu_generator_states(),
+        "numpy": [keys.astype(np.int64), *rest],
+        "python": random.getstate(),
+    }
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Put :func:`random_states` back; those of devices that are not here are left out."""
+    torch.set_rng_state(states["cpu"])
+    set_gpu_generator_states(states["cuda"])
+    keys, *rest = states["numpy"]
+    np.random.set_state(("MT19937", keys.astype(np.uint32), *rest))
+    random.setstate(states["python"])

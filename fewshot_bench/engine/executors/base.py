@@ -1,0 +1,360 @@
+"""The base class of executors, the plain one, and what they return.
+
+Every executor gives the same gradients and predictions; they differ in speed and memory.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor
+
+from fewshot_bench.engine.hidden_state import repeatable, unchanged
+from fewshot_bench.engine.precision import FP32, Precision
+from fewshot_bench.engine.timing import Stopwatch
+from fewshot_bench.episode import Episode
+from fewshot_bench.errors import PluginError, plugin_errors
+from fewshot_bench.method import Losses, Method, Player, losses_call, title_of
+from fewshot_bench.nn import Strategy, per_task_strategy
+from fewshot_bench.nn.norm import observed
+from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.utils.torch_private import tree_flatten, tree_unflatten
+
+EMBEDDED_AT_ONCE = 100  # images: about those of an episode
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+@dataclass
+class Gradients:
+    """What one batch of episodes gives.
+
+    Arguments:
+        losses: {player: [T]}, of every player that the method reports.
+        gradients: {player: one tensor per parameter}, of the players that move.
+        log, buffers: {name: [T, ...]}.
+        norms, weights: {player: norm of its gradient; its largest weight after the step}, filled in
+            by the loop.
+    """
+
+    losses: dict[str, Tensor]
+    gradients: dict[str, list[Tensor]]
+    log: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    norms: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Packed:
+    """The numbers of some results (no gradients, no buffers) in one tensor, to be read at once."""
+
+    def __init__(self, results: Sequence[Gradients]) -> None:
+        numbers = [(r.losses, r.log, r.norms, r.weights) for r in results]
+        leaves, self._spec = tree_flatten(numbers)
+        self._shapes = [leaf.shape for leaf in leaves]
+        # A method may log a number that it has on the host.
+        self.values = torch.cat([v.detach().to(leaves[0].device).flatten() for v in leaves])
+
+    def unpacked(self, values: Tensor) -> list[Gradients]:
+        """The results again, with these values."""
+        parts = values.split([shape.numel() for shape in self._shapes])
+        leaves = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        return [
+            Gradients(losses, {}, log, {}, norms, weights)
+            for losses, log, norms, weights in tree_unflatten(leaves, self._spec)
+        ]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the method's ``adapt`` and ``predict``.
+
+    Arguments:
+        tasks: how many of its tasks are wanted.
+        ran: how many tasks it ran, the wanted ones first.
+        laps: gives the ms that it took to learn them, and to classify them; may wait.
+    """
+
+    tasks: int
+    ran: int
+    laps: Callable[[], Sequence[float]]
+
+
+@dataclass
+class Prediction:
+    """Logits [T, Q, way], and the calls that gave them, in the order of the tasks."""
+
+    logits: Tensor
+    calls: list[Call]
+
+    @property
+    def adapt_ms(self) -> Tensor:
+        """ms that each task took to learn, [T] on the host; a call's are shared out equally."""
+        return self._per_task(0)
+
+    @property
+    def predict_ms(self) -> Tensor:
+        """ms that each task took to classify, [T] on the host; shared out as well."""
+        return self._per_task(1)
+
+    def _per_task(self, lap: int) -> Tensor:
+        return torch.cat([torch.ones(c.tasks) / c.ran * c.laps()[lap] for c in self.calls])
+
+    def first(self, tasks: int) -> Prediction:
+        """The prediction of the first tasks alone."""
+        calls, left = [], tasks
+        for call in self.calls:
+            calls.append(replace(call, tasks=min(call.tasks, left)))
+            left -= calls[-1].tasks
+        return Prediction(self.logits[:tasks], calls)
+
+
+class Executor(ABC):
+    """Runs a method on batches of episodes. A subclass says how a batch is split and run.
+
+    Arguments:
+        method: what is run.
+        name: of this executor, for the record.
+        strategy: how per-task weights are run; see :func:`fewshot_bench.nn.per_task`.
+        precision: of the arithmetic.
+        task_chunk: tasks in a call at most; None: all of the batch.
+
+    Attributes:
+        graph: whether a whole step, and a chunk of an evaluation, may be captured in a CUDA graph.
+    """
+
+    default_name: ClassVar[str]
+    graph: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        method: Method,
+        name: str | None = None,
+        *,
+        strategy: Strategy = "auto",
+        precision: Precision = FP32,
+        task_chunk: int | None = None,
+    ) -> None:
+        self.method, self.name = method, name or self.default_name
+        self.strategy: Strategy = strategy
+        self.precision, self.task_chunk = precision, task_chunk
+
+    @abstractmethod
+    def split(self, episode: Episode) -> list[Episode]:
+        """The batch in the parts that :meth:`map` gets."""
+
+    @abstractmethod
+    def map(self, function: Callable[[Method, P], R], parts: Sequence[P]) -> list[R]:
+        """``function(method, part)`` of each part, in their order; a thread has its own method."""
+
+    @abstractmethod
+    def at_once(self, tasks: int) -> int:
+        """How many tasks of a batch are in memory at the same time."""
+
+    @abstractmethod
+    def limit(self, tasks: int) -> None:
+        """From now on, hold at most this many tasks at the same time."""
+
+    def shrink(self, tasks: int) -> bool:
+        """From now on, hold half as many tasks of such a batch at once; False if impossible."""
+        now = self.at_once(tasks)
+        if now == 1 or not self.method.batchable:
+            return False
+        self.limit((now + 1) // 2)
+        return True
+
+    def calls(self, tasks: int) -> int:
+        """In how many calls of the method, one after the other, such a batch is run."""
+        return -(-tasks // self.at_once(tasks))
+
+    def gradients(
+        self, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
+    ) -> Gradients:
+        """Losses of the batch, and each moving player's own gradient."""
+
+        def run(method: Method, part: Episode) -> Gradients:
+            with self.set_up(part.query.device):
+                return differentiate(method, part, players, turn)
+
+        return reduce_over_tasks(self.map(run, self.split(episode)), players, len(episode))
+
+    def predict(self, episode: Episode) -> Prediction:
+        """Learn and classify every task of the batch; times are shared out equally.
+
+        Raises:
+            PluginError: the method draws random numbers without a key, or changes a tensor of its
+                own.
+        """
+        with repeatable(self.method, "adapt() or predict()", lambda: self.predict_first(episode)):
+            return self.predict_unchecked(episode)
+
+    def predict_first(self, episode: Episode) -> Prediction:
+        """Predict the first task (all where tasks influence each other), in this thread."""
+        part = episode.tasks(0, 1) if self.method.batchable else episode
+        return self._predict(self.method, part)
+
+    def predict_unchecked(self, episode: Episode) -> Prediction:
+        """As :meth:`predict`, for a method that has passed its check of random numbers."""
+        parts = self.map(self._predict, self.split(episode))
+        if len(parts) == 1:
+            return parts[0]
+        logits = torch.cat([part.logits for part in parts])
+        return Prediction(logits, [call for part in parts for call in part.calls])
+
+    def _predict(self, method: Method, episode: Episode) -> Prediction:
+        device = episode.query.device
+        with torch.enable_grad(), self.set_up(device), unchanged(method, "predict"):
+            watch = Stopwatch(device)
+            with plugin_errors(f"{title_of(method)}.adapt()"):
+                state = method.adapt(episode.support)
+            watch.mark()
+            with plugin_errors(f"{title_of(method)}.predict()"):
+                logits = method.predict(state, episode.query).detach()
+            watch.mark()
+        return Prediction(logits, [Call(len(episode), len(episode), watch.laps)])
+
+    def embed(self, images: Callable[[Tensor], Tensor], count: int, device: torch.device) -> Tensor:
+        """What the method sees of each image: [count, ...].
+
+        Arguments:
+            images: from positions [M] to images [M, C, H, W].
+            count: how many there are.
+            device: that they are on.
+        """
+
+        @torch.no_grad()
+        def run(method: Method, positions: Tensor) -> Tensor:
+            with self.set_up(device), unchanged(method, "embed"):
+                return method.embedded(images(positions).unsqueeze(0)).squeeze(0)
+
+        everything = torch.arange(count, device=device)
+        with repeatable(self.method, "embed()", lambda: run(self.method, everything[:1])):
+            return torch.cat(self.map(run, everything.split(EMBEDDED_AT_ONCE)))
+
+    def stream(self, device: torch.device) -> Any:
+        """The stream that evaluations are run in; None: the current one."""
+        return None
+
+    def chunk_graph(self, source: EpisodeSource, size: int) -> Any:
+        """What replays chunks of an evaluation; None: they are run directly."""
+        return None
+
+    def release(self) -> bool:
+        """Free the memory that is held for the next evaluation; False if there was none."""
+        return False
+
+    @contextmanager
+    def set_up(self, device: torch.device) -> Iterator[None]:
+        """This thread's settings for a call of the method."""
+        with per_task_strategy(self.strategy), self.precision.autocast(device):
+            yield
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Hold whatever the executor needs while it is in use."""
+        with self.precision.applied():
+            yield
+
+
+class Eager(Executor):
+    """The whole batch in one call, or in chunks of ``task_chunk`` tasks that bound its memory."""
+
+    default_name = "eager"
+
+    def split(self, episode: Episode) -> list[Episode]:
+        size = self.task_chunk or len(episode)
+        if size >= len(episode):
+            return [episode]
+        return [episode.tasks(t, t + size) for t in range(0, len(episode), size)]
+
+    def map(self, function: Callable[[Method, P], R], parts: Sequence[P]) -> list[R]:
+        return [function(self.method, part) for part in parts]
+
+    def at_once(self, tasks: int) -> int:
+        return min(tasks, self.task_chunk or tasks)
+
+    def limit(self, tasks: int) -> None:
+        self.task_chunk = min(tasks, self.task_chunk or tasks)
+
+
+def differentiate(
+    method: Method, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
+) -> Gradients:
+    """Losses, and the gradient of each moving player's summed loss by its own parameters.
+
+    Running statistics are collected here; what the method itself proposes for a buffer comes first.
+
+    Raises:
+        PluginError: a loss is missing, has a wrong shape or no gradient.
+    """
+    call = losses_call(episode)
+    with observed(method, len(episode)) as statistics, unchanged(method, call):
+        with plugin_errors(f"{title_of(method)}.{call}()"):
+            losses: Losses = getattr(method, call)(episode)
+        gradients = _gradients_of(losses, method, len(episode), players, turn)
+    return Gradients(
+        {name: loss.detach() for name, loss in losses.players.items()},
+        gradients,
+        {name: value.detach() for name, value in losses.log.items()},
+        statistics | {name: value.detach() for name, value in losses.buffers.items()},
+    )
+
+
+def _gradients_of(
+    losses: Losses, method: Method, tasks: int, players: Mapping[str, Player], turn: Sequence[str]
+) -> dict[str, list[Tensor]]:
+    title = f"{title_of(method)}.losses()"
+    gradients = {}
+    for name in turn:
+        if name not in losses.players:
+            known = ", ".join(losses.players) or "none"
+            raise PluginError(f"{title} gives no loss for player '{name}'; it gives: {known}.")
+        loss = losses.players[name]
+        if loss.shape != (tasks,):
+            raise PluginError(
+                f"{title}: expected one loss per task, shape ({tasks},), for player '{name}', got "
+                f"shape {tuple(loss.shape)}."
+            )
+        if not loss.requires_grad:
+            raise PluginError(
+                f"{title}: the loss of player '{name}' depends on no parameter that requires "
+                "gradients, so nothing would train."
+            )
+        parameters = list(players[name].parameters.values())
+        gradients[name] = list(
+            torch.autograd.grad(
+                loss.sum(), parameters, retain_graph=name != turn[-1], allow_unused=True,
+                materialize_grads=True,
+            )
+        )  # fmt: skip
+    return gradients
+
+
+def reduce_over_tasks(
+    parts: Sequence[Gradients], players: Mapping[str, Player], tasks: int
+) -> Gradients:
+    """Sum gradients in the order of the parts, divide where a player wants the mean."""
+    gradients = {}
+    for name, first in parts[0].gradients.items():
+        total = list(first)
+        for i, part in enumerate(parts[1:]):
+            both = list(zip(total, part.gradients[name], strict=True))
+            # The first may be views of one number (the gradient of a sum): never added to.
+            total = [a.add_(b) for a, b in both] if i else [a + b for a, b in both]
+        if players[name].reduction == "mean":
+            total = [g / tasks for g in total]
+        gradients[name] = total
+
+    def joined(field: str) -> dict[str, Tensor]:
+        # A part may have passed other layers than the first: the mean is over those that did.
+        names = dict.fromkeys(name for part in parts for name in getattr(part, field))
+        each = {name: [getattr(p, field)[name] for p in parts if name in getattr(p, field)]
+                for name in names}  # fmt: skip
+        return {name: torch.cat(values) for name, values in each.items()}
+
+    return Gradients(joined("losses"), gradients, joined("log"), joined("buffers"))
