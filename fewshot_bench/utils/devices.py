@@ -2,8 +2,8 @@
 
 The rest of the package works on tensors of any device; code for GPUs alone is in
 ``engine/executors/graph.py`` and ``nn/columns_triton.py``. A run uses ``cpu`` or ``cuda``.
-``meta``, torch's device of tensors without data, follows the rules of a GPU (nothing is read on the host, no mixing of devices), so
-that tests run the GPU's branches of the code on it.
+``meta``, torch's device of tensors without data, follows the rules of a GPU (nothing is read on the
+host, no mixing of devices), so that tests run the GPU's branches of the code on it.
 """
 
 from __future__ import annotations

@@ -26,9 +26,10 @@ from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.method import Losses, Method
-from fewshot_bench.sampling.base import EpisodeSource, OpenSampler
+from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
 from fewshot_bench.sampling.few_labels import Labels, training_sources
+from fewshot_bench.sampling.open import OpenSampler
 from fewshot_bench.testing.captures import (
     CHUNKS,
     TASKS,
