@@ -127,7 +127,7 @@ def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
     if not path.is_file():
         if written is None and record.get("training") is None:
             raise RecordError(
-                f"'{folder}' has no {WEIGHTS}: the fewshot-bench that wrote it stored none for a run "
+                f"'{folder}' has no {WEIGHTS}: its fewshot-bench stored none for a run "
                 "that trains nothing. Run it again."
             )
         raise RecordError(
