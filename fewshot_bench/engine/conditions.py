@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from fewshot_bench.method import Method
+from fewshot_bench.utils.torch_private import tree_map_only
 
 PLAIN = (bool, int, str, bytes, torch.dtype, torch.device, torch.Size)
 LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy"}

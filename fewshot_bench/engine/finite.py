@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from fewshot_bench.utils.torch_private import TorchDispatchMode, current_autograd_node, tree_leaves
 
 WINDOW, LEAST = 50, 10  # numbers that a median is taken of: at most, and before it counts
 _TORCH, _ENGINE = Path(torch.__file__).parent, Path(__file__).parent
@@ -67,7 +67,7 @@ def _finite(values: Any) -> bool:
 
 def _place() -> str:
     """Where the running operation stands: the line, for a backward pass that of its forward one."""
-    current = getattr(torch._C, "_current_autograd_node", lambda: None)()
+    current = current_autograd_node()
     if current is not None:
         trace = current.metadata.get("traceback_")
         lines = [line for part in trace or () for line in part.splitlines()]

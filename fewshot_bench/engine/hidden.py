@@ -26,6 +26,7 @@ from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, losses_call, title_of
 from fewshot_bench.nn import TaskBatchNorm
+from fewshot_bench.nn.norm import TORCH_BATCH_NORMS
 from fewshot_bench.rng import generators_kept, global_generators, moved
 
 NORMALIZES = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit")
@@ -81,7 +82,7 @@ def _held(method: Method) -> Iterator[tuple[tuple[nn.Module, str], tuple[Tensor,
 
 def _changed(method: Method, owner: nn.Module, name: str) -> str:
     place = _named(method, owner)
-    if isinstance(owner, nn.modules.batchnorm._BatchNorm):
+    if isinstance(owner, TORCH_BATCH_NORMS):
         return f"runs {place} in training mode, {_MIXES}; {INSTEAD}."
     return (
         f"changes '{name}' of {place}: with several threads or batches nobody knows by how much; "

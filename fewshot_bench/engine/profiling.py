@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from torch._C._autograd import DeviceType
-from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
 from fewshot_bench.engine.timing import WARM_UP
 from fewshot_bench.engine.training import Trainer
 from fewshot_bench.utils.devices import is_gpu, wait
+from fewshot_bench.utils.torch_private import profiler_settings
 
 SETTLING = 2  # steps, on a GPU behind those before the capture
 STEPS = 3
@@ -40,7 +39,7 @@ def profile_steps(trainer: Trainer, folder: Path) -> str:
         trainer.advance()
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if gpu else [])
     # Task threads are not the thread that profiles.
-    everywhere = _ExperimentalConfig(profile_all_threads=True)
+    everywhere = profiler_settings(profile_all_threads=True)
     with profile(activities=activities, acc_events=True, experimental_config=everywhere) as seen:
         for _ in range(STEPS):
             trainer.advance()
@@ -61,7 +60,7 @@ def table(averages: Iterable[Any], gpu: bool) -> str:
     counted = [
         op
         for op in averages
-        if not gpu or (op.device_type != DeviceType.CPU and not op.is_user_annotation)
+        if not gpu or (op.device_type.name != "CPU" and not op.is_user_annotation)
     ]
     timed = sorted(((getattr(op, clock), op) for op in counted), key=lambda x: -x[0])
     total = sum(time for time, _ in timed) or 1

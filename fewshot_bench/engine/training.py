@@ -37,6 +37,7 @@ from fewshot_bench.rng import global_generators, moved
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
 from fewshot_bench.utils.devices import is_gpu, make_stream, on_stream
+from fewshot_bench.utils.torch_private import lerp_each_
 
 Validate = Callable[[int], float]
 Log = Callable[[int, dict[str, float]], None]
@@ -284,7 +285,7 @@ class Trainer:
             filled = [p for p in parameters if p.numel()]
             result.weights[name] = get_total_norm(filled, math.inf)
             if player.ema is not None:
-                torch._foreach_lerp_(self.averages[name], [*parameters], 1 - player.ema)
+                lerp_each_(self.averages[name], parameters, 1 - player.ema)
         buffers = dict(self.method.named_buffers())
         for name, proposals in result.buffers.items():
             buffers[name].copy_(proposals.mean(0))
