@@ -27,12 +27,19 @@ PAGES = {
     "methods": Page(
         "Methods",
         {
-            "fewshot_bench": ("Method", "Player", "Losses", "Without"),
-            "fewshot_bench.method": ("accuracy", "cross_entropy", "trainable"),
+            "fewshot_bench": ("Method", "Player", "Losses", "Preset", "Without"),
+            "fewshot_bench.method": (
+                "accuracy", "cross_entropy", "trainable", "halving", "cosine",
+            ),
         },
     ),
     "episodes": Page(
-        "Episodes and sampling", {"fewshot_bench": ("Task", "Support", "Episode", "Sampler")}
+        "Episodes and sampling",
+        {
+            "fewshot_bench": (
+                "Task", "Support", "Episode", "UnlabeledSupport", "UnlabeledEpisode", "Sampler",
+            )
+        },
     ),
     "data": Page(
         "Data and files",
