@@ -27,14 +27,18 @@ PAGES = {
     "methods": Page(
         "Methods",
         {
-            "fewshot_bench": ("Method", "Player", "Losses", "Without"),
-            "fewshot_bench.method": ("accuracy", "cross_entropy", "trainable"),
+            "fewshot_bench": ("Method", "Player", "Losses", "Preset", "Without"),
+            "fewshot_bench.method": (
+                "accuracy", "cross_entropy", "trainable", "halving", "cosine",
+            ),
         },
     ),
     "episodes": Page(
         "Episodes and sampling",
         {
-            "fewshot_bench": ("Task", "Support", "Episode", "Sampler"),
+            "fewshot_bench": (
+                "Task", "Support", "Episode", "UnlabeledSupport", "UnlabeledEpisode", "Sampler",
+            ),
             "fewshot_bench.sampling": (
                 "Indices",
                 "EpisodeSource",

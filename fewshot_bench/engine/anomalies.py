@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewshot_bench.utils import torch_private
 from fewshot_bench.utils.torch_private import (
     TorchDispatchMode,
     current_autograd_node,
@@ -89,7 +90,8 @@ def _place() -> str:
 
 def _is_outside(path: str) -> bool:
     """Whether a file is neither torch's nor the engine's."""
-    return not Path(path).is_relative_to(_TORCH) and not Path(path).is_relative_to(_ENGINE)
+    inside = any(Path(path).is_relative_to(folder) for folder in (_TORCH, _ENGINE))
+    return not inside and path != torch_private.__file__
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, losses_call, title_of
 from fewshot_bench.nn import TaskBatchNorm
+from fewshot_bench.nn.norm import TORCH_BATCH_NORMS
 from fewshot_bench.utils.generators import generators_preserved, generators_used, global_generators
 
 NORMALIZES = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit")
@@ -87,7 +88,7 @@ def _tensors(method: Method) -> Iterator[tuple[tuple[nn.Module, str], tuple[Tens
 
 def _change(method: Method, owner: nn.Module, name: str) -> str:
     place = _path_of(method, owner)
-    if isinstance(owner, nn.modules.batchnorm._BatchNorm):
+    if isinstance(owner, TORCH_BATCH_NORMS):
         return (
             f"runs {place} in training mode, which takes its statistics over everything in a call, "
             "tasks mixed, and stores them there: results would depend on threads and batches; "

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fewshot_bench.engine.executors import TaskThreads, choose, differentiate
 from fewshot_bench.engine.training import check_players
@@ -16,6 +15,7 @@ from fewshot_bench.episode import Episode
 from fewshot_bench.errors import UnknownName
 from fewshot_bench.method import Method, losses_call
 from fewshot_bench.nn import per_task, record, replay
+from fewshot_bench.utils.torch_private import TorchDispatchMode, aten
 
 
 def gradient_error(
@@ -162,7 +162,6 @@ def _relative_error(rough: Tensor, exact: Tensor) -> float:
 # the other in float64; both gradients are right, and inner steps amplify the difference to a
 # percent and more. To compare their arithmetic, the second has to decide as the first did.
 
-aten = torch.ops.aten
 # {operation: the argument whose sign decides}; a ReLU's output has the sign of its input
 _SIGNS: dict[Callable[..., Any], int] = {
     aten.relu.default: 0,

@@ -37,8 +37,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+
+from fewshot_bench.utils.torch_private import (
+    TorchDispatchMode,
+    current_autograd_node,
+    next_autograd_number,
+    tree_leaves,
+    tree_map_only,
+    without_torch_function,
+)
 
 META, HOST = torch.device("meta"), torch.device("cpu")
 TORCH = str(Path(torch.__file__).parent)
@@ -153,14 +160,14 @@ class MetaDevice(TorchDispatchMode):
 
     def on_host(self, value: Any) -> Any:
         """A copy of a tensor (or of a pytree of them) in host memory, for a test to read."""
-        with torch._C.DisableTorchFunction(), torch.no_grad():
+        with without_torch_function(), torch.no_grad():
             return tree_map_only(Tensor, lambda t: self._to_host(t.detach()).clone(), value)
 
     def report(self, what: What, call: str, frame: FrameType | None = None) -> None:
         """Record a violation at the frame that calls (None: the caller's)."""
         if self._waits_allowed and what != "mixed":
             return
-        frames, node = _frames(frame or sys._getframe(1)), torch._C._current_autograd_node()
+        frames, node = _frames(frame or sys._getframe(1)), current_autograd_node()
         made = self._calls.frames_of(node) if node is not None and _by_autograd(frames) else None
         self.violations.append(Violation(what, call, made or frames, backward=made is not None))
 
@@ -176,10 +183,10 @@ class MetaDevice(TorchDispatchMode):
         if not any(t.device == META for t in tensors) and (target is None or to_host):
             return func(*args, **kwargs)
         name = func.overloadpacket.__name__
-        with torch._C.DisableTorchFunction():
+        with without_torch_function():
             for what in _violations(func, name, tensors, args, kwargs, to_host):
                 self.report(what, name)
-            node = torch._C._current_autograd_node()
+            node = current_autograd_node()
             owner, function = BACKWARD.get(name, ("", ""))
             if node is not None and owner and node.name().startswith(owner):
                 self.report("inside", function)
@@ -424,9 +431,9 @@ class _Calls(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        frame, first = sys._getframe(1), _next_node()
+        frame, first = sys._getframe(1), next_autograd_number()
         result = self._called(func, getattr(func, "__name__", ""), frame, args, kwargs or {})
-        if (last := _next_node()) > first:
+        if (last := next_autograd_number()) > first:
             self.nodes.append((first, last, _frames(frame)))
         return result
 
@@ -491,11 +498,6 @@ def _index_and_value(of: Tensor, index: Any, *value: Any) -> tuple[Any, ...]:
         # torch before 2.15 makes a tensor of the number: for a GPU on the host, else on the device.
         value = (torch.tensor(value[0], dtype=of.dtype),)
     return index, *value
-
-
-def _next_node() -> int:
-    """The number that autograd gives to the next node."""
-    return int(torch._C._autograd._get_sequence_nr())
 
 
 def _frames(frame: FrameType | None) -> Frames:

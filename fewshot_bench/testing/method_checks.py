@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from fewshot_bench.config.options import options_of
 from fewshot_bench.config.schema import SETTINGS
@@ -53,6 +52,7 @@ from fewshot_bench.testing.tiny import (
 )
 from fewshot_bench.utils import devices
 from fewshot_bench.utils.generators import generators_preserved, generators_used, global_generators
+from fewshot_bench.utils.torch_private import tree_leaves
 
 CHECKED = replace(TINY, image_shape=(1, 8, 8), pixel_range=(-1.0, 1.0))
 RGB = (3, *CHECKED.image_shape[1:])

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_u
 
 __all__ = [
     "TorchDispatchMode",
+    "aten",
     "batch_norm_backward",
     "batch_norm_forward",
     "batch_norm_moments",

@@ -134,8 +134,8 @@ class OddSwitch(Right):
 
 @wrong("unlabeled-tasks")
 class WantsLabels(Right):
-    def losses(self, episode: Episode) -> Losses:
-        return Method.losses(self, episode)
+    def unlabeled_losses(self, episode: UnlabeledEpisode) -> Losses:
+        return Method.unlabeled_losses(self, episode)
 
 
 @wrong("at-run-time")
