@@ -181,7 +181,7 @@ def test_a_data_set_that_takes_no_path(registry: Registry) -> None:
 
 @pytest.mark.parametrize("value", ["nan", "inf", float("-inf"), 10**400])
 def test_a_number_is_finite(value: Any) -> None:
-    with pytest.raises(ConfigError, match="it takes a number"):
+    with pytest.raises(ConfigError, match="--rate: expected a number"):
         Option("rate", float, 0.5).check(value)
 
 

@@ -1,23 +1,21 @@
-"""Wrong plugins: what each does, and what has to be typed to meet it.
+"""Wrong plugins: what each does, and the command that meets it.
 
 ``docs/reference/wrong-plugins.md`` is the table of these with the message that each gets;
-``python tests/wrong_plugins.py`` writes it anew.
+``python tests/wrong_plugins.py`` writes it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import io
-import os
 import re
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.command_line import InProcess
 from tests.dist_info import write_dist_info
 
 PAGE = Path(__file__).parents[1] / "docs/reference/wrong-plugins.md"
@@ -241,40 +239,20 @@ def installed(wrong: Wrong, site: Path) -> Iterator[None]:
 
 def message(wrong: Wrong, site: Path) -> str:
     """The message of ``fsb``: the row's last column, or the line on standard error."""
-    from fewshot_bench.cli.main import main
-    from fewshot_bench.errors import PluginWarning
-
-    out, err = io.StringIO(), io.StringIO()
-    before = sys.argv, Path.cwd()
-    sys.argv = ["fsb", *wrong.typed.split()]
-    if "run" in sys.argv:
-        sys.argv += ["--runs-dir", str(site / "runs"), "--cache-dir", str(site / "cache")]
+    words = wrong.typed.split()
+    if "run" in words:
+        words += ["--runs-dir", str(site / "runs"), "--cache-dir", str(site / "cache")]
     site.mkdir(exist_ok=True)
-    os.chdir(site)
-    try:
-        with (
-            installed(wrong, site),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            contextlib.suppress(SystemExit),
-            warnings.catch_warnings(),  # a test makes errors of them
-        ):
-            warnings.simplefilter("default", PluginWarning)
-            main()
-    finally:
-        sys.argv = before[0]
-        os.chdir(before[1])
+    with installed(wrong, site):
+        answer = InProcess()(*words, at=site, COLUMNS="1000")
     if wrong.typed == "plugins":
-        rows = [line for line in out.getvalue().splitlines() if " broken " in line]
-        assert len(rows) == 1, out.getvalue() + err.getvalue()
-        assert "wrong-plugin" in rows[0]
-        text = rows[0].partition(" broken ")[2].strip()
+        [line] = [line for line in answer.out.splitlines() if " broken " in line]
+        assert "wrong-plugin" in line
+        text = line.partition(" broken ")[2].strip()
     else:
-        text = next(
-            line
-            for line in err.getvalue().splitlines()
-            if line.startswith(("error: ", "warning: "))
-        )
+        found = re.search(r"^(error|warning): .*", answer.err, re.MULTILINE)
+        assert found, answer
+        text = found[0]
     text = re.sub(r"\(/[^)]*\)", "(...)", text.replace(str(site), "SITE"))
     return re.sub(r"\s+", " ", text)
 
