@@ -82,9 +82,9 @@ def test_names_are_derived(typed: str, distribution: str, module: str, attribute
 @pytest.mark.parametrize(
     ("typed", "reason"),
     [
-        ("3D net", "begin with a letter"),
-        ("!?", "begin with a letter"),
-        ("", "begin with a letter"),
+        ("3D net", "begins with a letter"),
+        ("!?", "begins with a letter"),
+        ("", "begins with a letter"),
         ("class", "Python has 'class' already"),
         ("json", "Python has 'json' already"),
         ("maml", "method 'maml' of fewshot-bench 0.1.0 has the name"),

@@ -1,7 +1,7 @@
-"""Wrong plugins: what each does, and what has to be typed to meet it.
+"""Wrong plugins: what each does, and the command that meets it.
 
 ``docs/reference/wrong-plugins.md`` is the table of these with the message that each gets;
-``python tests/wrong_plugins.py`` writes it anew.
+``python tests/wrong_plugins.py`` writes it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.command_line import fsb
+from tests.command_line import InProcess
 from tests.dist_info import write_dist_info
 
 PAGE = Path(__file__).parents[1] / "docs/reference/wrong-plugins.md"
@@ -243,16 +243,15 @@ def message(wrong: Wrong, site: Path) -> str:
         words += ["--runs-dir", str(site / "runs"), "--cache-dir", str(site / "cache")]
     site.mkdir(exist_ok=True)
     with installed(wrong, site):
-        answer = fsb(*words, at=site)
+        answer = InProcess()(*words, at=site, COLUMNS="1000")
     if wrong.typed == "plugins":
-        rows = [line for line in answer.out.splitlines() if " broken " in line]
-        assert len(rows) == 1, answer.out + answer.err
-        assert "wrong-plugin" in rows[0]
-        text = rows[0].partition(" broken ")[2].strip()
+        [line] = [line for line in answer.out.splitlines() if " broken " in line]
+        assert "wrong-plugin" in line
+        text = line.partition(" broken ")[2].strip()
     else:
-        text = next(
-            line for line in answer.err.splitlines() if line.startswith(("error: ", "warning: "))
-        )
+        found = re.search(r"^(error|warning): .*", answer.err, re.MULTILINE)
+        assert found, answer
+        text = found[0]
     text = re.sub(r"\(/[^)]*\)", "(...)", text.replace(str(site), "SITE"))
     return re.sub(r"\s+", " ", text)
 

@@ -21,12 +21,13 @@ def new(
     conformance suite, a README and a CI workflow. Nothing is overwritten.
     """
     from fewshot_bench.hooks.registry import Registry
-    from fewshot_bench.hooks.scaffold import derive, new_plugin, next_steps
+    from fewshot_bench.hooks.scaffold import derive, new_plugin
 
     registry = Registry.discover()
     written = new_plugin(name, kind, into, registry)
     for path in written:
         typer.echo(path)
     names = derive(name, kind, registry)
-    folder = into / names["distribution"]
-    typer.echo(f"Next: {'; '.join(next_steps(folder, names))}")
+    option = f" --kind {names['kinds']}" if kind != "method" else ""
+    install = f"pip install -e {into / names['distribution']}"
+    typer.echo(f"Next: {install}; fsb check {names['name']}{option}")

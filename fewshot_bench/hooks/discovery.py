@@ -8,35 +8,25 @@ from __future__ import annotations
 
 import os
 import re
-from importlib.metadata import Distribution, EntryPoint, distributions, version
-from typing import NamedTuple
+from importlib import metadata
+from importlib.metadata import Distribution, EntryPoint
 
 VARIABLE = "FSB_PLUGINS"
 
 
-class Unreadable(NamedTuple):
-    """An installed distribution whose metadata cannot be read.
-
-    Arguments:
-        distribution: its name, or its folder where the name cannot be read.
-        version: ``?`` if unknown.
-        error: what reading it raised.
-    """
-
-    distribution: str
-    version: str
-    error: Exception
+Unreadable = tuple[str, str, Exception]  # distribution or its folder, version, the error
 
 
 def read_points(group: str) -> tuple[list[EntryPoint], list[Unreadable]]:
     """The entry points of a group that ``FSB_PLUGINS`` allows, sorted by name.
 
-    Of a distribution that is on the path twice, the first counts.
+    Of a distribution that is on the path twice, the first counts. Distributions whose metadata
+    cannot be read are returned beside them.
     """
     points: dict[tuple[str, str], EntryPoint] = {}
     unreadable: list[Unreadable] = []
     seen: set[str] = set()
-    for found in distributions():
+    for found in metadata.distributions():
         try:
             # Looking for the group's name first saves parsing the metadata of everything else.
             if group not in (found.read_text("entry_points.txt") or ""):
@@ -49,9 +39,9 @@ def read_points(group: str) -> tuple[list[EntryPoint], list[Unreadable]]:
                 if _allowed(point.name, name):
                     points[point.name, name] = point
         except Exception as error:
-            broken = Unreadable(*_identity(found), error)
-            if _allowed("", broken.distribution):
-                unreadable.append(broken)
+            name, version = _identity(found)
+            if _allowed("", name):
+                unreadable.append((name, version, error))
     return [points[key] for key in sorted(points)], unreadable
 
 
@@ -99,8 +89,9 @@ def import_problem(point: EntryPoint, distribution: str, error: BaseException) -
     cannot = f"{module} cannot be imported ({summary(error)})"
     if package == "fewshot_bench":
         return (
-            f"{cannot}; it was made for another fewshot-bench than {version('fewshot-bench')}: "
-            f"pip install --upgrade fewshot-bench {distribution}"
+            f"{cannot}; it was made for another fewshot-bench than "
+            f"{metadata.version('fewshot-bench')}: pip install --upgrade fewshot-bench "
+            f"{distribution}"
         )
     if isinstance(error, ModuleNotFoundError) and package:
         if package == module.partition(".")[0]:

@@ -289,12 +289,12 @@ class Registry:
         points, unreadable = read_points(specs.GROUP)
         for point in points:
             registry.add(point)
-        for broken in unreadable:
-            info = PluginInfo("?", broken.distribution, broken.version, "?")
+        for distribution, distribution_version, error in unreadable:
+            info = PluginInfo("?", distribution, distribution_version, "?")
             info.fail(
-                broken.error,
-                f"its installation is damaged ({summary(broken.error)}); install it again: "
-                f"pip install --force-reinstall {broken.distribution}",
+                error,
+                f"its installation is damaged ({summary(error)}); install it again: "
+                f"pip install --force-reinstall {distribution}",
             )
             registry.plugins.append(info)
         return registry

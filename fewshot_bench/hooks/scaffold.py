@@ -8,7 +8,7 @@ from __future__ import annotations
 import keyword
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -48,7 +48,8 @@ def new_plugin(name: str, kind: str, into: Path, registry: Registry) -> list[Pat
     folder = into / names["distribution"]
     if folder.exists():
         raise ConfigError(f"'{folder}' exists and is not overwritten; give another name or --into.")
-    texts = {path: text for part in ("common", kind) for path, text in _templates(part)}
+    templates = files("fewshot_bench.hooks") / "templates"
+    texts = {path: text for part in ("common", kind) for path, text in _templates(templates / part)}
     written = []
     for path, text in sorted(texts.items()):
         target = folder / Template(path).substitute(names)
@@ -75,8 +76,8 @@ def derive(name: str, kind: str, registry: Registry) -> dict[str, str]:
     module = distribution.replace("-", "_")
     if not words or not module.isidentifier():
         raise ConfigError(
-            f"'{name}': no name of a Python module can be made of it; begin with a letter from "
-            "a to z."
+            f"'{name}': expected a name that begins with a letter from a to z, as a Python "
+            "module's does."
         )
     taken = registry.names(f"{kind}s").get(distribution)
     if taken:
@@ -100,22 +101,12 @@ def derive(name: str, kind: str, registry: Registry) -> dict[str, str]:
     }
 
 
-def next_steps(folder: Path, names: Mapping[str, str]) -> list[str]:
-    """What to type next."""
-    kind = f" --kind {names['kinds']}" if names["kind"] != "method" else ""
-    return [f"pip install -e {folder}", f"fsb check {names['name']}{kind}"]
-
-
-def _templates(part: str) -> Iterator[tuple[str, str]]:
-    """(path of the file to be, its template) of a folder of ``templates/``."""
-    yield from _walk(files("fewshot_bench.hooks") / "templates" / part, "")
-
-
-def _walk(folder: Traversable, prefix: str) -> Iterator[tuple[str, str]]:
+def _templates(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(path of the file to write, its template) of a folder of ``templates/``."""
     for item in sorted(folder.iterdir(), key=lambda entry: entry.name):
         name = item.name.removesuffix(".in")
         path = prefix + {"module": "$module", **RENAMED}.get(name, name)
         if item.is_dir():
-            yield from _walk(item, path + "/")
+            yield from _templates(item, path + "/")
         elif item.name.endswith(".in"):
             yield path, item.read_text("utf-8")
