@@ -1,4 +1,4 @@
-"""Runs that were broken off, and what goes on with them."""
+"""Runs that were interrupted, and what resumes them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def damaged(world: World, record: dict[str, Any]) -> None:
 
 
 def of_other_torch(world: World, record: dict[str, Any]) -> None:
-    """It was begun with another version."""
+    """It was started with another version."""
     record["environment"]["torch"] = "2.0.0"
 
 
@@ -59,13 +59,13 @@ CASES = (
           broken_off(damaged), runs="b", code=0, told="no checkpoint"),
     Fault("a run that was begun with another torch", "resume runs/b",
           broken_off(of_other_torch), runs="b"),
-    Fault("a broken-off run whose method is a file of code", "resume runs/b",
+    Fault("an interrupted run whose method is a file of code", "resume runs/b",
           broken_off(of_a_file), runs="b"),
-    Fault("a broken-off run of a negative number of steps", "resume runs/b",
+    Fault("an interrupted run of a negative number of steps", "resume runs/b",
           broken_off(of_no_steps), runs="b"),
-    Fault("a broken-off run among finished ones", "compare runs", broken_off(), runs="ab", code=0,
+    Fault("an interrupted run among finished ones", "compare runs", broken_off(), runs="ab", code=0,
           told="left out"),
-    Fault("no such way with a run that is there", "run protonet --if-exists maybe"),
-    Fault("checkpoints at no time", "run protonet --checkpoint-every soon"),
-    Fault("no checkpoints to be kept", "run protonet --keep-checkpoints 0"),
+    Fault("no such way with a run that exists", "run protonet --if-exists maybe"),
+    Fault("no such interval of checkpoints", "run protonet --checkpoint-every soon"),
+    Fault("no checkpoints to keep", "run protonet --keep-checkpoints 0"),
 )  # fmt: skip
