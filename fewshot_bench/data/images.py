@@ -145,9 +145,6 @@ class Dataset:
         )
 
 
-SPLITS = ("train", "validation", "test")
-
-
 @dataclass(frozen=True)
 class ClassContent:
     """A class of a split.

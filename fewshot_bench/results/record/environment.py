@@ -10,26 +10,30 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fewshot_bench.results.record.model import Device, Environment
+
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = ("fewshot-bench", "torch", "torchvision", "numpy", "scipy")
-
 
 def environment() -> dict[str, Any]:
-    """Versions, platform, processor, threads, and the commit of a source checkout (else None)."""
+    """The record's ``environment``, without ``code``."""
     import torch
 
-    return {
-        "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
-        "platform": platform.platform(),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
-        "commit": _commit(),
-    }
+    return Environment(
+        python=platform.python_version(),
+        fewshot_bench=_version("fewshot-bench"),
+        torch=torch_version(),
+        torchvision=_version("torchvision"),
+        numpy=_version("numpy"),
+        scipy=_version("scipy"),
+        platform=platform.platform(),
+        cpu=cpu_name(),
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        cuda=torch.version.cuda if torch.cuda.is_available() else None,
+        commit=_commit(),
+    ).to_dict()
 
 
 def torch_version() -> str | None:
@@ -42,11 +46,11 @@ def describe_device(device: torch.device) -> dict[str, Any]:
     from fewshot_bench.utils.devices import gpu_properties
 
     cpu = {"name": f"{cpu_name()}, {os.cpu_count()} cores"}
-    return {"type": device.type} | (gpu_properties(device) or cpu)
+    return Device(type=device.type, **(gpu_properties(device) or cpu)).to_dict()
 
 
 def cpu_name() -> str:
-    """The processor's model, as well as the system tells it."""
+    """The processor's model, as the system names it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -70,10 +74,10 @@ def _commit() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        said = subprocess.run(
+        found = subprocess.run(
             ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
             cwd=root, capture_output=True, text=True, timeout=5, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return said.stdout.strip() or None
+    return found.stdout.strip() or None
