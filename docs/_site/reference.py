@@ -1,6 +1,6 @@
 """Write the reference pages, which are generated from the code.
 
-``uv run python docs/_site/reference.py`` writes changed pages into docs/reference/, and removes
+``uv run python -m docs._site.reference`` writes changed pages into docs/reference/, and removes
 obsolete ones; a test fails if they are out of date. Other scripts write pages there, too.
 """
 

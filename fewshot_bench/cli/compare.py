@@ -76,6 +76,10 @@ def build_command(arguments: Sequence[str], registry: Registry) -> Any:
         from fewshot_bench.config.options import dataset_options
         from fewshot_bench.config.resolve import sampler_options
 
+        if not any(
+            is_file(one) or registry.claims("methods", one) for one in values.get("what", ())
+        ):
+            return []  # nothing is run, so that nothing heavy is imported
         found = dataset_options(registry, values.get("dataset", DEFAULT_PLUGINS["dataset"]))
         default: str = SETTINGS["sampling"].default
         return found + sampler_options(registry, values.get("sampling", default))

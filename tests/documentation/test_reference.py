@@ -12,7 +12,7 @@ from docs._site import reference
 from docs._site.docstrings import markdown
 from fewshot_bench.cli.main import app
 
-MEND = "run: uv run python docs/_site/reference.py"
+MEND = "run: uv run python -m docs._site.reference"
 
 
 @pytest.fixture(scope="module")
