@@ -242,6 +242,8 @@ class RunConfig:
         try:
             config = msgspec.convert(values, cls, dec_hook=lambda kind, value: kind(value))
         except (msgspec.ValidationError, TypeError) as error:
+            for name, option in SETTINGS.items():
+                option.check(values[name])  # raises, and names the setting
             raise ConfigError(f"the record's configuration is not valid: {error}.") from error
         groups: dict[str, Any] = {
             name: {n: tuple(v) if isinstance(v, list) else v for n, v in values[name].items()}

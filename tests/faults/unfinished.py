@@ -1,4 +1,4 @@
-"""Runs that were broken off, and what goes on with them."""
+"""Runs that were interrupted, and what resumes them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def damaged(world: World, record: dict[str, Any]) -> None:
 
 
 def of_other_torch(world: World, record: dict[str, Any]) -> None:
-    """It was begun with another version."""
+    """It was started with another version."""
     record["environment"]["torch"] = "2.0.0"
 
 
@@ -50,22 +50,31 @@ def of_no_steps(world: World, record: dict[str, Any]) -> None:
 
 
 CASES = (
+<<<<<<< HEAD
     Fault("going on with a run that is not there", "resume nowhere"),
     Fault("going on with a folder that is no run", "resume runs", runs="b"),
     Fault("going on with a finished run", "resume runs/b", runs="b", code=0, told="'runs/b' is"),
     Fault("going on with a run that another process writes", "resume runs/b",
           lambda world: broken_off()(world) or run_lock(world.run("b")), runs="b"),
     Fault("a checkpoint with another byte (training begins anew)", "resume runs/b",
+=======
+    Fault("resuming a run that is not there", "resume nowhere"),
+    Fault("resuming a folder that is no run", "resume runs", runs="b"),
+    Fault("resuming a finished run", "resume runs/b", runs="b", code=0, told="'runs/b' is"),
+    Fault("resuming a run that another process writes", "resume runs/b",
+          lambda world: broken_off()(world) or held(world.run("b")), runs="b"),
+    Fault("a checkpoint with another byte (training starts over)", "resume runs/b",
+>>>>>>> a044047 (Faults: the setting of a record that is not valid is named)
           broken_off(damaged), runs="b", code=0, told="there is no checkpoint"),
-    Fault("a run that was begun with another torch", "resume runs/b",
+    Fault("a run that was started with another torch", "resume runs/b",
           broken_off(of_other_torch), runs="b"),
-    Fault("a broken-off run whose method is a file of code", "resume runs/b",
+    Fault("an interrupted run whose method is a file of code", "resume runs/b",
           broken_off(of_a_file), runs="b"),
-    Fault("a broken-off run of a negative number of steps", "resume runs/b",
+    Fault("an interrupted run of a negative number of steps", "resume runs/b",
           broken_off(of_no_steps), runs="b"),
-    Fault("a broken-off run among finished ones", "compare runs", broken_off(), runs="ab", code=0,
+    Fault("an interrupted run among finished ones", "compare runs", broken_off(), runs="ab", code=0,
           told="left out"),
-    Fault("no such way with a run that is there", "run protonet --if-exists maybe"),
-    Fault("checkpoints at no time", "run protonet --checkpoint-every soon"),
-    Fault("no checkpoints to be kept", "run protonet --keep-checkpoints 0"),
+    Fault("no such way with a run that exists", "run protonet --if-exists maybe"),
+    Fault("no such interval of checkpoints", "run protonet --checkpoint-every soon"),
+    Fault("no checkpoints to keep", "run protonet --keep-checkpoints 0"),
 )  # fmt: skip
