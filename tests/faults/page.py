@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs/reference/faults.md"
 GROUPS = {
     "On the command line": typed.CASES,
     "In a run's folder": records.CASES,
-    "In runs that were broken off": unfinished.CASES,
+    "In interrupted runs": unfinished.CASES,
     "In data and in files": files.CASES,
     "In plugins": plugins.CASES,
     "In the machine and in numbers": machine.CASES,
