@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fewshot_bench.cli.main import main
 from fewshot_bench.engine.executors.eager import Eager
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.sampling import in_order
@@ -19,8 +17,9 @@ from fewshot_bench.sampling.closed import ClosedSampler
 from fewshot_bench.testing import Outcome
 from fewshot_bench.testing.captures import DeviceCheck, evaluate, train
 from fewshot_bench.testing.suites import suite
+from tests.command_line import InProcess
 
-Fsb = Callable[[str], tuple[int, str]]
+Check = Callable[[str], tuple[int, str]]
 ROOT = Path(__file__).parents[2]
 MAML = ROOT / "plugins/fsb_maml/maml.py"
 
@@ -61,15 +60,13 @@ class Mine(Method):
 
 
 @pytest.fixture
-def fsb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Fsb:
-    """The command in this process, in a folder of its own."""
+def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsb: InProcess) -> Check:
+    """``fsb check`` in a folder of its own: its exit code and what it prints."""
     monkeypatch.chdir(tmp_path)
 
     def call(typed: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["fsb", *typed.split()])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(str(ended.value.code)), capsys.readouterr().out
+        answer = fsb("check", *typed.split())
+        return answer.code, answer.out
 
     return call
 
@@ -84,10 +81,10 @@ def planted(text: str, before: str, line: str, path: Path) -> int:
     return at + 1
 
 
-def test_an_item_in_a_copy_of_maml_is_named_with_its_line(fsb: Fsb) -> None:
+def test_an_item_in_a_copy_of_maml_is_named_with_its_line(check: Check) -> None:
     number = planted(MAML.read_text("utf-8"), "gradient = self._gr", "largest = loss.item()",
                      Path("my_maml.py"))  # fmt: skip
-    code, out = fsb("check ./my_maml.py:MAML --only captures")
+    code, out = check("./my_maml.py:MAML --only captures")
     assert code == 1
     assert (
         f"-> my_maml.py:{number}, `largest = loss.item()` in adapt(), waits for the device" in out
@@ -106,16 +103,16 @@ def words(text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "name"), [("self.calls += 1", "calls"), ("self.last = x", "last")]
 )
-def test_an_attribute_that_every_call_changes_is_named(line: str, name: str, fsb: Fsb) -> None:
+def test_an_attribute_that_every_call_changes_is_named(line: str, name: str, check: Check) -> None:
     """Nothing reads it; an engine that cannot know runs such a method directly."""
     Path("mine.py").write_text(METHOD.replace("{plant}", line), "utf-8")
-    code, out = fsb("check ./mine.py:Mine --only captures")
+    code, out = check("./mine.py:Mine --only captures")
     assert code == 1
     said = " ".join(out.split())
     assert f": each call changes '{name}' of Mine, and a CUDA graph would not; return it" in said
 
 
-def test_an_attribute_that_is_the_same_in_every_call_is_not_blamed(fsb: Fsb) -> None:
+def test_an_attribute_that_is_the_same_in_every_call_is_not_blamed(check: Check) -> None:
     """A view of a weight, and extra state on the device."""
     more = """
     def get_extra_state(self):
@@ -126,13 +123,13 @@ def test_an_attribute_that_is_the_same_in_every_call_is_not_blamed(fsb: Fsb) -> 
 """
     line = "self.first = self.net[1].weight[:5].detach()"
     Path("mine.py").write_text(METHOD.replace("{plant}", line) + more, "utf-8")
-    code, out = fsb("check ./mine.py:Mine --only captures")
+    code, out = check("./mine.py:Mine --only captures")
     assert code == 0, out
 
 
-def test_an_untouched_copy_of_maml_passes(fsb: Fsb) -> None:
+def test_an_untouched_copy_of_maml_passes(check: Check) -> None:
     Path("my_maml.py").write_text(MAML.read_text("utf-8"), "utf-8")
-    code, out = fsb("check ./my_maml.py:MAML --only captures --inner-steps 1")
+    code, out = check("./my_maml.py:MAML --only captures --inner-steps 1")
     assert code == 0, out
     assert out.split()[:2] == ["captures", "ok"]
 
@@ -161,10 +158,10 @@ def copy_of_closed() -> str:
     ids=["a tensor of the host", "a read", "a copy", "in the constructor"],
 )  # fmt: skip
 def test_a_fault_in_a_copy_of_a_sampler_is_named_with_its_line(
-    text: str, name: str, before: str, line: str, told: str, fsb: Fsb
+    text: str, name: str, before: str, line: str, told: str, check: Check
 ) -> None:
     number = planted(text, before, line, Path("my_sampler.py"))
-    code, out = fsb(f"check ./my_sampler.py:{name} --only captures")
+    code, out = check(f"./my_sampler.py:{name} --only captures")
     assert code == 1, out
     assert re.search(rf"-> my_sampler\.py:{number}, `{re.escape(line)}` in \w+\(\), {told}", out), (
         out
@@ -172,10 +169,10 @@ def test_a_fault_in_a_copy_of_a_sampler_is_named_with_its_line(
 
 
 @pytest.mark.parametrize("text_of", [copy_of_closed, lambda: inspect.getsource(in_order)])
-def test_an_untouched_copy_of_a_sampler_passes(text_of: Callable[[], str], fsb: Fsb) -> None:
+def test_an_untouched_copy_of_a_sampler_passes(text_of: Callable[[], str], check: Check) -> None:
     Path("my_sampler.py").write_text(text_of(), "utf-8")
     name = "ClosedSampler" if "class ClosedSampler" in text_of() else "InOrderSampler"
-    code, out = fsb(f"check ./my_sampler.py:{name}")
+    code, out = check(f"./my_sampler.py:{name}")
     assert code == 0, out
     assert re.search(r"^captures +ok", out, re.M)
 
