@@ -136,9 +136,7 @@ def settled(
     while True:
         values = scan(known, arguments)
         if str(first := values.get(argument, "")).startswith("-"):
-            raise ConfigError(
-                f"expected {argument.upper()} first, then its options, got '{first}'."
-            )
+            raise ConfigError(f"expected {argument.upper()} first, then options, got '{first}'.")
         wanted = [*options(values), *fixed]
         names = [p.name for p in wanted]
         if names == [p.name for p in known]:

@@ -86,7 +86,7 @@ def test_json(check: Check) -> None:
         ("protonet --image-shape 3,84", "--image-shape: expected C,H,W"),
         ("protonet maml", "unexpected extra argument(s) (maml)"),
         ("", "Missing argument 'NAME'"),
-        ("--noise 3 ./mine.py:Mine", "expected NAME first, then its options, got '--noise'"),
+        ("--noise 3 ./mine.py:Mine", "expected NAME first, then options, got '--noise'"),
     ],
 )
 def test_what_cannot_be_checked(typed: str, expected: str, check: Check) -> None:

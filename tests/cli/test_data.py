@@ -75,7 +75,7 @@ def test_show_writes_an_episode(tmp_path: Path, fsb: InProcess) -> None:
         ("prepare glyphs:x", "'glyphs' takes nothing behind a colon"),
         ("prepare glyhps", "did you mean 'glyphs'?"),
         ("prepare", "Missing argument 'NAME'"),
-        ("prepare --image-size 3 glyphs", "expected NAME first, then its options"),
+        ("prepare --image-size 3 glyphs", "expected NAME first, then options"),
         ("verify glyphs --episode 3", "no option '--episode'"),
         ("show glyphs --shto 3", "did you mean '--shot'?"),
     ],

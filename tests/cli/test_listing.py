@@ -98,7 +98,7 @@ def test_a_run_is_evaluated_with_other_settings(run_folder: str, fsb: InProcess)
         ("RUN --way x", "--way: expected an integer >= 2, got 'x'"),
         ("RUN --glyph-sed 3", "did you mean '--glyph-seed'?"),
         ("RUN --glyph-seed", "'--glyph-seed' requires an argument"),
-        ("--glyph-seed 3 RUN", "expected RUN first, then its options, got '--glyph-seed'"),
+        ("--glyph-seed 3 RUN", "expected RUN first, then options, got '--glyph-seed'"),
         ("RUN --glyph-seed x", "--glyph-seed: expected an integer, got 'x'"),
         ("RUN RUN", "unexpected extra argument"),
         ("RUN --if-exists fresh", "no option '--if-exists'"),
