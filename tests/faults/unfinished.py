@@ -50,21 +50,12 @@ def of_no_steps(world: World, record: dict[str, Any]) -> None:
 
 
 CASES = (
-<<<<<<< HEAD
-    Fault("going on with a run that is not there", "resume nowhere"),
-    Fault("going on with a folder that is no run", "resume runs", runs="b"),
-    Fault("going on with a finished run", "resume runs/b", runs="b", code=0, told="'runs/b' is"),
-    Fault("going on with a run that another process writes", "resume runs/b",
-          lambda world: broken_off()(world) or run_lock(world.run("b")), runs="b"),
-    Fault("a checkpoint with another byte (training begins anew)", "resume runs/b",
-=======
     Fault("resuming a run that is not there", "resume nowhere"),
     Fault("resuming a folder that is no run", "resume runs", runs="b"),
     Fault("resuming a finished run", "resume runs/b", runs="b", code=0, told="'runs/b' is"),
     Fault("resuming a run that another process writes", "resume runs/b",
-          lambda world: broken_off()(world) or held(world.run("b")), runs="b"),
+          lambda world: broken_off()(world) or run_lock(world.run("b")), runs="b"),
     Fault("a checkpoint with another byte (training starts over)", "resume runs/b",
->>>>>>> a044047 (Faults: the setting of a record that is not valid is named)
           broken_off(damaged), runs="b", code=0, told="there is no checkpoint"),
     Fault("a run that was started with another torch", "resume runs/b",
           broken_off(of_other_torch), runs="b"),
