@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fewshot_bench.errors import FewshotBenchError
+from fewshot_bench.errors import ConfigError, FewshotBenchError
 
 if TYPE_CHECKING:
     from fewshot_bench.config.options import Option
@@ -119,6 +119,7 @@ def settled(
     arguments: Sequence[str],
     fixed: Parameters,
     options: Callable[[Mapping[str, Any]], list[inspect.Parameter]],
+    argument: str = "",
 ) -> tuple[Parameters, dict[str, Any]]:
     """All parameters that the arguments call for, and the values of a lenient parse with them.
 
@@ -126,13 +127,23 @@ def settled(
         arguments: as typed.
         fixed: parameters of the command in any case.
         options: the parameters that values call for; asked until the answer stays the same.
+        argument: the positional parameter that decides the options.
+
+    Raises:
+        ConfigError: an option that only this argument brings is in front of it.
     """
-    known = fixed
+    known, tried = fixed, []
     while True:
         values = scan(known, arguments)
+        if str(first := values.get(argument, "")).startswith("-"):
+            raise ConfigError(f"expected {argument.upper()} first, then options, got '{first}'.")
         wanted = [*options(values), *fixed]
-        if [p.name for p in wanted] == [p.name for p in known]:
+        names = [p.name for p in wanted]
+        if names == [p.name for p in known]:
             return wanted, values
+        if names in tried:  # with the options known, the line cannot be parsed: say so with them
+            return max(known, wanted, key=len), values
+        tried.append(names)
         known = wanted
 
 

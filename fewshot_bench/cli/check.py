@@ -45,7 +45,7 @@ def build_command(arguments: Sequence[str], registry: Registry) -> Any:
         known = {option.name: option for option in space({**own, **values})}
         _check(registry, **own, **{n: known[n].check(value) for n, value in values.items()})
 
-    parameters, _ = _dynamic.settled(arguments, fixed, options)
+    parameters, _ = _dynamic.settled(arguments, fixed, options, "name")
     return _dynamic.make_command("check", command, parameters, help=_check.__doc__ or "")
 
 

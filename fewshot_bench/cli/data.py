@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 Name = Annotated[
     str,
-    typer.Argument(help="name of a data set; folder:PATH for your own images", show_default=False),
+    typer.Argument(
+        help="name of a data set; folder:PATH for your own images",
+        metavar="NAME",
+        show_default=False,
+    ),
 ]
 Root = Annotated[str | None, typer.Option(help="folder of the data's files")]
 Cache = Annotated[str | None, typer.Option(help="folder for decoded images")]
@@ -79,7 +83,7 @@ def build_command(action: str, arguments: Sequence[str], registry: Registry) -> 
         chosen = {n: space[n].check(value) for n, value in values.items()}
         function(_choose(registry, name, chosen, data_root, cache_dir), **further)
 
-    parameters, _ = _dynamic.settled(arguments, fixed, options)
+    parameters, _ = _dynamic.settled(arguments, fixed, options, "name")
     return _dynamic.make_command(action, command, parameters, help=function.__doc__ or "")
 
 

@@ -35,7 +35,7 @@ def build_command(arguments: Sequence[str], registry: Registry) -> Any:
             panels += [(option, "Of this run") for option in _own(run, values, registry)]
         return [_dynamic.parameter(option, panel) for option, panel in panels]
 
-    parameters, _ = _dynamic.settled(arguments, _dynamic.own_parameters(_evaluate), options)
+    parameters, _ = _dynamic.settled(arguments, _dynamic.own_parameters(_evaluate), options, "run")
     words = {word.partition("=")[0] for word in arguments}
     refused = [n for n, o in SETTINGS.items() if n not in CHANGEABLE and o.flag in words]
     own = {p.name for p in parameters}

@@ -133,7 +133,7 @@ def test_options_of_eval(tmp_path: Path, fsb: InProcess) -> None:
         "--episdes 5": "did you mean '--episodes'",
         "--wya 3": "--way",
         "--seed 3": "--seed decided the training of the run",
-        "another": "unexpected extra argument (another)",
+        "another": "unexpected extra argument(s) (another)",
     }
     for options, words in typed.items():
         assert_one_line(fsb("eval", str(folder), *options.split(), at=tmp_path), words)

@@ -98,6 +98,7 @@ def test_a_run_is_evaluated_with_other_settings(run_folder: str, fsb: InProcess)
         ("RUN --way x", "--way: expected an integer >= 2, got 'x'"),
         ("RUN --glyph-sed 3", "did you mean '--glyph-seed'?"),
         ("RUN --glyph-seed", "'--glyph-seed' requires an argument"),
+        ("--glyph-seed 3 RUN", "expected RUN first, then options, got '--glyph-seed'"),
         ("RUN --glyph-seed x", "--glyph-seed: expected an integer, got 'x'"),
         ("RUN RUN", "unexpected extra argument"),
         ("RUN --if-exists fresh", "no option '--if-exists'"),
@@ -116,8 +117,3 @@ def test_what_an_evaluation_cannot_take(
     assert expected in said.err
     assert said.err.startswith("error: ")
     assert said.err.count("\n") == 1
-
-
-def test_options_of_an_evaluation_may_come_first(run_folder: str, fsb: InProcess) -> None:
-    answer = fsb("eval", "--glyph-seed", "3", "--episodes=2", run_folder, "--json").succeeded()
-    assert json.loads(answer.out)["config"]["dataset_options"]["glyph_seed"] == 3
