@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_bench.cli import _dynamic
+from fewshot_bench.config.options import flag
 from fewshot_bench.config.schema import DEFAULT_PLUGINS, SETTINGS
 from fewshot_bench.errors import (
     ConfigError,
@@ -193,9 +194,8 @@ def _found(
         grid = _grid_of(methods, settings, seeds)
     elif settings or seeds != 1:
         name = next(iter([*settings, "seeds"]))
-        raise ConfigError(
-            f"--{name.replace('_', '-')} is a setting of runs to make; name the methods, too."
-        )
+        typed = SETTINGS[name].flag if name in SETTINGS else flag(name)
+        raise ConfigError(f"{typed} is a setting of runs to make; name the methods, too.")
     runs: list[Run] = []
     problems: list[str] = []
     if grid is not None:
