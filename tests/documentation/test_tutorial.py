@@ -40,6 +40,6 @@ def test_the_method_has_at_most_25_lines_with_docstrings() -> None:
 
 
 def test_a_method_written_by_the_command_has_the_same_frame() -> None:
-    templates = ROOT / "fewshot_bench/templates"
+    templates = ROOT / "fewshot_bench/hooks/templates"
     written = {p.name.removesuffix(".in") for p in templates.rglob("*.in")}
     assert {Path(name).name for name in files()} <= written | {"method.py"}
