@@ -58,7 +58,7 @@ class RunIndex:
         self._by_settings: dict[str, list[Run]] = {}  # oldest first
         runs = [run for path in paths for folder in run_folders(path) for run in _read(folder)]
         for run in sorted(runs, key=age):
-            if "evaluated_from" not in run.record:
+            if run.record.get("evaluated_from") is None:
                 key = settings_key(run.record["config"], paths_of(run.record["inputs"]))
                 self._by_settings.setdefault(key, []).append(run)
 
