@@ -74,7 +74,7 @@ def _with_weights(runs: list[Run]) -> tuple[list[Run], list[str]]:
 
     A picture leaves the folder that it was drawn from; what it shows can be evaluated again.
     """
-    from fewshot_bench.engine.weights import check_weights  # and torch
+    from fewshot_bench.utils.inputs import check_weights
 
     found, problems = [], []
     for run in runs:

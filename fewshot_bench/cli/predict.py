@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import logging
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -43,6 +44,8 @@ def predict(
     if resize not in MODES:
         raise ConfigError(f"--resize {resize}: it is one of {', '.join(MODES)}.")
     from fewshot_bench.runs.predict import classify
+
+    logging.getLogger("fewshot_bench").setLevel(logging.WARNING)  # the answers are the output
 
     with redirect_stdout(sys.stderr):  # standard output is for results
         found = classify(

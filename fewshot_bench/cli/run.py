@@ -97,6 +97,8 @@ def build_command(name: str, arguments: Sequence[str], registry: Registry) -> An
 
     parameters, _ = _dynamic.settled(arguments, _dynamic.own_parameters(_own), options)
     draft = drafts[-1]
+    if not draft.kind.wants_backbone and "--backbone" in {a.partition("=")[0] for a in arguments}:
+        raise ConfigError(f"--backbone: {name} uses no backbone; leave it out.")
     presets = f"settings by name: {', '.join(draft.kind.presets)}"
     for one in parameters:
         if one.name == "preset":

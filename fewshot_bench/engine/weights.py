@@ -21,8 +21,8 @@ from fewshot_bench.errors import ConfigError, PluginError, RecordError
 from fewshot_bench.method import Method, title_of
 from fewshot_bench.utils.devices import is_gpu
 from fewshot_bench.utils.files import replacing
+from fewshot_bench.utils.inputs import WEIGHTS, check_weights
 
-WEIGHTS = "weights.safetensors"  # in the folder of every finished run
 EXTRA = "extra state"  # what a module's get_extra_state() gives, where that is no tensor
 TAG = "\x00"  # a dictionary with this key stands for something that JSON does not have
 
@@ -113,39 +113,6 @@ def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
         if not checked and not bool(torch.isfinite(value).all()):
             raise RecordError(f"{path}: '{name}' has numbers that are not finite.")
     return weights
-
-
-def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
-    """Compare a run's weights file with the digest in its record.
-
-    An older record has no digest; then only a missing file is noticed.
-
-    Raises:
-        RecordError: the file is missing, or is not the one that the run wrote.
-    """
-    path, written = folder / WEIGHTS, record.get("weights")
-    if not path.is_file():
-        if written is None and record.get("training") is None:
-            raise RecordError(
-                f"'{folder}' has no {WEIGHTS}: its fewshot-bench stored none for a run "
-                "that trains nothing. Run it again."
-            )
-        raise RecordError(
-            f"'{folder}' has no {WEIGHTS}, which holds the weights that made its result. Put the "
-            "file back, or run it again."
-        )
-    if written is None:
-        return
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise RecordError(f"cannot read '{path}' ({error.strerror}).") from error
-    if found != written["sha256"]:
-        raise RecordError(
-            f"'{path}' is not the file that the run wrote: its sha256 differs from that in "
-            "the record. Put the file back, or run it again."
-        )
 
 
 def load_weights(method: Method, folder: Path, record: Mapping[str, Any] | None = None) -> None:

@@ -17,7 +17,6 @@ from fewshot_bench.data.cache import cache_folder, cache_root
 from fewshot_bench.data.download import locate
 from fewshot_bench.data.images import Dataset, Splits, SplitsContent, content_of_splits
 from fewshot_bench.engine.progress import Progress, Silent
-from fewshot_bench.engine.weights import WEIGHTS
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import PluginError, RecordError, plugin_errors
 from fewshot_bench.hooks.registry import Registered, Registry
@@ -25,7 +24,7 @@ from fewshot_bench.method import Method
 from fewshot_bench.results.record.code import OWN, code_of
 from fewshot_bench.runs.build import build_dataset
 from fewshot_bench.utils.devices import pick_device
-from fewshot_bench.utils.inputs import InputFile, content_of
+from fewshot_bench.utils.inputs import WEIGHTS, InputFile, content_of
 
 PIXEL_RANGES = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0)}
 

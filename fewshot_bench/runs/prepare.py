@@ -332,6 +332,7 @@ def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
         "plugins": [plugin.identity for plugin in context.plugins],
         "environment": {**environment(), "code": code_digest(context.sources)},
         "device": describe_device(context.device),
+        "evaluated_from": None,
         "episodes_digest": None,
         "part": "test",
         "sampler": _sampler(run),

@@ -32,7 +32,7 @@ from fewshot_bench.engine.pictures import Pictures, start_pictures
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.progress import Progress
 from fewshot_bench.engine.training import Plan, Trainer, check_players
-from fewshot_bench.engine.weights import check_unmoved, check_weights, save_weights
+from fewshot_bench.engine.weights import check_unmoved, save_weights
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
 from fewshot_bench.hooks.registry import Registry
@@ -71,6 +71,7 @@ from fewshot_bench.runs.resume import WeightsCheck, recorded_config, resumed_rec
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.inspection import check_redrawn
 from fewshot_bench.utils.devices import is_gpu
+from fewshot_bench.utils.inputs import check_weights
 
 logger = logging.getLogger(__name__)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fewshot_bench.errors import DataError
+from fewshot_bench.errors import DataError, RecordError
+
+WEIGHTS = "weights.safetensors"  # in the folder of every finished run
 
 
 class InputFile(str):
@@ -85,3 +88,36 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             file = Path(parent, name)
             if file.is_file():
                 yield file.relative_to(folder).as_posix(), file
+
+
+def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
+    """Compare a run's weights file with the digest in its record.
+
+    An older record has no digest; then only a missing file is noticed.
+
+    Raises:
+        RecordError: the file is missing, or is not the one that the run wrote.
+    """
+    path, written = folder / WEIGHTS, record.get("weights")
+    if not path.is_file():
+        if written is None and record.get("training") is None:
+            raise RecordError(
+                f"'{folder}' has no {WEIGHTS}: its fewshot-bench stored none for a run "
+                "that trains nothing. Run it again."
+            )
+        raise RecordError(
+            f"'{folder}' has no {WEIGHTS}, which holds the weights that made its result. Put the "
+            "file back, or run it again."
+        )
+    if written is None:
+        return
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RecordError(f"cannot read '{path}' ({error.strerror}).") from error
+    if found != written["sha256"]:
+        raise RecordError(
+            f"'{path}' is not the file that the run wrote: its sha256 differs from that in "
+            "the record. Put the file back, or run it again."
+        )

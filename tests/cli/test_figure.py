@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fewshot_bench.engine.weights import WEIGHTS
 from fewshot_bench.figures import KINDS
+from fewshot_bench.utils.inputs import WEIGHTS
 from tests.command_line import InProcess, Process, reporting, without
 from tests.figures.drawn_runs import evaluated, trained
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fewshot_bench.engine.weights import WEIGHTS
 from fewshot_bench.figures import Request, draw
 from fewshot_bench.results.record import write_table
 from fewshot_bench.results.runs import Run, load_runs
+from fewshot_bench.utils.inputs import WEIGHTS
 from tests.results.made_up_runs import write_run
 
 # Two classes of three in each of four episodes, five queries of each.

@@ -15,11 +15,11 @@ from safetensors.torch import load_file, save_file
 
 import fewshot_bench
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.engine.weights import check_weights
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.record import read_record, read_table, write_record
 from fewshot_bench.runs import train as runner
 from fewshot_bench.runs.context import RunContext
+from fewshot_bench.utils.inputs import check_weights
 from tests.faults.broken_off import STRANGER, Breaking
 from tests.honesty.small import folder_of, small
 
