@@ -137,6 +137,10 @@ def settled(
         values = scan(known, arguments)
         if str(first := values.get(argument, "")).startswith("-"):
             raise ConfigError(f"expected {argument.upper()} first, then options, got '{first}'.")
+        for name, value in values.items():  # else the next flag is taken for a value
+            if isinstance(value, tuple) and any(str(one).startswith("--") for one in value):
+                flag = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{flag}: expected {len(value)} values, got {value[0]!r} alone.")
         wanted = [*options(values), *fixed]
         names = [p.name for p in wanted]
         if names == [p.name for p in known]:

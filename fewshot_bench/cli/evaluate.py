@@ -53,10 +53,12 @@ def _own(run: str, values: Mapping[str, Any], registry: Registry) -> list[Any]:
     from fewshot_bench.config.resolve import sampler_options
     from fewshot_bench.config.schema import RunConfig
     from fewshot_bench.hooks.single_file import only_typed
-    from fewshot_bench.results.record import read_record
+    from fewshot_bench.results.record import RECORD, read_record
 
     with only_typed(values.values(), bool(values.get("trust_code"))):
-        config = RunConfig.from_dict(read_record(Path(run))["config"])
+        folder = Path(run)
+        folder = folder.parent if folder.name == RECORD else folder
+        config = RunConfig.from_dict(read_record(folder)["config"])
         found = method_options(registry, config.method, config.method_options)
         found += dataset_options(registry, values.get("dataset", config.dataset))
         return found + sampler_options(registry, values.get("sampling", config.sampling))

@@ -100,7 +100,7 @@ def test_help_shows_types_defaults_and_help_in_panels(helped: Helped) -> None:
     panels = [text.index(f"─ {panel} ─") for panel in ("Run", "Method", "Backbone", "Data set")]
     assert panels == sorted(panels)
     of_run, of_method = text[panels[0] : panels[1]], text[panels[1] : panels[2]]
-    assert "--way <int> classes of an episode (default 5)" in of_run
+    assert "--way <int> classes per episode (default 5)" in of_run
     assert "--within-family --no-within-family" in of_run
     for flag in ("--dataset", "--train-shot", "--init", "--json", "--with", "--engine"):
         assert f" {flag} " in of_run
@@ -112,7 +112,7 @@ def test_help_shows_types_defaults_and_help_in_panels(helped: Helped) -> None:
 
 def test_help_follows_data_set_and_backbone(helped: Helped) -> None:
     text = helped("protonet", "--dataset", "omniglot", "--backbone=resnet18")
-    assert "--split <str>" in text
+    assert "--split " in text
     assert "--alphabet-size" not in text
     assert "(default omniglot)" in text
     assert "(default resnet18)" in text
