@@ -137,8 +137,8 @@ def test_methods_are_run_with_several_seeds_on_the_same_episodes(
         ("protonet --baseline nobody", "no baseline named 'nobody'"),
         ("protonet --format tables", "no exporter named 'tables'"),
         ("protonet -o table.txt", "-o: expected a format for files"),
-        ("protonet --target 95", "--target 95"),
-        ("runs --target 95", "--target 95"),
+        ("protonet --target 95", "--target: expected an accuracy such as 0.95, got 95"),
+        ("runs --target 95", "--target: expected an accuracy such as 0.95, got 95"),
     ],
 )
 def test_bad_input_is_one_line(home: Path, words: str, message: str, fsb: InProcess) -> None:

@@ -150,8 +150,11 @@ def _json(path: Path) -> dict[str, Any]:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise RecordError(f"'{path}' has {size} bytes; a record has at most {MOST_BYTES}.")
         content = msgspec.json.decode(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise RecordError(f"'{path}' is damaged ({error}).") from error
+    except OSError as error:
+        raise RecordError(f"'{path}' cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        what = re.sub(r" \(byte \d+\)| - at `.*`", "", str(error))
+        raise RecordError(f"'{path}' is damaged ({what}).") from error
     except RecursionError:
         raise too_deep from None
     if not isinstance(content, dict):
