@@ -120,6 +120,7 @@ def settled(
     fixed: Parameters,
     options: Callable[[Mapping[str, Any]], list[inspect.Parameter]],
     argument: str = "",
+    first: Sequence[inspect.Parameter] = (),
 ) -> tuple[Parameters, dict[str, Any]]:
     """All parameters that the arguments call for, and the values of a lenient parse with them.
 
@@ -128,15 +129,16 @@ def settled(
         fixed: parameters of the command in any case.
         options: the parameters that values call for; asked until the answer stays the same.
         argument: the positional parameter that decides the options.
+        first: further parameters of the first parse alone, where most lines have them.
 
     Raises:
         ConfigError: an option that only this argument brings is in front of it.
     """
-    known, tried = fixed, []
+    known, tried = [*first, *fixed], []
     while True:
         values = scan(known, arguments)
-        if str(first := values.get(argument, "")).startswith("-"):
-            raise ConfigError(f"expected {argument.upper()} first, then options, got '{first}'.")
+        if str(named := values.get(argument, "")).startswith("-"):
+            raise ConfigError(f"expected {argument.upper()} first, then options, got '{named}'.")
         for name, value in values.items():  # else the next flag is taken for a value
             if isinstance(value, tuple) and any(str(one).startswith("--") for one in value):
                 flag = f"--{name.replace('_', '-')}"

@@ -58,7 +58,7 @@ Equal = Annotated[
         "(docs/compare.md); methods are trained so, runs that are not are refused",
     ),
 ]
-# Settings that are not of all runs alike, or that this command has an option of its own for.
+# Settings that differ between runs, or for which this command has another option.
 EXCLUDED = ("seed", "runs_dir", "level")
 SEVERAL = ("way", "shot", "query")  # given more than once: a column for each value
 FEW = 100  # runs
@@ -93,8 +93,6 @@ def build_command(arguments: Sequence[str], registry: Registry) -> Any:
 
     def command(**values: Any) -> None:
         settings = {n: v for n, v in values.items() if n not in own and v != []}
-        checked = {option.name: option for option in space(settings)}
-        settings |= {n: checked[n].check(v) for n, v in settings.items() if n in checked}
         _compare(registry, settings, **{n: v for n, v in values.items() if n in own})
 
     parameters, _ = _dynamic.settled(arguments, fixed, options)

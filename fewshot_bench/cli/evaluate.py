@@ -53,12 +53,10 @@ def _own(run: str, values: Mapping[str, Any], registry: Registry) -> list[Any]:
     from fewshot_bench.config.resolve import sampler_options
     from fewshot_bench.config.schema import RunConfig
     from fewshot_bench.hooks.single_file import only_typed
-    from fewshot_bench.results.record import RECORD, read_record
+    from fewshot_bench.results.record import folder_of, read_record
 
     with only_typed(values.values(), bool(values.get("trust_code"))):
-        folder = Path(run)
-        folder = folder.parent if folder.name == RECORD else folder
-        config = RunConfig.from_dict(read_record(folder)["config"])
+        config = RunConfig.from_dict(read_record(folder_of(run))["config"])
         found = method_options(registry, config.method, config.method_options)
         found += dataset_options(registry, values.get("dataset", config.dataset))
         return found + sampler_options(registry, values.get("sampling", config.sampling))

@@ -183,21 +183,21 @@ def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
     from fewshot_bench.results.runs import sampler_words
     from fewshot_bench.results.training import against_words
 
-    told = [
+    notes = [
         "The differences will vary as those of these two trained networks do."
         if result["paired"]
         else "One pilot: the other method is taken to vary as much and not to be paired, so this "
         "many episodes are enough where pairing helps; a second pilot tells how much it does."
     ]
     if result["paired"] and (training := against_words(*([run] for run in pilot.runs))):
-        told.append(
+        notes.append(
             f"The pilots were trained differently, {training}; equal trainings may vary otherwise."
         )
     if "open" in result:
         protocol = pilot.runs[0].protocol()
         if drawn := sampler_words(protocol):
-            told.append(f"The pilots' episodes were{drawn}, those of the plan are open.")
-        told.append(
+            notes.append(f"The pilots' episodes were{drawn}, those of the plan are open.")
+        notes.append(
             "Unequal numbers of queries per class in the pilots: other counts cannot be foretold."
             if protocol["unequal"]
             else "One query per class in the pilots: other query counts cannot be foretold."
@@ -206,7 +206,7 @@ def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
             "given episode and class, the methods are taken to err independently. If they err on "
             "the same queries, more queries help less than this says."
         )
-    return told
+    return notes
 
 
 def _show(pilot: Pilot, result: dict[str, Any]) -> None:

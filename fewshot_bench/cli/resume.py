@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext, redirect_stdout
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,10 +39,9 @@ def _resume(
     The result is that of an uninterrupted run. A run that is finished stays as it is; without the
     weights that made its result it is refused.
     """
-    from fewshot_bench.results.record import RECORD, read_record
+    from fewshot_bench.results.record import RECORD, folder_of, read_record
 
-    folder = Path(run)
-    folder = folder.parent if folder.name == RECORD else folder
+    folder = folder_of(run)
     record = read_record(folder)
     if record["status"] == "completed":
         from fewshot_bench.runs.train import finished

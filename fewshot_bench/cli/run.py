@@ -77,6 +77,7 @@ def methods() -> None:
 def build_command(name: str, arguments: Sequence[str], registry: Registry) -> Any:
     """The command of a method, with the options that these arguments call for."""
     from fewshot_bench.config.resolve import Draft
+    from fewshot_bench.config.schema import SETTINGS
 
     drafts: list[Draft] = []
 
@@ -95,10 +96,10 @@ def build_command(name: str, arguments: Sequence[str], registry: Registry) -> An
     def command(*, json: bool = False, if_exists: str = "resume", **settings: Any) -> None:
         _run(drafts[-1], settings, json=json, if_exists=if_exists)
 
-    parameters, _ = _dynamic.settled(arguments, _dynamic.own_parameters(_own), options)
+    every_run = [_dynamic.parameter(option) for option in SETTINGS.values()]
+    own = _dynamic.own_parameters(_own)
+    parameters, _ = _dynamic.settled(arguments, own, options, first=every_run)
     draft = drafts[-1]
-    if not draft.kind.wants_backbone and "--backbone" in {a.partition("=")[0] for a in arguments}:
-        raise ConfigError(f"--backbone: {name} uses no backbone; leave it out.")
     presets = f"settings by name: {', '.join(draft.kind.presets)}"
     for one in parameters:
         if one.name == "preset":

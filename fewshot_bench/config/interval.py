@@ -1,13 +1,13 @@
-"""How often a checkpoint is written, and whether it is time. Imports nothing heavy."""
+"""How often a checkpoint is written. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 
 from fewshot_bench.errors import ConfigError
 
+PATTERN = r"(\d+)|(\d+(?:\.\d+)?)([smh])"
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -25,7 +25,7 @@ class Every:
         Raises:
             ConfigError: it is none of these.
         """
-        found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)([smh])", text.strip())
+        found = re.fullmatch(PATTERN, text.strip())
         if found is None:
             raise ConfigError(
                 f"--checkpoint-every {text}: give a number of steps like 500, or a time like 30s, "
@@ -34,26 +34,3 @@ class Every:
         if found[1]:
             return cls(steps=int(found[1]))
         return cls(seconds=float(found[2]) * _UNITS[found[3]])
-
-
-class Due:
-    """Whether it is time for the next checkpoint.
-
-    Arguments:
-        every: how often.
-        step: that the training goes on from.
-    """
-
-    def __init__(self, every: Every, step: int = 0) -> None:
-        self.every = every
-        self.saved(step)
-
-    def saved(self, step: int) -> None:
-        """A checkpoint of this step is there."""
-        self._step, self._at = step, time.monotonic()
-
-    def now(self, step: int) -> bool:
-        """Asked after every step: it costs a look at a clock that never jumps."""
-        if self.every.steps:
-            return step - self._step >= self.every.steps
-        return bool(self.every.seconds) and time.monotonic() - self._at >= self.every.seconds

@@ -233,7 +233,7 @@ def settle(registry: Registry, values: dict[str, Any], choosers: Mapping[str, st
     plugin claims the name: installing something must not change or break what did not name it.
 
     Arguments:
-        choosers: {setting: distribution whose default or preset it is}, of those nobody typed.
+        choosers: {setting: distribution whose default or preset it is}, of those not typed.
     """
     for setting, kind in (("backbone", "backbones"), ("sampling", "samplers")):
         if values[setting] is not None:

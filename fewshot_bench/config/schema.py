@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from fewshot_bench.config.interval import PATTERN
 from fewshot_bench.config.options import Option, option_of
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.utils.inputs import InputFile
@@ -186,7 +187,7 @@ class RunConfig:
         Setting("save generated images of a held-out task during training", TRAINING | OUTPUT),
     ] = False
     checkpoint_every: Annotated[
-        Annotated[str, Meta(pattern=r"^(\d+|\d+(\.\d+)?[smh])$")],
+        Annotated[str, Meta(pattern=f"^(?:{PATTERN})$")],
         Setting(
             "steps (500) or time (30s, 10m, 2h) between checkpoints; 0: only at the end or when "
             "interrupted",

@@ -412,7 +412,7 @@ class Registry:
     def settled(self, kind: str, name: str, chooser: str | None = None) -> str:
         """A name that means the same whatever is installed, and from whichever folder.
 
-        A file's path becomes absolute. A name that nobody typed (a default, a preset's) gets its
+        A file's path becomes absolute. A name from a default or a preset gets its
         distribution in front when another distribution claims it too.
 
         Arguments:

@@ -21,6 +21,7 @@ from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.results.record import (
     RECORD,
     VALIDATION,
+    folder_of,
     is_locked,
     read_record,
     read_table,
@@ -188,14 +189,14 @@ def load_runs(
         The runs, and one line for each that is broken or did not finish; it hides no other.
     """
     runs, problems, paths = [], [], list(paths)
-    themselves = {(path.parent if path.name == RECORD else path).resolve() for path in paths}
+    themselves = {folder_of(path).resolve() for path in paths}
     seen: set[Path] = set()
     named: set[Path] = set()
     for path in paths:
         if path.resolve() in named:
             problems.append(f"'{path}' is named twice; it counts once.")
         named.add(path.resolve())
-        for folder in run_folders(path.parent if path.name == RECORD else path) or [path]:
+        for folder in run_folders(folder_of(path)) or [path]:
             if folder.resolve() in seen:
                 continue
             seen.add(folder.resolve())

@@ -18,7 +18,7 @@ from fewshot_bench.engine.weights import check_unmoved, save_weights
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import only_typed
-from fewshot_bench.results.record import RECORD, new_run_folder, read_record, write_record
+from fewshot_bench.results.record import folder_of, new_run_folder, read_record, write_record
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.overlap import seen_by_run
 from fewshot_bench.runs.prepare import PreparedRun, check_writable, describe, prepare, stem
@@ -66,8 +66,7 @@ def evaluate_run(
     if part not in PARTS:
         raise ConfigError(f"--part: expected one of {', '.join(PARTS)}, got '{part}'.")
     check_changes(changes)
-    folder = Path(run_folder)
-    folder = folder.parent if folder.name == RECORD else folder
+    folder = folder_of(run_folder)
     before = read_record(folder)
     with only_typed(_typed(changes), trust_code):
         run = _prepare_again(folder, before, registry, progress, changes, part)

@@ -40,7 +40,7 @@ from fewshot_bench.hooks.single_file import DISTRIBUTION as FILE_PLUGIN
 from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.method import Method
 from fewshot_bench.results.record import (
-    RECORD,
+    folder_of,
     new_run_folder,
     read_record,
     resume_command,
@@ -177,8 +177,7 @@ def resume(
         if name not in RESUMABLE:
             hint = "Everything else stays as at the start; fewshot_bench.run starts another run."
             raise UnknownName("option", name, RESUMABLE, hint)
-    folder = Path(run_folder)
-    folder = folder.parent if folder.name == RECORD else folder
+    folder = folder_of(run_folder)
     read_record(folder)
     with Signals() as signals, run_lock(folder):
         before = read_record(folder)

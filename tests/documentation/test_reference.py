@@ -12,7 +12,7 @@ from docs._site import reference
 from docs._site.docstrings import markdown
 from fewshot_bench.cli.main import app
 
-MEND = "run: uv run python -m docs._site.reference"
+HOW_TO_FIX = "run: uv run python -m docs._site.reference"
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def test_the_pages_are_current(pages: dict[str, str]) -> None:
         path.relative_to(reference.FOLDER).as_posix(): path.read_text("utf-8")
         for path in reference._made()
     }
-    assert sorted(there) == sorted(pages), MEND
+    assert sorted(there) == sorted(pages), HOW_TO_FIX
     for name, text in pages.items():
-        assert there[name] == text, f"{name}: {MEND}"
+        assert there[name] == text, f"{name}: {HOW_TO_FIX}"
 
 
 def test_every_command_has_a_section(pages: dict[str, str]) -> None:

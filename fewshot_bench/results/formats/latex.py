@@ -41,7 +41,7 @@ def _table(block: Block, table: Table) -> str:
     folded = r"\raggedright " if longest > (20 if narrow else 32) else ""
     parts = _parts(block) if block.optional == () else [list(range(1, len(heads)))]
     tabulars = [_tabular(block, [0, *part], heads, folded, narrow=narrow) for part in parts]
-    told = [
+    findings = [
         r"\par\smallskip",
         r"\begin{minipage}{\linewidth}\footnotesize",
         *(tex(text) + r"\par" for text in block.findings),
@@ -54,7 +54,7 @@ def _table(block: Block, table: Table) -> str:
             rf"\caption{{{tex(caption)}}}\smallskip",
             *([r"\footnotesize\setlength{\tabcolsep}{3pt}"] if narrow else []),
             "\n\\par\\medskip\n".join(tabulars),
-            *(told if block.findings else []),
+            *(findings if block.findings else []),
             r"\end{table}",
         ]
     )

@@ -46,10 +46,10 @@ def _block(block: Block, width: int, style: Style) -> list[str]:
         words.append(
             f"No room for: {', '.join(dropped)}; a wider terminal or --format csv has them."
         )
-    told = block.findings[:MOST_TOLD]
+    findings = block.findings[:MOST_TOLD]
     if len(block.findings) > MOST_TOLD:
-        told.append(f"... and {len(block.findings) - MOST_TOLD} more; --format json has all.")
-    for text in told:
+        findings.append(f"... and {len(block.findings) - MOST_TOLD} more; --format json has all.")
+    for text in findings:
         first, *more = _folded(text, width - 2)
         lines += [f"- {first}", *(f"  {line}" for line in more)]
     return lines + [style(line, "dim") for line in _folded(" ".join(words), width)]

@@ -5,6 +5,7 @@ Other rooms import from here, and what a run writes from :mod:`.build`.
 
 from fewshot_bench.results.record.files import (
     RECORD,
+    folder_of,
     is_locked,
     new_run_folder,
     read_record,
@@ -24,7 +25,7 @@ from fewshot_bench.results.record.tables import (
 )
 
 __all__ = [
-    "CLASSES", "RECORD", "SCHEMA_VERSION", "TEST", "VALIDATION", "is_locked",
+    "CLASSES", "RECORD", "SCHEMA_VERSION", "TEST", "VALIDATION", "folder_of", "is_locked",
     "new_run_folder", "read_classes", "read_record", "read_table", "resume_command",
     "run_lock", "with_result", "write_atomically", "write_classes", "write_record",
     "write_table",

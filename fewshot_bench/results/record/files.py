@@ -34,6 +34,12 @@ TICKS = 16**4  # of a second, in the name of a run
 MOST_BYTES, DEEPEST = 32 * 2**20, 32  # of a record; a real one has some ten kilobytes, and 4 levels
 
 
+def folder_of(path: str | Path) -> Path:
+    """The folder of a run, of which the path of its record may be given as well."""
+    path = Path(path)
+    return path.parent if path.name == RECORD else path
+
+
 def new_run_folder(runs_dir: Path, stem: str) -> Path:
     """Make a folder of its own for a run: ``<stem>-<UTC time>-<fraction of its second>``.
 
