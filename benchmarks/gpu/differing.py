@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fewshot_bench.engine import finite
+from fewshot_bench.engine import anomalies
 
 # What these give is memory as it is, or a place that is worked in: nobody's result.
 RAW = (
@@ -85,11 +85,11 @@ class Recorder(TorchDispatchMode):
 def place() -> str:
     """Where the running operation stands, in words."""
     if torch._C._current_autograd_node() is not None:
-        return finite._place()
+        return anomalies._place()
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file != __file__ and finite._is_outside(file):
+        if file != __file__ and anomalies._is_outside(file):
             return f"in {Path(file).name}, line {frame.f_lineno}"
         frame = frame.f_back
     return ""

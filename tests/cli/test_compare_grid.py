@@ -122,7 +122,7 @@ def test_methods_are_run_with_several_seeds_on_the_same_episodes(
         ("grid.toml --way 4", "'grid.toml' holds the settings of its runs"),
         ("grid.toml protonet", "'grid.toml' defines the whole comparison"),
         ("runs --seeds 3", "--seeds is a setting of runs to make"),
-        ("runs --glyph-seed 3", "--glyph-seed is a setting of runs to make"),
+        ("runs --glyph-seed 3", "no option '--glyph-seed' here"),
         ("runs --with tensorboard", "--with is a setting of runs to make"),
         ("protonet --seeds 0", "seeds: expected an integer >= 1 or a list of seeds, got 0"),
         ("protonet --dataset glyphs --glyph-sed 3", "did you mean '--glyph-seed'?"),

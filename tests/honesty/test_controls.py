@@ -37,7 +37,8 @@ DATA: dict[str, Any] = {
     "episodes": 12, "validation_episodes": 3, "validate_every": 30, "backbone_channels": 4,
 }  # fmt: skip
 NO_GAN = {
-    f"{term}_weight": 0.0 for term in ("real", "fake", "inner_real", "inner_fake", "generator")
+    f"{term}_weight": 0.0
+    for term in ("outer_real", "outer_fake", "inner_real", "inner_fake", "generator")
 }
 # What MetaGAN has to be given beside that to train as its base does.
 AS_A_BASE: dict[str, Any] = NO_GAN | {

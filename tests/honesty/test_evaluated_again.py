@@ -148,7 +148,7 @@ def test_of_every_kind(kind: str, home: Path, data_cache: Path) -> None:
     method, settings = settings_of(kind, data_cache)
     folder = folder_of(fewshot_bench.run(method, **settings))
     again = assert_again(folder)
-    assert not any("other than in the run" in note for note in again["notes"])
+    assert not any("different from the run" in note for note in again["notes"])
     assert_again(folder_of(again))  # an evaluation is evaluated like a run
 
 
@@ -193,7 +193,7 @@ def test_on_another_device(home: Path, data_cache: Path) -> None:
     record["environment"]["torch"] = "2.0.0+cu118"
     write_record(folder, record)
     again = assert_again(folder, device="cpu")
-    (note,) = (note for note in again["notes"] if "other than in the run" in note)
+    (note,) = (note for note in again["notes"] if "different from the run" in note)
     assert "torch (2.0.0+cu118 then" in note
     assert "device (cuda then, cpu now)" in note
 
@@ -230,7 +230,7 @@ def test_with_other_code(home: Path, data_cache: Path) -> None:
     folder = folder_of(fewshot_bench.run(method, **settings))
     (home / "averaged.py").write_text(AVERAGED.replace("1 + self.steps", "2 + self.steps"))
     again = fewshot_bench.evaluate(str(folder), trust_code=True)
-    (note,) = (note for note in again["notes"] if "other than in the run" in note)
+    (note,) = (note for note in again["notes"] if "different from the run" in note)
     assert "code of method averaged.py:Averaged" in note
 
 

@@ -263,7 +263,7 @@ def test_a_sampler_and_a_metric_that_draw_are_errors(draw: Callable[[], Any]) ->
             return super().__call__(ids)
 
     table = MethodSubject(Means, task=TINY).table("test")
-    with pytest.raises(PluginError, match="its episodes would be others the next time"):
+    with pytest.raises(PluginError, match="its episodes would differ next time"):
         EpisodeSource(Drawing(table, TINY, 0)).batch(range(1))
 
     def noisy(logits: Any, target: Any) -> Any:

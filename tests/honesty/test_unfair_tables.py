@@ -333,7 +333,7 @@ def test_images_seen_are_those_that_training_shows(
         method = f"{tmp_path}/pretrained.py:Pretrained"
         del settings["backbone_channels"]
     parts = prepare(RunContext(configure(method, **settings)))
-    summary = training_summary(parts.config, parts.method, parts.train, parts.data, parts.inputs)
+    summary = training_summary(parts)
     assert summary is not None
     given, batch = [0], parts.train.batch
 

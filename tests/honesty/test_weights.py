@@ -239,7 +239,7 @@ def test_weights_of_an_older_record_are_not_guessed(trained: Path, home: Path) -
     with pytest.raises(RecordError, match="has no weights"):
         fewshot_bench.evaluate(str(trained))
     write_record(trained, record | {"training": None})
-    with pytest.raises(RecordError, match="kept no weights of a run that trains nothing"):
+    with pytest.raises(RecordError, match="stored none for a run that trains nothing"):
         fewshot_bench.evaluate(str(trained))
 
 
