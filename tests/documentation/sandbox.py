@@ -26,8 +26,8 @@ from tests.command_line import fsb
 from tests.dist_info import write_dist_info
 
 # Options added to a command that trains, and to one that trains on glyphs.
-SMALL = shlex.split("--steps 2 --task-batch 2 --query 2 --episodes 3 --validation-episodes 2")
-FEW_GLYPHS = shlex.split("--train-classes 24 --validation-classes 6 --test-classes 6")
+SMALL = shlex.split("--steps 2 --task-batch 2 --query 2 --episodes 12 --validation-episodes 2")
+FEW_GLYPHS = shlex.split("--train-classes 24 --validation-classes 6 --test-classes 8")
 PILOTS = {"PILOT_A": "protonet", "PILOT_B": "maml"}
 
 

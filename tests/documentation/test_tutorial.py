@@ -31,7 +31,7 @@ def test_the_page_shows_every_file_as_it_is() -> None:
 
 def test_the_method_has_at_most_25_lines_with_docstrings() -> None:
     source = files()["first_method/method.py"]
-    assert len(source.splitlines()) <= 25
+    assert sum(1 for line in source.splitlines() if line.strip()) <= 25
     (method,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
     assert ast.get_docstring(method)
     public = [n for n in method.body if isinstance(n, ast.FunctionDef) if n.name[0] != "_"]
