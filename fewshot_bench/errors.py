@@ -24,6 +24,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+MOST_NAMED = 20  # known names in a message that has a hint where to read all
+
 
 class FewshotBenchError(Exception):
     """Base of all errors that are meant for the user."""
@@ -53,7 +55,10 @@ class UnknownName(ConfigError):
         near = near or next(iter(difflib.get_close_matches(name, self.known, 1, 0.6)), None)
         message = f"no {kind} named '{name}'"
         message += f"; did you mean '{near}'?" if near else "."
-        message += f" Known: {', '.join(self.known)}." if self.known else " None is registered."
+        if not self.known:
+            message += " None is registered."
+        elif len(self.known) <= MOST_NAMED or not hint:
+            message += f" Known: {', '.join(self.known)}."
         super().__init__(message + (f" {hint}" if hint else ""))
 
 
