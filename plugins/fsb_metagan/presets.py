@@ -88,7 +88,7 @@ TUTORIAL_SMALL = TUTORIAL | {
 
 # What it takes to reach 98 % in as many steps of as many tasks (benchmarks/results): no real and
 # fake terms in the discriminator's loss, prototypes in place of an inner loop, random test tasks.
-TUTORIAL_MENDED = {
+TUTORIAL_CORRECTED = {
     name: value for name, value in TUTORIAL_SMALL.items() if not name.startswith("base_")
 } | {
     "outer_real_weight": 0.0,
@@ -185,7 +185,7 @@ PRESETS: dict[str, Preset | tuple[Preset, ...]] = {
         for name, settings in (
             ("tutorial", TUTORIAL),
             ("tutorial-small", TUTORIAL_SMALL),
-            ("tutorial-mended", TUTORIAL_MENDED),
+            ("tutorial-corrected", TUTORIAL_CORRECTED),
         )
     },
     "paper": PAPER,

@@ -103,16 +103,20 @@ def test_only_pages_and_what_they_show_are_published(site: Path) -> None:
 
 
 def test_links_of_the_repository_become_links_of_the_site(hooks: Any) -> None:
-    def mended(text: str, path: str = "docs/howto/metric.md", page: str = "howto/metric.md") -> str:
+    def rewritten(
+        text: str, path: str = "docs/howto/metric.md", page: str = "howto/metric.md"
+    ) -> str:
         return hooks.relink(text, path, page)
 
-    assert mended("[b](../../benchmarks/README.md#items)") == "[b](../results/benchmarks.md#items)"
-    assert mended("[r](../../benchmarks/results)") == "[r](../results/index.md)"
-    assert mended("[s](../statistics.md)") == "[s](../statistics.md)"
-    assert mended("[license](../../LICENSE)") == "license"
-    assert mended("[gone](../../gone.md)") == "[gone](../../gone.md)"  # mkdocs reports it
-    assert mended("[x](https://example.org/a)") == "[x](https://example.org/a)"
-    assert mended("[docs](docs/speed.md)", "README.md", "readme.md") == "[docs](speed.md)"
+    assert (
+        rewritten("[b](../../benchmarks/README.md#items)") == "[b](../results/benchmarks.md#items)"
+    )
+    assert rewritten("[r](../../benchmarks/results)") == "[r](../results/index.md)"
+    assert rewritten("[s](../statistics.md)") == "[s](../statistics.md)"
+    assert rewritten("[license](../../LICENSE)") == "license"
+    assert rewritten("[gone](../../gone.md)") == "[gone](../../gone.md)"  # mkdocs reports it
+    assert rewritten("[x](https://example.org/a)") == "[x](https://example.org/a)"
+    assert rewritten("[docs](docs/speed.md)", "README.md", "readme.md") == "[docs](speed.md)"
 
 
 @pytest.mark.browser

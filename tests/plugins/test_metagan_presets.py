@@ -96,13 +96,15 @@ def test_the_small_tutorial_differs_in_its_networks_alone() -> None:
 
 
 def test_the_mended_tutorial_names_what_it_changes() -> None:
-    small, mended = (options(name, "omniglot", 5) for name in ("tutorial-small", "tutorial-mended"))
-    changed = {name for name in set(small) & set(mended) if small[name] != mended[name]}
+    small, corrected = (
+        options(name, "omniglot", 5) for name in ("tutorial-small", "tutorial-corrected")
+    )
+    changed = {name for name in set(small) & set(corrected) if small[name] != corrected[name]}
     assert changed - {"preset", "method_options", "dataset_options", "sources"} == {
         "outer_real_weight", "outer_fake_weight", "generator_weight",
         "generator_fakes_per_class", "base", "sampling",
     }  # fmt: skip
-    assert (mended["steps"], mended["task_batch"]) == (600, 32)
+    assert (corrected["steps"], corrected["task_batch"]) == (600, 32)
 
 
 @pytest.mark.parametrize(
