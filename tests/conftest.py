@@ -52,6 +52,13 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["MPLCONFIGDIR"] = f"{folder}/matplotlib"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is exhaustive is slow as well."""
+    for item in items:
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker("slow")
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Print the seed of the order at once: a run that hangs has one, too."""
     if not hasattr(session.config, "workerinput") and (line := order(session.config)):

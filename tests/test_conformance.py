@@ -38,7 +38,7 @@ def test_a_built_in_passes_every_check(kind: str, name: str) -> None:
         ("maml", (3, 84, 84), ["gradients"]),
         ("protonet", (1, 9, 13), ["gradients"]),
         *(
-            pytest.param(name, shape, [], marks=pytest.mark.slow)
+            pytest.param(name, shape, [], marks=pytest.mark.exhaustive)
             for name in Registry.discover().names("methods")
             for shape in [(1, 28, 28), (1, 20, 30), (3, 84, 84)]
         ),

@@ -1,7 +1,7 @@
 """Whatever stands in a record, a grid or on the command line (files: ``test_fuzzing_files.py``):
 one line and an exit code, and nothing that a terminal would obey.
 
-Each property runs some examples always, and many more with ``-m slow``. What was found stands in
+Each property runs some examples always, and many more with ``-m exhaustive``. What was found stands in
 ``tests/faults/regressions.py`` as cases of its own.
 """
 
@@ -81,7 +81,7 @@ def meet_record(runs: Path, whole: dict[str, Any], record: Any, way: str) -> Non
         (runs / "one/record.json").write_bytes(written(whole))
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.exhaustive)])
 def test_any_value_at_any_place_of_a_record(count: int, runs: Path) -> None:
     whole = json.loads((runs / "one/record.json").read_text("utf-8"))
     places = st.sampled_from(paths(whole))
@@ -110,7 +110,7 @@ def test_records_that_were_found(path: str, value: Any, way: str, runs: Path) ->
     meet_record(runs, whole, changed(whole, tuple(path.split(".")), value), way)
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.exhaustive)])
 def test_any_bytes_in_the_tables_of_a_run(count: int, runs: Path) -> None:
     whole = (runs / "one/episodes.csv").read_bytes()
 
@@ -154,7 +154,7 @@ def meet_grid(text: str, folder: Path) -> None:
         check(fsb("compare", "grid.toml"))
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.exhaustive)])
 def test_any_grid(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
@@ -191,7 +191,7 @@ WORDS = st.sampled_from(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.exhaustive)])
 def test_any_words_on_the_command_line(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from tests.faults.fuzzing import FEW, JSON, MANY, TEXTS, bounded, check
 from tests.faults.regressions import SPLITS
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.exhaustive)])
 def test_any_bytes_in_an_archive(count: int, tmp_path: Path) -> None:
     members = {f"{label}/{i}.png": noise() for label in "ab" for i in range(2)}
     archives = [zipped({**members}), zipped({**members}, zipfile.ZIP_DEFLATED)]
@@ -49,7 +49,7 @@ def test_any_bytes_in_an_archive(count: int, tmp_path: Path) -> None:
     holds()
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.exhaustive)])
 def test_any_bytes_in_an_image(count: int) -> None:
     from PIL import Image
 
@@ -70,7 +70,7 @@ def test_any_bytes_in_an_image(count: int) -> None:
     holds()
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.exhaustive)])
 def test_any_split_file(count: int) -> None:
     @bounded(4 * count)
     @given(st.sampled_from([".toml", ".json", ".csv", ".x"]), JSON | st.text(), st.booleans())
@@ -97,7 +97,7 @@ POINTS = st.sampled_from(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("count", [FEW, pytest.param(MANY // 5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY // 5, marks=pytest.mark.exhaustive)])
 def test_any_metadata_of_a_plugin(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

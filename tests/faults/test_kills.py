@@ -201,7 +201,7 @@ def died_at(context: Any, whole: Whole, at: Path, call: str, number: int, done: 
     return True
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_fifty_random_kills(context: Any, whole: Whole, tmp_path: Path) -> None:
     """In every phase, of three methods; those that came too late do not count."""
     rng = random.Random(int(os.environ.get("FSB_SEED", "0")))
@@ -225,7 +225,7 @@ def test_fifty_random_kills(context: Any, whole: Whole, tmp_path: Path) -> None:
     assert min(landed[phase] for phase in PHASES) >= 5
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 def test_killed_at_every_call_that_changes_a_file(
     done: bool, context: Any, whole: Whole, tmp_path: Path

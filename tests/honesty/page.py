@@ -10,7 +10,7 @@ import ast
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SLOW = "pytest.mark.slow"
+EXHAUSTIVE = "pytest.mark.exhaustive"
 PAGE = HERE.parents[1] / "docs/concepts/trust.md"
 GROUPS = {
     "The weights and what was read": ("weights", "evaluated_again", "inputs", "class_names"),
@@ -25,8 +25,8 @@ A number that fewshot-bench reports is right, or the report says what is wrong w
 lists what is guaranteed, and the tests of each guarantee. Each test makes a fault (a plugin with a
 false declaration, a file that was moved or swapped, a class in two splits) and asserts that it is
 detected. The page is generated from these tests by `python tests/honesty/page.py`. They run with
-`uv run pytest tests/honesty`; those marked *slow*, and most cases of those marked *partly slow*,
-run with `-m slow`.
+`uv run pytest tests/honesty`; those marked *exhaustive*, and most cases of those marked *partly exhaustive*,
+run with `-m exhaustive`.
 
 After a fault, a command ends with exit code 2 and one line, or, if the number still means
 something, with a note in the record and a mark in every table. The limits of detection are stated
@@ -68,18 +68,18 @@ def section(file: Path) -> str:
 def tests_of(module: ast.Module) -> list[tuple[str, str, str]]:
     """Name, first sentence and mark of each test."""
     found = []
-    # Functions that return the cases of a test, most of them marked as slow.
+    # Functions that return the cases of a test, most of them marked as exhaustive.
     cases = {
         f"{node.name}()"
         for node in module.body
-        if isinstance(node, ast.FunctionDef) and SLOW in ast.unparse(node)
+        if isinstance(node, ast.FunctionDef) and EXHAUSTIVE in ast.unparse(node)
     }
     for node in module.body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
             what = plain((ast.get_docstring(node) or "").partition("\n\n")[0]).replace("|", "\\|")
             decorators = {ast.unparse(one) for one in node.decorator_list}
             some = any(case in one for case in cases for one in decorators)
-            mark = " *slow*" if SLOW in decorators else " *partly slow*" if some else ""
+            mark = " *exhaustive*" if EXHAUSTIVE in decorators else " *partly exhaustive*" if some else ""
             found.append((node.name, what, mark))
     return found
 

@@ -118,7 +118,7 @@ def test_every_case_is_a_valid_configuration() -> None:
         configure(method, **{"way": 5, "shot": 5, "query": 5, **settings})
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", CHARACTERS)
 def test_characters(kind: str, fsb_data: Path, data_cache: Path) -> None:
     """All methods and networks of 28x28 on Omniglot, all engines, before and after 60 steps."""
@@ -130,7 +130,7 @@ def test_characters(kind: str, fsb_data: Path, data_cache: Path) -> None:
     hold(parts, ENGINES, SMALL, "trained")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", PICTURES)
 def test_pictures(kind: str, fsb_data: Path, data_cache: Path) -> None:
     """Every network of 84x84 on Caltech-101, before and after training."""

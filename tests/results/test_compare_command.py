@@ -233,7 +233,7 @@ def test_a_table_without_the_baseline_says_so(home: Path) -> None:
     assert text.count("No run of the baseline beta is on these episodes.") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seeds", [1, 20])
 def test_a_thousand_records_take_three_seconds(
     seeds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
