@@ -1,8 +1,8 @@
 """Whatever stands in a record, a grid or on the command line (files: ``test_fuzzing_files.py``):
 one line and an exit code, and nothing that a terminal would obey.
 
-Each property runs some examples always, and many more with ``-m exhaustive``. What was found stands in
-``tests/faults/regressions.py`` as cases of its own.
+Each property runs some examples always, and many more with ``-m exhaustive``. What was found are
+cases of their own in ``tests/faults/regressions.py``.
 """
 
 from __future__ import annotations

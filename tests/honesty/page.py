@@ -25,8 +25,8 @@ A number that fewshot-bench reports is right, or the report says what is wrong w
 lists what is guaranteed, and the tests of each guarantee. Each test makes a fault (a plugin with a
 false declaration, a file that was moved or swapped, a class in two splits) and asserts that it is
 detected. The page is generated from these tests by `python tests/honesty/page.py`. They run with
-`uv run pytest tests/honesty`; those marked *exhaustive*, and most cases of those marked *partly exhaustive*,
-run with `-m exhaustive`.
+`uv run pytest tests/honesty`; those marked *exhaustive*, and most cases of those marked *partly
+exhaustive*, run with `-m exhaustive`.
 
 After a fault, a command ends with exit code 2 and one line, or, if the number still means
 something, with a note in the record and a mark in every table. The limits of detection are stated
@@ -79,7 +79,8 @@ def tests_of(module: ast.Module) -> list[tuple[str, str, str]]:
             what = plain((ast.get_docstring(node) or "").partition("\n\n")[0]).replace("|", "\\|")
             decorators = {ast.unparse(one) for one in node.decorator_list}
             some = any(case in one for case in cases for one in decorators)
-            mark = " *exhaustive*" if EXHAUSTIVE in decorators else " *partly exhaustive*" if some else ""
+            mark = " *partly exhaustive*" if some else ""
+            mark = " *exhaustive*" if EXHAUSTIVE in decorators else mark
             found.append((node.name, what, mark))
     return found
 

@@ -131,7 +131,8 @@ def assert_again(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def kinds() -> list[Any]:
     return [
-        kind if kind in QUICKLY else pytest.param(kind, marks=pytest.mark.exhaustive) for kind in KINDS
+        kind if kind in QUICKLY else pytest.param(kind, marks=pytest.mark.exhaustive)
+        for kind in KINDS
     ]
 
 
