@@ -201,7 +201,7 @@ class Method(nn.Module):
 
     def unlabeled_losses(self, episode: UnlabeledEpisode) -> Losses:
         """As :meth:`losses`, of tasks without labels; called where ``unlabeled_tasks`` is True."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} defines no unlabeled_losses")
 
     def pictures(self, support: Support) -> Mapping[str, Tensor]:
         """Images by name, each [T, way, k, C, H, W], that the method generates for these tasks.

@@ -260,8 +260,8 @@ def test_a_plan_says_where_it_ends_without_a_wait() -> None:
             sampler = OpenSampler(ClassTable(images, META), CHECKED, 0)
             EpisodeSource(sampler).batch(range(1))
             behind = torch.arange(length - 1, length + 3, device=META)
-        told = f"the open plan of this split and task has {length} episodes; give --episodes"
-        with pytest.raises(ConfigError, match=told):
+        message = f"the open plan of this split and task has {length} episodes; use --episodes"
+        with pytest.raises(ConfigError, match=message):
             EpisodeSource(sampler).batch(range(length - 1, length + 1))
         beyond = sampler(behind)  # as they are drawn ahead of what is used
     assert device.violations == []
@@ -437,20 +437,20 @@ def test_a_graph_holds_numbers_of_python_and_the_comparison_sees_it() -> None:
             factor = next(self.counter)
             return Losses({"meta": super().losses(episode).players["meta"] * factor})
 
-    def losses(graph: bool) -> Tensor:
+    def losses(kind: type[Executor]) -> Tensor:
         torch.manual_seed(0)
         method, device = Growing(), MetaDevice()
         with as_a_gpu(device):
             with device.waits_allowed():
                 episodes = source(device="meta")
                 episodes.batch(range(2))
-                runs = Eager(method.to(META).train(), graph=graph)
+                runs = kind(method.to(META).train())
                 trainer = Trainer(method, runs, episodes, Plan(STEPS, 2))
             for _ in range(STEPS):
                 trainer.advance()
         return torch.stack(device.on_host([r.losses["meta"] for r in trainer._window]))
 
-    eager, held = losses(graph=False), losses(graph=True)
+    eager, held = losses(Eager), losses(CudaGraphs)
     assert torch.allclose(eager[:4], held[:4], rtol=BOUND)
     assert not torch.allclose(eager[4:], held[4:], rtol=0.1)
 

@@ -12,8 +12,7 @@ import pytest
 
 from fewshot_bench.engine.executors import Eager
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.sampling import in_order
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling import closed, in_order
 from fewshot_bench.testing import Outcome
 from fewshot_bench.testing.captures import DeviceCheck, evaluate, train
 from fewshot_bench.testing.suites import suite
@@ -135,25 +134,20 @@ def test_an_untouched_copy_of_maml_passes(check: Check) -> None:
     assert out.split()[:2] == ["captures", "ok"]
 
 
-def copy_of_closed() -> str:
-    """The module of the built-in samplers, without those behind the first."""
-    own = inspect.getsource(ClosedSampler)
-    names = ", ".join(n for n in ("Indices", "Sampler", "Tensor", "below", "fold", "subset")
-                      if n in own)  # fmt: skip
-    return f"import torch\n\nfrom fewshot_bench.sampling.base import {names}\n\n\n{own}"
+CLOSED, IN_ORDER = inspect.getsource(closed), inspect.getsource(in_order)
 
 
 @pytest.mark.parametrize(
     ("text", "name", "before", "line", "told"),
     [
-        (copy_of_closed(), "ClosedSampler", "classes = table.group_start",
+        (CLOSED, "ClosedSampler", "classes = table.group_start",
          "variant = variant + torch.zeros(task.classes, dtype=torch.int64)", "mixes a tensor"),
-        (copy_of_closed(), "ClosedSampler", "classes = table.group_start",
+        (CLOSED, "ClosedSampler", "classes = table.group_start",
          "last = int(ids.max())", "waits for the device"),
-        (copy_of_closed(), "ClosedSampler", "own_key = fold",
+        (CLOSED, "ClosedSampler", "class_key = fold",
          "key = key + torch.tensor([0], device=ids.device)", "copies to the device"),
         # Made in the constructor, where waits are allowed and tensors of the host are not mixed.
-        (inspect.getsource(in_order), "InOrderSampler", "shape = (-1, task.classes)",
+        (IN_ORDER, "InOrderSampler", "shape = (-1, task.classes)",
          "self.stream = self.stream + torch.zeros(1, dtype=torch.int64)", "mixes a tensor"),
     ],
     ids=["a tensor of the host", "a read", "a copy", "in the constructor"],
@@ -169,10 +163,11 @@ def test_a_fault_in_a_copy_of_a_sampler_is_named_with_its_line(
     )
 
 
-@pytest.mark.parametrize("text_of", [copy_of_closed, lambda: inspect.getsource(in_order)])
-def test_an_untouched_copy_of_a_sampler_passes(text_of: Callable[[], str], check: Check) -> None:
-    Path("my_sampler.py").write_text(text_of(), "utf-8")
-    name = "ClosedSampler" if "class ClosedSampler" in text_of() else "InOrderSampler"
+@pytest.mark.parametrize(
+    ("text", "name"), [(CLOSED, "ClosedSampler"), (IN_ORDER, "InOrderSampler")]
+)
+def test_an_untouched_copy_of_a_sampler_passes(text: str, name: str, check: Check) -> None:
+    Path("my_sampler.py").write_text(text, "utf-8")
     code, out = check(f"./my_sampler.py:{name}")
     assert code == 0, out
     assert re.search(r"^captures +ok", out, re.M)
