@@ -41,19 +41,24 @@ def open_zip(path: Path, expected: str) -> Iterator[zipfile.ZipFile]:
     Raises:
         DataError: the file is missing, unreadable, truncated or no zip archive.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise DataError(f"no file '{path}'; expected {expected}.") from None
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error) as error:
-        size = path.stat().st_size
-        raise DataError(
-            f"'{path}' ({size} bytes) is not a complete zip archive ({error}); expected {expected}."
-        ) from error
-    except OSError as error:
-        raise DataError(f"cannot read '{path}' ({error.strerror}); expected {expected}.") from error
+    with _reading(path, expected):
+        try:
+            archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error) as e:
+            found = f"'{path}' ({path.stat().st_size} bytes) is not a complete zip archive ({e})"
+            raise DataError(f"{found}; expected {expected}.") from e
     with archive:
         yield archive
+
+
+@contextmanager
+def _reading(path: Path, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"no file '{path}'; expected {expected}.") from None
+    except OSError as error:
+        raise DataError(f"cannot read '{path}' ({error.strerror}); expected {expected}.") from error
 
 
 def image_members(
@@ -171,10 +176,5 @@ def file_sha256(path: Path, expected: str) -> str:
     Raises:
         DataError: the file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise DataError(f"no file '{path}'; expected {expected}.") from None
-    except OSError as error:
-        raise DataError(f"cannot read '{path}' ({error.strerror}); expected {expected}.") from error
+    with _reading(path, expected), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -35,15 +35,8 @@ def locate(
     """The folder with the files of a data set, whose content is not checked here.
 
     With ``data_root``: its subfolder ``name``, or else the folder itself. Otherwise the first that
-    exists of ``$FSB_DATA/name``, the result of ``registry_lookup`` and earlier downloads; then the
-    official download, if ``download`` is given.
-
-    Arguments:
-        name: of the data set.
-        data_root: the value of ``--data-root``.
-        registry_lookup: from a name to a folder or None (the hook ``locate_dataset``).
-        download: downloads all files into a folder, see :func:`fetch_folder`.
-        cache_dir: see :func:`fewshot_bench.data.cache.cache_root`.
+    exists of ``$FSB_DATA/name``, the result of ``registry_lookup`` (the hook ``locate_dataset``)
+    and earlier downloads; then the official ``download`` into a folder, if given.
 
     Raises:
         DataError: there is no such folder; says which were tried and what to type.
@@ -130,8 +123,7 @@ def download_file(
         for attempt in range(tries):
             if attempt:
                 time.sleep(wait * 2 ** (attempt - 1))
-            problem = _try(url, part, expected, timeout)
-            if not problem:
+            if not (problem := _try(url, part, expected, timeout)):
                 with part.open("rb") as file:
                     os.fsync(file.fileno())
                 os.replace(part, path)

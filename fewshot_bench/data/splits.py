@@ -79,10 +79,8 @@ def random_splits(
         bundle = frozenset().union(*(bundle_of[name] for name in names))
         bundle_of.update(dict.fromkeys(bundle, bundle))
     bundles = sorted({tuple(sorted(bundle)) for bundle in bundle_of.values()})
-    sizes = {
-        split: round(share * len(classes))
-        for split, share in zip(("validation", "test"), fractions, strict=True)
-    }
+    shares = zip(("validation", "test"), fractions, strict=True)
+    sizes = {split: round(share * len(classes)) for split, share in shares}
     chosen: dict[str, list[str]] = {split: [] for split in SPLITS}
     for i in shuffled(len(bundles), "split by seed", seed):
         fits = (s for s in ("test", "validation") if len(chosen[s]) + len(bundles[i]) <= sizes[s])
@@ -104,19 +102,14 @@ def read_split_file(path: Path) -> ClassLists:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read the split file '{path}' ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"cannot read the split file '{path}' ({error}).") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read the split file '{path}' ({reason}).") from error
     return parse_split(text, path.suffix.lower(), str(path))
 
 
 def parse_split(text: str, suffix: str, name: str) -> ClassLists:
-    """See :func:`read_split_file`; ``suffix`` (``".toml"``, ``".json"``, ``".csv"``) is the format.
-
-    Raises:
-        DataError: see there.
-    """
+    """See :func:`read_split_file`; ``suffix``, such as ``".toml"``, is the format."""
     where = f"split file '{name}'"
     if suffix not in _PARSERS:
         raise DataError(f"{where}: expected a name that ends in .toml, .json or .csv.")

@@ -23,13 +23,8 @@ from typing import Any
 
 import pluggy
 
-from fewshot_bench.errors import (
-    ConfigError,
-    FewshotBenchError,
-    PluginError,
-    PluginWarning,
-    UnknownName,
-)
+from fewshot_bench import errors
+from fewshot_bench.errors import ConfigError, PluginError, PluginWarning
 from fewshot_bench.hooks import single_file as files
 from fewshot_bench.hooks import specs
 from fewshot_bench.hooks.discovery import (
@@ -55,10 +50,8 @@ class Registered:
     """A name that a plugin registered, or an object in a file whose path was typed.
 
     Arguments:
-        kind: one of ``KINDS``.
-        name: without its distribution.
-        target: ``"module:attribute"``, or ``"module"`` for an observer that is a module; for a
-            file its absolute path in place of the module.
+        target: ``"module:attribute"``, or ``"module"`` for an observer that is a module; for a file
+            its absolute path in place of the module.
         distribution, version: what installed it; ``file`` and the content's digest for a file.
     """
 
@@ -108,7 +101,7 @@ class Registered:
         try:
             with redirect_stdout(sys.stderr):  # standard output is for results
                 module = importlib.import_module(name)
-        except FewshotBenchError:
+        except errors.FewshotBenchError:
             raise
         except (Exception, SystemExit) as error:
             raise PluginError(
@@ -130,13 +123,7 @@ class Registered:
 
 @dataclass
 class PluginInfo:
-    """One entry point: what it offers, or what is wrong with it.
-
-    Arguments:
-        kinds: {kind: names that it registers}.
-        note: what a reader should know although nothing is wrong.
-        error: in one line, or None.
-    """
+    """One entry point: what it offers by kind, and in one line what is wrong or worth knowing."""
 
     name: str
     distribution: str
@@ -178,21 +165,16 @@ def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> list[Impl
     """Register an object or a module; returns what it implements.
 
     Raises:
-        PluginError: pluggy finds a hook or an argument that no specification has, or a hook lacks
-            @hookimpl; with the nearest name.
+        PluginError: a hook or argument that no specification has, or a hook without @hookimpl.
     """
     for hook in HOOKS:
         unmarked = inspect.isroutine(getattr(plugin, hook, None))
         if unmarked and manager.parse_hookimpl_opts(plugin, hook) is None:
-            raise PluginError(
-                f"{getattr(plugin, '__name__', plugin)}.{hook} lacks @hookimpl; write @hookimpl "
-                "above it"
-            )
+            where = f"{getattr(plugin, '__name__', plugin)}.{hook}"
+            raise PluginError(f"{where} lacks @hookimpl; write @hookimpl above it")
     if manager.is_registered(plugin):
-        raise PluginError(
-            f"its module is registered already, as '{manager.get_name(plugin)}'; remove one of the "
-            "two entry points"
-        )
+        known = f"its module is registered already, as '{manager.get_name(plugin)}'"
+        raise PluginError(f"{known}; remove one of the two entry points")
     try:
         manager.register(plugin, name)
         manager.check_pending()
@@ -225,19 +207,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _check_module(module: Any) -> None:
-    """Refuse an object that is no module, and a module made for a newer interface."""
     if not inspect.ismodule(module):
         raise PluginError("the entry point has to name a module, without ':attribute'")
-    made_for = getattr(module, INTERFACE_NAME, specs.INTERFACE)
-    if not isinstance(made_for, int) or isinstance(made_for, bool) or made_for < 1:
-        raise PluginError(
-            f"{module.__name__}.{INTERFACE_NAME}: expected an integer, now {specs.INTERFACE}, got "
-            f"{made_for!r}"
-        )
-    if made_for > specs.INTERFACE:
+    made_for, ours = getattr(module, INTERFACE_NAME, specs.INTERFACE), specs.INTERFACE
+    if type(made_for) is not int or made_for < 1:
+        where = f"{module.__name__}.{INTERFACE_NAME}"
+        raise PluginError(f"{where}: expected an integer, now {ours}, got {made_for!r}")
+    if made_for > ours:
         raise PluginError(
             f"it was made for interface {made_for}, and fewshot-bench {version('fewshot-bench')} "
-            f"has interface {specs.INTERFACE}: pip install --upgrade fewshot-bench"
+            f"has interface {ours}: pip install --upgrade fewshot-bench"
         )
 
 
@@ -246,27 +225,22 @@ def _names_from(where: str, function: Any, kind: str) -> specs.Names:
     try:
         names: Any = function()
     except Exception as error:
-        raise PluginError(
-            f"{where} raised {summary(error)}; it may only return its names"
-        ) from error
+        what = f"{where} raised {summary(error)}; it may only return its names"
+        raise PluginError(what) from error
+
+    def expected(what: str, found: str) -> PluginError:
+        return PluginError(f"{where}: expected {what}, got {found}")
+
     if not isinstance(names, dict):
-        raise PluginError(
-            f'{where}: expected a dictionary {{name: "module:attribute"}}, got '
-            f"{type(names).__name__}"
-        )
+        raise expected('a dictionary {name: "module:attribute"}', type(names).__name__)
     for name, target in names.items():
         colons = (0, 1) if kind == "observers" else (1,)
         texts = isinstance(name, str) and isinstance(target, str)
         if not texts or target.count(":") not in colons:
-            raise PluginError(
-                f"{where}: expected a name and 'module:attribute', both strings, got {name!r}: "
-                f"{target!r}"
-            )
+            raise expected("a name and 'module:attribute', both strings", f"{name!r}: {target!r}")
         if not _NAME.fullmatch(name):
-            raise PluginError(
-                f"{where}: expected a name of at most 64 letters, digits, '-', '_' and '.' that "
-                f"begins with a letter or digit, got {name[:64]!r}"
-            )
+            what = "at most 64 letters, digits, '-', '_' and '.' that begins with a letter or digit"
+            raise expected(f"a name of {what}", repr(name[:64]))
     return names
 
 
@@ -289,13 +263,10 @@ class Registry:
         points, unreadable = read_points(specs.GROUP)
         for point in points:
             registry.add(point)
-        for distribution, distribution_version, error in unreadable:
-            info = PluginInfo("?", distribution, distribution_version, "?")
-            info.fail(
-                error,
-                f"its installation is damaged ({summary(error)}); install it again: "
-                f"pip install --force-reinstall {distribution}",
-            )
+        for distribution, its_version, error in unreadable:
+            info = PluginInfo("?", distribution, its_version, "?")
+            again = f"install it again: pip install --force-reinstall {distribution}"
+            info.fail(error, f"its installation is damaged ({summary(error)}); {again}")
             registry.plugins.append(info)
         return registry
 
@@ -333,20 +304,17 @@ class Registry:
                 module of the distribution offers a name (``distribution:name`` would be ambiguous).
         """
         if not implementations:
-            raise PluginError(
-                f"{module.__name__} implements no hook; known: {', '.join(HOOKS)}. Does the entry "
-                "point name the right module?"
-            )
+            what = f"{module.__name__} implements no hook; known: {', '.join(HOOKS)}"
+            raise PluginError(f"{what}. Does the entry point name the right module?")
         found: list[Registered] = []
         for hook, implementation in implementations:
             where, kind = f"{module.__name__}.{hook}()", hook.removeprefix("register_")
             if hook not in LIFECYCLE and (implementation.wrapper or implementation.hookwrapper):
                 raise PluginError(f"{where} is a wrapper, which only lifecycle hooks may be")
             if kind in KINDS:
-                names = _names_from(where, implementation.function, kind)
+                names = sorted(_names_from(where, implementation.function, kind).items())
                 found += [
-                    Registered(kind, name, target, info.distribution, info.version)
-                    for name, target in sorted(names.items())
+                    Registered(kind, *item, info.distribution, info.version) for item in names
                 ]
         for item in found:
             if any(item.full_name == other.full_name for other in self._found[item.kind]):
@@ -407,25 +375,20 @@ class Registry:
             hint += f" Broken plugins: {', '.join(broken)}; see 'fsb plugins'."
         if (allowed := allowed_names()) is not None:
             hint += f" {VARIABLE} allows only: {', '.join(allowed) or 'nothing'}."
-        raise UnknownName(kind[:-1], name, self.names(kind), hint)
+        raise errors.UnknownName(kind[:-1], name, self.names(kind), hint)
 
     def settled(self, kind: str, name: str, chooser: str | None = None) -> str:
         """A name that means the same whatever is installed, and from whichever folder.
 
-        A file's path becomes absolute. A name from a default or a preset gets its
-        distribution in front when another distribution claims it too.
-
-        Arguments:
-            chooser: the distribution whose default it is; None: somebody typed it.
+        A file's path becomes absolute. A name that ``chooser``, a distribution, has as a default or
+        in a preset gets its distribution in front when another one claims it too.
         """
         claims = self.claims(kind, name)
         if claims and claims[0].in_file:
             return claims[0].full_name
         if chooser is not None and len(claims) > 1:
-            for owner in (chooser, CORE):
-                for item in claims:
-                    if item.distribution == owner:
-                        return item.full_name
+            own = [item for o in (chooser, CORE) for item in claims if item.distribution == o]
+            return own[0].full_name if own else name
         return name
 
     def locate_dataset(self, name: str) -> Path | None:
@@ -441,16 +404,14 @@ class Registry:
             try:
                 with redirect_stdout(sys.stderr):
                     folder: Any = hook.function(*[name for _ in hook.argnames])
-                if folder is None:
-                    continue
                 if isinstance(folder, str | Path):
                     return Path(folder)
-                raise PluginError(
-                    f"{where}: expected a folder or None, got {type(folder).__name__}; skipped it"
-                )
-            except PluginError as error:
-                info.fail(error)
+                if folder is None:
+                    continue
+                found = f"expected a folder or None, got {type(folder).__name__}"
+                info.fail(PluginError(f"{where}: {found}; skipped it"))
             except Exception as error:
-                info.fail(error, f"{where} raised {summary(error)}; skipped it")
+                own = isinstance(error, PluginError)
+                info.fail(error, None if own else f"{where} raised {summary(error)}; skipped it")
             warnings.warn(PluginWarning(info.problem), stacklevel=2)
         return None

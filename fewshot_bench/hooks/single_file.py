@@ -28,9 +28,7 @@ _ALLOWED: ContextVar[frozenset[tuple[Path, str]] | None] = ContextVar("allowed",
 def only_typed(names: Iterable[object], trust: bool = False) -> Iterator[None]:
     """Import no file in the block but those that were typed: a record's is somebody else's word.
 
-    Arguments:
-        names: what was typed, names of files among it.
-        trust: somebody looked at the files that the record names, and lets them through.
+    ``trust``: somebody looked at the files that the record names, and lets them through.
     """
     files = [name for name in names if isinstance(name, str) and is_file(name)]
     token = _ALLOWED.set(None if trust else frozenset(split(name, module=True) for name in files))
@@ -49,16 +47,15 @@ def split(name: str, module: bool = False) -> tuple[Path, str]:
     """Absolute path and attribute, which is empty where ``module`` allows the file alone.
 
     Raises:
-        ConfigError: no such file, or no attribute after it.
+        ConfigError: no such file, no attribute after it, or nobody typed it (:func:`only_typed`).
     """
     head, _, attribute = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
     path = Path(head).expanduser().resolve()
     if not path.is_file():
         raise ConfigError(f"'{name}': there is no file '{head}'.")
     if not attribute.isidentifier() and not (module and name.endswith(".py")):
-        raise ConfigError(
-            f"'{name}': a class or function has to follow, as in {head}:{_example(path)}."
-        )
+        example = f"{head}:{_example(path)}"
+        raise ConfigError(f"'{name}': a class or function has to follow, as in {example}.")
     allowed = _ALLOWED.get()
     if allowed is not None and (path, attribute) not in allowed:
         raise ConfigError(
@@ -85,8 +82,7 @@ def content(path: Path) -> str:
 class _AsRead(SourceFileLoader):
     """Runs the bytes that were read.
 
-    Python's own cache of compiled files takes one that was edited within a second and kept its
-    size for the one before.
+    Python's cache of compiled files confuses one that was edited within a second and kept its size.
     """
 
     def __init__(self, name: str, path: Path, source: bytes) -> None:
@@ -119,9 +115,7 @@ def load(path: Path) -> ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        text = " ".join(str(error).split())
-        raise PluginError(
-            f"'{path}'{line} cannot be imported: {type(error).__name__}: {text}; --debug shows "
-            "where."
-        ) from error
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        what = f"'{path}'{line} cannot be imported: {text}; --debug shows where."
+        raise PluginError(what) from error
     return module
