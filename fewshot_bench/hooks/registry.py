@@ -312,9 +312,10 @@ class Registry:
             if hook not in LIFECYCLE and (implementation.wrapper or implementation.hookwrapper):
                 raise PluginError(f"{where} is a wrapper, which only lifecycle hooks may be")
             if kind in KINDS:
-                names = sorted(_names_from(where, implementation.function, kind).items())
+                names = _names_from(where, implementation.function, kind)
                 found += [
-                    Registered(kind, *item, info.distribution, info.version) for item in names
+                    Registered(kind, name, target, info.distribution, info.version)
+                    for name, target in sorted(names.items())
                 ]
         for item in found:
             if any(item.full_name == other.full_name for other in self._found[item.kind]):

@@ -7,7 +7,7 @@ row's own value is better than another's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,19 +26,13 @@ from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.identity import settings_key
 from fewshot_bench.runs.prepare import describe, method_task, new_method, prepare
 
+_MISSING = object()
 NO_BACKBONE = {"backbone": "none"}  # the trait of a method without a backbone
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A run of a grid before settings are equalized.
-
-    Arguments:
-        name: of its row.
-        method: of its row.
-        settings: all that was typed for it.
-        config: the configuration from these settings.
-    """
+    """A row of a grid before settings are equalized: what was typed for it, and what that gives."""
 
     name: str
     method: str
@@ -49,10 +43,7 @@ class Draft:
 def equalized(drafts: Sequence[Draft], names: Sequence[str], registry: Registry) -> list[RunConfig]:
     """The configurations of the rows of one column, equal in these traits of training.
 
-    Arguments:
-        drafts: the rows.
-        names: of traits; see :func:`fewshot_bench.results.training.equal_names`.
-        registry: what is installed.
+    ``names`` are those of :func:`fewshot_bench.results.training.equal_names`.
 
     Raises:
         ConfigError: rows differ in one of them, and nothing says which value counts.
@@ -60,16 +51,7 @@ def equalized(drafts: Sequence[Draft], names: Sequence[str], registry: Registry)
     planned = _Planned(registry, drafts[0].config)
     drafts = list(drafts)
     for name in (name for name in BY_NAME if name in names and BY_NAME[name].settings):
-        settled: set[str] = set()
-        while (field := _first_differing(drafts, name, registry, planned)) is not None:
-            if field in settled:
-                raise ConfigError(_refusal(name, field, drafts, registry, planned))
-            settled.add(field)
-            value = _value(name, field, drafts, registry, planned)
-            drafts = [
-                _with(name, draft, field, value, registry) if planned.trains(draft) else draft
-                for draft in drafts
-            ]
+        drafts = _settle(name, drafts, planned)
     why = unequal([(draft.name, [planned.run(draft)]) for draft in drafts], names)
     if why is not None:
         raise ConfigError(f"--equal {why[0]}: {why[1]}; no option sets it, so nothing was run.")
@@ -80,7 +62,7 @@ class _Planned:
     """Facts about drafts before they run; reads the data and builds the methods."""
 
     def __init__(self, registry: Registry, config: RunConfig) -> None:
-        self.context = RunContext(config, registry)
+        self.registry, self.context = registry, RunContext(config, registry)
         self._trains: dict[str, bool] = {}
 
     def trains(self, draft: Draft) -> bool:
@@ -99,81 +81,60 @@ class _Planned:
         record["training"] = {"steps": config.steps} if self.trains(draft) else None
         return Run(Path("planned"), record)
 
-
-def _fields(name: str, config: RunConfig, registry: Registry) -> dict[str, Any]:
-    """The settings that make a trait, one by one, as they are typed."""
-    found: dict[str, Any] = {}
-    for setting in BY_NAME[name].settings:
-        value = getattr(config, setting)
-        if setting == "dataset_options":
-            own = name == "augmentation"  # its options, or the others, which say what the data are
-            found |= {n: v for n, v in value.items() if n.startswith("train_") == own}
-        elif setting == "backbone_options":
-            found |= value
-        else:
-            found[setting] = value
-    if name == "backbone" and not load(registry, "methods", config.method).wants_backbone:
-        return NO_BACKBONE
-    return found
+    def fields(self, name: str, config: RunConfig) -> dict[str, Any]:
+        """The settings that make a trait, one by one, as they are typed."""
+        if name == "backbone" and not load(self.registry, "methods", config.method).wants_backbone:
+            return NO_BACKBONE
+        found: dict[str, Any] = {}
+        for setting in BY_NAME[name].settings:
+            value = getattr(config, setting)
+            if setting == "dataset_options":
+                own = name == "augmentation"  # its options, or the others: what the data are
+                found |= {n: v for n, v in value.items() if n.startswith("train_") == own}
+            else:
+                found |= value if setting == "backbone_options" else {setting: value}
+        return found
 
 
-def _first_differing(
-    drafts: Sequence[Draft], name: str, registry: Registry, planned: _Planned
-) -> str | None:
-    each = [_fields(name, draft.config, registry) for draft in drafts]
-    if all(fields == each[0] for fields in each):
-        return None
-    each = [f for f, draft in zip(each, drafts, strict=True) if planned.trains(draft)]
-    keys = dict.fromkeys(key for fields in each for key in fields)
-    missing = object()
-    return next(
-        (
-            key
-            for key in keys
-            if any(f.get(key, missing) != each[0].get(key, missing) for f in each)
-        ),
-        None,
-    )
-
-
-def _value(
-    name: str, field: str, drafts: Sequence[Draft], registry: Registry, planned: _Planned
-) -> Any:
-    """Which value counts for all rows.
+def _settle(name: str, drafts: list[Draft], planned: _Planned) -> list[Draft]:
+    """The rows, equal in one trait: one of its settings after the other.
 
     Raises:
-        ConfigError: nothing says so.
+        ConfigError: nothing says which value counts.
     """
-    rows = [draft for draft in drafts if planned.trains(draft)]
-    typed = [_fields(name, d.config, registry).get(field) for d in rows if field in d.settings]
-    distinct = {repr(value): value for value in typed}
-    if len(distinct) == 1:
-        return typed[0]
-    if not distinct and field in FOLLOWERS:
-        return getattr(rows[0].config, FOLLOWERS[field])
-    raise ConfigError(_refusal(name, field, drafts, registry, planned))
+    settled: set[str] = set()
+    while True:
+        each = [planned.fields(name, draft.config) for draft in drafts]
+        rows = [(d, f) for d, f in zip(drafts, each, strict=True) if planned.trains(d)]
+        keys = dict.fromkeys(key for _, fields in rows for key in fields)
+        differing = (k for k in keys if len({repr(f.get(k, _MISSING)) for _, f in rows}) > 1)
+        field = next(differing, None)
+        if field is None or all(fields == each[0] for fields in each):
+            return drafts
+        typed = {repr(f.get(field)): f.get(field) for d, f in rows if field in d.settings}
+        if len(typed) > 1 or field in settled or not (typed or field in FOLLOWERS):
+            raise ConfigError(_refusal(name, field, rows))
+        settled.add(field)
+        value = next(iter(typed.values()), None)
+        if not typed:
+            value = getattr(rows[0][0].config, FOLLOWERS[field])
+        changes = [d for d, f in rows if f.get(field) != value and f != NO_BACKBONE]
+        new = {d.name: {**d.settings, field: value} for d in changes}
+        drafts = [
+            replace(d, settings=s, config=configure(d.method, planned.registry, **s))
+            if (s := new.get(d.name))
+            else d
+            for d in drafts
+        ]
 
 
-def _refusal(
-    name: str, field: str, drafts: Iterable[Draft], registry: Registry, planned: _Planned
-) -> str:
-    rows = [draft for draft in drafts if planned.trains(draft)]
+def _refusal(name: str, field: str, rows: Sequence[tuple[Draft, Mapping[str, Any]]]) -> str:
     values = []
-    for draft in rows:
+    for draft, fields in rows:
         source = "typed" if field in draft.settings else draft.config.sources.get(field, "default")
-        value = _fields(name, draft.config, registry).get(field, "no such option")
-        values.append(f"{draft.name} {value} ({source})")
+        values.append(f"{draft.name} {fields.get(field, 'no such option')} ({source})")
     key = flag(field).lstrip("-")
     advice = f"choose one for all rows: --{key} VALUE, or {key} = VALUE at the top of a file"
-    if any(field in draft.settings for draft in rows):
+    if any(field in draft.settings for draft, _ in rows):
         advice = f"give {key} once, for all rows"
     return f"--equal {name}: rows differ in {key}: {', '.join(values)}; {advice}."
-
-
-def _with(name: str, draft: Draft, field: str, value: Any, registry: Registry) -> Draft:
-    """The draft with another value of a setting; unchanged without a backbone to choose."""
-    fields = _fields(name, draft.config, registry)
-    if fields.get(field) == value or fields == NO_BACKBONE:
-        return draft
-    settings = {**draft.settings, field: value}
-    return replace(draft, settings=settings, config=configure(draft.method, registry, **settings))

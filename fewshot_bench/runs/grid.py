@@ -46,8 +46,6 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the grid: a method under a name, with settings of its own."""
-
     name: str
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -84,6 +82,11 @@ class Cell:
     def title(self) -> str:
         """``maml, 5-way 1-shot, seed 0``."""
         return f"{self.entry}, {self.column}, seed {self.config.seed}"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Row and column."""
+        return self.entry, self.column
 
 
 class GridProgress(Progress, Protocol):
@@ -151,28 +154,25 @@ def seeds_of(seeds: Any) -> tuple[int, ...]:
 def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
     """Every run of a grid, complete; all settings of the first seed come before the next seed.
 
-    A row that sets an axis of the grid itself is in the columns of that value alone. A backbone
-    for all rows does not apply to methods without one, as long as some row has one.
+    A row that sets an axis of the grid itself is in the columns of that value alone. A backbone for
+    all rows does not apply to methods without one, as long as some row has one.
 
     Raises:
         ConfigError: an impossible method, setting or value, or two runs that are the same.
     """
-    repeated = {*REPEATED}  # settings that are lists themselves
-    axes = {n: v for n, v in grid.settings.items() if isinstance(v, list) and n not in repeated}
+    # The settings of REPEATED are lists themselves.
+    axes = {n: v for n, v in grid.settings.items() if isinstance(v, list) and n not in REPEATED}
     for name, values in axes.items():
         if not values:
             raise ConfigError(f"{name}: expected at least one value, got [].")
         for entry in grid.entries:
             if (own := entry.settings.get(name, values[0])) not in values:
-                raise ConfigError(
-                    f"'{entry.name}': {name}: expected one of {values}, the values of all rows, "
-                    f"got {own}."
-                )
+                what = f"expected one of {values}, the values of all rows, got {own}"
+                raise ConfigError(f"'{entry.name}': {name}: {what}.")
     fixed = {name: value for name, value in grid.settings.items() if name not in axes}
-    networks = {entry.method: _has_backbone(registry, entry.method) for entry in grid.entries}
-    without = dict(fixed)
-    if any(networks.values()):
-        without.pop("backbone", None)
+    names = {entry.method: registry.settled("methods", entry.method) for entry in grid.entries}
+    networks = {m: load(registry, "methods", name).wants_backbone for m, name in names.items()}
+    without = {n: v for n, v in fixed.items() if n != "backbone" or not any(networks.values())}
     cells: list[Cell] = []
     seen: dict[str, str] = {}
     for seed in grid.seeds:
@@ -190,33 +190,22 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
             configs = [draft.config for draft in drafts]
             if grid.equal:
                 configs = equalized(drafts, grid.equal, registry)
-            varied = {n: v for n, v in column.items() if len(axes[n]) > 1}
+            more = [n for n in column if len(axes[n]) > 1 and n not in ("way", "shot")]
+            varied = [f"{n} {column[n]}" for n in more]
             for draft, config in zip(drafts, configs, strict=True):
                 key = settings_key(config.to_dict())
                 if key in seen:
                     raise ConfigError(f"'{seen[key]}' and '{draft.name}' have the same settings.")
                 seen[key] = draft.name
-                cells.append(Cell(draft.name, config, _column(config, varied)))
+                title = ", ".join([f"{config.way}-way {config.shot}-shot", *varied])
+                cells.append(Cell(draft.name, config, title))
     return cells
-
-
-def _has_backbone(registry: Registry, method: str) -> bool:
-    return bool(load(registry, "methods", registry.settled("methods", method)).wants_backbone)
-
-
-def _column(config: RunConfig, values: Mapping[str, Any]) -> str:
-    """``5-way 1-shot``, and the further values that set the column apart."""
-    others = [f"{n} {v}" for n, v in values.items() if n not in ("way", "shot")]
-    return ", ".join([f"{config.way}-way {config.shot}-shot", *others])
 
 
 def run_grid(
     grid: Grid, registry: Registry, progress: GridProgress
 ) -> tuple[list[tuple[Cell, Run]], list[str]]:
-    """Run what is missing, one after the other.
-
-    Returns:
-        Every cell with its run, and one line for each cell that failed; it stops no other.
+    """Run what is missing; returns every cell with its run, and a line for each that failed.
 
     Raises:
         ConfigError: see :func:`cells_of`; nothing has been run then.
@@ -244,7 +233,8 @@ def run_grid(
     problems = []
     for i, place in enumerate(missing):
         cell, context = cells[place], contexts[place]
-        if any(_same_without_seed(cells[p], cell, run) for p, run in done.items()):
+        row = [run for p, run in done.items() if cells[p].place == cell.place]
+        if any(run.seedless for run in row):
             logger.info(f"{cell.title}: nothing is trained, so the seed changes nothing")
             continue
         left = eta.seconds([cells[later] for later in missing[i:]])
@@ -265,11 +255,6 @@ def run_grid(
     return [(cells[place], done[place]) for place in sorted(done)], problems
 
 
-def _same_without_seed(one: Cell, cell: Cell, run: Run) -> bool:
-    """Whether a run of another seed is also this cell's."""
-    return run.seedless and (one.entry, one.column) == (cell.entry, cell.column)
-
-
 class Eta:
     """Time left for a grid, estimated from its finished runs."""
 
@@ -277,14 +262,13 @@ class Eta:
         self._took: dict[tuple[str, str], list[float]] = {}  # by row and column
 
     def add(self, cell: Cell, seconds: float) -> None:
-        """A run took so long."""
-        self._took.setdefault((cell.entry, cell.column), []).append(seconds)
+        self._took.setdefault(cell.place, []).append(seconds)
 
     def seconds(self, cells: Sequence[Cell]) -> float | None:
         """Seconds for these cells; None where nothing is known.
 
-        A cell takes what its row took in its column, else in others; one of a row that has not
-        been run yet, what the others took on average.
+        A cell takes what its row took in its column, else in others; one of a row that has not been
+        run yet, what the others took on average.
         """
         each = [self._of(cell) for cell in cells]
         known = [seconds for seconds in each if seconds is not None]
@@ -292,5 +276,5 @@ class Eta:
 
     def _of(self, cell: Cell) -> float | None:
         row = [s for (entry, _), took in self._took.items() if entry == cell.entry for s in took]
-        same = self._took.get((cell.entry, cell.column), row)
+        same = self._took.get(cell.place, row)
         return statistics.mean(same) if same else None

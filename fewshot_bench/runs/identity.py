@@ -12,16 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewshot_bench.config import schema
 from fewshot_bench.config.options import split_dataset
-from fewshot_bench.config.schema import (
-    MACHINE,
-    OPTION_FIELDS,
-    OUTPUT,
-    RESUMABLE,
-    WATCHED,
-    RunConfig,
-    settings_of,
-)
+from fewshot_bench.config.schema import OPTION_FIELDS, RESUMABLE, WATCHED, RunConfig
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.record import is_locked, read_record
 from fewshot_bench.results.record.code import code_digest
@@ -29,7 +22,8 @@ from fewshot_bench.results.record.environment import torch_version
 from fewshot_bench.results.runs import Run, age, run_folders
 from fewshot_bench.runs.context import RunContext, contents_of
 
-IGNORED = {*settings_of(MACHINE | OUTPUT), "sources"}  # fields that change no number
+# Fields that change no number.
+IGNORED = {*schema.settings_of(schema.MACHINE | schema.OUTPUT), "sources"}
 
 
 @dataclass(frozen=True)
@@ -48,11 +42,7 @@ class Found:
 
 
 class RunIndex:
-    """The runs in some folders, to be found by configuration.
-
-    Arguments:
-        paths: folders of runs, or with runs anywhere below; broken records are ignored.
-    """
+    """The runs in and below some folders, to be found by configuration; ignores broken records."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._by_settings: dict[str, list[Run]] = {}  # oldest first
@@ -63,11 +53,9 @@ class RunIndex:
                 self._by_settings.setdefault(key, []).append(run)
 
     def find(self, context: RunContext, *, watched: bool = False) -> Found:
-        """The newest runs of a configuration.
+        """The newest runs of a configuration, whose data are read if settings match.
 
-        Arguments:
-            context: of the configuration; its data are read if settings match.
-            watched: pictures, profile and observers have to be the same, too.
+        ``watched``: pictures, profile and observers have to be the same, too.
         """
         config = context.config
         wanted = config.to_dict()
@@ -78,9 +66,17 @@ class RunIndex:
             for run in self._by_settings.get(settings_key(wanted, typed), [])
             if not watched or all(run.record["config"].get(n) == wanted[n] for n in WATCHED)
         ]
-        origin = _origin(context) if same else {}
-        unfinished: Path | None = None
-        near: str | None = None
+        origin = {}
+        if same:  # origin_of the run that the context would start
+            origin = {
+                "data": context.data.splits.digest,
+                "plugin versions": _versions([plugin.identity for plugin in context.plugins]),
+                "code": code_digest(context.sources),
+                "torch": torch_version(),
+                "device": context.device.type,
+                **contents_of(context.inputs),
+            }
+        unfinished, near = None, None
         for run in reversed(same):
             status = run.record["status"]
             different = differing(origin_of(run.record), origin)
@@ -91,18 +87,6 @@ class RunIndex:
             elif not different and unfinished is None and not is_locked(run.folder):
                 unfinished = run.folder
         return Found(None, unfinished, near)
-
-
-def _origin(context: RunContext) -> dict[str, Any]:
-    """:func:`origin_of` the run that the context would start."""
-    return {
-        "data": context.data.splits.digest,
-        "plugin versions": _versions([plugin.identity for plugin in context.plugins]),
-        "code": code_digest(context.sources),
-        "torch": torch_version(),
-        "device": context.device.type,
-        **contents_of(context.inputs),
-    }
 
 
 def _read(folder: Path) -> list[Run]:
@@ -122,22 +106,19 @@ def resumable(config: RunConfig) -> dict[str, Any]:
 
 
 def settings_key(config: Mapping[str, Any], paths: Mapping[str, str] | None = None) -> str:
-    """The settings that decide numbers, as one text.
+    """The settings that decide numbers, of a record's configuration, as one text.
 
-    Arguments:
-        config: all settings, as in a record.
-        paths: those of them that are paths, by name: here only that there is one counts, and its
-            content in :func:`contents_of`. Without it paths count as they were typed.
+    Of ``paths``, those of them that are paths by name, only counts that there is one (the content
+    is in :func:`contents_of`); other paths count as they were typed.
     """
     masked = with_paths(config, {name: (path, "*") for name, path in (paths or {}).items()})
     return json.dumps({n: v for n, v in masked.items() if n not in IGNORED}, sort_keys=True)
 
 
 def with_paths(config: Mapping[str, Any], paths: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    """A configuration with replacements for some of its paths.
+    """A record's configuration with replacements for some of its paths.
 
     Arguments:
-        config: all settings, as in a record.
         paths: {option: (as it is there, replacement)}; of ``dataset`` it is the path after the
             colon, or the ``data_root``.
     """

@@ -9,15 +9,12 @@ from typing import Any
 
 from fewshot_bench.config.options import flag
 from fewshot_bench.config.schema import RunConfig
-from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.overlap import (
     NO_IMAGES,
     TRAINING,
     VALIDATION,
     SeenImages,
-    find_overlap,
     read_seen,
-    refuse_overlap,
     seen_images,
     unknown_images,
 )
@@ -30,12 +27,7 @@ PRETRAINED = ("weights", "pretrained")
 
 
 def seen_by(context: RunContext, *, trains: bool) -> SeenImages:
-    """What takes part in a run: its training and validation splits, and what its init has seen.
-
-    Arguments:
-        context: of the run.
-        trains: whether anything is trained; if not, the training split takes no part.
-    """
+    """What takes part in a run: its splits (the first if it trains) and what its init saw."""
     splits, config = context.data.splits, context.config
     seen = seen_images(splits.train, TRAINING) if trains else NO_IMAGES
     if splits.validation is not None:
@@ -85,13 +77,7 @@ def _seen_by_init(folder: Path) -> SeenImages:
 def seen_by_run(
     context: RunContext, folder: Path, config: RunConfig, record: Mapping[str, Any]
 ) -> SeenImages:
-    """What a finished run has seen; of an older one without ``seen.npz``, by its data.
-
-    Arguments:
-        context: of any run of the command.
-        folder: of the finished run.
-        config: of it, as its record has it.
-        record: of it.
+    """What a finished run has seen; without ``seen.npz`` in its record, by its data.
 
     Raises:
         RecordError: its ``seen.npz`` is missing, damaged, or not the one that it wrote.
@@ -106,22 +92,3 @@ def seen_by_run(
         except (FewshotBenchError, OSError):
             found = unknown_images("which classes trained the run is not known: it has no seen.npz")
     return found.of_run(folder.absolute().name)
-
-
-def checked(test: LabeledImages, seen: SeenImages, split: str, *, allowed: bool) -> dict[str, Any]:
-    """The record's ``overlap`` for a split.
-
-    Arguments:
-        test: the split that is evaluated.
-        seen: what took part.
-        split: ``test`` or ``validation``; the validation split may have chosen the weights.
-        allowed: whether classes that took part may be evaluated.
-
-    Raises:
-        DataError: there are some, and they may not.
-    """
-    parts = (TRAINING, VALIDATION) if split == "test" else (TRAINING,)
-    overlap = find_overlap(test, seen, split, parts=parts)
-    if not allowed:
-        refuse_overlap(overlap)
-    return overlap

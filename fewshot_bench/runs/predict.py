@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,10 +20,12 @@ from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.results.record import read_record
 from fewshot_bench.rng import key_of
 from fewshot_bench.runs.context import RunContext
-from fewshot_bench.runs.prepare import PreparedRun, prepare
+from fewshot_bench.runs.evaluate import NOT_AGAIN
+from fewshot_bench.runs.prepare import prepare
 from fewshot_bench.runs.resume import load_trained, recorded_config
 
 EXPECTED = "a folder per class with PNG or JPEG images in it"
+FIXED = {**NOT_AGAIN, "metrics": (), "cache_dir": None, "sampling": f"{CORE}:closed"}
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,9 @@ class Predicted:
 
     Arguments:
         classes: names of the support set's folders, sorted.
-        shot: pictures of a class that were used.
-        left_out: pictures of the support set that were not, because a class has fewer.
+        shot, left_out: pictures of a class that were used, and those of all that were not.
         squashed: pictures that had other proportions than the run's.
         probabilities: float64 [images, way], the softmax of the logits.
-        transductive: whether the pictures were looked at together.
         notes: sentences on the weights that a reader has to know.
     """
 
@@ -68,10 +67,8 @@ def classify(
     Arguments:
         run: the folder of a run.
         support: a folder per class.
-        images: what is classified.
         mode: of resizing; see :mod:`fewshot_bench.data.transforms`.
         invert: exchange black and white.
-        device: see ``fsb run --device``.
         trust_code: import a file that the run's record names.
 
     Raises:
@@ -81,21 +78,23 @@ def classify(
     """
     classes = _classes(support)
     shot = min(len(paths) for paths in classes.values())
+    folder = Path(run)
     with only_typed((), trust_code):
-        trained, notes = _trained(Path(run), device)
+        record, registry = read_record(folder), Registry.discover()
+        config = recorded_config(registry, record)
+        config = with_changes(config, registry, {**FIXED, "device": device})
+        trained = prepare(RunContext(config, registry), trains=False)
+        notes = load_trained(trained, folder, record)
     shape = trained.context.data.splits.test.image_shape
     trained.method.check_task(Task(len(classes), shot, 1, image_shape=shape))
     low, high = trained.context.pixel_range
-    squashed: list[Path] = []
+    colors, squashed = "L" if shape[0] == 1 else "RGB", list[tuple[int, ...]]()
 
     def read(paths: Sequence[Path]) -> Tensor:
-        pictures = [_picture(path, shape) for path in paths]
-        squashed.extend(
-            path
-            for path, picture in zip(paths, pictures, strict=True)
-            if picture.shape[2] * shape[2] != picture.shape[3] * shape[1]
-        )
-        pixels = np.concatenate([resize(picture, shape[1:], mode) for picture in pictures])
+        pictures = [decode_image(read_image(path), str(path), colors) for path in paths]
+        _, height, width = shape
+        squashed.extend(p.shape for p in pictures if p.shape[1] * width != p.shape[2] * height)
+        pixels = np.concatenate([resize(picture[None], shape[1:], mode) for picture in pictures])
         pixels = 255 - pixels if invert else pixels
         return torch.from_numpy(pixels).float().mul_((high - low) / 255).add_(low)
 
@@ -117,27 +116,8 @@ def classify(
     )
 
 
-def _trained(folder: Path, device: str) -> tuple[PreparedRun, list[str]]:
-    """The run with its weights, and notes on them."""
-    record, registry = read_record(folder), Registry.discover()
-    config = with_changes(
-        recorded_config(registry, record),
-        registry,
-        {
-            "init": None, "observers": (), "metrics": (), "profile": False, "pictures": False,
-            "device": device, "cache_dir": None, "sampling": f"{CORE}:closed",
-        },
-    )  # fmt: skip
-    run = prepare(RunContext(config, registry), trains=False)
-    return run, load_trained(run, folder, record)
-
-
 def _classes(support: Path) -> dict[str, list[Path]]:
-    """The pictures of each class, sorted.
-
-    Raises:
-        DataError: no such folder, or a class without a picture.
-    """
+    """The pictures of each class, sorted."""
     if not support.is_dir():
         raise DataError(f"there is no folder '{support}'; expected {EXPECTED}.")
     found = {}
@@ -150,17 +130,6 @@ def _classes(support: Path) -> dict[str, list[Path]]:
         if not found[folder.name]:
             raise DataError(f"'{folder}' holds no PNG or JPEG image; expected {EXPECTED}.")
     if len(found) < 2:
-        raise DataError(
-            f"'{support}' has {len(found)} folders with images in it; expected {EXPECTED}, two "
-            "classes or more."
-        )
+        what = f"'{support}' has {len(found)} folders with images in it"
+        raise DataError(f"{what}; expected {EXPECTED}, two classes or more.")
     return found
-
-
-def _picture(path: Path, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
-    """A picture in its own size with the run's channels, as bytes [1, C, H, W].
-
-    Raises:
-        DataError: it cannot be read, or is no picture.
-    """
-    return decode_image(read_image(path), str(path), "L" if shape[0] == 1 else "RGB")[None]

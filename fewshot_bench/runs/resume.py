@@ -63,14 +63,9 @@ def as_placed(
     config: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]] | None
 ) -> dict[str, Any]:
     """A record's configuration with the absolute forms of those of its paths that exist."""
-    return with_paths(
-        config,
-        {
-            entry["option"]: (entry["path"], entry["absolute"])
-            for entry in inputs or ()
-            if entry["path"] and entry["absolute"] and Path(entry["absolute"]).exists()
-        },
-    )
+    placed = [e for e in inputs or () if e["path"] and e["absolute"]]
+    there = [e for e in placed if Path(e["absolute"]).exists()]
+    return with_paths(config, {e["option"]: (e["path"], e["absolute"]) for e in there})
 
 
 def resumed_record(
@@ -78,17 +73,17 @@ def resumed_record(
 ) -> dict[str, Any]:
     """The record of a run that resumes, as it stands before anything more is trained.
 
-    Arguments:
-        run: as prepared now.
-        folder: of the run; leftovers of a process that was killed are removed.
-        before: its record.
-        allow_changes: also resume where data, code or versions changed, with a note.
+    Leftovers of a process that was killed are removed from its folder. ``allow_changes``: also
+    resume where data, code or versions changed, with a note.
 
     Raises:
-        RecordError: data, code or versions differ from those that the run started with.
+        RecordError: they differ from those that the run started with.
     """
     record = describe(run, folder)
-    changed = _changed(before, record)
+    one, other = origin_of(before), origin_of(record)
+    if before["inputs"] is None:  # then it is not compared
+        other = {name: value for name, value in other.items() if name in one}
+    changed = differing(one, other)
     what = " and ".join(changed)
     if changed and not allow_changes:
         raise RecordError(
@@ -99,17 +94,11 @@ def resumed_record(
     if changed:
         _note(record, f"the run was interrupted and resumed with different {what}")
     then, now = before["environment"], record["environment"]
-    moved = [
-        f"{name} {then.get(name)}, then {now[name]}"
-        for name in MACHINE_FACTS
-        if then.get(name) != now[name]
-    ]
+    moved = [n for n in MACHINE_FACTS if then.get(n) != now[n]]
     if moved:
-        _note(
-            record,
-            f"the run was interrupted and resumed on another machine ({'; '.join(moved)}): the "
-            "last bits of sums may differ from those of one machine",
-        )
+        facts = "; ".join(f"{n} {then.get(n)}, then {now[n]}" for n in moved)
+        where = f"the run was interrupted and resumed on another machine ({facts})"
+        _note(record, f"{where}: the last bits of sums may differ from those of one machine")
     for name in ("id", "command", "config"):
         record[name] = before[name]
     typed = {entry["option"]: entry["path"] for entry in before["inputs"] or ()}
@@ -120,17 +109,6 @@ def resumed_record(
     return record
 
 
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two records came from besides their settings, where it differs.
-
-    An older record does not say what was read; then that is not compared.
-    """
-    one, other = origin_of(before), origin_of(now)
-    if before["inputs"] is None:
-        other = {name: value for name, value in other.items() if name in one}
-    return differing(one, other)
-
-
 def _note(record: dict[str, Any], text: str) -> None:
     logger.info(text)
     if text not in record["notes"]:
@@ -138,33 +116,21 @@ def _note(record: dict[str, Any], text: str) -> None:
 
 
 def load_trained(run: PreparedRun, folder: Path, before: Mapping[str, Any]) -> list[str]:
-    """Load the weights that made a run's result.
-
-    Arguments:
-        run: as prepared now; its method gets the weights.
-        folder: of the run.
-        before: its record.
-
-    Returns:
-        Notes for the reader of a new result: what differs from then.
+    """Load the weights that made a run's result; returns notes on what differs from then.
 
     Raises:
         RecordError: the run is not finished, or its weights are missing or were changed.
         ConfigError: they do not fit.
     """
     if before["status"] == "running":
-        raise RecordError(
-            f"'{folder}' has no result yet: it is running, or was killed. To finish it: "
-            f"{resume_command(folder)}"
-        )
+        why = f"'{folder}' has no result yet: it is running, or was killed"
+        raise RecordError(f"{why}. To finish it: {resume_command(folder)}")
     load_weights(run.method, folder, before)
     notes = []
     if before["status"] != "completed":
         reached = (before["training"] or {}).get("steps")
-        notes.append(
-            f"the weights are those of a run that did not finish ({before['status']} after step "
-            f"{reached} of {run.config.steps})"
-        )
+        after = f"{before['status']} after step {reached} of {run.config.steps}"
+        notes.append(f"the weights are those of a run that did not finish ({after})")
     if before["weights"] is None:
         notes.append(
             "the run's record is of a fewshot-bench that stored no digest of the weights: whether "
@@ -176,22 +142,14 @@ def load_trained(run: PreparedRun, folder: Path, before: Mapping[str, Any]) -> l
 
 
 def _different_from(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What an evaluation uses that the run did not, and nobody asked for.
-
-    Settings do not count: whoever evaluates a run chooses some of them.
-    """
-    found = []
-    for name, then, today in (
-        ("torch", before["environment"].get("torch"), now["environment"]["torch"]),
-        ("device", before["device"]["type"], now["device"]["type"]),
-    ):
-        if then != today:
-            found.append(f"{name} ({then} then, {today} now)")
+    """What an evaluation uses that the run did not, and nobody asked for: no settings."""
+    torches = [record["environment"].get("torch") for record in (before, now)]
+    pairs = [("torch", *torches), ("device", before["device"]["type"], now["device"]["type"])]
     versions = {(t["kind"], t["name"]): t["version"] for t in before["plugins"]}
     for plugin in now["plugins"]:
         then = versions.get((plugin["kind"], plugin["name"]), plugin["version"])
-        if then != plugin["version"]:
-            found.append(f"version of {plugin['name']} ({then} then, {plugin['version']} now)")
+        pairs.append((f"version of {plugin['name']}", then, plugin["version"]))
+    found = [f"{name} ({then} then, {here} now)" for name, then, here in pairs if then != here]
     settings = ("dataset", "dataset_options", "data_root")
     placed = as_placed(before["config"], before["inputs"])
     same_data = all(placed.get(name) == now["config"].get(name) for name in settings)
@@ -219,8 +177,7 @@ def compare_repeated(
         target, record: of the evaluation with the same weights.
 
     Returns:
-        A note, if a few episodes have other scores, or if it is another machine; None if there are
-        none, or if it is another test.
+        A note, if episodes have other scores; None if there are none, or it is another test.
 
     Raises:
         PluginError: on the same machine more than one episode in a hundred has another score.
@@ -235,11 +192,10 @@ def compare_repeated(
         f"evaluated again with the weights of '{folder}', {different} of the same {len(now)} "
         f"episodes have different scores ({then.mean():.2%} there, {now.mean():.2%} here)"
     )
-    machines = [
-        (one["device"]["name"], *(one["environment"].get(name) for name in MACHINE_FACTS))
-        for one in (before, record)
-    ]
-    if different > MOST_DIFFERENT * len(now) and machines[0] == machines[1]:
+    one, other = (
+        (r["device"]["name"], *map(r["environment"].get, MACHINE_FACTS)) for r in (before, record)
+    )
+    if different > MOST_DIFFERENT * len(now) and one == other:
         raise PluginError(
             f"{note}: the method's predictions depend on something outside of its weights, which "
             "the next process does not have."
@@ -261,12 +217,9 @@ def _tested(record: Mapping[str, Any]) -> tuple[Any, ...]:
 class WeightsCheck:
     """Checks that a method's weights alone determine its predictions.
 
-    The run's method is built once more before anything is trained. State outside of the weights (a
-    plain attribute, a buffer that is not persistent, an attribute of its class, a name of its
-    module) is lost with the process: no later evaluation could give the run's number.
-
-    Arguments:
-        run: before its training.
+    The method is built once more before anything is trained. State outside of the weights (a plain
+    attribute, a buffer that is not persistent, an attribute of its class, a name of its module) is
+    lost with the process: no later evaluation could give the run's number.
     """
 
     def __init__(self, run: PreparedRun) -> None:
@@ -284,11 +237,7 @@ class WeightsCheck:
             self.check()
 
     def check(self) -> None:
-        """Check that a copy with the same weights predicts what the run's method does.
-
-        Raises:
-            PluginError: it does not.
-        """
+        """Raise PluginError unless a copy with the same weights predicts what the method does."""
         method, states, self._checked = self._run.method, random_states(), True
         try:
             self._copy.load_state_dict(method.state_dict())
@@ -310,9 +259,8 @@ class WeightsCheck:
             )
 
     def _logits(self, method: Method, episode: Episode) -> Tensor:
-        executor = self._run.executor
+        executor, training = self._run.executor, method.training
         plain = Eager(method, precision=executor.precision, task_chunk=executor.task_chunk)
-        training = method.training
         method.eval()
         try:
             return plain.predict(episode).logits
