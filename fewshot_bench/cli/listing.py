@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 import traceback
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from fewshot_bench.cli import commands
 from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
+from fewshot_bench.hooks.registry import KINDS, PluginInfo, Registry
 from fewshot_bench.utils.text import one_line
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from fewshot_bench.hooks.registry import PluginInfo, Registry
 
 
 def list_names(
@@ -29,22 +26,16 @@ def list_names(
     ] = "",
 ) -> None:
     """List what is installed, and which distribution it came from."""
-    from rich.table import Table
-
-    from fewshot_bench.hooks.registry import KINDS, Registry
-
     if not kind:
         raise ConfigError(f"fsb list: say of what: {', '.join(KINDS)}; e.g. fsb list methods.")
     if kind not in KINDS:
         raise UnknownName("kind", kind, KINDS, "For example: fsb list methods")
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "distribution", "version", "from"):
-        table.add_column(column)
-    for name, claims in Registry.discover().names(kind).items():
-        for item in claims:
-            shown = name if len(claims) == 1 else f"{item.distribution}:{name}"
-            table.add_row(shown, item.distribution, item.version, item.target)
-    _print(table)
+    rows = [
+        (item.full_name if len(claims) > 1 else name, item.distribution, item.version, item.target)
+        for name, claims in Registry.discover().names(kind).items()
+        for item in claims
+    ]
+    _print(("name", "distribution", "version", "from"), rows, "ellipsis")
 
 
 def plugins(
@@ -58,31 +49,27 @@ def plugins(
     ] = None,
 ) -> None:
     """List plugins: what each offers, and what is wrong with those that are broken."""
-    from rich.table import Table
-
-    from fewshot_bench.hooks.registry import Registry
-
     registry = Registry.discover()
     found = [*registry.plugins, *commands.rows()]
     if trace is not None:
         _trace(trace, found, registry)
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "distribution", "version", "kind", "status", "offers, or what is wrong"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for plugin in found:
         offers = "; ".join(", ".join(names) for names in plugin.kinds.values())
         kinds = "; ".join(plugin.kinds) or "-"
-        cells = (plugin.name, plugin.distribution, plugin.version, kinds, plugin.status)
         offers = "; ".join(filter(None, (offers, plugin.note)))
-        table.add_row(*map(one_line, (*cells, plugin.error or offers)))
-    _print(table)
+        cells = (plugin.name, plugin.distribution, plugin.version, kinds, plugin.status)
+        rows.append([one_line(cell) for cell in (*cells, plugin.error or offers)])
+    columns = ("name", "distribution", "version", "kind", "status", "offers, or what is wrong")
+    _print(columns, rows, "fold")
 
 
-def _print(table: Table) -> None:
+def _print(columns: Sequence[str], rows: Iterable[Sequence[str]], overflow: Any) -> None:
     """On a terminal as wide as it is; in a pipe or file a row is a line."""
-    from fewshot_bench.cli._console import screen
+    from fewshot_bench.cli._console import screen, table_of
 
+    table = table_of(columns, rows, overflow)
     console = screen()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = screen(width=1000)

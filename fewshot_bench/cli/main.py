@@ -13,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from fewshot_bench import errors
 from fewshot_bench.cli import (
     check,
     commands,
@@ -32,13 +33,8 @@ from fewshot_bench.cli._console import print_error, show_log
 from fewshot_bench.cli._dynamic import unknown_option
 from fewshot_bench.cli._heap import keep_freed_memory
 from fewshot_bench.cli.run import registry_of
-from fewshot_bench.errors import (
-    FewshotBenchError,
-    InterfaceDeprecation,
-    PluginWarning,
-    Stopped,
-    is_out_of_memory,
-)
+from fewshot_bench.errors import FewshotBenchError
+from fewshot_bench.hooks.discovery import distribution_of
 from fewshot_bench.utils.text import one_line
 
 # typer carries its own copy of click; its base exception is reached through a public name.
@@ -69,7 +65,7 @@ class Commands(TyperGroup):
         if cmd_name in self.commands:
             return super().get_command(ctx, cmd_name)
         point = commands.offered(self.commands).get(cmd_name)
-        return point and commands.stub(point)
+        return point and commands.stub(f"from {distribution_of(point)[0]}")
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, rest = args[0], args[1:]
@@ -141,7 +137,7 @@ def main() -> NoReturn:
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     show_log()
     warnings.showwarning = _warn
-    warnings.filterwarnings("default", category=InterfaceDeprecation)  # else Python hides it
+    warnings.filterwarnings("default", category=errors.InterfaceDeprecation)  # else it is hidden
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed; what is said goes nowhere
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -167,30 +163,20 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _warn(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: Any = None,
-    line: str | None = None,
-) -> None:
+def _warn(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
     """A warning in one line; with a line of code where that is the plugin's own."""
-    if issubclass(category, InterfaceDeprecation):
+    if issubclass(category, errors.InterfaceDeprecation):
         _say(f"deprecated: {message} ({filename}, line {lineno})")
-    elif category is PluginWarning:
-        _say(f"warning: {message}")
     else:
-        _say(f"{category.__name__}: {message}")
+        kind = "warning" if category is errors.PluginWarning else category.__name__
+        _say(f"{kind}: {message}")
 
 
 def explain(error: Exception) -> int:
     """One line on what went wrong; the exit code."""
-    if isinstance(error, Stopped):
-        print_error(str(error))  # a command to type: as it is
-        return error.exit_code
     if isinstance(error, FewshotBenchError):
-        _say(f"error: {error}")
+        command = isinstance(error, errors.Stopped)  # a command to type: as it is
+        print_error(str(error) if command else one_line(f"error: {error}"))
         return error.exit_code
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error, file=sys.stderr)  # the help page, as it is
@@ -206,14 +192,14 @@ def explain(error: Exception) -> int:
         _say(f"error: {message} See '{where} --help'.")
         return 2
     if isinstance(error, OSError) and error.strerror:
-        where = f" '{error.filename}'" if error.filename else ""
-        _say(f"error: cannot use{where or ' a file'} ({error.strerror}); --debug shows where.")
-        return 2
-    if is_out_of_memory(error):
+        where = f"'{error.filename}'" if error.filename else "a file"
+        _say(f"error: cannot use {where} ({error.strerror}); --debug shows where.")
+    elif errors.is_out_of_memory(error):
         _say("error: there is not enough memory; ask for less at a time (--debug shows where).")
-        return 2
-    _say(f"error: {type(error).__name__}: {error} (--debug shows where)")
-    return 1
+    else:
+        _say(f"error: {type(error).__name__}: {error} (--debug shows where)")
+        return 1
+    return 2
 
 
 def _typed_command(arguments: Sequence[str]) -> str:

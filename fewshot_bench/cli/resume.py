@@ -39,28 +39,21 @@ def _resume(
     The result is that of an uninterrupted run. A run that is finished stays as it is; without the
     weights that made its result it is refused.
     """
-    from fewshot_bench.results.record import RECORD, folder_of, read_record
+    from fewshot_bench.cli.progress import Progress
+    from fewshot_bench.cli.summary import show_record
+    from fewshot_bench.results.record import folder_of, read_record
+    from fewshot_bench.runs.train import finished, resume
 
     folder = folder_of(run)
     record = read_record(folder)
     if record["status"] == "completed":
-        from fewshot_bench.runs.train import finished
-
         finished(folder, record)
         typer.echo(f"'{folder}' is finished; nothing to resume.", err=True)
         if json:
-            sys.stdout.write((folder / RECORD).read_text("utf-8"))
+            show_record(record, folder, as_json=True)
         return
-    from fewshot_bench.cli.progress import Progress
-    from fewshot_bench.cli.summary import show_record
-    from fewshot_bench.runs.train import resume
 
+    settings |= {"allow_changes": allow_changes, "trust_code": trust_code}
     with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
-        record = resume(
-            folder,
-            progress=progress,
-            allow_changes=allow_changes,
-            trust_code=trust_code,
-            **settings,
-        )
+        record = resume(folder, progress=progress, **settings)
     show_record(record, folder, as_json=json)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from fewshot_bench.cli import _dynamic
+from fewshot_bench.cli import _dynamic, commands
+from fewshot_bench.config.resolve import Draft
+from fewshot_bench.config.schema import SETTINGS
 from fewshot_bench.errors import ConfigError
-
-if TYPE_CHECKING:
-    from fewshot_bench.config.resolve import Draft
-    from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.hooks.registry import Registry
 
 HELP = "Train a method, choose its weights by validation, test once, and write a record."
 JSON = "print the record and nothing else"
@@ -34,9 +33,7 @@ class Methods(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """For the list of methods only: without options, so that nothing heavy is imported."""
         item = registry_of(ctx).resolve("methods", cmd_name)
-        stub = typer.Typer()
-        stub.command(help=f"from {item.distribution} {item.version}")(lambda: None)
-        return typer.main.get_command(stub)
+        return commands.stub(f"from {item.distribution} {item.version}")
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, Any, list[str]]:
         name, rest = args[0], args[1:]
@@ -50,13 +47,9 @@ class Methods(TyperGroup):
 
 def registry_of(ctx: Any) -> Registry:
     """The registry of the command line, discovered once."""
-    from fewshot_bench.hooks.registry import Registry
-
     root = ctx.find_root()
-    if root.obj is None:
-        root.obj = Registry.discover()
-    registry: Registry = root.obj
-    return registry
+    root.obj = root.obj or Registry.discover()
+    return root.obj
 
 
 app = typer.Typer(
@@ -76,19 +69,15 @@ def methods() -> None:
 
 def build_command(name: str, arguments: Sequence[str], registry: Registry) -> Any:
     """The command of a method, with the options that these arguments call for."""
-    from fewshot_bench.config.resolve import Draft
-    from fewshot_bench.config.schema import SETTINGS
-
     drafts: list[Draft] = []
 
     def options(values: Mapping[str, Any]) -> _dynamic.Parameters:
         settings = {n: v for n, v in values.items() if n not in ("json", "if_exists")}
         draft = Draft(name, registry, settings)
         drafts.append(draft)
+        note, defaults = _dynamic.default_note, draft.defaults
         return [
-            _dynamic.parameter(
-                option, panel, _dynamic.default_note(option, draft.defaults[option.name])
-            )
+            _dynamic.parameter(option, panel, note(option, defaults[option.name]))
             for panel, group in draft.options.items()
             for option in group
         ]

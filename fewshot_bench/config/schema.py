@@ -55,7 +55,6 @@ class Setting:
 
     Arguments:
         help: one phrase.
-        scope: what it decides.
         follows: the setting whose value it has unless given.
         option: the option's name where it is not the field's; such a one may be repeated.
         expected: the values that it takes, in words, where the type does not say it.
@@ -132,20 +131,15 @@ class RunConfig:
     ] = 0.95
     sampling: Annotated[
         str,
-        Setting(
-            "sampling of test episodes: closed (images are reused), open (no image is used "
-            "twice), open-balanced (open, and all classes equally often), in-order (open, in the "
-            "order of the data)",
-            EVALUATION,
-        ),
-    ] = "closed"
+        Setting("sampling of test episodes: closed (images are reused), open (no image is used "
+                "twice), open-balanced (open, and all classes equally often), in-order (open, in "
+                "the order of the data)", EVALUATION),
+    ] = "closed"  # fmt: skip
     within_family: Annotated[
         bool,
-        Setting(
-            "draw the classes of an episode from one family, e.g. one alphabet",
-            TRAINING | EVALUATION,
-        ),
-    ] = False
+        Setting("draw the classes of an episode from one family, e.g. one alphabet",
+                TRAINING | EVALUATION),
+    ] = False  # fmt: skip
     pixels: Annotated[
         Literal["unit", "signed"], Setting("scale pixels to [0, 1] or [-1, 1]", TRAINING)
     ] = "unit"
@@ -154,10 +148,8 @@ class RunConfig:
     device: Annotated[str, Setting("auto, cpu, cuda or cuda:N", MACHINE)] = "auto"
     engine: Annotated[
         str,
-        Setting(
-            "executor: auto, eager, threads, batched, im2col or graph", TRAINING | EVALUATION,
-            same_scores=True,
-        ),
+        Setting("executor: auto, eager, threads, batched, im2col or graph", TRAINING | EVALUATION,
+                same_scores=True),
     ] = "auto"  # fmt: skip
     precision: Annotated[
         Literal["fp32", "tf32", "bf16"],
@@ -188,13 +180,10 @@ class RunConfig:
     ] = False
     checkpoint_every: Annotated[
         Annotated[str, Meta(pattern=f"^(?:{PATTERN})$")],
-        Setting(
-            "steps (500) or time (30s, 10m, 2h) between checkpoints; 0: only at the end or when "
-            "interrupted",
-            TRAINING | MACHINE,
-            expected="steps such as 500 or a time such as 30s, 10m or 2h",
-        ),
-    ] = "10m"
+        Setting("steps (500) or time (30s, 10m, 2h) between checkpoints; 0: only at the end or "
+                "when interrupted", TRAINING | MACHINE,
+                expected="steps such as 500 or a time such as 30s, 10m or 2h"),
+    ] = "10m"  # fmt: skip
     keep_checkpoints: Annotated[
         Count, Setting("number of checkpoints kept until the run is finished", TRAINING | MACHINE)
     ] = 2
@@ -255,18 +244,17 @@ class RunConfig:
     @property
     def notes(self) -> tuple[str, ...]:
         """Facts about the settings that a reader of the result needs."""
-        notes = []
-        if self.preset == "quick":
-            notes.append(
-                "preset 'quick' is meant for minutes on two CPU cores, not the paper's schedule"
-            )
-        for noun, part in (
-            ("the images of each training class", self.labeled_fraction),
-            ("the training classes", self.labeled_classes),
-        ):
-            if part < 1:
-                notes.append(f"{part:.3g} of {noun} is labeled (seed {self.labeled_seed})")
-        return tuple(notes)
+        quick = "preset 'quick' is meant for minutes on two CPU cores, not the paper's schedule"
+        parts = {
+            "the images of each training class": self.labeled_fraction,
+            "the training classes": self.labeled_classes,
+        }
+        labeled = [
+            f"{part:.3g} of {noun} is labeled (seed {self.labeled_seed})"
+            for noun, part in parts.items()
+            if part < 1
+        ]
+        return (*([quick] if self.preset == "quick" else []), *labeled)
 
 
 def _settings() -> dict[str, Option]:
@@ -279,16 +267,8 @@ def _settings() -> dict[str, Option]:
         setting = next((m for m in metadata if isinstance(m, Setting)), None)
         if setting is not None:
             option = option_of(item.name, hints[item.name], default)
-            found[item.name] = replace(
-                option,
-                help=setting.help,
-                optional=option.optional or bool(setting.follows),
-                scope=setting.scope,
-                follows=setting.follows,
-                option=setting.option,
-                expected=setting.expected or option.expected,
-                same_scores=setting.same_scores,
-            )
+            optional = option.optional or bool(setting.follows)
+            found[item.name] = replace(option, optional=optional, **vars(setting))
     return found
 
 
