@@ -7,16 +7,9 @@ import time
 from types import TracebackType
 from typing import IO, cast
 
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
+from rich.progress import TaskID, TextColumn
 from rich.text import Text
 
 from fewshot_bench.cli._console import LOG_LINES, Lasting
@@ -27,10 +20,10 @@ from fewshot_bench.utils.text import printable
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
-class _Remaining(TimeRemainingColumn):
+class _Remaining(rich_progress.TimeRemainingColumn):
     """Time left, but for a bar whose text tells it: runs are too unlike for an average."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: rich_progress.Task) -> Text:
         return Text("") if task.fields.get("tells_time") else super().render(task)
 
 
@@ -40,10 +33,10 @@ class Progress:
     def __init__(self) -> None:
         self.console = Console(file=cast(IO[str], Lasting(sys.stderr)))
         self.live = self.console.is_terminal
-        self.bars = Bars(
+        self.bars = rich_progress.Progress(
             TextColumn("{task.description:<6}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            rich_progress.BarColumn(bar_width=24),
+            rich_progress.MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             _Remaining(compact=True),
             console=self.console,

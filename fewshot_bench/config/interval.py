@@ -20,11 +20,7 @@ class Every:
 
     @classmethod
     def parse(cls, text: str) -> Every:
-        """From ``500`` (steps), ``30s``, ``10m`` or ``2h``; 0: when it ends or stops.
-
-        Raises:
-            ConfigError: it is none of these.
-        """
+        """From ``500`` (steps), ``30s``, ``10m`` or ``2h``; 0: when it ends or stops."""
         found = re.fullmatch(PATTERN, text.strip())
         if found is None:
             what = "give a number of steps like 500, or a time like 30s, 10m or 2h"

@@ -48,11 +48,7 @@ class Decoded:
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """The folder of all caches: ``cache_dir``, or the user's cache folder of this platform.
-
-    Raises:
-        DataError: the user has no home folder.
-    """
+    """The folder of all caches: ``cache_dir``, or the user's cache folder of this platform."""
     if cache_dir is not None:
         return expand_home(cache_dir)
     try:

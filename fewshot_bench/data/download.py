@@ -71,11 +71,7 @@ def locate(
 
 
 def fetch_folder(download: Download, target: Path) -> Path:
-    """Download into ``target``, which appears when it is complete.
-
-    Raises:
-        DataError: the folder cannot be written, or the download fails.
-    """
+    """Download into ``target``, which appears when it is complete; DataError if that fails."""
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -168,11 +168,7 @@ class SplitsContent:
     bytes: int
 
     def digest(self, *splits: str) -> str:
-        """sha256 over everything that decides the images of episodes of these splits.
-
-        The images, group and family of each class, and the order of the classes; not their names. A
-        missing split is empty.
-        """
+        """sha256 over everything that decides the images of episodes of these splits: no names."""
         parts = []
         for split in splits:
             own = [c for c in self.classes if c.split == split]

@@ -120,10 +120,7 @@ def fingerprints(images: npt.NDArray[np.uint8], *, inverted: bool = False) -> Fi
 
 
 def _turns(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
-    """Quarter turns of each image, [M], that minimize a fixed projection.
-
-    The projections are sums of integers below 2**53, so exact in any order.
-    """
+    """Quarter turns of each image, [M], that minimize a projection; sums of integers are exact."""
     count, channels, height, width = images.shape
     if height != width:
         return np.zeros(count, np.intp)
@@ -205,10 +202,7 @@ IDENTIFIER = 6  # digits of a number that is a name (WordNet's n01532829)
 
 
 def same_names(names: Sequence[str], others: Iterable[str]) -> Mapping[str, str]:
-    """From names to equal ones among the others, if most names have one; else empty.
-
-    A few may be equal by chance. Names without a meaning, such as ``class_3``, do not count.
-    """
+    """From names with a meaning to equal ones among the others, if most names have one."""
     known = {words: other for other in others if _meaningful(words := _words(other))}
     found = {name: known[words] for name in names if (words := _words(name)) in known}
     return found if 2 * len(found) > len(names) else {}
@@ -294,11 +288,7 @@ def check_shape(shape: tuple[int, int, int], seen: SeenImages, dataset: str) -> 
 
 
 def write_seen(folder: Path, seen: SeenImages) -> dict[str, Any]:
-    """Write ``folder/seen.npz``; returns the record's ``seen``.
-
-    Raises:
-        ConfigError: the disk is full, or the folder cannot be written.
-    """
+    """Write ``folder/seen.npz``; returns the record's ``seen``; ConfigError if it cannot."""
     path = folder / SEEN_FILE
     texts: dict[str, Any] = {name: np.array(getattr(seen, name), dtype=str) for name in _TEXTS}
     label, shape = seen.label.astype(np.int32), np.array(seen.image_shape or (0, 0, 0))

@@ -20,13 +20,7 @@ _MAX_NAME = 34  # letters of a class name
 def episode_sheet(
     episode: Episode, class_names: Sequence[str], pixel_range: tuple[float, float]
 ) -> Image.Image:
-    """One row per class: its name, its support images, then its queries.
-
-    Arguments:
-        episode: one labeled task (T = 1).
-        class_names: of all classes of the split, indexed by ``episode.class_ids``.
-        pixel_range: values of byte 0 and byte 255.
-    """
+    """A row per class of a labeled task (T = 1): its name, its support images, then its queries."""
     support = _bytes(episode.support.images[0], pixel_range)
     query, target = _bytes(episode.query[0], pixel_range), episode.target[0].cpu().numpy()
     names = [_shortened(class_names[i]) for i in episode.class_ids[0].tolist()]

@@ -97,9 +97,7 @@ class ClassTable:
     def require(self, way: int, per_class: int, what: str = "split", prefix: str = "--") -> None:
         """Raise ConfigError unless episodes of ``way`` classes (with distractors) can be drawn.
 
-        Arguments:
-            per_class: images of each class.
-            what, prefix: name of the table and of the options (``--`` or ``--train-``) in messages.
+        ``what`` and ``prefix`` name the table and its options (``--`` or ``--train-``) in messages.
         """
         groups = len(self.group_start)
         if way > groups:

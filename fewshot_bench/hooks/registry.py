@@ -25,17 +25,9 @@ import pluggy
 
 from fewshot_bench import errors
 from fewshot_bench.errors import ConfigError, PluginError, PluginWarning
+from fewshot_bench.hooks import discovery, specs
 from fewshot_bench.hooks import single_file as files
-from fewshot_bench.hooks import specs
-from fewshot_bench.hooks.discovery import (
-    VARIABLE,
-    allowed_names,
-    distribution_of,
-    import_problem,
-    normal,
-    read_points,
-    summary,
-)
+from fewshot_bench.hooks.discovery import distribution_of, normal, summary
 
 CORE = "fewshot-bench"  # the distribution whose names the defaults are
 INTERFACE_NAME = "fewshot_bench_interface"
@@ -260,7 +252,7 @@ class Registry:
         ``FSB_PLUGINS=`` (empty) loads none.
         """
         registry = cls()
-        points, unreadable = read_points(specs.GROUP)
+        points, unreadable = discovery.read_points(specs.GROUP)
         for point in points:
             registry.add(point)
         for distribution, its_version, error in unreadable:
@@ -278,7 +270,7 @@ class Registry:
             with redirect_stdout(sys.stderr):
                 module = point.load()
         except (Exception, SystemExit) as error:
-            info.fail(error, import_problem(point, info.distribution, error))
+            info.fail(error, discovery.import_problem(point, info.distribution, error))
             return
         key = f"{info.distribution}:{info.name}"
         try:
@@ -374,8 +366,8 @@ class Registry:
         hint = f"'fsb list {kind}' shows them."
         if broken := [f"{p.name} of {p.distribution}" for p in self.plugins if p.error]:
             hint += f" Broken plugins: {', '.join(broken)}; see 'fsb plugins'."
-        if (allowed := allowed_names()) is not None:
-            hint += f" {VARIABLE} allows only: {', '.join(allowed) or 'nothing'}."
+        if (allowed := discovery.allowed_names()) is not None:
+            hint += f" {discovery.VARIABLE} allows only: {', '.join(allowed) or 'nothing'}."
         raise errors.UnknownName(kind[:-1], name, self.names(kind), hint)
 
     def settled(self, kind: str, name: str, chooser: str | None = None) -> str:

@@ -1,7 +1,4 @@
-"""A new plugin from the templates, which are files in ``templates/``.
-
-A template's name ends in ``.in``; ``$names`` in it stand for what differs from plugin to plugin.
-"""
+"""A new plugin from the files in ``templates/``, whose ``$names`` differ from plugin to plugin."""
 
 from __future__ import annotations
 
@@ -29,12 +26,8 @@ RENAMED = {"github": ".github", "gitignore": ".gitignore"}
 def new_plugin(name: str, kind: str, into: Path, registry: Registry) -> list[Path]:
     """Write a complete distribution in a folder below ``into``; returns its files.
 
-    Arguments:
-        name: in any spelling; names of distribution, module and class are derived from it.
-        kind: one of ``KINDS``.
-
     Raises:
-        UnknownName: no such kind.
+        UnknownName: ``kind`` is not one of ``KINDS``.
         ConfigError: no valid name can be derived, it is taken, or the folder exists.
     """
     if kind not in KINDS:
@@ -58,11 +51,7 @@ def new_plugin(name: str, kind: str, into: Path, registry: Registry) -> list[Pat
 
 
 def derive(name: str, kind: str, registry: Registry) -> dict[str, str]:
-    """The names that a template may use.
-
-    Raises:
-        ConfigError: none can be derived from this one, or they are taken.
-    """
+    """The names that a template may use; ConfigError if none can be derived, or they are taken."""
     if "/" in name or "\\" in name:
         raise ConfigError(f"'{name}' is a path; give a name, and the folder above with --into.")
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()

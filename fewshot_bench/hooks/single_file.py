@@ -80,10 +80,7 @@ def content(path: Path) -> str:
 
 
 class _AsRead(SourceFileLoader):
-    """Runs the bytes that were read.
-
-    Python's cache of compiled files confuses one that was edited within a second and kept its size.
-    """
+    """Runs the bytes that were read; Python's cache may have those of a second before."""
 
     def __init__(self, name: str, path: Path, source: bytes) -> None:
         super().__init__(name, str(path))
@@ -94,11 +91,7 @@ class _AsRead(SourceFileLoader):
 
 
 def load(path: Path) -> ModuleType:
-    """Import a file; once, as long as its content stays.
-
-    Raises:
-        PluginError: it cannot be imported.
-    """
+    """Import a file; once, as long as its content stays."""
     source = path.read_bytes()
     key = hashlib.sha256(str(path).encode() + source).hexdigest()[:16]
     name = f"fewshot_bench_file_{key}"

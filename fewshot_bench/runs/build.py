@@ -46,11 +46,7 @@ def build_method(
 def build_backbone(
     registry: Registry, name: str, options: Mapping[str, Any], image_shape: tuple[int, int, int]
 ) -> nn.Module:
-    """The backbone for images of this shape.
-
-    Raises:
-        PluginError: it has no ``out_shape``.
-    """
+    """The backbone for images of this shape; PluginError if it has no ``out_shape``."""
     values = {n.removeprefix("backbone_"): v for n, v in options.items()}
     backbone: nn.Module = _make(registry, "backbones", name, image_shape, **values)
     if not hasattr(backbone, "out_shape"):

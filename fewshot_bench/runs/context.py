@@ -46,10 +46,7 @@ class Data:
 
 
 class RunContext:
-    """A configuration with everything that it names; data are read at first use.
-
-    ``registry`` is by default what is installed, and ``progress`` shows nothing.
-    """
+    """A configuration with everything that it names; data are read at first use."""
 
     def __init__(
         self, config: RunConfig, registry: Registry | None = None, progress: Progress | None = None
@@ -127,7 +124,7 @@ class RunContext:
     def input_files(self) -> dict[str, InputFile]:
         """Every path in the configuration whose content counts, by option.
 
-        Not the path after the colon of ``--dataset folder:PATH``: its images count there.
+        Not that in ``--dataset folder:PATH``: its images count there.
         """
         config, registry = self.config, self.registry
         options: list[Option] = [*SETTINGS.values()]

@@ -1,8 +1,7 @@
 """Equal training settings for the rows of a grid: ``--equal``, before anything runs.
 
-Where rows differ in a setting that is named, the value that the user typed counts for all of them;
-for the counts of the training task, else the evaluation's; anything else is refused, because no
-row's own value is better than another's.
+Where rows differ, the value that the user typed counts for all; for the counts of the training
+task, else the evaluation's; anything else is refused: no row's own value is better than another's.
 """
 
 from __future__ import annotations
@@ -41,9 +40,7 @@ class Draft:
 
 
 def equalized(drafts: Sequence[Draft], names: Sequence[str], registry: Registry) -> list[RunConfig]:
-    """The configurations of the rows of one column, equal in these traits of training.
-
-    ``names`` are those of :func:`fewshot_bench.results.training.equal_names`.
+    """The configurations of the rows of one column, equal in these traits (``equal_names``).
 
     Raises:
         ConfigError: rows differ in one of them, and nothing says which value counts.
@@ -97,11 +94,7 @@ class _Planned:
 
 
 def _settle(name: str, drafts: list[Draft], planned: _Planned) -> list[Draft]:
-    """The rows, equal in one trait: one of its settings after the other.
-
-    Raises:
-        ConfigError: nothing says which value counts.
-    """
+    """The rows, equal in one trait: one of its settings after the other."""
     settled: set[str] = set()
     while True:
         each = [planned.fields(name, draft.config) for draft in drafts]

@@ -44,8 +44,7 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a finished run's weights again: other episodes, task or data.
 
-    Options of the data set stay as in the run, also on other data of the same kind; see
-    :func:`kept_options`.
+    Options of the data set stay as in the run; see :func:`kept_options`.
 
     Arguments:
         part: which split: ``test``, or ``validation`` to choose settings by.
@@ -60,7 +59,6 @@ def evaluate_run(
             training, or the images differ from those that the network was trained on.
         DataError: classes took part in training, and ``allow_overlap`` is not given.
         PluginError: it was the run's own test again, with other scores.
-        FewshotBenchError: a setting, a data file, a plugin or the run is at fault.
     """
     if part not in PARTS:
         raise ConfigError(f"--part: expected one of {', '.join(PARTS)}, got '{part}'.")
@@ -118,10 +116,6 @@ def kept_options(
     The same kind of data set (the same registered name, whatever its path) keeps them all: with
     another split, or another seed of it, classes that trained would be tested. Another kind keeps
     those that decide what an image looks like to the network (``Dataset.image_options``).
-
-    Arguments:
-        before, options: the run's data set, with its path, and its options.
-        changes: the new settings, ``dataset`` and data options among them.
 
     Raises:
         ConfigError: images would look different from those that the network was trained on.

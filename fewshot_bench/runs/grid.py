@@ -1,7 +1,7 @@
-"""A grid of runs: methods x settings x training seeds. A run that exists is not repeated.
+"""A grid of runs: methods x settings x training seeds.
 
-A run counts for a cell of the grid if it is the same (:mod:`fewshot_bench.runs.identity`); one that
-did not finish is resumed.
+A run counts for a cell if it is the same (:mod:`fewshot_bench.runs.identity`) and is not repeated;
+one that did not finish is resumed.
 """
 
 from __future__ import annotations
@@ -97,11 +97,7 @@ class GridProgress(Progress, Protocol):
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid of a file such as ``benchmarks/protocols/*.toml``; its keys are in docs/compare.md.
-
-    Raises:
-        ConfigError: no such file, no TOML, or no methods in it.
-    """
+    """The grid of a file such as ``benchmarks/protocols/*.toml``; see docs/compare.md for its keys."""
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -139,11 +135,7 @@ def _option_names(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seeds_of(seeds: Any) -> tuple[int, ...]:
-    """Training seeds 0, 1, ... for a number; those of a list as they are.
-
-    Raises:
-        ConfigError: none, twice the same, or no integers.
-    """
+    """Training seeds 0, 1, ... for a number; those of a list as they are."""
     listed = list(range(seeds)) if type(seeds) is int else seeds
     whole = isinstance(listed, list) and all(type(seed) is int for seed in listed)
     if not whole or not listed or len(set(listed)) != len(listed):
@@ -205,11 +197,7 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
 def run_grid(
     grid: Grid, registry: Registry, progress: GridProgress
 ) -> tuple[list[tuple[Cell, Run]], list[str]]:
-    """Run what is missing; returns every cell with its run, and a line for each that failed.
-
-    Raises:
-        ConfigError: see :func:`cells_of`; nothing has been run then.
-    """
+    """Run what is missing; returns every cell with its run, and a line for each that failed."""
     cells = cells_of(grid, registry)
     first = RunContext(cells[0].config, registry, progress)
     contexts = [first.with_config(cell.config) for cell in cells]
@@ -267,8 +255,7 @@ class Eta:
     def seconds(self, cells: Sequence[Cell]) -> float | None:
         """Seconds for these cells; None where nothing is known.
 
-        A cell takes what its row took in its column, else in others; one of a row that has not been
-        run yet, what the others took on average.
+        A cell takes what its row took in its column, else in others; one of a new row the average.
         """
         each = [self._of(cell) for cell in cells]
         known = [seconds for seconds in each if seconds is not None]

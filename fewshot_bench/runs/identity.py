@@ -28,12 +28,9 @@ IGNORED = {*schema.settings_of(schema.MACHINE | schema.OUTPUT), "sources"}
 
 @dataclass(frozen=True)
 class Found:
-    """Runs of a configuration.
+    """The newest run that is finished, and that was interrupted and that no process writes now.
 
-    Arguments:
-        finished: the newest finished run.
-        unfinished: the newest run that was interrupted and that no process writes now.
-        near: a line, where there is neither, on a finished run that differs in its origin alone.
+    Where there is neither, ``near`` is a line on a finished run that differs in its origin alone.
     """
 
     finished: Run | None = None
@@ -116,11 +113,9 @@ def settings_key(config: Mapping[str, Any], paths: Mapping[str, str] | None = No
 
 
 def with_paths(config: Mapping[str, Any], paths: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    """A record's configuration with replacements for some of its paths.
+    """A record's configuration with {option: (path as it is there, replacement)} applied.
 
-    Arguments:
-        paths: {option: (as it is there, replacement)}; of ``dataset`` it is the path after the
-            colon, or the ``data_root``.
+    That of ``dataset`` is the path after the colon, or the ``data_root``.
     """
     values = dict(config)
     for name, (typed, other) in paths.items():

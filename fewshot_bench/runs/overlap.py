@@ -9,15 +9,8 @@ from typing import Any
 
 from fewshot_bench.config.options import flag
 from fewshot_bench.config.schema import RunConfig
-from fewshot_bench.data.overlap import (
-    NO_IMAGES,
-    TRAINING,
-    VALIDATION,
-    SeenImages,
-    read_seen,
-    seen_images,
-    unknown_images,
-)
+from fewshot_bench.data import overlap as overlaps
+from fewshot_bench.data.overlap import NO_IMAGES, TRAINING, VALIDATION, SeenImages, unknown_images
 from fewshot_bench.errors import FewshotBenchError
 from fewshot_bench.results.record import RECORD, read_record
 from fewshot_bench.runs.context import RunContext
@@ -29,9 +22,9 @@ PRETRAINED = ("weights", "pretrained")
 def seen_by(context: RunContext, *, trains: bool) -> SeenImages:
     """What takes part in a run: its splits (the first if it trains) and what its init saw."""
     splits, config = context.data.splits, context.config
-    seen = seen_images(splits.train, TRAINING) if trains else NO_IMAGES
+    seen = overlaps.seen_images(splits.train, TRAINING) if trains else NO_IMAGES
     if splits.validation is not None:
-        seen += seen_images(splits.validation, VALIDATION)
+        seen += overlaps.seen_images(splits.validation, VALIDATION)
     if seen.image_shape is None:
         seen = replace(seen, image_shape=splits.test.image_shape)
     if config.init:
@@ -44,8 +37,7 @@ def seen_by(context: RunContext, *, trains: bool) -> SeenImages:
 def _pretrained(context: RunContext) -> Iterator[str]:
     """A sentence on each option of method and backbone that brings, or may bring, trained weights.
 
-    Any file can hold weights, whatever its option is called; a name of weights only shows in the
-    option's name.
+    Any file can hold weights, whatever its option is called; a name of weights shows in that.
     """
     config = context.config
     for name, value in {**config.method_options, **config.backbone_options}.items():
@@ -56,14 +48,10 @@ def _pretrained(context: RunContext) -> Iterator[str]:
 
 
 def _seen_by_init(folder: Path) -> SeenImages:
-    """What the weights of another run have seen.
-
-    Raises:
-        RecordError: its ``seen.npz`` is damaged, or is not the one that the run there wrote.
-    """
+    """What the weights of another run have seen."""
     folder = folder if folder.is_dir() else folder.parent
     record = read_record(folder) if (folder / RECORD).is_file() else None
-    found = read_seen(folder, record)
+    found = overlaps.read_seen(folder, record)
     if found is None:
         return unknown_images(f"which classes trained the weights of --init {folder} is not known")
     if record is None:
@@ -77,12 +65,8 @@ def _seen_by_init(folder: Path) -> SeenImages:
 def seen_by_run(
     context: RunContext, folder: Path, config: RunConfig, record: Mapping[str, Any]
 ) -> SeenImages:
-    """What a finished run has seen; without ``seen.npz`` in its record, by its data.
-
-    Raises:
-        RecordError: its ``seen.npz`` is missing, damaged, or not the one that it wrote.
-    """
-    found = read_seen(folder, record)
+    """What a finished run has seen; without ``seen.npz`` in its record, by its data."""
+    found = overlaps.read_seen(folder, record)
     if found is None:
         then = context.with_config(replace(config, cache_dir=None))
         try:

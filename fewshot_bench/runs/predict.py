@@ -30,14 +30,10 @@ FIXED = {**NOT_AGAIN, "metrics": (), "cache_dir": None, "sampling": f"{CORE}:clo
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a run says of some pictures.
+    """What a run says of some pictures: float64 [images, way], the softmax of the logits.
 
-    Arguments:
-        classes: names of the support set's folders, sorted.
-        shot, left_out: pictures of a class that were used, and those of all that were not.
-        squashed: pictures that had other proportions than the run's.
-        probabilities: float64 [images, way], the softmax of the logits.
-        notes: sentences on the weights that a reader has to know.
+    Of the support set, ``shot`` pictures of a class were used and ``left_out`` in all were not;
+    ``squashed`` had other proportions than the run's; ``notes`` are on the weights.
     """
 
     classes: tuple[str, ...]
@@ -62,13 +58,11 @@ def classify(
     """Learn the classes of a folder with a run's weights, and classify pictures.
 
     Pictures get the size, the channels and the pixel range of the run's data set, which is read for
-    that; those of other proportions are squashed. Ink and paper have to be as there.
+    that; those of other proportions are squashed. Ink and paper have to be as there, or ``invert``.
 
     Arguments:
-        run: the folder of a run.
         support: a folder per class.
         mode: of resizing; see :mod:`fewshot_bench.data.transforms`.
-        invert: exchange black and white.
         trust_code: import a file that the run's record names.
 
     Raises:

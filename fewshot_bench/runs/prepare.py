@@ -56,12 +56,8 @@ logger = logging.getLogger(__name__)
 class PreparedRun:
     """A run that is ready to be trained or evaluated.
 
-    Arguments:
-        hooks, metrics: of what was named.
-        unlabeled: tasks without labels, for methods that learn from them.
-        seen: the images that took part in making the weights.
-        overlap: the record's ``overlap``; None: not checked.
-        drawn: the episodes of the evaluation; None: there is none.
+    ``unlabeled`` are tasks for methods that learn from them, ``seen`` the images that took part in
+    making the weights, ``drawn`` the episodes of the evaluation.
     """
 
     context: RunContext
@@ -94,7 +90,6 @@ def prepare(
 
     Raises:
         DataError: classes to be tested took part in making the weights.
-        FewshotBenchError: a setting, a data file or a plugin is at fault.
     """
     config, registry = context.config, context.registry
     observers = [registry.resolve("observers", name) for name in config.observers]
@@ -172,8 +167,7 @@ def new_method(context: RunContext, task: Task, device: torch.device | None = No
     The backbone has a random stream of its own, so that every method starts from the same one.
 
     Raises:
-        ConfigError: the weights of ``--init`` do not fit.
-        RecordError: there are none, or not those that the run there wrote.
+        ConfigError, RecordError: the weights of ``--init`` do not fit, or are not the run's own.
     """
     config, registry = context.config, context.registry
     backbone: nn.Module | None = None
@@ -217,8 +211,7 @@ def episodes(context: RunContext, split: str, *, evaluated: bool = False) -> Epi
 def _without_validation(context: RunContext) -> str | None:
     """The option, as typed, with which the data set has no validation classes; None: there is none.
 
-    Its name begins with ``validation``; a share, a number or a choice of which one is ``none``. It
-    is tried: beside a split file, say, it may change nothing.
+    It is tried: beside a split file, say, it may change nothing.
     """
     config = context.config
     for option in dataset_options(context.registry, config.dataset):
@@ -323,7 +316,6 @@ def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
 def training_summary(run: PreparedRun) -> dict[str, Any] | None:
     """The record's ``training_summary``; None for a method without parameters.
 
-    It describes the training also in the record of a run that is evaluated on other data.
     ``images_seen`` counts every showing of an image: steps x batches of a step (``turns``) x tasks
     of a batch x images of a task (support, query and unlabeled; of a mini-batch, its size).
     """

@@ -40,9 +40,6 @@ def recorded_config(registry: Registry, record: Mapping[str, Any]) -> RunConfig:
     Names are those of the distributions that the run used. A path was typed relative to the folder
     in which the run was started: its absolute form is used where something is there, else the path
     as typed, as after a move to another machine.
-
-    Raises:
-        ConfigError: it is not valid.
     """
     values = RunConfig.from_dict(record["config"]).to_dict()
     origin = {(one["kind"], one["name"]): one["distribution"] for one in record["plugins"]}
@@ -73,11 +70,10 @@ def resumed_record(
 ) -> dict[str, Any]:
     """The record of a run that resumes, as it stands before anything more is trained.
 
-    Leftovers of a process that was killed are removed from its folder. ``allow_changes``: also
-    resume where data, code or versions changed, with a note.
+    Leftovers of a process that was killed are removed from its folder.
 
     Raises:
-        RecordError: they differ from those that the run started with.
+        RecordError: data, code or versions changed, and that is not allowed.
     """
     record = describe(run, folder)
     one, other = origin_of(before), origin_of(record)
@@ -172,10 +168,6 @@ def compare_repeated(
 ) -> str | None:
     """Compare an evaluation that repeats a run's own test with that test, episode by episode.
 
-    Arguments:
-        folder, before: of the run (or of an evaluation), and its record.
-        target, record: of the evaluation with the same weights.
-
     Returns:
         A note, if episodes have other scores; None if there are none, or it is another test.
 
@@ -217,9 +209,9 @@ def _tested(record: Mapping[str, Any]) -> tuple[Any, ...]:
 class WeightsCheck:
     """Checks that a method's weights alone determine its predictions.
 
-    The method is built once more before anything is trained. State outside of the weights (a plain
-    attribute, a buffer that is not persistent, an attribute of its class, a name of its module) is
-    lost with the process: no later evaluation could give the run's number.
+    State outside of the weights (a plain attribute, a buffer that is not persistent, an attribute
+    of its class, a name of its module) is lost with the process: no later evaluation could give the
+    run's number. So the method is built once more before anything is trained.
     """
 
     def __init__(self, run: PreparedRun) -> None:

@@ -35,17 +35,10 @@ from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.method import Method
 from fewshot_bench.results import record as records
 from fewshot_bench.results.record import build, read_record, resume_command, write_record
+from fewshot_bench.runs import prepare as preparation
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.identity import RunIndex, origin_of, resumable
-from fewshot_bench.runs.prepare import (
-    PreparedRun,
-    check_writable,
-    choose_executor,
-    describe,
-    new_method,
-    prepare,
-    stem,
-)
+from fewshot_bench.runs.prepare import PreparedRun, describe, new_method, prepare, stem
 from fewshot_bench.runs.resume import WeightsCheck, recorded_config, resumed_record
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.inspection import check_redrawn
@@ -112,7 +105,7 @@ def run(context: RunContext) -> dict[str, Any]:
         Interrupted: a ``KeyboardInterrupt``, after the record is written; says how to resume.
     """
     runs_dir = Path(context.config.runs_dir)
-    check_writable(runs_dir)
+    preparation.check_writable(runs_dir)
     with Signals() as signals:
         prepared = prepare(context)
         folder = records.new_run_folder(runs_dir, stem(context.config))
@@ -132,8 +125,7 @@ def resume(
     """Resume an interrupted run from its newest complete checkpoint; a finished one stays as it is.
 
     Arguments:
-        context: of the command, whose registry, progress and data are used; default: a new one,
-            with ``progress``.
+        context: of the command, whose registry, progress and data are used; default: a new one.
         allow_changes: resume also where data, code or versions differ from those at the start.
         trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
         settings: ``RESUMABLE`` ones, in place of the record's, whose ``cache_dir`` does not count.
@@ -168,11 +160,7 @@ def resume(
 
 
 def finished(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a finished run, which cannot be resumed.
-
-    Raises:
-        RecordError: its weights are not those in the record.
-    """
+    """The record of a finished run; RecordError if the weights are not those in it."""
     if record["weights"] is not None:  # older ones had none to check
         check_weights(folder, record)
     return record
@@ -381,7 +369,7 @@ def _validate(run: PreparedRun, step: int) -> Scores:
 def _profile(run: PreparedRun, folder: Path) -> None:
     """Profile a few steps of a copy, which leaves the run's numbers alone."""
     method = copy.deepcopy(run.method)
-    executor = choose_executor(run.context, method, run.context.device)
+    executor = preparation.choose_executor(run.context, method, run.context.device)
     plan = Plan(PROFILED, run.config.task_batch)
     with executor.running():
         table = profile_steps(Trainer(method, executor, run.train, plan), folder)
