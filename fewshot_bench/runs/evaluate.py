@@ -23,7 +23,7 @@ from fewshot_bench.results.record import folder_of, new_run_folder, read_record,
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.overlap import seen_by_run
 from fewshot_bench.runs.prepare import check_writable, describe, prepare, stem
-from fewshot_bench.runs.resume import compare_repeated, load_trained, recorded_config
+from fewshot_bench.runs.resume import add_notes, compare_repeated, load_trained, recorded_config
 from fewshot_bench.runs.train import test
 
 logger = logging.getLogger(__name__)
@@ -98,8 +98,7 @@ def evaluate_run(
             test(run, target, record, signals.check)
         check_unmoved(run.method, record["weights"])
         if repeated := compare_repeated(folder, before, target, record):
-            record["notes"].append(repeated)
-            logger.info(repeated)
+            add_notes(record, repeated)
         record["status"] = "completed"
         write_record(target, record)
     except BaseException:

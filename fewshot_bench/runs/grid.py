@@ -97,7 +97,7 @@ class GridProgress(Progress, Protocol):
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid of a file such as ``benchmarks/protocols/*.toml``; see docs/compare.md for its keys."""
+    """The grid of a file such as ``benchmarks/protocols/*.toml``; keys: docs/compare.md."""
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -51,6 +51,11 @@ from fewshot_bench.utils.generators import generators_seeded
 
 logger = logging.getLogger(__name__)
 
+UNKNOWN_YET = (
+    "evaluated_from", "episodes_digest", "test", "validation", "training", "weights", "seen",
+    "error",
+)  # fmt: skip
+
 
 @dataclass
 class PreparedRun:
@@ -119,10 +124,8 @@ def prepare(
         drawn = draw_episodes(test, count, registry.resolve("samplers", config.sampling).title)
     train: EpisodeSource | BatchSource = test
     unlabeled, validation = None, None
-    if trains and method.source == "batches":
-        train = batches(context)
-    elif trains:
-        train, unlabeled = training_episodes(context, unlabeled=method.unlabeled_tasks)
+    if trains:
+        train, unlabeled = _training(context, method.source, method.unlabeled_tasks)
     if trains and splits.validation is not None:
         validation = episodes(context, "validation")
     executor, sources = choose_executor(context, method, context.device), (train, unlabeled)
@@ -190,7 +193,9 @@ def episodes(context: RunContext, split: str, *, evaluated: bool = False) -> Epi
     Validation is closed during training; the configured sampling is that of the evaluated split.
     """
     if split == "train":
-        return training_episodes(context, unlabeled=False)[0]
+        train = _training(context, "episodes")[0]
+        assert isinstance(train, EpisodeSource)
+        return train
     config = context.config
     images: LabeledImages = getattr(context.data.splits, split)
     name = config.sampling if evaluated or split == "test" else f"{CORE}:closed"
@@ -227,30 +232,26 @@ def _without_validation(context: RunContext) -> str | None:
     return None
 
 
-def training_episodes(
-    context: RunContext, *, unlabeled: bool
-) -> tuple[EpisodeSource, EpisodeSource | None]:
+def _training(
+    context: RunContext, source: str, unlabeled: bool = False
+) -> tuple[EpisodeSource | BatchSource, EpisodeSource | None]:
     """Labeled training tasks and, where some classes have no labels, unlabeled ones if wanted.
 
-    They are always closed: a finite plan could end before the training does.
+    They are always closed: a finite plan could end before the training does. Mini-batches have as
+    many images as an episode has queries.
     """
-    config, task = context.config, context.train_task
+    config, task, seed = context.config, context.train_task, key_of("train", context.config.seed)
     table = ClassTable(context.data.splits.train, context.device, context.pixel_range)
+    labels = Labels(config.labeled_fraction, config.labeled_classes, config.labeled_seed)
+    if source == "batches":
+        every = labels.fraction == labels.classes == 1
+        labeled = None if every else few_labels.labeled_images(table, labels)
+        return BatchSource(table, task.way * task.query, seed, labeled=labeled), None
     table.require(task.classes, task.images_per_class, "train split", "--train-")
-    labels = Labels(config.labeled_fraction, config.labeled_classes, config.labeled_seed)
-    seed, more = key_of("train", config.seed), {"within_family": config.within_family}
-    return few_labels.training_sources(table, task, seed, labels, unlabeled=unlabeled, **more)
-
-
-def batches(context: RunContext) -> BatchSource:
-    """Mini-batches of the training split, of as many images as an episode has queries."""
-    config = context.config
-    labels = Labels(config.labeled_fraction, config.labeled_classes, config.labeled_seed)
-    table = ClassTable(context.data.splits.train, context.device, context.pixel_range)
-    every = labels.fraction == labels.classes == 1
-    labeled = None if every else few_labels.labeled_images(table, labels)
-    size = config.train_way * config.train_query
-    return BatchSource(table, size, key_of("train", config.seed), labeled=labeled)
+    family = config.within_family
+    return few_labels.training_sources(
+        table, task, seed, labels, unlabeled=unlabeled, within_family=family
+    )
 
 
 def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
@@ -291,14 +292,9 @@ def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
         "plugins": identity,
         "environment": {**environment(), "code": code_digest(context.sources)},
         "device": describe_device(context.device),
-        "evaluated_from": None,
-        "episodes_digest": None,
         "part": "test",
         "sampler": sampler,
         "overlap": run.overlap,
-        "test": None,
-        "validation": None,
-        "training": None,
         "training_summary": training_summary(run),
         "timing": Timing().to_dict(),
         "notes": [
@@ -307,9 +303,7 @@ def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
             *(overlaps.overlap_notes(run.overlap) if run.overlap else ()),
         ],
         "inputs": [dict(entry) for entry in context.inputs],
-        "weights": None,
-        "seen": None,
-        "error": None,
+        **dict.fromkeys(UNKNOWN_YET),
     }
 
 

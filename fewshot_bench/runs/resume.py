@@ -88,13 +88,13 @@ def resumed_record(
         )
     record["notes"] += [note for note in before["notes"] if note not in record["notes"]]
     if changed:
-        _note(record, f"the run was interrupted and resumed with different {what}")
+        add_notes(record, f"the run was interrupted and resumed with different {what}")
     then, now = before["environment"], record["environment"]
     moved = [n for n in MACHINE_FACTS if then.get(n) != now[n]]
     if moved:
         facts = "; ".join(f"{n} {then.get(n)}, then {now[n]}" for n in moved)
         where = f"the run was interrupted and resumed on another machine ({facts})"
-        _note(record, f"{where}: the last bits of sums may differ from those of one machine")
+        add_notes(record, f"{where}: the last bits of sums may differ from those of one machine")
     for name in ("id", "command", "config"):
         record[name] = before[name]
     typed = {entry["option"]: entry["path"] for entry in before["inputs"] or ()}
@@ -105,10 +105,12 @@ def resumed_record(
     return record
 
 
-def _note(record: dict[str, Any], text: str) -> None:
-    logger.info(text)
-    if text not in record["notes"]:
-        record["notes"].append(text)
+def add_notes(record: dict[str, Any], *notes: str) -> None:
+    """Add notes to the record, and show those that are new."""
+    for note in notes:
+        if note not in record["notes"]:
+            record["notes"].append(note)
+            logger.info(note)
 
 
 def load_trained(run: PreparedRun, folder: Path, before: Mapping[str, Any]) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from fewshot_bench.runs import prepare as preparation
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.identity import RunIndex, origin_of, resumable
 from fewshot_bench.runs.prepare import PreparedRun, describe, new_method, prepare, stem
-from fewshot_bench.runs.resume import WeightsCheck, recorded_config, resumed_record
+from fewshot_bench.runs.resume import WeightsCheck, add_notes, recorded_config, resumed_record
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.inspection import check_redrawn
 from fewshot_bench.utils.devices import is_gpu
@@ -76,17 +76,14 @@ def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], P
         plain = replace(config, dataset=split_dataset(context.registry, config.dataset)[0])
         folders = sorted(runs_dir.glob(f"{stem(plain).rpartition('-')[0]}-*"))
         found = RunIndex(folders).find(context, watched=True)
-        if found.finished is not None:
-            folder = found.finished.folder
-            logger.info(f"Reusing finished run '{folder}'; --if-exists fresh runs it again.")
-            return found.finished.record, folder
-        if found.unfinished is not None and if_exists == "resume":
-            folder = found.unfinished
-            logger.info(f"Resuming '{folder}'; use --if-exists fresh to start over.")
-            return resume(folder, context, trust_code=True, **resumable(config)), folder
-        if found.unfinished is not None:
-            how = resume_command(found.unfinished)
-            logger.info(f"'{found.unfinished}' did not finish; to resume it: {how}")
+        if (done := found.finished) is not None:
+            logger.info(f"Reusing finished run '{done.folder}'; --if-exists fresh runs it again.")
+            return done.record, done.folder
+        if (folder := found.unfinished) is not None:
+            if if_exists == "resume":
+                logger.info(f"Resuming '{folder}'; use --if-exists fresh to start over.")
+                return resume(folder, context, trust_code=True, **resumable(config)), folder
+            logger.info(f"'{folder}' did not finish; to resume it: {resume_command(folder)}")
         elif found.near is not None:
             logger.info(f"{found.near}; this is a new run.")
     record = run(context)
@@ -166,25 +163,18 @@ def finished(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+@dataclass
 class _Run:
     """A run in its folder, from a record that says nothing of training yet."""
 
-    def __init__(
-        self,
-        prepared: PreparedRun,
-        folder: Path,
-        record: dict[str, Any],
-        signals: Signals,
-        resumed: bool = False,
-    ) -> None:
-        self.run, self.folder, self.record = prepared, folder, record
-        self.signals, self.resumed = signals, resumed
-        about = {"run": record["id"], "config": record["config"], "origin": origin_of(record)}
-        self.store = Store(folder, prepared.config.keep_checkpoints, about)
-        self.trainer: Trainer | None = None
+    run: PreparedRun
+    folder: Path
+    record: dict[str, Any]
+    signals: Signals
+    resumed: bool = False
+    trainer: Trainer | None = None
 
     def execute(self) -> dict[str, Any]:
-        """See :func:`run`."""
         try:
             self._execute()
         except BaseException as error:
@@ -198,8 +188,10 @@ class _Run:
         trains = bool(check_players(run.method))
         record["seen"] = write_seen(folder, run.seen)
         write_record(folder, record)
+        about = {"run": record["id"], "config": record["config"], "origin": origin_of(record)}
+        store = Store(folder, config.keep_checkpoints, about)
         every, resumes = Every.parse(config.checkpoint_every), self.resumed and trains
-        checkpointer = Checkpointer(self.store, every, self.signals, resumes, run.hooks)
+        checkpointer = Checkpointer(store, every, self.signals, resumes, run.hooks)
         step = checkpointer.load()
         run.hooks.run_started(config=config.to_dict(), folder=folder, resumed_from=step)
         if config.profile and trains and not (folder / PROFILE).exists():
@@ -207,7 +199,7 @@ class _Run:
         weights_check = WeightsCheck(run)
         with run.executor.running():
             if not trains:
-                _add_notes(record, inspection.untrained(run.method, _other_seed(run)))
+                add_notes(record, *inspection.untrained(run.method, _other_seed(run)))
             else:
                 pictures = None
                 if config.pictures:
@@ -229,22 +221,23 @@ class _Run:
             check_unmoved(run.method, record["weights"])
         record["status"] = "completed"
         write_record(folder, record)
-        self.store.prune(1)
+        store.prune(1)
 
     def _save_partial(self, error: BaseException) -> None:
         """Save what an ended run reached; one that trained nothing leaves no folder."""
         trainer, record, folder = self.trainer, self.record, self.folder
-        interrupted = isinstance(error, KeyboardInterrupt)
-        began = trainer is not None and trainer.started
-        if not began and not self.resumed:
+        if trainer is not None and not trainer.started:
+            trainer = None
+        if trainer is None and not self.resumed:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, Interrupted):
                 error.args = (f"{error}; nothing was trained yet, so nothing was saved",)
             return
-        record["status"] = "interrupted" if interrupted or not began else "failed"
+        interrupted = isinstance(error, KeyboardInterrupt) or trainer is None
+        record["status"] = "interrupted" if interrupted else "failed"
         record["error"] = str(error) or type(error).__name__
         try:
-            if trainer is not None and began:
+            if trainer is not None:
                 build.note_training(record, trainer)
                 build.write_training(folder, trainer)
                 record["weights"] = save_weights(self.run.method, folder)
@@ -308,7 +301,7 @@ def train(run: PreparedRun, trainer: Trainer, record: dict[str, Any]) -> None:
         batch = config.task_batch
         return cost_of_step(run.method, executor, run.train, trainer.players, batch, task)
 
-    _add_notes(record, _checked_before(run))
+    add_notes(record, *_checked_before(run))
     cost = within_memory(executor, run.train.batch(range(1)), costs, prefix="--train-")
     record["timing"]["flops_per_step"] = cost.flops
     record["timing"]["memory_estimate_bytes"] = cost.memory_bytes
@@ -318,11 +311,11 @@ def train(run: PreparedRun, trainer: Trainer, record: dict[str, Any]) -> None:
     trainer.run()
     build.note_training(record, trainer)
     if isinstance(others := run.validation or run.train, EpisodeSource):
-        _add_notes(record, inspection.compare_modes(executor, others.batch(range(COMPARED))))
+        add_notes(record, *inspection.compare_modes(executor, others.batch(range(COMPARED))))
     tested = _held_out(run)
     inspection.inspect_trained(executor, run.train.batch(range(1)), tested)
     if (other := _other_seed(run)) is not None:
-        _add_notes(record, inspection.left_random(executor, _untrained(run), other, tested))
+        add_notes(record, *inspection.left_random(executor, _untrained(run), other, tested))
 
 
 def test(run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable[[], None]) -> None:
@@ -337,7 +330,7 @@ def test(run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable
         record["notes"].append(short)
     two = _two(source)
     notes = within_memory(run.executor, two, lambda task: inspect_test(run.executor, task))
-    _add_notes(record, notes)
+    add_notes(record, *notes)
     progress.phase(part, count)
 
     def tick(done: int, accuracy: float) -> None:
@@ -409,11 +402,3 @@ def _held_out(run: PreparedRun) -> Episode:
 def _two(source: EpisodeSource) -> Episode:
     """The first two episodes, or the one that an open plan has."""
     return source.batch(TWO if source.sampler.length != 1 else range(1))
-
-
-def _add_notes(record: dict[str, Any], notes: Sequence[str]) -> None:
-    """Add notes to the record, and show those that are new."""
-    for note in notes:
-        if note not in record["notes"]:
-            record["notes"].append(note)
-            logger.info(note)
