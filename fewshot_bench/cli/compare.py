@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from fewshot_bench.results.runs import Run
     from fewshot_bench.runs.grid import Grid
 
+# What is read by 'fsb figure' and 'fsb report'.
+Runs = Annotated[
+    list[Path] | None, typer.Argument(help="folders of runs, or folders that hold them")
+]
+RunsDir = Annotated[Path, typer.Option(help="read if no folder is named")]
 # Options of 'fsb compare' and 'fsb report'.
 Baseline = Annotated[
     str | None, typer.Option(help="method or run that the others are compared with, paired")

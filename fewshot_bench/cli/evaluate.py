@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,11 +66,12 @@ def _evaluate(
 
     What is not given is as in the run. Options of its method and of the data set may follow too.
     """
-    from fewshot_bench.cli.progress import Progress
-    from fewshot_bench.cli.summary import show_record
+    from fewshot_bench.cli.summary import show_run
     from fewshot_bench.runs.evaluate import evaluate_run
 
-    with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
+    def made(progress: Any) -> tuple[dict[str, Any], Path]:
         how: dict[str, Any] = {"progress": progress, "part": part, "trust_code": trust_code}
         record = evaluate_run(run, registry=registry, **how, **changes)
-    show_record(record, Path(record["config"]["runs_dir"]) / record["id"], as_json=json)
+        return record, Path(record["config"]["runs_dir"]) / record["id"]
+
+    show_run(made, json)

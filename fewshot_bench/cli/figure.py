@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fewshot_bench.cli.compare import finished_runs, left_out, none_finished
+from fewshot_bench.cli.compare import Runs, RunsDir, finished_runs, left_out, none_finished
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.figures import KINDS, Request, check, draw, save
 from fewshot_bench.utils.inputs import check_weights
@@ -25,10 +25,8 @@ def figure(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="the picture: a .png, .pdf or .svg file")
     ],
-    runs: Annotated[
-        list[Path] | None, typer.Argument(help="folders of runs, or folders that hold them")
-    ] = None,
-    runs_dir: Annotated[Path, typer.Option(help="read if no folder is named")] = Path("runs"),
+    runs: Runs = None,
+    runs_dir: RunsDir = Path("runs"),
     baseline: Annotated[
         str | None, typer.Option(help="forest: method or run that the others are compared with")
     ] = None,

@@ -30,11 +30,8 @@ def list_names(
         raise ConfigError(f"fsb list: say of what: {', '.join(KINDS)}; e.g. fsb list methods.")
     if kind not in KINDS:
         raise UnknownName("kind", kind, KINDS, "For example: fsb list methods")
-    rows = [
-        (item.full_name if len(claims) > 1 else name, item.distribution, item.version, item.target)
-        for name, claims in Registry.discover().names(kind).items()
-        for item in claims
-    ]
+    found = Registry.discover().typed(kind)
+    rows = [(name, item.distribution, item.version, item.target) for name, item in found]
     _print(("name", "distribution", "version", "from"), rows, "ellipsis")
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -46,11 +46,12 @@ ORDER = (
 )  # fmt: skip
 GROUPS = ("run", "data")
 TRAINING = ("run", "resume", "eval", "predict")  # commands that train or evaluate
-# Commands with options of what is typed, built from their arguments.
-DYNAMIC = {
-    "eval": evaluate.build_command,
-    "compare": compare.build_command,
-    "check": check.build_command,
+# Commands with options of what is typed, built from their arguments: how, and what they call.
+DYNAMIC: dict[str, tuple[Callable[..., Any], Callable[..., None]]] = {
+    "eval": (evaluate.build_command, evaluate._evaluate),
+    "resume": (resume.build_command, resume._resume),
+    "compare": (compare.build_command, compare._compare),
+    "check": (check.build_command, check._check),
 }
 
 
@@ -70,9 +71,7 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, rest = args[0], args[1:]
         if name in DYNAMIC:
-            return name, DYNAMIC[name](rest, registry_of(ctx)), rest
-        if name == "resume":
-            return name, resume.build_command(), rest
+            return name, DYNAMIC[name][0](rest, registry_of(ctx)), rest
         if name not in self.commands and (point := commands.resolve(name)) is not None:
             return name, commands.load(point, name), rest
         return super().resolve_command(ctx, args)
@@ -87,24 +86,17 @@ app = typer.Typer(
 )
 
 
-def _listed(name: str, text: str | None) -> None:
-    """An entry of the list of commands for one that is built when it is called."""
-    app.command(name, help=(text or "").partition("\n\n")[0])(lambda: None)
-
-
+for _name, (_, _function) in DYNAMIC.items():  # entries of the list of commands
+    app.command(_name, help=(_function.__doc__ or "").partition("\n\n")[0])(lambda: None)
 app.add_typer(run.app, name="run")
-_listed("compare", compare._compare.__doc__)
 app.command("report")(report.report)
 app.command("figure", help=figure.HELP)(figure.figure)
-_listed("eval", evaluate._evaluate.__doc__)
-_listed("resume", resume._resume.__doc__)
 app.command("predict")(predict.predict)
 app.command("plan")(plan.plan)
 app.add_typer(data.app, name="data")
 app.command("list")(listing.list_names)
 app.command("plugins")(listing.plugins)
 app.command("new")(new.new)
-_listed("check", check._check.__doc__)
 
 
 def _version(show: bool) -> None:
@@ -145,9 +137,8 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that has no ± gets a ?
             stream.reconfigure(errors="replace")
     try:
-        code = typer.main.get_command(app).main(
-            args=sys.argv[1:], prog_name="fsb", standalone_mode=False
-        )
+        command = typer.main.get_command(app)
+        code = command.main(args=sys.argv[1:], prog_name="fsb", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader went away (| head): keep Python from complaining again at exit.
@@ -183,7 +174,10 @@ def explain(error: Exception) -> int:
         return 2
     if isinstance(error, CLICK_ERROR):
         context = getattr(error, "ctx", None)
-        where = context.command_path if context else _typed_command(sys.argv[1:])
+        words = sys.argv[1:]
+        deep = 2 if words and words[0] in GROUPS else 1  # where the parser lost the command
+        typed = " ".join(["fsb", *(word for word in words[:deep] if not word.startswith("-"))])
+        where = context.command_path if context else typed
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
         if context is not None and (option := getattr(error, "option_name", None)):
             typed = next((word for word in sys.argv if word.startswith(option)), option)
@@ -200,12 +194,6 @@ def explain(error: Exception) -> int:
         _say(f"error: {type(error).__name__}: {error} (--debug shows where)")
         return 1
     return 2
-
-
-def _typed_command(arguments: Sequence[str]) -> str:
-    """``fsb run METHOD`` of a whole line: where the parser lost track of the command."""
-    deep = 2 if arguments and arguments[0] in GROUPS else 1
-    return " ".join(["fsb", *(word for word in arguments[:deep] if not word.startswith("-"))])
 
 
 def _say(text: str) -> None:

@@ -13,10 +13,8 @@ from fewshot_bench.figures import check
 
 def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="folder of the page")],
-    runs: Annotated[
-        list[Path] | None, typer.Argument(help="folders of runs, or folders that hold them")
-    ] = None,
-    runs_dir: Annotated[Path, typer.Option(help="read if no folder is named")] = Path("runs"),
+    runs: compare.Runs = None,
+    runs_dir: compare.RunsDir = Path("runs"),
     baseline: compare.Baseline = None,
     interval: compare.Interval = None,
     level: compare.Level = None,

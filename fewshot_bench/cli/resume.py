@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext, redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +12,7 @@ from fewshot_bench.cli.run import JSON
 from fewshot_bench.config.schema import RESUMABLE, SETTINGS
 
 
-def build_command() -> Any:
+def build_command(*_: Any) -> Any:
     """The command, with the settings that may change."""
     options = [_dynamic.parameter(SETTINGS[name], "Default: as in the run") for name in RESUMABLE]
     return _dynamic.make_command("resume", _resume, [*_dynamic.own_parameters(_resume), *options])
@@ -39,8 +37,7 @@ def _resume(
     The result is that of an uninterrupted run. A run that is finished stays as it is; without the
     weights that made its result it is refused.
     """
-    from fewshot_bench.cli.progress import Progress
-    from fewshot_bench.cli.summary import show_record
+    from fewshot_bench.cli.summary import show_record, show_run
     from fewshot_bench.results.record import folder_of, read_record
     from fewshot_bench.runs.train import finished, resume
 
@@ -54,6 +51,4 @@ def _resume(
         return
 
     settings |= {"allow_changes": allow_changes, "trust_code": trust_code}
-    with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
-        record = resume(folder, progress=progress, **settings)
-    show_record(record, folder, as_json=json)
+    show_run(lambda progress: (resume(folder, progress=progress, **settings), folder), json)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -24,11 +22,7 @@ class Methods(TyperGroup):
     """One sub-command per method; its options depend on what is named on the line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [
-            name if len(claims) == 1 else f"{item.distribution}:{name}"
-            for name, claims in registry_of(ctx).names("methods").items()
-            for item in claims
-        ]
+        return [name for name, _ in registry_of(ctx).typed("methods")]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """For the list of methods only: without options, so that nothing heavy is imported."""
@@ -38,10 +32,8 @@ class Methods(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, Any, list[str]]:
         name, rest = args[0], args[1:]
         if name.startswith("-"):
-            raise ConfigError(
-                f"fsb run: expected METHOD first, then its options: fsb run METHOD {name} ...; "
-                "'fsb list methods' shows the methods."
-            )
+            first = f"expected METHOD first, then its options: fsb run METHOD {name} ..."
+            raise ConfigError(f"fsb run: {first}; 'fsb list methods' shows the methods.")
         return name, build_command(name, rest, registry_of(ctx)), rest
 
 
@@ -88,13 +80,11 @@ def build_command(name: str, arguments: Sequence[str], registry: Registry) -> An
     every_run = [_dynamic.parameter(option) for option in SETTINGS.values()]
     own = _dynamic.own_parameters(_own)
     parameters, _ = _dynamic.settled(arguments, own, options, first=every_run)
-    draft = drafts[-1]
-    presets = f"settings by name: {', '.join(draft.kind.presets)}"
-    for one in parameters:
-        if one.name == "preset":
-            one.default.help = presets + f" (default {draft.defaults['preset']})"
-    text = " ".join((draft.kind.__doc__ or "").split("\n\n")[0].split())
-    text += f" Defaults shown are those of --preset {draft.defaults['preset']}."
+    kind, preset = drafts[-1].kind, drafts[-1].defaults["preset"]
+    option = next(one.default for one in parameters if one.name == "preset")
+    option.help = f"settings by name: {', '.join(kind.presets)} (default {preset})"
+    text = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+    text += f" Defaults shown are those of --preset {preset}."
     more = "With another --dataset, --backbone or inner method, --help shows the options of that."
     return _dynamic.make_command(name, command, parameters, help=text, epilog=more)
 
@@ -115,13 +105,9 @@ def _own(
 
 
 def _run(draft: Draft, settings: Mapping[str, Any], *, json: bool, if_exists: str) -> None:
-    from fewshot_bench.cli.progress import Progress
-    from fewshot_bench.cli.summary import show_record
+    from fewshot_bench.cli.summary import show_run
     from fewshot_bench.runs.context import RunContext
     from fewshot_bench.runs.train import run_or_reuse
 
-    config = draft.complete(settings)
-    # Whatever a plugin prints, standard output holds the record alone.
-    with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
-        record, folder = run_or_reuse(RunContext(config, draft.registry, progress), if_exists)
-    show_record(record, folder, as_json=json)
+    config, registry = draft.complete(settings), draft.registry
+    show_run(lambda shown: run_or_reuse(RunContext(config, registry, shown), if_exists), json)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from rich.table import Column, Table
 
 from fewshot_bench.cli._console import screen
+from fewshot_bench.cli.progress import Progress
 from fewshot_bench.results.record import VALIDATION, with_result
 from fewshot_bench.results.runs import query_words, sampler_protocol, sampler_words
 from fewshot_bench.utils.devices import EventClock
 from fewshot_bench.utils.text import printable, printable_values
+
+
+def show_run(make: Callable[[Progress], tuple[dict[str, Any], Path]], as_json: bool) -> None:
+    """Make a run while its progress is shown, then print its record."""
+    # Whatever a plugin prints, standard output holds the record alone.
+    with Progress() as progress, redirect_stdout(sys.stderr) if as_json else nullcontext():
+        record, folder = make(progress)
+    show_record(record, folder, as_json=as_json)
 
 
 def show_record(record: dict[str, Any], folder: Path, *, as_json: bool) -> None:

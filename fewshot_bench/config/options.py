@@ -59,7 +59,7 @@ class Option:
         default: used where neither preset nor user gives a value.
         expected: the values that it takes, in words.
         method: whether it names a method, whose options follow but for those of ``without``.
-        scope, follows, option, same_scores: see :class:`fewshot_bench.config.schema.Setting`.
+        scope, follows, option, same_scores: see :func:`fewshot_bench.config.schema.setting`.
     """
 
     name: str

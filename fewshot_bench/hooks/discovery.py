@@ -12,8 +12,6 @@ from importlib import metadata
 from importlib.metadata import Distribution, EntryPoint
 
 VARIABLE = "FSB_PLUGINS"
-
-
 Unreadable = tuple[str, str, Exception]  # distribution or its folder, version, the error
 
 

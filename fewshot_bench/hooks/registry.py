@@ -328,6 +328,14 @@ class Registry:
             names.setdefault(item.name, []).append(item)
         return names
 
+    def typed(self, kind: str) -> list[tuple[str, Registered]]:
+        """Everything of a kind, with the name that means it alone."""
+        return [
+            (name if len(claims) == 1 else item.full_name, item)
+            for name, claims in self.names(kind).items()
+            for item in claims
+        ]
+
     def claims(self, kind: str, name: str) -> list[Registered]:
         """Everything that ``name``, ``distribution:name`` or ``PATH.py:ATTRIBUTE`` may stand for.
 
