@@ -22,6 +22,20 @@ if TYPE_CHECKING:
     from fewshot_bench.results.runs import Run
 
 
+PAIRED = "The differences will vary as those of these two trained networks do."
+UNPAIRED = (
+    "One pilot: the other method is taken to vary as much and not to be paired, so this many "
+    "episodes are enough where pairing helps; a second pilot tells how much it does."
+)
+UNEQUAL = "Unequal numbers of queries per class in the pilots: other counts cannot be foretold."
+ONE_QUERY = "One query per class in the pilots: other query counts cannot be foretold."
+BINOMIAL = (
+    "With the query count only the binomial part of the variance changes; given episode and "
+    "class, the methods are taken to err independently. If they err on the same queries, more "
+    "queries help less than this says."
+)
+
+
 def plan(
     runs: Annotated[
         list[Path] | None,
@@ -48,7 +62,7 @@ def plan(
 
     With open sampling also, which query count lets the data set's images reach the power.
     """
-    if not (0 < difference <= 100):
+    if not 0 < difference <= 100:
         raise ConfigError(f"--difference {difference:g}: points of accuracy, over 0, at most 100.")
     if not 0 < alpha < 1:
         raise ConfigError(f"--alpha {alpha:g}: it has to lie between 0 and 1.")
@@ -58,7 +72,16 @@ def plan(
         raise ConfigError(f"--sampling {sampling}: give closed or open.")
     from fewshot_bench.results.pilots import pilot_of
 
-    pilot, aim = pilot_of(_load(runs) if runs else _newest(runs_dir)), difference / 100
+    if runs:
+        found, problems = finished_runs(runs, "a pilot")
+        if problems:
+            raise RecordError(problems[0].rstrip(".") + ".")
+        if len(found) > 2:
+            most = f"fsb plan takes one or two runs, not {len(found)}"
+            raise ConfigError(f"{most}; name their folders.")
+    else:
+        found = _newest(runs_dir)
+    pilot, aim = pilot_of(found), difference / 100
     result = _plan(pilot, aim, power, alpha)
     result["sampling"] = sampling or pilot.runs[0].record["test"]["sampling"]
     if result["sampling"] == "open":
@@ -68,16 +91,6 @@ def plan(
         typer.echo(json_.dumps(result, indent=2))
     else:
         _show(pilot, result)
-
-
-def _load(paths: list[Path]) -> list[Run]:
-    """One or two finished runs."""
-    found, problems = finished_runs(paths, "a pilot")
-    if problems:
-        raise RecordError(problems[0].rstrip(".") + ".")
-    if len(found) > 2:
-        raise ConfigError(f"fsb plan takes one or two runs, not {len(found)}; name their folders.")
-    return found
 
 
 def _newest(runs_dir: Path) -> list[Run]:
@@ -167,29 +180,16 @@ def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
     from fewshot_bench.results.runs import sampler_words
     from fewshot_bench.results.training import against_words
 
-    notes = [
-        "The differences will vary as those of these two trained networks do."
-        if result["paired"]
-        else "One pilot: the other method is taken to vary as much and not to be paired, so this "
-        "many episodes are enough where pairing helps; a second pilot tells how much it does."
-    ]
+    notes = [PAIRED if result["paired"] else UNPAIRED]
     if result["paired"] and (training := against_words(*([run] for run in pilot.runs))):
-        notes.append(
-            f"The pilots were trained differently, {training}; equal trainings may vary otherwise."
-        )
+        otherwise = "equal trainings may vary otherwise"
+        notes.append(f"The pilots were trained differently, {training}; {otherwise}.")
     if "open" in result:
         protocol = pilot.runs[0].protocol()
         if drawn := sampler_words(protocol):
             notes.append(f"The pilots' episodes were{drawn}, those of the plan are open.")
-        notes.append(
-            "Unequal numbers of queries per class in the pilots: other counts cannot be foretold."
-            if protocol["unequal"]
-            else "One query per class in the pilots: other query counts cannot be foretold."
-            if pilot.falls is None
-            else "With the query count only the binomial part of the variance changes; "
-            "given episode and class, the methods are taken to err independently. If they err on "
-            "the same queries, more queries help less than this says."
-        )
+        foretold = ONE_QUERY if pilot.falls is None else BINOMIAL
+        notes.append(UNEQUAL if protocol["unequal"] else foretold)
     return notes
 
 

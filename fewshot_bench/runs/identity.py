@@ -64,25 +64,20 @@ class RunIndex:
             if not watched or all(run.record["config"].get(n) == wanted[n] for n in WATCHED)
         ]
         origin = {}
-        if same:  # origin_of the run that the context would start
-            origin = {
-                "data": context.data.splits.digest,
-                "plugin versions": _versions([plugin.identity for plugin in context.plugins]),
-                "code": code_digest(context.sources),
-                "torch": torch_version(),
-                "device": context.device.type,
-                **contents_of(context.inputs),
-            }
+        if same:  # of the run that the context would start
+            plugins = [plugin.identity for plugin in context.plugins]
+            code = code_digest(context.sources), torch_version(), context.device.type
+            origin = _origin(context.data.splits.digest, plugins, *code, context.inputs)
         unfinished, near = None, None
         for run in reversed(same):
-            status = run.record["status"]
             different = differing(origin_of(run.record), origin)
-            if status == "completed" and not different:
-                return Found(run, unfinished)
-            if status == "completed":
+            if run.record["status"] != "completed":
+                if not different and unfinished is None and not is_locked(run.folder):
+                    unfinished = run.folder
+            elif different:
                 near = near or f"'{run.folder}' has different {' and '.join(different)}"
-            elif not different and unfinished is None and not is_locked(run.folder):
-                unfinished = run.folder
+            else:
+                return Found(run, unfinished)
         return Found(None, unfinished, near)
 
 
@@ -142,14 +137,9 @@ def paths_of(inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
 
 def origin_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a run came from besides its settings; JSON values."""
-    return {
-        "data": record["dataset_digest"],
-        "plugin versions": _versions(record["plugins"]),
-        "code": record["environment"].get("code"),
-        "torch": record["environment"].get("torch"),
-        "device": record["device"]["type"],
-        **contents_of(record["inputs"]),
-    }
+    code = map(record["environment"].get, ("code", "torch"))
+    device, inputs = record["device"]["type"], record["inputs"]
+    return _origin(record["dataset_digest"], record["plugins"], *code, device, inputs)
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -157,6 +147,10 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [name for name in {**one, **other} if one.get(name) != other.get(name)]
 
 
-def _versions(plugins: Sequence[Mapping[str, str]]) -> list[list[str]]:
+def _origin(
+    data: str, plugins: Sequence[Mapping[str, str]], code: Any, torch: Any, device: str, inputs: Any
+) -> dict[str, Any]:
     names = ("kind", "name", "distribution", "version")
-    return sorted([one[n] for n in names] for one in plugins if one["kind"] != "observers")
+    versions = sorted([one[n] for n in names] for one in plugins if one["kind"] != "observers")
+    found = {"data": data, "plugin versions": versions, "code": code, "torch": torch}
+    return {**found, "device": device, **contents_of(inputs)}

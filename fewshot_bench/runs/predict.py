@@ -42,7 +42,7 @@ class Predicted:
     squashed: int
     probabilities: Tensor
     transductive: bool
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
 
 
 def classify(
@@ -96,18 +96,14 @@ def classify(
     stacked = torch.stack([read(paths[:shot]) for paths in classes.values()])
     query = read(images).unsqueeze(0)
     unknown = torch.full(query.shape[:2], -1)
-    episode = Episode(
-        Support(stacked.unsqueeze(0), None, key), query, unknown,
-        torch.arange(len(classes))[None], key,
-    ).to(trained.context.device)  # fmt: skip
+    ids, learned = torch.arange(len(classes))[None], Support(stacked.unsqueeze(0), None, key)
+    episode = Episode(learned, query, unknown, ids, key).to(trained.context.device)
     trained.method.eval()
     with trained.executor.running():
         logits = trained.executor.predict(episode).logits[0].double().cpu()
     left_out = sum(len(paths) for paths in classes.values()) - shot * len(classes)
-    probabilities, together = logits.softmax(-1), trained.method.transductive
-    return Predicted(
-        tuple(classes), shot, left_out, len(squashed), probabilities, together, tuple(notes)
-    )
+    probabilities, about = logits.softmax(-1), (trained.method.transductive, tuple(notes))
+    return Predicted(tuple(classes), shot, left_out, len(squashed), probabilities, *about)
 
 
 def _classes(support: Path) -> dict[str, list[Path]]:
@@ -115,14 +111,12 @@ def _classes(support: Path) -> dict[str, list[Path]]:
     if not support.is_dir():
         raise DataError(f"there is no folder '{support}'; expected {EXPECTED}.")
     found = {}
-    for folder in sorted(path for path in support.iterdir() if path.is_dir()):
-        if folder.name.startswith("."):
-            continue
-        found[folder.name] = sorted(
-            path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
-        )
-        if not found[folder.name]:
+    folders = [path for path in support.iterdir() if path.is_dir()]
+    for folder in sorted(path for path in folders if not path.name.startswith(".")):
+        images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+        if not images:
             raise DataError(f"'{folder}' holds no PNG or JPEG image; expected {EXPECTED}.")
+        found[folder.name] = sorted(images)
     if len(found) < 2:
         what = f"'{support}' has {len(found)} folders with images in it"
         raise DataError(f"{what}; expected {EXPECTED}, two classes or more.")

@@ -39,7 +39,7 @@ from fewshot_bench.results.record.environment import describe_device, environmen
 from fewshot_bench.results.record.model import Timing
 from fewshot_bench.results.training import OF_TRAINING
 from fewshot_bench.rng import key_of
-from fewshot_bench.runs.build import build_backbone, build_method, build_sampler
+from fewshot_bench.runs.build import build, build_backbone, build_method
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.overlap import seen_by
 from fewshot_bench.sampling import few_labels
@@ -206,11 +206,11 @@ def episodes(context: RunContext, split: str, *, evaluated: bool = False) -> Epi
         if split != "validation" or evaluated or not (typed := _without_validation(context)):
             raise
         raise ConfigError(f"{error} To do without validation: {typed}.") from error
-    options = config.sampling_options if name == config.sampling else {}
-    family, seed = config.within_family, key_of(split, config.episode_seed)
-    return EpisodeSource(
-        build_sampler(context.registry, name, options, table, task, seed, within_family=family)
-    )
+    own = {"within_family": config.within_family}
+    options = {**own, **(config.sampling_options if name == config.sampling else {})}
+    sampling = (table, task, key_of(split, config.episode_seed))
+    made = build(context.registry, "samplers", name, options, *sampling, prefix="sampling_")
+    return EpisodeSource(made)
 
 
 def _without_validation(context: RunContext) -> str | None:
