@@ -17,6 +17,8 @@ from fewshot_bench.hooks.registry import Registry
 if TYPE_CHECKING:
     from fewshot_bench.testing.checks import Outcome
 
+NAME = "a method, data set, backbone, sampler, metric or observer; or FILE.py:NAME"
+SHAPE = "images that a method or backbone is tried on, as 3,84,84; may be repeated"
 MARKS = {"passed": "ok", "failed": "FAILED", "not claimed": "not claimed", "note": "note"}
 COLORS = {"passed": "green", "failed": "red", "not claimed": "yellow", "note": "cyan"}
 
@@ -39,14 +41,7 @@ def _check(
     registry: Registry,
     options: Mapping[str, Any],
     /,
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="a method, data set, backbone, sampler, metric or observer; or FILE.py:NAME",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ],
+    name: Annotated[str, typer.Argument(help=NAME, metavar="NAME", show_default=False)],
     kind: Annotated[
         str | None, typer.Option(help="methods, datasets, ...: where several have the name")
     ] = None,
@@ -54,13 +49,7 @@ def _check(
         list[str] | None, typer.Option(help="id of a check; may be repeated", metavar="ID")
     ] = None,
     data_root: Annotated[str | None, typer.Option(help="folder of a data set's files")] = None,
-    image_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="images that a method or backbone is tried on, as 3,84,84; may be repeated",
-            metavar="C,H,W",
-        ),
-    ] = None,
+    image_shape: Annotated[list[str] | None, typer.Option(help=SHAPE, metavar="C,H,W")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
 ) -> None:
     """Run the conformance suite on what a plugin registers; exit code 1 if a check fails.

@@ -21,14 +21,8 @@ from fewshot_bench.utils.text import printable
 if TYPE_CHECKING:
     from fewshot_bench.data.images import Dataset, LabeledImages, Splits
 
-Name = Annotated[
-    str,
-    typer.Argument(
-        help="name of a data set; folder:PATH for your own images",
-        metavar="NAME",
-        show_default=False,
-    ),
-]
+NAME = "name of a data set; folder:PATH for your own images"
+Name = Annotated[str, typer.Argument(help=NAME, metavar="NAME", show_default=False)]
 Root = Annotated[str | None, typer.Option(help="folder of the data's files")]
 Cache = Annotated[str | None, typer.Option(help="folder for decoded images")]
 PARTS = ("train", "validation", "test")

@@ -77,13 +77,9 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(
-    cls=Commands,
-    help="Few-shot learning methods on the same episodes, with honest intervals and step times.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+HELP = "Few-shot learning methods on the same episodes, with honest intervals and step times."
+plain: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
+app = typer.Typer(cls=Commands, help=HELP, no_args_is_help=True, **plain)
 
 
 for _name, (_, _function) in DYNAMIC.items():  # entries of the list of commands

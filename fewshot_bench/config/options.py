@@ -152,10 +152,9 @@ def unknown_option(name: str, known: Collection[str], hint: str) -> ConfigError:
     """The error for an unknown option, as it was given, with the nearest of the Python names."""
     plain, instead = option_name(name.rstrip("_")), None
     if plain in _PRINTING:
-        return ConfigError(
-            f"option '{name}' is about what the command line prints; leave it out in Python and "
-            "in files: a run returns its record."
-        )
+        about = f"option '{name}' is about what the command line prints"
+        leave = "leave it out in Python and in files: a run returns its record"
+        return ConfigError(f"{about}; {leave}.")
     if plain in known and plain != name:
         instead = plain
     elif plain.startswith("no_") and plain[3:] in known:
@@ -312,10 +311,8 @@ def option_of(name: str, hint: Any, default: Any) -> Option:
         from fewshot_bench.method import Method  # imports torch
 
         if not (inspect.isclass(hint) and issubclass(hint, Method)):
-            raise ValueError(
-                f"is of type {hint}; expected bool, int, float, str, InputFile, Literal, a tuple "
-                "or a frozen dataclass"
-            )
+            known = "bool, int, float, str, InputFile, Literal, a tuple or a frozen dataclass"
+            raise ValueError(f"is of type {hint}; expected {known}")
         without = next((m for m in metadata if isinstance(m, tuple)), ())
         return Option(name, str, default, text, method=True, without=without)
     return Option(name, typing.Annotated[hint, bounds] if bounds else hint, default, text, optional)

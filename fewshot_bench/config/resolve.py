@@ -24,6 +24,7 @@ from fewshot_bench.hooks.registry import CORE, Registry
 # Further options of 'fsb run', whose names no plugin can use.
 RESERVED = ("debug", "help", "if_exists", "json")
 ALSO = ("if_exists",)  # what a run takes in Python besides settings
+KIND_OF = {"backbone": "backbones", "sampling": "samplers"}  # settings that name a plugin
 # Names of settings that are given once for each value, and the fields that hold all values.
 REPEATED = {option.option: name for name, option in SETTINGS.items() if option.option}
 
@@ -238,7 +239,7 @@ def settle(registry: Registry, values: dict[str, Any], choosers: Mapping[str, st
     setting, of those not typed), also when another plugin claims the name: installing something
     must not change or break what did not name it.
     """
-    for setting, kind in (("backbone", "backbones"), ("sampling", "samplers")):
+    for setting, kind in KIND_OF.items():
         if values[setting] is not None:
             values[setting] = registry.settled(kind, values[setting], choosers.get(setting))
     name, path = split_dataset(registry, values["dataset"])

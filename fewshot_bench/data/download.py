@@ -64,10 +64,8 @@ def locate(
         except DataError as error:
             problem = f" {error}"
     tried = ", ".join(f"'{folder}'" for folder in places)
-    raise DataError(
-        f"the files of '{name}' were not found in {tried}.{problem} "
-        "Name their folder with --data-root FOLDER, or set FSB_DATA to its parent folder."
-    )
+    advice = "Name their folder with --data-root FOLDER, or set FSB_DATA to its parent folder."
+    raise DataError(f"the files of '{name}' were not found in {tried}.{problem} {advice}")
 
 
 def fetch_folder(download: Download, target: Path) -> Path:

@@ -70,15 +70,10 @@ class SeenImages:
         images = np.concatenate([self.images, other.images])
         label = np.concatenate([self.label, other.label + len(self.names)])
         unique, first = np.unique(images, return_index=True)
-        return SeenImages(
-            unique,
-            label[first],
-            self.names + other.names,
-            self.parts + other.parts,
-            self.runs + other.runs,
-            self.image_shape or other.image_shape,
-            tuple(dict.fromkeys(self.unknown + other.unknown)),
-        )
+        labels = self.names + other.names, self.parts + other.parts, self.runs + other.runs
+        unknown = tuple(dict.fromkeys(self.unknown + other.unknown))
+        shape = self.image_shape or other.image_shape
+        return SeenImages(unique, label[first], *labels, shape, unknown)
 
 
 NO_IMAGES = SeenImages(np.empty(0, np.uint64), np.empty(0, np.int64))
@@ -267,11 +262,11 @@ def overlap_notes(overlap: dict[str, Any]) -> list[str]:
             f"(under {SHARE:.0%} of a class)"
         )
     if equal := overlap["same_names"]:
+        have = "have names" if len(equal) > 1 else "has the name"
+        those = f"classes that took part in {_parts(equal)} (with different content)"
         notes.append(
-            f"{len(equal)} of the {overlap['of']} {overlap['split']} classes "
-            f"{'have names' if len(equal) > 1 else 'has the name'} of classes that took part in "
-            f"{_parts(equal)} (with different content), such as '{equal[0]['class']}': are these "
-            "copies of the same images?"
+            f"{len(equal)} of the {overlap['of']} {overlap['split']} classes {have} of {those}, "
+            f"such as '{equal[0]['class']}': are these copies of the same images?"
         )
     return notes + overlap["unknown"]
 
@@ -311,10 +306,8 @@ def read_seen(folder: Path, record: Mapping[str, Any] | None) -> SeenImages | No
     if not path.is_file():
         if written is None:
             return None
-        raise RecordError(
-            f"'{folder}' has no {SEEN_FILE}, the list of images that took part in its weights. "
-            "Put the file back, or run it again."
-        )
+        what = f"'{folder}' has no {SEEN_FILE}, the list of images that took part in its weights"
+        raise RecordError(f"{what}. Put the file back, or run it again.")
     if written is not None and content_of(path).sha256 != written["sha256"]:
         raise RecordError(
             f"'{path}' is not the file that the run wrote, or is damaged: its sha256 is not the "

@@ -14,6 +14,7 @@ import io
 import json
 import tomllib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,10 @@ def select_classes(labeled: LabeledImages, classes: Iterable[int]) -> LabeledIma
         images = slice(ends[chosen[0]] - labeled.counts[chosen[0]], ends[chosen[-1]])
     else:
         images = np.isin(np.repeat(np.arange(len(labeled.counts)), labeled.counts), chosen)
-    return LabeledImages(
-        images=labeled.images[images],
-        counts=labeled.counts[chosen],
-        class_names=tuple(labeled.class_names[i] for i in chosen),
-        groups=labeled.groups[chosen],
-        families=labeled.families[chosen],
-        family_names=labeled.family_names,
-        order=labeled.order[images],
-    )
+    names = tuple(labeled.class_names[i] for i in chosen)
+    own = {name: getattr(labeled, name)[chosen] for name in ("counts", "groups", "families")}
+    pixels, order = labeled.images[images], labeled.order[images]
+    return replace(labeled, images=pixels, class_names=names, order=order, **own)
 
 
 def shuffled(n: int, *key: int | str) -> list[int]:
@@ -124,10 +120,8 @@ def parse_split(text: str, suffix: str, name: str) -> ClassLists:
         if split not in lists:
             raise DataError(f"{where}: unknown split '{split}'; expected {', '.join(SPLITS)}.")
         if label in split_of:
-            raise DataError(
-                f"{where}: class '{label}' is in {split_of[label]} and again in {split}; "
-                "each class belongs to one split."
-            )
+            twice = f"class '{label}' is in {split_of[label]} and again in {split}"
+            raise DataError(f"{where}: {twice}; each class belongs to one split.")
         split_of[label] = split
         lists[split].append(label)
     for split in ("train", "test"):
@@ -171,8 +165,7 @@ def check_lists(lists: ClassLists, known: Iterable[str], name: str) -> None:
     known = set(known)
     unknown = [label for labels in lists.values() for label in labels if label not in known]
     if unknown:
-        raise DataError(
-            f"split file '{name}': the data have no class '{unknown[0]}'"
-            + (f" ({len(unknown)} such classes)" if len(unknown) > 1 else "")
-            + f"; they have {', '.join(sorted(known)[:5])}, ... ({len(known)} in all)."
-        )
+        more = f" ({len(unknown)} such classes)" if len(unknown) > 1 else ""
+        theirs = f"{', '.join(sorted(known)[:5])}, ... ({len(known)} in all)"
+        missing = f"the data have no class '{unknown[0]}'{more}"
+        raise DataError(f"split file '{name}': {missing}; they have {theirs}.")

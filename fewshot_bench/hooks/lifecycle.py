@@ -36,11 +36,9 @@ def lifecycle_hooks_of(title: str, observer: Any) -> list[Implementation]:
     except PluginError as error:
         raise PluginError(f"{title}: {error}") from error
     if not any(hook in LIFECYCLE for hook, _ in found):
-        raise PluginError(
-            f"{title} is of type {type(observer).__name__} and implements no lifecycle hook; "
-            "expected a class, an object or a module with @hookimpl functions such as "
-            f"{', '.join(LIFECYCLE)}."
-        )
+        what = f"{title} is of type {type(observer).__name__} and implements no lifecycle hook"
+        functions = f"@hookimpl functions such as {', '.join(LIFECYCLE)}"
+        raise PluginError(f"{what}; expected a class, an object or a module with {functions}.")
     return found
 
 

@@ -96,10 +96,9 @@ class Registered:
         except errors.FewshotBenchError:
             raise
         except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"{self.title} cannot be loaded from '{self.target}' ({summary(error)}); "
-                f"'fsb plugins --trace {self.name}' shows where."
-            ) from error
+            what = f"{self.title} cannot be loaded from '{self.target}' ({summary(error)})"
+            where = f"'fsb plugins --trace {self.name}' shows where"
+            raise PluginError(f"{what}; {where}.") from error
         return self._attribute(module, attribute)
 
     def _attribute(self, module: Any, attribute: str) -> Any:
@@ -108,9 +107,8 @@ class Registered:
         except AttributeError as error:
             near = difflib.get_close_matches(attribute, dir(module), n=1)
             hint = f"; did you mean '{near[0]}'?" if near else "."
-            raise PluginError(
-                f"{self.title} cannot be loaded: there is no '{attribute}' in '{self.source}'{hint}"
-            ) from error
+            what = f"there is no '{attribute}' in '{self.source}'{hint}"
+            raise PluginError(f"{self.title} cannot be loaded: {what}") from error
 
 
 @dataclass
@@ -311,10 +309,9 @@ class Registry:
                 ]
         for item in found:
             if any(item.full_name == other.full_name for other in self._found[item.kind]):
-                raise PluginError(
-                    f"{info.module} offers the {item.kind[:-1]} '{item.name}', which another "
-                    f"plugin of {info.distribution} offers too; rename one of the two"
-                )
+                what = f"{info.module} offers the {item.kind[:-1]} '{item.name}'"
+                other = f"another plugin of {info.distribution}"
+                raise PluginError(f"{what}, which {other} offers too; rename one of the two")
         if any(hook in LIFECYCLE for hook, _ in implementations):
             own = [item.name for item in found if item.target == module.__name__]
             when = f"only with --with {own[0]}" if own else "never: no observer is this module"
@@ -348,11 +345,9 @@ class Registry:
             origin = files.DISTRIBUTION, files.content(path)
             return [Registered(kind, f"{path.name}{end}", f"{path}{end}", *origin)]
         distribution, _, bare = name.rpartition(":")
-        return [
-            item
-            for item in self.names(kind).get(bare, [])
-            if not distribution or normal(item.distribution) == normal(distribution)
-        ]
+        found = self.names(kind).get(bare, [])
+        own = [item for item in found if normal(item.distribution) == normal(distribution)]
+        return own if distribution else found
 
     def resolve(self, kind: str, name: str) -> Registered:
         """What ``name``, ``distribution:name`` or ``PATH.py:ATTRIBUTE`` stands for.

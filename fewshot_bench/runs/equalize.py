@@ -111,14 +111,12 @@ def _settle(name: str, drafts: list[Draft], planned: _Planned) -> list[Draft]:
         value = next(iter(typed.values()), None)
         if not typed:
             value = getattr(rows[0][0].config, FOLLOWERS[field])
-        changes = [d for d, f in rows if f.get(field) != value and f != NO_BACKBONE]
-        new = {d.name: {**d.settings, field: value} for d in changes}
-        drafts = [
-            replace(d, settings=s, config=configure(d.method, planned.registry, **s))
-            if (s := new.get(d.name))
-            else d
-            for d in drafts
-        ]
+        for draft, fields in rows:
+            if fields.get(field) != value and fields != NO_BACKBONE:
+                typed_now = {**draft.settings, field: value}
+                config = configure(draft.method, planned.registry, **typed_now)
+                changed = replace(draft, settings=typed_now, config=config)
+                drafts[drafts.index(draft)] = changed
 
 
 def _refusal(name: str, field: str, rows: Sequence[tuple[Draft, Mapping[str, Any]]]) -> str:

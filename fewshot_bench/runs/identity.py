@@ -58,10 +58,9 @@ class RunIndex:
         wanted = config.to_dict()
         _, path = split_dataset(context.registry, config.dataset)
         typed = {**context.input_files, **({"dataset": path} if path else {})}
+        same, compared = self._by_settings.get(settings_key(wanted, typed), []), WATCHED * watched
         same = [
-            run
-            for run in self._by_settings.get(settings_key(wanted, typed), [])
-            if not watched or all(run.record["config"].get(n) == wanted[n] for n in WATCHED)
+            run for run in same if all(run.record["config"].get(n) == wanted[n] for n in compared)
         ]
         origin = {}
         if same:  # of the run that the context would start

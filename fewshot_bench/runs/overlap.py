@@ -55,10 +55,8 @@ def _seen_by_init(folder: Path) -> SeenImages:
     if found is None:
         return unknown_images(f"which classes trained the weights of --init {folder} is not known")
     if record is None:
-        found += unknown_images(
-            f"whether the list of classes that trained the weights of --init {folder} is theirs is "
-            "not known: there is no record"
-        )
+        what = f"the list of classes that trained the weights of --init {folder}"
+        found += unknown_images(f"whether {what} is theirs is not known: there is no record")
     return found.of_run(folder.absolute().name)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.config.options import split_dataset
-from fewshot_bench.config.resolve import settle
+from fewshot_bench.config.resolve import KIND_OF, settle
 from fewshot_bench.config.schema import SETTINGS, RunConfig
 from fewshot_bench.engine.checkpointing import random_states, set_random_states
 from fewshot_bench.engine.executors import Eager
@@ -47,11 +47,7 @@ def recorded_config(registry: Registry, record: Mapping[str, Any]) -> RunConfig:
     method = values["method"]
     values["method"] = registry.settled("methods", method, origin.get(("methods", method)))
     name, _ = split_dataset(registry, values["dataset"])
-    keys = {
-        "backbone": ("backbones", values["backbone"]),
-        "sampling": ("samplers", values["sampling"]),
-        "dataset": ("datasets", name),
-    }
+    keys = {n: (kind, values[n]) for n, kind in KIND_OF.items()} | {"dataset": ("datasets", name)}
     settle(registry, values, {n: origin[key] for n, key in keys.items() if key in origin})
     return RunConfig.from_dict(values)
 
@@ -82,10 +78,9 @@ def resumed_record(
     changed = differing(one, other)
     what = " and ".join(changed)
     if changed and not allow_changes:
-        raise RecordError(
-            f"'{folder}' was started with different {what}; resuming would mix them. Start over "
-            f"(fsb run ... --if-exists fresh), or: {resume_command(folder)} --allow-changes"
-        )
+        started = f"'{folder}' was started with different {what}; resuming would mix them"
+        fresh, how = "fsb run ... --if-exists fresh", resume_command(folder)
+        raise RecordError(f"{started}. Start over ({fresh}), or: {how} --allow-changes")
     record["notes"] += [note for note in before["notes"] if note not in record["notes"]]
     if changed:
         add_notes(record, f"the run was interrupted and resumed with different {what}")
@@ -130,10 +125,8 @@ def load_trained(run: PreparedRun, folder: Path, before: Mapping[str, Any]) -> l
         after = f"{before['status']} after step {reached} of {run.config.steps}"
         notes.append(f"the weights are those of a run that did not finish ({after})")
     if before["weights"] is None:
-        notes.append(
-            "the run's record is of a fewshot-bench that stored no digest of the weights: whether "
-            "the file is the one that the run wrote is not known"
-        )
+        stored = "the run's record is of a fewshot-bench that stored no digest of the weights"
+        notes.append(f"{stored}: whether the file is the one that the run wrote is not known")
     if different := _different_from(before, describe(run, folder)):
         notes.append(f"different from the run that made the weights: {'; '.join(different)}")
     return notes
@@ -190,10 +183,8 @@ def compare_repeated(
         (r["device"]["name"], *map(r["environment"].get, MACHINE_FACTS)) for r in (before, record)
     )
     if different > MOST_DIFFERENT * len(now) and one == other:
-        raise PluginError(
-            f"{note}: the method's predictions depend on something outside of its weights, which "
-            "the next process does not have."
-        )
+        outside = "the method's predictions depend on something outside of its weights"
+        raise PluginError(f"{note}: {outside}, which the next process does not have.")
     return f"{note}: sums may round differently"
 
 
