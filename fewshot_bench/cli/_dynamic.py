@@ -82,13 +82,11 @@ def build(
     arguments: Sequence[str],
     options: Callable[[Mapping[str, Any]], Parameters],
     argument: str = "",
-    more: Parameters | None = None,
+    more: Sequence[inspect.Parameter] = (),
 ) -> Any:
     """The command of a function (registry, values of options, /, its own parameters).
 
-    Arguments:
-        options, argument: see :func:`settled`.
-        more: options of the command in any case.
+    It has ``more`` options in any case; for those of ``argument`` see :func:`settled`.
     """
     own = own_parameters(function)
     names = {p.name for p in own}
@@ -97,17 +95,12 @@ def build(
         others = {n: v for n, v in values.items() if n not in names and v != []}
         function(registry, others, **{n: v for n, v in values.items() if n in names})
 
-    parameters, _ = settled(arguments, [*own, *(more or ())], options, argument)
-    return make_command(name, command, parameters, help=function.__doc__ or "")
+    parameters = settled(arguments, [*own, *more], options, argument)
+    return make_command(name, command, parameters, function.__doc__ or "")
 
 
 def make_command(
-    name: str,
-    function: Callable[..., Any],
-    parameters: Parameters,
-    *,
-    help: str = "",
-    epilog: str = "",
+    name: str, function: Callable[..., Any], parameters: Parameters, help: str, epilog: str = ""
 ) -> Any:
     """The command of these parameters; ``function`` gets those that were typed."""
 
@@ -118,7 +111,7 @@ def make_command(
     command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in keywords}
     app = typer.Typer(add_completion=False)
-    paragraphs = inspect.cleandoc(help or function.__doc__ or "").split("\n\n")
+    paragraphs = inspect.cleandoc(help).split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     app.command(name, help=text.replace("[", r"\["), epilog=epilog)(command)
     return typer.main.get_command(app)
@@ -126,7 +119,7 @@ def make_command(
 
 def scan(parameters: Parameters, arguments: Sequence[str]) -> dict[str, Any]:
     """The values of these parameters among the arguments; everything else is ignored."""
-    command = make_command("scan", lambda **_: None, parameters)
+    command = make_command("scan", lambda **_: None, parameters, "")
     lenient = ("resilient_parsing", "ignore_unknown_options", "allow_extra_args")
     found = command.make_context("scan", [*arguments], **dict.fromkeys(lenient, True)).params
     return {name: value for name, value in found.items() if value is not None and value != []}
@@ -135,11 +128,11 @@ def scan(parameters: Parameters, arguments: Sequence[str]) -> dict[str, Any]:
 def settled(
     arguments: Sequence[str],
     fixed: Parameters,
-    options: Callable[[Mapping[str, Any]], list[inspect.Parameter]],
+    options: Callable[[Mapping[str, Any]], Parameters],
     argument: str = "",
     first: Sequence[inspect.Parameter] = (),
-) -> tuple[Parameters, dict[str, Any]]:
-    """All parameters that the arguments call for, and the values of a lenient parse with them.
+) -> Parameters:
+    """All parameters that the arguments call for.
 
     Arguments:
         fixed: parameters of the command in any case.
@@ -162,9 +155,9 @@ def settled(
         wanted = [*options(values), *fixed]
         names = [p.name for p in wanted]
         if names == [p.name for p in known]:
-            return wanted, values
+            return wanted
         if names in tried:  # with the options known, the line cannot be parsed: say so with them
-            return max(known, wanted, key=len), values
+            return max(known, wanted, key=len)
         tried.append(names)
         known = wanted
 

@@ -72,8 +72,8 @@ def build_command(action: str, arguments: Sequence[str], registry: Registry) -> 
         function(_choose(registry, name, chosen, *places), **further)
 
     fixed = [*_dynamic.own_parameters(_choose_by), *own]
-    parameters, _ = _dynamic.settled(arguments, fixed, options, "name")
-    return _dynamic.make_command(action, command, parameters, help=function.__doc__ or "")
+    parameters = _dynamic.settled(arguments, fixed, options, "name")
+    return _dynamic.make_command(action, command, parameters, function.__doc__ or "")
 
 
 def _choose_by(name: Name, data_root: Root = None, cache_dir: Cache = None) -> None:
@@ -81,11 +81,7 @@ def _choose_by(name: Name, data_root: Root = None, cache_dir: Cache = None) -> N
 
 
 def _choose(
-    registry: Registry,
-    name: str,
-    options: Mapping[str, Any],
-    data_root: str | None,
-    cache_dir: str | None,
+    registry: Registry, name: str, options: Mapping[str, Any], data_root: str, cache_dir: str
 ) -> Chosen:
     """The data set of this name with these options; its files are fetched."""
     from fewshot_bench.data.cache import cache_root

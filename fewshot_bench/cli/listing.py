@@ -14,16 +14,12 @@ from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
 from fewshot_bench.hooks.registry import KINDS, PluginInfo, Registry
 from fewshot_bench.utils.text import one_line
 
+OF_WHAT = "methods, datasets, backbones, samplers, metrics, observers or exporters"
+TRACE = "show the traceback of a broken plugin, or of something that it registers"
+
 
 def list_names(
-    kind: Annotated[
-        str,
-        typer.Argument(
-            help="methods, datasets, backbones, samplers, metrics, observers or exporters",
-            metavar="KIND",
-            show_default=False,
-        ),
-    ] = "",
+    kind: Annotated[str, typer.Argument(help=OF_WHAT, metavar="KIND", show_default=False)] = "",
 ) -> None:
     """List what is installed, and which distribution it came from."""
     if not kind:
@@ -36,14 +32,7 @@ def list_names(
 
 
 def plugins(
-    trace: Annotated[
-        str | None,
-        typer.Option(
-            "--trace",
-            metavar="NAME",
-            help="show the traceback of a broken plugin, or of something that it registers",
-        ),
-    ] = None,
+    trace: Annotated[str | None, typer.Option("--trace", metavar="NAME", help=TRACE)] = None,
 ) -> None:
     """List plugins: what each offers, and what is wrong with those that are broken."""
     registry = Registry.discover()
@@ -75,8 +64,6 @@ def _print(columns: Sequence[str], rows: Iterable[Sequence[str]], overflow: Any)
 
 def _trace(name: str, found: list[PluginInfo], registry: Registry) -> None:
     """The traceback of a plugin, or of loading what it registered under this name."""
-    from fewshot_bench.hooks.registry import KINDS
-
     chosen = [p for p in found if name in (p.name, f"{p.distribution}:{p.name}", p.distribution)]
     broken = [p for p in chosen if p.error]
     if broken:

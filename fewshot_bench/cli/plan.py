@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from fewshot_bench.results.runs import Run
 
 
+PILOTS = (
+    "two pilot runs on the same episodes, or one; unless named, the newest run in --runs-dir and "
+    "the newest of another method on its episodes"
+)
+RUNS_DIR = "where pilots are if none is named"
+SAMPLING = "closed or open  [default: as the pilots]"
+JSON = "print the plan as JSON (fractions)"
 PAIRED = "The differences will vary as those of these two trained networks do."
 UNPAIRED = (
     "One pilot: the other method is taken to vary as much and not to be paired, so this many "
@@ -37,26 +44,13 @@ BINOMIAL = (
 
 
 def plan(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="two pilot runs on the same episodes, or one; unless named, the newest run in "
-            "--runs-dir and the newest of another method on its episodes",
-            show_default=False,
-        ),
-    ] = None,
-    runs_dir: Annotated[Path, typer.Option(help="where pilots are if none is named")] = Path(
-        "runs"
-    ),
+    runs: Annotated[list[Path] | None, typer.Argument(help=PILOTS, show_default=False)] = None,
+    runs_dir: Annotated[Path, typer.Option(help=RUNS_DIR)] = Path("runs"),
     difference: Annotated[float, typer.Option(help="to find, in points of accuracy")] = 0.5,
     power: Annotated[float, typer.Option(help="chance to find it")] = 0.8,
     alpha: Annotated[float, typer.Option(help="level of the two-sided test")] = 0.05,
-    sampling: Annotated[
-        str | None, typer.Option(help="closed or open  [default: as the pilots]")
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="print the plan as JSON (fractions)")
-    ] = False,
+    sampling: Annotated[str | None, typer.Option(help=SAMPLING)] = None,
+    json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> None:
     """Tell how many episodes a comparison needs, from pilot runs.
 

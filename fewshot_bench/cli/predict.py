@@ -17,19 +17,16 @@ from fewshot_bench.errors import ConfigError
 from fewshot_bench.utils.text import printable
 
 MODES = ("nearest", "bilinear", "antialias")
+FOLDERS = "a folder per class, with images of it"
 
 
 def predict(
     run: Run,
     support: Annotated[
-        Path,
-        typer.Argument(
-            help="a folder per class, with images of it", metavar="SUPPORT_DIR", show_default=False
-        ),
+        Path, typer.Argument(help=FOLDERS, metavar="SUPPORT_DIR", show_default=False)
     ],
     images: Annotated[
-        list[Path],
-        typer.Argument(help="PNG or JPEG files", metavar="IMAGE...", show_default=False),
+        list[Path], typer.Argument(help="PNG or JPEG files", metavar="IMAGE...", show_default=False)
     ],
     resize: Annotated[str, typer.Option(help=", ".join(MODES))] = "antialias",
     invert: Annotated[bool, typer.Option("--invert", help="exchange black and white")] = False,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from rich import progress as rich_progress
 from rich.console import Console
@@ -52,12 +51,7 @@ class Progress:
         self.bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.bars.stop()
         del LOG_LINES.show
         if isinstance(error, Interrupted):

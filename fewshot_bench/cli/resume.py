@@ -11,23 +11,19 @@ from fewshot_bench.cli.evaluate import Run, Trust
 from fewshot_bench.cli.run import JSON
 from fewshot_bench.config.schema import RESUMABLE, SETTINGS
 
+CHANGED = "resume although data, code, versions or kind of device differ; the record gets a note"
+
 
 def build_command(*_: Any) -> Any:
     """The command, with the settings that may change."""
     options = [_dynamic.parameter(SETTINGS[name], "Default: as in the run") for name in RESUMABLE]
-    return _dynamic.make_command("resume", _resume, [*_dynamic.own_parameters(_resume), *options])
+    parameters = [*_dynamic.own_parameters(_resume), *options]
+    return _dynamic.make_command("resume", _resume, parameters, _resume.__doc__ or "")
 
 
 def _resume(
     run: Run,
-    allow_changes: Annotated[
-        bool,
-        typer.Option(
-            "--allow-changes",
-            help="resume although data, code, versions or kind of device differ; the record gets "
-            "a note",
-        ),
-    ] = False,
+    allow_changes: Annotated[bool, typer.Option("--allow-changes", help=CHANGED)] = False,
     trust_code: Trust = False,
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     **settings: Any,

@@ -79,14 +79,14 @@ def build_command(name: str, arguments: Sequence[str], registry: Registry) -> An
 
     every_run = [_dynamic.parameter(option) for option in SETTINGS.values()]
     own = _dynamic.own_parameters(_own)
-    parameters, _ = _dynamic.settled(arguments, own, options, first=every_run)
+    parameters = _dynamic.settled(arguments, own, options, first=every_run)
     kind, preset = drafts[-1].kind, drafts[-1].defaults["preset"]
     option = next(one.default for one in parameters if one.name == "preset")
     option.help = f"settings by name: {', '.join(kind.presets)} (default {preset})"
     text = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
     text += f" Defaults shown are those of --preset {preset}."
     more = "With another --dataset, --backbone or inner method, --help shows the options of that."
-    return _dynamic.make_command(name, command, parameters, help=text, epilog=more)
+    return _dynamic.make_command(name, command, parameters, text, epilog=more)
 
 
 def _own(

@@ -21,6 +21,7 @@ from fewshot_bench.config.schema import CHANGEABLE, FOLLOWERS, OPTION_FIELDS, SE
 from fewshot_bench.errors import ConfigError, PluginError, UnknownName
 from fewshot_bench.hooks.registry import CORE, Registry
 
+Values = Mapping[str, Any]  # by option or field
 # Further options of 'fsb run', whose names no plugin can use.
 RESERVED = ("debug", "help", "if_exists", "json")
 ALSO = ("if_exists",)  # what a run takes in Python besides settings
@@ -83,12 +84,7 @@ class Draft:
     """
 
     def __init__(
-        self,
-        method: str,
-        registry: Registry,
-        given: Mapping[str, Any],
-        *,
-        preset_required: bool = True,
+        self, method: str, registry: Registry, given: Values, *, preset_required: bool = True
     ) -> None:
         self.registry = registry
         self.method = method = registry.settled("methods", method)
@@ -145,9 +141,7 @@ class Draft:
         }
         return RunConfig(method=self.method, sources=sources, **groups, **values)
 
-    def _checked(
-        self, given: Mapping[str, Any], start: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def _checked(self, given: Values, start: dict[str, Any] | None = None) -> dict[str, Any]:
         """These values of settings, checked, over the defaults of all (or over ``start``)."""
         values = {n: o.default for n, o in SETTINGS.items()} if start is None else start
         for name in (name for name in SETTINGS if name in given):
@@ -187,13 +181,11 @@ class Draft:
         inner = tuple(f"{option.name}_" for option in self.options["Method"] if option.method)
         for name in self.preset:
             if name not in known and not name.startswith(("backbone_", "sampling_", *inner)):
-                what = f"a preset of {self.method} sets '{name}', which is no option here."
-                raise ConfigError(what)
+                what = f"a preset of {self.method} sets '{name}'"
+                raise ConfigError(f"{what}, which is no option here.")
 
 
-def preset_of(
-    registry: Registry, method: str, values: Mapping[str, Any], *, needed: bool
-) -> dict[str, Any]:
+def preset_of(registry: Registry, method: str, values: Values, *, needed: bool) -> dict[str, Any]:
     """The settings of ``values["preset"]`` for this method, data set and task.
 
     Raises:
@@ -254,17 +246,12 @@ def check_changes(changes: Iterable[str]) -> None:
         if field == "observers":
             raise ConfigError("fsb eval: --with is for training; an evaluation has no observers.")
         if field in SETTINGS and field not in CHANGEABLE:
-            raise ConfigError(
-                f"fsb eval: {SETTINGS[field].flag} decided the training of the run and cannot "
-                "change; 'fsb eval --help' shows what can."
-            )
+            fixed = f"{SETTINGS[field].flag} decided the training of the run and cannot change"
+            raise ConfigError(f"fsb eval: {fixed}; 'fsb eval --help' shows what can.")
 
 
 def with_changes(
-    config: RunConfig,
-    registry: Registry,
-    changes: Mapping[str, Any],
-    dataset_options: Mapping[str, Any] | None = None,
+    config: RunConfig, registry: Registry, changes: Values, dataset_options: Values | None = None
 ) -> RunConfig:
     """A run's configuration with other values for some settings and options.
 

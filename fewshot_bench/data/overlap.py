@@ -29,7 +29,7 @@ from fewshot_bench.utils.files import replacing
 from fewshot_bench.utils.inputs import content_of
 
 SEEN_FILE = "seen.npz"
-TRAINING, VALIDATION = "training", "validation"
+PARTS = TRAINING, VALIDATION = "training", "validation"
 # A class took part if this share of its images did, or this many. Fewer are a coincidence: the
 # straight line and the circle are characters of several real alphabets.
 SHARE, MANY = 0.1, 10
@@ -135,11 +135,7 @@ def _turns(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
 
 
 def find_overlap(
-    test: LabeledImages,
-    seen: SeenImages,
-    split: str = "test",
-    *,
-    parts: Sequence[str] = (TRAINING, VALIDATION),
+    test: LabeledImages, seen: SeenImages, split: str = "test", *, parts: Sequence[str] = PARTS
 ) -> dict[str, Any]:
     """The record's ``overlap``: the classes of a split that took part in one of ``parts``."""
     label = _labels(fingerprints(test.images), seen, parts)
@@ -248,7 +244,7 @@ def overlap_summary(overlap: dict[str, Any]) -> str:
 
 def _parts(classes: Sequence[Mapping[str, Any]]) -> str:
     present = {one["part"] for one in classes}
-    return " and ".join(part for part in (TRAINING, VALIDATION) if part in present)
+    return " and ".join(part for part in PARTS if part in present)
 
 
 def overlap_notes(overlap: dict[str, Any]) -> list[str]:

@@ -208,7 +208,7 @@ class WeightsCheck:
     """
 
     def __init__(self, run: PreparedRun) -> None:
-        self._run, self._checked, states = run, False, random_states()
+        self._run, self.checked, states = run, False, random_states()
         try:
             context = run.context.with_config(replace(run.config, init=None))
             self._copy = new_method(context, run.method.task, run.context.device)
@@ -216,14 +216,9 @@ class WeightsCheck:
             set_random_states(states)
         self._outside = SharedState(run.method)
 
-    def check_early(self) -> None:
-        """:meth:`check`, at the first call alone, early in a long training."""
-        if not self._checked:
-            self.check()
-
     def check(self) -> None:
         """Raise PluginError unless a copy with the same weights predicts what the method does."""
-        method, states, self._checked = self._run.method, random_states(), True
+        method, states, self.checked = self._run.method, random_states(), True
         try:
             self._copy.load_state_dict(method.state_dict())
             source = self._run.validation or self._run.test  # the test's only after training

@@ -277,8 +277,8 @@ def make_trainer(
             run.hooks.bind(split="train").sampled(ids, source.indices(ids))
 
     def validate(step: int) -> float:
-        if weights_check is not None:
-            weights_check.check_early()
+        if weights_check is not None and not weights_check.checked:  # early in a long training
+            weights_check.check()
         accuracy = float(_validate(run, step).accuracy.mean())
         logger.info(f"step {step}: validation accuracy {accuracy:.2%}")
         if pictures is not None:
