@@ -132,8 +132,11 @@ class Option:
             checked = msgspec.convert(value, self.type, strict=self.type is bool)
         except (msgspec.ValidationError, TypeError) as error:
             raise wrong from error
-        if not all(map(_representable, checked if isinstance(checked, tuple) else (checked,))):
-            raise wrong
+        for one in checked if isinstance(checked, tuple) else (checked,):
+            # No infinity or NaN, and no integer beyond 64 bits.
+            largest = 2**63 if isinstance(one, int) else math.inf
+            if not isinstance(one, bool | str) and not abs(one) < largest:
+                raise wrong
         return checked
 
 
@@ -160,13 +163,6 @@ def unknown_option(name: str, known: Collection[str], hint: str) -> ConfigError:
     elif plain.startswith("no_") and plain[3:] in known:
         instead = f"{plain[3:]}=False"
     return UnknownName("option", name, set(known), hint, near=instead)
-
-
-def _representable(value: Any) -> bool:
-    """No infinity, and no integer beyond 64 bits."""
-    if isinstance(value, bool | str):
-        return True
-    return abs(value) < (2**63 if isinstance(value, int) else math.inf)
 
 
 def _words_of(type_: Any) -> str:

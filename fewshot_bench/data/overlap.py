@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_bench.data.images import LabeledImages
-from fewshot_bench.errors import ConfigError, DataError, RecordError
+from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.utils.files import replacing
 from fewshot_bench.utils.inputs import content_of
 
@@ -212,15 +212,6 @@ def _meaningful(words: tuple[str, ...]) -> bool:
         else word not in GENERIC and (len(word) >= SHORTEST or not word.isascii())
         for word in words
     )
-
-
-def refuse_overlap(overlap: dict[str, Any]) -> None:
-    """Raise DataError if a class took part."""
-    if overlap["classes"]:
-        raise DataError(
-            f"{overlap_summary(overlap)}. The result would not be for new classes. Use another "
-            "split or other data, or --allow-overlap, which marks the result wherever it is shown."
-        )
 
 
 def overlap_summary(overlap: dict[str, Any]) -> str:

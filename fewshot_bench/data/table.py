@@ -95,9 +95,16 @@ class ClassTable:
         return images.add_(low) if low else images
 
     def require(self, way: int, per_class: int, what: str = "split", prefix: str = "--") -> None:
-        """Raise ConfigError unless episodes of ``way`` classes (with distractors) can be drawn.
+        """Check that episodes of this size can be drawn.
 
-        ``what`` and ``prefix`` name the table and its options (``--`` or ``--train-``) in messages.
+        Arguments:
+            way: classes of an episode, distractors included.
+            per_class: images of each class.
+            what: name of the table in messages.
+            prefix: of the options in messages: ``--`` or ``--train-``.
+
+        Raises:
+            ConfigError: too few classes, or a class with too few images.
         """
         groups = len(self.group_start)
         if way > groups:

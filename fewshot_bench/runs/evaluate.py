@@ -21,8 +21,7 @@ from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.results.record import folder_of, new_run_folder, read_record, write_record
 from fewshot_bench.runs.context import RunContext
-from fewshot_bench.runs.overlap import seen_by_run
-from fewshot_bench.runs.prepare import check_writable, describe, prepare, stem
+from fewshot_bench.runs.prepare import check_writable, describe, prepare, seen_by_run, stem
 from fewshot_bench.runs.resume import add_notes, compare_repeated, load_trained, recorded_config
 from fewshot_bench.runs.train import test
 

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,18 +17,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewshot_bench.config.options import dataset_options
+from fewshot_bench.config.options import dataset_options, flag
 from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.data import overlap as overlaps
 from fewshot_bench.data.images import LabeledImages
-from fewshot_bench.data.overlap import NO_IMAGES, TRAINING, VALIDATION, SeenImages
+from fewshot_bench.data.overlap import NO_IMAGES, TRAINING, VALIDATION, SeenImages, unknown_images
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.engine.executors import Executor, choose
 from fewshot_bench.engine.training import check_players
 from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Task
-from fewshot_bench.errors import ConfigError, FewshotBenchError
+from fewshot_bench.errors import ConfigError, DataError, FewshotBenchError
 from fewshot_bench.hooks.lifecycle import RunHooks
 from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.hooks.single_file import is_file
@@ -41,7 +42,6 @@ from fewshot_bench.results.training import OF_TRAINING
 from fewshot_bench.rng import key_of
 from fewshot_bench.runs.build import build, build_backbone, build_method
 from fewshot_bench.runs.context import RunContext
-from fewshot_bench.runs.overlap import seen_by
 from fewshot_bench.sampling import few_labels
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
@@ -51,6 +51,8 @@ from fewshot_bench.utils.generators import generators_seeded
 
 logger = logging.getLogger(__name__)
 
+# Words in the name of an option without a file that brings weights trained elsewhere.
+PRETRAINED = ("weights", "pretrained")
 UNKNOWN_YET = (
     "evaluated_from", "episodes_digest", "test", "validation", "training", "weights", "seen",
     "error",
@@ -118,8 +120,12 @@ def prepare(
         # The validation split may have chosen the weights, whoever evaluates it.
         parts = (TRAINING, VALIDATION) if part == "test" else (TRAINING,)
         overlap = overlaps.find_overlap(evaluated, seen, part, parts=parts)
-        if not config.allow_overlap:
-            overlaps.refuse_overlap(overlap)
+        if overlap["classes"] and not config.allow_overlap:
+            what, advice = overlaps.overlap_summary(overlap), "Use another split or other data"
+            marks = "--allow-overlap, which marks the result wherever it is shown"
+            raise DataError(
+                f"{what}. The result would not be for new classes. {advice}, or {marks}."
+            )
         count = min(config.episodes, test.sampler.length or config.episodes)
         drawn = draw_episodes(test, count, registry.resolve("samplers", config.sampling).title)
     train: EpisodeSource | BatchSource = test
@@ -252,6 +258,63 @@ def _training(
     return few_labels.training_sources(
         table, task, seed, labels, unlabeled=unlabeled, within_family=family
     )
+
+
+def seen_by(context: RunContext, *, trains: bool) -> SeenImages:
+    """What takes part in a run: its splits (the first if it trains) and what its init saw."""
+    splits, config = context.data.splits, context.config
+    seen = overlaps.seen_images(splits.train, TRAINING) if trains else NO_IMAGES
+    if splits.validation is not None:
+        seen += overlaps.seen_images(splits.validation, VALIDATION)
+    if seen.image_shape is None:
+        seen = replace(seen, image_shape=splits.test.image_shape)
+    if config.init:
+        seen += _seen_by_init(Path(config.init))
+    for sentence in _pretrained(context):
+        seen += unknown_images(sentence)
+    return seen
+
+
+def _pretrained(context: RunContext) -> Iterator[str]:
+    """A sentence on each option of method and backbone that brings, or may bring, trained weights.
+
+    Any file can hold weights, whatever its option is called; a name of weights shows in that.
+    """
+    config = context.config
+    for name, value in {**config.method_options, **config.backbone_options}.items():
+        if name in context.input_files:
+            yield f"which classes took part in making the file of {flag(name)} is not known"
+        elif value and isinstance(value, bool | str) and any(word in name for word in PRETRAINED):
+            yield f"which classes trained the weights of {flag(name)} is not known"
+
+
+def _seen_by_init(folder: Path) -> SeenImages:
+    """What the weights of another run have seen."""
+    folder = folder if folder.is_dir() else folder.parent
+    record = read_record(folder) if (folder / RECORD).is_file() else None
+    found = overlaps.read_seen(folder, record)
+    if found is None:
+        return unknown_images(f"which classes trained the weights of --init {folder} is not known")
+    if record is None:
+        what = f"the list of classes that trained the weights of --init {folder}"
+        found += unknown_images(f"whether {what} is theirs is not known: there is no record")
+    return found.of_run(folder.absolute().name)
+
+
+def seen_by_run(
+    context: RunContext, folder: Path, config: RunConfig, record: Mapping[str, Any]
+) -> SeenImages:
+    """What a finished run has seen; without ``seen.npz`` in its record, by its data."""
+    found = overlaps.read_seen(folder, record)
+    if found is None:
+        then = context.with_config(replace(config, cache_dir=None))
+        try:
+            if then.load_data(download=False).splits.digest != record["dataset_digest"]:
+                raise FewshotBenchError("other data")
+            found = seen_by(then, trains=True)
+        except (FewshotBenchError, OSError):
+            found = unknown_images("which classes trained the run is not known: it has no seen.npz")
+    return found.of_run(folder.absolute().name)
 
 
 def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
