@@ -161,7 +161,13 @@ def _found(
             raise ConfigError(f"'{files[0]}' holds the settings of its runs; change them in there.")
         shown |= {name: value for name, value in grid.shown.items() if shown[name] is None}
     elif methods:
-        grid = _grid_of(methods, settings, seeds)
+        from fewshot_bench.runs.grid import Entry, Grid, seeds_of
+
+        if twice := [name for name in methods if methods.count(name) > 1]:
+            variants = "a file with [methods.NAME] tables compares its variants"
+            raise ConfigError(f"{twice[0]} is named twice; {variants}.")
+        named = {SETTINGS[n].option or n if n in SETTINGS else n: v for n, v in settings.items()}
+        grid = Grid(tuple(Entry(name, name) for name in methods), named, seeds_of(seeds))
     elif settings or seeds != 1:
         name = next(iter([*settings, "seeds"]))
         typed = SETTINGS[name].flag if name in SETTINGS else flag(name)
@@ -209,19 +215,6 @@ def split_names(
     if files and len(names) > 1:
         raise ConfigError(f"'{files[0]}' defines the whole comparison; give it alone.")
     return methods, files, folders
-
-
-def _grid_of(methods: Sequence[str], settings: Mapping[str, Any], seeds: int) -> Grid:
-    """The grid of methods that were typed, with these settings of all."""
-    from fewshot_bench.runs.grid import Entry, Grid, seeds_of
-
-    twice = next((name for name in methods if list(methods).count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(
-            f"{twice} is named twice; a file with [methods.NAME] tables compares its variants."
-        )
-    named = {SETTINGS[n].option or n if n in SETTINGS else n: v for n, v in settings.items()}
-    return Grid(tuple(Entry(name, name) for name in methods), named, seeds_of(seeds))
 
 
 def _run_missing(grid: Grid, runs_dir: Path, registry: Registry) -> tuple[list[Run], list[str]]:

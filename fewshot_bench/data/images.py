@@ -47,16 +47,13 @@ class LabeledImages:
 
     def __post_init__(self) -> None:
         classes = len(self.counts)
-        if not self.groups.size:
-            object.__setattr__(self, "groups", np.arange(classes))
-        if not self.families.size:
-            object.__setattr__(self, "families", np.zeros(classes, np.int64))
-        if not self.order.size:
-            object.__setattr__(self, "order", np.arange(len(self.images)))
+        defaults = {"groups": np.arange(classes), "families": np.zeros(classes, np.int64)}
+        for name, value in {**defaults, "order": np.arange(len(self.images))}.items():
+            if not getattr(self, name).size:
+                object.__setattr__(self, name, value)
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise DataError(
-                f"expected images uint8 [M, C, H, W], got {self.images.dtype} {self.images.shape}"
-            )
+            found = f"{self.images.dtype} {self.images.shape}"
+            raise DataError(f"expected images uint8 [M, C, H, W], got {found}")
         if int(self.counts.sum()) != len(self.images) or len(self.class_names) != classes:
             raise DataError("counts, class names and images do not fit together")
         if len(self.order) != len(self.images):
@@ -139,10 +136,8 @@ class Dataset:
         Raises:
             DataError: it failed; by default, that there is no download.
         """
-        raise DataError(
-            f"{type(self).__name__} cannot be downloaded; put its files into {target}, or name "
-            "their folder with --data-root."
-        )
+        advice = f"put its files into {target}, or name their folder with --data-root"
+        raise DataError(f"{type(self).__name__} cannot be downloaded; {advice}.")
 
 
 @dataclass(frozen=True)

@@ -82,10 +82,9 @@ def random_splits(
         fits = (s for s in ("test", "validation") if len(chosen[s]) + len(bundles[i]) <= sizes[s])
         chosen[next(fits, "train")] += bundles[i]
     if not chosen["train"] or not chosen["test"]:
-        raise ConfigError(
-            f"fractions of {fractions[0]:g} for validation and {fractions[1]:g} for test leave no "
-            f"class of {len(classes)} for training or test; use others, or a split file."
-        )
+        used = f"fractions of {fractions[0]:g} for validation and {fractions[1]:g} for test"
+        what = f"leave no class of {len(classes)} for training or test"
+        raise ConfigError(f"{used} {what}; use others, or a split file.")
     return {split: tuple(sorted(names)) for split, names in chosen.items()}
 
 

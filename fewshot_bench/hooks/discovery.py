@@ -85,10 +85,8 @@ def import_problem(point: EntryPoint, distribution: str, error: BaseException) -
         made_for = f"it was made for another fewshot-bench than {metadata.version('fewshot-bench')}"
         advice = f"{made_for}: pip install --upgrade fewshot-bench {distribution}"
     elif isinstance(error, ModuleNotFoundError) and package == module.partition(".")[0]:
-        return (
-            f"its entry point names the missing module '{module}' ({summary(error)}): "
-            f"pip install --force-reinstall {distribution}"
-        )
+        missing = f"its entry point names the missing module '{module}' ({summary(error)})"
+        return f"{missing}: pip install --force-reinstall {distribution}"
     elif isinstance(error, ModuleNotFoundError) and package:
         advice = f"install the package of '{package}', or {remove}"
     else:

@@ -204,10 +204,9 @@ def _check_module(module: Any) -> None:
         where = f"{module.__name__}.{INTERFACE_NAME}"
         raise PluginError(f"{where}: expected an integer, now {ours}, got {made_for!r}")
     if made_for > ours:
-        raise PluginError(
-            f"it was made for interface {made_for}, and fewshot-bench {version('fewshot-bench')} "
-            f"has interface {ours}: pip install --upgrade fewshot-bench"
-        )
+        has = f"fewshot-bench {version('fewshot-bench')} has interface {ours}"
+        upgrade = "pip install --upgrade fewshot-bench"
+        raise PluginError(f"it was made for interface {made_for}, and {has}: {upgrade}")
 
 
 def _names_from(where: str, function: Any, kind: str) -> specs.Names:

@@ -58,10 +58,9 @@ def split(name: str, module: bool = False) -> tuple[Path, str]:
         raise ConfigError(f"'{name}': a class or function has to follow, as in {example}.")
     allowed = _ALLOWED.get()
     if allowed is not None and (path, attribute) not in allowed:
-        raise ConfigError(
-            f"the run's record names code in a file, '{name}', which nobody typed here. Look at "
-            "the file; with --trust-code, 'fsb eval', 'fsb predict' and 'fsb resume' import it."
-        )
+        what = f"the run's record names code in a file, '{name}', which nobody typed here"
+        trust = "with --trust-code, 'fsb eval', 'fsb predict' and 'fsb resume' import it"
+        raise ConfigError(f"{what}. Look at the file; {trust}.")
     return path, attribute
 
 

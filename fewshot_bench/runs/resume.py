@@ -175,10 +175,10 @@ def compare_repeated(
     different = int((then != now).sum())
     if not different:
         return None
-    note = (
-        f"evaluated again with the weights of '{folder}', {different} of the same {len(now)} "
-        f"episodes have different scores ({then.mean():.2%} there, {now.mean():.2%} here)"
-    )
+    again = f"evaluated again with the weights of '{folder}'"
+    means = f"{then.mean():.2%} there, {now.mean():.2%} here"
+    episodes = f"{different} of the same {len(now)} episodes"
+    note = f"{again}, {episodes} have different scores ({means})"
     one, other = (
         (r["device"]["name"], *map(r["environment"].get, MACHINE_FACTS)) for r in (before, record)
     )
