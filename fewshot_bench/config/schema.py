@@ -47,6 +47,7 @@ class Scope(enum.Flag):
 
 
 TRAINING, EVALUATION, MACHINE, OUTPUT = Scope
+NOTHING = Scope(0)
 
 
 def setting(help: str, scope: Scope, default: Any = MISSING, **more: Any) -> Any:
@@ -213,16 +214,12 @@ class RunConfig:
     def notes(self) -> tuple[str, ...]:
         """Facts about the settings that a reader of the result needs."""
         quick = "preset 'quick' is meant for minutes on two CPU cores, not the paper's schedule"
-        parts = {
-            "the images of each training class": self.labeled_fraction,
-            "the training classes": self.labeled_classes,
-        }
-        labeled = [
-            f"{part:.3g} of {noun} is labeled (seed {self.labeled_seed})"
-            for noun, part in parts.items()
-            if part < 1
-        ]
-        return (*([quick] if self.preset == "quick" else []), *labeled)
+        notes, seed = [quick] if self.preset == "quick" else [], self.labeled_seed
+        nouns = "the images of each training class", "the training classes"
+        parts = self.labeled_fraction, self.labeled_classes
+        for noun, part in zip(nouns, parts, strict=True):
+            notes += [f"{part:.3g} of {noun} is labeled (seed {seed})"] if part < 1 else []
+        return tuple(notes)
 
 
 def _settings() -> dict[str, Option]:
@@ -240,13 +237,10 @@ def _settings() -> dict[str, Option]:
 SETTINGS: dict[str, Option] = _settings()  # by field
 
 
-def settings_of(scope: Scope, without: Scope | None = None) -> tuple[str, ...]:
+def settings_of(scope: Scope, without: Scope = NOTHING) -> tuple[str, ...]:
     """The fields of settings of these scopes and none of the others."""
-    return tuple(
-        name
-        for name, option in SETTINGS.items()
-        if option.scope and option.scope & scope and not (without and option.scope & without)
-    )
+    scopes = {name: option.scope or NOTHING for name, option in SETTINGS.items()}
+    return tuple(n for n, own in scopes.items() if own & scope and not own & without)
 
 
 COUNTED = settings_of(TRAINING | EVALUATION, without=MACHINE | OUTPUT)  # for reuse
