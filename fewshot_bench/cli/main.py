@@ -70,6 +70,8 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, rest = args[0], args[1:]
+        if name == "resume":  # needs no plugin before the record is read
+            return name, resume.build_command(), rest
         if name in DYNAMIC:
             return name, DYNAMIC[name][0](rest, registry_of(ctx)), rest
         if name not in self.commands and (point := commands.resolve(name)) is not None:

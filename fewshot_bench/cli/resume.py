@@ -14,7 +14,7 @@ from fewshot_bench.config.schema import RESUMABLE, SETTINGS
 CHANGED = "resume although data, code, versions or kind of device differ; the record gets a note"
 
 
-def build_command(*_: Any) -> Any:
+def build_command() -> Any:
     """The command, with the settings that may change."""
     options = [_dynamic.parameter(SETTINGS[name], "Default: as in the run") for name in RESUMABLE]
     parameters = [*_dynamic.own_parameters(_resume), *options]
