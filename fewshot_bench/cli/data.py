@@ -90,8 +90,9 @@ def _choose(
 
     registered = registry.resolve("datasets", split_dataset(registry, name)[0])
     dataset = build_dataset(registry, name, options)
-    root, find = None, registry.locate_dataset
+    root: Path | None = None
     if dataset.needs_files:
+        find = registry.locate_dataset
         root = locate(registered.name, data_root, find, dataset.download, cache_dir)
     return Chosen(name, dataset, root, cache_root(cache_dir) / registered.name)
 

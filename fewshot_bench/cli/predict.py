@@ -48,7 +48,7 @@ def predict(
     how: dict[str, Any] = {"mode": resize, "invert": invert, "device": device}
     with redirect_stdout(sys.stderr):  # standard output is for results
         found = classify(run, support, images, trust_code=trust_code, **how)
-    answers = []
+    answers: list[dict[str, Any]] = []
     for image, row in zip(images, found.probabilities.tolist(), strict=True):
         shares = dict(zip(found.classes, row, strict=True))
         best = max(found.classes, key=shares.__getitem__)

@@ -177,9 +177,9 @@ def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -
     name, _ = split_dataset(registry, config.dataset)
     registered = registry.resolve("datasets", name)
     dataset = build_dataset(registry, config.dataset, config.dataset_options)
-    root, fetch = None, dataset.download if download else None
+    root: Path | None = None
     if dataset.needs_files:
-        lookup = registry.locate_dataset
+        lookup, fetch = registry.locate_dataset, dataset.download if download else None
         root = locate(registered.name, config.data_root, lookup, fetch, config.cache_dir)
     own = cache_root(config.cache_dir) / registered.name
     cache, where = cache_folder(own, code_of(registered.source).sha256, root), registered.title

@@ -62,12 +62,13 @@ class RunIndex:
         same = [
             run for run in same if all(run.record["config"].get(n) == wanted[n] for n in compared)
         ]
-        origin = {}
+        origin: dict[str, Any] = {}
         if same:  # of the run that the context would start
             plugins = [plugin.identity for plugin in context.plugins]
             code = code_digest(context.sources), torch_version(), context.device.type
             origin = _origin(context.data.splits.digest, plugins, *code, context.inputs)
-        unfinished, near = None, None
+        unfinished: Path | None = None
+        near: str | None = None
         for run in reversed(same):
             different = differing(origin_of(run.record), origin)
             if run.record["status"] != "completed":

@@ -387,8 +387,9 @@ def training_summary(run: PreparedRun) -> dict[str, Any] | None:
     else:
         sampler, task = source.sampler, source.sampler.task
         shown = task.way * (task.shot + task.query) + task.classes * task.unlabeled
-        partly = isinstance(sampler, few_labels.PartlyLabeledSampler)
-        labeled = int(sampler.labeled.sum() if partly else sampler.table.class_count.sum())
+        labeled = int(sampler.table.class_count.sum())
+        if isinstance(sampler, few_labels.PartlyLabeledSampler):
+            labeled = int(sampler.labeled.sum())
     images = shown if check_players(method) else 0
     return {
         "source": "batches" if isinstance(source, BatchSource) else "episodes",

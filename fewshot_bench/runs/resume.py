@@ -135,7 +135,8 @@ def load_trained(run: PreparedRun, folder: Path, before: Mapping[str, Any]) -> l
 def _different_from(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What an evaluation uses that the run did not, and nobody asked for: no settings."""
     torches = [record["environment"].get("torch") for record in (before, now)]
-    pairs = [("torch", *torches), ("device", before["device"]["type"], now["device"]["type"])]
+    devices = [record["device"]["type"] for record in (before, now)]
+    pairs: list[tuple[Any, ...]] = [("torch", *torches), ("device", *devices)]
     versions = {(t["kind"], t["name"]): t["version"] for t in before["plugins"]}
     for plugin in now["plugins"]:
         then = versions.get((plugin["kind"], plugin["name"]), plugin["version"])
