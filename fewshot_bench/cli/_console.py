@@ -13,11 +13,7 @@ from fewshot_bench.utils.text import printable
 
 
 def screen(**options: Any) -> Any:
-    """A rich console on standard output, without markup; a closed pipe is :func:`main`'s to handle.
-
-    Arguments:
-        options: see :class:`rich.console.Console`.
-    """
+    """A rich console on standard output, without markup; a closed pipe is :func:`main`'s."""
     from rich.console import Console
 
     class Screen(Console):
@@ -26,6 +22,16 @@ def screen(**options: Any) -> Any:
             raise BrokenPipeError
 
     return Screen(markup=False, highlight=False, **options)
+
+
+def table_of(columns: Iterable[str], rows: Iterable[Iterable[str]], overflow: Any) -> Any:
+    """A rich table without lines."""
+    from rich.table import Column, Table
+
+    table = Table(*(Column(name, overflow=overflow) for name in columns), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def discard(stream: TextIO) -> None:
@@ -37,11 +43,7 @@ def discard(stream: TextIO) -> None:
 
 
 class Lasting:
-    """A stream whose reader may go away: what is written then is discarded.
-
-    Arguments:
-        stream: that is written to.
-    """
+    """A stream whose reader may go away: what is written then is discarded."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -53,11 +55,6 @@ class Lasting:
         except OSError:
             discard(self._stream)
             return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Write each."""
-        for line in lines:
-            self.write(line)
 
     def flush(self) -> None:
         """Flush, if somebody reads."""
@@ -79,11 +76,7 @@ def print_error(text: str) -> None:
 
 
 class LogLines(logging.Handler):
-    """Shows the package's log: a record is one line, beside a progress display where there is one.
-
-    Attributes:
-        show: prints a line.
-    """
+    """Shows the package's log, a record as one line, beside a progress display if there is one."""
 
     show: Callable[[str], None] = staticmethod(print_error)
 

@@ -9,16 +9,14 @@ from __future__ import annotations
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import typer
 
+from fewshot_bench.config.options import Option, flag, load, options_of
 from fewshot_bench.errors import ConfigError, FewshotBenchError
-
-if TYPE_CHECKING:
-    from fewshot_bench.config.options import Option
-    from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.hooks.registry import Registry
 
 Parameters = list[inspect.Parameter]
 
@@ -26,12 +24,8 @@ Parameters = list[inspect.Parameter]
 def parameter(option: Option, panel: str = "Options", note: str = "") -> inspect.Parameter:
     """An option for typer: text, which the configuration checks as it checks Python's values.
 
-    What is not typed is None: its value is then decided elsewhere.
-
-    Arguments:
-        option: the setting or hyper-parameter.
-        panel: heading in ``--help``.
-        note: appended to its help.
+    What is not typed is None: its value is then decided elsewhere. ``panel`` is its heading in
+    ``--help``, ``note`` is appended to its help.
     """
     annotation: Any = str
     plain = option.type.__origin__ if hasattr(option.type, "__metadata__") else option.type
@@ -62,16 +56,17 @@ def default_note(option: Option, value: Any) -> str:
     if option.repeated or "default" in option.help:
         return ""
     if value is None:
-        return (
-            f" (default: --{option.follows.replace('_', '-')})"
-            if option.follows
-            else (" (default none)")
-        )
+        return f" (default: {flag(option.follows)})" if option.follows else " (default none)"
     if option.items:
         value = " ".join(map(str, value))
     elif isinstance(value, bool):
         value = "on" if value else "off"
     return f" (default {value})" if value != "" else ""
+
+
+def with_defaults(options: Iterable[Option], panel: str) -> Parameters:
+    """Options whose defaults are those of their plugin."""
+    return [parameter(o, panel, default_note(o, o.default)) for o in options]
 
 
 def own_parameters(function: Callable[..., Any]) -> Parameters:
@@ -80,13 +75,32 @@ def own_parameters(function: Callable[..., Any]) -> Parameters:
     return [p for p in found if p.kind not in (p.POSITIONAL_ONLY, p.VAR_KEYWORD)]
 
 
-def make_command(
+def build(
     name: str,
     function: Callable[..., Any],
-    parameters: Parameters,
-    *,
-    help: str = "",
-    epilog: str = "",
+    registry: Registry,
+    arguments: Sequence[str],
+    options: Callable[[Mapping[str, Any]], Parameters],
+    argument: str = "",
+    more: Sequence[inspect.Parameter] = (),
+) -> Any:
+    """The command of a function (registry, values of options, /, its own parameters).
+
+    It has ``more`` options in any case; for those of ``argument`` see :func:`settled`.
+    """
+    own = own_parameters(function)
+    names = {p.name for p in own}
+
+    def command(**values: Any) -> None:
+        others = {n: v for n, v in values.items() if n not in names and v != []}
+        function(registry, others, **{n: v for n, v in values.items() if n in names})
+
+    parameters = settled(arguments, [*own, *more], options, argument)
+    return make_command(name, command, parameters, function.__doc__ or "")
+
+
+def make_command(
+    name: str, function: Callable[..., Any], parameters: Parameters, help: str, epilog: str = ""
 ) -> Any:
     """The command of these parameters; ``function`` gets those that were typed."""
 
@@ -97,7 +111,7 @@ def make_command(
     command.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in keywords}
     app = typer.Typer(add_completion=False)
-    paragraphs = inspect.cleandoc(help or function.__doc__ or "").split("\n\n")
+    paragraphs = inspect.cleandoc(help).split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     app.command(name, help=text.replace("[", r"\["), epilog=epilog)(command)
     return typer.main.get_command(app)
@@ -105,27 +119,22 @@ def make_command(
 
 def scan(parameters: Parameters, arguments: Sequence[str]) -> dict[str, Any]:
     """The values of these parameters among the arguments; everything else is ignored."""
-    command = make_command("scan", lambda **_: None, parameters)
-    context = command.make_context(
-        "scan", list(arguments), resilient_parsing=True, ignore_unknown_options=True,
-        allow_extra_args=True,
-    )  # fmt: skip
-    return {
-        name: value for name, value in context.params.items() if value is not None and value != []
-    }
+    command = make_command("scan", lambda **_: None, parameters, "")
+    lenient = ("resilient_parsing", "ignore_unknown_options", "allow_extra_args")
+    found = command.make_context("scan", [*arguments], **dict.fromkeys(lenient, True)).params
+    return {name: value for name, value in found.items() if value is not None and value != []}
 
 
 def settled(
     arguments: Sequence[str],
     fixed: Parameters,
-    options: Callable[[Mapping[str, Any]], list[inspect.Parameter]],
+    options: Callable[[Mapping[str, Any]], Parameters],
     argument: str = "",
     first: Sequence[inspect.Parameter] = (),
-) -> tuple[Parameters, dict[str, Any]]:
-    """All parameters that the arguments call for, and the values of a lenient parse with them.
+) -> Parameters:
+    """All parameters that the arguments call for.
 
     Arguments:
-        arguments: as typed.
         fixed: parameters of the command in any case.
         options: the parameters that values call for; asked until the answer stays the same.
         argument: the positional parameter that decides the options.
@@ -141,47 +150,37 @@ def settled(
             raise ConfigError(f"expected {argument.upper()} first, then options, got '{named}'.")
         for name, value in values.items():  # else the next flag is taken for a value
             if isinstance(value, tuple) and any(str(one).startswith("--") for one in value):
-                flag = f"--{name.replace('_', '-')}"
-                raise ConfigError(f"{flag}: expected {len(value)} values, got {value[0]!r} alone.")
+                what = f"expected {len(value)} values, got {value[0]!r} alone"
+                raise ConfigError(f"{flag(name)}: {what}.")
         wanted = [*options(values), *fixed]
         names = [p.name for p in wanted]
         if names == [p.name for p in known]:
-            return wanted, values
+            return wanted
         if names in tried:  # with the options known, the line cannot be parsed: say so with them
-            return max(known, wanted, key=len), values
+            return max(known, wanted, key=len)
         tried.append(names)
         known = wanted
 
 
 def unknown_option(typed: str, command: Any, registry: Registry) -> str:
-    """The message for an option that a command does not have.
-
-    Arguments:
-        typed: as typed.
-        command: built by :func:`make_command`.
-        registry: of plugins, one of which may have the option.
-    """
-    flag = typed.partition("=")[0]
+    """The message for an option that a command does not have, but maybe an installed plugin."""
+    word = typed.partition("=")[0]
     known = [f for p in command.params for f in (*p.opts, *p.secondary_opts) if f.startswith("--")]
-    nearest = "--" + flag.lstrip("-")
+    nearest = "--" + word.lstrip("-")
 
     def near(cutoff: float) -> str | None:
         return next(iter(difflib.get_close_matches(nearest, known, 1, cutoff)), None)
 
     # A typing error first: only then is it worth importing every plugin.
     if close := near(0.85):
-        return f"no option '{flag}'; did you mean '{close}'?"
-    if owner := next(_owners(registry, flag), None):
-        return f"no option '{flag}' here; it belongs to {owner}."
-    if close := near(0.6):
-        return f"no option '{flag}'; did you mean '{close}'?"
-    return f"no option '{flag}'."
+        return f"no option '{word}'; did you mean '{close}'?"
+    if owner := next(_owners(registry, word), None):
+        return f"no option '{word}' here; it belongs to {owner}."
+    return f"no option '{word}'" + (f"; did you mean '{close}'?" if (close := near(0.6)) else ".")
 
 
-def _owners(registry: Registry, flag: str) -> Iterator[str]:
+def _owners(registry: Registry, word: str) -> Iterator[str]:
     """The installed objects that have an option of this flag."""
-    from fewshot_bench.config.options import load, options_of
-
     prefixes = {"methods": "", "backbones": "backbone_", "datasets": "", "samplers": "sampling_"}
     for kind, prefix in prefixes.items():
         for name in registry.names(kind):
@@ -189,5 +188,5 @@ def _owners(registry: Registry, flag: str) -> Iterator[str]:
                 options = options_of(load(registry, kind, name), prefix)
             except FewshotBenchError:
                 continue  # a broken plugin has its row in 'fsb plugins'
-            if flag in {option.flag for option in options}:
+            if word in {option.flag for option in options}:
                 yield f"{kind[:-1]} {name}"

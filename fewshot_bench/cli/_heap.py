@@ -1,18 +1,15 @@
 """The C library's heap keeps what is freed, instead of giving it back to the system.
 
-A training step frees and asks for the same megabytes again. glibc returns large blocks at once
-and gets fresh pages for the next, which the system has to clear: a tenth of a ProtoNet step on a
-CPU. Elsewhere than on glibc nothing is done. It is a setting of the process, so only commands that
-train or evaluate make it, never the library.
+A training step frees and asks for the same megabytes again. glibc returns large blocks at once and
+gets fresh pages for the next, which the system has to clear: a tenth of a ProtoNet step on a CPU.
+It is a setting of the process, so only commands that train or evaluate make it.
 """
 
 from __future__ import annotations
 
 import ctypes
 
-# Of glibc's malloc.h: give memory at the top back above so many free bytes; blocks of so many
-# bytes come straight from the system.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _NEVER, _GIGABYTE = 2**31 - 1, 2**30
 
 

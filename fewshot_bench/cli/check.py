@@ -15,9 +15,10 @@ from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
 
 if TYPE_CHECKING:
-    from fewshot_bench.config.options import Option
     from fewshot_bench.testing.checks import Outcome
 
+NAME = "a method, data set, backbone, sampler, metric or observer; or FILE.py:NAME"
+SHAPE = "images that a method or backbone is tried on, as 3,84,84; may be repeated"
 MARKS = {"passed": "ok", "failed": "FAILED", "not claimed": "not claimed", "note": "note"}
 COLORS = {"passed": "green", "failed": "red", "not claimed": "yellow", "note": "cyan"}
 
@@ -26,40 +27,21 @@ def build_command(arguments: Sequence[str], registry: Registry) -> Any:
     """The command for what these arguments name, with its options."""
     from fewshot_bench.testing.suites import find, options_for
 
-    def space(values: Mapping[str, Any]) -> list[Option]:
+    def options(values: Mapping[str, Any]) -> _dynamic.Parameters:
         if "name" not in values:
             return []
         item = find(registry, values["name"], values.get("kind"))
-        return options_for(registry, item, values["name"], values)
+        found = options_for(registry, item, values["name"], values)
+        return _dynamic.with_defaults(found, "Of this plugin")
 
-    def options(values: Mapping[str, Any]) -> _dynamic.Parameters:
-        return [
-            _dynamic.parameter(o, "Of this plugin", _dynamic.default_note(o, o.default))
-            for o in space(values)
-        ]
-
-    fixed = _dynamic.own_parameters(_check)
-
-    def command(**values: Any) -> None:
-        own = {p.name: values.pop(p.name) for p in fixed if p.name in values}
-        known = {option.name: option for option in space({**own, **values})}
-        _check(registry, **own, **{n: known[n].check(value) for n, value in values.items()})
-
-    parameters, _ = _dynamic.settled(arguments, fixed, options, "name")
-    return _dynamic.make_command("check", command, parameters, help=_check.__doc__ or "")
+    return _dynamic.build("check", _check, registry, arguments, options, "name")
 
 
 def _check(
     registry: Registry,
+    options: Mapping[str, Any],
     /,
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="a method, data set, backbone, sampler, metric or observer; or FILE.py:NAME",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ],
+    name: Annotated[str, typer.Argument(help=NAME, metavar="NAME", show_default=False)],
     kind: Annotated[
         str | None, typer.Option(help="methods, datasets, ...: where several have the name")
     ] = None,
@@ -67,15 +49,8 @@ def _check(
         list[str] | None, typer.Option(help="id of a check; may be repeated", metavar="ID")
     ] = None,
     data_root: Annotated[str | None, typer.Option(help="folder of a data set's files")] = None,
-    image_shape: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="images that a method or backbone is tried on, as 3,84,84; may be repeated",
-            metavar="C,H,W",
-        ),
-    ] = None,
+    image_shape: Annotated[list[str] | None, typer.Option(help=SHAPE, metavar="C,H,W")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
-    **options: Any,
 ) -> None:
     """Run the conformance suite on what a plugin registers; exit code 1 if a check fails.
 
@@ -83,14 +58,16 @@ def _check(
     data set may follow: fsb check maml --first-order.
     """
     from fewshot_bench.testing.checks import run_checks
-    from fewshot_bench.testing.suites import find, suite
+    from fewshot_bench.testing.suites import find, options_for, suite
 
     out, outcomes = sys.stdout, []
     with redirect_stdout(sys.stderr):  # standard output is for results
-        shapes = [_shape(text) for text in image_shape or ()] or None
-        if shapes and (item := find(registry, name, kind)).kind not in ("methods", "backbones"):
+        item, shapes = find(registry, name, kind), [_shape(text) for text in image_shape or ()]
+        if shapes and item.kind not in ("methods", "backbones"):
             raise ConfigError(f"--image-shape is for methods and backbones, not {item.title}.")
-        found = suite(registry, name, kind, data_root=data_root, image_shapes=shapes, **options)
+        known = {option.name: option for option in options_for(registry, item, name, options)}
+        own = {n: known[n].check(value) for n, value in options.items()}
+        found = suite(registry, name, kind, data_root=data_root, image_shapes=shapes or None, **own)
         width = max(len(check.id) for check in found.checks)
         for outcome in run_checks(found.checks, found.subject, only or ()):
             outcomes.append(outcome)
@@ -98,7 +75,9 @@ def _check(
                 _show(outcome, width, out)
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     if json:
-        typer.echo(json_.dumps(_as_json(found.title, outcomes), indent=1))
+        names = ("id", "sentence", "status", "message")
+        checks = [{n: getattr(outcome, n) for n in names} for outcome in outcomes]
+        typer.echo(json_.dumps({"checked": found.title, "checks": checks}, indent=1))
     else:
         counts = {mark: sum(o.status == mark for o in outcomes) for mark in MARKS}
         listed = ", ".join(f"{count} {mark}" for mark, count in counts.items() if count)
@@ -108,11 +87,6 @@ def _check(
 
 
 def _shape(text: str) -> tuple[int, int, int]:
-    """(C, H, W).
-
-    Raises:
-        ConfigError: it is something else.
-    """
     try:
         channels, height, width = (int(part) for part in text.replace("x", ",").split(","))
     except ValueError:
@@ -132,11 +106,3 @@ def _show(outcome: Outcome, width: int, out: TextIO) -> None:
     print(line + text, file=out, flush=True)
     if outcome.status == "failed":
         print(f"{'':<{width}}  {'':<11}  -> {outcome.message}", file=out, flush=True)
-
-
-def _as_json(title: str, outcomes: list[Outcome]) -> dict[str, Any]:
-    names = ("id", "sentence", "status", "message")
-    return {
-        "checked": title,
-        "checks": [{n: getattr(outcome, n) for n in names} for outcome in outcomes],
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Container
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -17,20 +17,14 @@ from fewshot_bench.hooks.registry import PluginInfo
 GROUP = "fewshot_bench.commands"
 
 
-def offered(built_in: Container[str]) -> dict[str, EntryPoint]:
+def offered(built_in: Iterable[str]) -> dict[str, EntryPoint]:
     """{name to type: entry point}; names that are claimed twice have their distribution in front.
 
-    Arguments:
-        built_in: names of fewshot-bench's own commands, which no plugin takes away.
+    So have those of fewshot-bench's own commands, which no plugin takes away.
     """
     points = read_points(GROUP)[0]
-    names = [point.name for point in points]
-    return {
-        point.name
-        if names.count(point.name) == 1 and point.name not in built_in
-        else full_name(point): point
-        for point in points
-    }
+    names = [*built_in, *(point.name for point in points)]
+    return {p.name if names.count(p.name) == 1 else full_name(p): p for p in points}
 
 
 def resolve(name: str) -> EntryPoint | None:
@@ -66,10 +60,10 @@ def full_name(point: EntryPoint) -> str:
     return f"{distribution_of(point)[0]}:{point.name}"
 
 
-def stub(point: EntryPoint) -> Any:
-    """What stands for the command in a list, so that listing imports no plugin."""
+def stub(help: str) -> Any:
+    """What stands for a command in a list, so that listing imports no plugin."""
     app = typer.Typer()
-    app.command(help=f"from {distribution_of(point)[0]}")(lambda: None)
+    app.command(help=help)(lambda: None)
     return typer.main.get_command(app)
 
 

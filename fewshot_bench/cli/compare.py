@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -13,25 +13,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fewshot_bench.cli import _dynamic
-from fewshot_bench.config.options import flag
+from fewshot_bench.config.options import dataset_options, flag, load
+from fewshot_bench.config.resolve import sampler_options
 from fewshot_bench.config.schema import DEFAULT_PLUGINS, SETTINGS
-from fewshot_bench.errors import (
-    ConfigError,
-    PluginError,
-    RecordError,
-    UnknownName,
-    plugin_errors,
-)
+from fewshot_bench.errors import ConfigError, PluginError, RecordError, UnknownName, plugin_errors
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import is_file
 from fewshot_bench.utils.text import one_line
 
 if TYPE_CHECKING:
-    from fewshot_bench.config.options import Option
     from fewshot_bench.results.comparison import Comparison
     from fewshot_bench.results.runs import Run
     from fewshot_bench.runs.grid import Grid
 
+# What is read by 'fsb figure' and 'fsb report'.
+Runs = Annotated[
+    list[Path] | None, typer.Argument(help="folders of runs, or folders that hold them")
+]
+RunsDir = Annotated[Path, typer.Option(help="read if no folder is named")]
 # Options of 'fsb compare' and 'fsb report'.
 Baseline = Annotated[
     str | None, typer.Option(help="method or run that the others are compared with, paired")
@@ -62,53 +61,28 @@ Equal = Annotated[
 EXCLUDED = ("seed", "runs_dir", "level")
 SEVERAL = ("way", "shot", "query")  # given more than once: a column for each value
 FEW = 100  # runs
-STYLES = {
-    "heading": {"bold": True, "underline": True},
-    "head": {"bold": True},
-    "bold": {"bold": True},
-    "dim": {"dim": True},
-}
+BOLD: dict[str, Any] = {"bold": True}
+STYLES = {"heading": {**BOLD, "underline": True}, "head": BOLD, "bold": BOLD, "dim": {"dim": True}}
 
 
 def build_command(arguments: Sequence[str], registry: Registry) -> Any:
     """The command, with the options of the data set and the sampler that the arguments name."""
 
-    def space(values: Mapping[str, Any]) -> list[Option]:
-        from fewshot_bench.config.options import dataset_options
-        from fewshot_bench.config.resolve import sampler_options
-
-        if not any(
-            is_file(one) or registry.claims("methods", one) for one in values.get("what", ())
-        ):
+    def options(values: Mapping[str, Any]) -> _dynamic.Parameters:
+        words = values.get("what", ())
+        if not any(is_file(one) or registry.claims("methods", one) for one in words):
             return []  # nothing is run, so that nothing heavy is imported
         found = dataset_options(registry, values.get("dataset", DEFAULT_PLUGINS["dataset"]))
         default: str = SETTINGS["sampling"].default
-        return found + sampler_options(registry, values.get("sampling", default))
+        found += sampler_options(registry, values.get("sampling", default))
+        return [_dynamic.parameter(option, "Of data set and sampler") for option in found]
 
-    def options(values: Mapping[str, Any]) -> _dynamic.Parameters:
-        return [_dynamic.parameter(option, "Of data set and sampler") for option in space(values)]
-
-    fixed = [*_dynamic.own_parameters(_compare), *_settings()]
-    own = {p.name for p in _dynamic.own_parameters(_compare)}
-
-    def command(**values: Any) -> None:
-        settings = {n: v for n, v in values.items() if n not in own and v != []}
-        _compare(registry, settings, **{n: v for n, v in values.items() if n in own})
-
-    parameters, _ = _dynamic.settled(arguments, fixed, options)
-    return _dynamic.make_command("compare", command, parameters, help=_compare.__doc__ or "")
-
-
-def _settings() -> _dynamic.Parameters:
-    """An option for each setting that all runs of a grid can share."""
-    panel, found = "Runs that are missing", []
-    for name, option in SETTINGS.items():
-        if name in SEVERAL:
-            one = _dynamic.parameter(option, panel, "; may be repeated, a column each")
-            found.append(one.replace(annotation=list[str] | None))
-        elif name not in EXCLUDED:
-            found.append(_dynamic.parameter(option, panel))
-    return found
+    panel, settings = "Runs that are missing", []
+    for name in (name for name in SETTINGS if name not in EXCLUDED):
+        note = "; may be repeated, a column each" if name in SEVERAL else ""
+        one = _dynamic.parameter(SETTINGS[name], panel, note)
+        settings.append(one.replace(annotation=list[str] | None) if note else one)
+    return _dynamic.build("compare", _compare, registry, arguments, options, more=settings)
 
 
 def _compare(
@@ -154,17 +128,15 @@ def _compare(
     found, problems = _found(registry, what, runs_dir, seeds, settings, shown)
     if not found:
         raise none_finished(what[0] if what else runs_dir, problems)
+    # On a screen the signed-rank tests of a large table would be waited for.
+    ranks = format != "terminal" or len(found) <= FEW
+    result = compared(found, problems, ranks=ranks, **shown)
+    if format == "terminal":
+        _show(result)
+    else:
+        _export(registry, result, format, output)
     only_read = not what or any(Path(word).is_dir() for word in what)
-    show_runs(
-        registry,
-        found,
-        problems,
-        format=format,
-        output=output,
-        strict=bool(what),
-        may_differ=not only_read,
-        **shown,
-    )
+    report_problems(result, strict=bool(what), may_differ=not only_read)
 
 
 def _found(
@@ -176,6 +148,7 @@ def _found(
     shown: dict[str, Any],
 ) -> tuple[list[Run], list[str]]:
     """The runs that are meant, made if need be; ``shown`` gets the table options of a file."""
+    from fewshot_bench.results.comparison import check
     from fewshot_bench.results.training import equal_names
 
     methods, files, folders = split_names(what, registry)
@@ -186,23 +159,29 @@ def _found(
         grid = read_grid(files[0])
         if settings or seeds != 1:
             raise ConfigError(f"'{files[0]}' holds the settings of its runs; change them in there.")
-        for name, value in grid.shown.items():
-            shown[name] = value if shown[name] is None else shown[name]
+        shown |= {name: value for name, value in grid.shown.items() if shown[name] is None}
     elif methods:
-        grid = _grid_of(methods, settings, seeds)
+        from fewshot_bench.runs.grid import Entry, Grid, seeds_of
+
+        if twice := [name for name in methods if methods.count(name) > 1]:
+            variants = "a file with [methods.NAME] tables compares its variants"
+            raise ConfigError(f"{twice[0]} is named twice; {variants}.")
+        named = {SETTINGS[n].option or n if n in SETTINGS else n: v for n, v in settings.items()}
+        grid = Grid(tuple(Entry(name, name) for name in methods), named, seeds_of(seeds))
     elif settings or seeds != 1:
         name = next(iter([*settings, "seeds"]))
         typed = SETTINGS[name].flag if name in SETTINGS else flag(name)
         raise ConfigError(f"{typed} is a setting of runs to make; name the methods, too.")
     runs: list[Run] = []
     problems: list[str] = []
-    if grid is not None:
-        _check_first(grid, runs_dir, **shown)
+    if grid is not None:  # checked before hours of training, not after
+        check(shown["level"], shown["interval"], shown["target"])
         grid = replace(grid, equal=equal_names(shown["equal"]))
+        known = {name for entry in grid.entries for name in (entry.name, entry.method)}
+        if (base := shown["baseline"]) not in (None, *known) and not (runs_dir / base).is_dir():
+            raise UnknownName("baseline", base, known, "Give one of them, or the id of a run.")
         runs, problems = _run_missing(grid, runs_dir, registry)
     if folders or grid is None:
-        if not what and not runs_dir.exists():
-            raise RecordError(f"there is no '{runs_dir}'; run something first: fsb run METHOD")
         read, unread = finished_runs(folders or [runs_dir])
         runs, problems = [*runs, *read], [*problems, *unread]
     return runs, problems
@@ -217,9 +196,7 @@ def split_names(
         RecordError: a name that is none of them, with the nearest method.
         ConfigError: a file together with something else.
     """
-    methods: list[str] = []
-    files: list[Path] = []
-    folders: list[Path] = []
+    methods, files, folders = list[str](), list[Path](), list[Path]()
     for name in names:
         path = Path(name)
         if path.suffix == ".toml":
@@ -240,23 +217,6 @@ def split_names(
     return methods, files, folders
 
 
-def _grid_of(methods: Sequence[str], settings: Mapping[str, Any], seeds: int) -> Grid:
-    """The grid of methods that were typed, with these settings of all.
-
-    Raises:
-        ConfigError: a method twice.
-    """
-    from fewshot_bench.runs.grid import Entry, Grid, seeds_of
-
-    twice = next((name for name in methods if list(methods).count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(
-            f"{twice} is named twice; a file with [methods.NAME] tables compares its variants."
-        )
-    named = {SETTINGS[n].option or n if n in SETTINGS else n: v for n, v in settings.items()}
-    return Grid(tuple(Entry(name, name) for name in methods), named, seeds_of(seeds))
-
-
 def _run_missing(grid: Grid, runs_dir: Path, registry: Registry) -> tuple[list[Run], list[str]]:
     """Run what is missing of a grid: all its runs, and a line for each that failed."""
     from fewshot_bench.cli.progress import Progress
@@ -273,80 +233,22 @@ def _run_missing(grid: Grid, runs_dir: Path, registry: Registry) -> tuple[list[R
     return named, problems
 
 
-def finished_runs(paths: list[Path]) -> tuple[list[Run], list[str]]:
+def finished_runs(paths: list[Path], first: str = "something") -> tuple[list[Run], list[str]]:
     """As :func:`fewshot_bench.results.runs.load_runs`; unfinished runs are printed, no problems.
 
-    Where there is no finished run at all, they are.
+    Where there is no finished run at all, they are. RecordError if a path does not exist.
     """
     from fewshot_bench.results.runs import load_runs
 
+    for path in paths:
+        if not path.exists():
+            raise RecordError(f"there is no '{path}'; run {first} first: fsb run METHOD")
     unfinished: list[str] = []
     found, problems = load_runs(paths, unfinished)
     if not found:
         return found, [*problems, *unfinished]
-    for line in unfinished:
-        _left_out(line)
+    left_out(unfinished)
     return found, problems
-
-
-def _check_first(
-    grid: Grid,
-    runs_dir: Path,
-    *,
-    baseline: str | None,
-    interval: str | None,
-    level: float | None,
-    target: float | None,
-    equal: Any,
-) -> None:
-    """Raise before hours of training what would be raised after them."""
-    from fewshot_bench.results.comparison import check
-    from fewshot_bench.results.training import equal_names
-
-    check(level, interval, target)
-    equal_names(equal)
-    known = {name for entry in grid.entries for name in (entry.name, entry.method)}
-    if baseline is not None and baseline not in known and not (runs_dir / baseline).is_dir():
-        hint = "Give one of them, or the id of a run."
-        raise UnknownName("baseline", baseline, known, hint)
-
-
-def show_runs(
-    registry: Registry,
-    runs: list[Run],
-    problems: list[str],
-    *,
-    baseline: str | None = None,
-    interval: str | None = None,
-    target: float | None = None,
-    format: str = "terminal",
-    output: Path | None = None,
-    level: float | None = None,
-    equal: Any = None,
-    strict: bool = True,
-    may_differ: bool = False,
-) -> None:
-    """Print a comparison, or write it to a file; what was left out goes to standard error.
-
-    Arguments:
-        registry: resolves the name of the format.
-        runs: what to compare.
-        problems: a line for each run that could not be read.
-        baseline, interval, target, level: see :func:`fewshot_bench.results.comparison.compare`.
-        equal: see :func:`fewshot_bench.results.training.equal_names`.
-        format: ``terminal`` or the name of an exporter.
-        output: a file for anything but ``terminal``; None: standard output.
-        strict: exit with code 2 if something was left out or stands apart.
-        may_differ: several tables are what was asked for.
-    """
-    how = {"baseline": baseline, "interval": interval, "target": target, "level": level}
-    # On a screen the signed-rank tests of a large table would be waited for.
-    result = compared(runs, problems, equal, ranks=format != "terminal" or len(runs) <= FEW, **how)
-    if format == "terminal":
-        _show(result)
-    else:
-        _export(registry, result, format, output)
-    report_problems(result, strict, may_differ)
 
 
 def compared(runs: list[Run], problems: list[str], equal: Any = None, **how: Any) -> Comparison:
@@ -357,25 +259,22 @@ def compared(runs: list[Run], problems: list[str], equal: Any = None, **how: Any
         RecordError: nothing is left to show; else as
             :func:`fewshot_bench.results.comparison.compare`, which takes ``how``.
     """
-    from fewshot_bench.results.comparison import compare as compare_runs
-    from fewshot_bench.results.comparison import refuse_unequal
+    from fewshot_bench.results import comparison
     from fewshot_bench.results.training import equal_names
 
     names = equal_names(equal)
-    result = compare_runs(runs, **how)
+    result = comparison.compare(runs, **how)
     result.problems[:] = [*problems, *result.problems]
     if not result.tables:
-        for problem in result.problems[1:]:
-            _left_out(problem)
+        left_out(result.problems[1:])
         raise RecordError(f"none of the runs can be compared: {result.problems[0]}")
-    refuse_unequal(result, names)
+    comparison.refuse_unequal(result, names)
     return result
 
 
 def report_problems(result: Comparison, strict: bool, may_differ: bool = False) -> None:
     """Print what was left out and what differs in protocol; exit with code 2 if ``strict``."""
-    for problem in result.problems:
-        _left_out(problem)
+    left_out(result.problems)
     mixed = len(result.tables) > 1 and not may_differ
     if strict and mixed:
         reasons = "; ".join(dict.fromkeys(", ".join(t.differs) for t in result.tables[1:]))
@@ -386,18 +285,18 @@ def report_problems(result: Comparison, strict: bool, may_differ: bool = False) 
 
 def none_finished(where: Path | str, problems: list[str]) -> RecordError:
     """The error if no run could be read; further problems are printed."""
-    for problem in problems[1:]:
-        _left_out(problem)
+    left_out(problems[1:])
     why = problems[0].rstrip(".") if problems else "it holds none"
     return RecordError(f"no finished run in '{where}' ({why}); try: fsb run METHOD")
 
 
-def _left_out(problem: str) -> None:
-    typer.echo(f"left out: {one_line(problem)}", err=True)
+def left_out(problems: Iterable[str]) -> None:
+    """Print what a comparison or a figure does without."""
+    for problem in problems:
+        typer.echo(f"left out: {one_line(problem)}", err=True)
 
 
 def _export(registry: Registry, result: Comparison, format: str, output: Path | None) -> None:
-    from fewshot_bench.config.options import load
     from fewshot_bench.results.record import write_atomically
 
     title = registry.resolve("exporters", format).title

@@ -12,21 +12,17 @@ import typer
 from typer.core import TyperGroup
 
 from fewshot_bench.cli import _dynamic
+from fewshot_bench.cli.run import registry_of
+from fewshot_bench.config.options import dataset_options, split_dataset
 from fewshot_bench.errors import ConfigError, DataError, FewshotBenchError, UnknownName
+from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.utils.text import printable
 
 if TYPE_CHECKING:
     from fewshot_bench.data.images import Dataset, LabeledImages, Splits
-    from fewshot_bench.hooks.registry import Registry
 
-Name = Annotated[
-    str,
-    typer.Argument(
-        help="name of a data set; folder:PATH for your own images",
-        metavar="NAME",
-        show_default=False,
-    ),
-]
+NAME = "name of a data set; folder:PATH for your own images"
+Name = Annotated[str, typer.Argument(help=NAME, metavar="NAME", show_default=False)]
 Root = Annotated[str | None, typer.Option(help="folder of the data's files")]
 Cache = Annotated[str | None, typer.Option(help="folder for decoded images")]
 PARTS = ("train", "validation", "test")
@@ -38,8 +34,6 @@ class DataCommands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in ACTIONS:
             return super().resolve_command(ctx, args)
-        from fewshot_bench.cli.run import registry_of
-
         return args[0], build_command(args[0], args[1:], registry_of(ctx)), args[1:]
 
 
@@ -63,28 +57,23 @@ class Chosen:
 
 def build_command(action: str, arguments: Sequence[str], registry: Registry) -> Any:
     """The command for the data set that these arguments name."""
-    from fewshot_bench.config.options import dataset_options
-
     function = ACTIONS[action]
-    own = [p for p in _dynamic.own_parameters(function) if p.name != "chosen"]
-    fixed = [*_dynamic.own_parameters(_choose_by), *own]
+    own = _dynamic.own_parameters(function)
 
     def options(values: Mapping[str, Any]) -> _dynamic.Parameters:
         found = dataset_options(registry, values["name"]) if "name" in values else []
-        return [
-            _dynamic.parameter(o, "Data set", _dynamic.default_note(o, o.default)) for o in found
-        ]
+        return _dynamic.with_defaults(found, "Data set")
 
-    def command(
-        *, name: str, data_root: str | None = None, cache_dir: str | None = None, **values: Any
-    ) -> None:
+    def command(*, name: str, **values: Any) -> None:
+        places = [values.pop(place, None) for place in ("data_root", "cache_dir")]
         further = {p.name: values.pop(p.name) for p in own if p.name in values}
         space = {option.name: option for option in dataset_options(registry, name)}
         chosen = {n: space[n].check(value) for n, value in values.items()}
-        function(_choose(registry, name, chosen, data_root, cache_dir), **further)
+        function(_choose(registry, name, chosen, *places), **further)
 
-    parameters, _ = _dynamic.settled(arguments, fixed, options, "name")
-    return _dynamic.make_command(action, command, parameters, help=function.__doc__ or "")
+    fixed = [*_dynamic.own_parameters(_choose_by), *own]
+    parameters = _dynamic.settled(arguments, fixed, options, "name")
+    return _dynamic.make_command(action, command, parameters, function.__doc__ or "")
 
 
 def _choose_by(name: Name, data_root: Root = None, cache_dir: Cache = None) -> None:
@@ -92,25 +81,19 @@ def _choose_by(name: Name, data_root: Root = None, cache_dir: Cache = None) -> N
 
 
 def _choose(
-    registry: Registry,
-    name: str,
-    options: Mapping[str, Any],
-    data_root: str | None,
-    cache_dir: str | None,
+    registry: Registry, name: str, options: Mapping[str, Any], data_root: str, cache_dir: str
 ) -> Chosen:
     """The data set of this name with these options; its files are fetched."""
-    from fewshot_bench.config.options import split_dataset
     from fewshot_bench.data.cache import cache_root
     from fewshot_bench.data.download import locate
     from fewshot_bench.runs.build import build_dataset
 
     registered = registry.resolve("datasets", split_dataset(registry, name)[0])
     dataset = build_dataset(registry, name, options)
-    root = None
+    root: Path | None = None
     if dataset.needs_files:
-        root = locate(
-            registered.name, data_root, registry.locate_dataset, dataset.download, cache_dir
-        )
+        find = registry.locate_dataset
+        root = locate(registered.name, data_root, find, dataset.download, cache_dir)
     return Chosen(name, dataset, root, cache_root(cache_dir) / registered.name)
 
 
@@ -121,7 +104,6 @@ def list_(data_root: Root = None, cache_dir: Cache = None) -> None:
 
     from fewshot_bench.cli._console import screen
     from fewshot_bench.data.download import locate
-    from fewshot_bench.hooks.registry import Registry
 
     registry = Registry.discover()
     table = Table("data set", "splits", Column("files", overflow="fold"), "from")
@@ -143,15 +125,12 @@ def list_(data_root: Root = None, cache_dir: Cache = None) -> None:
     screen().print(table)
 
 
-def prepare(chosen: Chosen) -> None:
+def prepare(chosen: Chosen, /) -> None:
     """Fetch the files if need be, check them, and decode them into the cache."""
     start = time.perf_counter()
-    splits = chosen.load()
-    typer.echo(
-        f"{chosen.name}: ready in {time.perf_counter() - start:.1f} s"
-        + (f", from '{chosen.root}'" if chosen.root else "")
-        + f", content {splits.digest[:16]}.."
-    )
+    splits, origin = chosen.load(), f", from '{chosen.root}'" if chosen.root else ""
+    ready = f"{chosen.name}: ready in {time.perf_counter() - start:.1f} s{origin}"
+    typer.echo(f"{ready}, content {splits.digest[:16]}..")
     for part in PARTS:
         typer.echo(f"  {part}: {_size(getattr(splits, part))}")
     for note in splits.notes:
@@ -167,13 +146,14 @@ def _size(images: LabeledImages | None) -> str:
     return f"{len(images.counts)} classes of {each} images {tuple(images.image_shape)}"
 
 
-def verify(chosen: Chosen) -> None:
+def verify(chosen: Chosen, /) -> None:
     """Read every file and compare it with its known digest."""
     typer.echo(chosen.dataset.verify(chosen.root))
 
 
 def show(
     chosen: Chosen,
+    /,
     output: Annotated[Path, typer.Option("--output", "-o", help="PNG file")] = Path("episode.png"),
     part: Annotated[str, typer.Option(help="train, validation or test")] = "test",
     way: Annotated[int, typer.Option(help="classes")] = 5,
@@ -202,14 +182,12 @@ def show(
     sampler = ClosedSampler(table, Task(way, shot, query), key_of(part, seed))
     batch = EpisodeSource(sampler).batch(range(episode, episode + 1))
     sheet = episode_sheet(batch, table.class_names, table.pixel_range)
+    sheet = sheet.convert("L" if table.image_shape[0] == 1 else "RGB")
     try:
-        sheet.convert("L" if table.image_shape[0] == 1 else "RGB").save(
-            output, "PNG", optimize=True
-        )
+        sheet.save(output, "PNG", optimize=True)
     except OSError as error:
-        raise ConfigError(
-            f"cannot write '{output}' ({error}); give another file with -o."
-        ) from None
+        what = f"cannot write '{output}' ({error}); give another file with -o."
+        raise ConfigError(what) from None
     typer.echo(f"wrote '{output}': episode {episode} of the {part} split of {chosen.name}")
 
 

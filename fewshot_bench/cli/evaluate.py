@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from fewshot_bench.cli import _dynamic
 from fewshot_bench.cli.run import JSON
-from fewshot_bench.config.resolve import check_changes
-from fewshot_bench.config.schema import CHANGEABLE, SETTINGS
-
-if TYPE_CHECKING:
-    from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.config.options import dataset_options, method_options
+from fewshot_bench.config.resolve import check_changes, sampler_options
+from fewshot_bench.config.schema import CHANGEABLE, SETTINGS, RunConfig
+from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.hooks.single_file import only_typed
 
 Run = Annotated[str, typer.Argument(help="folder of a run", metavar="RUN", show_default=False)]
 Trust = Annotated[
@@ -35,24 +33,15 @@ def build_command(arguments: Sequence[str], registry: Registry) -> Any:
             panels += [(option, "Of this run") for option in _own(run, values, registry)]
         return [_dynamic.parameter(option, panel) for option, panel in panels]
 
-    parameters, _ = _dynamic.settled(arguments, _dynamic.own_parameters(_evaluate), options, "run")
+    command = _dynamic.build("eval", _evaluate, registry, arguments, options, "run")
     words = {word.partition("=")[0] for word in arguments}
-    refused = [n for n, o in SETTINGS.items() if n not in CHANGEABLE and o.flag in words]
-    own = {p.name for p in parameters}
-    check_changes(name for name in refused if name not in own)
-
-    def command(**values: Any) -> None:
-        _evaluate(**values, registry=registry)
-
-    return _dynamic.make_command("eval", command, parameters, help=_evaluate.__doc__ or "")
+    refused = {n for n, o in SETTINGS.items() if n not in CHANGEABLE and o.flag in words}
+    check_changes(n for n in SETTINGS if n in refused - {p.name for p in command.params})
+    return command
 
 
 def _own(run: str, values: Mapping[str, Any], registry: Registry) -> list[Any]:
     """The options of the run's method, of the data set and of the sampler."""
-    from fewshot_bench.config.options import dataset_options, method_options
-    from fewshot_bench.config.resolve import sampler_options
-    from fewshot_bench.config.schema import RunConfig
-    from fewshot_bench.hooks.single_file import only_typed
     from fewshot_bench.results.record import folder_of, read_record
 
     with only_typed(values.values(), bool(values.get("trust_code"))):
@@ -63,22 +52,26 @@ def _own(run: str, values: Mapping[str, Any], registry: Registry) -> list[Any]:
 
 
 def _evaluate(
+    registry: Registry,
+    changes: Mapping[str, Any],
+    /,
     run: Run,
     part: Annotated[
         str, typer.Option(help="the split: test, or validation to choose settings by")
     ] = "test",
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     trust_code: Trust = False,
-    **changes: Any,
 ) -> None:
     """Evaluate a finished run again: other episodes, another way or shot, or other data.
 
     What is not given is as in the run. Options of its method and of the data set may follow too.
     """
-    from fewshot_bench.cli.progress import Progress
-    from fewshot_bench.cli.summary import show_record
+    from fewshot_bench.cli.summary import show_run
     from fewshot_bench.runs.evaluate import evaluate_run
 
-    with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
-        record = evaluate_run(run, progress=progress, part=part, trust_code=trust_code, **changes)
-    show_record(record, Path(record["config"]["runs_dir"]) / record["id"], as_json=json)
+    def made(progress: Any) -> tuple[dict[str, Any], Path]:
+        how: dict[str, Any] = {"progress": progress, "part": part, "trust_code": trust_code}
+        record = evaluate_run(run, registry=registry, **how, **changes)
+        return record, Path(record["config"]["runs_dir"]) / record["id"]
+
+    show_run(made, json)

@@ -4,85 +4,58 @@ from __future__ import annotations
 
 import os
 import traceback
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
 import typer
 
 from fewshot_bench.cli import commands
 from fewshot_bench.errors import ConfigError, FewshotBenchError, UnknownName
+from fewshot_bench.hooks.registry import KINDS, PluginInfo, Registry
 from fewshot_bench.utils.text import one_line
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from fewshot_bench.hooks.registry import PluginInfo, Registry
+OF_WHAT = "methods, datasets, backbones, samplers, metrics, observers or exporters"
+TRACE = "show the traceback of a broken plugin, or of something that it registers"
 
 
 def list_names(
-    kind: Annotated[
-        str,
-        typer.Argument(
-            help="methods, datasets, backbones, samplers, metrics, observers or exporters",
-            metavar="KIND",
-            show_default=False,
-        ),
-    ] = "",
+    kind: Annotated[str, typer.Argument(help=OF_WHAT, metavar="KIND", show_default=False)] = "",
 ) -> None:
     """List what is installed, and which distribution it came from."""
-    from rich.table import Table
-
-    from fewshot_bench.hooks.registry import KINDS, Registry
-
     if not kind:
         raise ConfigError(f"fsb list: say of what: {', '.join(KINDS)}; e.g. fsb list methods.")
     if kind not in KINDS:
         raise UnknownName("kind", kind, KINDS, "For example: fsb list methods")
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "distribution", "version", "from"):
-        table.add_column(column)
-    for name, claims in Registry.discover().names(kind).items():
-        for item in claims:
-            shown = name if len(claims) == 1 else f"{item.distribution}:{name}"
-            table.add_row(shown, item.distribution, item.version, item.target)
-    _print(table)
+    found = Registry.discover().typed(kind)
+    rows = [(name, item.distribution, item.version, item.target) for name, item in found]
+    _print(("name", "distribution", "version", "from"), rows, "ellipsis")
 
 
 def plugins(
-    trace: Annotated[
-        str | None,
-        typer.Option(
-            "--trace",
-            metavar="NAME",
-            help="show the traceback of a broken plugin, or of something that it registers",
-        ),
-    ] = None,
+    trace: Annotated[str | None, typer.Option("--trace", metavar="NAME", help=TRACE)] = None,
 ) -> None:
     """List plugins: what each offers, and what is wrong with those that are broken."""
-    from rich.table import Table
-
-    from fewshot_bench.hooks.registry import Registry
-
     registry = Registry.discover()
     found = [*registry.plugins, *commands.rows()]
     if trace is not None:
         _trace(trace, found, registry)
         return
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "distribution", "version", "kind", "status", "offers, or what is wrong"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for plugin in found:
         offers = "; ".join(", ".join(names) for names in plugin.kinds.values())
         kinds = "; ".join(plugin.kinds) or "-"
-        cells = (plugin.name, plugin.distribution, plugin.version, kinds, plugin.status)
         offers = "; ".join(filter(None, (offers, plugin.note)))
-        table.add_row(*map(one_line, (*cells, plugin.error or offers)))
-    _print(table)
+        cells = (plugin.name, plugin.distribution, plugin.version, kinds, plugin.status)
+        rows.append([one_line(cell) for cell in (*cells, plugin.error or offers)])
+    columns = ("name", "distribution", "version", "kind", "status", "offers, or what is wrong")
+    _print(columns, rows, "fold")
 
 
-def _print(table: Table) -> None:
+def _print(columns: Sequence[str], rows: Iterable[Sequence[str]], overflow: Any) -> None:
     """On a terminal as wide as it is; in a pipe or file a row is a line."""
-    from fewshot_bench.cli._console import screen
+    from fewshot_bench.cli._console import screen, table_of
 
+    table = table_of(columns, rows, overflow)
     console = screen()
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console = screen(width=1000)
@@ -91,8 +64,6 @@ def _print(table: Table) -> None:
 
 def _trace(name: str, found: list[PluginInfo], registry: Registry) -> None:
     """The traceback of a plugin, or of loading what it registered under this name."""
-    from fewshot_bench.hooks.registry import KINDS
-
     chosen = [p for p in found if name in (p.name, f"{p.distribution}:{p.name}", p.distribution)]
     broken = [p for p in chosen if p.error]
     if broken:

@@ -7,12 +7,13 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from fewshot_bench import errors
 from fewshot_bench.cli import (
     check,
     commands,
@@ -32,13 +33,8 @@ from fewshot_bench.cli._console import print_error, show_log
 from fewshot_bench.cli._dynamic import unknown_option
 from fewshot_bench.cli._heap import keep_freed_memory
 from fewshot_bench.cli.run import registry_of
-from fewshot_bench.errors import (
-    FewshotBenchError,
-    InterfaceDeprecation,
-    PluginWarning,
-    Stopped,
-    is_out_of_memory,
-)
+from fewshot_bench.errors import FewshotBenchError
+from fewshot_bench.hooks.discovery import distribution_of
 from fewshot_bench.utils.text import one_line
 
 # typer carries its own copy of click; its base exception is reached through a public name.
@@ -50,11 +46,12 @@ ORDER = (
 )  # fmt: skip
 GROUPS = ("run", "data")
 TRAINING = ("run", "resume", "eval", "predict")  # commands that train or evaluate
-# Commands with options of what is typed, built from their arguments.
-DYNAMIC = {
-    "eval": evaluate.build_command,
-    "compare": compare.build_command,
-    "check": check.build_command,
+# Commands with options of what is typed, built from their arguments: how, and what they call.
+DYNAMIC: dict[str, tuple[Callable[..., Any], Callable[..., None]]] = {
+    "eval": (evaluate.build_command, evaluate._evaluate),
+    "resume": (resume.build_command, resume._resume),
+    "compare": (compare.build_command, compare._compare),
+    "check": (check.build_command, check._check),
 }
 
 
@@ -69,46 +66,35 @@ class Commands(TyperGroup):
         if cmd_name in self.commands:
             return super().get_command(ctx, cmd_name)
         point = commands.offered(self.commands).get(cmd_name)
-        return point and commands.stub(point)
+        return point and commands.stub(f"from {distribution_of(point)[0]}")
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, rest = args[0], args[1:]
-        if name in DYNAMIC:
-            return name, DYNAMIC[name](rest, registry_of(ctx)), rest
-        if name == "resume":
+        if name == "resume":  # needs no plugin before the record is read
             return name, resume.build_command(), rest
+        if name in DYNAMIC:
+            return name, DYNAMIC[name][0](rest, registry_of(ctx)), rest
         if name not in self.commands and (point := commands.resolve(name)) is not None:
             return name, commands.load(point, name), rest
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(
-    cls=Commands,
-    help="Few-shot learning methods on the same episodes, with honest intervals and step times.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+HELP = "Few-shot learning methods on the same episodes, with honest intervals and step times."
+plain: dict[str, Any] = {"add_completion": False, "rich_markup_mode": None}
+app = typer.Typer(cls=Commands, help=HELP, no_args_is_help=True, **plain)
 
 
-def _listed(name: str, text: str | None) -> None:
-    """An entry of the list of commands for one that is built when it is called."""
-    app.command(name, help=(text or "").partition("\n\n")[0])(lambda: None)
-
-
+for _name, (_, _function) in DYNAMIC.items():  # entries of the list of commands
+    app.command(_name, help=(_function.__doc__ or "").partition("\n\n")[0])(lambda: None)
 app.add_typer(run.app, name="run")
-_listed("compare", compare._compare.__doc__)
 app.command("report")(report.report)
 app.command("figure", help=figure.HELP)(figure.figure)
-_listed("eval", evaluate._evaluate.__doc__)
-_listed("resume", resume._resume.__doc__)
 app.command("predict")(predict.predict)
 app.command("plan")(plan.plan)
 app.add_typer(data.app, name="data")
 app.command("list")(listing.list_names)
 app.command("plugins")(listing.plugins)
 app.command("new")(new.new)
-_listed("check", check._check.__doc__)
 
 
 def _version(show: bool) -> None:
@@ -141,7 +127,7 @@ def main() -> NoReturn:
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     show_log()
     warnings.showwarning = _warn
-    warnings.filterwarnings("default", category=InterfaceDeprecation)  # else Python hides it
+    warnings.filterwarnings("default", category=errors.InterfaceDeprecation)  # else it is hidden
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed; what is said goes nowhere
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
@@ -149,9 +135,8 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that has no ± gets a ?
             stream.reconfigure(errors="replace")
     try:
-        code = typer.main.get_command(app).main(
-            args=sys.argv[1:], prog_name="fsb", standalone_mode=False
-        )
+        command = typer.main.get_command(app)
+        code = command.main(args=sys.argv[1:], prog_name="fsb", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader went away (| head): keep Python from complaining again at exit.
@@ -167,37 +152,30 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _warn(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: Any = None,
-    line: str | None = None,
-) -> None:
+def _warn(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
     """A warning in one line; with a line of code where that is the plugin's own."""
-    if issubclass(category, InterfaceDeprecation):
+    if issubclass(category, errors.InterfaceDeprecation):
         _say(f"deprecated: {message} ({filename}, line {lineno})")
-    elif category is PluginWarning:
-        _say(f"warning: {message}")
     else:
-        _say(f"{category.__name__}: {message}")
+        kind = "warning" if category is errors.PluginWarning else category.__name__
+        _say(f"{kind}: {message}")
 
 
 def explain(error: Exception) -> int:
     """One line on what went wrong; the exit code."""
-    if isinstance(error, Stopped):
-        print_error(str(error))  # a command to type: as it is
-        return error.exit_code
     if isinstance(error, FewshotBenchError):
-        _say(f"error: {error}")
+        command = isinstance(error, errors.Stopped)  # a command to type: as it is
+        print_error(str(error) if command else one_line(f"error: {error}"))
         return error.exit_code
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error, file=sys.stderr)  # the help page, as it is
         return 2
     if isinstance(error, CLICK_ERROR):
         context = getattr(error, "ctx", None)
-        where = context.command_path if context else _typed_command(sys.argv[1:])
+        words = sys.argv[1:]
+        deep = 2 if words and words[0] in GROUPS else 1  # where the parser lost the command
+        typed = " ".join(["fsb", *(word for word in words[:deep] if not word.startswith("-"))])
+        where = context.command_path if context else typed
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
         if context is not None and (option := getattr(error, "option_name", None)):
             typed = next((word for word in sys.argv if word.startswith(option)), option)
@@ -206,20 +184,14 @@ def explain(error: Exception) -> int:
         _say(f"error: {message} See '{where} --help'.")
         return 2
     if isinstance(error, OSError) and error.strerror:
-        where = f" '{error.filename}'" if error.filename else ""
-        _say(f"error: cannot use{where or ' a file'} ({error.strerror}); --debug shows where.")
-        return 2
-    if is_out_of_memory(error):
+        where = f"'{error.filename}'" if error.filename else "a file"
+        _say(f"error: cannot use {where} ({error.strerror}); --debug shows where.")
+    elif errors.is_out_of_memory(error):
         _say("error: there is not enough memory; ask for less at a time (--debug shows where).")
-        return 2
-    _say(f"error: {type(error).__name__}: {error} (--debug shows where)")
-    return 1
-
-
-def _typed_command(arguments: Sequence[str]) -> str:
-    """``fsb run METHOD`` of a whole line: where the parser lost track of the command."""
-    deep = 2 if arguments and arguments[0] in GROUPS else 1
-    return " ".join(["fsb", *(word for word in arguments[:deep] if not word.startswith("-"))])
+    else:
+        _say(f"error: {type(error).__name__}: {error} (--debug shows where)")
+        return 1
+    return 2
 
 
 def _say(text: str) -> None:

@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
+import json as json_
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fewshot_bench.cli.compare import finished_runs
+from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.errors import ConfigError, RecordError
+from fewshot_bench.hooks.registry import CORE
+from fewshot_bench.hooks.single_file import only_typed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from fewshot_bench.results.pilots import Pilot
     from fewshot_bench.results.runs import Run
 
 
+PILOTS = (
+    "two pilot runs on the same episodes, or one; unless named, the newest run in --runs-dir and "
+    "the newest of another method on its episodes"
+)
+RUNS_DIR = "where pilots are if none is named"
+SAMPLING = "closed or open  [default: as the pilots]"
+JSON = "print the plan as JSON (fractions)"
+PAIRED = "The differences will vary as those of these two trained networks do."
+UNPAIRED = (
+    "One pilot: the other method is taken to vary as much and not to be paired, so this many "
+    "episodes are enough where pairing helps; a second pilot tells how much it does."
+)
+UNEQUAL = "Unequal numbers of queries per class in the pilots: other counts cannot be foretold."
+ONE_QUERY = "One query per class in the pilots: other query counts cannot be foretold."
+BINOMIAL = (
+    "With the query count only the binomial part of the variance changes; given episode and "
+    "class, the methods are taken to err independently. If they err on the same queries, more "
+    "queries help less than this says."
+)
+
+
 def plan(
-    runs: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            help="two pilot runs on the same episodes, or one; unless named, the newest run in "
-            "--runs-dir and the newest of another method on its episodes",
-            show_default=False,
-        ),
-    ] = None,
-    runs_dir: Annotated[Path, typer.Option(help="where pilots are if none is named")] = Path(
-        "runs"
-    ),
+    runs: Annotated[list[Path] | None, typer.Argument(help=PILOTS, show_default=False)] = None,
+    runs_dir: Annotated[Path, typer.Option(help=RUNS_DIR)] = Path("runs"),
     difference: Annotated[float, typer.Option(help="to find, in points of accuracy")] = 0.5,
     power: Annotated[float, typer.Option(help="chance to find it")] = 0.8,
     alpha: Annotated[float, typer.Option(help="level of the two-sided test")] = 0.05,
-    sampling: Annotated[
-        str | None, typer.Option(help="closed or open  [default: as the pilots]")
-    ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="print the plan as JSON (fractions)")
-    ] = False,
+    sampling: Annotated[str | None, typer.Option(help=SAMPLING)] = None,
+    json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> None:
     """Tell how many episodes a comparison needs, from pilot runs.
 
     With open sampling also, which query count lets the data set's images reach the power.
     """
-    if not (0 < difference <= 100):
+    if not 0 < difference <= 100:
         raise ConfigError(f"--difference {difference:g}: points of accuracy, over 0, at most 100.")
     if not 0 < alpha < 1:
         raise ConfigError(f"--alpha {alpha:g}: it has to lie between 0 and 1.")
@@ -53,33 +66,25 @@ def plan(
         raise ConfigError(f"--sampling {sampling}: give closed or open.")
     from fewshot_bench.results.pilots import pilot_of
 
-    pilot = pilot_of(_load(runs) if runs else _newest(runs_dir))
-    result = _plan(pilot, difference / 100, power, alpha)
+    if runs:
+        found, problems = finished_runs(runs, "a pilot")
+        if problems:
+            raise RecordError(problems[0].rstrip(".") + ".")
+        if len(found) > 2:
+            most = f"fsb plan takes one or two runs, not {len(found)}"
+            raise ConfigError(f"{most}; name their folders.")
+    else:
+        found = _newest(runs_dir)
+    pilot, aim = pilot_of(found), difference / 100
+    result = _plan(pilot, aim, power, alpha)
     result["sampling"] = sampling or pilot.runs[0].record["test"]["sampling"]
     if result["sampling"] == "open":
-        result |= _open(pilot, difference / 100, power, alpha)
+        result |= _open(pilot, aim, power, alpha)
     result["assumed"] = _assumed(pilot, result)
     if json:
-        from json import dumps
-
-        typer.echo(dumps(result, indent=2))
+        typer.echo(json_.dumps(result, indent=2))
     else:
         _show(pilot, result)
-
-
-def _load(paths: list[Path]) -> list[Run]:
-    """One or two finished runs."""
-    from fewshot_bench.cli.compare import finished_runs
-
-    for path in paths:
-        if not path.exists():
-            raise RecordError(f"there is no '{path}'; run a pilot first: fsb run METHOD")
-    found, problems = finished_runs(paths)
-    if problems:
-        raise RecordError(problems[0].rstrip(".") + ".")
-    if len(found) > 2:
-        raise ConfigError(f"fsb plan takes one or two runs, not {len(found)}; name their folders.")
-    return found
 
 
 def _newest(runs_dir: Path) -> list[Run]:
@@ -91,10 +96,8 @@ def _newest(runs_dir: Path) -> list[Run]:
     if not found:
         raise RecordError(f"no finished run in '{runs_dir}'; run a pilot first: fsb run METHOD")
     newest, *others = sorted(found, key=age, reverse=True)
-    for other in others:
-        if other.record["method"] != newest.record["method"] and not episodes_differ(other, newest):
-            return [newest, other]
-    return [newest]
+    unlike = [run for run in others if run.record["method"] != newest.record["method"]]
+    return [newest, *[run for run in unlike if not episodes_differ(run, newest)][:1]]
 
 
 def _plan(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[str, Any]:
@@ -125,11 +128,10 @@ def _open(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[s
 
     rows = []
     for query, episodes in _open_plans(pilot):
-        sd = pilot.sd(query)
-        reached = paired_power(sd, difference, episodes, alpha)
-        finds = detectable_difference(sd, episodes, power, alpha)
-        row = {"query": query, "episodes": episodes, "sd": sd, "power": reached, "finds": finds}
-        rows.append({**row, "reaches": reached >= power})
+        row: dict[str, Any] = {"query": query, "episodes": episodes, "sd": pilot.sd(query)}
+        row["power"] = paired_power(row["sd"], difference, episodes, alpha)
+        row["finds"] = detectable_difference(row["sd"], episodes, power, alpha)
+        rows.append({**row, "reaches": row["power"] >= power})
     if not rows:
         raise ConfigError("no open plan of at least 2 episodes fits into the test split.")
     best = max(rows, key=lambda row: row["power"])
@@ -138,12 +140,7 @@ def _open(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[s
 
 def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
     """(query count, episodes) of each open plan of the pilots' task with 2 episodes or more."""
-    from dataclasses import replace
-
-    from fewshot_bench.config.schema import RunConfig
     from fewshot_bench.data.table import ClassTable
-    from fewshot_bench.hooks.registry import CORE
-    from fewshot_bench.hooks.single_file import only_typed
     from fewshot_bench.rng import key_of
     from fewshot_bench.runs.context import RunContext
 
@@ -160,22 +157,16 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
     table, task = ClassTable(data.splits.test), context.eval_task
     sampler = context.registry.resolve("samplers", f"{CORE}:open").load()
     most = int(table.class_count.min()) - task.shot - task.unlabeled
-    seed = key_of("test", config.episode_seed)
-    for query in _counts(most) if pilot.falls is not None else [pilot.query]:
-        length = sampler(
-            table, replace(task, query=query), seed, within_family=config.within_family
-        ).length
+    seed, family = key_of("test", config.episode_seed), config.within_family
+    counts = [*range(1, 20)]  # each up to 20, then in steps of about a quarter
+    while counts[-1] < most:
+        counts.append(counts[-1] + max(1, counts[-1] // 4))
+    counts = [count for count in counts if count < most] + [most]
+    for query in counts if pilot.falls is not None else [pilot.query]:
+        length = sampler(table, replace(task, query=query), seed, within_family=family).length
         if length < 2:
             return
         yield query, length
-
-
-def _counts(most: int) -> list[int]:
-    """Query counts to look at: each up to 20, then in steps of about a quarter."""
-    counts = [*range(1, 20)]
-    while counts[-1] < most:
-        counts.append(counts[-1] + max(1, counts[-1] // 4))
-    return [count for count in counts if count < most] + [most]
 
 
 def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
@@ -183,29 +174,16 @@ def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
     from fewshot_bench.results.runs import sampler_words
     from fewshot_bench.results.training import against_words
 
-    notes = [
-        "The differences will vary as those of these two trained networks do."
-        if result["paired"]
-        else "One pilot: the other method is taken to vary as much and not to be paired, so this "
-        "many episodes are enough where pairing helps; a second pilot tells how much it does."
-    ]
+    notes = [PAIRED if result["paired"] else UNPAIRED]
     if result["paired"] and (training := against_words(*([run] for run in pilot.runs))):
-        notes.append(
-            f"The pilots were trained differently, {training}; equal trainings may vary otherwise."
-        )
+        otherwise = "equal trainings may vary otherwise"
+        notes.append(f"The pilots were trained differently, {training}; {otherwise}.")
     if "open" in result:
         protocol = pilot.runs[0].protocol()
         if drawn := sampler_words(protocol):
             notes.append(f"The pilots' episodes were{drawn}, those of the plan are open.")
-        notes.append(
-            "Unequal numbers of queries per class in the pilots: other counts cannot be foretold."
-            if protocol["unequal"]
-            else "One query per class in the pilots: other query counts cannot be foretold."
-            if pilot.falls is None
-            else "With the query count only the binomial part of the variance changes; "
-            "given episode and class, the methods are taken to err independently. If they err on "
-            "the same queries, more queries help less than this says."
-        )
+        foretold = ONE_QUERY if pilot.falls is None else BINOMIAL
+        notes.append(UNEQUAL if protocol["unequal"] else foretold)
     return notes
 
 
@@ -219,11 +197,11 @@ def _show(pilot: Pilot, result: dict[str, Any]) -> None:
     def points(fraction: float) -> str:
         return f"{100 * fraction:.2f}"
 
-    wanted, test = points(result["difference"]), f"two-sided paired t test at {result['alpha']:g}"
+    power = f"power {result['power']:g} (two-sided paired t test at {result['alpha']:g})"
     spread = "differences vary" if result["paired"] else "differences of unpaired runs vary"
-    console.print(f"{' against '.join(result['runs'])}")
+    console.print(" against ".join(result["runs"]))
     console.print(
-        f"To find {wanted} points with power {result['power']:g} ({test}): {result['episodes']} "
+        f"To find {points(result['difference'])} points with {power}: {result['episodes']} "
         f"episodes of {pilot.episodes_in_words}."
     )
     console.print(
@@ -238,8 +216,7 @@ def _show(pilot: Pilot, result: dict[str, Any]) -> None:
             style = "bold" if row["query"] == result["best_query"] else ""
             table.add_row(str(row["query"]), str(row["episodes"]), *cells, style=style)
         console.print(table)
-        console.print(
-            f"The power is greatest with {result['best_query']} queries per class; "
-            + ("it is reached." if result["reached"] else "no query count reaches the power asked.")
-        )
+        reached = "it is reached" if result["reached"] else "no query count reaches the power asked"
+        best = f"The power is greatest with {result['best_query']} queries per class"
+        console.print(f"{best}; {reached}.")
     console.print(" ".join(result["assumed"]), style="dim")

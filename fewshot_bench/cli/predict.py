@@ -7,28 +7,26 @@ import logging
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from fewshot_bench.cli._console import screen, table_of
 from fewshot_bench.cli.evaluate import Run, Trust
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.utils.text import printable
 
 MODES = ("nearest", "bilinear", "antialias")
+FOLDERS = "a folder per class, with images of it"
 
 
 def predict(
     run: Run,
     support: Annotated[
-        Path,
-        typer.Argument(
-            help="a folder per class, with images of it", metavar="SUPPORT_DIR", show_default=False
-        ),
+        Path, typer.Argument(help=FOLDERS, metavar="SUPPORT_DIR", show_default=False)
     ],
     images: Annotated[
-        list[Path],
-        typer.Argument(help="PNG or JPEG files", metavar="IMAGE...", show_default=False),
+        list[Path], typer.Argument(help="PNG or JPEG files", metavar="IMAGE...", show_default=False)
     ],
     resize: Annotated[str, typer.Option(help=", ".join(MODES))] = "antialias",
     invert: Annotated[bool, typer.Option("--invert", help="exchange black and white")] = False,
@@ -47,53 +45,30 @@ def predict(
 
     logging.getLogger("fewshot_bench").setLevel(logging.WARNING)  # the answers are the output
 
+    how: dict[str, Any] = {"mode": resize, "invert": invert, "device": device}
     with redirect_stdout(sys.stderr):  # standard output is for results
-        found = classify(
-            run,
-            support,
-            images,
-            mode=resize,  # type: ignore[arg-type]
-            invert=invert,
-            device=device,
-            trust_code=trust_code,
-        )
-    best = found.probabilities.max(-1)
-    answers = [
-        {
-            "image": str(image),
-            "class": found.classes[int(place)],
-            "probability": float(value),
-            "probabilities": dict(zip(found.classes, row.tolist(), strict=True)),
-        }
-        for image, place, value, row in zip(
-            images, best.indices, best.values, found.probabilities, strict=True
-        )
-    ]
+        found = classify(run, support, images, trust_code=trust_code, **how)
+    answers: list[dict[str, Any]] = []
+    for image, row in zip(images, found.probabilities.tolist(), strict=True):
+        shares = dict(zip(found.classes, row, strict=True))
+        best = max(found.classes, key=shares.__getitem__)
+        answer = {"image": str(image), "class": best, "probability": shares[best]}
+        answers.append({**answer, "probabilities": shares})
     if json:
         typer.echo(json_.dumps({"shot": found.shot, "predictions": answers}, indent=1))
         return
-    _show(answers)
-    for note in found.notes:
-        typer.echo(f"Note: {note}.", err=True)
+    rows = [
+        (printable(a["image"]), printable(a["class"]), f"{a['probability']:.3f}") for a in answers
+    ]
+    screen().print(table_of(("image", "class", "probability"), rows, "fold"))
+    notes = [*found.notes]
     if found.left_out:
-        note = f"{found.shot} images of each class were used; {found.left_out} were left out"
-        typer.echo(f"Note: {note}, because a class has no more.", err=True)
+        used = f"{found.shot} images of each class were used; {found.left_out} were left out"
+        notes.append(f"{used}, because a class has no more")
     if found.squashed:
-        note = f"{found.squashed} images have other proportions than the run's and were squashed"
-        typer.echo(f"Note: {note}; crop them yourself to keep theirs.", err=True)
+        shape = f"{found.squashed} images have other proportions than the run's and were squashed"
+        notes.append(f"{shape}; crop them yourself to keep theirs")
     if found.transductive:
-        typer.echo("Note: the method is transductive: the images were seen together.", err=True)
-
-
-def _show(answers: list[dict[str, object]]) -> None:
-    from rich.table import Table
-
-    from fewshot_bench.cli._console import screen
-
-    table = Table(box=None, pad_edge=False)
-    for column in ("image", "class", "probability"):
-        table.add_column(column, overflow="fold")
-    for answer in answers:
-        cells = (str(answer["image"]), str(answer["class"]))
-        table.add_row(*map(printable, cells), f"{answer['probability']:.3f}")
-    screen().print(table)
+        notes.append("the method is transductive: the images were seen together")
+    for note in notes:
+        typer.echo(f"Note: {note}.", err=True)

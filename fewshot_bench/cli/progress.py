@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
-from typing import IO, cast
+from typing import IO, Any, cast
 
+from rich import progress as rich_progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bars
+from rich.progress import TaskID, TextColumn
 from rich.text import Text
 
 from fewshot_bench.cli._console import LOG_LINES, Lasting
@@ -27,10 +19,10 @@ from fewshot_bench.utils.text import printable
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
-class _Remaining(TimeRemainingColumn):
+class _Remaining(rich_progress.TimeRemainingColumn):
     """Time left, but for a bar whose text tells it: runs are too unlike for an average."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: rich_progress.Task) -> Text:
         return Text("") if task.fields.get("tells_time") else super().render(task)
 
 
@@ -40,10 +32,10 @@ class Progress:
     def __init__(self) -> None:
         self.console = Console(file=cast(IO[str], Lasting(sys.stderr)))
         self.live = self.console.is_terminal
-        self.bars = Bars(
+        self.bars = rich_progress.Progress(
             TextColumn("{task.description:<6}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            rich_progress.BarColumn(bar_width=24),
+            rich_progress.MofNCompleteColumn(),
             TextColumn("{task.fields[numbers]}"),
             _Remaining(compact=True),
             console=self.console,
@@ -59,12 +51,7 @@ class Progress:
         self.bars.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.bars.stop()
         del LOG_LINES.show
         if isinstance(error, Interrupted):

@@ -7,31 +7,19 @@ from typing import Annotated
 
 import typer
 
-from fewshot_bench.cli.compare import (
-    Baseline,
-    Equal,
-    Interval,
-    Level,
-    Target,
-    compared,
-    finished_runs,
-    none_finished,
-    report_problems,
-)
-from fewshot_bench.errors import RecordError
+from fewshot_bench.cli import compare
+from fewshot_bench.figures import check
 
 
 def report(
     output: Annotated[Path, typer.Option("-o", "--output", help="folder of the page")],
-    runs: Annotated[
-        list[Path] | None, typer.Argument(help="folders of runs, or folders that hold them")
-    ] = None,
-    runs_dir: Annotated[Path, typer.Option(help="read if no folder is named")] = Path("runs"),
-    baseline: Baseline = None,
-    interval: Interval = None,
-    level: Level = None,
-    target: Target = None,
-    equal: Equal = None,
+    runs: compare.Runs = None,
+    runs_dir: compare.RunsDir = Path("runs"),
+    baseline: compare.Baseline = None,
+    interval: compare.Interval = None,
+    level: compare.Level = None,
+    target: compare.Target = None,
+    equal: compare.Equal = None,
     pictures: Annotated[bool, typer.Option(help="draw them, which needs matplotlib")] = True,
 ) -> None:
     """Write finished runs as one page: sentences, tables, pictures, and how to repeat each run.
@@ -39,21 +27,17 @@ def report(
     The page opens from disk, in a browser, and needs nothing else. Exit code 2 if something that
     was named could not be used or compared.
     """
-    from fewshot_bench.figures import check
     from fewshot_bench.report import PAGE, write_report
 
     if pictures:
         check("learning")  # before anything is read
     paths = runs or [runs_dir]
-    for path in paths:
-        if not path.exists():
-            raise RecordError(f"there is no '{path}'; run something first: fsb run METHOD")
-    found, problems = finished_runs(paths)
+    found, problems = compare.finished_runs(paths)
     if not found:
-        raise none_finished(paths[0], problems)
+        raise compare.none_finished(paths[0], problems)
     how = {"baseline": baseline, "interval": interval, "level": level, "target": target}
-    result = compared(found, problems, equal, ranks=True, **how)
+    result = compare.compared(found, problems, equal, ranks=True, **how)
     for line in write_report(result, output, pictures=pictures):
         typer.echo(line, err=True)
     typer.echo(f"wrote '{output / PAGE}'")
-    report_problems(result, strict=bool(runs))
+    compare.report_problems(result, strict=bool(runs))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext, redirect_stdout
 from typing import Annotated, Any
 
 import typer
@@ -13,23 +11,19 @@ from fewshot_bench.cli.evaluate import Run, Trust
 from fewshot_bench.cli.run import JSON
 from fewshot_bench.config.schema import RESUMABLE, SETTINGS
 
+CHANGED = "resume although data, code, versions or kind of device differ; the record gets a note"
+
 
 def build_command() -> Any:
     """The command, with the settings that may change."""
     options = [_dynamic.parameter(SETTINGS[name], "Default: as in the run") for name in RESUMABLE]
-    return _dynamic.make_command("resume", _resume, [*_dynamic.own_parameters(_resume), *options])
+    parameters = [*_dynamic.own_parameters(_resume), *options]
+    return _dynamic.make_command("resume", _resume, parameters, _resume.__doc__ or "")
 
 
 def _resume(
     run: Run,
-    allow_changes: Annotated[
-        bool,
-        typer.Option(
-            "--allow-changes",
-            help="resume although data, code, versions or kind of device differ; the record gets "
-            "a note",
-        ),
-    ] = False,
+    allow_changes: Annotated[bool, typer.Option("--allow-changes", help=CHANGED)] = False,
     trust_code: Trust = False,
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     **settings: Any,
@@ -39,28 +33,18 @@ def _resume(
     The result is that of an uninterrupted run. A run that is finished stays as it is; without the
     weights that made its result it is refused.
     """
-    from fewshot_bench.results.record import RECORD, folder_of, read_record
+    from fewshot_bench.cli.summary import show_record, show_run
+    from fewshot_bench.results.record import folder_of, read_record
+    from fewshot_bench.runs.train import finished, resume
 
     folder = folder_of(run)
     record = read_record(folder)
     if record["status"] == "completed":
-        from fewshot_bench.runs.train import finished
-
         finished(folder, record)
         typer.echo(f"'{folder}' is finished; nothing to resume.", err=True)
         if json:
-            sys.stdout.write((folder / RECORD).read_text("utf-8"))
+            show_record(record, folder, as_json=True)
         return
-    from fewshot_bench.cli.progress import Progress
-    from fewshot_bench.cli.summary import show_record
-    from fewshot_bench.runs.train import resume
 
-    with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
-        record = resume(
-            folder,
-            progress=progress,
-            allow_changes=allow_changes,
-            trust_code=trust_code,
-            **settings,
-        )
-    show_record(record, folder, as_json=json)
+    settings |= {"allow_changes": allow_changes, "trust_code": trust_code}
+    show_run(lambda progress: (resume(folder, progress=progress, **settings), folder), json)

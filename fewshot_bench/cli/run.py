@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, redirect_stdout
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from fewshot_bench.cli import _dynamic
+from fewshot_bench.cli import _dynamic, commands
+from fewshot_bench.config.resolve import Draft
+from fewshot_bench.config.schema import SETTINGS
 from fewshot_bench.errors import ConfigError
-
-if TYPE_CHECKING:
-    from fewshot_bench.config.resolve import Draft
-    from fewshot_bench.hooks.registry import Registry
+from fewshot_bench.hooks.registry import Registry
 
 HELP = "Train a method, choose its weights by validation, test once, and write a record."
 JSON = "print the record and nothing else"
@@ -25,38 +22,26 @@ class Methods(TyperGroup):
     """One sub-command per method; its options depend on what is named on the line."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [
-            name if len(claims) == 1 else f"{item.distribution}:{name}"
-            for name, claims in registry_of(ctx).names("methods").items()
-            for item in claims
-        ]
+        return [name for name, _ in registry_of(ctx).typed("methods")]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """For the list of methods only: without options, so that nothing heavy is imported."""
         item = registry_of(ctx).resolve("methods", cmd_name)
-        stub = typer.Typer()
-        stub.command(help=f"from {item.distribution} {item.version}")(lambda: None)
-        return typer.main.get_command(stub)
+        return commands.stub(f"from {item.distribution} {item.version}")
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, Any, list[str]]:
         name, rest = args[0], args[1:]
         if name.startswith("-"):
-            raise ConfigError(
-                f"fsb run: expected METHOD first, then its options: fsb run METHOD {name} ...; "
-                "'fsb list methods' shows the methods."
-            )
+            first = f"expected METHOD first, then its options: fsb run METHOD {name} ..."
+            raise ConfigError(f"fsb run: {first}; 'fsb list methods' shows the methods.")
         return name, build_command(name, rest, registry_of(ctx)), rest
 
 
 def registry_of(ctx: Any) -> Registry:
     """The registry of the command line, discovered once."""
-    from fewshot_bench.hooks.registry import Registry
-
     root = ctx.find_root()
-    if root.obj is None:
-        root.obj = Registry.discover()
-    registry: Registry = root.obj
-    return registry
+    root.obj = root.obj or Registry.discover()
+    return root.obj
 
 
 app = typer.Typer(
@@ -76,19 +61,15 @@ def methods() -> None:
 
 def build_command(name: str, arguments: Sequence[str], registry: Registry) -> Any:
     """The command of a method, with the options that these arguments call for."""
-    from fewshot_bench.config.resolve import Draft
-    from fewshot_bench.config.schema import SETTINGS
-
     drafts: list[Draft] = []
 
     def options(values: Mapping[str, Any]) -> _dynamic.Parameters:
         settings = {n: v for n, v in values.items() if n not in ("json", "if_exists")}
         draft = Draft(name, registry, settings)
         drafts.append(draft)
+        note, defaults = _dynamic.default_note, draft.defaults
         return [
-            _dynamic.parameter(
-                option, panel, _dynamic.default_note(option, draft.defaults[option.name])
-            )
+            _dynamic.parameter(option, panel, note(option, defaults[option.name]))
             for panel, group in draft.options.items()
             for option in group
         ]
@@ -98,16 +79,14 @@ def build_command(name: str, arguments: Sequence[str], registry: Registry) -> An
 
     every_run = [_dynamic.parameter(option) for option in SETTINGS.values()]
     own = _dynamic.own_parameters(_own)
-    parameters, _ = _dynamic.settled(arguments, own, options, first=every_run)
-    draft = drafts[-1]
-    presets = f"settings by name: {', '.join(draft.kind.presets)}"
-    for one in parameters:
-        if one.name == "preset":
-            one.default.help = presets + f" (default {draft.defaults['preset']})"
-    text = " ".join((draft.kind.__doc__ or "").split("\n\n")[0].split())
-    text += f" Defaults shown are those of --preset {draft.defaults['preset']}."
+    parameters = _dynamic.settled(arguments, own, options, first=every_run)
+    kind, preset = drafts[-1].kind, drafts[-1].defaults["preset"]
+    option = next(one.default for one in parameters if one.name == "preset")
+    option.help = f"settings by name: {', '.join(kind.presets)} (default {preset})"
+    text = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+    text += f" Defaults shown are those of --preset {preset}."
     more = "With another --dataset, --backbone or inner method, --help shows the options of that."
-    return _dynamic.make_command(name, command, parameters, help=text, epilog=more)
+    return _dynamic.make_command(name, command, parameters, text, epilog=more)
 
 
 def _own(
@@ -126,13 +105,9 @@ def _own(
 
 
 def _run(draft: Draft, settings: Mapping[str, Any], *, json: bool, if_exists: str) -> None:
-    from fewshot_bench.cli.progress import Progress
-    from fewshot_bench.cli.summary import show_record
+    from fewshot_bench.cli.summary import show_run
     from fewshot_bench.runs.context import RunContext
     from fewshot_bench.runs.train import run_or_reuse
 
-    config = draft.complete(settings)
-    # Whatever a plugin prints, standard output holds the record alone.
-    with Progress() as progress, redirect_stdout(sys.stderr) if json else nullcontext():
-        record, folder = run_or_reuse(RunContext(config, draft.registry, progress), if_exists)
-    show_record(record, folder, as_json=json)
+    config, registry = draft.complete(settings), draft.registry
+    show_run(lambda shown: run_or_reuse(RunContext(config, registry, shown), if_exists), json)

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from fewshot_bench.cli._console import screen
+from fewshot_bench.cli.progress import Progress
 from fewshot_bench.results.record import VALIDATION, with_result
 from fewshot_bench.results.runs import query_words, sampler_protocol, sampler_words
 from fewshot_bench.utils.devices import EventClock
 from fewshot_bench.utils.text import printable, printable_values
+
+
+def show_run(make: Callable[[Progress], tuple[dict[str, Any], Path]], as_json: bool) -> None:
+    """Make a run while its progress is shown, then print its record."""
+    # Whatever a plugin prints, standard output holds the record alone.
+    with Progress() as progress, redirect_stdout(sys.stderr) if as_json else nullcontext():
+        record, folder = make(progress)
+    show_record(record, folder, as_json=as_json)
 
 
 def show_record(record: dict[str, Any], folder: Path, *, as_json: bool) -> None:
@@ -22,30 +33,33 @@ def show_record(record: dict[str, Any], folder: Path, *, as_json: bool) -> None:
         return
     record = printable_values(with_result(record))
     console = screen()
-    console.print(table_of(record))
+    console.print(_table(record))
     console.print(protocol_sentence(record))
     for note in record["notes"]:
         console.print(f"Note: {note}")
     console.print(f"Record: {printable(str(folder))}")
 
 
-def table_of(record: dict[str, Any]) -> Table:
-    """Accuracy, protocol and times."""
+def _table(record: dict[str, Any]) -> Table:
     task, timing, test = record["task"], record["timing"], record["test"]
     title = f"{record['method']} on {record['dataset']}, {task['way']}-way {task['shot']}-shot"
     of_validation = record["part"] == VALIDATION
     title += ", validation split" if of_validation else ""
-    table = Table(title=title, show_header=False, title_justify="left")
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    columns = Column(no_wrap=True), Column(overflow="fold")
+    table = Table(*columns, title=title, show_header=False, title_justify="left")
+    step, phases = timing["step_ms"], timing["phases"] or {}
+    steps = ""
+    if step:
+        rate = f"{timing['tasks_per_s']:.1f} tasks/s"
+        steps = f"median {ms(step['median'])}, p95 {ms(step['p95'])}, {rate}"
     rows = {
         "accuracy": accuracy_text(test),
         "episodes": f"{test['episodes']}, spread per episode {percent(test['per_episode_sd'])}",
         "protocol": protocol_words(record),
         "validation": "" if of_validation else _validation(record),
         "training": _training(record),
-        "step": _step(timing),
-        "of a step": _phases(timing),
+        "step": steps,
+        "of a step": ", ".join(f"{n.replace('_', ' + ')} {ms(v)}" for n, v in phases.items()),
         "learn a task": ms(timing["adapt_ms"]),
         "classify it": ms(timing["predict_ms"]),
         "peak memory": _scaled(timing["peak_memory_bytes"], "B"),
@@ -64,7 +78,6 @@ def table_of(record: dict[str, Any]) -> Table:
 
 
 def accuracy_text(test: dict[str, Any]) -> str:
-    """``97.53 % ± 0.21`` and what the ± is."""
     text = percent(test["accuracy"])
     if test["half_width"] is None:
         return f"{text} (one episode: no interval)"
@@ -74,7 +87,6 @@ def accuracy_text(test: dict[str, Any]) -> str:
 
 
 def protocol_words(record: dict[str, Any]) -> str:
-    """``inductive, closed sampling, 15 queries per class``; a sampler by name if it is another."""
     test = record["test"]
     kind = "transductive" if test["transductive"] else "inductive"
     protocol = {**sampler_protocol(record), "sampling": test["sampling"], **record["task"]}
@@ -86,14 +98,11 @@ def protocol_words(record: dict[str, Any]) -> str:
 
 
 def protocol_sentence(record: dict[str, Any]) -> str:
-    """What the interval covers."""
-    part = record["part"]
+    covers, part = "The interval covers", record["part"]
     if record["test"]["sampling"] == "open":
-        return f"The interval covers new images of these {part} classes; not new classes or seeds."
-    return (
-        f"The interval covers the choice of episodes from these {part} images; not new images, "
-        "classes or training seeds."
-    )
+        return f"{covers} new images of these {part} classes; not new classes or seeds."
+    images = f"the choice of episodes from these {part} images"
+    return f"{covers} {images}; not new images, classes or training seeds."
 
 
 def percent(fraction: float | None) -> str:
@@ -107,13 +116,11 @@ def ms(value: float | None) -> str:
 
 
 def _device(record: dict[str, Any]) -> str:
-    """Its name, and what timed the steps where that is not the host's clock."""
     name, clock = record["device"]["name"], (record["timing"].get("clocks") or {}).get("step_ms")
     return f"{name}; steps timed by {clock}" if clock == EventClock.name else f"{name}"
 
 
 def _validation(record: dict[str, Any]) -> str:
-    """Of a method that trains nothing: what to choose its settings by."""
     validation = record["validation"]
     if record["training"] or not validation or validation.get("half_width") is None:
         return ""
@@ -132,25 +139,9 @@ def _training(record: dict[str, Any]) -> str:
     return text
 
 
-def _step(timing: dict[str, Any]) -> str:
-    step = timing["step_ms"]
-    if not step:
-        return ""
-    return (
-        f"median {ms(step['median'])}, p95 {ms(step['p95'])}, {timing['tasks_per_s']:.1f} tasks/s"
-    )
-
-
-def _phases(timing: dict[str, Any]) -> str:
-    phases = timing["phases"] or {}
-    return ", ".join(f"{name.replace('_', ' + ')} {ms(value)}" for name, value in phases.items())
-
-
 def _flops(timing: dict[str, Any]) -> str:
-    if not timing["flops_per_step"]:
-        return ""
-    rate = _scaled(timing["flops_per_s"], "FLOP/s")
-    return f"{_scaled(timing['flops_per_step'], 'FLOP')} per step, {rate}"
+    flops, rate = timing["flops_per_step"], _scaled(timing["flops_per_s"], "FLOP/s")
+    return f"{_scaled(flops, 'FLOP')} per step, {rate}" if flops else ""
 
 
 def _scaled(value: float | None, unit: str) -> str:

@@ -20,17 +20,11 @@ class Every:
 
     @classmethod
     def parse(cls, text: str) -> Every:
-        """From ``500`` (steps), ``30s``, ``10m`` or ``2h``; 0: when it ends or stops.
-
-        Raises:
-            ConfigError: it is none of these.
-        """
+        """From ``500`` (steps), ``30s``, ``10m`` or ``2h``; 0: when it ends or stops."""
         found = re.fullmatch(PATTERN, text.strip())
         if found is None:
-            raise ConfigError(
-                f"--checkpoint-every {text}: give a number of steps like 500, or a time like 30s, "
-                "10m or 2h."
-            )
+            what = "give a number of steps like 500, or a time like 30s, 10m or 2h"
+            raise ConfigError(f"--checkpoint-every {text}: {what}.")
         if found[1]:
             return cls(steps=int(found[1]))
         return cls(seconds=float(found[2]) * _UNITS[found[3]])

@@ -22,7 +22,7 @@ import keyword
 import math
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -55,14 +55,11 @@ class Option:
 
     Arguments:
         name: with underscores; of a setting, its field.
-        type: of its values; None, where it is allowed, apart.
+        type: of its values; None, where it is allowed (``optional``, typed ``none``), apart.
         default: used where neither preset nor user gives a value.
-        help: one phrase.
-        optional: whether it may be None (typed ``none``).
         expected: the values that it takes, in words.
-        method: whether it names a method whose options follow.
-        without: those of that method's options that do not follow.
-        scope, follows, option, same_scores: see :class:`fewshot_bench.config.schema.Setting`.
+        method: whether it names a method, whose options follow but for those of ``without``.
+        scope, follows, option, same_scores: see :func:`fewshot_bench.config.schema.setting`.
     """
 
     name: str
@@ -116,35 +113,31 @@ class Option:
         Raises:
             ConfigError: it is of another type, not a choice, or out of bounds.
         """
-        if value is None and self.optional:
+        if self.optional and (value is None or (isinstance(value, str) and value == "none")):
             return None
-        if isinstance(value, str) and value == "none" and self.optional:
-            return None
+        none = " or none" if self.optional and not self.follows else ""
+        wrong = ConfigError(f"{self.flag}: expected {self.words}{none}, got {value!r}.")
         if self.file:
-            return self._existing(value)
+            if not isinstance(value, (str, Path)) or not str(value):
+                raise wrong
+            path = InputFile(value)
+            if not path.path.exists():
+                where = "" if Path(path).is_absolute() else f" in '{Path.cwd()}'"
+                raise ConfigError(f"{self.flag} {path}: there is no such file or folder{where}.")
+            return path
         if self.repeated and isinstance(value, str):
             value = (value,)
         try:
             # Text is converted, but 1 is no switch.
             checked = msgspec.convert(value, self.type, strict=self.type is bool)
         except (msgspec.ValidationError, TypeError) as error:
-            raise self._error(value) from error
-        if not all(map(_representable, checked if isinstance(checked, tuple) else (checked,))):
-            raise self._error(value)
+            raise wrong from error
+        for one in checked if isinstance(checked, tuple) else (checked,):
+            # No infinity or NaN, and no integer beyond 64 bits.
+            largest = 2**63 if isinstance(one, int) else math.inf
+            if not isinstance(one, bool | str) and not abs(one) < largest:
+                raise wrong
         return checked
-
-    def _existing(self, value: Any) -> InputFile:
-        if not isinstance(value, (str, Path)) or not str(value):
-            raise self._error(value)
-        path = InputFile(value)
-        if not path.path.exists():
-            where = "" if Path(path).is_absolute() else f" in '{Path.cwd()}'"
-            raise ConfigError(f"{self.flag} {path}: there is no such file or folder{where}.")
-        return path
-
-    def _error(self, value: Any) -> ConfigError:
-        none = " or none" if self.optional and not self.follows else ""
-        return ConfigError(f"{self.flag}: expected {self.words}{none}, got {value!r}.")
 
 
 def flag(name: str) -> str:
@@ -159,32 +152,17 @@ def option_name(typed: str) -> str:
 
 
 def unknown_option(name: str, known: Collection[str], hint: str) -> ConfigError:
-    """The error for an unknown option, with the nearest name.
-
-    Arguments:
-        name: as it was given.
-        known: Python names of all options that may be given here.
-        hint: what to type next.
-    """
-    plain = option_name(name.rstrip("_"))
+    """The error for an unknown option, as it was given, with the nearest of the Python names."""
+    plain, instead = option_name(name.rstrip("_")), None
     if plain in _PRINTING:
-        return ConfigError(
-            f"option '{name}' is about what the command line prints; leave it out in Python and "
-            "in files: a run returns its record."
-        )
-    names, instead = set(known), None
-    if plain in names and plain != name:
+        about = f"option '{name}' is about what the command line prints"
+        leave = "leave it out in Python and in files: a run returns its record"
+        return ConfigError(f"{about}; {leave}.")
+    if plain in known and plain != name:
         instead = plain
-    elif plain.startswith("no_") and plain[3:] in names:
+    elif plain.startswith("no_") and plain[3:] in known:
         instead = f"{plain[3:]}=False"
-    return UnknownName("option", name, names, hint, near=instead)
-
-
-def _representable(value: Any) -> bool:
-    """No infinity, and no integer beyond 64 bits."""
-    if isinstance(value, bool | str):
-        return True
-    return abs(value) < (2**63 if isinstance(value, int) else math.inf)
+    return UnknownName("option", name, set(known), hint, near=instead)
 
 
 def _words_of(type_: Any) -> str:
@@ -194,10 +172,8 @@ def _words_of(type_: Any) -> str:
     bounds = ""
     if typing.get_origin(type_) is typing.Annotated:
         meta = next((m for m in type_.__metadata__ if isinstance(m, msgspec.Meta)), msgspec.Meta())
-        signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-        found = [
-            f"{s} {getattr(meta, n):g}" for n, s in signs.items() if getattr(meta, n) is not None
-        ]
+        limits = {">=": meta.ge, ">": meta.gt, "<=": meta.le, "<": meta.lt}
+        found = [f"{sign} {limit:g}" for sign, limit in limits.items() if limit is not None]
         bounds, type_ = " " + " and ".join(found) if found else "", type_.__origin__
     arguments = typing.get_args(type_)
     if typing.get_origin(type_) is Literal:
@@ -247,14 +223,12 @@ def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
         try:
             if default is inspect.Parameter.empty:
                 raise ValueError("has no default; every keyword-only parameter is an option")
-            if _is_group(hint):
-                hints = _hints(hint, hint.__qualname__)
-                options += [
-                    option_of(f"{prefix}{name}_{n}", hints[n], getattr(default, n))
-                    for n in _names(hint)
-                ]
-            else:
+            if not _is_group(hint):
                 options.append(option_of(prefix + name, hint, default))
+                continue
+            start, hints = f"{prefix}{name}_", _hints(hint, hint.__qualname__)
+            names = [field.name for field in fields(hint)]
+            options += [option_of(start + n, hints[n], getattr(default, n)) for n in names]
         except ValueError as error:
             raise PluginError(f"{_called(factory)}: parameter '{name}' {error}.") from error
     return options
@@ -265,9 +239,9 @@ def arguments_of(factory: Callable[..., Any], options: Mapping[str, Any]) -> dic
     arguments = dict(options)
     for name, (hint, default) in _parameters(factory).items():
         if _is_group(hint):
-            own = {n: arguments.pop(f"{name}_{n}") for n in _names(hint)
-                   if f"{name}_{n}" in arguments}  # fmt: skip
-            arguments[name] = replace(default, **own)
+            own = [f.name for f in fields(hint) if f"{name}_{f.name}" in arguments]
+            chosen = {n: arguments.pop(f"{name}_{n}") for n in own}
+            arguments[name] = replace(default, **chosen)
     return arguments
 
 
@@ -278,36 +252,27 @@ def _called(factory: Callable[..., Any]) -> str:
 def _parameters(factory: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     """{name: (annotation, default)} of the keyword-only parameters, inherited ones last."""
     found: dict[str, tuple[Any, Any]] = {}
-    for function in _functions(factory):
+    functions = [factory]
+    if inspect.isclass(factory):
+        functions = [f for kind in factory.__mro__[:-1] if (f := vars(kind).get("__init__"))]
+    for function in functions:
         hints = _hints(function, _called(factory))
-        for name, parameter in inspect.signature(function).parameters.items():
+        parameters = inspect.signature(function).parameters
+        for name, parameter in parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 hint = hints.get(name, type(parameter.default))
                 found.setdefault(name, (hint, parameter.default))
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break  # nothing is passed on to the base class
     return found
-
-
-def _functions(factory: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """The function; of a class, ``__init__`` and those that its ``**options`` are passed on to."""
-    if not inspect.isclass(factory):
-        yield factory
-        return
-    for kind in factory.__mro__[:-1]:
-        if function := vars(kind).get("__init__"):
-            yield function
-            parameters = inspect.signature(function).parameters.values()
-            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-                return
 
 
 def _hints(annotated: Any, called: str) -> dict[str, Any]:
     try:
         return typing.get_type_hints(annotated, include_extras=True)
     except NameError as error:
-        raise PluginError(
-            f"{called}: {error} when its annotations are read; import it at run time, not only "
-            "for type checking."
-        ) from error
+        what = f"{called}: {error} when its annotations are read"
+        raise PluginError(f"{what}; import it at run time, not only for type checking.") from error
 
 
 def _is_group(hint: Any) -> bool:
@@ -315,16 +280,8 @@ def _is_group(hint: Any) -> bool:
     return inspect.isclass(hint) and is_dataclass(hint)
 
 
-def _names(group: Any) -> list[str]:
-    return [field.name for field in fields(group)]
-
-
 def option_of(name: str, hint: Any, default: Any) -> Option:
-    """The option that an annotation describes.
-
-    Raises:
-        ValueError: of a type that no option has.
-    """
+    """The option that an annotation describes; ValueError for a type that no option has."""
     metadata: tuple[Any, ...] = ()
     if typing.get_origin(hint) is typing.Annotated:
         metadata, hint = hint.__metadata__, hint.__origin__
@@ -350,21 +307,15 @@ def option_of(name: str, hint: Any, default: Any) -> Option:
         from fewshot_bench.method import Method  # imports torch
 
         if not (inspect.isclass(hint) and issubclass(hint, Method)):
-            raise ValueError(
-                f"is of type {hint}; expected bool, int, float, str, InputFile, Literal, a tuple "
-                "or a frozen dataclass"
-            )
+            known = "bool, int, float, str, InputFile, Literal, a tuple or a frozen dataclass"
+            raise ValueError(f"is of type {hint}; expected {known}")
         without = next((m for m in metadata if isinstance(m, tuple)), ())
         return Option(name, str, default, text, method=True, without=without)
     return Option(name, typing.Annotated[hint, bounds] if bounds else hint, default, text, optional)
 
 
 def own_options(registry: Registry, kind: str, name: str, prefix: str = "") -> list[Option]:
-    """The options of a registered object.
-
-    Raises:
-        PluginError: names the plugin; see :func:`options_of`.
-    """
+    """The options of a registered object; a PluginError names the plugin."""
     factory = load(registry, kind, name)
     try:
         return options_of(factory, prefix)
@@ -372,26 +323,19 @@ def own_options(registry: Registry, kind: str, name: str, prefix: str = "") -> l
         raise PluginError(f"{registry.resolve(kind, name).title}: {error}") from error
 
 
-def method_options(registry: Registry, name: str, chosen: Mapping[str, Any]) -> list[Option]:
-    """A method's options and, prefixed, those of the methods that it is given.
-
-    Arguments:
-        chosen: settings so far; decides which method a nested option names.
-    """
-    return _nested(registry, name, chosen, "")
-
-
-def _nested(registry: Registry, name: str, chosen: Mapping[str, Any], prefix: str) -> list[Option]:
+def method_options(
+    registry: Registry, name: str, chosen: Mapping[str, Any], prefix: str = ""
+) -> list[Option]:
+    """A method's options and, prefixed, those of the methods that it is given (``chosen``)."""
     options: list[Option] = []
     for option in own_options(registry, "methods", name, prefix):
         options.append(option)
         if option.method:
             author = registry.resolve("methods", name).distribution
-            inner = chosen.get(option.name)
-            if inner is None:
+            if (inner := chosen.get(option.name)) is None:
                 inner = registry.settled("methods", option.default, author)
             left_out = {f"{option.name}_{own}" for own in option.without}
-            nested = _nested(registry, inner, chosen, option.name + "_")
+            nested = method_options(registry, inner, chosen, option.name + "_")
             options += [own for own in nested if own.name not in left_out]
     return options
 
@@ -405,15 +349,13 @@ def dataset_options(registry: Registry, name: str) -> list[Option]:
     """A data set's options, without ``path``, which is typed behind the name's colon.
 
     Raises:
-        ConfigError: something is typed behind the colon, and the data set takes no path.
+        ConfigError: something is typed there, and the data set takes no path.
     """
     registered, path = split_dataset(registry, name)
     options = own_options(registry, "datasets", registered)
     if path is not None and not any(option.name == "path" for option in options):
-        raise ConfigError(
-            f"--dataset {name}: '{registered}' takes nothing behind a colon; write "
-            f"--dataset {registered}."
-        )
+        what = f"--dataset {name}: '{registered}' takes nothing behind a colon"
+        raise ConfigError(f"{what}; write --dataset {registered}.")
     return [option for option in options if option.name != "path"]
 
 

@@ -12,18 +12,20 @@ from fewshot_bench.config.options import (
     dataset_options,
     load,
     method_options,
+    options_of,
     own_options,
     split_dataset,
     unknown_option,
 )
-from fewshot_bench.config.presets import preset_of
-from fewshot_bench.config.schema import CHANGEABLE, FOLLOWERS, SETTINGS, RunConfig
+from fewshot_bench.config.schema import CHANGEABLE, FOLLOWERS, OPTION_FIELDS, SETTINGS, RunConfig
 from fewshot_bench.errors import ConfigError, PluginError, UnknownName
 from fewshot_bench.hooks.registry import CORE, Registry
 
+Values = Mapping[str, Any]  # by option or field
 # Further options of 'fsb run', whose names no plugin can use.
 RESERVED = ("debug", "help", "if_exists", "json")
 ALSO = ("if_exists",)  # what a run takes in Python besides settings
+KIND_OF = {"backbone": "backbones", "sampling": "samplers"}  # settings that name a plugin
 # Names of settings that are given once for each value, and the fields that hold all values.
 REPEATED = {option.option: name for name, option in SETTINGS.items() if option.option}
 
@@ -32,7 +34,6 @@ def configure(method: str, registry: Registry | None = None, /, **settings: Any)
     """A complete configuration.
 
     Arguments:
-        method: its name.
         registry: resolves names; default: what is installed.
         settings: options of ``fsb run``, named as :mod:`fewshot_bench.config.options` says:
             settings of :class:`RunConfig`, hyper-parameters of the method, of the backbone
@@ -51,8 +52,6 @@ def to_fields(settings: Mapping[str, Any], hint: str, also: tuple[str, ...]) -> 
     """Options by name to fields of a configuration: ``metric`` to ``metrics``.
 
     Arguments:
-        settings: by name.
-        hint: what to type next.
         also: options of the call that are no settings, and those of ``REPEATED`` that it takes.
 
     Raises:
@@ -69,11 +68,9 @@ class Draft:
     """A configuration whose names and preset are resolved, so that all of its options are known.
 
     Arguments:
-        method: name of the method.
-        registry: resolves names.
-        given: the user's values by field or option, as typed; those that decide which options
-            there are (data set, backbone, preset, task, sampler, inner methods) are used, and
-            the others may come later, to :meth:`complete`.
+        given: the user's values by field or option, as typed; those that decide which options there
+            are (data set, backbone, preset, task, sampler, inner methods) are used, and the others
+            may come later, to :meth:`complete`.
         preset_required: whether the preset has to exist for this method, data set and task.
 
     Attributes:
@@ -87,12 +84,7 @@ class Draft:
     """
 
     def __init__(
-        self,
-        method: str,
-        registry: Registry,
-        given: Mapping[str, Any],
-        *,
-        preset_required: bool = True,
+        self, method: str, registry: Registry, given: Values, *, preset_required: bool = True
     ) -> None:
         self.registry = registry
         self.method = method = registry.settled("methods", method)
@@ -106,24 +98,18 @@ class Draft:
         values |= self._checked({n: v for n, v in preset.items() if n not in given}, {})
         settle(registry, values, {name: author for name in preset if name not in given})
         self.defaults = {name: values[name] for name in SETTINGS}
+        network = self.kind.wants_backbone
         self.options: dict[str, list[Option]] = {
-            "Run": [
-                option
-                for name, option in SETTINGS.items()
-                if name != "backbone" or self.kind.wants_backbone
-            ],
+            "Run": [o for name, o in SETTINGS.items() if name != "backbone" or network],
             "Method": method_options(registry, method, {**preset, **given}),
-            "Backbone": (
-                backbone_options(registry, values["backbone"]) if self.kind.wants_backbone else []
-            ),
+            "Backbone": backbone_options(registry, values["backbone"]) if network else [],
             "Data set": dataset_options(registry, values["dataset"]),
             "Sampler": sampler_options(registry, values["sampling"]),
         }
         for option in self.plugin_options():
-            value = {option.name: option.default, **preset}[option.name]
-            self.defaults[option.name] = (
-                registry.settled("methods", value, author) if option.method else value
-            )
+            value = preset.get(option.name, option.default)
+            value = registry.settled("methods", value, author) if option.method else value
+            self.defaults[option.name] = value
         self._refuse_clashes()
 
     def plugin_options(self) -> list[Option]:
@@ -131,11 +117,9 @@ class Draft:
         return [o for group, options in self.options.items() if group != "Run" for o in options]
 
     def complete(self, given: Mapping[str, Any], *, evaluated: bool = False) -> RunConfig:
-        """The configuration with the user's values.
+        """The configuration with the user's values, by field or option, as typed.
 
-        Arguments:
-            given: by field or option, as typed.
-            evaluated: it is that of a finished run, for ``fsb eval``.
+        ``evaluated``: it is that of a finished run, for ``fsb eval``.
 
         Raises:
             ConfigError: an unknown option, or an impossible value.
@@ -143,42 +127,28 @@ class Draft:
         self._refuse_unknown(given, evaluated)
         values = {**self.defaults, **self._checked(given, {})}
         for option in self.plugin_options():
-            value = values[option.name] = option.check(
-                given.get(option.name, self.defaults[option.name])
-            )
-            if option.method:
-                values[option.name] = self.registry.settled("methods", value)
+            value = option.check(given.get(option.name, self.defaults[option.name]))
+            settled = self.registry.settled("methods", value) if option.method else value
+            values[option.name] = settled
         settle(self.registry, values, {})
-        for name, leader in FOLLOWERS.items():
-            if values[name] is None:
-                values[name] = values[leader]
-        sources = {
-            name: "user" if name in given else "preset" if name in self.preset else "default"
-            for name in values
-            if name not in REPEATED.values()
-        }
+        values |= {n: values[leader] for n, leader in FOLLOWERS.items() if values[n] is None}
+        chosen = {**dict.fromkeys(self.preset, "preset"), **dict.fromkeys(given, "user")}
+        named = [name for name in values if name not in REPEATED.values()]
+        sources = {name: chosen.get(name, "default") for name in named}
         groups: dict[str, Any] = {
-            f"{field}_options": {o.name: values.pop(o.name) for o in self.options[group]}
-            for field, group in (
-                ("method", "Method"), ("backbone", "Backbone"), ("dataset", "Data set"),
-                ("sampling", "Sampler"),
-            )
-        }  # fmt: skip
+            field: {o.name: values.pop(o.name) for o in self.options[group]}
+            for field, group in zip(OPTION_FIELDS, tuple(self.options)[1:], strict=True)
+        }
         return RunConfig(method=self.method, sources=sources, **groups, **values)
 
-    def _checked(
-        self, given: Mapping[str, Any], start: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def _checked(self, given: Values, start: dict[str, Any] | None = None) -> dict[str, Any]:
         """These values of settings, checked, over the defaults of all (or over ``start``)."""
-        values = (
-            {name: option.default for name, option in SETTINGS.items()} if start is None else start
-        )
-        for name, option in SETTINGS.items():
-            if name in given:
-                value = given[name]
-                if name == "checkpoint_every" and type(value) is int:  # steps, in Python
-                    value = str(value)
-                values[name] = option.check(value)
+        values = {n: o.default for n, o in SETTINGS.items()} if start is None else start
+        for name in (name for name in SETTINGS if name in given):
+            value = given[name]
+            if name == "checkpoint_every" and type(value) is int:  # steps, in Python
+                value = str(value)
+            values[name] = SETTINGS[name].check(value)
         for kind in ("observers", "metrics"):
             if kind in values:
                 values[kind] = tuple(self.registry.settled(kind, name) for name in values[kind])
@@ -193,19 +163,15 @@ class Draft:
         for group, options in self.options.items():
             owner = titles.get(group, f"the {group.lower()}")
             for option in options if group != "Run" else ():
-                if option.name in owners:
-                    raise PluginError(
-                        f"the option {option.flag} of {owner} clashes with that of "
-                        f"{owners[option.name]}; its author has to rename it."
-                    )
+                if other := owners.get(option.name):
+                    clash = f"the option {option.flag} of {owner} clashes with that of {other}"
+                    raise PluginError(f"{clash}; its author has to rename it.")
                 owners[option.name] = owner
 
     def _refuse_unknown(self, given: Mapping[str, Any], evaluated: bool) -> None:
-        known = {*SETTINGS, *(option.name for option in self.plugin_options())}
-        for name in given:
-            if name in known:
-                continue
-            own = [option.name for option in self.plugin_options()]
+        own = [option.name for option in self.plugin_options()]
+        known = {*SETTINGS, *own}
+        for name in (name for name in given if name not in known):
             offered = [*CHANGEABLE, *own, "part", "trust_code"] if evaluated else [*known, *ALSO]
             command = "fsb eval" if evaluated else f"fsb run {self.method}"
             names = {SETTINGS[n].option or n if n in SETTINGS else n for n in offered}
@@ -215,9 +181,41 @@ class Draft:
         inner = tuple(f"{option.name}_" for option in self.options["Method"] if option.method)
         for name in self.preset:
             if name not in known and not name.startswith(("backbone_", "sampling_", *inner)):
-                raise ConfigError(
-                    f"a preset of {self.method} sets '{name}', which is no option here."
-                )
+                what = f"a preset of {self.method} sets '{name}'"
+                raise ConfigError(f"{what}, which is no option here.")
+
+
+def preset_of(registry: Registry, method: str, values: Values, *, needed: bool) -> dict[str, Any]:
+    """The settings of ``values["preset"]`` for this method, data set and task.
+
+    Raises:
+        UnknownName: the preset is ``needed``, and the method has none of this name for these.
+        PluginError: the method's ``presets`` are malformed.
+    """
+    from fewshot_bench.episode import Task  # imports torch
+    from fewshot_bench.method import preset_settings
+
+    kind, item = load(registry, "methods", method), registry.resolve("methods", method)
+    dataset, _ = split_dataset(registry, values["dataset"])
+    data = load(registry, "datasets", dataset)
+    task = Task(values["way"], values["shot"], values["query"])
+    name = values["preset"]
+    try:
+        settings = preset_settings(kind, name, data, task)
+        known = [n for n in kind.presets if preset_settings(kind, n, data, task) is not None]
+    except Exception as error:
+        raise PluginError(f"{item.title}: preset '{name}': {error}.") from error
+    if settings is None and needed:
+        hint = f"These are for {method} on {dataset}, {task.way}-way {task.shot}-shot."
+        if name in kind.presets:
+            hint += f" '{name}' exists for another --dataset, --way or --shot."
+        raise UnknownName("preset", name, known, hint)
+    settings = settings or {}
+    for option in options_of(kind):
+        if option.method and option.name in settings:
+            inner = settings[option.name]
+            settings[option.name] = registry.settled("methods", inner, item.distribution)
+    return settings
 
 
 def sampler_options(registry: Registry, name: str) -> list[Option]:
@@ -229,13 +227,11 @@ def sampler_options(registry: Registry, name: str) -> list[Option]:
 def settle(registry: Registry, values: dict[str, Any], choosers: Mapping[str, str]) -> None:
     """Make the names of backbone, sampler and data set unambiguous; changes ``values``.
 
-    A default such as a sampler's name is that of the distribution that chose it, also when another
-    plugin claims the name: installing something must not change or break what did not name it.
-
-    Arguments:
-        choosers: {setting: distribution whose default or preset it is}, of those not typed.
+    A default such as a sampler's name is that of the distribution that chose it (``choosers``, by
+    setting, of those not typed), also when another plugin claims the name: installing something
+    must not change or break what did not name it.
     """
-    for setting, kind in (("backbone", "backbones"), ("sampling", "samplers")):
+    for setting, kind in KIND_OF.items():
         if values[setting] is not None:
             values[setting] = registry.settled(kind, values[setting], choosers.get(setting))
     name, path = split_dataset(registry, values["dataset"])
@@ -250,28 +246,18 @@ def check_changes(changes: Iterable[str]) -> None:
         if field == "observers":
             raise ConfigError("fsb eval: --with is for training; an evaluation has no observers.")
         if field in SETTINGS and field not in CHANGEABLE:
-            raise ConfigError(
-                f"fsb eval: {SETTINGS[field].flag} decided the training of the run and cannot "
-                "change; 'fsb eval --help' shows what can."
-            )
+            fixed = f"{SETTINGS[field].flag} decided the training of the run and cannot change"
+            raise ConfigError(f"fsb eval: {fixed}; 'fsb eval --help' shows what can.")
 
 
 def with_changes(
-    config: RunConfig,
-    registry: Registry,
-    changes: Mapping[str, Any],
-    dataset_options: Mapping[str, Any] | None = None,
+    config: RunConfig, registry: Registry, changes: Values, dataset_options: Values | None = None
 ) -> RunConfig:
     """A run's configuration with other values for some settings and options.
 
     ``sources`` stay as they were for what did not change. The preset need not exist any more: what
-    it decided is in the configuration.
-
-    Arguments:
-        config: of the run.
-        registry: resolves names.
-        changes: by field or option.
-        dataset_options: options that other data keep; default: all of the run's.
+    it decided is in the configuration. ``dataset_options`` are those that other data keep; default:
+    all.
 
     Raises:
         ConfigError: an unknown option, or an impossible value.
@@ -283,8 +269,7 @@ def with_changes(
     if len({registry.resolve("samplers", name).full_name for name in samplers}) == 1:
         given |= config.sampling_options
     given |= changes
-    new = Draft(config.method, registry, given, preset_required=False).complete(
-        given, evaluated=True
-    )
+    draft = Draft(config.method, registry, given, preset_required=False)
+    new = draft.complete(given, evaluated=True)
     kept = {n: s for n, s in config.sources.items() if n in new.sources and n not in changes}
     return replace(new, sources={**new.sources, **kept})

@@ -47,27 +47,19 @@ class Scope(enum.Flag):
 
 
 TRAINING, EVALUATION, MACHINE, OUTPUT = Scope
+NOTHING = Scope(0)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """Metadata of a field of :class:`RunConfig`, beside its type, bounds (``Meta``) and default.
+def setting(help: str, scope: Scope, default: Any = MISSING, **more: Any) -> Any:
+    """A field of :class:`RunConfig`: what its type and bounds (``Meta``) do not say.
 
     Arguments:
-        help: one phrase.
-        scope: what it decides.
-        follows: the setting whose value it has unless given.
-        option: the option's name where it is not the field's; such a one may be repeated.
-        expected: the values that it takes, in words, where the type does not say it.
-        same_scores: whether an evaluation gives each episode the same score whatever its value.
+        more: ``follows``, the setting whose value it has unless given; ``option``, its name where
+            it is not the field's (such a one may be repeated); ``expected``, the values that it
+            takes, in words, where the type does not say it; ``same_scores``, whether an evaluation
+            gives each episode the same score whatever its value.
     """
-
-    help: str
-    scope: Scope
-    follows: str = ""
-    option: str = ""
-    expected: str = ""
-    same_scores: bool = False
+    return field(default=default, metadata={"help": help, "scope": scope, **more})
 
 
 Count = Annotated[int, Meta(ge=1)]
@@ -89,136 +81,102 @@ class RunConfig:
     backbone_options: dict[str, Any]
     dataset_options: dict[str, Any]
     sampling_options: dict[str, Any]
-    dataset: Annotated[
-        str, Setting("data set; folder:PATH for your own images", TRAINING | EVALUATION)
-    ]
-    backbone: Annotated[str, Setting("network from images to feature maps", TRAINING)]
-    preset: Annotated[str, Setting("settings by name: quick, paper, ...", TRAINING)] = "quick"
-    way: Annotated[Way, Setting("classes per episode", EVALUATION)] = 5
-    shot: Annotated[Count, Setting("support images per class", EVALUATION)] = 5
-    query: Annotated[Count, Setting("query images per class", EVALUATION)] = 15
-    unlabeled: Annotated[Whole, Setting("unlabeled images per class", EVALUATION)] = 0
-    distractors: Annotated[
-        Whole, Setting("further classes among the unlabeled images", EVALUATION)
-    ] = 0
-    train_way: Annotated[Way, Setting("classes per training episode", TRAINING, "way")]
-    train_shot: Annotated[Count, Setting("support images per class in training", TRAINING, "shot")]
-    train_query: Annotated[Count, Setting("query images per class in training", TRAINING, "query")]
-    train_unlabeled: Annotated[
-        Whole, Setting("unlabeled images per class in training", TRAINING, "unlabeled")
-    ]
-    train_distractors: Annotated[
-        Whole, Setting("distractor classes in training", TRAINING, "distractors")
-    ]
-    labeled_fraction: Annotated[
-        Part, Setting("fraction of each training class's images that is labeled", TRAINING)
-    ] = 1.0
-    labeled_classes: Annotated[
-        Part, Setting("fraction of the training classes that is labeled", TRAINING)
-    ] = 1.0
-    labeled_seed: Annotated[
-        int, Setting("seed for choosing the labeled images; independent of --seed", TRAINING)
-    ] = 0
-    task_batch: Annotated[Count, Setting("tasks per training step (meta-batch)", TRAINING)] = 4
-    steps: Annotated[Count, Setting("training steps", TRAINING)] = 500
-    validate_every: Annotated[
-        Whole, Setting("steps between validations; 0: only at the end", TRAINING)
-    ] = 100
-    validation_episodes: Annotated[Count, Setting("episodes per validation", TRAINING)] = 100
-    episodes: Annotated[Count, Setting("test episodes", EVALUATION)] = 600
-    level: Annotated[
-        Annotated[float, Meta(gt=0, lt=1)],
-        Setting("confidence level", EVALUATION, same_scores=True),
-    ] = 0.95
-    sampling: Annotated[
-        str,
-        Setting(
-            "sampling of test episodes: closed (images are reused), open (no image is used "
-            "twice), open-balanced (open, and all classes equally often), in-order (open, in the "
-            "order of the data)",
-            EVALUATION,
-        ),
-    ] = "closed"
-    within_family: Annotated[
-        bool,
-        Setting(
-            "draw the classes of an episode from one family, e.g. one alphabet",
-            TRAINING | EVALUATION,
-        ),
-    ] = False
-    pixels: Annotated[
-        Literal["unit", "signed"], Setting("scale pixels to [0, 1] or [-1, 1]", TRAINING)
-    ] = "unit"
-    seed: Annotated[int, Setting("seed for initialization and training episodes", TRAINING)] = 0
-    episode_seed: Annotated[int, Setting("seed for validation and test episodes", EVALUATION)] = 0
-    device: Annotated[str, Setting("auto, cpu, cuda or cuda:N", MACHINE)] = "auto"
-    engine: Annotated[
-        str,
-        Setting(
-            "executor: auto, eager, threads, batched, im2col or graph", TRAINING | EVALUATION,
-            same_scores=True,
-        ),
-    ] = "auto"  # fmt: skip
-    precision: Annotated[
-        Literal["fp32", "tf32", "bf16"],
-        Setting("precision of matrix products and convolutions", TRAINING),
-    ] = "fp32"
-    task_chunk: Annotated[
-        Count | None,
-        Setting("most tasks in memory at a time; default: all of a step", TRAINING,
-                same_scores=True),
-    ] = None  # fmt: skip
-    skip_spikes: Annotated[
-        Annotated[float, Meta(gt=1)] | None,
-        Setting("skip steps whose loss or gradient norm exceeds this multiple of the usual",
-                TRAINING),
-    ] = None  # fmt: skip
-    detect_anomaly: Annotated[
-        bool,
-        Setting("name the operation behind a NaN or infinity; slow", TRAINING | MACHINE),
-    ] = False
-    profile: Annotated[
-        bool,
-        Setting("profile a few steps: trace.json and the most expensive operations",
-                TRAINING | OUTPUT),
-    ] = False  # fmt: skip
-    pictures: Annotated[
-        bool,
-        Setting("save generated images of a held-out task during training", TRAINING | OUTPUT),
-    ] = False
-    checkpoint_every: Annotated[
-        Annotated[str, Meta(pattern=f"^(?:{PATTERN})$")],
-        Setting(
-            "steps (500) or time (30s, 10m, 2h) between checkpoints; 0: only at the end or when "
-            "interrupted",
-            TRAINING | MACHINE,
-            expected="steps such as 500 or a time such as 30s, 10m or 2h",
-        ),
-    ] = "10m"
-    keep_checkpoints: Annotated[
-        Count, Setting("number of checkpoints kept until the run is finished", TRAINING | MACHINE)
-    ] = 2
-    init: Annotated[
-        InputFile | None,
-        Setting("folder of a run whose weights to start from", TRAINING, same_scores=True),
-    ] = None
-    allow_overlap: Annotated[
-        bool,
-        Setting("also test classes whose images were used in training; the result is marked",
-                EVALUATION, same_scores=True),
-    ] = False  # fmt: skip
-    runs_dir: Annotated[str, Setting("folder for runs", EVALUATION | OUTPUT)] = "runs"
-    data_root: Annotated[str | None, Setting("folder of the data set's files", MACHINE)] = None
-    cache_dir: Annotated[
-        str | None, Setting("folder for decoded data; default: the user's cache", MACHINE)
-    ] = None
-    metrics: Annotated[
-        tuple[str, ...],
-        Setting("further metric", EVALUATION, option="metric", same_scores=True),
-    ] = ()
-    observers: Annotated[
-        tuple[str, ...], Setting("observer", TRAINING | OUTPUT, option="with_")
-    ] = ()
+    dataset: str = setting("data set; folder:PATH for your own images", TRAINING | EVALUATION)
+    backbone: str = setting("network from images to feature maps", TRAINING)
+    preset: str = setting("settings by name: quick, paper, ...", TRAINING, "quick")
+    way: Way = setting("classes per episode", EVALUATION, 5)
+    shot: Count = setting("support images per class", EVALUATION, 5)
+    query: Count = setting("query images per class", EVALUATION, 15)
+    unlabeled: Whole = setting("unlabeled images per class", EVALUATION, 0)
+    distractors: Whole = setting("further classes among the unlabeled images", EVALUATION, 0)
+    train_way: Way = setting("classes per training episode", TRAINING, follows="way")
+    train_shot: Count = setting("support images per class in training", TRAINING, follows="shot")
+    train_query: Count = setting("query images per class in training", TRAINING, follows="query")
+    train_unlabeled: Whole = setting(
+        "unlabeled images per class in training", TRAINING, follows="unlabeled"
+    )
+    train_distractors: Whole = setting(
+        "distractor classes in training", TRAINING, follows="distractors"
+    )
+    labeled_fraction: Part = setting(
+        "fraction of each training class's images that is labeled", TRAINING, 1.0
+    )
+    labeled_classes: Part = setting(
+        "fraction of the training classes that is labeled", TRAINING, 1.0
+    )
+    labeled_seed: int = setting(
+        "seed for choosing the labeled images; independent of --seed", TRAINING, 0
+    )
+    task_batch: Count = setting("tasks per training step (meta-batch)", TRAINING, 4)
+    steps: Count = setting("training steps", TRAINING, 500)
+    validate_every: Whole = setting("steps between validations; 0: only at the end", TRAINING, 100)
+    validation_episodes: Count = setting("episodes per validation", TRAINING, 100)
+    episodes: Count = setting("test episodes", EVALUATION, 600)
+    level: Annotated[float, Meta(gt=0, lt=1)] = setting(
+        "confidence level", EVALUATION, 0.95, same_scores=True
+    )
+    sampling: str = setting(
+        "sampling of test episodes: closed (images are reused), open (no image is used twice), "
+        "open-balanced (open, and all classes equally often), in-order (open, in the order of the "
+        "data)", EVALUATION, "closed",
+    )  # fmt: skip
+    within_family: bool = setting(
+        "draw the classes of an episode from one family, e.g. one alphabet", TRAINING | EVALUATION,
+        False,
+    )  # fmt: skip
+    pixels: Literal["unit", "signed"] = setting(
+        "scale pixels to [0, 1] or [-1, 1]", TRAINING, "unit"
+    )
+    seed: int = setting("seed for initialization and training episodes", TRAINING, 0)
+    episode_seed: int = setting("seed for validation and test episodes", EVALUATION, 0)
+    device: str = setting("auto, cpu, cuda or cuda:N", MACHINE, "auto")
+    engine: str = setting(
+        "executor: auto, eager, threads, batched, im2col or graph", TRAINING | EVALUATION, "auto",
+        same_scores=True,
+    )  # fmt: skip
+    precision: Literal["fp32", "tf32", "bf16"] = setting(
+        "precision of matrix products and convolutions", TRAINING, "fp32"
+    )
+    task_chunk: Count | None = setting(
+        "most tasks in memory at a time; default: all of a step", TRAINING, None, same_scores=True
+    )
+    skip_spikes: Annotated[float, Meta(gt=1)] | None = setting(
+        "skip steps whose loss or gradient norm exceeds this multiple of the usual", TRAINING, None
+    )
+    detect_anomaly: bool = setting(
+        "name the operation behind a NaN or infinity; slow", TRAINING | MACHINE, False
+    )
+    profile: bool = setting(
+        "profile a few steps: trace.json and the most expensive operations", TRAINING | OUTPUT,
+        False,
+    )  # fmt: skip
+    pictures: bool = setting(
+        "save generated images of a held-out task during training", TRAINING | OUTPUT, False
+    )
+    checkpoint_every: Annotated[str, Meta(pattern=f"^(?:{PATTERN})$")] = setting(
+        "steps (500) or time (30s, 10m, 2h) between checkpoints; 0: only at the end or when "
+        "interrupted", TRAINING | MACHINE, "10m",
+        expected="steps such as 500 or a time such as 30s, 10m or 2h",
+    )  # fmt: skip
+    keep_checkpoints: Count = setting(
+        "number of checkpoints kept until the run is finished", TRAINING | MACHINE, 2
+    )
+    init: InputFile | None = setting(
+        "folder of a run whose weights to start from", TRAINING, None, same_scores=True
+    )
+    allow_overlap: bool = setting(
+        "also test classes whose images were used in training; the result is marked", EVALUATION,
+        False, same_scores=True,
+    )  # fmt: skip
+    runs_dir: str = setting("folder for runs", EVALUATION | OUTPUT, "runs")
+    data_root: str | None = setting("folder of the data set's files", MACHINE, None)
+    cache_dir: str | None = setting(
+        "folder for decoded data; default: the user's cache", MACHINE, None
+    )
+    metrics: tuple[str, ...] = setting(
+        "further metric", EVALUATION, (), option="metric", same_scores=True
+    )
+    observers: tuple[str, ...] = setting("observer", TRAINING | OUTPUT, (), option="with_")
     sources: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -255,53 +213,34 @@ class RunConfig:
     @property
     def notes(self) -> tuple[str, ...]:
         """Facts about the settings that a reader of the result needs."""
-        notes = []
-        if self.preset == "quick":
-            notes.append(
-                "preset 'quick' is meant for minutes on two CPU cores, not the paper's schedule"
-            )
-        for noun, part in (
-            ("the images of each training class", self.labeled_fraction),
-            ("the training classes", self.labeled_classes),
-        ):
-            if part < 1:
-                notes.append(f"{part:.3g} of {noun} is labeled (seed {self.labeled_seed})")
+        quick = "preset 'quick' is meant for minutes on two CPU cores, not the paper's schedule"
+        notes, seed = [quick] if self.preset == "quick" else [], self.labeled_seed
+        nouns = "the images of each training class", "the training classes"
+        parts = self.labeled_fraction, self.labeled_classes
+        for noun, part in zip(nouns, parts, strict=True):
+            notes += [f"{part:.3g} of {noun} is labeled (seed {seed})"] if part < 1 else []
         return tuple(notes)
 
 
 def _settings() -> dict[str, Option]:
-    """An option for each field that has a :class:`Setting`."""
+    """An option for each field that is a :func:`setting`."""
     found = {}
     hints = typing.get_type_hints(RunConfig, include_extras=True)
-    for item in fields(RunConfig):
+    for item in (item for item in fields(RunConfig) if item.metadata):
         default = DEFAULT_PLUGINS.get(item.name) if item.default is MISSING else item.default
-        metadata = getattr(hints[item.name], "__metadata__", ())
-        setting = next((m for m in metadata if isinstance(m, Setting)), None)
-        if setting is not None:
-            option = option_of(item.name, hints[item.name], default)
-            found[item.name] = replace(
-                option,
-                help=setting.help,
-                optional=option.optional or bool(setting.follows),
-                scope=setting.scope,
-                follows=setting.follows,
-                option=setting.option,
-                expected=setting.expected or option.expected,
-                same_scores=setting.same_scores,
-            )
+        option = option_of(item.name, hints[item.name], default)
+        optional = option.optional or "follows" in item.metadata
+        found[item.name] = replace(option, optional=optional, **item.metadata)
     return found
 
 
 SETTINGS: dict[str, Option] = _settings()  # by field
 
 
-def settings_of(scope: Scope, without: Scope | None = None) -> tuple[str, ...]:
+def settings_of(scope: Scope, without: Scope = NOTHING) -> tuple[str, ...]:
     """The fields of settings of these scopes and none of the others."""
-    return tuple(
-        name
-        for name, option in SETTINGS.items()
-        if option.scope and option.scope & scope and not (without and option.scope & without)
-    )
+    scopes = {name: option.scope or NOTHING for name, option in SETTINGS.items()}
+    return tuple(n for n, own in scopes.items() if own & scope and not own & without)
 
 
 COUNTED = settings_of(TRAINING | EVALUATION, without=MACHINE | OUTPUT)  # for reuse

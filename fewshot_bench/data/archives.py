@@ -41,19 +41,24 @@ def open_zip(path: Path, expected: str) -> Iterator[zipfile.ZipFile]:
     Raises:
         DataError: the file is missing, unreadable, truncated or no zip archive.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise DataError(f"no file '{path}'; expected {expected}.") from None
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error) as error:
-        size = path.stat().st_size
-        raise DataError(
-            f"'{path}' ({size} bytes) is not a complete zip archive ({error}); expected {expected}."
-        ) from error
-    except OSError as error:
-        raise DataError(f"cannot read '{path}' ({error.strerror}); expected {expected}.") from error
+    with _reading(path, expected):
+        try:
+            archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error) as e:
+            found = f"'{path}' ({path.stat().st_size} bytes) is not a complete zip archive ({e})"
+            raise DataError(f"{found}; expected {expected}.") from e
     with archive:
         yield archive
+
+
+@contextmanager
+def _reading(path: Path, expected: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"no file '{path}'; expected {expected}.") from None
+    except OSError as error:
+        raise DataError(f"cannot read '{path}' ({error.strerror}); expected {expected}.") from error
 
 
 def image_members(
@@ -65,23 +70,20 @@ def image_members(
         DataError: a member outside the archive's folder, twice in it, a link, encrypted, or too
             large, packed or unpacked; or too many members or bytes.
     """
-    infos = archive.infolist()
+    infos, where = archive.infolist(), f"'{archive.filename}'"
     if len(infos) > MAX_MEMBERS:
-        raise DataError(f"'{archive.filename}' has {len(infos)} members; at most {MAX_MEMBERS}.")
+        raise DataError(f"{where} has {len(infos)} members; at most {MAX_MEMBERS}.")
     total = sum(info.file_size for info in infos)
     if total > MAX_TOTAL_BYTES:
-        raise DataError(
-            f"'{archive.filename}' unpacks to {total} bytes (at most {MAX_TOTAL_BYTES}); refused."
-        )
+        raise DataError(f"{where} unpacks to {total} bytes (at most {MAX_TOTAL_BYTES}); refused.")
     chosen: list[zipfile.ZipInfo] = []
     seen: set[str] = set()
     for info in infos:
         path = PurePosixPath(info.filename)
         problem = "is in it twice" if info.filename in seen else _problem(info, path)
         if problem:
-            raise DataError(
-                f"'{archive.filename}': member '{info.filename}' {problem}; the archive is refused."
-            )
+            member = f"member '{info.filename}' {problem}"
+            raise DataError(f"{where}: {member}; the archive is refused.")
         seen.add(info.filename)
         hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
         if not info.is_dir() and not hidden and path.suffix.lower() in suffixes:
@@ -114,10 +116,8 @@ def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
         return archive.read(info)
     except _UNREADABLE as error:
-        raise DataError(
-            f"'{archive.filename}' is damaged: member '{info.filename}' cannot be read ({error}); "
-            "download the file again."
-        ) from error
+        what = f"'{archive.filename}' is damaged: member '{info.filename}' cannot be read ({error})"
+        raise DataError(f"{what}; download the file again.") from error
 
 
 def extract_files(archive: Path, target: Path, wanted: Collection[str]) -> None:
@@ -137,17 +137,15 @@ def extract_files(archive: Path, target: Path, wanted: Collection[str]) -> None:
         with tarfile.open(archive) as members:
             for number, member in enumerate(members):
                 if number >= MAX_TAR_MEMBERS:
-                    raise DataError(
-                        f"'{archive}' has more than {MAX_TAR_MEMBERS} members; refused."
-                    )
+                    what = f"'{archive}' has more than {MAX_TAR_MEMBERS} members"
+                    raise DataError(f"{what}; refused.")
                 if member.name not in left:
                     continue
                 source = members.extractfile(member) if member.isreg() else None
                 if source is None or member.size > MAX_TAR_FILE_BYTES:
                     what = "no plain file" if source is None else f"of {member.size} bytes"
-                    raise DataError(
-                        f"'{archive}': member '{member.name}' is {what}; the archive is refused."
-                    )
+                    what = f"member '{member.name}' is {what}"
+                    raise DataError(f"'{archive}': {what}; the archive is refused.")
                 path = target / member.name  # one of ``wanted``, so it stays in the folder
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with source, replacing(path) as file:
@@ -171,10 +169,5 @@ def file_sha256(path: Path, expected: str) -> str:
     Raises:
         DataError: the file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
-        raise DataError(f"no file '{path}'; expected {expected}.") from None
-    except OSError as error:
-        raise DataError(f"cannot read '{path}' ({error.strerror}); expected {expected}.") from error
+    with _reading(path, expected), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

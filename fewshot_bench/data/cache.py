@@ -1,8 +1,8 @@
 """Decoded images in a cache folder: written once, memory-mapped at the next start.
 
-A cache file is a ``.npy`` file followed by JSON (class names, counts, ...) and a checksum. A file
-that fails the check is made again. Of several processes that need it, one makes it and the others
-wait. A folder that cannot be written only means that nothing is cached.
+A cache file is a ``.npy`` file followed by JSON (class names, counts, ...) and a checksum; one that
+fails the check is made again. Of several processes that need it, one makes it and the others wait.
+A folder that cannot be written only means that nothing is cached.
 """
 
 from __future__ import annotations
@@ -48,11 +48,7 @@ class Decoded:
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """The folder of all caches: ``cache_dir``, or the user's cache folder of this platform.
-
-    Raises:
-        DataError: the user has no home folder.
-    """
+    """The folder of all caches: ``cache_dir``, or the user's cache folder of this platform."""
     if cache_dir is not None:
         return expand_home(cache_dir)
     try:
@@ -77,15 +73,11 @@ def expand_home(path: str | Path) -> Path:
 
 
 def cache_folder(dataset_folder: Path, code: str, root: Path | None) -> Path:
-    """The folder for what a data set decodes, specific to its code and the folder of its files.
+    """The folder for what a data set decodes, below ``dataset_folder``.
 
-    So files made by older code, or from another copy of the data, are not used. Other folders that
-    were not used for ``UNUSED`` seconds are removed.
-
-    Arguments:
-        dataset_folder: the cache folder of the data set.
-        code: digest of the data set's code.
-        root: the folder with the data set's files, or None.
+    It is specific to the code and the folder of its files (``root``), so that files made by older
+    code or from another copy are not used. Others that were not used for ``UNUSED`` seconds are
+    removed.
     """
     where = "" if root is None else str(root.resolve())
     name = hashlib.blake2b(f"{_own_code()}\0{code}\0{where}".encode(), digest_size=6).hexdigest()
@@ -140,18 +132,14 @@ def cached(
             return found
         sweep(path.parent, path.name)
         made = build()
-        with suppress(OSError):  # a full or read-only disk only costs time at the next start
-            _write(path, made)
+        # A full or read-only disk only costs time at the next start.
+        with suppress(OSError), replacing(path) as file:
+            np.save(file, np.ascontiguousarray(made.images), allow_pickle=False)
+            meta = json.dumps(made.meta).encode()
+            file.write(meta)
+            file.flush()
+            file.write(_TAIL.pack(len(meta), _crc32(file, file.tell()), _MAGIC))
     return made
-
-
-def _write(path: Path, decoded: Decoded) -> None:
-    with replacing(path) as file:
-        np.save(file, np.ascontiguousarray(decoded.images), allow_pickle=False)
-        meta = json.dumps(decoded.meta).encode()
-        file.write(meta)
-        file.flush()
-        file.write(_TAIL.pack(len(meta), _crc32(file, file.tell()), _MAGIC))
 
 
 def _read(path: Path) -> Decoded | None:

@@ -35,15 +35,8 @@ def locate(
     """The folder with the files of a data set, whose content is not checked here.
 
     With ``data_root``: its subfolder ``name``, or else the folder itself. Otherwise the first that
-    exists of ``$FSB_DATA/name``, the result of ``registry_lookup`` and earlier downloads; then the
-    official download, if ``download`` is given.
-
-    Arguments:
-        name: of the data set.
-        data_root: the value of ``--data-root``.
-        registry_lookup: from a name to a folder or None (the hook ``locate_dataset``).
-        download: downloads all files into a folder, see :func:`fetch_folder`.
-        cache_dir: see :func:`fewshot_bench.data.cache.cache_root`.
+    exists of ``$FSB_DATA/name``, the result of ``registry_lookup`` (the hook ``locate_dataset``)
+    and earlier downloads; then the official ``download`` into a folder, if given.
 
     Raises:
         DataError: there is no such folder; says which were tried and what to type.
@@ -71,18 +64,12 @@ def locate(
         except DataError as error:
             problem = f" {error}"
     tried = ", ".join(f"'{folder}'" for folder in places)
-    raise DataError(
-        f"the files of '{name}' were not found in {tried}.{problem} "
-        "Name their folder with --data-root FOLDER, or set FSB_DATA to its parent folder."
-    )
+    advice = "Name their folder with --data-root FOLDER, or set FSB_DATA to its parent folder."
+    raise DataError(f"the files of '{name}' were not found in {tried}.{problem} {advice}")
 
 
 def fetch_folder(download: Download, target: Path) -> Path:
-    """Download into ``target``, which appears when it is complete.
-
-    Raises:
-        DataError: the folder cannot be written, or the download fails.
-    """
+    """Download into ``target``, which appears when it is complete; DataError if that fails."""
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -130,8 +117,7 @@ def download_file(
         for attempt in range(tries):
             if attempt:
                 time.sleep(wait * 2 ** (attempt - 1))
-            problem = _try(url, part, expected, timeout)
-            if not problem:
+            if not (problem := _try(url, part, expected, timeout)):
                 with part.open("rb") as file:
                     os.fsync(file.fileno())
                 os.replace(part, path)

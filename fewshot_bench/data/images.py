@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -47,16 +47,13 @@ class LabeledImages:
 
     def __post_init__(self) -> None:
         classes = len(self.counts)
-        if not self.groups.size:
-            object.__setattr__(self, "groups", np.arange(classes))
-        if not self.families.size:
-            object.__setattr__(self, "families", np.zeros(classes, np.int64))
-        if not self.order.size:
-            object.__setattr__(self, "order", np.arange(len(self.images)))
+        defaults = {"groups": np.arange(classes), "families": np.zeros(classes, np.int64)}
+        for name, value in {**defaults, "order": np.arange(len(self.images))}.items():
+            if not getattr(self, name).size:
+                object.__setattr__(self, name, value)
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise DataError(
-                f"expected images uint8 [M, C, H, W], got {self.images.dtype} {self.images.shape}"
-            )
+            found = f"{self.images.dtype} {self.images.shape}"
+            raise DataError(f"expected images uint8 [M, C, H, W], got {found}")
         if int(self.counts.sum()) != len(self.images) or len(self.class_names) != classes:
             raise DataError("counts, class names and images do not fit together")
         if len(self.order) != len(self.images):
@@ -139,25 +136,13 @@ class Dataset:
         Raises:
             DataError: it failed; by default, that there is no download.
         """
-        raise DataError(
-            f"{type(self).__name__} cannot be downloaded; put its files into {target}, or name "
-            "their folder with --data-root."
-        )
+        advice = f"put its files into {target}, or name their folder with --data-root"
+        raise DataError(f"{type(self).__name__} cannot be downloaded; {advice}.")
 
 
 @dataclass(frozen=True)
 class ClassContent:
-    """A class of a split.
-
-    Arguments:
-        split: ``train``, ``validation`` or ``test``.
-        id: its number in the split, as in ``episodes.csv``.
-        name: of the class.
-        group: number of its group.
-        family: name of its family.
-        images: how many.
-        sha256: of its images' pixels, in order.
-    """
+    """A class of a split: its number there, its content, and the sha256 of its pixels in order."""
 
     split: str
     id: int
@@ -170,14 +155,7 @@ class ClassContent:
 
 @dataclass(frozen=True)
 class SplitsContent:
-    """All classes, and a digest of everything that episodes depend on.
-
-    Arguments:
-        classes: of the training, validation and test split, in order.
-        shapes: of an image of each split.
-        sha256: over ``shapes`` and ``classes``.
-        bytes: of all images.
-    """
+    """All classes in order of the splits, the shape of an image of each, and a sha256 over both."""
 
     classes: tuple[ClassContent, ...]
     shapes: Mapping[str, list[int]]
@@ -185,12 +163,7 @@ class SplitsContent:
     bytes: int
 
     def digest(self, *splits: str) -> str:
-        """sha256 over everything that decides the images of episodes of these splits.
-
-        The images, group and family of each class, and the order of the classes. Names do not
-        count: with equal digests, episodes of equal numbers show equal images. A missing split is
-        empty.
-        """
+        """sha256 over everything that decides the images of episodes of these splits: no names."""
         parts = []
         for split in splits:
             own = [c for c in self.classes if c.split == split]
@@ -202,27 +175,17 @@ class SplitsContent:
 
 def content_of_splits(splits: Splits) -> SplitsContent:
     """Read every pixel once; the data set's own ``digest`` is not used."""
-    parts = {name: getattr(splits, name) for name in SPLITS}
-    present = {name: part for name, part in parts.items() if part is not None}
-    classes = tuple(c for name, part in present.items() for c in _classes(name, part))
+    present = {s: part for s in SPLITS if (part := getattr(splits, s)) is not None}
+    classes = []
+    for split, part in present.items():
+        _, groups = np.unique(part.groups, return_inverse=True)
+        ends = np.cumsum(part.counts).tolist()
+        for i, (end, count) in enumerate(zip(ends, part.counts.tolist(), strict=True)):
+            pixels = np.ascontiguousarray(part.images[end - count : end])
+            sha256 = hashlib.sha256(pixels.data).hexdigest()
+            name, family = str(part.class_names[i]), str(part.family_names[part.families[i]])
+            classes.append(ClassContent(split, i, name, int(groups[i]), family, count, sha256))
     shapes = {name: list(part.image_shape) for name, part in present.items()}
-    rows = [list(vars(c).values()) for c in classes]
-    text = json.dumps([shapes, rows], ensure_ascii=True)
+    text = json.dumps([shapes, [list(vars(c).values()) for c in classes]], ensure_ascii=True)
     size = sum(int(part.images.nbytes) for part in present.values())
-    return SplitsContent(classes, shapes, hashlib.sha256(text.encode()).hexdigest(), size)
-
-
-def _classes(split: str, part: LabeledImages) -> Iterator[ClassContent]:
-    _, groups = np.unique(part.groups, return_inverse=True)
-    ends = np.cumsum(part.counts).tolist()
-    for i, (end, count) in enumerate(zip(ends, part.counts.tolist(), strict=True)):
-        pixels = np.ascontiguousarray(part.images[end - count : end])
-        yield ClassContent(
-            split,
-            i,
-            str(part.class_names[i]),
-            int(groups[i]),
-            str(part.family_names[part.families[i]]),
-            count,
-            hashlib.sha256(pixels.data).hexdigest(),
-        )
+    return SplitsContent(tuple(classes), shapes, hashlib.sha256(text.encode()).hexdigest(), size)

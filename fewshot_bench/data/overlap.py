@@ -1,14 +1,13 @@
 """Find classes that took part in training or validation, by the content of their images.
 
-Names prove nothing: a class may be renamed, copied to another folder or come with another data set.
-So a run stores a fingerprint of each image that trained or selected its weights (``seen.npz``), and
-every evaluation of these weights looks its images up.
+Names prove nothing: a class may be renamed, or come with another data set. So a run stores a
+fingerprint of each image that trained or selected its weights (``seen.npz``), and every evaluation
+of these weights looks its images up.
 
 A fingerprint is 64 bits of BLAKE2b over the pixels as the network gets them, after a quarter turn
-that a fixed rule chooses. So an image and its rotations have one fingerprint; its negative has
-another one, which is looked up too. Copies that were resized differently, re-encoded, mirrored,
-cropped or changed in a single pixel are not found; where most class names are equal although the
-content differs, a note asks whether they are copies.
+that a fixed rule chooses: an image and its rotations have one. Negatives are looked up too. Copies
+that were resized differently, re-encoded, mirrored, cropped or changed in a single pixel are not
+found; where most class names are equal, a note asks whether they are copies.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fewshot_bench.data.images import LabeledImages
-from fewshot_bench.errors import ConfigError, DataError, RecordError
+from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.utils.files import replacing
 from fewshot_bench.utils.inputs import content_of
 
 SEEN_FILE = "seen.npz"
-TRAINING, VALIDATION = "training", "validation"
+PARTS = TRAINING, VALIDATION = "training", "validation"
 # A class took part if this share of its images did, or this many. Fewer are a coincidence: the
 # straight line and the circle are characters of several real alphabets.
 SHARE, MANY = 0.1, 10
@@ -48,9 +47,8 @@ class SeenImages:
     Arguments:
         images: uint64 [M], their distinct fingerprints, sorted.
         label: int64 [M], index of the label of each; of equal images the first one's.
-        names: class name of each label.
-        parts: ``training`` or ``validation`` for each label.
-        runs: for each label the id of the run in which it took part; empty: the current run.
+        names, parts, runs: of each label the class, ``training`` or ``validation``, and the id of
+            the run in which it took part; empty: the current run.
         image_shape: (C, H, W) of the images; None if there are none.
         unknown: sentences on images that took part and are not known.
     """
@@ -72,15 +70,10 @@ class SeenImages:
         images = np.concatenate([self.images, other.images])
         label = np.concatenate([self.label, other.label + len(self.names)])
         unique, first = np.unique(images, return_index=True)
-        return SeenImages(
-            unique,
-            label[first],
-            self.names + other.names,
-            self.parts + other.parts,
-            self.runs + other.runs,
-            self.image_shape or other.image_shape,
-            tuple(dict.fromkeys(self.unknown + other.unknown)),
-        )
+        labels = self.names + other.names, self.parts + other.parts, self.runs + other.runs
+        unknown = tuple(dict.fromkeys(self.unknown + other.unknown))
+        shape = self.image_shape or other.image_shape
+        return SeenImages(unique, label[first], *labels, shape, unknown)
 
 
 NO_IMAGES = SeenImages(np.empty(0, np.uint64), np.empty(0, np.int64))
@@ -89,14 +82,9 @@ NO_IMAGES = SeenImages(np.empty(0, np.uint64), np.empty(0, np.int64))
 def seen_images(labeled: LabeledImages, part: str) -> SeenImages:
     """These images, as taking part in ``training`` or ``validation``."""
     classes = len(labeled.counts)
-    own = SeenImages(
-        fingerprints(labeled.images),
-        np.repeat(np.arange(classes), labeled.counts),
-        labeled.class_names,
-        (part,) * classes,
-        ("",) * classes,
-        labeled.image_shape,
-    )
+    prints, label = fingerprints(labeled.images), np.repeat(np.arange(classes), labeled.counts)
+    parts, runs = (part,) * classes, ("",) * classes
+    own = SeenImages(prints, label, labeled.class_names, parts, runs, labeled.image_shape)
     return own + NO_IMAGES  # sorted and distinct
 
 
@@ -106,14 +94,11 @@ def unknown_images(sentence: str) -> SeenImages:
 
 
 def fingerprints(images: npt.NDArray[np.uint8], *, inverted: bool = False) -> Fingerprints:
-    """Fingerprints of images, uint64 [M]; ``inverted``: of their negatives.
+    """Fingerprints of images uint8 [M, C, H, W], uint64 [M]; ``inverted``: of their negatives.
 
-    Takes some 10 µs per image and 5 ns per byte on one core (a second for Omniglot with
-    rotations), so nothing is cached. The probability that any two different images of a million
-    have the same one is 3e-8.
-
-    Arguments:
-        images: uint8 [M, C, H, W]; images that are not square are not turned.
+    Takes some 10 µs per image and 5 ns per byte on one core, so nothing is cached. The probability
+    that any two different images of a million have the same one is 3e-8. Images that are not square
+    are not turned.
     """
     found = np.empty(len(images), np.uint64)
     for start in range(0, len(images), 2048):  # turned images are copies
@@ -130,10 +115,7 @@ def fingerprints(images: npt.NDArray[np.uint8], *, inverted: bool = False) -> Fi
 
 
 def _turns(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
-    """The number of quarter turns of each image, [M], that minimizes a fixed projection.
-
-    The projections are sums of integers below 2**53, so exact in any order.
-    """
+    """Quarter turns of each image, [M], that minimize a projection; sums of integers are exact."""
     count, channels, height, width = images.shape
     if height != width:
         return np.zeros(count, np.intp)
@@ -142,35 +124,20 @@ def _turns(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
     at = np.arange((height - 1) % step // 2, height, step) if step > 1 else np.arange(height)
     at = np.union1d(at, height - 1 - at)
     grid = images[:, :, at[:, None], at].reshape(count, -1).astype(np.float64)
-    weights = _weights(grid.shape[1]).reshape(channels, len(at), len(at))
+    # Fixed integers below 2**28, so that sums over 10**5 pixels are exact in float64.
+    mixed = np.arange(1, grid.shape[1] + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    weights = (mixed >> np.uint64(36)).astype(np.float64).reshape(channels, len(at), len(at))
     # Turning an image is the same as turning the weights back.
     turned = [np.rot90(weights, -k, axes=(1, 2)).ravel() for k in range(4)]
     return (grid @ np.stack(turned, 1)).argmin(1)
 
 
-def _weights(count: int) -> npt.NDArray[np.float64]:
-    """Fixed integers below 2**28, so that sums over 10**5 pixels are exact in float64."""
-    mixed = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(29)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    return (mixed >> np.uint64(36)).astype(np.float64)
-
-
 def find_overlap(
-    test: LabeledImages,
-    seen: SeenImages,
-    split: str = "test",
-    *,
-    parts: Sequence[str] = (TRAINING, VALIDATION),
+    test: LabeledImages, seen: SeenImages, split: str = "test", *, parts: Sequence[str] = PARTS
 ) -> dict[str, Any]:
-    """The record's ``overlap``: the classes of a split that took part.
-
-    Arguments:
-        test: the images of the split.
-        seen: the images that took part.
-        split: its name.
-        parts: what they took part in.
-    """
+    """The record's ``overlap``: the classes of a split that took part in one of ``parts``."""
     label = _labels(fingerprints(test.images), seen, parts)
     if len(seen.images):
         # One data set may show ink as light on dark, another as dark on light.
@@ -183,20 +150,13 @@ def find_overlap(
         own = own[own >= 0]
         if len(own) > SHARE * count or len(own) >= MANY:
             most = int(np.bincount(own).argmax())
-            found.append(
-                {
-                    "class": name,
-                    "as": seen.names[most],
-                    "part": seen.parts[most],
-                    "run": seen.runs[most] or None,
-                    "images": len(own),
-                    "of": count,
-                }
-            )
+            label_of = {"as": seen.names[most], "part": seen.parts[most]}
+            size = {"run": seen.runs[most] or None, "images": len(own), "of": count}
+            found.append({"class": name, **label_of, **size})
     labels = zip(seen.names, seen.parts, strict=True)
     part_of = {name: part for name, part in labels if part in parts}
-    not_found = set(test.class_names) - {one["class"] for one in found}
-    equal = same_names([name for name in test.class_names if name in not_found], part_of)
+    as_seen = {one["class"] for one in found}
+    equal = same_names([name for name in test.class_names if name not in as_seen], part_of)
     return {
         "split": split,
         "classes": len(found),
@@ -223,31 +183,23 @@ def _labels(images: Fingerprints, seen: SeenImages, parts: Sequence[str]) -> npt
 
 
 # Words that number a class or say that it is one. Not complete: a note asks, and refuses nothing.
-GENERIC = frozenset(
-    {
-        "alphabet", "category", "char", "character", "class", "cls", "digit", "family",
-        "glyph", "group", "id", "image", "img", "item", "label", "letter", "number", "object",
-        "part", "sample", "set", "split", "symbol", "test", "train", "training", "type", "val",
-        "validation",
-    }
-)  # fmt: skip
+GENERIC = frozenset({
+    "alphabet", "category", "char", "character", "class", "cls", "digit", "family", "glyph",
+    "group", "id", "image", "img", "item", "label", "letter", "number", "object", "part", "sample",
+    "set", "split", "symbol", "test", "train", "training", "type", "val", "validation",
+})  # fmt: skip
 SHORTEST = 3  # letters of a meaningful word in ASCII
 IDENTIFIER = 6  # digits of a number that is a name (WordNet's n01532829)
 
 
 def same_names(names: Sequence[str], others: Iterable[str]) -> Mapping[str, str]:
-    """From names to equal ones among the others, if most names have one; else empty.
-
-    A few may be equal by chance, or because two data sets show the same things. Names without a
-    meaning, such as ``class_3``, do not count.
-    """
+    """From names with a meaning to equal ones among the others, if most names have one."""
     known = {words: other for other in others if _meaningful(words := _words(other))}
     found = {name: known[words] for name in names if (words := _words(name)) in known}
     return found if 2 * len(found) > len(names) else {}
 
 
 def _words(name: str) -> tuple[str, ...]:
-    """The words and numbers of a name, without punctuation and rotation."""
     plain = re.sub(r"/rot[0-9]+$", "", name.casefold())
     return tuple(one.lstrip("0") or "0" for one in re.findall(r"[^\W\d_]+|[0-9]+", plain))
 
@@ -262,26 +214,18 @@ def _meaningful(words: tuple[str, ...]) -> bool:
     )
 
 
-def refuse_overlap(overlap: dict[str, Any]) -> None:
-    """Check that no class took part.
-
-    Raises:
-        DataError: one did.
-    """
-    if overlap["classes"]:
-        raise DataError(
-            f"{overlap_summary(overlap)}. The result would not be for new classes. Use another "
-            "split or other data, or --allow-overlap, which marks the result wherever it is shown."
-        )
-
-
 def overlap_summary(overlap: dict[str, Any]) -> str:
     """``2 of the 20 test classes took part in training: 'a', 'b' (as 'c', 3 of 20 images)``."""
     runs = sorted({one["run"] for one in overlap["found"] if one["run"]})
     of_runs = f" of {', '.join(map(repr, runs))}" if runs else ""
-    names = [_class_summary(one) for one in overlap["found"][:MOST_NAMES]]
-    more = overlap["classes"] - len(names)
-    names += [f"{more} more"] if more else []
+    names = []
+    for one in overlap["found"][:MOST_NAMES]:
+        details = [f"as '{one['as']}'"] if one["as"] != one["class"] else []
+        if one["images"] < one["of"]:
+            details.append(f"{one['images']} of {one['of']} images")
+        names.append(f"'{one['class']}'" + (f" ({', '.join(details)})" if details else ""))
+    if more := overlap["classes"] - len(names):
+        names.append(f"{more} more")
     listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
     return (
         f"{overlap['classes']} of the {overlap['of']} {overlap['split']} classes took part in "
@@ -289,16 +233,9 @@ def overlap_summary(overlap: dict[str, Any]) -> str:
     )
 
 
-def _class_summary(one: dict[str, Any]) -> str:
-    details = [f"as '{one['as']}'"] if one["as"] != one["class"] else []
-    if one["images"] < one["of"]:
-        details.append(f"{one['images']} of {one['of']} images")
-    return f"'{one['class']}'" + (f" ({', '.join(details)})" if details else "")
-
-
 def _parts(classes: Sequence[Mapping[str, Any]]) -> str:
     present = {one["part"] for one in classes}
-    return " and ".join(part for part in (TRAINING, VALIDATION) if part in present)
+    return " and ".join(part for part in PARTS if part in present)
 
 
 def overlap_notes(overlap: dict[str, Any]) -> list[str]:
@@ -312,21 +249,17 @@ def overlap_notes(overlap: dict[str, Any]) -> list[str]:
             f"(under {SHARE:.0%} of a class)"
         )
     if equal := overlap["same_names"]:
+        have = "have names" if len(equal) > 1 else "has the name"
+        those = f"classes that took part in {_parts(equal)} (with different content)"
         notes.append(
-            f"{len(equal)} of the {overlap['of']} {overlap['split']} classes "
-            f"{'have names' if len(equal) > 1 else 'has the name'} of classes that took part in "
-            f"{_parts(equal)} (with different content), such as '{equal[0]['class']}': are these "
-            "copies of the same images?"
+            f"{len(equal)} of the {overlap['of']} {overlap['split']} classes {have} of {those}, "
+            f"such as '{equal[0]['class']}': are these copies of the same images?"
         )
     return notes + overlap["unknown"]
 
 
 def check_shape(shape: tuple[int, int, int], seen: SeenImages, dataset: str) -> None:
-    """Check that images have the shape of those that the weights were trained on.
-
-    Raises:
-        ConfigError: another size or number of channels.
-    """
+    """Raise ConfigError unless images have the shape of those that the weights were trained on."""
     if seen.image_shape is not None and shape != seen.image_shape:
         found, expected = ("x".join(map(str, one)) for one in (shape, seen.image_shape))
         raise ConfigError(
@@ -337,37 +270,21 @@ def check_shape(shape: tuple[int, int, int], seen: SeenImages, dataset: str) -> 
 
 
 def write_seen(folder: Path, seen: SeenImages) -> dict[str, Any]:
-    """Write ``folder/seen.npz``.
-
-    Returns:
-        The record's ``seen``: ``file``, ``sha256`` and ``bytes``.
-
-    Raises:
-        ConfigError: the disk is full, or the folder cannot be written.
-    """
+    """Write ``folder/seen.npz``; returns the record's ``seen``; ConfigError if it cannot."""
     path = folder / SEEN_FILE
-    arrays: dict[str, Any] = {
-        "images": seen.images,
-        "label": seen.label.astype(np.int32),
-        "image_shape": np.array(seen.image_shape or (0, 0, 0)),
-        **{name: np.array(getattr(seen, name), dtype=str) for name in _TEXTS},
-    }
+    texts: dict[str, Any] = {name: np.array(getattr(seen, name), dtype=str) for name in _TEXTS}
+    label, shape = seen.label.astype(np.int32), np.array(seen.image_shape or (0, 0, 0))
     try:
         with replacing(path) as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, images=seen.images, label=label, image_shape=shape, **texts)
     except OSError as error:
-        raise ConfigError(
-            f"cannot write '{path}' ({error.strerror}); name another folder with --runs-dir."
-        ) from error
+        problem = f"cannot write '{path}' ({error.strerror})"
+        raise ConfigError(f"{problem}; name another folder with --runs-dir.") from error
     return {"file": SEEN_FILE, **vars(content_of(path))}
 
 
 def read_seen(folder: Path, record: Mapping[str, Any] | None) -> SeenImages | None:
-    """The content of a run's ``seen.npz``; None: an older run, which has none.
-
-    Arguments:
-        folder: of the run.
-        record: of the run, whose ``seen`` has the file's digest, except in older ones; or None.
+    """The content of a run's ``seen.npz``; None: neither folder nor record has one.
 
     Raises:
         RecordError: the file is missing, not the one that the run wrote, or damaged.
@@ -376,10 +293,8 @@ def read_seen(folder: Path, record: Mapping[str, Any] | None) -> SeenImages | No
     if not path.is_file():
         if written is None:
             return None
-        raise RecordError(
-            f"'{folder}' has no {SEEN_FILE}, the list of images that took part in its weights. "
-            "Put the file back, or run it again."
-        )
+        what = f"'{folder}' has no {SEEN_FILE}, the list of images that took part in its weights"
+        raise RecordError(f"{what}. Put the file back, or run it again.")
     if written is not None and content_of(path).sha256 != written["sha256"]:
         raise RecordError(
             f"'{path}' is not the file that the run wrote, or is damaged: its sha256 is not the "
@@ -402,9 +317,7 @@ def read_seen(folder: Path, record: Mapping[str, Any] | None) -> SeenImages | No
         if (images[1:] <= images[:-1]).any():
             raise ValueError("its fingerprints are not sorted")
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError) as error:
-        raise RecordError(
-            f"'{path}' is damaged ({error}), so the classes that trained the run are not known. "
-            "Run it again."
-        ) from error
+        so = "so the classes that trained the run are not known. Run it again."
+        raise RecordError(f"'{path}' is damaged ({error}), {so}") from error
     shape = (channels, height, width) if channels else None
     return SeenImages(images, label, names, parts, runs, shape, unknown)

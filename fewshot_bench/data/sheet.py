@@ -20,16 +20,11 @@ _MAX_NAME = 34  # letters of a class name
 def episode_sheet(
     episode: Episode, class_names: Sequence[str], pixel_range: tuple[float, float]
 ) -> Image.Image:
-    """One row per class: its name, its support images, then its queries.
-
-    Arguments:
-        episode: one labeled task (T = 1).
-        class_names: of all classes of the split, indexed by ``episode.class_ids``.
-        pixel_range: values of byte 0 and byte 255.
-    """
+    """A row per class of a labeled task (T = 1): its name, its support images, then its queries."""
     support = _bytes(episode.support.images[0], pixel_range)
     query, target = _bytes(episode.query[0], pixel_range), episode.target[0].cpu().numpy()
-    names = [_shortened(class_names[i]) for i in episode.class_ids[0].tolist()]
+    names = [class_names[i] for i in episode.class_ids[0].tolist()]
+    names = [n if len(n) <= _MAX_NAME else n[: _MAX_NAME - 2] + ".." for n in names]
     way, shot = support.shape[:2]
     per_class = int(np.bincount(target, minlength=way).max())
     side = support.shape[3] * max(1, -(-_MIN_SIDE // support.shape[3]))
@@ -59,7 +54,3 @@ def _bytes(images: Tensor, pixel_range: tuple[float, float]) -> npt.NDArray[np.u
     low, high = pixel_range
     scaled = (images.detach().float() - low) * (255 / (high - low))
     return scaled.round().clamp(0, 255).byte().cpu().numpy()
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 2] + ".."

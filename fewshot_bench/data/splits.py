@@ -14,6 +14,7 @@ import io
 import json
 import tomllib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,10 @@ def select_classes(labeled: LabeledImages, classes: Iterable[int]) -> LabeledIma
         images = slice(ends[chosen[0]] - labeled.counts[chosen[0]], ends[chosen[-1]])
     else:
         images = np.isin(np.repeat(np.arange(len(labeled.counts)), labeled.counts), chosen)
-    return LabeledImages(
-        images=labeled.images[images],
-        counts=labeled.counts[chosen],
-        class_names=tuple(labeled.class_names[i] for i in chosen),
-        groups=labeled.groups[chosen],
-        families=labeled.families[chosen],
-        family_names=labeled.family_names,
-        order=labeled.order[images],
-    )
+    names = tuple(labeled.class_names[i] for i in chosen)
+    own = {name: getattr(labeled, name)[chosen] for name in ("counts", "groups", "families")}
+    pixels, order = labeled.images[images], labeled.order[images]
+    return replace(labeled, images=pixels, class_names=names, order=order, **own)
 
 
 def shuffled(n: int, *key: int | str) -> list[int]:
@@ -79,19 +75,16 @@ def random_splits(
         bundle = frozenset().union(*(bundle_of[name] for name in names))
         bundle_of.update(dict.fromkeys(bundle, bundle))
     bundles = sorted({tuple(sorted(bundle)) for bundle in bundle_of.values()})
-    sizes = {
-        split: round(share * len(classes))
-        for split, share in zip(("validation", "test"), fractions, strict=True)
-    }
+    shares = zip(("validation", "test"), fractions, strict=True)
+    sizes = {split: round(share * len(classes)) for split, share in shares}
     chosen: dict[str, list[str]] = {split: [] for split in SPLITS}
     for i in shuffled(len(bundles), "split by seed", seed):
         fits = (s for s in ("test", "validation") if len(chosen[s]) + len(bundles[i]) <= sizes[s])
         chosen[next(fits, "train")] += bundles[i]
     if not chosen["train"] or not chosen["test"]:
-        raise ConfigError(
-            f"fractions of {fractions[0]:g} for validation and {fractions[1]:g} for test leave no "
-            f"class of {len(classes)} for training or test; use others, or a split file."
-        )
+        used = f"fractions of {fractions[0]:g} for validation and {fractions[1]:g} for test"
+        what = f"leave no class of {len(classes)} for training or test"
+        raise ConfigError(f"{used} {what}; use others, or a split file.")
     return {split: tuple(sorted(names)) for split, names in chosen.items()}
 
 
@@ -104,19 +97,14 @@ def read_split_file(path: Path) -> ClassLists:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"cannot read the split file '{path}' ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"cannot read the split file '{path}' ({error}).") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read the split file '{path}' ({reason}).") from error
     return parse_split(text, path.suffix.lower(), str(path))
 
 
 def parse_split(text: str, suffix: str, name: str) -> ClassLists:
-    """See :func:`read_split_file`; ``suffix`` (``".toml"``, ``".json"``, ``".csv"``) is the format.
-
-    Raises:
-        DataError: see there.
-    """
+    """See :func:`read_split_file`; ``suffix``, such as ``".toml"``, is the format."""
     where = f"split file '{name}'"
     if suffix not in _PARSERS:
         raise DataError(f"{where}: expected a name that ends in .toml, .json or .csv.")
@@ -131,10 +119,8 @@ def parse_split(text: str, suffix: str, name: str) -> ClassLists:
         if split not in lists:
             raise DataError(f"{where}: unknown split '{split}'; expected {', '.join(SPLITS)}.")
         if label in split_of:
-            raise DataError(
-                f"{where}: class '{label}' is in {split_of[label]} and again in {split}; "
-                "each class belongs to one split."
-            )
+            twice = f"class '{label}' is in {split_of[label]} and again in {split}"
+            raise DataError(f"{where}: {twice}; each class belongs to one split.")
         split_of[label] = split
         lists[split].append(label)
     for split in ("train", "test"):
@@ -178,8 +164,7 @@ def check_lists(lists: ClassLists, known: Iterable[str], name: str) -> None:
     known = set(known)
     unknown = [label for labels in lists.values() for label in labels if label not in known]
     if unknown:
-        raise DataError(
-            f"split file '{name}': the data have no class '{unknown[0]}'"
-            + (f" ({len(unknown)} such classes)" if len(unknown) > 1 else "")
-            + f"; they have {', '.join(sorted(known)[:5])}, ... ({len(known)} in all)."
-        )
+        more = f" ({len(unknown)} such classes)" if len(unknown) > 1 else ""
+        theirs = f"{', '.join(sorted(known)[:5])}, ... ({len(known)} in all)"
+        missing = f"the data have no class '{unknown[0]}'{more}"
+        raise DataError(f"split file '{name}': {missing}; they have {theirs}.")

@@ -108,15 +108,13 @@ class ClassTable:
         """
         groups = len(self.group_start)
         if way > groups:
-            raise ConfigError(
-                f"an episode needs {way} classes, but the {what} has {groups} that can be in one "
-                f"episode; use a {prefix}way of at most {groups}."
-            )
+            has = f"the {what} has {groups} that can be in one episode"
+            most = f"use a {prefix}way of at most {groups}"
+            raise ConfigError(f"an episode needs {way} classes, but {has}; {most}.")
         fewest = int(self.class_count.min())
         if per_class > fewest:
             name = self.class_names[int(self.class_count.argmin())]
-            raise ConfigError(
-                f"an episode needs {per_class} images of a class (shot + query + unlabeled), but "
-                f"class '{name}' of the {what} has {fewest}; lower {prefix}shot, {prefix}query or "
-                "--unlabeled."
-            )
+            needs = f"an episode needs {per_class} images of a class (shot + query + unlabeled)"
+            has = f"class '{name}' of the {what} has {fewest}"
+            options = f"{prefix}shot, {prefix}query or --unlabeled"
+            raise ConfigError(f"{needs}, but {has}; lower {options}.")

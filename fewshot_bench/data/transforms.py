@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -85,13 +86,8 @@ def with_rotations(labeled: LabeledImages, *, separate_groups: bool = False) -> 
             images[new] = np.rot90(labeled.images[own], turn, axes=(2, 3))
             order[new] = labeled.order[own]
         start += count
-    groups = np.arange(4 * len(labeled.counts)) if separate_groups else labeled.groups.repeat(4)
-    return LabeledImages(
-        images=images,
-        counts=labeled.counts.repeat(4),
-        class_names=tuple(f"{name}/{turn}" for name in labeled.class_names for turn in ROTATIONS),
-        groups=groups,
-        families=labeled.families.repeat(4),
-        family_names=labeled.family_names,
-        order=order,
-    )
+    own = {name: getattr(labeled, name).repeat(4) for name in ("counts", "groups", "families")}
+    if separate_groups:
+        own["groups"] = np.arange(4 * len(labeled.counts))
+    names = tuple(f"{name}/{turn}" for name in labeled.class_names for turn in ROTATIONS)
+    return replace(labeled, images=images, class_names=names, order=order, **own)

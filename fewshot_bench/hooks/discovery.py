@@ -12,8 +12,6 @@ from importlib import metadata
 from importlib.metadata import Distribution, EntryPoint
 
 VARIABLE = "FSB_PLUGINS"
-
-
 Unreadable = tuple[str, str, Exception]  # distribution or its folder, version, the error
 
 
@@ -53,9 +51,7 @@ def allowed_names() -> list[str] | None:
 
 def _allowed(point: str, distribution: str) -> bool:
     names = allowed_names()
-    if names is None:
-        return True
-    return point in names or normal(distribution) in map(normal, names)
+    return names is None or point in names or normal(distribution) in map(normal, names)
 
 
 def distribution_of(point: EntryPoint) -> tuple[str, str]:
@@ -78,32 +74,24 @@ def _identity(found: Distribution) -> tuple[str, str]:
 
 def import_problem(point: EntryPoint, distribution: str, error: BaseException) -> str:
     """Why a hook module cannot be imported, and what to do about it."""
-    module = point.value.partition(":")[0].strip()
-    missing = getattr(error, "name", None) if isinstance(error, ImportError) else None
-    package = missing.partition(".")[0] if missing else None
-    if not module or not all(part.isidentifier() for part in module.split(".")):
-        return (
-            f"its entry point '{point.name} = {point.value}' names no module; write "
-            f'{point.name} = "package.module", and install it again'
-        )
-    cannot = f"{module} cannot be imported ({summary(error)})"
+    module, name = point.value.partition(":")[0].strip(), point.name
+    missing = (isinstance(error, ImportError) and error.name) or ""
+    package = missing.partition(".")[0]
+    if not all(part.isidentifier() for part in module.split(".")):
+        wrong = f"its entry point '{name} = {point.value}' names no module"
+        return f'{wrong}; write {name} = "package.module", and install it again'
+    cannot, remove = f"{module} cannot be imported", f"pip uninstall {distribution}"
     if package == "fewshot_bench":
-        return (
-            f"{cannot}; it was made for another fewshot-bench than "
-            f"{metadata.version('fewshot-bench')}: pip install --upgrade fewshot-bench "
-            f"{distribution}"
-        )
-    if isinstance(error, ModuleNotFoundError) and package:
-        if package == module.partition(".")[0]:
-            return (
-                f"its entry point names the missing module '{module}' ({summary(error)}): "
-                f"pip install --force-reinstall {distribution}"
-            )
-        return f"{cannot}; install the package of '{package}', or pip uninstall {distribution}"
-    return (
-        f"{cannot}; 'fsb plugins --trace {point.name}' shows where; update it, or pip uninstall "
-        f"{distribution}"
-    )
+        made_for = f"it was made for another fewshot-bench than {metadata.version('fewshot-bench')}"
+        advice = f"{made_for}: pip install --upgrade fewshot-bench {distribution}"
+    elif isinstance(error, ModuleNotFoundError) and package == module.partition(".")[0]:
+        missing = f"its entry point names the missing module '{module}' ({summary(error)})"
+        return f"{missing}: pip install --force-reinstall {distribution}"
+    elif isinstance(error, ModuleNotFoundError) and package:
+        advice = f"install the package of '{package}', or {remove}"
+    else:
+        advice = f"'fsb plugins --trace {name}' shows where; update it, or {remove}"
+    return f"{cannot} ({summary(error)}); {advice}"
 
 
 def summary(error: BaseException) -> str:

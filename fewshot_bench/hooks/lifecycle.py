@@ -36,27 +36,21 @@ def lifecycle_hooks_of(title: str, observer: Any) -> list[Implementation]:
     except PluginError as error:
         raise PluginError(f"{title}: {error}") from error
     if not any(hook in LIFECYCLE for hook, _ in found):
-        raise PluginError(
-            f"{title} is of type {type(observer).__name__} and implements no lifecycle hook; "
-            "expected a class, an object or a module with @hookimpl functions such as "
-            f"{', '.join(LIFECYCLE)}."
-        )
+        what = f"{title} is of type {type(observer).__name__} and implements no lifecycle hook"
+        functions = f"@hookimpl functions such as {', '.join(LIFECYCLE)}"
+        raise PluginError(f"{what}; expected a class, an object or a module with {functions}.")
     return found
 
 
 class RunHooks:
     """Calls the lifecycle hooks of a run: ``hooks.train_logged(step=1, metrics={...})``.
 
-    ``hooks/specs.py`` has the hooks with their arguments. Observers get copies, as plain data;
-    where nobody implements a hook, nothing is gathered. The first observer is called first, but for
-    ``tryfirst`` and ``trylast``.
-
-    Arguments:
-        observers: {title: class (built here, without arguments), instance or module}.
+    Observers, {title: class (built here, without arguments), instance or module}, get copies as
+    plain data; where nobody implements a hook, nothing is gathered. The first one is called first,
+    but for ``tryfirst`` and ``trylast``.
 
     Raises:
-        PluginError: one cannot be built or does not fit the specifications. A call raises it where
-            an observer raises; it names observer and hook.
+        PluginError: one cannot be built, does not fit the specifications, or raises when called.
     """
 
     def __init__(self, observers: Mapping[str, Any] | None = None) -> None:

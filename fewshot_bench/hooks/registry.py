@@ -23,24 +23,11 @@ from typing import Any
 
 import pluggy
 
-from fewshot_bench.errors import (
-    ConfigError,
-    FewshotBenchError,
-    PluginError,
-    PluginWarning,
-    UnknownName,
-)
+from fewshot_bench import errors
+from fewshot_bench.errors import ConfigError, PluginError, PluginWarning
+from fewshot_bench.hooks import discovery, specs
 from fewshot_bench.hooks import single_file as files
-from fewshot_bench.hooks import specs
-from fewshot_bench.hooks.discovery import (
-    VARIABLE,
-    allowed_names,
-    distribution_of,
-    import_problem,
-    normal,
-    read_points,
-    summary,
-)
+from fewshot_bench.hooks.discovery import distribution_of, normal, summary
 
 CORE = "fewshot-bench"  # the distribution whose names the defaults are
 INTERFACE_NAME = "fewshot_bench_interface"
@@ -55,10 +42,8 @@ class Registered:
     """A name that a plugin registered, or an object in a file whose path was typed.
 
     Arguments:
-        kind: one of ``KINDS``.
-        name: without its distribution.
-        target: ``"module:attribute"``, or ``"module"`` for an observer that is a module; for a
-            file its absolute path in place of the module.
+        target: ``"module:attribute"``, or ``"module"`` for an observer that is a module; for a file
+            its absolute path in place of the module.
         distribution, version: what installed it; ``file`` and the content's digest for a file.
     """
 
@@ -108,13 +93,12 @@ class Registered:
         try:
             with redirect_stdout(sys.stderr):  # standard output is for results
                 module = importlib.import_module(name)
-        except FewshotBenchError:
+        except errors.FewshotBenchError:
             raise
         except (Exception, SystemExit) as error:
-            raise PluginError(
-                f"{self.title} cannot be loaded from '{self.target}' ({summary(error)}); "
-                f"'fsb plugins --trace {self.name}' shows where."
-            ) from error
+            what = f"{self.title} cannot be loaded from '{self.target}' ({summary(error)})"
+            where = f"'fsb plugins --trace {self.name}' shows where"
+            raise PluginError(f"{what}; {where}.") from error
         return self._attribute(module, attribute)
 
     def _attribute(self, module: Any, attribute: str) -> Any:
@@ -123,20 +107,13 @@ class Registered:
         except AttributeError as error:
             near = difflib.get_close_matches(attribute, dir(module), n=1)
             hint = f"; did you mean '{near[0]}'?" if near else "."
-            raise PluginError(
-                f"{self.title} cannot be loaded: there is no '{attribute}' in '{self.source}'{hint}"
-            ) from error
+            what = f"there is no '{attribute}' in '{self.source}'{hint}"
+            raise PluginError(f"{self.title} cannot be loaded: {what}") from error
 
 
 @dataclass
 class PluginInfo:
-    """One entry point: what it offers, or what is wrong with it.
-
-    Arguments:
-        kinds: {kind: names that it registers}.
-        note: what a reader should know although nothing is wrong.
-        error: in one line, or None.
-    """
+    """One entry point: what it offers by kind, and in one line what is wrong or worth knowing."""
 
     name: str
     distribution: str
@@ -178,21 +155,16 @@ def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> list[Impl
     """Register an object or a module; returns what it implements.
 
     Raises:
-        PluginError: pluggy finds a hook or an argument that no specification has, or a hook lacks
-            @hookimpl; with the nearest name.
+        PluginError: a hook or argument that no specification has, or a hook without @hookimpl.
     """
     for hook in HOOKS:
         unmarked = inspect.isroutine(getattr(plugin, hook, None))
         if unmarked and manager.parse_hookimpl_opts(plugin, hook) is None:
-            raise PluginError(
-                f"{getattr(plugin, '__name__', plugin)}.{hook} lacks @hookimpl; write @hookimpl "
-                "above it"
-            )
+            where = f"{getattr(plugin, '__name__', plugin)}.{hook}"
+            raise PluginError(f"{where} lacks @hookimpl; write @hookimpl above it")
     if manager.is_registered(plugin):
-        raise PluginError(
-            f"its module is registered already, as '{manager.get_name(plugin)}'; remove one of the "
-            "two entry points"
-        )
+        known = f"its module is registered already, as '{manager.get_name(plugin)}'"
+        raise PluginError(f"{known}; remove one of the two entry points")
     try:
         manager.register(plugin, name)
         manager.check_pending()
@@ -225,20 +197,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _check_module(module: Any) -> None:
-    """Refuse an object that is no module, and a module made for a newer interface."""
     if not inspect.ismodule(module):
         raise PluginError("the entry point has to name a module, without ':attribute'")
-    made_for = getattr(module, INTERFACE_NAME, specs.INTERFACE)
-    if not isinstance(made_for, int) or isinstance(made_for, bool) or made_for < 1:
-        raise PluginError(
-            f"{module.__name__}.{INTERFACE_NAME}: expected an integer, now {specs.INTERFACE}, got "
-            f"{made_for!r}"
-        )
-    if made_for > specs.INTERFACE:
-        raise PluginError(
-            f"it was made for interface {made_for}, and fewshot-bench {version('fewshot-bench')} "
-            f"has interface {specs.INTERFACE}: pip install --upgrade fewshot-bench"
-        )
+    made_for, ours = getattr(module, INTERFACE_NAME, specs.INTERFACE), specs.INTERFACE
+    if type(made_for) is not int or made_for < 1:
+        where = f"{module.__name__}.{INTERFACE_NAME}"
+        raise PluginError(f"{where}: expected an integer, now {ours}, got {made_for!r}")
+    if made_for > ours:
+        has = f"fewshot-bench {version('fewshot-bench')} has interface {ours}"
+        upgrade = "pip install --upgrade fewshot-bench"
+        raise PluginError(f"it was made for interface {made_for}, and {has}: {upgrade}")
 
 
 def _names_from(where: str, function: Any, kind: str) -> specs.Names:
@@ -246,27 +214,22 @@ def _names_from(where: str, function: Any, kind: str) -> specs.Names:
     try:
         names: Any = function()
     except Exception as error:
-        raise PluginError(
-            f"{where} raised {summary(error)}; it may only return its names"
-        ) from error
+        what = f"{where} raised {summary(error)}; it may only return its names"
+        raise PluginError(what) from error
+
+    def expected(what: str, found: str) -> PluginError:
+        return PluginError(f"{where}: expected {what}, got {found}")
+
     if not isinstance(names, dict):
-        raise PluginError(
-            f'{where}: expected a dictionary {{name: "module:attribute"}}, got '
-            f"{type(names).__name__}"
-        )
+        raise expected('a dictionary {name: "module:attribute"}', type(names).__name__)
     for name, target in names.items():
         colons = (0, 1) if kind == "observers" else (1,)
         texts = isinstance(name, str) and isinstance(target, str)
         if not texts or target.count(":") not in colons:
-            raise PluginError(
-                f"{where}: expected a name and 'module:attribute', both strings, got {name!r}: "
-                f"{target!r}"
-            )
+            raise expected("a name and 'module:attribute', both strings", f"{name!r}: {target!r}")
         if not _NAME.fullmatch(name):
-            raise PluginError(
-                f"{where}: expected a name of at most 64 letters, digits, '-', '_' and '.' that "
-                f"begins with a letter or digit, got {name[:64]!r}"
-            )
+            what = "at most 64 letters, digits, '-', '_' and '.' that begins with a letter or digit"
+            raise expected(f"a name of {what}", repr(name[:64]))
     return names
 
 
@@ -286,16 +249,13 @@ class Registry:
         ``FSB_PLUGINS=`` (empty) loads none.
         """
         registry = cls()
-        points, unreadable = read_points(specs.GROUP)
+        points, unreadable = discovery.read_points(specs.GROUP)
         for point in points:
             registry.add(point)
-        for distribution, distribution_version, error in unreadable:
-            info = PluginInfo("?", distribution, distribution_version, "?")
-            info.fail(
-                error,
-                f"its installation is damaged ({summary(error)}); install it again: "
-                f"pip install --force-reinstall {distribution}",
-            )
+        for distribution, its_version, error in unreadable:
+            info = PluginInfo("?", distribution, its_version, "?")
+            again = f"install it again: pip install --force-reinstall {distribution}"
+            info.fail(error, f"its installation is damaged ({summary(error)}); {again}")
             registry.plugins.append(info)
         return registry
 
@@ -307,7 +267,7 @@ class Registry:
             with redirect_stdout(sys.stderr):
                 module = point.load()
         except (Exception, SystemExit) as error:
-            info.fail(error, import_problem(point, info.distribution, error))
+            info.fail(error, discovery.import_problem(point, info.distribution, error))
             return
         key = f"{info.distribution}:{info.name}"
         try:
@@ -333,10 +293,8 @@ class Registry:
                 module of the distribution offers a name (``distribution:name`` would be ambiguous).
         """
         if not implementations:
-            raise PluginError(
-                f"{module.__name__} implements no hook; known: {', '.join(HOOKS)}. Does the entry "
-                "point name the right module?"
-            )
+            what = f"{module.__name__} implements no hook; known: {', '.join(HOOKS)}"
+            raise PluginError(f"{what}. Does the entry point name the right module?")
         found: list[Registered] = []
         for hook, implementation in implementations:
             where, kind = f"{module.__name__}.{hook}()", hook.removeprefix("register_")
@@ -350,10 +308,9 @@ class Registry:
                 ]
         for item in found:
             if any(item.full_name == other.full_name for other in self._found[item.kind]):
-                raise PluginError(
-                    f"{info.module} offers the {item.kind[:-1]} '{item.name}', which another "
-                    f"plugin of {info.distribution} offers too; rename one of the two"
-                )
+                what = f"{info.module} offers the {item.kind[:-1]} '{item.name}'"
+                other = f"another plugin of {info.distribution}"
+                raise PluginError(f"{what}, which {other} offers too; rename one of the two")
         if any(hook in LIFECYCLE for hook, _ in implementations):
             own = [item.name for item in found if item.target == module.__name__]
             when = f"only with --with {own[0]}" if own else "never: no observer is this module"
@@ -367,6 +324,14 @@ class Registry:
             names.setdefault(item.name, []).append(item)
         return names
 
+    def typed(self, kind: str) -> list[tuple[str, Registered]]:
+        """Everything of a kind, with the name that means it alone."""
+        return [
+            (name if len(claims) == 1 else item.full_name, item)
+            for name, claims in self.names(kind).items()
+            for item in claims
+        ]
+
     def claims(self, kind: str, name: str) -> list[Registered]:
         """Everything that ``name``, ``distribution:name`` or ``PATH.py:ATTRIBUTE`` may stand for.
 
@@ -379,11 +344,9 @@ class Registry:
             origin = files.DISTRIBUTION, files.content(path)
             return [Registered(kind, f"{path.name}{end}", f"{path}{end}", *origin)]
         distribution, _, bare = name.rpartition(":")
-        return [
-            item
-            for item in self.names(kind).get(bare, [])
-            if not distribution or normal(item.distribution) == normal(distribution)
-        ]
+        found = self.names(kind).get(bare, [])
+        own = [item for item in found if normal(item.distribution) == normal(distribution)]
+        return own if distribution else found
 
     def resolve(self, kind: str, name: str) -> Registered:
         """What ``name``, ``distribution:name`` or ``PATH.py:ATTRIBUTE`` stands for.
@@ -405,27 +368,22 @@ class Registry:
         hint = f"'fsb list {kind}' shows them."
         if broken := [f"{p.name} of {p.distribution}" for p in self.plugins if p.error]:
             hint += f" Broken plugins: {', '.join(broken)}; see 'fsb plugins'."
-        if (allowed := allowed_names()) is not None:
-            hint += f" {VARIABLE} allows only: {', '.join(allowed) or 'nothing'}."
-        raise UnknownName(kind[:-1], name, self.names(kind), hint)
+        if (allowed := discovery.allowed_names()) is not None:
+            hint += f" {discovery.VARIABLE} allows only: {', '.join(allowed) or 'nothing'}."
+        raise errors.UnknownName(kind[:-1], name, self.names(kind), hint)
 
     def settled(self, kind: str, name: str, chooser: str | None = None) -> str:
         """A name that means the same whatever is installed, and from whichever folder.
 
-        A file's path becomes absolute. A name from a default or a preset gets its
-        distribution in front when another distribution claims it too.
-
-        Arguments:
-            chooser: the distribution whose default it is; None: somebody typed it.
+        A file's path becomes absolute. A name that ``chooser``, a distribution, has as a default or
+        in a preset gets its distribution in front when another one claims it too.
         """
         claims = self.claims(kind, name)
         if claims and claims[0].in_file:
             return claims[0].full_name
         if chooser is not None and len(claims) > 1:
-            for owner in (chooser, CORE):
-                for item in claims:
-                    if item.distribution == owner:
-                        return item.full_name
+            own = [item for o in (chooser, CORE) for item in claims if item.distribution == o]
+            return own[0].full_name if own else name
         return name
 
     def locate_dataset(self, name: str) -> Path | None:
@@ -441,16 +399,14 @@ class Registry:
             try:
                 with redirect_stdout(sys.stderr):
                     folder: Any = hook.function(*[name for _ in hook.argnames])
-                if folder is None:
-                    continue
                 if isinstance(folder, str | Path):
                     return Path(folder)
-                raise PluginError(
-                    f"{where}: expected a folder or None, got {type(folder).__name__}; skipped it"
-                )
-            except PluginError as error:
-                info.fail(error)
+                if folder is None:
+                    continue
+                found = f"expected a folder or None, got {type(folder).__name__}"
+                info.fail(PluginError(f"{where}: {found}; skipped it"))
             except Exception as error:
-                info.fail(error, f"{where} raised {summary(error)}; skipped it")
+                own = isinstance(error, PluginError)
+                info.fail(error, None if own else f"{where} raised {summary(error)}; skipped it")
             warnings.warn(PluginWarning(info.problem), stacklevel=2)
         return None

@@ -1,7 +1,4 @@
-"""A new plugin from the templates, which are files in ``templates/``.
-
-A template's name ends in ``.in``; ``$names`` in it stand for what differs from plugin to plugin.
-"""
+"""A new plugin from the files in ``templates/``, whose ``$names`` differ from plugin to plugin."""
 
 from __future__ import annotations
 
@@ -27,19 +24,10 @@ RENAMED = {"github": ".github", "gitignore": ".gitignore"}
 
 
 def new_plugin(name: str, kind: str, into: Path, registry: Registry) -> list[Path]:
-    """Write a complete distribution.
-
-    Arguments:
-        name: in any spelling; names of distribution, module and class are derived from it.
-        kind: one of ``KINDS``.
-        into: the folder in which the distribution's folder is made.
-        registry: what is installed already.
-
-    Returns:
-        The files, the folder's name in front.
+    """Write a complete distribution in a folder below ``into``; returns its files.
 
     Raises:
-        UnknownName: no such kind.
+        UnknownName: ``kind`` is not one of ``KINDS``.
         ConfigError: no valid name can be derived, it is taken, or the folder exists.
     """
     if kind not in KINDS:
@@ -63,42 +51,28 @@ def new_plugin(name: str, kind: str, into: Path, registry: Registry) -> list[Pat
 
 
 def derive(name: str, kind: str, registry: Registry) -> dict[str, str]:
-    """The names that a template may use.
-
-    Raises:
-        ConfigError: none can be derived from this one, or they are taken; says why.
-    """
+    """The names that a template may use; ConfigError if none can be derived, or they are taken."""
     if "/" in name or "\\" in name:
         raise ConfigError(f"'{name}' is a path; give a name, and the folder above with --into.")
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     words = re.findall(r"[A-Za-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", plain))
     distribution = "-".join(words).lower()
     module = distribution.replace("-", "_")
-    if not words or not module.isidentifier():
-        raise ConfigError(
-            f"'{name}': expected a name that begins with a letter from a to z, as a Python "
-            "module's does."
-        )
-    taken = registry.names(f"{kind}s").get(distribution)
-    if taken:
+    if not module.isidentifier():
+        letter = "begins with a letter from a to z, as a Python module's does"
+        raise ConfigError(f"'{name}': expected a name that {letter}.")
+    if taken := registry.names(f"{kind}s").get(distribution):
         raise ConfigError(f"{taken[0].title} has the name '{distribution}'; give another.")
     if keyword.iskeyword(module) or find_spec(module) is not None:
-        raise ConfigError(
-            f"'{name}': Python has '{module}' already, as a keyword or an installed module; give "
-            "another name."
-        )
+        what = f"Python has '{module}' already, as a keyword or an installed module"
+        raise ConfigError(f"'{name}': {what}; give another name.")
     title = "".join(word.capitalize() for word in module.split("_"))
+    attribute = module if kind in FUNCTIONS else title
     return {
-        "distribution": distribution,
-        "module": module,
-        "name": distribution,
-        "title": title,
-        "attribute": module if kind in FUNCTIONS else title,
-        "kind": kind,
-        "kinds": f"{kind}s",
-        "interface": str(INTERFACE),
+        "distribution": distribution, "module": module, "name": distribution, "title": title,
+        "attribute": attribute, "kind": kind, "kinds": f"{kind}s", "interface": str(INTERFACE),
         "version": version("fewshot-bench"),
-    }
+    }  # fmt: skip
 
 
 def _templates(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, str]]:

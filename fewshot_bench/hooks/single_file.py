@@ -28,9 +28,7 @@ _ALLOWED: ContextVar[frozenset[tuple[Path, str]] | None] = ContextVar("allowed",
 def only_typed(names: Iterable[object], trust: bool = False) -> Iterator[None]:
     """Import no file in the block but those that were typed: a record's is somebody else's word.
 
-    Arguments:
-        names: what was typed, names of files among it.
-        trust: somebody looked at the files that the record names, and lets them through.
+    ``trust``: somebody looked at the files that the record names, and lets them through.
     """
     files = [name for name in names if isinstance(name, str) and is_file(name)]
     token = _ALLOWED.set(None if trust else frozenset(split(name, module=True) for name in files))
@@ -49,22 +47,20 @@ def split(name: str, module: bool = False) -> tuple[Path, str]:
     """Absolute path and attribute, which is empty where ``module`` allows the file alone.
 
     Raises:
-        ConfigError: no such file, or no attribute after it.
+        ConfigError: no such file, no attribute after it, or nobody typed it (:func:`only_typed`).
     """
     head, _, attribute = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
     path = Path(head).expanduser().resolve()
     if not path.is_file():
         raise ConfigError(f"'{name}': there is no file '{head}'.")
     if not attribute.isidentifier() and not (module and name.endswith(".py")):
-        raise ConfigError(
-            f"'{name}': a class or function has to follow, as in {head}:{_example(path)}."
-        )
+        example = f"{head}:{_example(path)}"
+        raise ConfigError(f"'{name}': a class or function has to follow, as in {example}.")
     allowed = _ALLOWED.get()
     if allowed is not None and (path, attribute) not in allowed:
-        raise ConfigError(
-            f"the run's record names code in a file, '{name}', which nobody typed here. Look at "
-            "the file; with --trust-code, 'fsb eval', 'fsb predict' and 'fsb resume' import it."
-        )
+        what = f"the run's record names code in a file, '{name}', which nobody typed here"
+        trust = "with --trust-code, 'fsb eval', 'fsb predict' and 'fsb resume' import it"
+        raise ConfigError(f"{what}. Look at the file; {trust}.")
     return path, attribute
 
 
@@ -83,11 +79,7 @@ def content(path: Path) -> str:
 
 
 class _AsRead(SourceFileLoader):
-    """Runs the bytes that were read.
-
-    Python's own cache of compiled files takes one that was edited within a second and kept its
-    size for the one before.
-    """
+    """Runs the bytes that were read; Python's cache may have those of a second before."""
 
     def __init__(self, name: str, path: Path, source: bytes) -> None:
         super().__init__(name, str(path))
@@ -98,11 +90,7 @@ class _AsRead(SourceFileLoader):
 
 
 def load(path: Path) -> ModuleType:
-    """Import a file; once, as long as its content stays.
-
-    Raises:
-        PluginError: it cannot be imported.
-    """
+    """Import a file; once, as long as its content stays."""
     source = path.read_bytes()
     key = hashlib.sha256(str(path).encode() + source).hexdigest()[:16]
     name = f"fewshot_bench_file_{key}"
@@ -119,9 +107,7 @@ def load(path: Path) -> ModuleType:
     except (Exception, SystemExit) as error:
         del sys.modules[name]
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        text = " ".join(str(error).split())
-        raise PluginError(
-            f"'{path}'{line} cannot be imported: {type(error).__name__}: {text}; --debug shows "
-            "where."
-        ) from error
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        what = f"'{path}'{line} cannot be imported: {text}; --debug shows where."
+        raise PluginError(what) from error
     return module

@@ -27,6 +27,7 @@ from fewshot_bench.utils.devices import pick_device
 from fewshot_bench.utils.inputs import WEIGHTS, InputFile, content_of
 
 PIXEL_RANGES = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0)}
+COUNTS = ("way", "shot", "query", "unlabeled", "distractors")  # of a task
 
 
 @dataclass
@@ -45,13 +46,7 @@ class Data:
 
 
 class RunContext:
-    """A configuration with everything that it names; data are read at first use.
-
-    Arguments:
-        config: of the run.
-        registry: resolves names; default: what is installed.
-        progress: shows the run; default: nothing does.
-    """
+    """A configuration with everything that it names; data are read at first use."""
 
     def __init__(
         self, config: RunConfig, registry: Registry | None = None, progress: Progress | None = None
@@ -74,23 +69,18 @@ class RunContext:
 
     @cached_property
     def method_class(self) -> type[Method]:
-        """The class of the method."""
         kind: type[Method] = load(self.registry, "methods", self.config.method)
         return kind
 
     @property
     def train_task(self) -> Task:
         """The shape of a training episode."""
-        c = self.config
-        return Task(
-            c.train_way, c.train_shot, c.train_query, c.train_unlabeled, c.train_distractors
-        )
+        return Task(*(getattr(self.config, f"train_{name}") for name in COUNTS))
 
     @property
     def eval_task(self) -> Task:
         """The shape of a validation or test episode."""
-        c = self.config
-        return Task(c.way, c.shot, c.query, c.unlabeled, c.distractors)
+        return Task(*(getattr(self.config, name) for name in COUNTS))
 
     @property
     def pixel_range(self) -> tuple[float, float]:
@@ -115,11 +105,8 @@ class RunContext:
     def plugins(self) -> list[Registered]:
         """Every plugin object that the configuration names; the method first."""
         config, registry = self.config, self.registry
-        named = [
-            ("methods", config.method),
-            ("datasets", split_dataset(registry, config.dataset)[0]),
-            ("samplers", config.sampling),
-        ]
+        dataset = split_dataset(registry, config.dataset)[0]
+        named = [("methods", config.method), ("datasets", dataset), ("samplers", config.sampling)]
         if self.method_class.wants_backbone and config.backbone:
             named.append(("backbones", config.backbone))
         inner = method_options(registry, config.method, config.method_options)
@@ -137,8 +124,7 @@ class RunContext:
     def input_files(self) -> dict[str, InputFile]:
         """Every path in the configuration whose content counts, by option.
 
-        Not the path after the colon of ``--dataset folder:PATH``: the images that were read from it
-        count there.
+        Not that in ``--dataset folder:PATH``: its images count there.
         """
         config, registry = self.config, self.registry
         options: list[Option] = [*SETTINGS.values()]
@@ -191,25 +177,17 @@ def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -
     name, _ = split_dataset(registry, config.dataset)
     registered = registry.resolve("datasets", name)
     dataset = build_dataset(registry, config.dataset, config.dataset_options)
-    root = None
+    root: Path | None = None
     if dataset.needs_files:
-        root = locate(
-            registered.name,
-            config.data_root,
-            registry.locate_dataset,
-            dataset.download if download else None,
-            config.cache_dir,
-        )
-    cache = cache_folder(
-        cache_root(config.cache_dir) / registered.name, code_of(registered.source).sha256, root
-    )
-    with plugin_errors(f"{registered.title}: load()"):
+        lookup, fetch = registry.locate_dataset, dataset.download if download else None
+        root = locate(registered.name, config.data_root, lookup, fetch, config.cache_dir)
+    own = cache_root(config.cache_dir) / registered.name
+    cache, where = cache_folder(own, code_of(registered.source).sha256, root), registered.title
+    with plugin_errors(f"{where}: load()"):
         splits = dataset.load(root, cache)
     if not isinstance(splits, Splits):
-        raise PluginError(
-            f"{registered.title}: load(): expected fewshot_bench.Splits, got "
-            f"{type(splits).__name__}."
-        )
+        found = type(splits).__name__
+        raise PluginError(f"{where}: load(): expected fewshot_bench.Splits, got {found}.")
     return Data(splits, dataset, registered, root)
 
 

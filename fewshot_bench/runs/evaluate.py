@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from fewshot_bench.config.options import dataset_options, load, split_dataset
+from fewshot_bench.config.options import dataset_options, flag, load, split_dataset
 from fewshot_bench.config.resolve import check_changes, with_changes
 from fewshot_bench.data.overlap import write_seen
 from fewshot_bench.engine.checkpointing import Signals
@@ -20,15 +21,15 @@ from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.results.record import folder_of, new_run_folder, read_record, write_record
 from fewshot_bench.runs.context import RunContext
-from fewshot_bench.runs.overlap import seen_by_run
-from fewshot_bench.runs.prepare import PreparedRun, check_writable, describe, prepare, stem
-from fewshot_bench.runs.resume import compare_repeated, load_trained, recorded_config
+from fewshot_bench.runs.prepare import check_writable, describe, prepare, seen_by_run, stem
+from fewshot_bench.runs.resume import add_notes, compare_repeated, load_trained, recorded_config
 from fewshot_bench.runs.train import test
 
 logger = logging.getLogger(__name__)
 
 PARTS = ("test", "validation")
 VALIDATED = "the validation split may have chosen the weights: its accuracy is a little high"
+NOT_AGAIN = {"init": None, "observers": (), "profile": False, "pictures": False}  # of training
 
 
 def evaluate_run(
@@ -42,13 +43,9 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a finished run's weights again: other episodes, task or data.
 
-    Options of the data set stay as in the run, also on other data of the same kind; see
-    :func:`kept_options`.
+    Options of the data set stay as in the run; see :func:`kept_options`.
 
     Arguments:
-        run_folder: the folder of a run.
-        registry: resolves names; default: what is installed.
-        progress: shows the evaluation; default: nothing does.
         part: which split: ``test``, or ``validation`` to choose settings by.
         trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
         changes: fields and options with underscores (``way``, ``episodes``, ``dataset``, ...).
@@ -61,15 +58,24 @@ def evaluate_run(
             training, or the images differ from those that the network was trained on.
         DataError: classes took part in training, and ``allow_overlap`` is not given.
         PluginError: it was the run's own test again, with other scores.
-        FewshotBenchError: a setting, a data file, a plugin or the run is at fault.
     """
     if part not in PARTS:
         raise ConfigError(f"--part: expected one of {', '.join(PARTS)}, got '{part}'.")
     check_changes(changes)
     folder = folder_of(run_folder)
     before = read_record(folder)
-    with only_typed(_typed(changes), trust_code):
-        run = _prepare_again(folder, before, registry, progress, changes, part)
+    lists = [v if isinstance(v, list | tuple) else (v,) for v in changes.values()]
+    with only_typed(chain.from_iterable(lists), trust_code):
+        registry = registry or Registry.discover()
+        then = recorded_config(registry, before)
+        options = kept_options(registry, then.dataset, then.dataset_options, changes)
+        # Where files are written is not the record's to decide.
+        fixed = {**NOT_AGAIN, "cache_dir": None, "runs_dir": str(folder.absolute().parent)}
+        config = with_changes(then, registry, {**fixed, **changes}, options)
+        check_writable(Path(config.runs_dir))
+        context = RunContext(config, registry, progress)
+        seen = seen_by_run(context, folder, then, before)
+        run = prepare(context, trains=False, seen=seen, part=part)
         notes = load_trained(run, folder, before)
     for note in notes:
         logger.info(note)
@@ -91,46 +97,13 @@ def evaluate_run(
             test(run, target, record, signals.check)
         check_unmoved(run.method, record["weights"])
         if repeated := compare_repeated(folder, before, target, record):
-            record["notes"].append(repeated)
-            logger.info(repeated)
+            add_notes(record, repeated)
         record["status"] = "completed"
         write_record(target, record)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
     return record
-
-
-def _typed(changes: Mapping[str, Any]) -> Iterator[Any]:
-    """The values that were typed; lists of names one by one."""
-    for value in changes.values():
-        yield from value if isinstance(value, list | tuple) else (value,)
-
-
-def _prepare_again(
-    folder: Path,
-    before: Mapping[str, Any],
-    registry: Registry | None,
-    progress: Progress | None,
-    changes: Mapping[str, Any],
-    part: str,
-) -> PreparedRun:
-    """The run with its changes, without its weights.
-
-    Where files are written is not the record's to decide.
-    """
-    registry = registry or Registry.discover()
-    fixed: dict[str, Any] = {
-        "init": None, "observers": (), "profile": False, "pictures": False, "cache_dir": None,
-        "runs_dir": str(folder.absolute().parent),
-    }  # fmt: skip
-    then = recorded_config(registry, before)
-    options = kept_options(registry, then.dataset, then.dataset_options, changes)
-    config = with_changes(then, registry, {**fixed, **changes}, options)
-    check_writable(Path(config.runs_dir))
-    context = RunContext(config, registry, progress)
-    seen = seen_by_run(context, folder, then, before)
-    return prepare(context, trains=False, seen=seen, part=part)
 
 
 def kept_options(
@@ -142,12 +115,6 @@ def kept_options(
     another split, or another seed of it, classes that trained would be tested. Another kind keeps
     those that decide what an image looks like to the network (``Dataset.image_options``).
 
-    Arguments:
-        registry: resolves names.
-        before: the run's data set, with its path.
-        options: the run's options of it.
-        changes: the new settings, ``dataset`` and data options among them.
-
     Raises:
         ConfigError: images would look different from those that the network was trained on.
     """
@@ -156,10 +123,8 @@ def kept_options(
     of_images = set(load(registry, "datasets", own).image_options)
     for name in of_images & options.keys() & changes.keys():
         if changes[name] != options[name]:
-            raise ConfigError(
-                f"--{name.replace('_', '-')}: expected {options[name]}, which the run was trained "
-                f"with, got {changes[name]}; leave it out."
-            )
+            what = f"expected {options[name]}, which the run was trained with, got {changes[name]}"
+            raise ConfigError(f"{flag(name)}: {what}; leave it out.")
     one, two = (registry.resolve("datasets", name) for name in (own, other))
     if (one.distribution, one.name) == (two.distribution, two.name):
         return dict(options)
@@ -170,7 +135,6 @@ def kept_options(
             try:
                 kept[option.name] = option.check(options[option.name])
             except ConfigError as error:
-                raise ConfigError(
-                    f"--dataset {after} cannot have the image format of the run: {error}"
-                ) from error
+                cannot = f"--dataset {after} cannot have the image format of the run"
+                raise ConfigError(f"{cannot}: {error}") from error
     return kept

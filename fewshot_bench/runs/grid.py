@@ -1,7 +1,7 @@
-"""A grid of runs: methods x settings x training seeds. A run that exists is not repeated.
+"""A grid of runs: methods x settings x training seeds.
 
-A run counts for a cell of the grid if it is the same (:mod:`fewshot_bench.runs.identity`); one that
-did not finish is resumed.
+A run counts for a cell if it is the same (:mod:`fewshot_bench.runs.identity`) and is not repeated;
+one that did not finish is resumed.
 """
 
 from __future__ import annotations
@@ -13,21 +13,25 @@ import statistics
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from fewshot_bench.config.options import load, option_name
+import torch
+
+from fewshot_bench.config.options import flag, load, option_name
 from fewshot_bench.config.resolve import REPEATED, configure
-from fewshot_bench.config.schema import SETTINGS, RunConfig
+from fewshot_bench.config.schema import FOLLOWERS, SETTINGS, RunConfig
 from fewshot_bench.engine.progress import Progress
+from fewshot_bench.engine.training import check_players
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.record import read_record
 from fewshot_bench.results.runs import Run
+from fewshot_bench.results.training import BY_NAME, unequal
 from fewshot_bench.runs.context import RunContext
-from fewshot_bench.runs.equalize import Draft, equalized
 from fewshot_bench.runs.identity import RunIndex, resumable, settings_key
+from fewshot_bench.runs.prepare import describe, method_task, new_method, prepare
 from fewshot_bench.runs.train import resume, run
 
 logger = logging.getLogger(__name__)
@@ -37,6 +41,8 @@ SHOWN = {
     "baseline": (str,), "interval": (str,), "target": (int, float), "level": (int, float),
     "equal": (str, list),
 }  # fmt: skip
+_MISSING = object()
+NO_BACKBONE = {"backbone": "none"}  # the trait of a method without a backbone
 # Settings of a run that a grid has in another form.
 ELSEWHERE = {
     "seed": "give seeds = [3], a list of training seeds",
@@ -46,8 +52,6 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the grid: a method under a name, with settings of its own."""
-
     name: str
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -85,6 +89,11 @@ class Cell:
         """``maml, 5-way 1-shot, seed 0``."""
         return f"{self.entry}, {self.column}, seed {self.config.seed}"
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Row and column."""
+        return self.entry, self.column
+
 
 class GridProgress(Progress, Protocol):
     """Shows a grid while it is run."""
@@ -94,11 +103,7 @@ class GridProgress(Progress, Protocol):
 
 
 def read_grid(path: Path) -> Grid:
-    """The grid of a file such as ``benchmarks/protocols/*.toml``; its keys are in docs/compare.md.
-
-    Raises:
-        ConfigError: no such file, no TOML, or no methods in it.
-    """
+    """The grid of a file such as ``benchmarks/protocols/*.toml``; keys: docs/compare.md."""
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -136,11 +141,7 @@ def _option_names(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seeds_of(seeds: Any) -> tuple[int, ...]:
-    """Training seeds 0, 1, ... for a number; those of a list as they are.
-
-    Raises:
-        ConfigError: none, twice the same, or no integers.
-    """
+    """Training seeds 0, 1, ... for a number; those of a list as they are."""
     listed = list(range(seeds)) if type(seeds) is int else seeds
     whole = isinstance(listed, list) and all(type(seed) is int for seed in listed)
     if not whole or not listed or len(set(listed)) != len(listed):
@@ -151,28 +152,25 @@ def seeds_of(seeds: Any) -> tuple[int, ...]:
 def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
     """Every run of a grid, complete; all settings of the first seed come before the next seed.
 
-    A row that sets an axis of the grid itself is in the columns of that value alone. A backbone
-    for all rows does not apply to methods without one, as long as some row has one.
+    A row that sets an axis of the grid itself is in the columns of that value alone. A backbone for
+    all rows does not apply to methods without one, as long as some row has one.
 
     Raises:
         ConfigError: an impossible method, setting or value, or two runs that are the same.
     """
-    repeated = {*REPEATED}  # settings that are lists themselves
-    axes = {n: v for n, v in grid.settings.items() if isinstance(v, list) and n not in repeated}
+    # The settings of REPEATED are lists themselves.
+    axes = {n: v for n, v in grid.settings.items() if isinstance(v, list) and n not in REPEATED}
     for name, values in axes.items():
         if not values:
             raise ConfigError(f"{name}: expected at least one value, got [].")
         for entry in grid.entries:
             if (own := entry.settings.get(name, values[0])) not in values:
-                raise ConfigError(
-                    f"'{entry.name}': {name}: expected one of {values}, the values of all rows, "
-                    f"got {own}."
-                )
+                what = f"expected one of {values}, the values of all rows, got {own}"
+                raise ConfigError(f"'{entry.name}': {name}: {what}.")
     fixed = {name: value for name, value in grid.settings.items() if name not in axes}
-    networks = {entry.method: _has_backbone(registry, entry.method) for entry in grid.entries}
-    without = dict(fixed)
-    if any(networks.values()):
-        without.pop("backbone", None)
+    names = {entry.method: registry.settled("methods", entry.method) for entry in grid.entries}
+    networks = {m: load(registry, "methods", name).wants_backbone for m, name in names.items()}
+    without = {n: v for n, v in fixed.items() if n != "backbone" or not any(networks.values())}
     cells: list[Cell] = []
     seen: dict[str, str] = {}
     for seed in grid.seeds:
@@ -190,37 +188,127 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
             configs = [draft.config for draft in drafts]
             if grid.equal:
                 configs = equalized(drafts, grid.equal, registry)
-            varied = {n: v for n, v in column.items() if len(axes[n]) > 1}
+            more = [n for n in column if len(axes[n]) > 1 and n not in ("way", "shot")]
+            varied = [f"{n} {column[n]}" for n in more]
             for draft, config in zip(drafts, configs, strict=True):
                 key = settings_key(config.to_dict())
                 if key in seen:
                     raise ConfigError(f"'{seen[key]}' and '{draft.name}' have the same settings.")
                 seen[key] = draft.name
-                cells.append(Cell(draft.name, config, _column(config, varied)))
+                title = ", ".join([f"{config.way}-way {config.shot}-shot", *varied])
+                cells.append(Cell(draft.name, config, title))
     return cells
 
 
-def _has_backbone(registry: Registry, method: str) -> bool:
-    return bool(load(registry, "methods", registry.settled("methods", method)).wants_backbone)
+@dataclass(frozen=True)
+class Draft:
+    """A row of a grid before settings are equalized: what was typed for it, and what that gives."""
+
+    name: str
+    method: str
+    settings: Mapping[str, Any]
+    config: RunConfig
 
 
-def _column(config: RunConfig, values: Mapping[str, Any]) -> str:
-    """``5-way 1-shot``, and the further values that set the column apart."""
-    others = [f"{n} {v}" for n, v in values.items() if n not in ("way", "shot")]
-    return ", ".join([f"{config.way}-way {config.shot}-shot", *others])
+def equalized(drafts: Sequence[Draft], names: Sequence[str], registry: Registry) -> list[RunConfig]:
+    """The configurations of the rows of one column, equal in these traits (``equal_names``).
+
+    Where rows differ, the value that the user typed counts for all; for the counts of the training
+    task, else the evaluation's; anything else is refused: no row's own value is better.
+
+    Raises:
+        ConfigError: rows differ in one of them, and nothing says which value counts.
+    """
+    planned = _Planned(registry, drafts[0].config)
+    drafts = list(drafts)
+    for name in (name for name in BY_NAME if name in names and BY_NAME[name].settings):
+        drafts = _settle(name, drafts, planned)
+    why = unequal([(draft.name, [planned.run(draft)]) for draft in drafts], names)
+    if why is not None:
+        raise ConfigError(f"--equal {why[0]}: {why[1]}; no option sets it, so nothing was run.")
+    return [draft.config for draft in drafts]
+
+
+class _Planned:
+    """Facts about drafts before they run; reads the data and builds the methods."""
+
+    def __init__(self, registry: Registry, config: RunConfig) -> None:
+        self.registry, self.context = registry, RunContext(config, registry)
+        self._trains: dict[str, bool] = {}
+
+    def trains(self, draft: Draft) -> bool:
+        """Whether the method has anything to train; its training episodes need not be possible."""
+        key = settings_key(draft.config.to_dict())
+        if key not in self._trains:
+            context = self.context.with_config(draft.config)
+            method = new_method(context, method_task(context), torch.device("cpu"))
+            self._trains[key] = bool(check_players(method))
+        return self._trains[key]
+
+    def run(self, draft: Draft) -> Run:
+        """The run that the draft would become, as far as its record is about training."""
+        config = replace(draft.config, observers=(), metrics=(), device="cpu")
+        record = describe(prepare(self.context.with_config(config)), Path("planned"))
+        record["training"] = {"steps": config.steps} if self.trains(draft) else None
+        return Run(Path("planned"), record)
+
+    def fields(self, name: str, config: RunConfig) -> dict[str, Any]:
+        """The settings that make a trait, one by one, as they are typed."""
+        if name == "backbone" and not load(self.registry, "methods", config.method).wants_backbone:
+            return NO_BACKBONE
+        found: dict[str, Any] = {}
+        for setting in BY_NAME[name].settings:
+            value = getattr(config, setting)
+            if setting == "dataset_options":
+                own = name == "augmentation"  # its options, or the others: what the data are
+                found |= {n: v for n, v in value.items() if n.startswith("train_") == own}
+            else:
+                found |= value if setting == "backbone_options" else {setting: value}
+        return found
+
+
+def _settle(name: str, drafts: list[Draft], planned: _Planned) -> list[Draft]:
+    """The rows, equal in one trait: one of its settings after the other."""
+    settled: set[str] = set()
+    while True:
+        each = [planned.fields(name, draft.config) for draft in drafts]
+        rows = [(d, f) for d, f in zip(drafts, each, strict=True) if planned.trains(d)]
+        keys = dict.fromkeys(key for _, fields in rows for key in fields)
+        differing = (k for k in keys if len({repr(f.get(k, _MISSING)) for _, f in rows}) > 1)
+        field = next(differing, None)
+        if field is None or all(fields == each[0] for fields in each):
+            return drafts
+        typed = {repr(f.get(field)): f.get(field) for d, f in rows if field in d.settings}
+        if len(typed) > 1 or field in settled or not (typed or field in FOLLOWERS):
+            raise ConfigError(_refusal(name, field, rows))
+        settled.add(field)
+        value = next(iter(typed.values()), None)
+        if not typed:
+            value = getattr(rows[0][0].config, FOLLOWERS[field])
+        for draft, fields in rows:
+            if fields.get(field) != value and fields != NO_BACKBONE:
+                typed_now = {**draft.settings, field: value}
+                config = configure(draft.method, planned.registry, **typed_now)
+                changed = replace(draft, settings=typed_now, config=config)
+                drafts[drafts.index(draft)] = changed
+
+
+def _refusal(name: str, field: str, rows: Sequence[tuple[Draft, Mapping[str, Any]]]) -> str:
+    values = []
+    for draft, fields in rows:
+        source = "typed" if field in draft.settings else draft.config.sources.get(field, "default")
+        values.append(f"{draft.name} {fields.get(field, 'no such option')} ({source})")
+    key = flag(field).lstrip("-")
+    advice = f"choose one for all rows: --{key} VALUE, or {key} = VALUE at the top of a file"
+    if any(field in draft.settings for draft, _ in rows):
+        advice = f"give {key} once, for all rows"
+    return f"--equal {name}: rows differ in {key}: {', '.join(values)}; {advice}."
 
 
 def run_grid(
     grid: Grid, registry: Registry, progress: GridProgress
 ) -> tuple[list[tuple[Cell, Run]], list[str]]:
-    """Run what is missing, one after the other.
-
-    Returns:
-        Every cell with its run, and one line for each cell that failed; it stops no other.
-
-    Raises:
-        ConfigError: see :func:`cells_of`; nothing has been run then.
-    """
+    """Run what is missing; returns every cell with its run, and a line for each that failed."""
     cells = cells_of(grid, registry)
     first = RunContext(cells[0].config, registry, progress)
     contexts = [first.with_config(cell.config) for cell in cells]
@@ -244,7 +332,8 @@ def run_grid(
     problems = []
     for i, place in enumerate(missing):
         cell, context = cells[place], contexts[place]
-        if any(_same_without_seed(cells[p], cell, run) for p, run in done.items()):
+        row = [run for p, run in done.items() if cells[p].place == cell.place]
+        if any(run.seedless for run in row):
             logger.info(f"{cell.title}: nothing is trained, so the seed changes nothing")
             continue
         left = eta.seconds([cells[later] for later in missing[i:]])
@@ -265,11 +354,6 @@ def run_grid(
     return [(cells[place], done[place]) for place in sorted(done)], problems
 
 
-def _same_without_seed(one: Cell, cell: Cell, run: Run) -> bool:
-    """Whether a run of another seed is also this cell's."""
-    return run.seedless and (one.entry, one.column) == (cell.entry, cell.column)
-
-
 class Eta:
     """Time left for a grid, estimated from its finished runs."""
 
@@ -277,14 +361,12 @@ class Eta:
         self._took: dict[tuple[str, str], list[float]] = {}  # by row and column
 
     def add(self, cell: Cell, seconds: float) -> None:
-        """A run took so long."""
-        self._took.setdefault((cell.entry, cell.column), []).append(seconds)
+        self._took.setdefault(cell.place, []).append(seconds)
 
     def seconds(self, cells: Sequence[Cell]) -> float | None:
         """Seconds for these cells; None where nothing is known.
 
-        A cell takes what its row took in its column, else in others; one of a row that has not
-        been run yet, what the others took on average.
+        A cell takes what its row took in its column, else in others; one of a new row the average.
         """
         each = [self._of(cell) for cell in cells]
         known = [seconds for seconds in each if seconds is not None]
@@ -292,5 +374,5 @@ class Eta:
 
     def _of(self, cell: Cell) -> float | None:
         row = [s for (entry, _), took in self._took.items() if entry == cell.entry for s in took]
-        same = self._took.get((cell.entry, cell.column), row)
+        same = self._took.get(cell.place, row)
         return statistics.mean(same) if same else None

@@ -12,16 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fewshot_bench.config import schema
 from fewshot_bench.config.options import split_dataset
-from fewshot_bench.config.schema import (
-    MACHINE,
-    OPTION_FIELDS,
-    OUTPUT,
-    RESUMABLE,
-    WATCHED,
-    RunConfig,
-    settings_of,
-)
+from fewshot_bench.config.schema import OPTION_FIELDS, RESUMABLE, WATCHED, RunConfig
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.record import is_locked, read_record
 from fewshot_bench.results.record.code import code_digest
@@ -29,17 +22,15 @@ from fewshot_bench.results.record.environment import torch_version
 from fewshot_bench.results.runs import Run, age, run_folders
 from fewshot_bench.runs.context import RunContext, contents_of
 
-IGNORED = {*settings_of(MACHINE | OUTPUT), "sources"}  # fields that change no number
+# Fields that change no number.
+IGNORED = {*schema.settings_of(schema.MACHINE | schema.OUTPUT), "sources"}
 
 
 @dataclass(frozen=True)
 class Found:
-    """Runs of a configuration.
+    """The newest run that is finished, and that was interrupted and that no process writes now.
 
-    Arguments:
-        finished: the newest finished run.
-        unfinished: the newest run that was interrupted and that no process writes now.
-        near: a line, where there is neither, on a finished run that differs in its origin alone.
+    Where there is neither, ``near`` is a line on a finished run that differs in its origin alone.
     """
 
     finished: Run | None = None
@@ -48,11 +39,7 @@ class Found:
 
 
 class RunIndex:
-    """The runs in some folders, to be found by configuration.
-
-    Arguments:
-        paths: folders of runs, or with runs anywhere below; broken records are ignored.
-    """
+    """The runs in and below some folders, to be found by configuration; ignores broken records."""
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._by_settings: dict[str, list[Run]] = {}  # oldest first
@@ -63,46 +50,35 @@ class RunIndex:
                 self._by_settings.setdefault(key, []).append(run)
 
     def find(self, context: RunContext, *, watched: bool = False) -> Found:
-        """The newest runs of a configuration.
+        """The newest runs of a configuration, whose data are read if settings match.
 
-        Arguments:
-            context: of the configuration; its data are read if settings match.
-            watched: pictures, profile and observers have to be the same, too.
+        ``watched``: pictures, profile and observers have to be the same, too.
         """
         config = context.config
         wanted = config.to_dict()
         _, path = split_dataset(context.registry, config.dataset)
         typed = {**context.input_files, **({"dataset": path} if path else {})}
+        same, compared = self._by_settings.get(settings_key(wanted, typed), []), WATCHED * watched
         same = [
-            run
-            for run in self._by_settings.get(settings_key(wanted, typed), [])
-            if not watched or all(run.record["config"].get(n) == wanted[n] for n in WATCHED)
+            run for run in same if all(run.record["config"].get(n) == wanted[n] for n in compared)
         ]
-        origin = _origin(context) if same else {}
+        origin: dict[str, Any] = {}
+        if same:  # of the run that the context would start
+            plugins = [plugin.identity for plugin in context.plugins]
+            code = code_digest(context.sources), torch_version(), context.device.type
+            origin = _origin(context.data.splits.digest, plugins, *code, context.inputs)
         unfinished: Path | None = None
         near: str | None = None
         for run in reversed(same):
-            status = run.record["status"]
             different = differing(origin_of(run.record), origin)
-            if status == "completed" and not different:
-                return Found(run, unfinished)
-            if status == "completed":
+            if run.record["status"] != "completed":
+                if not different and unfinished is None and not is_locked(run.folder):
+                    unfinished = run.folder
+            elif different:
                 near = near or f"'{run.folder}' has different {' and '.join(different)}"
-            elif not different and unfinished is None and not is_locked(run.folder):
-                unfinished = run.folder
+            else:
+                return Found(run, unfinished)
         return Found(None, unfinished, near)
-
-
-def _origin(context: RunContext) -> dict[str, Any]:
-    """:func:`origin_of` the run that the context would start."""
-    return {
-        "data": context.data.splits.digest,
-        "plugin versions": _versions([plugin.identity for plugin in context.plugins]),
-        "code": code_digest(context.sources),
-        "torch": torch_version(),
-        "device": context.device.type,
-        **contents_of(context.inputs),
-    }
 
 
 def _read(folder: Path) -> list[Run]:
@@ -122,24 +98,19 @@ def resumable(config: RunConfig) -> dict[str, Any]:
 
 
 def settings_key(config: Mapping[str, Any], paths: Mapping[str, str] | None = None) -> str:
-    """The settings that decide numbers, as one text.
+    """The settings that decide numbers, of a record's configuration, as one text.
 
-    Arguments:
-        config: all settings, as in a record.
-        paths: those of them that are paths, by name: here only that there is one counts, and its
-            content in :func:`contents_of`. Without it paths count as they were typed.
+    Of ``paths``, those of them that are paths by name, only counts that there is one (the content
+    is in :func:`contents_of`); other paths count as they were typed.
     """
     masked = with_paths(config, {name: (path, "*") for name, path in (paths or {}).items()})
     return json.dumps({n: v for n, v in masked.items() if n not in IGNORED}, sort_keys=True)
 
 
 def with_paths(config: Mapping[str, Any], paths: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
-    """A configuration with replacements for some of its paths.
+    """A record's configuration with {option: (path as it is there, replacement)} applied.
 
-    Arguments:
-        config: all settings, as in a record.
-        paths: {option: (as it is there, replacement)}; of ``dataset`` it is the path after the
-            colon, or the ``data_root``.
+    That of ``dataset`` is the path after the colon, or the ``data_root``.
     """
     values = dict(config)
     for name, (typed, other) in paths.items():
@@ -166,14 +137,9 @@ def paths_of(inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
 
 def origin_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a run came from besides its settings; JSON values."""
-    return {
-        "data": record["dataset_digest"],
-        "plugin versions": _versions(record["plugins"]),
-        "code": record["environment"].get("code"),
-        "torch": record["environment"].get("torch"),
-        "device": record["device"]["type"],
-        **contents_of(record["inputs"]),
-    }
+    code = map(record["environment"].get, ("code", "torch"))
+    device, inputs = record["device"]["type"], record["inputs"]
+    return _origin(record["dataset_digest"], record["plugins"], *code, device, inputs)
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -181,6 +147,10 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [name for name in {**one, **other} if one.get(name) != other.get(name)]
 
 
-def _versions(plugins: Sequence[Mapping[str, str]]) -> list[list[str]]:
+def _origin(
+    data: str, plugins: Sequence[Mapping[str, str]], code: Any, torch: Any, device: str, inputs: Any
+) -> dict[str, Any]:
     names = ("kind", "name", "distribution", "version")
-    return sorted([one[n] for n in names] for one in plugins if one["kind"] != "observers")
+    versions = sorted([one[n] for n in names] for one in plugins if one["kind"] != "observers")
+    found = {"data": data, "plugin versions": versions, "code": code, "torch": torch}
+    return {**found, "device": device, **contents_of(inputs)}

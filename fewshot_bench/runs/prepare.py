@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,17 +17,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from fewshot_bench.config.options import dataset_options
+from fewshot_bench.config.options import dataset_options, flag
 from fewshot_bench.config.schema import RunConfig
+from fewshot_bench.data import overlap as overlaps
 from fewshot_bench.data.images import LabeledImages
-from fewshot_bench.data.overlap import NO_IMAGES, SeenImages, check_shape, overlap_notes
+from fewshot_bench.data.overlap import NO_IMAGES, TRAINING, VALIDATION, SeenImages, unknown_images
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.engine.executors import Executor, choose
 from fewshot_bench.engine.training import check_players
 from fewshot_bench.engine.weights import load_weights
 from fewshot_bench.episode import Task
-from fewshot_bench.errors import ConfigError, FewshotBenchError
+from fewshot_bench.errors import ConfigError, DataError, FewshotBenchError
 from fewshot_bench.hooks.lifecycle import RunHooks
 from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.hooks.single_file import is_file
@@ -38,39 +40,31 @@ from fewshot_bench.results.record.environment import describe_device, environmen
 from fewshot_bench.results.record.model import Timing
 from fewshot_bench.results.training import OF_TRAINING
 from fewshot_bench.rng import key_of
-from fewshot_bench.runs.build import build_backbone, build_method, build_sampler
+from fewshot_bench.runs.build import build, build_backbone, build_method
 from fewshot_bench.runs.context import RunContext
-from fewshot_bench.runs.overlap import checked, seen_by
+from fewshot_bench.sampling import few_labels
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
-from fewshot_bench.sampling.few_labels import (
-    Labels,
-    PartlyLabeledSampler,
-    labeled_images,
-    training_sources,
-)
+from fewshot_bench.sampling.few_labels import Labels
 from fewshot_bench.sampling.inspection import DrawnEpisodes, draw_episodes
 from fewshot_bench.utils.generators import generators_seeded
 
 logger = logging.getLogger(__name__)
+
+# Words in the name of an option without a file that brings weights trained elsewhere.
+PRETRAINED = ("weights", "pretrained")
+UNKNOWN_YET = (
+    "evaluated_from", "episodes_digest", "test", "validation", "training", "weights", "seen",
+    "error",
+)  # fmt: skip
 
 
 @dataclass
 class PreparedRun:
     """A run that is ready to be trained or evaluated.
 
-    Arguments:
-        context: its configuration, registry, device and data.
-        hooks: of the observers that were named.
-        metrics: that were named, by name.
-        method: on its device.
-        executor: runs the method.
-        train: training episodes, or mini-batches.
-        unlabeled: tasks without labels, for methods that learn from them.
-        validation, test: episodes.
-        seen: the images that took part in making the weights.
-        overlap: the record's ``overlap``; None: not checked.
-        drawn: the episodes of the evaluation; None: there is none.
+    ``unlabeled`` are tasks for methods that learn from them, ``seen`` the images that took part in
+    making the weights, ``drawn`` the episodes of the evaluation.
     """
 
     context: RunContext
@@ -88,7 +82,6 @@ class PreparedRun:
 
     @property
     def config(self) -> RunConfig:
-        """Of the run."""
         return self.context.config
 
 
@@ -98,19 +91,16 @@ def prepare(
     """Read the data and build the method; nothing is trained yet.
 
     Arguments:
-        context: of the run.
         trains: whether anything may be trained; else the training split stays on the host.
         seen: the images that took part in making the weights, where the run does not make them.
         part: the split that is evaluated: ``test`` or ``validation``.
 
     Raises:
         DataError: classes to be tested took part in making the weights.
-        FewshotBenchError: a setting, a data file or a plugin is at fault.
     """
     config, registry = context.config, context.registry
     observers = [registry.resolve("observers", name) for name in config.observers]
-    hooks = RunHooks({item.title: item.load() for item in observers})
-    metrics = _metrics(context)
+    hooks, metrics = RunHooks({item.title: item.load() for item in observers}), _metrics(context)
     logger.info(f"reading {config.dataset}")
     splits = context.data.splits
     evaluated = getattr(splits, part)
@@ -126,31 +116,28 @@ def prepare(
         seen = seen_by(context, trains=bool(method.players()))
     overlap, drawn = None, None
     if seen is not None:
-        check_shape(splits.test.image_shape, seen, config.dataset)
-        overlap = checked(evaluated, seen, part, allowed=config.allow_overlap)
+        overlaps.check_shape(splits.test.image_shape, seen, config.dataset)
+        # The validation split may have chosen the weights, whoever evaluates it.
+        parts = (TRAINING, VALIDATION) if part == "test" else (TRAINING,)
+        overlap = overlaps.find_overlap(evaluated, seen, part, parts=parts)
+        if overlap["classes"] and not config.allow_overlap:
+            what, advice = overlaps.overlap_summary(overlap), "Use another split or other data"
+            marks = "--allow-overlap, which marks the result wherever it is shown"
+            raise DataError(
+                f"{what}. The result would not be for new classes. {advice}, or {marks}."
+            )
         count = min(config.episodes, test.sampler.length or config.episodes)
         drawn = draw_episodes(test, count, registry.resolve("samplers", config.sampling).title)
     train: EpisodeSource | BatchSource = test
     unlabeled, validation = None, None
-    if trains and method.source == "batches":
-        train = batches(context)
-    elif trains:
-        train, unlabeled = training_episodes(context, unlabeled=method.unlabeled_tasks)
+    if trains:
+        train, unlabeled = _training(context, method.source, method.unlabeled_tasks)
     if trains and splits.validation is not None:
         validation = episodes(context, "validation")
+    executor, sources = choose_executor(context, method, context.device), (train, unlabeled)
+    found = seen or NO_IMAGES, overlap, drawn
     return PreparedRun(
-        context,
-        hooks,
-        metrics,
-        method,
-        choose_executor(context, method, context.device),
-        train,
-        unlabeled,
-        validation,
-        test,
-        seen or NO_IMAGES,
-        overlap,
-        drawn,
+        context, hooks, metrics, method, executor, *sources, validation, test, *found
     )
 
 
@@ -170,24 +157,17 @@ def _metrics(context: RunContext) -> dict[str, Metric]:
 def choose_executor(context: RunContext, method: Method, device: torch.device) -> Executor:
     """What runs a method as configured."""
     config = context.config
-    return choose(
-        "eager" if config.detect_anomaly else config.engine,  # anomaly mode is a thread's own
-        method,
-        device,
-        precision=config.precision,
-        task_chunk=config.task_chunk,
-    )
+    # Anomaly mode is a thread's own.
+    engine, chunk = "eager" if config.detect_anomaly else config.engine, config.task_chunk
+    return choose(engine, method, device, precision=config.precision, task_chunk=chunk)
 
 
 def method_task(context: RunContext) -> Task:
     """The task that the method is built for: with the shape and pixel range of the data."""
-    splits = context.data.splits
-    task = replace(
-        context.train_task, image_shape=splits.test.image_shape, pixel_range=context.pixel_range
-    )
-    if context.method_class.source == "batches":
-        task = replace(task, way=len(splits.train.counts))
-    return task
+    splits, pixels = context.data.splits, context.pixel_range
+    task = replace(context.train_task, image_shape=splits.test.image_shape, pixel_range=pixels)
+    batches = context.method_class.source == "batches"
+    return replace(task, way=len(splits.train.counts)) if batches else task
 
 
 def new_method(context: RunContext, task: Task, device: torch.device | None = None) -> Method:
@@ -195,22 +175,15 @@ def new_method(context: RunContext, task: Task, device: torch.device | None = No
 
     The backbone has a random stream of its own, so that every method starts from the same one.
 
-    Arguments:
-        context: of the run.
-        task: see :func:`method_task`.
-        device: default: the run's.
-
     Raises:
-        ConfigError: the weights of ``--init`` do not fit.
-        RecordError: there are none, or not those that the run there wrote.
+        ConfigError, RecordError: the weights of ``--init`` do not fit, or are not the run's own.
     """
     config, registry = context.config, context.registry
     backbone: nn.Module | None = None
     if context.method_class.wants_backbone:
         with generators_seeded("backbone", config.seed):
-            backbone = build_backbone(
-                registry, config.backbone, config.backbone_options, task.image_shape
-            )
+            options = config.backbone_options
+            backbone = build_backbone(registry, config.backbone, options, task.image_shape)
     with generators_seeded("method", config.seed):
         method = build_method(registry, config.method, config.method_options, task, backbone)
     if config.init:
@@ -223,11 +196,12 @@ def new_method(context: RunContext, task: Task, device: torch.device | None = No
 def episodes(context: RunContext, split: str, *, evaluated: bool = False) -> EpisodeSource:
     """The stream of episodes of a split (``train``, ``validation`` or ``test``).
 
-    Validation is always closed during training; the configured sampling is that of the split which
-    ``fsb run`` or ``fsb eval`` evaluates.
+    Validation is closed during training; the configured sampling is that of the evaluated split.
     """
     if split == "train":
-        return training_episodes(context, unlabeled=False)[0]
+        train = _training(context, "episodes")[0]
+        assert isinstance(train, EpisodeSource)
+        return train
     config = context.config
     images: LabeledImages = getattr(context.data.splits, split)
     name = config.sampling if evaluated or split == "test" else f"{CORE}:closed"
@@ -238,23 +212,17 @@ def episodes(context: RunContext, split: str, *, evaluated: bool = False) -> Epi
         if split != "validation" or evaluated or not (typed := _without_validation(context)):
             raise
         raise ConfigError(f"{error} To do without validation: {typed}.") from error
-    sampler = build_sampler(
-        context.registry,
-        name,
-        config.sampling_options if name == config.sampling else {},
-        table,
-        task,
-        key_of(split, config.episode_seed),
-        within_family=config.within_family,
-    )
-    return EpisodeSource(sampler)
+    own = {"within_family": config.within_family}
+    options = {**own, **(config.sampling_options if name == config.sampling else {})}
+    sampling = (table, task, key_of(split, config.episode_seed))
+    made = build(context.registry, "samplers", name, options, *sampling, prefix="sampling_")
+    return EpisodeSource(made)
 
 
 def _without_validation(context: RunContext) -> str | None:
     """The option, as typed, with which the data set has no validation classes; None: there is none.
 
-    It is one whose name begins with ``validation``, a share or a number of classes, or a choice of
-    which one is ``none``. It is tried: beside a split file, say, it may change nothing.
+    It is tried: beside a split file, say, it may change nothing.
     """
     config = context.config
     for option in dataset_options(context.registry, config.dataset):
@@ -270,45 +238,100 @@ def _without_validation(context: RunContext) -> str | None:
     return None
 
 
-def _labels(config: RunConfig) -> Labels:
-    """Which part of the training split is labeled."""
-    return Labels(config.labeled_fraction, config.labeled_classes, config.labeled_seed)
-
-
-def training_episodes(
-    context: RunContext, *, unlabeled: bool
-) -> tuple[EpisodeSource, EpisodeSource | None]:
+def _training(
+    context: RunContext, source: str, unlabeled: bool = False
+) -> tuple[EpisodeSource | BatchSource, EpisodeSource | None]:
     """Labeled training tasks and, where some classes have no labels, unlabeled ones if wanted.
 
-    They are always closed: a finite plan could end before the training does.
+    They are always closed: a finite plan could end before the training does. Mini-batches have as
+    many images as an episode has queries.
     """
-    config, task = context.config, context.train_task
+    config, task, seed = context.config, context.train_task, key_of("train", context.config.seed)
     table = ClassTable(context.data.splits.train, context.device, context.pixel_range)
+    labels = Labels(config.labeled_fraction, config.labeled_classes, config.labeled_seed)
+    if source == "batches":
+        every = labels.fraction == labels.classes == 1
+        labeled = None if every else few_labels.labeled_images(table, labels)
+        return BatchSource(table, task.way * task.query, seed, labeled=labeled), None
     table.require(task.classes, task.images_per_class, "train split", "--train-")
-    return training_sources(
-        table,
-        task,
-        key_of("train", config.seed),
-        _labels(config),
-        unlabeled=unlabeled,
-        within_family=config.within_family,
+    family = config.within_family
+    return few_labels.training_sources(
+        table, task, seed, labels, unlabeled=unlabeled, within_family=family
     )
 
 
-def batches(context: RunContext) -> BatchSource:
-    """Mini-batches of the training split, of as many images as an episode has queries."""
-    config, labels = context.config, _labels(context.config)
-    table = ClassTable(context.data.splits.train, context.device, context.pixel_range)
-    labeled = None if labels.fraction == labels.classes == 1 else labeled_images(table, labels)
-    return BatchSource(
-        table, config.train_way * config.train_query, key_of("train", config.seed), labeled=labeled
-    )
+def seen_by(context: RunContext, *, trains: bool) -> SeenImages:
+    """What takes part in a run: its splits (the first if it trains) and what its init saw."""
+    splits, config = context.data.splits, context.config
+    seen = overlaps.seen_images(splits.train, TRAINING) if trains else NO_IMAGES
+    if splits.validation is not None:
+        seen += overlaps.seen_images(splits.validation, VALIDATION)
+    if seen.image_shape is None:
+        seen = replace(seen, image_shape=splits.test.image_shape)
+    if config.init:
+        seen += _seen_by_init(Path(config.init))
+    for sentence in _pretrained(context):
+        seen += unknown_images(sentence)
+    return seen
+
+
+def _pretrained(context: RunContext) -> Iterator[str]:
+    """A sentence on each option of method and backbone that brings, or may bring, trained weights.
+
+    Any file can hold weights, whatever its option is called; a name of weights shows in that.
+    """
+    config = context.config
+    for name, value in {**config.method_options, **config.backbone_options}.items():
+        if name in context.input_files:
+            yield f"which classes took part in making the file of {flag(name)} is not known"
+        elif value and isinstance(value, bool | str) and any(word in name for word in PRETRAINED):
+            yield f"which classes trained the weights of {flag(name)} is not known"
+
+
+def _seen_by_init(folder: Path) -> SeenImages:
+    """What the weights of another run have seen."""
+    folder = folder if folder.is_dir() else folder.parent
+    record = read_record(folder) if (folder / RECORD).is_file() else None
+    found = overlaps.read_seen(folder, record)
+    if found is None:
+        return unknown_images(f"which classes trained the weights of --init {folder} is not known")
+    if record is None:
+        what = f"the list of classes that trained the weights of --init {folder}"
+        found += unknown_images(f"whether {what} is theirs is not known: there is no record")
+    return found.of_run(folder.absolute().name)
+
+
+def seen_by_run(
+    context: RunContext, folder: Path, config: RunConfig, record: Mapping[str, Any]
+) -> SeenImages:
+    """What a finished run has seen; without ``seen.npz`` in its record, by its data."""
+    found = overlaps.read_seen(folder, record)
+    if found is None:
+        then = context.with_config(replace(config, cache_dir=None))
+        try:
+            if then.load_data(download=False).splits.digest != record["dataset_digest"]:
+                raise FewshotBenchError("other data")
+            found = seen_by(then, trains=True)
+        except (FewshotBenchError, OSError):
+            found = unknown_images("which classes trained the run is not known: it has no seen.npz")
+    return found.of_run(folder.absolute().name)
 
 
 def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
     """The record as it stands before anything was trained."""
     context, config, data = run.context, run.config, run.context.data
-    method = context.plugins[0]
+    registry = context.registry
+    method, identity = context.plugins[0], [plugin.identity for plugin in context.plugins]
+    sampler = None
+    if run.drawn is not None:
+        item, options = registry.resolve("samplers", config.sampling), config.sampling_options
+        sampler = {
+            **{name: item.identity[name] for name in ("name", "distribution", "version")},
+            "options": {n.removeprefix("sampling_"): v for n, v in options.items()},
+            "code": code_of(item.source).sha256,
+            "sampling": run.test.sampler.sampling,
+            **run.drawn.counts(),
+        }
     return {
         "schema_version": SCHEMA_VERSION,
         "status": "running",
@@ -329,91 +352,58 @@ def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
         "config": config.to_dict(),
         "parameters": sum(p.numel() for p in run.method.parameters()),
         "plugin": {"distribution": method.distribution, "version": method.version},
-        "plugins": [plugin.identity for plugin in context.plugins],
+        "plugins": identity,
         "environment": {**environment(), "code": code_digest(context.sources)},
         "device": describe_device(context.device),
-        "evaluated_from": None,
-        "episodes_digest": None,
         "part": "test",
-        "sampler": _sampler(run),
+        "sampler": sampler,
         "overlap": run.overlap,
-        "test": None,
-        "validation": None,
-        "training": None,
         "training_summary": training_summary(run),
         "timing": Timing().to_dict(),
         "notes": [
             *data.splits.notes,
             *(config.notes if run.method.players() else ()),
-            *(overlap_notes(run.overlap) if run.overlap else ()),
+            *(overlaps.overlap_notes(run.overlap) if run.overlap else ()),
         ],
         "inputs": [dict(entry) for entry in context.inputs],
-        "weights": None,
-        "seen": None,
-        "error": None,
-    }
-
-
-def _sampler(run: PreparedRun) -> dict[str, Any] | None:
-    """The record's ``sampler``: what drew the episodes, and how many images they have."""
-    if run.drawn is None:
-        return None
-    item = run.context.registry.resolve("samplers", run.config.sampling)
-    options = run.config.sampling_options
-    return {
-        **{name: item.identity[name] for name in ("name", "distribution", "version")},
-        "options": {n.removeprefix("sampling_"): v for n, v in options.items()},
-        "code": code_of(item.source).sha256,
-        "sampling": run.test.sampler.sampling,
-        **run.drawn.counts(),
+        **dict.fromkeys(UNKNOWN_YET),
     }
 
 
 def training_summary(run: PreparedRun) -> dict[str, Any] | None:
     """The record's ``training_summary``; None for a method without parameters.
 
-    It describes the training also in the record of a run that is evaluated on other data, whose
-    configuration names those. ``images_seen`` counts every showing of an image: steps of the plan
-    x batches of a step (``turns``) x tasks of a batch x images of a task (support, query and
-    unlabeled; of a mini-batch, its size); 0 where nothing is trained.
+    ``images_seen`` counts every showing of an image: steps x batches of a step (``turns``) x tasks
+    of a batch x images of a task (support, query and unlabeled; of a mini-batch, its size).
     """
     method, config, data = run.method, run.config, run.context.data
     if not any(True for _ in method.parameters()):
         return None
     turns, splits, inputs = len(method.turns), data.splits, run.context.inputs
-    settings = config.to_dict()
-    images = _images_per_task(run.train) if check_players(method) else 0
+    settings, source = config.to_dict(), run.train
+    if isinstance(source, BatchSource):
+        shown, labeled = source.size, len(source.table.images)
+        labeled = labeled if source.labeled is None else len(source.labeled)
+    else:
+        sampler, task = source.sampler, source.sampler.task
+        shown = task.way * (task.shot + task.query) + task.classes * task.unlabeled
+        labeled = int(sampler.table.class_count.sum())
+        if isinstance(sampler, few_labels.PartlyLabeledSampler):
+            labeled = int(sampler.labeled.sum())
+    images = shown if check_players(method) else 0
     return {
-        "source": "batches" if isinstance(run.train, BatchSource) else "episodes",
+        "source": "batches" if isinstance(source, BatchSource) else "episodes",
         "settings": {name: settings[name] for name in OF_TRAINING},
         "dataset_digest": splits.digest,
         "train_digest": data.content.digest("train", "validation"),
         "init_digest": next((one["sha256"] for one in inputs if one["option"] == "init"), None),
         "classes": len(splits.train.counts),
         "images": int(sum(splits.train.counts)),
-        "labeled_images": _labeled(run.train),
+        "labeled_images": labeled,
         "turns": turns,
         "images_per_task": images,
         "images_seen": config.steps * turns * config.task_batch * images,
     }
-
-
-def _images_per_task(source: EpisodeSource | BatchSource) -> int:
-    """How many images a training task shows, a mini-batch being one task."""
-    if isinstance(source, BatchSource):
-        return source.size
-    task = source.sampler.task
-    return task.way * (task.shot + task.query) + task.classes * task.unlabeled
-
-
-def _labeled(source: EpisodeSource | BatchSource) -> int:
-    """How many different images of the training split have a label."""
-    if isinstance(source, BatchSource):
-        return len(source.table.images if source.labeled is None else source.labeled)
-    sampler = source.sampler
-    if isinstance(sampler, PartlyLabeledSampler):
-        return int(sampler.labeled.sum())
-    return int(sampler.table.class_count.sum())
 
 
 def stem(config: RunConfig) -> str:

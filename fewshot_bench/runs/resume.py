@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.config.options import split_dataset
-from fewshot_bench.config.resolve import settle
+from fewshot_bench.config.resolve import KIND_OF, settle
 from fewshot_bench.config.schema import SETTINGS, RunConfig
 from fewshot_bench.engine.checkpointing import random_states, set_random_states
 from fewshot_bench.engine.executors import Eager
@@ -40,9 +40,6 @@ def recorded_config(registry: Registry, record: Mapping[str, Any]) -> RunConfig:
     Names are those of the distributions that the run used. A path was typed relative to the folder
     in which the run was started: its absolute form is used where something is there, else the path
     as typed, as after a move to another machine.
-
-    Raises:
-        ConfigError: it is not valid.
     """
     values = RunConfig.from_dict(record["config"]).to_dict()
     origin = {(one["kind"], one["name"]): one["distribution"] for one in record["plugins"]}
@@ -50,11 +47,7 @@ def recorded_config(registry: Registry, record: Mapping[str, Any]) -> RunConfig:
     method = values["method"]
     values["method"] = registry.settled("methods", method, origin.get(("methods", method)))
     name, _ = split_dataset(registry, values["dataset"])
-    keys = {
-        "backbone": ("backbones", values["backbone"]),
-        "sampling": ("samplers", values["sampling"]),
-        "dataset": ("datasets", name),
-    }
+    keys = {n: (kind, values[n]) for n, kind in KIND_OF.items()} | {"dataset": ("datasets", name)}
     settle(registry, values, {n: origin[key] for n, key in keys.items() if key in origin})
     return RunConfig.from_dict(values)
 
@@ -63,14 +56,9 @@ def as_placed(
     config: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]] | None
 ) -> dict[str, Any]:
     """A record's configuration with the absolute forms of those of its paths that exist."""
-    return with_paths(
-        config,
-        {
-            entry["option"]: (entry["path"], entry["absolute"])
-            for entry in inputs or ()
-            if entry["path"] and entry["absolute"] and Path(entry["absolute"]).exists()
-        },
-    )
+    placed = [e for e in inputs or () if e["path"] and e["absolute"]]
+    there = [e for e in placed if Path(e["absolute"]).exists()]
+    return with_paths(config, {e["option"]: (e["path"], e["absolute"]) for e in there})
 
 
 def resumed_record(
@@ -78,38 +66,30 @@ def resumed_record(
 ) -> dict[str, Any]:
     """The record of a run that resumes, as it stands before anything more is trained.
 
-    Arguments:
-        run: as prepared now.
-        folder: of the run; leftovers of a process that was killed are removed.
-        before: its record.
-        allow_changes: also resume where data, code or versions changed, with a note.
+    Leftovers of a process that was killed are removed from its folder.
 
     Raises:
-        RecordError: data, code or versions differ from those that the run started with.
+        RecordError: data, code or versions changed, and that is not allowed.
     """
     record = describe(run, folder)
-    changed = _changed(before, record)
+    one, other = origin_of(before), origin_of(record)
+    if before["inputs"] is None:  # then it is not compared
+        other = {name: value for name, value in other.items() if name in one}
+    changed = differing(one, other)
     what = " and ".join(changed)
     if changed and not allow_changes:
-        raise RecordError(
-            f"'{folder}' was started with different {what}; resuming would mix them. Start over "
-            f"(fsb run ... --if-exists fresh), or: {resume_command(folder)} --allow-changes"
-        )
+        started = f"'{folder}' was started with different {what}; resuming would mix them"
+        fresh, how = "fsb run ... --if-exists fresh", resume_command(folder)
+        raise RecordError(f"{started}. Start over ({fresh}), or: {how} --allow-changes")
     record["notes"] += [note for note in before["notes"] if note not in record["notes"]]
     if changed:
-        _note(record, f"the run was interrupted and resumed with different {what}")
+        add_notes(record, f"the run was interrupted and resumed with different {what}")
     then, now = before["environment"], record["environment"]
-    moved = [
-        f"{name} {then.get(name)}, then {now[name]}"
-        for name in MACHINE_FACTS
-        if then.get(name) != now[name]
-    ]
+    moved = [n for n in MACHINE_FACTS if then.get(n) != now[n]]
     if moved:
-        _note(
-            record,
-            f"the run was interrupted and resumed on another machine ({'; '.join(moved)}): the "
-            "last bits of sums may differ from those of one machine",
-        )
+        facts = "; ".join(f"{n} {then.get(n)}, then {now[n]}" for n in moved)
+        where = f"the run was interrupted and resumed on another machine ({facts})"
+        add_notes(record, f"{where}: the last bits of sums may differ from those of one machine")
     for name in ("id", "command", "config"):
         record[name] = before[name]
     typed = {entry["option"]: entry["path"] for entry in before["inputs"] or ()}
@@ -120,78 +100,48 @@ def resumed_record(
     return record
 
 
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What two records came from besides their settings, where it differs.
-
-    An older record does not say what was read; then that is not compared.
-    """
-    one, other = origin_of(before), origin_of(now)
-    if before["inputs"] is None:
-        other = {name: value for name, value in other.items() if name in one}
-    return differing(one, other)
-
-
-def _note(record: dict[str, Any], text: str) -> None:
-    logger.info(text)
-    if text not in record["notes"]:
-        record["notes"].append(text)
+def add_notes(record: dict[str, Any], *notes: str) -> None:
+    """Add notes to the record, and show those that are new."""
+    for note in notes:
+        if note not in record["notes"]:
+            record["notes"].append(note)
+            logger.info(note)
 
 
 def load_trained(run: PreparedRun, folder: Path, before: Mapping[str, Any]) -> list[str]:
-    """Load the weights that made a run's result.
-
-    Arguments:
-        run: as prepared now; its method gets the weights.
-        folder: of the run.
-        before: its record.
-
-    Returns:
-        Notes for the reader of a new result: what differs from then.
+    """Load the weights that made a run's result; returns notes on what differs from then.
 
     Raises:
         RecordError: the run is not finished, or its weights are missing or were changed.
         ConfigError: they do not fit.
     """
     if before["status"] == "running":
-        raise RecordError(
-            f"'{folder}' has no result yet: it is running, or was killed. To finish it: "
-            f"{resume_command(folder)}"
-        )
+        why = f"'{folder}' has no result yet: it is running, or was killed"
+        raise RecordError(f"{why}. To finish it: {resume_command(folder)}")
     load_weights(run.method, folder, before)
     notes = []
     if before["status"] != "completed":
         reached = (before["training"] or {}).get("steps")
-        notes.append(
-            f"the weights are those of a run that did not finish ({before['status']} after step "
-            f"{reached} of {run.config.steps})"
-        )
+        after = f"{before['status']} after step {reached} of {run.config.steps}"
+        notes.append(f"the weights are those of a run that did not finish ({after})")
     if before["weights"] is None:
-        notes.append(
-            "the run's record is of a fewshot-bench that stored no digest of the weights: whether "
-            "the file is the one that the run wrote is not known"
-        )
+        stored = "the run's record is of a fewshot-bench that stored no digest of the weights"
+        notes.append(f"{stored}: whether the file is the one that the run wrote is not known")
     if different := _different_from(before, describe(run, folder)):
         notes.append(f"different from the run that made the weights: {'; '.join(different)}")
     return notes
 
 
 def _different_from(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What an evaluation uses that the run did not, and nobody asked for.
-
-    Settings do not count: whoever evaluates a run chooses some of them.
-    """
-    found = []
-    for name, then, today in (
-        ("torch", before["environment"].get("torch"), now["environment"]["torch"]),
-        ("device", before["device"]["type"], now["device"]["type"]),
-    ):
-        if then != today:
-            found.append(f"{name} ({then} then, {today} now)")
+    """What an evaluation uses that the run did not, and nobody asked for: no settings."""
+    torches = [record["environment"].get("torch") for record in (before, now)]
+    devices = [record["device"]["type"] for record in (before, now)]
+    pairs: list[tuple[Any, ...]] = [("torch", *torches), ("device", *devices)]
     versions = {(t["kind"], t["name"]): t["version"] for t in before["plugins"]}
     for plugin in now["plugins"]:
         then = versions.get((plugin["kind"], plugin["name"]), plugin["version"])
-        if then != plugin["version"]:
-            found.append(f"version of {plugin['name']} ({then} then, {plugin['version']} now)")
+        pairs.append((f"version of {plugin['name']}", then, plugin["version"]))
+    found = [f"{name} ({then} then, {here} now)" for name, then, here in pairs if then != here]
     settings = ("dataset", "dataset_options", "data_root")
     placed = as_placed(before["config"], before["inputs"])
     same_data = all(placed.get(name) == now["config"].get(name) for name in settings)
@@ -214,13 +164,8 @@ def compare_repeated(
 ) -> str | None:
     """Compare an evaluation that repeats a run's own test with that test, episode by episode.
 
-    Arguments:
-        folder, before: of the run (or of an evaluation), and its record.
-        target, record: of the evaluation with the same weights.
-
     Returns:
-        A note, if a few episodes have other scores, or if it is another machine; None if there are
-        none, or if it is another test.
+        A note, if episodes have other scores; None if there are none, or it is another test.
 
     Raises:
         PluginError: on the same machine more than one episode in a hundred has another score.
@@ -231,19 +176,16 @@ def compare_repeated(
     different = int((then != now).sum())
     if not different:
         return None
-    note = (
-        f"evaluated again with the weights of '{folder}', {different} of the same {len(now)} "
-        f"episodes have different scores ({then.mean():.2%} there, {now.mean():.2%} here)"
+    again = f"evaluated again with the weights of '{folder}'"
+    means = f"{then.mean():.2%} there, {now.mean():.2%} here"
+    episodes = f"{different} of the same {len(now)} episodes"
+    note = f"{again}, {episodes} have different scores ({means})"
+    one, other = (
+        (r["device"]["name"], *map(r["environment"].get, MACHINE_FACTS)) for r in (before, record)
     )
-    machines = [
-        (one["device"]["name"], *(one["environment"].get(name) for name in MACHINE_FACTS))
-        for one in (before, record)
-    ]
-    if different > MOST_DIFFERENT * len(now) and machines[0] == machines[1]:
-        raise PluginError(
-            f"{note}: the method's predictions depend on something outside of its weights, which "
-            "the next process does not have."
-        )
+    if different > MOST_DIFFERENT * len(now) and one == other:
+        outside = "the method's predictions depend on something outside of its weights"
+        raise PluginError(f"{note}: {outside}, which the next process does not have.")
     return f"{note}: sums may round differently"
 
 
@@ -261,16 +203,13 @@ def _tested(record: Mapping[str, Any]) -> tuple[Any, ...]:
 class WeightsCheck:
     """Checks that a method's weights alone determine its predictions.
 
-    The run's method is built once more before anything is trained. State outside of the weights (a
-    plain attribute, a buffer that is not persistent, an attribute of its class, a name of its
-    module) is lost with the process: no later evaluation could give the run's number.
-
-    Arguments:
-        run: before its training.
+    State outside of the weights (a plain attribute, a buffer that is not persistent, an attribute
+    of its class, a name of its module) is lost with the process: no later evaluation could give the
+    run's number. So the method is built once more before anything is trained.
     """
 
     def __init__(self, run: PreparedRun) -> None:
-        self._run, self._checked, states = run, False, random_states()
+        self._run, self.checked, states = run, False, random_states()
         try:
             context = run.context.with_config(replace(run.config, init=None))
             self._copy = new_method(context, run.method.task, run.context.device)
@@ -278,18 +217,9 @@ class WeightsCheck:
             set_random_states(states)
         self._outside = SharedState(run.method)
 
-    def check_early(self) -> None:
-        """:meth:`check`, at the first call alone, early in a long training."""
-        if not self._checked:
-            self.check()
-
     def check(self) -> None:
-        """Check that a copy with the same weights predicts what the run's method does.
-
-        Raises:
-            PluginError: it does not.
-        """
-        method, states, self._checked = self._run.method, random_states(), True
+        """Raise PluginError unless a copy with the same weights predicts what the method does."""
+        method, states, self.checked = self._run.method, random_states(), True
         try:
             self._copy.load_state_dict(method.state_dict())
             source = self._run.validation or self._run.test  # the test's only after training
@@ -310,9 +240,8 @@ class WeightsCheck:
             )
 
     def _logits(self, method: Method, episode: Episode) -> Tensor:
-        executor = self._run.executor
+        executor, training = self._run.executor, method.training
         plain = Eager(method, precision=executor.precision, task_chunk=executor.task_chunk)
-        training = method.training
         method.eval()
         try:
             return plain.predict(episode).logits

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,11 @@ from fewshot_bench.config.options import split_dataset
 from fewshot_bench.config.resolve import with_changes
 from fewshot_bench.config.schema import RESUMABLE
 from fewshot_bench.data.overlap import write_seen
+from fewshot_bench.engine import inspection
 from fewshot_bench.engine.checkpointing import Checkpointer, Interrupted, Signals, Store
 from fewshot_bench.engine.evaluation import Scores, evaluate
-from fewshot_bench.engine.inspection import (
-    compare_modes,
-    inspect_test,
-    inspect_trained,
-    inspect_training,
-    left_random,
-    untrained,
-)
-from fewshot_bench.engine.memory import cost_of_step, warn_of_cost, within_memory
+from fewshot_bench.engine.inspection import inspect_test
+from fewshot_bench.engine.memory import Cost, cost_of_step, warn_of_cost, within_memory
 from fewshot_bench.engine.pictures import Pictures, start_pictures
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
 from fewshot_bench.engine.progress import Progress
@@ -39,35 +33,13 @@ from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import DISTRIBUTION as FILE_PLUGIN
 from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.method import Method
-from fewshot_bench.results.record import (
-    folder_of,
-    new_run_folder,
-    read_record,
-    resume_command,
-    run_lock,
-    write_atomically,
-    write_classes,
-    write_record,
-)
-from fewshot_bench.results.record.build import (
-    note_evaluation,
-    note_training,
-    result_of,
-    write_scores,
-    write_training,
-)
+from fewshot_bench.results import record as records
+from fewshot_bench.results.record import build, read_record, resume_command, write_record
+from fewshot_bench.runs import prepare as preparation
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.identity import RunIndex, origin_of, resumable
-from fewshot_bench.runs.prepare import (
-    PreparedRun,
-    check_writable,
-    choose_executor,
-    describe,
-    new_method,
-    prepare,
-    stem,
-)
-from fewshot_bench.runs.resume import WeightsCheck, recorded_config, resumed_record
+from fewshot_bench.runs.prepare import PreparedRun, describe, new_method, prepare, stem
+from fewshot_bench.runs.resume import WeightsCheck, add_notes, recorded_config, resumed_record
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.inspection import check_redrawn
 from fewshot_bench.utils.devices import is_gpu
@@ -87,11 +59,9 @@ TWO = range(2)  # tasks: one of them may influence the other
 def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], Path]:
     """The record of a configuration, and its folder.
 
-    Arguments:
-        context: of the configuration.
-        if_exists: for a run of the same configuration, data, code and versions in the runs folder.
-            ``resume``: reuse it if it is finished, resume it if it was interrupted; ``reuse``: only
-            reuse a finished one; ``fresh``: run again.
+    ``if_exists``, for a run of the same configuration, data, code and versions in the runs folder:
+    ``resume`` reuses it if it is finished and resumes it if it was interrupted, ``reuse`` only
+    reuses a finished one, ``fresh`` runs again.
 
     Raises:
         ConfigError: ``if_exists`` is something else; else as :func:`run`.
@@ -106,17 +76,14 @@ def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], P
         plain = replace(config, dataset=split_dataset(context.registry, config.dataset)[0])
         folders = sorted(runs_dir.glob(f"{stem(plain).rpartition('-')[0]}-*"))
         found = RunIndex(folders).find(context, watched=True)
-        if found.finished is not None:
-            folder = found.finished.folder
-            logger.info(f"Reusing finished run '{folder}'; --if-exists fresh runs it again.")
-            return found.finished.record, folder
-        if found.unfinished is not None and if_exists == "resume":
-            folder = found.unfinished
-            logger.info(f"Resuming '{folder}'; use --if-exists fresh to start over.")
-            return resume(folder, context, trust_code=True, **resumable(config)), folder
-        if found.unfinished is not None:
-            how = resume_command(found.unfinished)
-            logger.info(f"'{found.unfinished}' did not finish; to resume it: {how}")
+        if (done := found.finished) is not None:
+            logger.info(f"Reusing finished run '{done.folder}'; --if-exists fresh runs it again.")
+            return done.record, done.folder
+        if (folder := found.unfinished) is not None:
+            if if_exists == "resume":
+                logger.info(f"Resuming '{folder}'; use --if-exists fresh to start over.")
+                return resume(folder, context, trust_code=True, **resumable(config)), folder
+            logger.info(f"'{folder}' did not finish; to resume it: {resume_command(folder)}")
         elif found.near is not None:
             logger.info(f"{found.near}; this is a new run.")
     record = run(context)
@@ -135,11 +102,11 @@ def run(context: RunContext) -> dict[str, Any]:
         Interrupted: a ``KeyboardInterrupt``, after the record is written; says how to resume.
     """
     runs_dir = Path(context.config.runs_dir)
-    check_writable(runs_dir)
+    preparation.check_writable(runs_dir)
     with Signals() as signals:
         prepared = prepare(context)
-        folder = new_run_folder(runs_dir, stem(context.config))
-        with run_lock(folder):
+        folder = records.new_run_folder(runs_dir, stem(context.config))
+        with records.run_lock(folder):
             return _Run(prepared, folder, describe(prepared, folder), signals).execute()
 
 
@@ -152,17 +119,13 @@ def resume(
     trust_code: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Resume an interrupted run from its newest complete checkpoint.
+    """Resume an interrupted run from its newest complete checkpoint; a finished one stays as it is.
 
     Arguments:
-        run_folder: the folder of a run. One that is finished stays as it is.
         context: of the command, whose registry, progress and data are used; default: a new one.
-        progress: shows the run, without a ``context``.
         allow_changes: resume also where data, code or versions differ from those at the start.
         trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
-        settings: settings of the machine, in place of the record's: ``data_root``, ``cache_dir``,
-            ``device``, ``checkpoint_every``, ``keep_checkpoints``, ``detect_anomaly``. Where the
-            record would have files written does not count.
+        settings: ``RESUMABLE`` ones, in place of the record's, whose ``cache_dir`` does not count.
 
     Returns:
         The record; but for times, what the uninterrupted run would have given.
@@ -177,9 +140,9 @@ def resume(
         if name not in RESUMABLE:
             hint = "Everything else stays as at the start; fewshot_bench.run starts another run."
             raise UnknownName("option", name, RESUMABLE, hint)
-    folder = folder_of(run_folder)
+    folder = records.folder_of(run_folder)
     read_record(folder)
-    with Signals() as signals, run_lock(folder):
+    with Signals() as signals, records.run_lock(folder):
         before = read_record(folder)
         if before["status"] == "completed":
             return finished(folder, before)
@@ -194,43 +157,24 @@ def resume(
 
 
 def finished(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a finished run, which cannot be resumed.
-
-    Raises:
-        RecordError: its weights are not those in the record.
-    """
+    """The record of a finished run; RecordError if the weights are not those in it."""
     if record["weights"] is not None:  # older ones had none to check
         check_weights(folder, record)
     return record
 
 
+@dataclass
 class _Run:
-    """A run in its folder.
+    """A run in its folder, from a record that says nothing of training yet."""
 
-    Arguments:
-        prepared: the run.
-        folder: of the run; this process is the one that writes it.
-        record: as it stands before anything was trained.
-        signals: that end it early.
-        resumed: whether an earlier process started it.
-    """
-
-    def __init__(
-        self,
-        prepared: PreparedRun,
-        folder: Path,
-        record: dict[str, Any],
-        signals: Signals,
-        resumed: bool = False,
-    ) -> None:
-        self.run, self.folder, self.record = prepared, folder, record
-        self.signals, self.resumed = signals, resumed
-        about = {"run": record["id"], "config": record["config"], "origin": origin_of(record)}
-        self.store = Store(folder, prepared.config.keep_checkpoints, about)
-        self.trainer: Trainer | None = None
+    run: PreparedRun
+    folder: Path
+    record: dict[str, Any]
+    signals: Signals
+    resumed: bool = False
+    trainer: Trainer | None = None
 
     def execute(self) -> dict[str, Any]:
-        """See :func:`run`."""
         try:
             self._execute()
         except BaseException as error:
@@ -240,14 +184,14 @@ class _Run:
         return self.record
 
     def _execute(self) -> None:
-        run, folder, record = self.run, self.folder, self.record
-        config = run.config
+        run, folder, record, config = self.run, self.folder, self.record, self.run.config
         trains = bool(check_players(run.method))
         record["seen"] = write_seen(folder, run.seen)
         write_record(folder, record)
-        every = Every.parse(config.checkpoint_every)
-        resume = self.resumed and trains
-        checkpointer = Checkpointer(self.store, every, self.signals, resume, run.hooks)
+        about = {"run": record["id"], "config": record["config"], "origin": origin_of(record)}
+        store = Store(folder, config.keep_checkpoints, about)
+        every, resumes = Every.parse(config.checkpoint_every), self.resumed and trains
+        checkpointer = Checkpointer(store, every, self.signals, resumes, run.hooks)
         step = checkpointer.load()
         run.hooks.run_started(config=config.to_dict(), folder=folder, resumed_from=step)
         if config.profile and trains and not (folder / PROFILE).exists():
@@ -255,7 +199,7 @@ class _Run:
         weights_check = WeightsCheck(run)
         with run.executor.running():
             if not trains:
-                _add_notes(record, untrained(run.method, _other_seed(run)))
+                add_notes(record, *inspection.untrained(run.method, _other_seed(run)))
             else:
                 pictures = None
                 if config.pictures:
@@ -264,33 +208,38 @@ class _Run:
                 train(run, self.trainer, record)
                 if pictures is not None and run.validation is None:  # else validation saved them
                     pictures.save(config.steps)
-                write_training(folder, self.trainer)
+                build.write_training(folder, self.trainer)
             weights_check.check()
             record["weights"] = save_weights(run.method, folder)
-            if not trains and run.validation is not None:
-                _validate_untrained(run, run.validation, record)
+            if not trains and run.validation is not None:  # for choosing settings
+                scores, transductive = _validate(run, 0), run.method.transductive
+                result = build.result_of(scores, config.level, transductive, run.validation)
+                record["validation"] = {"best_step": None, **result}
+                accuracy = f"validation accuracy {result['accuracy']:.2%}"
+                logger.info(f"{accuracy}; choose settings by this")
             test(run, folder, record, self.signals.check)
             check_unmoved(run.method, record["weights"])
         record["status"] = "completed"
         write_record(folder, record)
-        self.store.prune(1)
+        store.prune(1)
 
     def _save_partial(self, error: BaseException) -> None:
         """Save what an ended run reached; one that trained nothing leaves no folder."""
         trainer, record, folder = self.trainer, self.record, self.folder
-        interrupted = isinstance(error, KeyboardInterrupt)
-        began = trainer is not None and trainer.started
-        if not began and not self.resumed:
+        if trainer is not None and not trainer.started:
+            trainer = None
+        if trainer is None and not self.resumed:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, Interrupted):
                 error.args = (f"{error}; nothing was trained yet, so nothing was saved",)
             return
-        record["status"] = "interrupted" if interrupted or not began else "failed"
+        interrupted = isinstance(error, KeyboardInterrupt) or trainer is None
+        record["status"] = "interrupted" if interrupted else "failed"
         record["error"] = str(error) or type(error).__name__
         try:
-            if trainer is not None and began:
-                note_training(record, trainer)
-                write_training(folder, trainer)
+            if trainer is not None:
+                build.note_training(record, trainer)
+                build.write_training(folder, trainer)
                 record["weights"] = save_weights(self.run.method, folder)
             write_record(folder, record)
         except FewshotBenchError as second:  # a full disk must not hide why the run ended
@@ -328,57 +277,45 @@ def make_trainer(
             run.hooks.bind(split="train").sampled(ids, source.indices(ids))
 
     def validate(step: int) -> float:
-        assert run.validation is not None
-        if weights_check is not None:
-            weights_check.check_early()
-        count, chunk = config.validation_episodes, evaluation_chunk(run)
-        hooks = run.hooks.bind(split="validation", step=step)
-        scores = evaluate(run.executor, run.validation, count, chunk=chunk, hooks=hooks)
-        accuracy = float(scores.accuracy.mean())
+        if weights_check is not None and not weights_check.checked:  # early in a long training
+            weights_check.check()
+        accuracy = float(_validate(run, step).accuracy.mean())
         logger.info(f"step {step}: validation accuracy {accuracy:.2%}")
         if pictures is not None:
             pictures.save(step)
         return accuracy
 
-    return Trainer(
-        run.method,
-        run.executor,
-        run.train,
-        Plan(
-            config.steps,
-            config.task_batch,
-            config.validate_every,
-            window=50 if is_gpu(run.context.device) else 1,
-            skip_spikes=config.skip_spikes,
-            detect_anomaly=config.detect_anomaly,
-        ),
-        validate if run.validation is not None else None,
-        log,
-        run.unlabeled,
-        checkpointer,
-    )
+    window = 50 if is_gpu(run.context.device) else 1
+    faults = config.skip_spikes, config.detect_anomaly
+    plan = Plan(config.steps, config.task_batch, config.validate_every, window, *faults)
+    validates = validate if run.validation is not None else None
+    more = validates, log, run.unlabeled, checkpointer
+    return Trainer(run.method, run.executor, run.train, plan, *more)
 
 
 def train(run: PreparedRun, trainer: Trainer, record: dict[str, Any]) -> None:
     """Train, with checks before and after; times and notes go into the record."""
-    config, progress, executor = run.config, run.context.progress, run.executor
-    _check_before_training(run, record)
-    cost = within_memory(
-        executor,
-        run.train.batch(range(1)),
-        lambda task: cost_of_step(
-            run.method, executor, run.train, trainer.players, config.task_batch, task
-        ),
-        prefix="--train-",
-    )
+    config, executor = run.config, run.executor
+
+    def costs(task: Episode) -> Cost:
+        batch = config.task_batch
+        return cost_of_step(run.method, executor, run.train, trainer.players, batch, task)
+
+    add_notes(record, *_checked_before(run))
+    cost = within_memory(executor, run.train.batch(range(1)), costs, prefix="--train-")
     record["timing"]["flops_per_step"] = cost.flops
     record["timing"]["memory_estimate_bytes"] = cost.memory_bytes
     warn_of_cost(cost, executor, config.task_batch, run.context.device)
     checkpoint = trainer.checkpointer.checkpoint
-    progress.phase("train", config.steps, checkpoint.step if checkpoint else 0)
+    run.context.progress.phase("train", config.steps, checkpoint.step if checkpoint else 0)
     trainer.run()
-    note_training(record, trainer)
-    _check_after_training(run, record)
+    build.note_training(record, trainer)
+    if isinstance(others := run.validation or run.train, EpisodeSource):
+        add_notes(record, *inspection.compare_modes(executor, others.batch(range(COMPARED))))
+    tested = _held_out(run)
+    inspection.inspect_trained(executor, run.train.batch(range(1)), tested)
+    if (other := _other_seed(run)) is not None:
+        add_notes(record, *inspection.left_random(executor, _untrained(run), other, tested))
 
 
 def test(run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable[[], None]) -> None:
@@ -389,91 +326,61 @@ def test(run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable
     config, source, part, progress = run.config, run.test, record["part"], run.context.progress
     count = min(config.episodes, source.sampler.length or config.episodes)
     if count < config.episodes:
-        record["notes"].append(
-            f"{config.episodes} episodes were requested; the open plan has {count}."
-        )
-    two = source.batch(_two(source))
-    _add_notes(
-        record, within_memory(run.executor, two, lambda task: inspect_test(run.executor, task))
-    )
+        short = f"{config.episodes} episodes were requested; the open plan has {count}."
+        record["notes"].append(short)
+    two = _two(source)
+    notes = within_memory(run.executor, two, lambda task: inspect_test(run.executor, task))
+    add_notes(record, *notes)
     progress.phase(part, count)
 
     def tick(done: int, accuracy: float) -> None:
         check()
         progress.update(done, accuracy=accuracy)
 
+    chunk, step = evaluation_chunk(run), config.steps if run.method.players() else 0
+    hooks = run.hooks.bind(split=part, step=step)
     scores = evaluate(
-        run.executor,
-        source,
-        count,
-        chunk=evaluation_chunk(run),
-        metrics=run.metrics,
-        tick=tick,
-        hooks=run.hooks.bind(split=part, step=config.steps if run.method.players() else 0),
+        run.executor, source, count, chunk=chunk, metrics=run.metrics, tick=tick, hooks=hooks
     )
-    _check_drawn(run, scores, record)
-    note_evaluation(record, scores, config.level, run.method.transductive, source, run.metrics)
-    write_scores(folder, scores, source.table.group_count.cpu().numpy())
-    write_classes(folder, run.context.data.content.classes)
-
-
-def _check_drawn(run: PreparedRun, scores: Scores, record: dict[str, Any]) -> None:
-    """Raise PluginError if the evaluation got other episodes than were inspected before it."""
     assert run.drawn is not None
-    title = run.context.registry.resolve("samplers", run.config.sampling).title
+    title = run.context.registry.resolve("samplers", config.sampling).title
     check_redrawn(run.drawn, scores.class_ids, scores.confusion.sum(-1), title)
     record["episodes_digest"] = run.drawn.digest
+    transductive, metrics = run.method.transductive, run.metrics
+    build.note_evaluation(record, scores, config.level, transductive, source, metrics)
+    build.write_scores(folder, scores, source.table.group_count.cpu().numpy())
+    records.write_classes(folder, run.context.data.content.classes)
 
 
-def _validate_untrained(run: PreparedRun, source: EpisodeSource, record: dict[str, Any]) -> None:
-    """Evaluate a method that trains nothing on the validation split, for choosing its settings."""
-    config = run.config
-    count, chunk = config.validation_episodes, evaluation_chunk(run)
-    hooks = run.hooks.bind(split="validation", step=0)
-    scores = evaluate(run.executor, source, count, chunk=chunk, hooks=hooks)
-    result = result_of(scores, config.level, run.method.transductive, source)
-    record["validation"] = {"best_step": None, **result}
-    logger.info(f"validation accuracy {result['accuracy']:.2%}; choose settings by this")
+def _validate(run: PreparedRun, step: int) -> Scores:
+    assert run.validation is not None
+    count, chunk = run.config.validation_episodes, evaluation_chunk(run)
+    hooks = run.hooks.bind(split="validation", step=step)
+    return evaluate(run.executor, run.validation, count, chunk=chunk, hooks=hooks)
 
 
 def _profile(run: PreparedRun, folder: Path) -> None:
     """Profile a few steps of a copy, which leaves the run's numbers alone."""
     method = copy.deepcopy(run.method)
-    executor = choose_executor(run.context, method, run.context.device)
+    executor = preparation.choose_executor(run.context, method, run.context.device)
     plan = Plan(PROFILED, run.config.task_batch)
     with executor.running():
         table = profile_steps(Trainer(method, executor, run.train, plan), folder)
-    write_atomically(folder / PROFILE, table + "\n")
+    records.write_atomically(folder / PROFILE, table + "\n")
     logger.info(f"the most expensive operations (all of them: {folder / 'trace.json'})")
     for line in table.splitlines():
         logger.info(line)
 
 
-def _check_before_training(run: PreparedRun, record: dict[str, Any]) -> None:
-    """Inspect losses and predictions of two tasks, before hours are spent on them.
-
-    Raises:
-        PluginError: see :mod:`fewshot_bench.engine.inspection`.
-    """
+def _checked_before(run: PreparedRun) -> list[str]:
+    """Notes on losses and predictions of two tasks, before hours are spent on them."""
     executor, tested = run.executor, _held_out(run)
     within_memory(executor, tested, lambda task: inspect_test(executor, task))
-    found = within_memory(
-        executor,
-        run.train.batch(TWO),
-        lambda task: inspect_training(executor, task, tested),
-        prefix="--train-",
-    )
-    _add_notes(record, found)
 
+    def inspected(task: Episode) -> list[str]:
+        return inspection.inspect_training(executor, task, tested)
 
-def _check_after_training(run: PreparedRun, record: dict[str, Any]) -> None:
-    """Compare evaluation mode with training mode, and report weights that are still random."""
-    if isinstance(others := run.validation or run.train, EpisodeSource):
-        _add_notes(record, compare_modes(run.executor, others.batch(range(COMPARED))))
-    tested = _held_out(run)
-    inspect_trained(run.executor, run.train.batch(range(1)), tested)
-    if (other := _other_seed(run)) is not None:
-        _add_notes(record, left_random(run.executor, _untrained(run), other, tested))
+    return within_memory(executor, run.train.batch(TWO), inspected, prefix="--train-")
 
 
 def _other_seed(run: PreparedRun) -> Method | None:
@@ -488,19 +395,10 @@ def _untrained(run: PreparedRun, **changes: Any) -> Method:
 
 
 def _held_out(run: PreparedRun) -> Episode:
-    """Two tasks to learn and to classify; test tasks only where there are no others."""
-    source = run.validation or run.test
-    return source.batch(_two(source))
+    """Tasks to learn and to classify; test tasks only where there are no others."""
+    return _two(run.validation or run.test)
 
 
-def _two(source: EpisodeSource) -> range:
+def _two(source: EpisodeSource) -> Episode:
     """The first two episodes, or the one that an open plan has."""
-    return TWO if source.sampler.length != 1 else range(1)
-
-
-def _add_notes(record: dict[str, Any], notes: Sequence[str]) -> None:
-    """Add notes to the record, and show those that are new."""
-    for note in notes:
-        if note not in record["notes"]:
-            record["notes"].append(note)
-            logger.info(note)
+    return source.batch(TWO if source.sampler.length != 1 else range(1))
