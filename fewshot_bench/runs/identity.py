@@ -25,7 +25,7 @@ from fewshot_bench.config.schema import (
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.record import is_locked, read_record
 from fewshot_bench.results.record.code import code_digest
-from fewshot_bench.results.record.environment import torch_version
+from fewshot_bench.results.record.environment import installed_version
 from fewshot_bench.results.runs import Run, age, run_folders
 from fewshot_bench.runs.context import RunContext, contents_of
 
@@ -99,7 +99,7 @@ def _origin(context: RunContext) -> dict[str, Any]:
         "data": context.data.splits.digest,
         "plugin versions": _versions([plugin.identity for plugin in context.plugins]),
         "code": code_digest(context.sources),
-        "torch": torch_version(),
+        "torch": installed_version("torch"),
         "device": context.device.type,
         **contents_of(context.inputs),
     }
