@@ -123,7 +123,6 @@ class Cell:
 
     @property
     def half_width(self) -> float | None:
-        """Half width of the interval; None where there is none."""
         return self.interval.half_width
 
     @property
@@ -133,7 +132,6 @@ class Cell:
 
     @property
     def trained(self) -> bool:
-        """Whether anything was trained."""
         return self.runs[0].record["training"] is not None
 
 
@@ -156,12 +154,10 @@ class Row:
 
     @property
     def method(self) -> str:
-        """The method's plain name."""
         return str(self.runs[0].record["method"])
 
     @property
     def runs(self) -> list[Run]:
-        """The runs of all its cells."""
         return [run for cell in self.cells if cell is not None for run in cell.runs]
 
 
@@ -218,7 +214,6 @@ class Comparison:
     baseline: str | None = None  # what the rows are compared with
 
     def level_of(self, table: Table) -> float:
-        """The level of a table's intervals."""
         return self.level if self.level is not None else float(table.protocol["level"])
 
 
@@ -251,13 +246,13 @@ def compare(
     """
     check(level, interval, target)
     comparison = Comparison([], [], level, target, baseline)
-    usable, scores = list[Run](), dict[int, tuple[Array, Array]]()
+    scores: dict[int, tuple[Array, Array]] = {}
     for run in runs:
         try:
             scores[id(run)] = run.checked_scores()
-            usable.append(run)
         except RecordError as error:
             comparison.problems.append(str(error))
+    usable = [run for run in runs if id(run) in scores]
     layouts, replaced = lay_out(usable, by_level=level is None)
     comparison.problems += replaced
     looks = looks_at(usable)
@@ -307,8 +302,7 @@ def _table(
                     f"'{run.folder}' numbers its episodes differently from the others."
                 )
         cells: list[Cell | None] = []
-        for setting in layout.settings:
-            runs = usable[setting]
+        for runs in (usable[setting] for setting in layout.settings):
             values = [scores[id(run)][1] for run in runs]
             cells.append(_cell(runs, values, comparison, level, interval) if runs else None)
         if any(cells):
@@ -375,11 +369,7 @@ def _interval(
 
 
 def refuse_unequal(comparison: Comparison, names: Sequence[str]) -> None:
-    """Compare the trainings of the rows of every column of every table.
-
-    Raises:
-        ConfigError: they differ in one of these traits; names the first, with the values.
-    """
+    """Raise ConfigError if the trainings of the rows of a column differ in one of these traits."""
     for table in comparison.tables:
         for at, setting in enumerate(table.settings):
             rows = [(row.name, cell.runs) for row, cell in table.entries(at)]
@@ -395,15 +385,11 @@ def refuse_unequal(comparison: Comparison, names: Sequence[str]) -> None:
 
 
 def against(table: Table, baseline: str, level: float, *, ranks: bool) -> None:
-    """Pair every cell with the baseline's cell of its column, and correct over the table.
+    """Fill in ``paired`` of every cell and the ``baselines``, and correct over the table.
 
-    Arguments:
-        table: its cells' ``paired`` and its ``baselines`` are filled in.
-        baseline: name of a method, of a grid's entry or of a row, or id of a run. Of several rows
-            of a method it is the one with most settings, then of the lowest seed, then the newest:
-            never the best.
-        level: of the intervals.
-        ranks: also do the signed-rank tests.
+    The baseline is named by a method, a grid's entry, a row or the id of a run. Of several rows of
+    a method it is the one with most settings, then of the lowest seed, then the newest: never the
+    best.
     """
 
     def preference(row: Row) -> tuple[bool, bool, int, int]:
@@ -493,13 +479,10 @@ def _median(runs: Sequence[Run], path: Sequence[str]) -> float | None:
 
 
 def seconds_to(run: Run, target: float) -> float | None:
-    """Seconds of training steps until the first validation at or above ``target``.
+    """Seconds of training steps, without validation, until it first was at or above ``target``.
 
-    The times are those of ``steps.csv``, summed; validation itself is not counted.
-
-    Returns:
-        Infinity if no validation got there; None if the run did not train (or evaluates what
-        another run trained) or has never validated.
+    Infinity if no validation got there; None if the run did not train (or evaluates what another
+    run trained) or has never validated.
 
     Raises:
         RecordError: ``validation.csv`` or ``steps.csv`` is missing or damaged.
@@ -523,10 +506,9 @@ def seconds_to(run: Run, target: float) -> float | None:
 
 
 def looks_at(runs: Sequence[Run]) -> dict[int, Looks]:
-    """The looks at the test split that each run is one of: {id(run): looks}.
+    """{id(run): the looks at the test split that it is one of}; runs of the validation split: none.
 
-    Runs of the validation split are no looks, and have none. Runs that lie in the same folders as
-    these count too, shown or not.
+    Runs that lie in the same folders as these count too, shown or not.
     """
     shown = [run for run in runs if run.record["part"] == TEST]
     everything = [*shown, *_beside(shown)]
@@ -555,7 +537,7 @@ def _beside(runs: Iterable[Run]) -> list[Run]:
 def _protocol(run: Run) -> str:
     """One method on one test split and task."""
     protocol = {n: v for n, v in run.protocol().items() if n not in CHOSEN}
-    return _text([run.record["method"], run.setting, sorted(protocol.items())])
+    return json.dumps([run.record["method"], run.setting, protocol], sort_keys=True, default=str)
 
 
 def _configuration(run: Run, by_id: Mapping[str, Run]) -> str:
@@ -571,8 +553,4 @@ def _configuration(run: Run, by_id: Mapping[str, Run]) -> str:
             seen.add(name)
             origin = by_id[name]
     own = settings(origin) | codes(run)
-    return _text([sorted(own.items()), run.record["episode_seed"]])
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+    return json.dumps([own, run.record["episode_seed"]], sort_keys=True, default=str)

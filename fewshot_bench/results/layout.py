@@ -50,14 +50,10 @@ class Layout:
 
 
 def lay_out(runs: Iterable[Run], *, by_level: bool = True) -> tuple[list[Layout], list[str]]:
-    """Part runs into tables, and the runs of each table into rows.
+    """Part runs into tables, that of the first run first, and the runs of each table into rows.
 
-    Arguments:
-        runs: in any order; the table of the first one is the first.
-        by_level: whether intervals of different levels stand in tables of their own.
-
-    Returns:
-        The tables, and one line for each run that a newer one of the same replaces.
+    With ``by_level`` intervals of different levels stand in tables of their own. The second value
+    has a line for each run that a newer one of the same replaces.
     """
     groups: dict[str, tuple[dict[str, Any], list[Run]]] = {}
     for run in runs:
@@ -94,12 +90,7 @@ def _same_episodes(runs: list[Run]) -> list[list[Run]]:
 
 
 def _differs(one: dict[str, Any], first: dict[str, Any], run: Run, its: Run) -> tuple[str, ...]:
-    """What sets a protocol apart, in words; a digest only if nothing else does.
-
-    Arguments:
-        one, first: the two protocols.
-        run, its: a run of each, with the data sets as they were typed.
-    """
+    """What sets protocol ``one``, of ``run``, apart; a digest only if nothing else does."""
 
     def unequal() -> list[str]:
         """The names of what is not the same in both, or in only one of them."""
@@ -185,8 +176,7 @@ def _chosen(runs: list[Run]) -> list[dict[str, str]]:
 
 def _newest(runs: list[Run]) -> tuple[list[Run], list[str]]:
     """One run per setting and seed, and a line for each that a newer one replaces."""
-    newest: dict[tuple[Setting, int], Run] = {}
-    lines = []
+    newest, lines = dict[tuple[Setting, int], Run](), []
     for run in sorted(runs, key=age, reverse=True):
         seed = run.record["seed"]
         newer = newest.setdefault((run.setting, 0 if run.seedless else seed), run)
@@ -202,11 +192,8 @@ def _newest(runs: list[Run]) -> tuple[list[Run], list[str]]:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """One name per run: its method, and in brackets what distinguishes it from its like.
-
-    Runs of one method, or of one entry of a grid, get the settings in which they differ, or,
-    where none does, the last part of their id.
-    """
+    """One name per run: its method or entry of a grid, and in brackets the settings in which it
+    differs from its like; where none does, the last part of its id."""
     values = [{"seed": run.record["seed"], **settings(run)} for run in runs]
     return _distinguished(runs, values, values)
 
@@ -214,9 +201,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
 def row_names(rows: Sequence[Sequence[Run]], choices: Sequence[Mapping[str, Any]]) -> list[str]:
     """One name per row of a table: ``maml``, ``maml (steps 200)``, ``maml (seed 2)``.
 
-    Arguments:
-        rows: the runs of each row, of one configuration; several seeds, several settings.
-        choices: what was chosen for each row; the names in which they differ distinguish rows.
+    ``choices`` are what was chosen for each row; the names in which they differ distinguish rows.
     """
     keys, values = [], []
     for row, chosen in zip(rows, choices, strict=True):

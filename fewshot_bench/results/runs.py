@@ -77,11 +77,10 @@ class Run:
     def protocol(self) -> dict[str, Any]:
         """Everything but the setting that decides whether accuracies may share a table.
 
-        Options of a data set that begin with ``train_`` are left out: what a method trains on
-        is its own affair, and the digest of the test episodes sees the rest. So are those that
-        name a file, such as a split file, where the content of the evaluated split is known, and
-        ``dataset`` is the plain name then. Of an older record the text as typed counts, and the
-        digest that the data set computes itself, which may not depend on the split.
+        Options of a data set that begin with ``train_`` are left out: the digest of the test
+        episodes sees what they do to them. So are those that name a file, where the content of the
+        evaluated split is known, and ``dataset`` is the plain name then. Of an older record the
+        text as typed counts, and the digest of the data set, which may not depend on the split.
         """
         record, test, config = self.record, self.record["test"], self.record["config"]
         evaluated = record.get("evaluated_digest")
@@ -109,11 +108,7 @@ class Run:
         }
 
     def columns(self, file: str, key: str, name: str) -> tuple[Array, Array]:
-        """Two columns of a table, sorted by the first.
-
-        Raises:
-            RecordError: they are missing or damaged.
-        """
+        """Two columns of a table, sorted by the first; RecordError: missing or damaged."""
         path = self.folder / file
         table = read_table(path, (key, name))
         if missing := {key, name} - table.keys():
@@ -122,11 +117,7 @@ class Run:
         return table[key][order], table[name][order]
 
     def scores(self) -> tuple[Array, Array]:
-        """Episode numbers and accuracies, sorted by episode.
-
-        Raises:
-            RecordError: they are missing or damaged.
-        """
+        """Episode numbers and accuracies, sorted by episode; RecordError: missing or damaged."""
         episode, accuracy = self.columns("episodes.csv", "episode", "accuracy")
         if (episode[1:] == episode[:-1]).any():
             raise RecordError(f"'{self.folder}/episodes.csv' has an episode more than once.")
@@ -135,10 +126,8 @@ class Run:
     def clusters(self) -> npt.NDArray[np.int64]:
         """The classes of each episode [episodes, way], sorted by episode, for ``class_interval``.
 
-        Classes that share images, as the rotations of a character do, have one number.
-
-        Raises:
-            RecordError: they are missing or damaged.
+        Classes that share images, as the rotations of a character do, have one number. Raises
+        RecordError as :meth:`scores`.
         """
         file = "episodes.csv"
         kind = "group" if "group_0" in read_table(self.folder / file, ("group_0",)) else "class"

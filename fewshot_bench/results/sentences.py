@@ -128,13 +128,12 @@ def _ties(table: Table) -> dict[Setting, list[Row]]:
 
 def trained_otherwise(table: Table) -> list[str]:
     """In what the trainings of a column's rows differ; empty where they do not."""
-    heads = [trait.label for trait in table.training_differs]
     idle = [row.name for row in table.rows if not trained(row.runs)]
     words = []
-    if heads:
+    if heads := ", ".join(trait.label for trait in table.training_differs):
         words.append(
-            f"Training differs between the rows of a column: {', '.join(heads)}. A difference in "
-            "accuracy is one of methods and trainings together."
+            f"Training differs between the rows of a column: {heads}. A difference in accuracy is "
+            "one of methods and trainings together."
         )
     if idle and len(idle) < len(table.rows):
         words.append(f"Nothing is trained in {listed(idle)}.")

@@ -147,9 +147,8 @@ def _validation(run: Run, then: Settings) -> Any:
     every = then.get("validate_every")
     if every is None:
         return None
-    if every >= then.get("steps", every + 1):  # there is one at the end in any case
-        every = 0
-    return {"every": every, "episodes": then.get("validation_episodes")}
+    rare = every >= then.get("steps", every + 1)  # there is one at the end in any case
+    return {"every": 0 if rare else every, "episodes": then.get("validation_episodes")}
 
 
 def _skipped(run: Run, then: Settings) -> Any:
@@ -165,7 +164,7 @@ def _distinct(values: Sequence[Any], first: str = "name") -> list[str]:
         if len(keys) > 1:  # what else differs means more than a digest
             keys = [key for key in keys if key not in ("content", "digest")]
         more = ", ".join(f"{key.removeprefix('backbone_')} {_plain(value[key])}" for key in keys)
-        name = _plain(value.get(first)) if first in value else ""
+        name = _plain(value[first]) if first in value else ""
         texts.append(f"{name} ({more})" if name and more else name or more or "none")
     return texts
 
@@ -178,9 +177,9 @@ def _distinct_folders(values: Sequence[Any]) -> list[str]:
 
 
 def _labels(values: Sequence[Any]) -> list[str]:
-    counts = [value.get("images") for value in values]
-    if len(set(counts)) == len(counts) and None not in counts:
-        return [_plain(count) for count in counts]
+    counts = {value.get("images") for value in values}
+    if len(counts) == len(values) and None not in counts:
+        return [_plain(value["images"]) for value in values]
     return [
         f"{v['fraction']:g} of images, {v['classes']:g} of classes, seed {v['seed']}"
         if "seed" in v
@@ -190,12 +189,10 @@ def _labels(values: Sequence[Any]) -> list[str]:
 
 
 def _when(values: Sequence[Any]) -> list[str]:
-    several = len({value["episodes"] for value in values}) > 1
-    return [
-        (f"every {v['every']} steps" if v["every"] else "at the end")
-        + (f" ({v['episodes']} episodes)" if several else "")
-        for v in values
-    ]
+    when = [f"every {v['every']} steps" if v["every"] else "at the end" for v in values]
+    if len({value["episodes"] for value in values}) == 1:
+        return when
+    return [f"{text} ({v['episodes']} episodes)" for text, v in zip(when, values, strict=True)]
 
 
 TRAITS: tuple[Trait, ...] = (
@@ -255,12 +252,10 @@ _CHANGED_BY_EVAL = ("dataset", "dataset_options", "within_family", "init")
 
 def settings_then(run: Run) -> Settings:
     """The settings that a run's weights were trained with, also by another run."""
-    config: Settings = run.record["config"]
-    if summary := _summary(run):
-        return {**config, **summary["settings"]}
-    if run.record.get("evaluated_from"):  # an older record, which lost what eval may change
-        return {n: v for n, v in config.items() if n not in _CHANGED_BY_EVAL}
-    return config
+    then: dict[str, Any] = run.record["config"] | _summary(run).get("settings", {})
+    if run.record.get("evaluated_from") and not _summary(run):  # older, without what eval changes
+        return {n: v for n, v in then.items() if n not in _CHANGED_BY_EVAL}
+    return then
 
 
 def training_of(run: Run) -> dict[str, Any] | None:
@@ -282,7 +277,6 @@ def training_of(run: Run) -> dict[str, Any] | None:
 
 
 def trained(group: Group) -> bool:
-    """Whether anything was trained in these runs."""
     return any(run.record["training"] is not None for run in group)
 
 
@@ -371,8 +365,8 @@ def equal_names(asked: Any) -> tuple[str, ...]:
     several = [asked] if isinstance(asked, str) else asked or ()
     if not isinstance(several, list | tuple) or not all(isinstance(one, str) for one in several):
         raise ConfigError(f'--equal {asked}: expected names, as in "way,steps".')
-    words = [word for one in several for word in one.split(",")]
-    names = [ALSO.get(word.strip(), word.strip()).replace("_", "-") for word in words]
+    words = [word.strip() for word in ",".join(several).split(",")] if several else []
+    names = [ALSO.get(word, word).replace("_", "-") for word in words]
     if (asked and not any(names)) or asked == "":
         raise ConfigError(f"--equal: expected names, as in --equal way,steps, or {ALL}.")
     for name in names:

@@ -140,8 +140,10 @@ def _ends(interval: Any) -> list[float] | None:
 def _training(cell: Cell) -> dict[str, Any] | None:
     """How its runs were trained; of what differs between the seeds, a list."""
     each = [found for run in cell.runs if (found := training_of(run)) is not None]
-    columns = {name: [one[name] for one in each] for name in TRAINING if each}
-    return {n: c[0] if all(v == c[0] for v in c) else c for n, c in columns.items()} or None
+    if not each:
+        return None
+    columns = {name: [one[name] for one in each] for name in TRAINING}
+    return {n: c[0] if all(v == c[0] for v in c) else c for n, c in columns.items()}
 
 
 def _paired(cell: Cell) -> dict[str, Any] | None:

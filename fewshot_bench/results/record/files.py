@@ -69,11 +69,7 @@ def new_run_folder(runs_dir: Path, stem: str) -> Path:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Be the one process that writes a run.
-
-    Raises:
-        RecordError: another one is.
-    """
+    """Be the one process that writes a run; RecordError: another one is."""
     try:
         with locked(folder / LOCK, wait=0):
             yield

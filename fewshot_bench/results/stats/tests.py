@@ -57,7 +57,7 @@ def paired_difference(a: Scores, b: Scores, level: float = 0.95, *, ranks: bool 
     """Compare two methods on the same episodes.
 
     Arguments:
-        a, b: scores, episode by episode.
+        a, b: scores [E], episode by episode.
         level: of the interval.
         ranks: also do the signed-rank test.
 
