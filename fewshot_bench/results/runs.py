@@ -111,8 +111,8 @@ class Run:
         """Two columns of a table, sorted by the first; RecordError: missing or damaged."""
         path = self.folder / file
         table = read_table(path, (key, name))
-        if missing := {key, name} - table.keys():
-            raise RecordError(f"'{path}' lacks data: it has no column '{missing.pop()}'.")
+        if missing := [column for column in (key, name) if column not in table]:
+            raise RecordError(f"'{path}' lacks data: it has no column '{missing[0]}'.")
         order = np.argsort(table[key], kind="stable")
         return table[key][order], table[name][order]
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -193,10 +194,9 @@ def _imports(file: Path, package: str) -> Iterator[str]:
 def _spec(name: str, folder: Path | None = None) -> ModuleSpec | None:
     """Where a module is, without importing it or the packages around it."""
     top, *rest = name.split(".")
-    try:
+    spec = None
+    with suppress(ValueError, ImportError, AttributeError):  # half a module, or a faulty finder
         spec = find_spec(top)
-    except (ValueError, ImportError, AttributeError):  # half a module, or a finder that fails
-        spec = None
     if spec is None and folder is not None:  # a file may put its own folder on the path
         spec = PathFinder.find_spec(top, [str(folder)])
     for part in rest:
@@ -208,10 +208,8 @@ def _spec(name: str, folder: Path | None = None) -> ModuleSpec | None:
 
 def _origin(spec: ModuleSpec | None) -> Path | None:
     """The file of a module; None for a namespace and for what is built in."""
-    if spec is None or not spec.origin or not spec.has_location:
-        return None
-    path = Path(spec.origin)
-    return path if path.is_file() else None
+    path = Path(spec.origin) if spec is not None and spec.origin and spec.has_location else None
+    return path if path is not None and path.is_file() else None
 
 
 def _files(root: Path, package: str) -> Iterator[tuple[str, Path]]:
