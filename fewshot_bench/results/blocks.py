@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fewshot_bench.results.comparison import Cell, Comparison, Difference, Speed, Table
 from fewshot_bench.results.sentences import (
     accuracy_words,
     devices,
     difference_words,
+    level_text,
     sentences,
     speed_words,
     training_words,
@@ -21,38 +21,25 @@ from fewshot_bench.results.training import texts
 
 @dataclass(frozen=True)
 class Entry:
-    """A text of a block.
+    """A text of a block."""
 
-    Arguments:
-        text: what it says; empty where there is nothing.
-        mark: ``best``, ``tied`` or empty.
-        dagger: whether the result is transductive.
-        seen: whether classes that took part in training were evaluated.
-    """
-
-    text: str
-    mark: str = ""
-    dagger: bool = False
-    seen: bool = False
+    text: str  # empty where there is nothing
+    mark: str = ""  # best, tied or empty
+    dagger: bool = False  # whether the result is transductive
+    seen: bool = False  # whether classes that took part in training were evaluated
 
 
 @dataclass(frozen=True)
 class Block:
-    """Lines under the same heads.
+    """Lines under the same heads."""
 
-    Arguments:
-        heads: of the columns; the first names the block and stands over the methods.
-        sections: {setting, or empty where the columns are the settings: lines of entries}.
-        notes: sentences that explain it.
-        findings: sentences that say what it means.
-        optional: heads of columns that may be left out where space is short, the first one first;
-            None: a block whose columns are of equal rank; empty: narrow ones, none of which may.
-    """
-
-    heads: tuple[str, ...]
+    heads: tuple[str, ...]  # the first names the block and stands over the methods
+    # {setting, or empty where the columns are the settings: lines}
     sections: dict[str, list[tuple[Entry, ...]]]
-    notes: list[str]
-    findings: list[str]
+    notes: list[str]  # sentences that explain it
+    findings: list[str]  # sentences that say what it means
+    # Heads of columns that may be left out where space is short, the first one first; None: a
+    # block whose columns are of equal rank; empty: narrow ones, none of which may.
     optional: tuple[str, ...] | None = None
 
     @property
@@ -72,7 +59,7 @@ def blocks(table: Table, comparison: Comparison) -> list[Block]:
     if table.paired:
         found.append(_differences(table, comparison))
     speed = _speeds(table, comparison)
-    return [*found, *([speed] if len(speed.heads) > 1 else [])]
+    return [*found, speed] if len(speed.heads) > 1 else found
 
 
 def _accuracies(table: Table, comparison: Comparison) -> Block:
@@ -86,18 +73,18 @@ def _accuracies(table: Table, comparison: Comparison) -> Block:
 
 def _accuracy(cell: Cell) -> Entry:
     """``97.53 ± 0.21`` or ``97.53 [96.87, 97.81]``, or why there is no interval."""
-    text, interval = f"{100 * cell.accuracy:.2f}", cell.interval
+    interval = cell.interval
     if interval.half_width is None:
         one_seed = cell.kind == "seeds" and len(cell.runs) == 1
         one_episode = cell.scores.shape[1] == 1
-        why = "one seed" if one_seed else "one episode" if one_episode else "no interval"
-        text += f" ({why})"
+        width = "(one seed)" if one_seed else "(one episode)" if one_episode else "(no interval)"
     elif not interval.varies:
-        text += " (no variation)"
+        width = "(no variation)"
     elif cell.kind in UNEVEN and interval.low is not None and interval.high is not None:
-        text += f" [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+        width = f"[{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
     else:
-        text += f" ± {100 * interval.half_width:.2f}"
+        width = f"± {100 * interval.half_width:.2f}"
+    text = f"{100 * cell.accuracy:.2f} {width}"
     return Entry(text, cell.mark, cell.transductive, cell.overlap is not None)
 
 
@@ -107,55 +94,43 @@ MOST_JOINED = 3  # settings whose values stand in one cell
 def _trainings(table: Table) -> Block:
     """How each row was trained, in what the rows of a column differ."""
     traits = table.training_differs
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    found: dict[str, dict[str, tuple[str, ...]]] = {}  # {setting: {row: texts}}
     for at, setting in enumerate(table.settings):
-        rows = [(row, cell) for row in table.rows if (cell := row.cells[at]) is not None]
-        columns = [texts(trait, [cell.runs for _, cell in rows]) for trait in traits]
-        for (row, _), own in zip(rows, zip(*columns, strict=True), strict=True):
-            found[row.title, str(setting)] = own
-    names = [row.title for row in table.rows]
-    if len(found) == len(names) * len(table.settings) and len(table.settings) <= MOST_JOINED:
-        of_row = {name: [own for (row, _), own in found.items() if row == name] for name in names}
-        sections = {"": [(name, *_joined(own)) for name, own in of_row.items()]}
-    else:
-        sections = {
-            str(setting): [
-                (n, *found[n, str(setting)]) for n in names if (n, str(setting)) in found
-            ]
-            for setting in table.settings
+        groups = {row.title: cell.runs for row, cell in table.entries(at)}
+        columns = [texts(trait, list(groups.values())) for trait in traits]
+        found[str(setting)] = dict(zip(groups, zip(*columns, strict=True), strict=True))
+    rows = [row.title for row in table.rows]
+    if len(found) <= MOST_JOINED and all(len(of_row) == len(rows) for of_row in found.values()):
+        # A text for each column: that of all settings, or those of the settings one by one.
+        found = {
+            "": {
+                row: tuple(
+                    "; ".join(column if len(set(column)) > 1 else column[:1])
+                    for column in zip(*(of_row[row] for of_row in found.values()), strict=True)
+                )
+                for row in rows
+            }
         }
     heads = ("training", *(trait.label for trait in traits))
-    shown = [text for part in sections.values() for line in part for text in line[1:]]
-    lines = {name: [tuple(map(Entry, line)) for line in part] for name, part in sections.items()}
-    return Block(heads, lines, training_words(table, shown), [], optional=())
-
-
-def _joined(each: Sequence[tuple[str, ...]]) -> list[str]:
-    """A text for each column: that of all settings, or those of the settings one by one."""
-    columns = zip(*each, strict=True)
-    return ["; ".join(column if len(set(column)) > 1 else column[:1]) for column in columns]
-
-
-DIFFERENCES = ("difference", "interval", "p", "p Holm", "p Wilcoxon", "d_z")
+    shown = [text for of_row in found.values() for own in of_row.values() for text in own]
+    sections = {
+        setting: [tuple(map(Entry, (row, *own))) for row, own in of_row.items()]
+        for setting, of_row in found.items()
+    }
+    return Block(heads, sections, training_words(table, shown), [], optional=())
 
 
 def _differences(table: Table, comparison: Comparison) -> Block:
-    level = f"{100 * comparison.level_of(table):g} %"
+    interval = f"{level_text(table, comparison)} interval"
     sections: dict[str, list[tuple[str, ...]]] = {}
     for setting, row, _, difference in table.paired:
         line = (row.title, *_difference(difference))
         sections.setdefault(str(setting), []).append(line)
     baselines = {difference.baseline.name for *_, difference in table.paired}
     against = baselines.pop() if len(baselines) == 1 else "the baseline"  # of each column
-    heads = (f"against {against}", *DIFFERENCES)
-    block = _filled(heads, sections)
-    return Block(
-        tuple(f"{level} interval" if head == "interval" else head for head in block.heads),
-        block.sections,
-        difference_words(table, comparison),
-        sentences(table, comparison),
-        ("p Wilcoxon", "d_z", "p", f"{level} interval"),
-    )
+    heads = (f"against {against}", "difference", interval, "p", "p Holm", "p Wilcoxon", "d_z")
+    notes, findings = difference_words(table, comparison), sentences(table, comparison)
+    return _filled(heads, sections, notes, findings, ("p Wilcoxon", "d_z", "p", interval))
 
 
 def _difference(difference: Difference) -> tuple[str, ...]:
@@ -189,15 +164,10 @@ def _speeds(table: Table, comparison: Comparison) -> Block:
         on = "+".join(sorted(letters[name] for name in cell.speed.devices))
         texts = (row.title, *_speed(cell.speed, len(cell.runs)), on if len(letters) > 1 else "-")
         sections.setdefault(str(setting), []).append(texts)
-    block = _filled(heads, sections)
+    optional = ("k weights", "peak MB", "classify ms", "train s", "learn ms", "tasks/s", "step ms")
+    block = _filled(heads, sections, speed_words(table, comparison), [], optional)
     timed = set(block.heads) & set(heads[1:8])  # a count of weights alone is no speed
-    return Block(
-        block.heads if timed else block.heads[:1],
-        block.sections,
-        speed_words(table, comparison),
-        [],
-        ("k weights", "peak MB", "classify ms", "train s", "learn ms", "tasks/s", "step ms"),
-    )
+    return block if timed else replace(block, heads=heads[:1])
 
 
 def _speed(speed: Speed, runs: int) -> list[str]:
@@ -223,18 +193,18 @@ def number(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 99.95 or not value else f"{value:#.3g}"
 
 
-def _filled(heads: tuple[str, ...], sections: dict[str, list[tuple[str, ...]]]) -> Block:
+def _filled(
+    heads: tuple[str, ...],
+    sections: dict[str, list[tuple[str, ...]]],
+    notes: list[str],
+    findings: list[str],
+    optional: tuple[str, ...],
+) -> Block:
     """Without the columns that say nothing; a lone section needs no name."""
     lines = [line for part in sections.values() for line in part]
-    kept = [i for i in range(len(heads)) if any(line[i] not in ("", "-") for line in lines)]
-    return Block(
-        tuple(heads[i] for i in kept),
-        {
-            name if len(sections) > 1 else "": [
-                tuple(Entry(line[i]) for i in kept) for line in part
-            ]
-            for name, part in sections.items()
-        },
-        [],
-        [],
-    )
+    shown = [i for i in range(len(heads)) if any(line[i] not in ("", "-") for line in lines)]
+    entries = {
+        name if len(sections) > 1 else "": [tuple(Entry(line[i]) for i in shown) for line in part]
+        for name, part in sections.items()
+    }
+    return Block(tuple(heads[i] for i in shown), entries, notes, findings, optional)

@@ -14,34 +14,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
+from fewshot_bench.results import stats
 from fewshot_bench.results.layout import Layout, lay_out, row_names, seeds_of, settings
-from fewshot_bench.results.record import RECORD, TEST, read_record, read_table
-from fewshot_bench.results.runs import Array, Run, Setting, age
-from fewshot_bench.results.stats import (
-    INTERVALS,
-    Interval,
-    Paired,
-    best_and_tied,
-    bootstrap_interval,
-    class_interval,
-    detectable_difference,
-    detectable_over_seeds,
-    hierarchical_interval,
-    holm,
-    paired_difference,
-    paired_over_seeds,
-    seeds_interval,
-    student_interval,
-)
+from fewshot_bench.results.record import RECORD, TEST
+from fewshot_bench.results.runs import Array, Run, Setting, age, load_runs
+from fewshot_bench.results.stats import INTERVALS, Interval, Paired
 from fewshot_bench.results.training import TRAITS, Trait, codes, differing, unequal
-from fewshot_bench.utils.text import printable_values
 
 SIGNIFICANT = 0.05  # of a p value after Holm's correction
 POWER = 0.8  # of the difference that a comparison would have found
@@ -51,32 +35,21 @@ CHOSEN = ("episodes", "level", "episode_seed")
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians over the runs; None where none of them was timed.
+    """Medians over the runs; None where none of them was timed."""
 
-    Arguments:
-        step_ms, step_ms_p95: a training step: its median, its 95th percentile.
-        tasks_per_s: of training.
-        adapt_ms, predict_ms: to learn a test task, to classify its queries.
-        training_seconds: of the whole training, validation included.
-        peak_memory_bytes: on a GPU what was allocated, on a CPU the size of the process.
-        parameters: how many numbers the method has.
-        target_seconds: of training steps until validation first reached the target; infinite if
-            fewer than half of the runs got there; None if nothing was asked for, trained or kept.
-        target_reached: how many of the runs got there.
-        devices: names of the devices, most often one.
-    """
-
-    step_ms: float | None
+    step_ms: float | None  # of a training step
     step_ms_p95: float | None
-    tasks_per_s: float | None
-    adapt_ms: float | None
-    predict_ms: float | None
-    training_seconds: float | None
-    peak_memory_bytes: float | None
-    parameters: float | None
+    tasks_per_s: float | None  # of training
+    adapt_ms: float | None  # to learn a test task
+    predict_ms: float | None  # to classify its queries
+    training_seconds: float | None  # of the whole training, validation included
+    peak_memory_bytes: float | None  # on a GPU what was allocated, on a CPU the process
+    parameters: float | None  # how many numbers the method has
+    # Of training steps until validation first reached the target; infinite if fewer than half of
+    # the runs got there; None if nothing was asked for, trained or kept.
     target_seconds: float | None
-    target_reached: int | None
-    devices: tuple[str, ...]
+    target_reached: int | None  # how many of the runs got there
+    devices: tuple[str, ...]  # their names, most often one
 
 
 # Where a record has the numbers of a Speed.
@@ -94,43 +67,24 @@ PLACES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Looks:
-    """Test evaluations of one method on one protocol, of all runs that lie together.
+    """Test evaluations of one method on one protocol, of all runs that lie together."""
 
-    Arguments:
-        configurations: how many differ in a setting, or in the seed of their episodes.
-        seeds: how many training seeds the most often trained configuration has; they are no looks,
-            because all of them are reported.
-        evaluations: of all configurations and seeds; the same one again counts once.
-        best: the highest accuracy of a configuration, the mean over its seeds.
-    """
-
-    configurations: int
-    seeds: int
-    evaluations: int
-    best: float
+    configurations: int  # how many differ in a setting, or in the seed of their episodes
+    seeds: int  # the most of a configuration; they are no looks, because all of them are reported
+    evaluations: int  # of all configurations and seeds; the same one again counts once
+    best: float  # the highest accuracy of a configuration, the mean over its seeds
 
 
 @dataclass
 class Difference:
-    """A cell against the baseline's cell of its column, on the same episodes.
-
-    Arguments:
-        paired: the difference with its interval and tests.
-        seeds: how many training seeds of each, so that it is about the methods; 0 where one of
-            them has a single seed, so that it is about these trainings.
-        baseline: the row that it is a difference from.
-        reference: the cell of that row.
-        p_holm: the t test's p value, corrected over all differences of the table; None where
-            nothing varies.
-        detectable: what would have been found with a power of 80 %, where nothing was found.
-    """
+    """A cell against the baseline's cell of its column, on the same episodes."""
 
     paired: Paired
-    seeds: int
+    seeds: int  # of each, so that it is about the methods; 0: one has one, it is about trainings
     baseline: Row
-    reference: Cell
-    p_holm: float | None = None
-    detectable: float | None = None
+    reference: Cell  # of that row
+    p_holm: float | None = None  # of the t test, over the table's differences; None: no variation
+    detectable: float | None = None  # would have been found with POWER, where nothing was found
 
     @property
     def found(self) -> bool:
@@ -142,28 +96,19 @@ class Difference:
 class Cell:
     """One method in one setting.
 
-    Arguments:
-        runs: one per training seed, the lowest first.
-        scores: accuracy of each seed and episode [seeds, episodes].
-        interval: of the accuracy.
-        kind: which interval it is: ``student``, ``percentile``, ``bca``, ``classes``,
-            ``hierarchical`` or ``seeds``.
-        speed: times and memory, the median over the seeds.
-        paired: against the baseline; None for the baseline itself, or without one.
-        mark: ``best`` if it is better than every other cell of its column after Holm's
-            correction over the column's pairs; ``tied`` if it has the highest accuracy, or is not
-            significantly different from the cell that has; else empty.
-        looks: at the test split, of the method on this protocol; None on the validation split.
+    ``mark`` is ``best`` if it is better than every other cell of its column after Holm's correction
+    over the column's pairs; ``tied`` if it has the highest accuracy, or is not significantly
+    different from the cell that has; else empty.
     """
 
-    runs: tuple[Run, ...]
-    scores: Array = field(repr=False)
-    interval: Interval
-    kind: str
+    runs: tuple[Run, ...]  # one per training seed, the lowest first
+    scores: Array = field(repr=False)  # accuracy of each seed and episode [seeds, episodes]
+    interval: Interval  # of the accuracy
+    kind: str  # of the interval, one of INTERVALS
     speed: Speed
-    paired: Difference | None = None
+    paired: Difference | None = None  # None: the baseline itself, or there is none
     mark: str = ""
-    looks: Looks | None = None
+    looks: Looks | None = None  # of the method on this protocol; None on the validation split
 
     @property
     def overlap(self) -> dict[str, Any] | None:
@@ -178,7 +123,6 @@ class Cell:
 
     @property
     def half_width(self) -> float | None:
-        """Half width of the interval; None where there is none."""
         return self.interval.half_width
 
     @property
@@ -188,21 +132,15 @@ class Cell:
 
     @property
     def trained(self) -> bool:
-        """Whether anything was trained."""
         return self.runs[0].record["training"] is not None
 
 
 @dataclass
 class Row:
-    """A method with its settings.
+    """A method with its settings."""
 
-    Arguments:
-        name: distinguishes it from the other rows of its table.
-        cells: one per setting of the table; None where the method has no run.
-    """
-
-    name: str
-    cells: list[Cell | None]
+    name: str  # distinguishes it from the other rows of its table
+    cells: list[Cell | None]  # one per setting of the table; None where the method has no run
 
     @property
     def title(self) -> str:
@@ -216,32 +154,22 @@ class Row:
 
     @property
     def method(self) -> str:
-        """The method's plain name."""
         return str(self.runs[0].record["method"])
 
     @property
     def runs(self) -> list[Run]:
-        """The runs of all its cells."""
         return [run for cell in self.cells if cell is not None for run in cell.runs]
 
 
 @dataclass
 class Table:
-    """Methods and settings whose protocols agree in everything else.
+    """Methods and settings whose protocols agree in everything else."""
 
-    Arguments:
-        protocol: what all runs share: data set, split, query count, sampling, episodes, level...
-        settings: the columns.
-        rows: the methods, the best first.
-        differs: why these cannot stand in the first table: one phrase per reason.
-        baselines: of each column the row that the others are compared with, or None.
-    """
-
-    protocol: dict[str, Any]
-    settings: list[Setting]
-    rows: list[Row]
-    differs: tuple[str, ...]
-    baselines: list[Row | None]
+    protocol: dict[str, Any]  # what all runs share: data set, split, query count, episodes, ...
+    settings: list[Setting]  # the columns
+    rows: list[Row]  # the methods, the best first
+    differs: tuple[str, ...]  # why these cannot stand in the first table: a phrase per reason
+    baselines: list[Row | None]  # of each column the row that the others are compared with
 
     @property
     def dataset(self) -> str:
@@ -249,60 +177,43 @@ class Table:
         texts = {str(run.record["dataset"]) for row in self.rows for run in row.runs}
         return min(texts, key=lambda text: (len(text), text), default=self.protocol["dataset"])
 
+    def entries(self, at: int) -> list[tuple[Row, Cell]]:
+        """The cells of a setting, those that there are, with their rows."""
+        return [(row, cell) for row in self.rows if (cell := row.cells[at]) is not None]
+
     def column(self, at: int) -> list[Cell]:
         """The cells of a setting, those that there are, in the order of the rows."""
-        return [cell for row in self.rows if (cell := row.cells[at]) is not None]
-
-    def differs_at(self, at: int) -> list[Trait]:
-        """In what the trainings of a column's rows differ."""
-        return differing(cell.runs for cell in self.column(at))
+        return [cell for _, cell in self.entries(at)]
 
     @property
     def training_differs(self) -> list[Trait]:
         """In what the trainings of the rows of some column differ."""
-        found = {trait.name for at in range(len(self.settings)) for trait in self.differs_at(at)}
-        return [trait for trait in TRAITS if trait.name in found]
+        columns = [self.column(at) for at in range(len(self.settings))]
+        found = [differing(cell.runs for cell in column) for column in columns]
+        return [trait for trait in TRAITS if any(trait in traits for traits in found)]
 
     @property
     def filled(self) -> list[tuple[Setting, Row, Cell]]:
         """Every cell with its setting and its row, setting by setting."""
-        return [
-            (setting, row, cell)
-            for at, setting in enumerate(self.settings)
-            for row in self.rows
-            if (cell := row.cells[at]) is not None
-        ]
+        return [(s, *entry) for at, s in enumerate(self.settings) for entry in self.entries(at)]
 
     @property
     def paired(self) -> list[tuple[Setting, Row, Cell, Difference]]:
         """The cells that are compared with a baseline."""
-        return [
-            (setting, row, cell, cell.paired)
-            for setting, row, cell in self.filled
-            if cell.paired is not None
-        ]
+        return [(*part, part[2].paired) for part in self.filled if part[2].paired is not None]
 
 
 @dataclass
 class Comparison:
-    """Tables, and what could not be shown and why.
+    """Tables, and what could not be shown and why."""
 
-    Arguments:
-        tables: one per protocol.
-        problems: a line for each run that is left out.
-        level: of the intervals, in (0, 1); None: each table's own.
-        target: validation accuracy whose time was asked for, or None.
-        baseline: what the rows are compared with, or None.
-    """
-
-    tables: list[Table]
-    problems: list[str] = field(default_factory=list)
-    level: float | None = None
-    target: float | None = None
-    baseline: str | None = None
+    tables: list[Table]  # one per protocol
+    problems: list[str] = field(default_factory=list)  # a line for each run that is left out
+    level: float | None = None  # of the intervals, in (0, 1); None: each table's own
+    target: float | None = None  # validation accuracy whose time was asked for
+    baseline: str | None = None  # what the rows are compared with
 
     def level_of(self, table: Table) -> float:
-        """The level of a table's intervals."""
         return self.level if self.level is not None else float(table.protocol["level"])
 
 
@@ -335,24 +246,27 @@ def compare(
     """
     check(level, interval, target)
     comparison = Comparison([], [], level, target, baseline)
-    usable, scores = list[Run](), dict[int, tuple[Array, Array]]()
+    scores: dict[int, tuple[Array, Array]] = {}
     for run in runs:
         try:
             scores[id(run)] = run.checked_scores()
-            usable.append(run)
         except RecordError as error:
             comparison.problems.append(str(error))
+    usable = [run for run in runs if id(run) in scores]
     layouts, replaced = lay_out(usable, by_level=level is None)
     comparison.problems += replaced
     looks = looks_at(usable)
-    for layout in layouts:
-        table = _table(layout, scores, comparison, interval)
-        if table is not None:
-            for _, _, cell in table.filled:
-                cell.looks = looks.get(id(cell.runs[0]))
-            comparison.tables.append(table)
+    tables = [_table(layout, scores, comparison, interval) for layout in layouts]
+    comparison.tables += [table for table in tables if table.rows]
+    for table in comparison.tables:
+        for _, _, cell in table.filled:
+            cell.looks = looks.get(id(cell.runs[0]))
     if baseline is not None and comparison.tables:
-        _check_baseline(comparison, runs, baseline)
+        rows = [row for table in comparison.tables for row in table.rows]
+        names = {name for row in rows for name in (row.method, row.entry)}
+        if baseline not in names | {row.name for row in rows} | {run.record["id"] for run in runs}:
+            hint = "Give one of them, the name of a row, or the id of a run."
+            raise UnknownName("baseline", baseline, names, hint)
         for table in comparison.tables:
             against(table, baseline, comparison.level_of(table), ranks=ranks)
     return comparison
@@ -368,66 +282,60 @@ def check(level: float | None, interval: str | None, target: float | None) -> No
         raise ConfigError(f"--target: expected an accuracy such as 0.95, got {target:g}.")
 
 
-def _check_baseline(comparison: Comparison, runs: Sequence[Run], baseline: str) -> None:
-    rows = [row for table in comparison.tables for row in table.rows]
-    names = {name for row in rows for name in (row.method, row.entry)}
-    known = names | {row.name for row in rows} | {run.record["id"] for run in runs}
-    if baseline not in known:
-        hint = "Give one of them, the name of a row, or the id of a run."
-        raise UnknownName("baseline", baseline, names, hint)
-
-
 def _table(
     layout: Layout,
     scores: Mapping[int, tuple[Array, Array]],
     comparison: Comparison,
     interval: str | None,
-) -> Table | None:
-    """Rows and cells of a table; None if none of its runs can be used."""
-    table = Table(
-        layout.protocol, layout.settings, [], layout.differs, [None] * len(layout.settings)
-    )
-    level = comparison.level_of(table)
-    numbers: dict[Setting, Array] = {}
+) -> Table:
+    """The best rows first; without rows if none of its runs can be used."""
+    table = Table(layout.protocol, layout.settings, [], layout.differs, [])
+    level, numbers = comparison.level_of(table), dict[Setting, Array]()
     for members, name in zip(layout.rows, row_names(layout.rows, layout.choices), strict=True):
-        row = Row(name, [])
-        for setting in layout.settings:
-            own = []
-            for run in members:
-                if run.setting != setting:
-                    continue
-                episode, _ = scores[id(run)]
-                if np.array_equal(episode, numbers.setdefault(setting, episode)):
-                    own.append(run)
-                else:
-                    comparison.problems.append(
-                        f"'{run.folder}' numbers its episodes differently from the others."
-                    )
-            values = [scores[id(run)][1] for run in own]
-            row.cells.append(_cell(own, values, comparison, level, interval) if own else None)
-        if row.runs:
-            table.rows.append(row)
+        usable: dict[Setting, list[Run]] = defaultdict(list)
+        for run in members:
+            episode, _ = scores[id(run)]
+            if np.array_equal(episode, numbers.setdefault(run.setting, episode)):
+                usable[run.setting].append(run)
+            else:
+                comparison.problems.append(
+                    f"'{run.folder}' numbers its episodes differently from the others."
+                )
+        cells: list[Cell | None] = []
+        for runs in (usable[setting] for setting in layout.settings):
+            values = [scores[id(run)][1] for run in runs]
+            cells.append(_cell(runs, values, comparison, level, interval) if runs else None)
+        if any(cells):
+            table.rows.append(Row(name, cells))
     filled = [at for at in range(len(table.settings)) if table.column(at)]
     table.settings = [table.settings[at] for at in filled]
     table.baselines = [None] * len(filled)
     for row in table.rows:
         row.cells = [row.cells[at] for at in filled]
-    for at in range(len(filled)):
-        mark_best(table.column(at))
-    _sort(table)
-    return table if table.rows else None
+    columns = [table.column(at) for at in range(len(filled))]
+    for column in columns:
+        if len(column) > 1:
+            best, tied = stats.best_and_tied([cell.scores for cell in column], SIGNIFICANT)
+            for i in tied:
+                column[i].mark = "tied"
+            column[best].mark = "tied" if tied else "best"
+    means = [float(np.mean([cell.accuracy for cell in column])) for column in columns]
+
+    def lead(row: Row) -> float:
+        """How far it is above the mean of its columns."""
+        found = [cell.accuracy - means[at] for at, cell in enumerate(row.cells) if cell]
+        return round(float(np.mean(found)), 12)
+
+    table.rows.sort(key=lambda row: (-lead(row), row.name))
+    return table
 
 
 def _cell(
-    runs: list[Run],
-    values: list[Array],
-    comparison: Comparison,
-    level: float,
-    interval: str | None,
+    runs: list[Run], values: list[Array], comparison: Comparison, level: float, asked: str | None
 ) -> Cell | None:
     scores = np.stack(values)
     try:
-        kind, covered = _interval(runs, scores, level, interval)
+        kind, covered = _interval(runs, scores, level, asked)
     except RecordError as error:
         comparison.problems.append(str(error))
         return None
@@ -443,47 +351,28 @@ def _interval(
     runs: list[Run], scores: Array, level: float, asked: str | None
 ) -> tuple[str, Interval]:
     """The kind of interval and the interval of the scores [seeds, episodes] of a cell."""
-    several = len(scores) > 1
+    mean, several = scores.mean(0), len(scores) > 1
     kind = asked or ("hierarchical" if several else "student")
     if kind == "hierarchical" and several:
-        return kind, hierarchical_interval(scores, level)
+        return kind, stats.hierarchical_interval(scores, level)
     if kind == "seeds":
-        return kind, seeds_interval(scores.mean(1), level)
-    mean = scores.mean(0)
+        return kind, stats.seeds_interval(scores.mean(1), level)
     if kind in ("percentile", "bca"):
-        return kind, bootstrap_interval(mean, level, kind)
-    if kind == "classes":
-        own = class_interval(mean, runs[0].clusters(), level)
-        if own.low is None or own.high is None:
-            return kind, own
-        low, high = max(own.low, 0.0), min(own.high, 1.0)  # of an accuracy
-        return kind, replace(own, half_width=(high - low) / 2, low=low, high=high)
-    return "student", student_interval(mean, level)
-
-
-def _sort(table: Table) -> None:
-    """The best rows first: by how far they are above the mean of their columns."""
-    means = [
-        float(np.mean([cell.accuracy for cell in table.column(at)]))
-        for at in range(len(table.settings))
-    ]
-
-    def key(row: Row) -> tuple[float, str]:
-        lead = [cell.accuracy - means[at] for at, cell in enumerate(row.cells) if cell]
-        return -round(float(np.mean(lead)), 12), row.name
-
-    table.rows.sort(key=key)
+        return kind, stats.bootstrap_interval(mean, level, kind)
+    if kind != "classes":
+        return "student", stats.student_interval(mean, level)
+    own = stats.class_interval(mean, runs[0].clusters(), level)
+    if own.low is None or own.high is None:
+        return kind, own
+    low, high = max(own.low, 0.0), min(own.high, 1.0)  # of an accuracy
+    return kind, replace(own, half_width=(high - low) / 2, low=low, high=high)
 
 
 def refuse_unequal(comparison: Comparison, names: Sequence[str]) -> None:
-    """Compare the trainings of the rows of every column of every table.
-
-    Raises:
-        ConfigError: they differ in one of these traits; names the first, with the values.
-    """
+    """Raise ConfigError if the trainings of the rows of a column differ in one of these traits."""
     for table in comparison.tables:
         for at, setting in enumerate(table.settings):
-            rows = [(row.name, cell.runs) for row in table.rows if (cell := row.cells[at])]
+            rows = [(row.name, cell.runs) for row, cell in table.entries(at)]
             if (why := unequal(rows, names)) is not None:
                 raise ConfigError(
                     f"--equal {why[0]}: on {setting} {why[1]}. Train them the same way with 'fsb "
@@ -496,37 +385,34 @@ def refuse_unequal(comparison: Comparison, names: Sequence[str]) -> None:
 
 
 def against(table: Table, baseline: str, level: float, *, ranks: bool) -> None:
-    """Pair every cell with the baseline's cell of its column, and correct over the table.
+    """Fill in ``paired`` of every cell and the ``baselines``, and correct over the table.
 
-    Arguments:
-        table: its cells' ``paired`` and its ``baselines`` are filled in.
-        baseline: name of a method, of a grid's entry or of a row, or id of a run. Of several rows
-            of a method it is the one with most settings, then of the lowest seed, then the newest:
-            never the best.
-        level: of the intervals.
-        ranks: also do the signed-rank tests.
+    The baseline is named by a method, a grid's entry, a row or the id of a run. Of several rows of
+    a method it is the one with most settings, then of the lowest seed, then the newest: never the
+    best.
     """
+
+    def preference(row: Row) -> tuple[bool, bool, int, int]:
+        seed = min(run.record["seed"] for run in row.runs)
+        return row.name != baseline, row.entry != baseline, row.cells.count(None), seed
+
     named = [
         row
         for row in table.rows
-        if baseline in (row.name, row.entry, row.method)
-        or baseline in {run.record["id"] for run in row.runs}
+        if baseline in {row.name, row.entry, row.method, *(run.record["id"] for run in row.runs)}
     ]
     named.sort(key=lambda row: max(map(age, row.runs)), reverse=True)
-    named.sort(key=lambda row: min(run.record["seed"] for run in row.runs))
-    named.sort(key=lambda row: sum(cell is None for cell in row.cells))
-    named.sort(key=lambda row: (row.name != baseline, row.entry != baseline))
+    named.sort(key=preference)
     for at in range(len(table.settings)):
-        base = next((row for row in named if row.cells[at] is not None), None)
-        table.baselines[at] = base
-        if base is None:
-            continue
-        reference = base.cells[at]
-        assert reference is not None
-        for cell in table.column(at):
-            if cell is not reference:
-                paired, seeds = pair(cell, reference, level, ranks=ranks)
-                cell.paired = Difference(paired, seeds, base, reference)
+        for base in named:
+            if (reference := base.cells[at]) is None:
+                continue
+            table.baselines[at] = base
+            for cell in table.column(at):
+                if cell is not reference:
+                    paired, seeds = pair(cell, reference, level, ranks=ranks)
+                    cell.paired = Difference(paired, seeds, base, reference)
+            break
     _correct(table)
 
 
@@ -538,14 +424,15 @@ def pair(a: Cell, b: Cell, level: float, *, ranks: bool) -> tuple[Paired, int]:
     """
     seeds = min(len(a.scores), len(b.scores))
     if seeds > 1:
-        return paired_over_seeds(a.scores[:seeds], b.scores[:seeds], level), seeds
-    return paired_difference(a.scores.mean(0), b.scores.mean(0), level, ranks=ranks), 0
+        return stats.paired_over_seeds(a.scores[:seeds], b.scores[:seeds], level), seeds
+    return stats.paired_difference(a.scores.mean(0), b.scores.mean(0), level, ranks=ranks), 0
 
 
 def _correct(table: Table) -> None:
     """Holm's correction, and what these tests would have found."""
     tested = [part for part in table.paired if part[3].paired.p_t is not None]
-    corrected = holm([difference.paired.p_t for *_, difference in tested])
+    corrected = stats.holm([difference.paired.p_t for *_, difference in tested])
+    detectable = cache(stats.detectable_difference)
     for (*_, cell, one), p in zip(tested, corrected, strict=True):
         one.p_holm = float(p)
         if one.found or not one.paired.effect_size:
@@ -554,48 +441,25 @@ def _correct(table: Table) -> None:
         alpha = SIGNIFICANT / len(tested)
         if one.seeds:
             a, b = cell.scores[: one.seeds], one.reference.scores[: one.seeds]
-            one.detectable = detectable_over_seeds(a, b, POWER, alpha)
+            one.detectable = stats.detectable_over_seeds(a, b, POWER, alpha)
         else:
             sd = abs(one.paired.difference / one.paired.effect_size)
-            one.detectable = sd * _detectable(one.paired.n, alpha)
-
-
-@cache
-def _detectable(episodes: int, alpha: float) -> float:
-    """The difference that is found with ``POWER``, in standard deviations of one."""
-    return detectable_difference(1.0, episodes, POWER, alpha)
-
-
-def mark_best(cells: Sequence[Cell]) -> None:
-    """Mark the best of a column, or those not significantly different from it."""
-    if len(cells) < 2:
-        return
-    best, tied = best_and_tied([cell.scores for cell in cells], SIGNIFICANT)
-    for i in tied:
-        cells[i].mark = "tied"
-    cells[best].mark = "tied" if tied else "best"
+            one.detectable = sd * detectable(1.0, one.paired.n, POWER, alpha)
 
 
 # --- Times and memory.
 
 
 def speed_of(runs: Sequence[Run], target: float | None = None) -> Speed:
-    """The medians over runs.
-
-    Arguments:
-        runs: of one configuration and setting.
-        target: validation accuracy whose time is wanted.
+    """The medians over runs of one configuration and setting.
 
     Raises:
-        RecordError: the curves that tell of the target are damaged.
+        RecordError: the curves that tell when validation reached the ``target`` are damaged.
     """
-    numbers = {
-        name: _median([_at(run.record, path) for run in runs]) for name, path in PLACES.items()
-    }
     times = [] if target is None else [seconds_to(run, target) for run in runs]
     known = [seconds for seconds in times if seconds is not None]
     return Speed(
-        **numbers,
+        **{name: _median(runs, path) for name, path in PLACES.items()},
         # An even number of runs has two in the middle: the later one, which may be infinite.
         target_seconds=statistics.median_high(known) if known else None,
         target_reached=sum(map(math.isfinite, known)) if known else None,
@@ -603,65 +467,48 @@ def speed_of(runs: Sequence[Run], target: float | None = None) -> Speed:
     )
 
 
-def _at(record: Any, path: Sequence[str]) -> float | None:
-    """A number of a record; None where it, or what holds it, is missing."""
-    for name in path:
-        record = (record or {}).get(name)
-    return record
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
+def _median(runs: Sequence[Run], path: Sequence[str]) -> float | None:
+    """Of a number in the records; None where it, or what holds it, is missing in all."""
+    known = []
+    for run in runs:
+        value: Any = run.record
+        for name in path:
+            value = (value or {}).get(name)
+        known += [] if value is None else [value]
     return statistics.median(known) if len(known) > 1 else next(iter(known), None)
 
 
 def seconds_to(run: Run, target: float) -> float | None:
-    """Seconds of training steps until the first validation at or above ``target``.
+    """Seconds of training steps, without validation, until it first was at or above ``target``.
 
-    The times are those of ``steps.csv``, summed; validation itself is not counted.
-
-    Returns:
-        Infinity if no validation got there; None if the run did not train (or evaluates what
-        another run trained) or has never validated.
+    Infinity if no validation got there; None if the run did not train (or evaluates what another
+    run trained) or has never validated.
 
     Raises:
         RecordError: ``validation.csv`` or ``steps.csv`` is missing or damaged.
     """
     if run.record["training"] is None or run.record.get("evaluated_from"):
         return None
-    curve = _columns(run.folder / "validation.csv", "step", "accuracy")
-    if not len(curve["step"]):
+    validated, accuracy = run.columns("validation.csv", "step", "accuracy")
+    if not len(validated):
         return None
-    reached = curve["step"][curve["accuracy"] >= target]
+    reached = validated[accuracy >= target]
     if not len(reached):
         return math.inf
-    steps = _columns(run.folder / "steps.csv", "step", "step_ms")
-    times = steps["step_ms"][steps["step"] <= reached.min()]
-    if not np.isfinite(times).all() or len(times) < reached.min():
+    step, step_ms = run.columns("steps.csv", "step", "step_ms")
+    times = step_ms[step <= reached[0]]
+    if not np.isfinite(times).all() or len(times) < reached[0]:
         raise RecordError(f"'{run.folder / 'steps.csv'}' lacks steps.")
     return float(times.sum()) / 1e3
-
-
-def _columns(path: Path, *names: str) -> dict[str, Array]:
-    """Columns of a table, all of them.
-
-    Raises:
-        RecordError: the table is missing or damaged, or lacks one.
-    """
-    table = read_table(path, names)
-    if set(table) != set(names):
-        raise RecordError(f"'{path}' lacks a column.")
-    return table
 
 
 # --- Evaluations of a method on the test split: the best of many is too high by the choice.
 
 
 def looks_at(runs: Sequence[Run]) -> dict[int, Looks]:
-    """The looks at the test split that each run is one of: {id(run): looks}.
+    """{id(run): the looks at the test split that it is one of}; runs of the validation split: none.
 
-    Runs of the validation split are no looks, and have none. Runs that lie in the same folders as
-    these count too, shown or not.
+    Runs that lie in the same folders as these count too, shown or not.
     """
     shown = [run for run in runs if run.record["part"] == TEST]
     everything = [*shown, *_beside(shown)]
@@ -670,22 +517,27 @@ def looks_at(runs: Sequence[Run]) -> dict[int, Looks]:
     for run in everything:
         seeds = groups[_protocol(run)][_configuration(run, by_id)]
         seeds[run.record["seed"]] = run.record["test"]["accuracy"]
-    found = {
-        key: Looks(
-            len(configurations),
-            max(map(len, configurations.values())),
-            sum(map(len, configurations.values())),
-            max(fmean(seeds.values()) for seeds in configurations.values()),
-        )
-        for key, configurations in groups.items()
-    }
+    found: dict[str, Looks] = {}
+    for key, configurations in groups.items():
+        each = configurations.values()
+        best = max(fmean(seeds.values()) for seeds in each)
+        found[key] = Looks(len(each), max(map(len, each)), sum(map(len, each)), best)
     return {id(run): found[_protocol(run)] for run in shown}
+
+
+def _beside(runs: Iterable[Run]) -> list[Run]:
+    """Finished runs with a test result in the folders where these lie, without these."""
+    own = {run.folder.resolve() for run in runs}
+    parents = sorted({folder.parent for folder in own})
+    near = [path.parent for parent in parents for path in sorted(parent.glob(f"*/{RECORD}"))]
+    found, _ = load_runs([folder for folder in near if folder not in own])
+    return [run for run in found if run.record["part"] == TEST]
 
 
 def _protocol(run: Run) -> str:
     """One method on one test split and task."""
     protocol = {n: v for n, v in run.protocol().items() if n not in CHOSEN}
-    return _text([run.record["method"], run.setting, sorted(protocol.items())])
+    return json.dumps([run.record["method"], run.setting, protocol], sort_keys=True, default=str)
 
 
 def _configuration(run: Run, by_id: Mapping[str, Run]) -> str:
@@ -693,42 +545,12 @@ def _configuration(run: Run, by_id: Mapping[str, Run]) -> str:
 
     An evaluation of a run's weights is of the configuration that trained them. Its record has
     it; an older one does not, and then the run counts that it came from, through any number of
-    evaluations.
+    evaluations, as far as it is here.
     """
-    recorded = run.seedless or run.record.get("training_summary") is not None
-    own = settings(run) if recorded else settings(_trained(run, by_id)) | codes(run)
-    return _text([sorted(own.items()), run.record["episode_seed"]])
-
-
-def _trained(run: Run, by_id: Mapping[str, Run]) -> Run:
-    """The run whose weights an evaluation used, as far as it is here."""
-    seen: set[str] = set()
-    while (origin := str(run.record.get("evaluated_from"))) in by_id and origin not in seen:
-        seen.add(origin)
-        run = by_id[origin]
-    return run
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
-
-
-def _beside(runs: Iterable[Run]) -> list[Run]:
-    """Finished runs with a test result in the folders where these lie, without these."""
-    own = {run.folder.resolve() for run in runs}
-    found = []
-    for parent in sorted({folder.parent for folder in own}):
-        try:
-            folders = sorted(path for path in parent.iterdir() if (path / RECORD).is_file())
-        except OSError:
-            continue
-        for folder in folders:
-            if folder in own:
-                continue
-            try:
-                record = printable_values(read_record(folder))
-            except RecordError:
-                continue
-            if record["status"] == "completed" and record["test"] and record["part"] == TEST:
-                found.append(Run(folder, record))
-    return found
+    origin, seen = run, set[str]()
+    if not run.seedless and run.record.get("training_summary") is None:
+        while (name := origin.record.get("evaluated_from")) in by_id and name not in seen:
+            seen.add(name)
+            origin = by_id[name]
+    own = settings(origin) | codes(run)
+    return json.dumps([own, run.record["episode_seed"]], sort_keys=True, default=str)

@@ -16,17 +16,12 @@ from fewshot_bench.results.runs import Run, query_words, sampler_words
 
 @dataclass(frozen=True)
 class Pilot:
-    """How much a difference varies from episode to episode.
+    """How much a difference varies from episode to episode."""
 
-    Arguments:
-        runs: one or two.
-        variance: of a per-episode difference, at the pilots' query count.
-        falls: the part of it that is inverse to the query count; None where one query per class,
-            or unequal numbers of them, do not tell.
-    """
-
-    runs: tuple[Run, ...]
-    variance: float
+    runs: tuple[Run, ...]  # one or two
+    variance: float  # of a per-episode difference, at the pilots' query count
+    # The part of it that is inverse to the query count; None where one query per class, or unequal
+    # numbers of them, do not tell.
     falls: float | None
 
     @property
@@ -66,9 +61,6 @@ def pilot_of(runs: list[Run]) -> Pilot:
     (query - 1) with the measured a. Of two runs the parts are added: given the episode and class,
     they are assumed to err independently. More than the whole variance it cannot be.
 
-    Arguments:
-        runs: one or two.
-
     Raises:
         RecordError: the runs are of different protocols, their tables are missing or damaged, or
             nothing varies.
@@ -82,19 +74,18 @@ def pilot_of(runs: list[Run]) -> Pilot:
     scores = [run.scores() for run in runs]
     if others and not np.array_equal(scores[0][0], scores[1][0]):
         raise RecordError(f"'{others[0].folder}' has other episodes than '{first.folder}'.")
-    parts = [_binomial(run) for run in runs]
-    falls = None if any(part is None for part in parts) else sum(p for p in parts if p is not None)
+    parts = [part for run in runs if (part := _binomial(run)) is not None]
     # Without its last bits: equal differences stay equal.
     spread = np.round(scores[0][1] - scores[1][1] if others else scores[0][1], 14)
-    variance = float(np.var(spread, ddof=1)) if len(spread) > 1 else 0.0
-    if not others:  # the second method that there is not: as variable, and independent
-        variance, falls = 2 * variance, None if falls is None else 2 * falls
+    methods = 1 if others else 2  # the second that there is not: as variable, and independent
+    variance = methods * float(np.var(spread, ddof=1)) if len(spread) > 1 else 0.0
+    falls = min(methods * sum(parts), variance) if len(parts) == len(runs) else None
     if variance == 0 or np.ptp(spread) == 0:
         raise RecordError(
             f"the scores of '{first.folder}' do not vary{' from the other' if others else ''}: "
             "nothing can be planned from them; give pilots of more episodes or queries."
         )
-    return Pilot(tuple(runs), variance, None if falls is None else min(falls, variance))
+    return Pilot(tuple(runs), variance, falls)
 
 
 def _binomial(run: Run) -> float | None:
@@ -119,11 +110,10 @@ def class_accuracies(run: Run) -> npt.NDArray[np.float64]:
     path = run.folder / "confusion.csv"
     table = read_table(path, ("episode", "target", "predicted", "count"))
     try:
-        episode, target = table["episode"].astype(int), table["target"].astype(int)
-        hit = table["predicted"] == table["target"]
-        count, way = table["count"], run.record["task"]["way"]
-        total, right = np.zeros((2, len(np.unique(episode)), way))
-        row = np.searchsorted(np.unique(episode), episode)
+        target, count, way = table["target"].astype(int), table["count"], run.setting.way
+        hit = table["predicted"] == target
+        episodes, row = np.unique(table["episode"].astype(int), return_inverse=True)
+        total, right = np.zeros((2, len(episodes), way))
         np.add.at(total, (row, target), count)
         np.add.at(right, (row[hit], target[hit]), count[hit])
     except (KeyError, IndexError, ValueError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,17 +53,11 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run and where it is.
-
-    Arguments:
-        folder: of the run.
-        record: its record.
-        entry: what a grid calls it, where that is not the method's name.
-    """
+    """A finished run and where it is."""
 
     folder: Path
     record: dict[str, Any]
-    entry: str | None = None
+    entry: str | None = None  # what a grid calls it, where that is not the method's name
 
     @property
     def name(self) -> str:
@@ -83,12 +77,10 @@ class Run:
     def protocol(self) -> dict[str, Any]:
         """Everything but the setting that decides whether accuracies may share a table.
 
-        Options of a data set that begin with ``train_`` are left out: what a method trains on
-        is its own affair, and the digest of the test episodes sees the rest. So are those that
-        name a file, such as a split file, as far as the content of the evaluated split is known:
-        that is what the file came to. ``dataset`` is the plain name then, without a path. Of an
-        older record the text as typed counts, and the digest that the data set computes itself,
-        which may not depend on the split.
+        Options of a data set that begin with ``train_`` are left out: the digest of the test
+        episodes sees what they do to them. So are those that name a file, where the content of the
+        evaluated split is known, and ``dataset`` is the plain name then. Of an older record the
+        text as typed counts, and the digest of the data set, which may not depend on the split.
         """
         record, test, config = self.record, self.record["test"], self.record["config"]
         evaluated = record.get("evaluated_digest")
@@ -99,9 +91,9 @@ class Run:
             if not name.startswith("train_") and name != "split" and name not in files
         }
         digest = "evaluated_digest" if evaluated else "dataset_digest"
-        named = (str(one["name"]) for one in record["plugins"] if one.get("kind") == "datasets")
+        named = [str(one["name"]) for one in record["plugins"] if one["kind"] == "datasets"]
         return {
-            "dataset": next(named, record["dataset"]) if evaluated else record["dataset"],
+            "dataset": named[0] if named and evaluated else record["dataset"],
             "split": record["split"],
             "part": record["part"],
             **options,
@@ -115,47 +107,35 @@ class Run:
             digest: record[digest],
         }
 
-    def scores(self) -> tuple[Array, Array]:
-        """Episode numbers and accuracies, sorted by episode.
+    def columns(self, file: str, key: str, name: str) -> tuple[Array, Array]:
+        """Two columns of a table, sorted by the first; RecordError: missing or damaged."""
+        path = self.folder / file
+        table = read_table(path, (key, name))
+        if missing := [column for column in (key, name) if column not in table]:
+            raise RecordError(f"'{path}' lacks data: it has no column '{missing[0]}'.")
+        order = np.argsort(table[key], kind="stable")
+        return table[key][order], table[name][order]
 
-        Raises:
-            RecordError: they are missing or damaged.
-        """
-        return self._column("accuracy")
+    def scores(self) -> tuple[Array, Array]:
+        """Episode numbers and accuracies, sorted by episode; RecordError: missing or damaged."""
+        episode, accuracy = self.columns("episodes.csv", "episode", "accuracy")
+        if (episode[1:] == episode[:-1]).any():
+            raise RecordError(f"'{self.folder}/episodes.csv' has an episode more than once.")
+        return episode, accuracy
 
     def clusters(self) -> npt.NDArray[np.int64]:
         """The classes of each episode [episodes, way], sorted by episode, for ``class_interval``.
 
-        Classes that share images, as the rotations of a character do, have one number.
-
-        Raises:
-            RecordError: they are missing or damaged.
+        Classes that share images, as the rotations of a character do, have one number. Raises
+        RecordError as :meth:`scores`.
         """
-        way = self.record["task"]["way"]
-        path = self.folder / "episodes.csv"
-        kind = "group" if "group_0" in read_table(path, ("group_0",)) else "class"
-        return np.stack([self._column(f"{kind}_{c}")[1] for c in range(way)], 1).astype(np.int64)
-
-    def _column(self, name: str) -> tuple[Array, Array]:
-        path = self.folder / "episodes.csv"
-        table = read_table(path, ("episode", name))
-        try:
-            episode, values = table["episode"], table[name]
-        except KeyError as error:
-            raise RecordError(f"'{path}' has no column {error}.") from error
-        if (episode[1:] > episode[:-1]).all():
-            return episode, values
-        unique, first = np.unique(episode, return_index=True)
-        if len(unique) != len(episode):
-            raise RecordError(f"'{path}' has an episode more than once.")
-        return unique, values[first]
+        file = "episodes.csv"
+        kind = "group" if "group_0" in read_table(self.folder / file, ("group_0",)) else "class"
+        names = [f"{kind}_{c}" for c in range(self.record["task"]["way"])]
+        return np.stack([self.columns(file, "episode", n)[1] for n in names], 1).astype(np.int64)
 
     def checked_scores(self) -> tuple[Array, Array]:
-        """The same as :meth:`scores`, complete and with the record's mean.
-
-        Raises:
-            RecordError: they are not.
-        """
+        """:meth:`scores`; also raises if they are not complete or have not the record's mean."""
         episode, accuracy = self.scores()
         path, test = self.folder / "episodes.csv", self.record["test"]
         if len(episode) != test["episodes"]:
@@ -190,16 +170,16 @@ def load_runs(
     """
     runs, problems, paths = [], [], list(paths)
     themselves = {folder_of(path).resolve() for path in paths}
-    seen: set[Path] = set()
-    named: set[Path] = set()
+    seen, named = set[Path](), set[Path]()
     for path in paths:
         if path.resolve() in named:
             problems.append(f"'{path}' is named twice; it counts once.")
         named.add(path.resolve())
         for folder in run_folders(folder_of(path)) or [path]:
-            if folder.resolve() in seen:
+            at = folder.resolve()
+            if at in seen:
                 continue
-            seen.add(folder.resolve())
+            seen.add(at)
             try:
                 record = printable_values(with_result(read_record(folder)))
             except RecordError as error:
@@ -207,13 +187,10 @@ def load_runs(
                 continue
             if record["status"] == "completed" and record["test"]:
                 runs.append(Run(folder, record))
-                continue
-            line = _why(folder, record)
-            found_below = folder.resolve() not in themselves
-            if unfinished is not None and found_below and record["status"] in UNFINISHED:
-                unfinished.append(line)
+            elif unfinished is None or at in themselves or record["status"] not in UNFINISHED:
+                problems.append(_why(folder, record))
             else:
-                problems.append(line)
+                unfinished.append(_why(folder, record))
     return runs, problems
 
 
@@ -230,17 +207,16 @@ def run_folders(path: Path) -> list[Path]:
     """Folders with a record, in order; a link to a run counts, a link to more does not (loops)."""
     if (path / RECORD).is_file():
         return [path]
-    found: list[Path] = []
     try:
         entries = sorted(os.scandir(path), key=lambda entry: entry.name)
     except OSError:
-        return found
+        return []
+    found: list[Path] = []
     for entry in entries:
-        if not entry.is_dir() or entry.name.startswith("."):
-            continue
-        inside = Path(entry.path)
-        if not entry.is_symlink() or (inside / RECORD).is_file():
-            found += run_folders(inside)
+        if entry.is_dir() and not entry.name.startswith("."):
+            inside = Path(entry.path)
+            if not entry.is_symlink() or (inside / RECORD).is_file():
+                found += run_folders(inside)
     return found
 
 
@@ -254,30 +230,38 @@ def short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def contents(
+    record: Mapping[str, Any], options: Mapping[str, Any], prefix: str = ""
+) -> dict[str, Any]:
+    """Options with files by what is in them, as far as the record has a digest of it.
+
+    One path can hold other content in every run, and one content can lie under several paths.
+    """
+    read = {one["option"]: one["sha256"][:DIGITS] for one in record.get("inputs") or ()}
+    return {
+        name: f"file {read[prefix + name]}" if value and prefix + name in read else value
+        for name, value in options.items()
+    }
+
+
 def sampler_protocol(record: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a run's protocol that are about its sampler.
 
     ``sampler`` is its name, of a plugin with the distribution and version that it came from, and
     its options, files by their content; ``sampler_code`` the digest of a plugin's code;
-    ``unequal`` the parts of an episode that have other numbers of images per class than the task
-    says, as the episodes were drawn.
+    ``unequal`` the parts of an episode that have other numbers of images per class than the task.
     """
-    sampler, own = record.get("sampler"), dict(record["task"])
+    sampler, own = record.get("sampler"), record["task"]
     if not sampler:  # of an older record, which names it among its plugins
-        named = (one for one in record.get("plugins") or () if one.get("kind") == "samplers")
+        named = (one for one in record.get("plugins") or () if one["kind"] == "samplers")
         own_kind = {"name": record["test"]["sampling"], "distribution": CORE, "version": ""}
         sampler = {**next(named, own_kind), "options": {}, "code": None}
     words, code = str(sampler["name"]), None
     if sampler["distribution"] != CORE:
         words += f" of {sampler['distribution']} {sampler['version']}".rstrip()
         code = sampler["code"][:DIGITS] if sampler["code"] else UNKNOWN
-    # One path can hold other content in every run, and one content can lie under several paths.
-    read = {one["option"]: f"file {one['sha256'][:DIGITS]}" for one in record.get("inputs") or ()}
-    options = [
-        f"{name} {short(value and read.get(f'sampling_{name}', value))}"
-        for name, value in sampler["options"].items()
-    ]
-    words += f" ({', '.join(options)})" if options else ""
+    given = contents(record, sampler["options"], "sampling_")
+    words += f" ({', '.join(f'{n} {short(value)}' for n, value in given.items())})" if given else ""
     if "query" in sampler:
         parts = [part for part in ("query", "unlabeled") if list(sampler[part]) != [own[part]] * 2]
         unequal = " and ".join(parts)
@@ -323,8 +307,7 @@ LOCAL = ("runs_dir", "cache_dir")  # where files are written changes no number
 def command_of(record: Mapping[str, Any]) -> str:
     """``fsb run maml --dataset omniglot --seed 2``: what was chosen; the rest are defaults.
 
-    A run that was started in Python, or by ``fsb compare``, has one too. That of a run that
-    evaluates another one's weights is the line that was typed.
+    That of a run that evaluates another one's weights is the line that was typed.
     """
     if record.get("evaluated_from"):
         program, *rest = shlex.split(record["command"]) or ["fsb"]
@@ -335,20 +318,15 @@ def command_of(record: Mapping[str, Any]) -> str:
         values |= config.get(name) or {}
     words = ["fsb", "run", str(record["method"])]
     for name, source in (config.get("sources") or {}).items():
-        if source == "user" and name in values and name not in LOCAL:
-            words += _typed(name, values[name])
+        if source != "user" or name not in values or name in LOCAL:
+            continue
+        typed, value = flag(name), values[name]
+        if isinstance(value, bool):
+            words.append(typed if value else f"--no-{typed[2:]}")
+        elif isinstance(value, list | tuple):
+            words += [typed, *map(str, value)]
+        else:
+            words += [typed, "none" if value is None else str(value)]
     for option, names in REPEATED.items():
         words += [word for name in config.get(names) or () for word in (flag(option), str(name))]
     return shlex.join(words)
-
-
-def _typed(name: str, value: Any) -> Iterator[str]:
-    typed = flag(name)
-    if isinstance(value, bool):
-        yield typed if value else f"--no-{typed[2:]}"
-        return
-    yield typed
-    if isinstance(value, list | tuple):
-        yield from map(str, value)
-    else:
-        yield "none" if value is None else str(value)

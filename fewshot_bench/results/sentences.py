@@ -30,59 +30,56 @@ def heading(table: Table) -> str:
     """``omniglot (official), 15 queries per class, 600 closed episodes``."""
     protocol = table.protocol
     split = f" ({protocol['split']})" if protocol["split"] else ""
-    split += part_words(protocol)
     within = " of one family each" if protocol["within_family"] else ""
     return (
-        f"{table.dataset}{split}, {query_words(protocol)}, "
+        f"{table.dataset}{split}{part_words(protocol)}, {query_words(protocol)}, "
         f"{protocol['episodes']} {protocol['sampling']} episodes{within}{sampler_words(protocol)}"
     )
 
 
 def apart(table: Table) -> list[str]:
     """A sentence on why the table stands apart from the first one; none for the first."""
-    if not table.differs:
-        return []
-    return [f"Not comparable with the first table: {'; '.join(table.differs)}."]
+    why = "; ".join(table.differs)
+    return [f"Not comparable with the first table: {why}."] if why else []
+
+
+def level_text(table: Table, comparison: Comparison) -> str:
+    """The confidence level of a table's intervals: ``95 %``."""
+    return f"{100 * comparison.level_of(table):g} %"
 
 
 def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
     """What the ± covers and what the marks mean."""
-    return [
-        *_intervals(table, comparison.level_of(table)),
+    words = [
+        *_intervals(table, comparison),
         *_class_use(table),
         *_marks(table),
         *trained_otherwise(table),
-        *(
-            ["† transductive: all queries of a task are seen together; the others: inductive."]
-            if any(cell.transductive for _, _, cell in table.filled)
-            else []
-        ),
-        *_evaluated(table),
-        *_overlap(table),
-        *_looks(table),
-        *(
-            [f"No run of the baseline {comparison.baseline} is on these episodes."]
-            if comparison.baseline is not None and not any(table.baselines)
-            else []
-        ),
     ]
+    if any(cell.transductive for _, _, cell in table.filled):
+        words.append(
+            "† transductive: all queries of a task are seen together; the others: inductive."
+        )
+    words += [*_evaluated(table), *_overlap(table), *_looks(table)]
+    if comparison.baseline is not None and not any(table.baselines):
+        words.append(f"No run of the baseline {comparison.baseline} is on these episodes.")
+    return words
 
 
-def _intervals(table: Table, level: float) -> list[str]:
+def _intervals(table: Table, comparison: Comparison) -> list[str]:
     cells = [cell for _, _, cell in table.filled if cell.half_width is not None]
     kinds = [kind for kind in INTERVALS if any(cell.kind == kind for cell in cells)]
     words = []
     for kind in kinds:
-        seeds = {len(cell.runs) > 1 for cell in cells if cell.kind == kind}
-        where = " where there is one training seed" if len(kinds) > 1 and seeds == {False} else ""
-        where = where or (" where there are several" if len(kinds) > 1 else "")
+        own = [cell for cell in cells if cell.kind == kind]
+        several = any(len(cell.runs) > 1 for cell in own)
+        where = " where there are several" if several else " where there is one training seed"
+        where = where if len(kinds) > 1 else ""
         what = f"[ ]{where} is a" if kind in UNEVEN else f"±{where} is the half width of a"
-        words.append(
-            f"{what} {100 * level:g} % interval ({INTERVALS[kind]}). {_covers(kind, table)}"
-        )
-        classes = [cell.interval.clusters for cell in cells if cell.kind == kind]
-        if counts := [count for count in classes if count is not None]:
-            words.append(few_classes(counts, level))
+        level = level_text(table, comparison)
+        words.append(f"{what} {level} interval ({INTERVALS[kind]}). {_covers(kind, table)}")
+        if counts := [c.interval.clusters for c in own if c.interval.clusters is not None]:
+            words.append(few_classes(counts, comparison.level_of(table)))
     return words
 
 
@@ -114,25 +111,29 @@ def _marks(table: Table) -> list[str]:
         words.append(
             f"{TIED} the highest accuracy, or not significantly different from it ({tests})."
         )
-    words += [
-        f"Tied on {setting}: {listed(row.name for row in rows)}."
-        for setting, rows in _ties(table)
-        if len(rows) > 1
-    ]
+    for setting, rows in _ties(table).items():
+        if len(rows) > 1:
+            words.append(f"Tied on {setting}: {listed(row.name for row in rows)}.")
     if marks > {""} and any(len(cell.runs) == 1 and cell.trained for _, _, cell in table.filled):
         words.append("Where there is one training, other seeds may give another result.")
     return words
 
 
+def _ties(table: Table) -> dict[Setting, list[Row]]:
+    return {
+        setting: [row for row, cell in table.entries(at) if cell.mark == "tied"]
+        for at, setting in enumerate(table.settings)
+    }
+
+
 def trained_otherwise(table: Table) -> list[str]:
     """In what the trainings of a column's rows differ; empty where they do not."""
-    heads = [trait.label for trait in table.training_differs]
     idle = [row.name for row in table.rows if not trained(row.runs)]
     words = []
-    if heads:
+    if heads := ", ".join(trait.label for trait in table.training_differs):
         words.append(
-            f"Training differs between the rows of a column: {', '.join(heads)}. A difference in "
-            "accuracy is one of methods and trainings together."
+            f"Training differs between the rows of a column: {heads}. A difference in accuracy is "
+            "one of methods and trainings together."
         )
     if idle and len(idle) < len(table.rows):
         words.append(f"Nothing is trained in {listed(idle)}.")
@@ -140,12 +141,7 @@ def trained_otherwise(table: Table) -> list[str]:
 
 
 def training_words(table: Table, shown: Sequence[str]) -> list[str]:
-    """What the columns of the trainings are.
-
-    Arguments:
-        table: with trainings that differ.
-        shown: the texts of their table.
-    """
+    """What the columns of the trainings are, whose texts are ``shown``."""
     names = {trait.name for trait in table.training_differs}
     words = ["Only what differs is shown."]
     if any("; " in text for text in shown):
@@ -157,31 +153,25 @@ def training_words(table: Table, shown: Sequence[str]) -> list[str]:
     return [*words, "fsb compare METHOD ... --equal NAMES trains all rows in the same way."]
 
 
-def _ties(table: Table) -> list[tuple[Setting, list[Row]]]:
-    return [
-        (setting, [row for s, row, cell in table.filled if s == setting and cell.mark == "tied"])
-        for setting in table.settings
-    ]
-
-
 def best_sentences(table: Table) -> list[str]:
     """One plain sentence per setting on its highest accuracy: ``... has the highest accuracy``."""
-    words = []
-    tied = dict(_ties(table))
+    words, ties = [], _ties(table)
     for at, setting in enumerate(table.settings):
-        rows = [(row, cell) for row in table.rows if (cell := row.cells[at]) is not None]
-        best, cell = max(rows, key=lambda one: one[1].accuracy)
+        entries = table.entries(at)
+        best, cell = max(entries, key=lambda one: one[1].accuracy)
+        if len(entries) == 1:
+            words.append(f"On {setting}, {best.name} stands alone{_best_of(cell)}.")
+            continue
         name = _subject(best, cell, len(cell.runs) > 1)
-        text = f"On {setting}, {name} has the highest accuracy, {100 * cell.accuracy:.2f} %"
-        others = [row.name for row in tied[setting] if row is not best]
-        text += _best_of(cell)
+        accuracy = f"{100 * cell.accuracy:.2f} %{_best_of(cell)}"
+        others = [row.name for row in ties[setting] if row is not best]
+        more = ""
         if cell.mark == "best":
-            text += ", and the difference from every other method survives Holm's correction"
+            more = ", and the difference from every other method survives Holm's correction"
         elif others:
-            text += f"; it is not significantly different from that of {listed(others)}"
-        text += _other_trainings(best, cell, rows)
-        alone = f"On {setting}, {best.name} stands alone{_best_of(cell)}."
-        words.append(f"{text}." if len(rows) > 1 else alone)
+            more = f"; it is not significantly different from that of {listed(others)}"
+        more += _other_trainings(best, cell, entries)
+        words.append(f"On {setting}, {name} has the highest accuracy, {accuracy}{more}.")
     return words
 
 
@@ -191,8 +181,8 @@ def _other_trainings(best: Row, cell: Cell, rows: Sequence[tuple[Row, Cell]]) ->
     for row, other in rows:
         heads = [trait.label for trait in differing([cell.runs, other.runs])]
         if trained(cell.runs) != trained(other.runs):
-            heads = [f"only {(best if cell.trained else row).name} is trained", *heads]
-        if row is not best and heads:
+            heads.insert(0, f"only {(best if cell.trained else row).name} is trained")
+        if heads:
             words.append(f"{row.name} ({', '.join(heads)})")
     return f"; its training differs from that of {listed(words)}" if words else ""
 
@@ -202,10 +192,9 @@ def _evaluated(table: Table) -> list[str]:
     words = []
     for setting, row, cell in table.filled:
         record = cell.runs[0].record
-        task = record["train_task"]
-        if record.get("evaluated_from") and (task["way"], task["shot"]) != setting[:2]:
-            trained = f"{task['way']}-way {task['shot']}-shot"
-            words.append(f"{row.name} on {setting}: weights trained on {trained}.")
+        way, shot = record["train_task"]["way"], record["train_task"]["shot"]
+        if record.get("evaluated_from") and (way, shot) != setting[:2]:
+            words.append(f"{row.name} on {setting}: weights trained on {way}-way {shot}-shot.")
     return words
 
 
@@ -213,8 +202,7 @@ def _overlap(table: Table) -> list[str]:
     """A sentence for each cell whose classes took part in training or validation."""
     words = []
     for setting, row, cell in table.filled:
-        overlap = cell.overlap
-        if overlap is None:
+        if (overlap := cell.overlap) is None:
             continue
         parts = [part for part in (TRAINING, VALIDATION) if overlap[part]]
         names = listed(str(one["class"]) for one in overlap["found"])
@@ -233,7 +221,7 @@ def _looks(table: Table) -> list[str]:
         if cell.looks is not None:
             of_method = counts.setdefault(row.method, {})
             of_method.setdefault(cell.looks.configurations, []).append(str(setting))
-    if not any(count > 1 for of_method in counts.values() for count in of_method):
+    if max((count for of_method in counts.values() for count in of_method), default=0) < 2:
         return []
     several = [
         f"{method} {count}"
@@ -263,51 +251,39 @@ def difference_words(table: Table, comparison: Comparison) -> list[str]:
     names = listed(dict.fromkeys(one.baseline.name for one in differences))
     over = any(one.seeds for one in differences)
     seeds = " (over seeds and episodes where both have several training seeds)" if over else ""
-    level, plural = _level(table, comparison), "s" if tests != 1 else ""
+    level, plural = level_text(table, comparison), "s" if tests != 1 else ""
     words = [
         f"Differences from {names} on the same episodes, in points, with {level} intervals. p: "
         f"paired t test{seeds}, and after Holm's correction over {tests} test{plural} (all of this "
-        "table). d_z: mean difference over its standard deviation.",
-        *(  # what --interval leaves as it is
-            f"The interval of a difference ({INTERVALS[kind]}): "
-            f"{_covers(kind, table).replace('It', 'it', 1)}"
-            for kind, over_seeds in (("student", False), ("hierarchical", True))
-            if any(bool(one.seeds) == over_seeds and one.paired.varies for one in differences)
-        ),
+        "table). d_z: mean difference over its standard deviation."
     ]
+    for kind, over_seeds in (("student", False), ("hierarchical", True)):  # whatever --interval is
+        if any(bool(one.seeds) == over_seeds and one.paired.varies for one in differences):
+            covers = _covers(kind, table).replace("It", "it", 1)
+            words.append(f"The interval of a difference ({INTERVALS[kind]}): {covers}")
     missing = [str(s) for s, row in zip(table.settings, table.baselines, strict=True) if not row]
     if missing:
         words.append(f"No run of the baseline on {listed(missing)}.")
     return words
 
 
-def _level(table: Table, comparison: Comparison) -> str:
-    return f"{100 * comparison.level_of(table):g} %"
-
-
 def sentences(table: Table, comparison: Comparison) -> list[str]:
     """One plain sentence per difference."""
-    level = _level(table, comparison)
-    return [sentence(*parts, level) for parts in table.paired]
+    level = level_text(table, comparison)
+    return [_sentence(*parts, level) for parts in table.paired]
 
 
-def sentence(setting: Setting, row: Row, cell: Cell, difference: Difference, level: str) -> str:
-    """``On 5-way 1-shot, this trained a is better than this trained b by 0.31 points ...``.
-
-    Arguments:
-        setting, row, cell, difference: see :attr:`Table.paired`.
-        level: of the interval, in words.
-    """
-    base, reference = difference.baseline, difference.reference
-    over_seeds = difference.seeds > 0
-    one, other = _subject(row, cell, over_seeds), _subject(base, reference, over_seeds)
-    paired = difference.paired
+def _sentence(setting: Setting, row: Row, cell: Cell, difference: Difference, level: str) -> str:
+    """``On 5-way 1-shot, this trained a is better than this trained b by 0.31 points ...``."""
+    paired, reference, over_seeds = difference.paired, difference.reference, difference.seeds > 0
+    one = _subject(row, cell, over_seeds)
+    other = _subject(difference.baseline, reference, over_seeds)
     points = f"{100 * abs(paired.difference):.2f} points"
     better = "better" if paired.difference > 0 else "worse"
     verb = "are on average" if one.startswith("the ") else "is"
     where = f"over {difference.seeds} training seeds of each" if over_seeds else "on these episodes"
-    training = against_words(cell.runs, reference.runs)
-    training = f", {training}" if training else ""
+    trainings = against_words(cell.runs, reference.runs)
+    training = f", {trainings}" if trainings else ""
     start = f"On {setting}, {one} {verb} {better} than {other} by {points}"
     if difference.p_holm is None or paired.low is None or paired.high is None:
         if paired.n == 1:
@@ -315,7 +291,8 @@ def sentence(setting: Setting, row: Row, cell: Cell, difference: Difference, lev
         if not paired.difference:
             return f"On {setting}, {one} and {other} score the same on every episode{training}."
         return f"{start} on every episode{training}; without variation there is no test."
-    p = f"{p_text(difference.p_holm)} after Holm"
+    p = f"p = {difference.p_holm:.3f}" if difference.p_holm >= 1e-3 else "p < 0.001"
+    p += " after Holm"
     if difference.found:
         sign = 1 if paired.difference > 0 else -1
         low, high = sorted(100 * sign * end for end in (paired.low, paired.high))
@@ -341,24 +318,15 @@ def _subject(row: Row, cell: Cell, over_seeds: bool) -> str:
     return f"this trained {row.name}"
 
 
-def p_text(p: float) -> str:
-    """``p = 0.031``, ``p < 0.001``."""
-    return "p < 0.001" if p < 1e-3 else f"p = {p:.3f}"
-
-
 def speed_words(table: Table, comparison: Comparison) -> list[str]:
     """What the times are, and whether they can be compared."""
-    cells = [cell for _, _, cell in table.filled]
     words = []
-    if any(len(cell.runs) > 1 for cell in cells):
+    if any(len(cell.runs) > 1 for _, _, cell in table.filled):
         words.append("Times are medians over training seeds.")
     if comparison.target is not None:
-        words.append(
-            f"To {100 * comparison.target:g} %: seconds of training steps until validation first "
-            "reached it."
-        )
-    letters = devices(table)
-    if len(letters) > 1:
+        target = f"{100 * comparison.target:g} %"
+        words.append(f"To {target}: seconds of training steps until validation first reached it.")
+    if len(letters := devices(table)) > 1:
         named = "; ".join(f"{letter} {name}" for name, letter in letters.items())
         words.append(f"Times of different devices cannot be compared: {named}.")
     return words

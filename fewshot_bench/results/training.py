@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.hooks.single_file import DISTRIBUTION as FILE
-from fewshot_bench.results.runs import Run, short
+from fewshot_bench.results.runs import DIGITS, Run, contents, short
 
 Settings = Mapping[str, Any]
 Read = Callable[[Run, Settings], Any]
@@ -25,33 +26,21 @@ Group = Sequence[Run]  # the runs of a cell: seeds of one configuration
 
 @dataclass(frozen=True)
 class Trait:
-    """One thing in which two trainings can differ.
+    """One thing in which two trainings can differ."""
 
-    Arguments:
-        name: for ``--equal``, JSON and CSV.
-        label: head of its column, and in lists of what differs.
-        settings: the fields of :class:`fewshot_bench.config.resolve.RunConfig` that decide it.
-        read: (run, the settings that it was trained with) -> a JSON value; None: not recorded, or
-            the training has no such thing. Default: the first of ``settings``.
-        unit: what follows a value in a sentence: ``-way``, `` steps``.
-        texts: distinct values to texts that distinguish them.
-        task: whether it is about the shape of the training tasks.
-        same: what values that are the same have in common; None, or where it returns None: all
-            that is recorded of both.
-    """
-
-    name: str
-    label: str
-    settings: tuple[str, ...]
+    name: str  # for --equal, JSON and CSV
+    label: str  # head of its column, and in lists of what differs
+    settings: tuple[str, ...]  # the fields of RunConfig that decide it
+    # (run, the settings that it was trained with) -> a JSON value; None: not recorded, or the
+    # training has no such thing. Default: the first of the settings.
     read: Read | None = None
-    unit: str = ""
+    unit: str = ""  # what follows a value in a sentence: "-way", " steps"
+    # Distinct values to texts that distinguish them.
     texts: Texts = lambda values: [_plain(value) for value in values]
-    task: bool = False
+    task: bool = False  # whether it is about the shape of the training tasks
+    # What values that are the same have in common; None, or where it returns None: all that is
+    # recorded of both.
     same: Callable[[Any], Any] | None = None
-
-    def value(self, run: Run, then: Settings) -> Any:
-        """The trait of a run that was trained with these settings."""
-        return self.read(run, then) if self.read else then.get(self.settings[0])
 
 
 def _plain(value: Any) -> str:
@@ -69,20 +58,10 @@ def _of_task(name: str) -> Read:
     """A count of the training task; mini-batches have none."""
 
     def read(run: Run, then: Settings) -> Any:
-        if _summary(run).get("source") == "batches":
-            return None
-        return then.get(f"train_{name}", run.record["train_task"].get(name))
+        batches = _summary(run).get("source") == "batches"
+        return None if batches else then.get(f"train_{name}", run.record["train_task"].get(name))
 
     return read
-
-
-def contents(run: Run, options: Settings) -> dict[str, Any]:
-    """Options with files by what is in them, as far as the record has a digest of it."""
-    read = {one.get("option"): one for one in run.record.get("inputs") or ()}
-    return {
-        name: f"file {read[name]['sha256'][:8]}" if value and name in read else value
-        for name, value in options.items()
-    }
 
 
 def codes(run: Run) -> dict[str, str]:
@@ -93,22 +72,20 @@ def codes(run: Run) -> dict[str, str]:
     of what these import, most of which are none of the method's or backbone's. Data, samplers and
     metrics count by what they gave or elsewhere.
     """
-    read = {one.get("option"): one["sha256"] for one in run.record.get("inputs") or ()}
+    read = {one["option"]: one["sha256"][:DIGITS] for one in run.record.get("inputs") or ()}
     found: dict[str, str] = {}
-    for kind in ("methods", "backbones"):
+    for kind, what in (("methods", "code of method"), ("backbones", "code of backbone")):
         for one in run.record["plugins"]:
-            what = f"code of {kind[:-1]}"
-            own = one.get("kind") == kind and one.get("distribution") != CORE
-            digest = read.get(f"{what} {one.get('name')}") if own else None
-            if digest is not None:
+            own = f"{what} {one['name']}"
+            if one["kind"] == kind and one["distribution"] != CORE and own in read:
                 inner = kind == "methods" and one["name"] != run.record["method"]
-                found[f"{what} {one['name']}" if inner else what] = digest[:8]
+                found[own if inner else what] = read[own]
     return found
 
 
 def without_path(run: Run, name: Any) -> Any:
     """The name of a plugin of a file without its folder, as ``own.py:Mine``; others as they are."""
-    known = {one["name"] for one in run.record["plugins"] if one.get("distribution") == FILE}
+    known = {one["name"] for one in run.record["plugins"] if one["distribution"] == FILE}
     return PurePath(name).name if known and PurePath(str(name)).name in known else name
 
 
@@ -119,14 +96,13 @@ def trained_digest(run: Run) -> str | None:
 
 def _backbone(run: Run, then: Settings) -> Any:
     plugins = run.record["plugins"]
-    if plugins and not any(one.get("kind") == "backbones" for one in plugins):
+    if plugins and not any(one["kind"] == "backbones" for one in plugins):
         return {"name": "none"}
     if then.get("backbone") is None:
         return None
-    options = contents(run, then.get("backbone_options") or {})
-    code = codes(run).get("code of backbone")
-    own = {"code": code} if code else {}
-    return {"name": without_path(run, then["backbone"]), **options, **own}
+    options, code = then.get("backbone_options") or {}, codes(run).get("code of backbone")
+    found = {"name": without_path(run, then["backbone"]), **contents(run.record, options)}
+    return found | ({"code": code} if code else {})
 
 
 def _augmentation(run: Run, then: Settings) -> Any:
@@ -134,7 +110,7 @@ def _augmentation(run: Run, then: Settings) -> Any:
     if options is None:
         return None
     own = {name: value for name, value in options.items() if name.startswith("train_")}
-    return contents(run, own) | ({"pixels": then["pixels"]} if "pixels" in then else {})
+    return contents(run.record, own) | ({"pixels": then["pixels"]} if "pixels" in then else {})
 
 
 def _data(run: Run, then: Settings) -> Any:
@@ -144,10 +120,10 @@ def _data(run: Run, then: Settings) -> Any:
     options = then.get("dataset_options") or {}
     other = {name: value for name, value in options.items() if not name.startswith("train_")}
     counts = {name: summary[name] for name in ("classes", "images")} if summary else {}
-    found = {"name": then.get("dataset", record["dataset"]), **contents(run, other), **counts}
+    found = {"name": then.get("dataset", record["dataset"]), **contents(record, other), **counts}
     if digest := trained_digest(run):
-        return found | {"content": digest[:8]}
-    return found | {"digest": (summary or record)["dataset_digest"][:8]}  # as the data set has it
+        return found | {"content": digest[:DIGITS]}
+    return found | {"digest": (summary or record)["dataset_digest"][:DIGITS]}  # the data set's own
 
 
 def _labeled(run: Run, then: Settings) -> Any:
@@ -156,8 +132,7 @@ def _labeled(run: Run, then: Settings) -> Any:
         return None
     fraction, classes, seed = (then[name] for name in names)
     part = {"seed": seed} if fraction < 1 or classes < 1 else {}
-    summary = _summary(run)
-    count = {"images": summary["labeled_images"]} if summary else {}
+    count = {"images": summary["labeled_images"]} if (summary := _summary(run)) else {}
     return {"fraction": fraction, "classes": classes, **part, **count}
 
 
@@ -165,16 +140,15 @@ def _pretraining(run: Run, then: Settings) -> Any:
     if "init" not in then:
         return None
     digest = _summary(run).get("init_digest")
-    return {"weights": then["init"], **({"content": digest[:8]} if digest else {})}
+    return {"weights": then["init"]} | ({"content": digest[:DIGITS]} if digest else {})
 
 
 def _validation(run: Run, then: Settings) -> Any:
     every = then.get("validate_every")
     if every is None:
         return None
-    if every >= then.get("steps", every + 1):  # there is one at the end in any case
-        every = 0
-    return {"every": every, "episodes": then.get("validation_episodes")}
+    rare = every >= then.get("steps", every + 1)  # there is one at the end in any case
+    return {"every": 0 if rare else every, "episodes": then.get("validation_episodes")}
 
 
 def _skipped(run: Run, then: Settings) -> Any:
@@ -190,13 +164,9 @@ def _distinct(values: Sequence[Any], first: str = "name") -> list[str]:
         if len(keys) > 1:  # what else differs means more than a digest
             keys = [key for key in keys if key not in ("content", "digest")]
         more = ", ".join(f"{key.removeprefix('backbone_')} {_plain(value[key])}" for key in keys)
-        name = _plain(value.get(first)) if first in value else ""
+        name = _plain(value[first]) if first in value else ""
         texts.append(f"{name} ({more})" if name and more else name or more or "none")
     return texts
-
-
-def _distinct_options(values: Sequence[Any]) -> list[str]:
-    return _distinct([{"": "", **value} for value in values], "")
 
 
 def _distinct_folders(values: Sequence[Any]) -> list[str]:
@@ -207,9 +177,9 @@ def _distinct_folders(values: Sequence[Any]) -> list[str]:
 
 
 def _labels(values: Sequence[Any]) -> list[str]:
-    counts = [value.get("images") for value in values]
-    if len(set(counts)) == len(counts) and None not in counts:
-        return [_plain(count) for count in counts]
+    counts = {value.get("images") for value in values}
+    if len(counts) == len(values) and None not in counts:
+        return [_plain(value["images"]) for value in values]
     return [
         f"{v['fraction']:g} of images, {v['classes']:g} of classes, seed {v['seed']}"
         if "seed" in v
@@ -219,12 +189,10 @@ def _labels(values: Sequence[Any]) -> list[str]:
 
 
 def _when(values: Sequence[Any]) -> list[str]:
-    several = len({value["episodes"] for value in values}) > 1
-    return [
-        (f"every {v['every']} steps" if v["every"] else "at the end")
-        + (f" ({v['episodes']} episodes)" if several else "")
-        for v in values
-    ]
+    when = [f"every {v['every']} steps" if v["every"] else "at the end" for v in values]
+    if len({value["episodes"] for value in values}) == 1:
+        return when
+    return [f"{text} ({v['episodes']} episodes)" for text, v in zip(when, values, strict=True)]
 
 
 TRAITS: tuple[Trait, ...] = (
@@ -249,7 +217,7 @@ TRAITS: tuple[Trait, ...] = (
           " parameters"),
     Trait("preset", "preset", ("preset",), None, " (preset)"),
     Trait("augmentation", "augmentation", ("pixels", "dataset_options"), _augmentation, "",
-          _distinct_options),
+          partial(_distinct, first="")),
     Trait("data", "training data", ("dataset", "dataset_options"), _data, " (training data)",
           _distinct, same=lambda v: v.get("content")),
     Trait("labeled", "labeled images",
@@ -283,16 +251,11 @@ _CHANGED_BY_EVAL = ("dataset", "dataset_options", "within_family", "init")
 
 
 def settings_then(run: Run) -> Settings:
-    """The settings that a run's weights were trained with.
-
-    A run that evaluates another one's weights has the configuration of its test.
-    """
-    config: Settings = run.record["config"]
-    if summary := _summary(run):
-        return {**config, **summary["settings"]}
-    if run.record.get("evaluated_from"):  # an older record, which lost what eval may change
-        return {n: v for n, v in config.items() if n not in _CHANGED_BY_EVAL}
-    return config
+    """The settings that a run's weights were trained with, also by another run."""
+    then: dict[str, Any] = run.record["config"] | _summary(run).get("settings", {})
+    if run.record.get("evaluated_from") and not _summary(run):  # older, without what eval changes
+        return {n: v for n, v in then.items() if n not in _CHANGED_BY_EVAL}
+    return then
 
 
 def training_of(run: Run) -> dict[str, Any] | None:
@@ -305,23 +268,23 @@ def training_of(run: Run) -> dict[str, Any] | None:
     if untrained and not run.record["parameters"]:
         return None
     then = settings_then(run)
-    found = {
-        trait.name: None if untrained and trait.name not in UNTRAINED else trait.value(run, then)
-        for trait in TRAITS
-    }
+    found: dict[str, Any] = dict.fromkeys(BY_NAME)
+    for trait in TRAITS:
+        if not untrained or trait.name in UNTRAINED:
+            value = trait.read(run, then) if trait.read else then.get(trait.settings[0])
+            found[trait.name] = value
     return found | {"chosen_step": (run.record["validation"] or {}).get("best_step")}
 
 
 def trained(group: Group) -> bool:
-    """Whether anything was trained in these runs."""
     return any(run.record["training"] is not None for run in group)
 
 
 def _values(trait: Trait, runs: Iterable[Run]) -> dict[str, Any]:
     """The distinct known values of these runs, each under what identifies it."""
-    each = [found[trait.name] for run in runs if (found := training_of(run)) is not None]
-    each = [value for value in each if value is not None]
-    return {_key(trait, value, each): value for value in each}
+    each = [(training_of(run) or {}).get(trait.name) for run in runs]
+    known = [value for value in each if value is not None]
+    return {_key(trait, value, known): value for value in known}
 
 
 def _key(trait: Trait, value: Any, among: Sequence[Any]) -> str:
@@ -351,23 +314,20 @@ def texts(trait: Trait, groups: Sequence[Group]) -> list[str]:
     ``-``: it has none; ``?``: the record is older than that.
     """
     values = _values(trait, [run for group in groups for run in group])
-    named = dict(zip(values, trait.texts(list(values.values())), strict=True))
-    return [_text(trait, group, named, list(values.values())) for group in groups]
-
-
-def _text(trait: Trait, group: Group, named: Mapping[str, str], among: Sequence[Any]) -> str:
-    own = list(_values(trait, group).values())
-    if not own:
-        recorded = all(_summary(run) or not trained([run]) for run in group)
-        return "-" if recorded else "?"
-    text = " / ".join(dict.fromkeys(named[_key(trait, value, among)] for value in own))
-    if trait.name != "steps":
-        return text
-    chosen = {found["chosen_step"] for run in group if (found := training_of(run))} - {None}
-    if not chosen or chosen == set(own):
-        return text
-    low, high = min(chosen), max(chosen)
-    return f"{text} ({low if low == high else f'{low} to {high}'} chosen)"
+    among = list(values.values())
+    named = dict(zip(values, trait.texts(among), strict=True))
+    found = []
+    for group in groups:
+        own = list(_values(trait, group).values())
+        text = " / ".join(dict.fromkeys(named[_key(trait, value, among)] for value in own))
+        steps = {(training_of(run) or {}).get("chosen_step") for run in group} - {None}
+        if not own:
+            text = "-" if all(_summary(run) or not trained([run]) for run in group) else "?"
+        elif trait.name == "steps" and steps and steps != set(own):
+            chosen = " to ".join(map(str, sorted({min(steps), max(steps)})))
+            text += f" ({chosen} chosen)"
+        found.append(text)
+    return found
 
 
 def against_words(one: Group, other: Group) -> str:
@@ -375,8 +335,7 @@ def against_words(one: Group, other: Group) -> str:
 
     Empty where the trainings do not differ.
     """
-    tasks: list[str] = []
-    rest: list[str] = []
+    tasks, rest = list[str](), list[str]()
     if trained(one) != trained(other):
         (steps,) = texts(BY_NAME["steps"], [one if trained(one) else other])
         what = "some" if steps in "-?" else f"{steps} steps"
@@ -406,8 +365,8 @@ def equal_names(asked: Any) -> tuple[str, ...]:
     several = [asked] if isinstance(asked, str) else asked or ()
     if not isinstance(several, list | tuple) or not all(isinstance(one, str) for one in several):
         raise ConfigError(f'--equal {asked}: expected names, as in "way,steps".')
-    words = [word for one in several for word in one.split(",")]
-    names = [ALSO.get(word.strip(), word.strip()).replace("_", "-") for word in words]
+    words = [word.strip() for word in ",".join(several).split(",")] if several else []
+    names = [ALSO.get(word, word).replace("_", "-") for word in words]
     if (asked and not any(names)) or asked == "":
         raise ConfigError(f"--equal: expected names, as in --equal way,steps, or {ALL}.")
     for name in names:
@@ -426,20 +385,18 @@ def unequal(
     weights. Mini-batches have no way, shot or query.
     """
     groups = [runs for _, runs in rows]
-    for trait in (trait for trait in TRAITS if trait.name in names):
-        unknown = [name for name, runs in rows if any(_unrecorded(trait, run) for run in runs)]
+    older = [
+        (name, training_of(run))
+        for name, runs in rows
+        for run in runs
+        if run.record["training"] is not None and not _summary(run)
+    ]
+    for trait in [trait for trait in TRAITS if trait.name in names]:
+        unknown = [name for name, found in older if found and found[trait.name] is None]
         if unknown and len(rows) > 1:
             return trait.name, f"the older record of {unknown[0]} does not have it"
         if trait in differing(groups):
             own = zip((name for name, _ in rows), texts(trait, groups), strict=True)
-            found = ", ".join(f"{name} {text}" for name, text in own if text != "-")
-            return trait.name, f"the rows' trainings differ in {trait.label}: {found}"
+            values = ", ".join(f"{name} {text}" for name, text in own if text != "-")
+            return trait.name, f"the rows' trainings differ in {trait.label}: {values}"
     return None
-
-
-def _unrecorded(trait: Trait, run: Run) -> bool:
-    """Whether a run was trained, and its record is too old to have a trait."""
-    if run.record["training"] is None or _summary(run):
-        return False
-    found = training_of(run)
-    return found is not None and found[trait.name] is None

@@ -18,7 +18,7 @@ from fewshot_bench.config.schema import OPTION_FIELDS, RESUMABLE, WATCHED, RunCo
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.record import is_locked, read_record
 from fewshot_bench.results.record.code import code_digest
-from fewshot_bench.results.record.environment import torch_version
+from fewshot_bench.results.record.environment import installed_version
 from fewshot_bench.results.runs import Run, age, run_folders
 from fewshot_bench.runs.context import RunContext, contents_of
 
@@ -65,7 +65,7 @@ class RunIndex:
         origin: dict[str, Any] = {}
         if same:  # of the run that the context would start
             plugins = [plugin.identity for plugin in context.plugins]
-            code = code_digest(context.sources), torch_version(), context.device.type
+            code = code_digest(context.sources), installed_version("torch"), context.device.type
             origin = _origin(context.data.splits.digest, plugins, *code, context.inputs)
         unfinished: Path | None = None
         near: str | None = None

@@ -151,7 +151,7 @@ def test_third_moments_of_effect_and_rest_are_found() -> None:
     uses = np.bincount(ids.ravel(), minlength=classes)
     variance = effect**2 * (uses @ uses) / episodes**2 + rest**2 / episodes
     third = -2 * effect**3 * (uses**3).sum() / episodes**3 + 2 * rest**3 / episodes**2
-    deviation, skewness = _Design.of(ids).spread(scores)
+    deviation, skewness = _Design(ids).spread(scores)
     assert deviation == pytest.approx(math.sqrt(variance), rel=0.15)
     assert skewness == pytest.approx(third / variance**1.5, rel=0.4)
 

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Any
 
 from fewshot_bench.results.comparison import Cell, Comparison, Speed, Table
@@ -34,9 +34,9 @@ def to_csv(comparison: Comparison) -> str:
         for setting, row, cell in table.filled
     ]
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, lines[0] if lines else (), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _inert(value) for name, value in line.items()} for line in lines)
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(lines[0] if lines else ())
+    writer.writerows(map(_inert, line.values()) for line in lines)
     return buffer.getvalue()
 
 
@@ -47,30 +47,27 @@ def _inert(value: Any) -> Any:
 
 def _flat(cell: dict[str, Any]) -> dict[str, Any]:
     """Without lists and objects: intervals by their ends, pairs with a prefix."""
-    paired = dict(cell.pop("paired") or dict.fromkeys(PAIRED))
-    training = dict(cell.pop("training") or dict.fromkeys(TRAINING))
+    training = cell.pop("training") or dict.fromkeys(TRAINING)
+    paired = cell.pop("paired") or dict.fromkeys(PAIRED)
+    cell |= {f"training_{name.replace('-', '_')}": value for name, value in training.items()}
+    cell |= {f"paired_{name}": value for name, value in paired.items()}
     flat: dict[str, Any] = {}
-    further = [(f"training_{n.replace('-', '_')}", v) for n, v in training.items()]
-    further += [(f"paired_{n}", v) for n, v in paired.items()]
-    for name, value in [*cell.items(), *further]:
+    for name, value in cell.items():
         if name.endswith("interval"):
             flat[f"{name}_low"], flat[f"{name}_high"] = value or (None, None)
         elif isinstance(value, dict):
             flat[name] = ", ".join(f"{n} {v}" for n, v in value.items())
-        elif isinstance(value, list):
-            flat[name] = " + ".join(map(str, value))
         else:
-            flat[name] = value
+            flat[name] = " + ".join(map(str, value)) if isinstance(value, list) else value
     return flat
 
 
 def to_json(comparison: Comparison) -> str:
     """Tables; in each row a cell per setting, under the setting's name."""
-    tables = [_table(table, comparison) for table in comparison.tables]
     whole = {
         "level": comparison.level,
         "target": comparison.target,
-        "tables": tables,
+        "tables": [_table(table, comparison) for table in comparison.tables],
         "problems": comparison.problems,
     }
     return json.dumps(whole, indent=2, allow_nan=False) + "\n"
@@ -124,8 +121,8 @@ def values(cell: Cell, table: Table) -> dict[str, Any]:
         "mark": cell.mark,
         "transductive": cell.transductive,
         "seen_classes": 0 if cell.overlap is None else cell.overlap["classes"],
-        "looks": None if cell.looks is None else cell.looks.configurations,
-        "look_seeds": None if cell.looks is None else cell.looks.seeds,
+        "looks": cell.looks and cell.looks.configurations,
+        "look_seeds": cell.looks and cell.looks.seeds,
         "episodes": cell.scores.shape[1],
         "paired": _paired(cell),
         "training": _training(cell),
@@ -146,10 +143,7 @@ def _training(cell: Cell) -> dict[str, Any] | None:
     if not each:
         return None
     columns = {name: [one[name] for one in each] for name in TRAINING}
-    return {
-        name: column[0] if all(value == column[0] for value in column) else column
-        for name, column in columns.items()
-    }
+    return {n: c[0] if all(v == c[0] for v in c) else c for n, c in columns.items()}
 
 
 def _paired(cell: Cell) -> dict[str, Any] | None:
@@ -164,7 +158,7 @@ def _paired(cell: Cell) -> dict[str, Any] | None:
 
 
 def _speed(speed: Speed) -> dict[str, Any]:
-    found = {field.name: getattr(speed, field.name) for field in fields(speed)}
+    found = asdict(speed) | {"devices": list(speed.devices)}
     if speed.target_seconds is not None and math.isinf(speed.target_seconds):
         found["target_seconds"] = None  # ``target_reached`` tells it from one that is not known
-    return found | {"devices": list(speed.devices)}
+    return found

@@ -19,45 +19,30 @@ STARTS = {
 
 def latex(comparison: Comparison) -> str:
     """A ``table`` for each block of each protocol; wants the package booktabs."""
-    parts = [
-        r"% In the preamble: \usepackage{booktabs}",
-        *(
-            _table(block, table)
-            for table in comparison.tables
-            for block in blocks(table, comparison)
-        ),
-    ]
+    parts = [r"% In the preamble: \usepackage{booktabs}"]
+    for table in comparison.tables:
+        parts += [_table(block, table) for block in blocks(table, comparison)]
     return "\n\n".join(parts) + "\n"
 
 
 def _table(block: Block, table: Table) -> str:
     start = STARTS.get(block.heads[0], "Differences on")
-    first = block.heads[0] in STARTS
     words = [text.replace(TIED, "Underlined:", 1) for text in block.notes]
     caption = " ".join([f"{start} {heading(table)}.", *apart(table), *words])
-    heads = ["" if first else block.heads[0], *block.heads[1:]]
+    heads = ["" if block.heads[0] in STARTS else block.heads[0], *block.heads[1:]]
     narrow = block.optional is not None  # many columns of few characters
     longest = max(len(line[0].text) for line in block.lines)
     folded = r"\raggedright " if longest > (20 if narrow else 32) else ""
     parts = _parts(block) if block.optional == () else [list(range(1, len(heads)))]
     tabulars = [_tabular(block, [0, *part], heads, folded, narrow=narrow) for part in parts]
-    findings = [
-        r"\par\smallskip",
-        r"\begin{minipage}{\linewidth}\footnotesize",
-        *(tex(text) + r"\par" for text in block.findings),
-        r"\end{minipage}",
-    ]
-    return "\n".join(
-        [
-            r"\begin{table}[tbp]",
-            r"\centering",
-            rf"\caption{{{tex(caption)}}}\smallskip",
-            *([r"\footnotesize\setlength{\tabcolsep}{3pt}"] if narrow else []),
-            "\n\\par\\medskip\n".join(tabulars),
-            *(findings if block.findings else []),
-            r"\end{table}",
-        ]
-    )
+    lines = [r"\begin{table}[tbp]", r"\centering", rf"\caption{{{tex(caption)}}}\smallskip"]
+    if narrow:
+        lines.append(r"\footnotesize\setlength{\tabcolsep}{3pt}")
+    lines.append("\n\\par\\medskip\n".join(tabulars))
+    if block.findings:
+        lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize"]
+        lines += [*(tex(text) + r"\par" for text in block.findings), r"\end{minipage}"]
+    return "\n".join([*lines, r"\end{table}"])
 
 
 def _parts(block: Block) -> list[list[int]]:
@@ -84,17 +69,10 @@ def _tabular(
             lines.append(rf"\multicolumn{{{len(columns)}}}{{l}}{{\emph{{{tex(section)}}}}} \\")
         lines += [folded + " & ".join(_cell(line[i]) for i in columns) + r" \\" for line in entries]
     first = r"p{0.25\linewidth}" if folded else "l"
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{first}{'r' * (len(columns) - 1)}}}",
-            r"\toprule",
-            " & ".join([tex(heads[0]), *(_head(heads[i], narrow) for i in columns[1:])]) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-        ]
-    )
+    names = " & ".join([tex(heads[0]), *(_head(heads[i], narrow) for i in columns[1:])])
+    begin = rf"\begin{{tabular}}{{{first}{'r' * (len(columns) - 1)}}}"
+    top = [begin, r"\toprule", names + r" \\", r"\midrule"]
+    return "\n".join([*top, *lines, r"\bottomrule", r"\end{tabular}"])
 
 
 def _head(text: str, narrow: bool) -> str:

@@ -19,12 +19,9 @@ Style = Callable[[str, str], str]
 
 
 def terminal(comparison: Comparison, width: int, style: Style) -> str:
-    """Every table in lines of at most ``width`` characters.
+    """Every table in lines of at most ``width`` characters, from 40 on.
 
-    Arguments:
-        comparison: what to show.
-        width: of the screen; from 40 characters on it is kept.
-        style: (text, ``bold`` or ``dim`` or ``heading``) to the text in that style.
+    ``style`` maps (text, ``bold``, ``dim``, ``head``, ``heading`` or empty) to the styled text.
     """
     lines: list[str] = []
     for table in comparison.tables:
@@ -42,10 +39,8 @@ def _block(block: Block, width: int, style: Style) -> list[str]:
     for part in columns:
         lines += ([""] if lines else []) + _lines(block, part, width, style)
     words = [text.replace(BOLD, f"Bold, {BEST}:", 1) for text in block.notes]
-    if dropped:
-        words.append(
-            f"No room for: {', '.join(dropped)}; a wider terminal or --format csv has them."
-        )
+    if heads := ", ".join(dropped):
+        words.append(f"No room for: {heads}; a wider terminal or --format csv has them.")
     findings = block.findings[:MOST_TOLD]
     if len(block.findings) > MOST_TOLD:
         findings.append(f"... and {len(block.findings) - MOST_TOLD} more; --format json has all.")
@@ -106,15 +101,10 @@ def _lines(block: Block, columns: list[int], width: int, style: Style) -> list[s
     first = _folded(block.heads[0], name)
     deep = max(map(len, [first, *heads]))
     filled = [[""] * (deep - len(head)) + head for head in [first, *heads]]
-    lines = [
-        style(
-            (" " * GAP)
-            .join([start.ljust(name), *(t.rjust(w) for t, w in zip(more, shown, strict=True))])
-            .rstrip(),
-            "head",
-        )
-        for start, *more in zip(*filled, strict=True)
-    ]
+    gap, lines = " " * GAP, list[str]()
+    for start, *more in zip(*filled, strict=True):
+        texts = [text.rjust(wide) for text, wide in zip(more, shown, strict=True)]
+        lines.append(style(gap.join([start.ljust(name), *texts]).rstrip(), "head"))
     # Marks stand behind the numbers, which stay below each other.
     after = {i: max(len(_marks(line[i])) for line in block.lines) for i in columns}
     for section, entries in block.sections.items():
@@ -122,14 +112,12 @@ def _lines(block: Block, columns: list[int], width: int, style: Style) -> list[s
         indent = "  " if section else ""
         for line in entries:
             start, *more = _folded(line[0].text, name - len(indent))
-            texts = [
-                style(
-                    line[i].text.rjust(widths[i] - after[i]) + _marks(line[i]).ljust(after[i]),
-                    "bold" if line[i].mark == "best" else "",
-                )
-                for i in columns
-            ]
-            lines.append((" " * GAP).join([f"{indent}{start}".ljust(name), *texts]).rstrip())
+            texts = []
+            for i in columns:
+                entry, room = line[i], widths[i] - after[i]
+                text = entry.text.rjust(room) + _marks(entry).ljust(after[i])
+                texts.append(style(text, "bold" if entry.mark == "best" else ""))
+            lines.append(gap.join([f"{indent}{start}".ljust(name), *texts]).rstrip())
             lines += [f"{indent}  {text}" for text in more]
     return lines
 

@@ -113,6 +113,13 @@ def result_of(
     """The record's ``test`` or ``validation``: accuracy with its interval, and the protocol."""
     interval = student_interval(scores.accuracy, level)
     groups = source.table.group_count.cpu().numpy()
+    found: dict[str, model.Metric] = {}
+    for name, values in scores.metrics.items():
+        metric = model.Metric(None, None, higher_is_better(metrics[name]))
+        if np.isfinite(values).all():
+            own = student_interval(values, level)
+            metric.mean, metric.half_width = own.mean, own.half_width
+        found[name] = metric
     return model.Result(
         accuracy=interval.mean,
         half_width=interval.half_width,
@@ -122,30 +129,16 @@ def result_of(
         per_episode_sd=interval.sd,
         transductive=transductive,
         sampling=source.sampler.sampling,
-        metrics={
-            name: _metric(values, level, higher_is_better(metrics[name]))
-            for name, values in scores.metrics.items()
-        },
+        metrics=found,
         class_use=model.ClassUse(**class_use(scores.class_ids, groups)),
     ).to_dict()
-
-
-def _metric(values: npt.NDArray[np.float64], level: float, higher: bool) -> model.Metric:
-    """Without numbers where the metric was not finite for some episode."""
-    if not np.isfinite(values).all():
-        return model.Metric(mean=None, half_width=None, higher_is_better=higher)
-    own = student_interval(values, level)
-    return model.Metric(mean=own.mean, half_width=own.half_width, higher_is_better=higher)
 
 
 def write_scores(folder: Path, scores: Scores, group_count: npt.NDArray[np.int64]) -> None:
     """Write episodes.csv and confusion.csv.
 
-    Arguments:
-        folder: of the run.
-        scores: of the test episodes.
-        group_count: how many classes each group has, group after group: rotations of one character
-            are classes that share their images, so an interval for new classes counts them as one.
+    Rotations of one character are classes that share their images, so an interval for new classes
+    counts them as one: ``group_count`` is how many classes each group has, group after group.
     """
     way = range(scores.class_ids.shape[1])
     classes = {f"class_{c}": scores.class_ids[:, c] for c in way}

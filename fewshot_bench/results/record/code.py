@@ -12,39 +12,37 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 
+from fewshot_bench.hooks.registry import CORE
+from fewshot_bench.results.record.environment import installed_version
+from fewshot_bench.utils.inputs import content_of
+
 OWN = "fewshot_bench"
-DISTRIBUTION = "fewshot-bench"
 # Parts of this package that show results and do not make them.
 SHOWING = ("cli", "figures", "report", "results", "testing")
 # Their versions stand in the record's environment.
 APART = {OWN, "torch", "torchvision", "numpy", "scipy"}
-INSTALLED = ("site-packages", "dist-packages")
+INSTALLED = {"site-packages", "dist-packages"}
 # In the folder of a package, and no part of what it computes.
 NOT_CODE = (".pyc", ".pyo", ".md", ".rst", ".log", ".tmp", ".lock", "~")
 
 
 @dataclass(frozen=True)
 class Code:
-    """What a plugin consists of.
+    """What a plugin consists of."""
 
-    Arguments:
-        path: of the file that is named.
-        sha256: over the names and contents of all files, and the versions of what they import.
-        files: how many.
-        bytes: of all of them.
-    """
-
-    path: Path | None
-    sha256: str
-    files: int
-    bytes: int
+    path: Path | None  # of the file that is named
+    sha256: str  # over the names and contents of all files, and the versions of what they import
+    files: int  # how many
+    bytes: int  # of all of them
 
 
 def code_of(source: str) -> Code:
@@ -71,8 +69,7 @@ def code_digest(sources: Iterable[str]) -> str:
 
 @cache
 def _of_file(path: str, sha256: str) -> Code:
-    found = _Collected("")
-    found.folder = Path(path).parent
+    found = _Collected("", Path(path).parent)
     found.files["file"] = Path(path)  # its name and folder are none of its content
     found.follow_imports(Path(path), "")
     return found.code(Path(path), {"file": sha256})
@@ -82,86 +79,89 @@ def _of_file(path: str, sha256: str) -> Code:
 def _of_module(name: str) -> Code:
     found = _Collected(name.partition(".")[0])
     found.add_package(name)
-    return found.code(_origin(_spec(name)))
+    return found.code(_origin(_spec(name)), {})
 
 
 class _Collected:
     """Files by the names that they count under, and versions of what is somebody else's."""
 
-    def __init__(self, top: str) -> None:
+    def __init__(self, top: str, folder: Path | None = None) -> None:
         self.top = top
-        self.folder: Path | None = None  # of a single file: where its helpers may lie
+        self.folder = folder  # of a single file: where its helpers may lie
         self.files: dict[str, Path] = {}
         self.versions: set[str] = set()
         self._seen: set[str] = set()
         self._whole: str | None = None  # the package that is in already
 
-    def code(self, path: Path | None, known: dict[str, str] | None = None) -> Code:
-        known = known or {}
+    def code(self, path: Path | None, known: dict[str, str]) -> Code:
+        """The digest, with the content of some files as it was ``known`` before."""
         sha, size = hashlib.sha256(), 0
         for name, file in sorted(self.files.items()):
-            digest, length = _content(file)
-            sha.update(f"{name}\0{known.get(name, digest)}\n".encode())
-            size += length
+            content = _content(file)
+            sha.update(f"{name}\0{known.get(name, content.sha256)}\n".encode())
+            size += content.bytes
         for line in sorted(self.versions):
             sha.update(f"{line}\n".encode())
         return Code(path, sha.hexdigest(), len(self.files), size)
 
     def add_package(self, name: str) -> None:
         """All of the outermost package around a module; of one that is in none, the module."""
-        parts = name.split(".")
-        for i in range(1, len(parts) + 1):
-            spec = _spec(".".join(parts[:i]))
+        for outer in _prefixes(name):
+            spec = _spec(outer)
             origin = _origin(spec)
             if spec is None or origin is None:
                 continue  # a namespace: not even a folder of its own
-            self._whole = spec.name
+            self._whole = outer
             if spec.submodule_search_locations is None:
-                self._add_module(spec.name, origin, is_package=False)
+                self._add_module(outer, origin, spec.parent)
                 return
-            own = list(_files(origin.parent, spec.name))
-            self.files |= {f"{spec.name}/{relative}": file for relative, file in own}
+            own = list(_files(origin.parent, outer))
+            self.files |= {f"{outer}/{relative}": file for relative, file in own}
             for relative, file in own:
-                if file.suffix == ".py" and spec.name != OWN:  # its requirements are no plugin's
-                    self.follow_imports(file, ".".join([spec.name, *relative.split("/")[:-1]]))
+                if file.suffix == ".py" and outer != OWN:  # its requirements are no plugin's
+                    self.follow_imports(file, ".".join([outer, *relative.split("/")[:-1]]))
             return
 
     def follow_imports(self, file: Path, package: str) -> None:
         """Add what a file imports."""
         for name in _imports(file, package):
-            self._follow(name)
+            if name not in self._seen:
+                self._seen.add(name)
+                self._follow(name)
 
     def _follow(self, name: str) -> None:
         top = name.partition(".")[0]
-        if name in self._seen or top in APART or top in sys.stdlib_module_names:
+        if top in APART or top in sys.stdlib_module_names:
             return
-        self._seen.add(name)
-        if self._whole and (name == self._whole or name.startswith(f"{self._whole}.")):
+        if self._whole and f"{name}.".startswith(f"{self._whole}."):
             return
         spec = _spec(top, self.folder)
-        where = _place(spec)
-        if spec is None or where is None:
+        where = _origin(spec)
+        if spec is not None and where is None:  # a namespace has folders
+            where = next(map(Path, spec.submodule_search_locations or ()), None)
+        if where is None:
             return
-        if INSTALLED[0] in where.parts or INSTALLED[1] in where.parts:
+        if INSTALLED & set(where.parts):
             others = _distributions(top)
-            if others and not others & (_distributions(self.top) | {DISTRIBUTION}):
-                self.versions |= {f"{other}=={_version(other)}" for other in others}
+            if others and not others & (_distributions(self.top) | {CORE}):
+                self.versions |= {f"{other}=={installed_version(other)}" for other in others}
                 return
-        parts = name.split(".")
-        for i in range(1, len(parts) + 1):
-            inner = ".".join(parts[:i])
+        for inner in _prefixes(name):
             spec = _spec(inner, self.folder)
             origin = _origin(spec)
             if spec is not None and origin is not None:
-                is_package = spec.submodule_search_locations is not None
-                self._add_module(inner, origin, is_package=is_package)
+                self._add_module(inner, origin, spec.parent)
 
-    def _add_module(self, name: str, origin: Path, *, is_package: bool) -> None:
-        if name in self.files:
-            return
-        self.files[name] = origin
-        if origin.suffix == ".py":
-            self.follow_imports(origin, name if is_package else name.rpartition(".")[0])
+    def _add_module(self, name: str, origin: Path, package: str | None) -> None:
+        if name not in self.files:
+            self.files[name] = origin
+            if origin.suffix == ".py":
+                self.follow_imports(origin, package or "")
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """``a.b.c`` to ``a``, ``a.b``, ``a.b.c``."""
+    return accumulate(name.split("."), "{}.{}".format)
 
 
 def _imports(file: Path, package: str) -> Iterator[str]:
@@ -171,37 +171,32 @@ def _imports(file: Path, package: str) -> Iterator[str]:
     except (SyntaxError, ValueError, OSError, RecursionError):
         return  # of another Python, or a template; its bytes count all the same
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                around = package.split(".") if package else []
-                around = around[: len(around) - node.level + 1]
-                base = ".".join([*around, base] if base else around)
-            if base:
-                yield base
-                yield from (f"{base}.{alias.name}" for alias in node.names if alias.name != "*")
-        elif isinstance(node, ast.Call) and _called(node.func) in ("import_module", "__import__"):
-            first = node.args[0] if node.args else None
-            if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                name = first.value
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=module, level=level, names=names):
+                base = module or ""
+                if level:
+                    around = package.split(".") if package else []
+                    around = around[: len(around) - level + 1]
+                    base = ".".join([*around, base] if base else around)
+                if base:
+                    yield base
+                    yield from (f"{base}.{alias.name}" for alias in names if alias.name != "*")
+            case ast.Call(
+                func=ast.Name("import_module" | "__import__")
+                | ast.Attribute(attr="import_module" | "__import__"),
+                args=[ast.Constant(str(name)), *_],
+            ):
                 yield f"{package}{name}" if name.startswith(".") else name
-
-
-def _called(function: ast.expr) -> str:
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""
 
 
 def _spec(name: str, folder: Path | None = None) -> ModuleSpec | None:
     """Where a module is, without importing it or the packages around it."""
     top, *rest = name.split(".")
-    try:
+    spec = None
+    with suppress(ValueError, ImportError, AttributeError):  # half a module, or a faulty finder
         spec = find_spec(top)
-    except (ValueError, ImportError, AttributeError):  # half a module, or a finder that fails
-        spec = None
     if spec is None and folder is not None:  # a file may put its own folder on the path
         spec = PathFinder.find_spec(top, [str(folder)])
     for part in rest:
@@ -213,17 +208,8 @@ def _spec(name: str, folder: Path | None = None) -> ModuleSpec | None:
 
 def _origin(spec: ModuleSpec | None) -> Path | None:
     """The file of a module; None for a namespace and for what is built in."""
-    if spec is None or not spec.origin or not spec.has_location:
-        return None
-    path = Path(spec.origin)
-    return path if path.is_file() else None
-
-
-def _place(spec: ModuleSpec | None) -> Path | None:
-    """The file of a module, or a folder of a namespace."""
-    if (origin := _origin(spec)) is not None or spec is None:
-        return origin
-    return next((Path(path) for path in spec.submodule_search_locations or ()), None)
+    path = Path(spec.origin) if spec is not None and spec.origin and spec.has_location else None
+    return path if path is not None and path.is_file() else None
 
 
 def _files(root: Path, package: str) -> Iterator[tuple[str, Path]]:
@@ -243,21 +229,10 @@ def _files(root: Path, package: str) -> Iterator[tuple[str, Path]]:
             yield relative.as_posix(), file
 
 
-@cache
-def _content(path: Path) -> tuple[str, int]:
-    """sha256 and length of a file, as they were when this process first asked."""
-    content = path.read_bytes()
-    return hashlib.sha256(content).hexdigest(), len(content)
+_content = cache(content_of)  # as it was when this process first asked
 
 
 @cache
 def _distributions(top: str) -> set[str]:
     """The distributions that a top-level module belongs to."""
     return set(packages_distributions().get(top, ()))
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,11 +23,11 @@ def environment() -> dict[str, Any]:
 
     return Environment(
         python=platform.python_version(),
-        fewshot_bench=_version("fewshot-bench"),
-        torch=torch_version(),
-        torchvision=_version("torchvision"),
-        numpy=_version("numpy"),
-        scipy=_version("scipy"),
+        fewshot_bench=installed_version("fewshot-bench"),
+        torch=installed_version("torch"),
+        torchvision=installed_version("torchvision"),
+        numpy=installed_version("numpy"),
+        scipy=installed_version("scipy"),
         platform=platform.platform(),
         cpu=cpu_name(),
         cores=os.cpu_count(),
@@ -34,11 +35,6 @@ def environment() -> dict[str, Any]:
         cuda=torch.version.cuda if torch.cuda.is_available() else None,
         commit=_commit(),
     ).to_dict()
-
-
-def torch_version() -> str | None:
-    """The installed torch's; does not import it."""
-    return _version("torch")
 
 
 def describe_device(device: torch.device) -> dict[str, Any]:
@@ -51,20 +47,18 @@ def describe_device(device: torch.device) -> dict[str, Any]:
 
 def cpu_name() -> str:
     """The processor's model, as the system names it."""
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def installed_version(distribution: str) -> str | None:
+    """Its version, without importing it; None: it is not installed."""
+    with suppress(PackageNotFoundError):
+        return version(distribution)
+    return None
 
 
 @cache
@@ -73,11 +67,10 @@ def _commit() -> str | None:
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
-    try:
+    with suppress(OSError, subprocess.SubprocessError):
+        words = ["git", "describe", "--always", "--abbrev=12", "--dirty=+"]
         found = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=12", "--dirty=+"],
-            cwd=root, capture_output=True, text=True, timeout=5, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
+            words, cwd=root, capture_output=True, text=True, timeout=5, check=True
+        )
+        return found.stdout.strip() or None
+    return None

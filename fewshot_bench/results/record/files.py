@@ -8,7 +8,7 @@ import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,10 @@ def new_run_folder(runs_dir: Path, stem: str) -> Path:
             second, fraction = divmod(moment, TICKS)
             stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(second))
             folder = runs_dir / f"{stem}-{stamp}-{fraction:04x}"
-            try:
+            with suppress(FileExistsError):
                 folder.mkdir()
-            except FileExistsError:
-                moment += 1
-                continue
-            return folder
+                return folder
+            moment += 1
     except OSError as error:
         raise ConfigError(
             f"cannot write runs to '{runs_dir}' ({error.strerror}); "
@@ -71,11 +69,7 @@ def new_run_folder(runs_dir: Path, stem: str) -> Path:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Be the one process that writes a run.
-
-    Raises:
-        RecordError: another one is.
-    """
+    """Be the one process that writes a run; RecordError: another one is."""
     try:
         with locked(folder / LOCK, wait=0):
             yield
@@ -107,8 +101,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
         ConfigError: the folder cannot be written.
     """
     path = folder / RECORD
-    content = msgspec.json.encode(record, enc_hook=_to_json)
-    checked = _checked(path, msgspec.json.decode(content))
+    checked = _checked(path, msgspec.json.decode(msgspec.json.encode(record, enc_hook=_to_json)))
     os.makedirs(folder, exist_ok=True)
     write_atomically(path, msgspec.json.format(msgspec.json.encode(checked)) + b"\n")
 
@@ -146,11 +139,7 @@ def with_result(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds.
-
-    Raises:
-        RecordError: it cannot be read, is no JSON object, or is absurdly large or deep.
-    """
+    """What a JSON file holds; it may be no record, unreadable, or absurdly large or deep."""
     too_deep = RecordError(f"'{path}' is not a record: it is nested deeper than {DEEPEST} levels.")
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
@@ -210,11 +199,7 @@ MIGRATIONS = {1: _to_2}  # {version: function from the dictionary of it to that 
 
 
 def _checked(path: Path, record: Any) -> Record:
-    """The record as its struct.
-
-    Raises:
-        RecordError: a value is missing or has another type; says where.
-    """
+    """The record as its struct; raises where a value is missing or has another type."""
     where: tuple[str, ...] = ()
     try:
         found = msgspec.convert(record, Record)

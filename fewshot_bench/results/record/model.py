@@ -43,8 +43,7 @@ class Struct(msgspec.Struct):
 
     def to_dict(self) -> dict[str, Any]:
         """The part as JSON has it."""
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        return found
+        return msgspec.to_builtins(self)
 
 
 class Task(Struct):

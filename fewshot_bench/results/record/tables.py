@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,15 +27,10 @@ Column = Sequence[Any] | npt.NDArray[Any]
 def write_atomically(
     path: Path, content: str | bytes, hint: str = "give another folder with --runs-dir"
 ) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part.
-
-    Arguments:
-        path: of the file.
-        content: text is written as UTF-8.
-        hint: what to do if that fails.
+    """Write a file, text as UTF-8, so that a reader sees the old content or the new, never a part.
 
     Raises:
-        ConfigError: the folder cannot be written to.
+        ConfigError: the folder cannot be written to; says what to do.
     """
     try:
         with replacing(path) as file:
@@ -71,23 +66,26 @@ def read_table(
     Raises:
         RecordError: no such file, or not a table of numbers.
     """
-    with _reading(path), path.open(encoding="utf-8", newline="") as file:
+    with _reading(path) as file:
         text = file.read()
-        quick = _plain_numbers(text, only)
-        if quick is not None:
+        if (quick := _plain_numbers(text, only)) is not None:
             return quick
-        header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+        header, *rows = filter(None, csv.reader(io.StringIO(text, newline="")))
         if any(len(row) != len(header) for row in rows):
             raise ValueError("rows of different lengths")
-        wanted = [i for i, name in enumerate(header) if only is None or name in only]
-        return {header[i]: _numbers([row[i] for row in rows]) for i in wanted}
+        return {
+            name: np.array([float(row[i] or math.nan) for row in rows], dtype=np.float64)
+            for i, name in enumerate(header)
+            if only is None or name in only
+        }
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what can be wrong with a table into a :class:`RecordError`."""
+def _reading(path: Path) -> Iterator[IO[str]]:
+    """Open a table, and turn what can be wrong with it into a :class:`RecordError`."""
     try:
-        yield
+        with path.open(encoding="utf-8", newline="") as file:
+            yield file
     except FileNotFoundError as error:
         raise RecordError(f"'{path}' is missing.") from error
     except OSError as error:
@@ -107,11 +105,9 @@ def _plain_numbers(
     first, *lines = filter(None, text.split("\n"))
     header = first.split(",")
     wanted = [i for i, name in enumerate(header) if only is None or name in only]
-    commas = len(header) - 1
-    longest = max(map(len, lines), default=0)
-    if not lines or not wanted or longest > csv.field_size_limit():
+    if not lines or not wanted or max(map(len, lines)) > csv.field_size_limit():
         return None
-    if set(map(str.count, lines, repeat(","))) != {commas}:
+    if set(map(str.count, lines, repeat(","))) != {len(header) - 1}:
         return None
     try:
         numbers = np.loadtxt(lines, delimiter=",", usecols=wanted, ndmin=2, comments=None)
@@ -120,14 +116,10 @@ def _plain_numbers(
     return {header[i]: column.copy() for i, column in zip(wanted, numbers.T, strict=True)}
 
 
-def _numbers(cells: list[str]) -> npt.NDArray[np.float64]:
-    try:
-        return np.array(list(map(float, cells)), dtype=np.float64)
-    except ValueError:  # perhaps only for an empty cell
-        return np.array([float(cell) if cell else math.nan for cell in cells], dtype=np.float64)
-
-
 CLASSES = "classes.csv"  # what the class ids of episodes.csv stand for
+CELLS: dict[str, Callable[[str], Any]] = {
+    field.name: int if field.type == "int" else printable for field in fields(ClassContent)
+}
 MOST_BYTES = 256 * 2**20  # of that file; a split of 100,000 classes has some 15 million
 
 
@@ -137,39 +129,24 @@ def write_classes(folder: Path, classes: tuple[ClassContent, ...]) -> None:
     Raises:
         ConfigError: the folder cannot be written.
     """
-    rows = [{**vars(c), "name": printable(c.name), "family": printable(c.family)} for c in classes]
-    names = [field.name for field in fields(ClassContent)]
-    write_table(folder / CLASSES, {name: [row[name] for row in rows] for name in names})
+    safe = [replace(c, name=printable(c.name), family=printable(c.family)) for c in classes]
+    write_table(folder / CLASSES, {name: [getattr(c, name) for c in safe] for name in CELLS})
 
 
 def read_classes(folder: Path, split: str = TEST) -> tuple[ClassContent, ...]:
-    """The classes of a split; the class of id i is at place i.
-
-    Arguments:
-        folder: of a run.
-        split: ``train``, ``validation`` or ``test``.
+    """The classes of a split (``train``, ``validation`` or ``test``); that of id i is at place i.
 
     Raises:
         RecordError: the file is missing (in runs of older versions), damaged or too large.
     """
     path = folder / CLASSES
-    with _reading(path):
+    with _reading(path) as file:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise RecordError(f"'{path}' has {size} bytes; it has at most {MOST_BYTES}.")
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(io.StringIO(file.read(), newline=""), strict=True))
-        found = tuple(_class(row) for row in rows if row["split"] == split)
+        rows = [row for row in csv.DictReader(file, strict=True) if row["split"] == split]
+        found = tuple(
+            ClassContent(**{name: read(row[name]) for name, read in CELLS.items()}) for row in rows
+        )
         if [c.id for c in found] != list(range(len(found))):
             raise ValueError(f"the ids of the {split} classes are not 0, 1, ...")
     return found
-
-
-def _class(row: dict[str, str]) -> ClassContent:
-    """A row as it was written.
-
-    Raises:
-        KeyError, ValueError, TypeError: a column is missing, is no number, or is cut off.
-    """
-    number = {name: int(row[name]) for name in ("id", "group", "images")}
-    text = {name: printable(row[name]) for name in ("split", "name", "family", "sha256")}
-    return ClassContent(**text, **number)  # type: ignore[arg-type]

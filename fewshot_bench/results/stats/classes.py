@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,27 +37,23 @@ def class_interval(
 ) -> Interval:
     """Interval of the mean for a claim about new classes.
 
-    An episode belongs to all its classes at once, so the clusters cross. The model is the first
-    order of Hoeffding's decomposition (Annals of Mathematical Statistics 19, 1948): a score is a
-    mean, plus an effect of each class in the episode (how hard it is, how much it misleads the
-    others, what its images are like), plus a rest. The variances of effect and rest follow from
-    two sums of squares, of the scores and of the classes' totals, and the uncertainty of the
-    former is averaged over as in Fisher's solution for two variances (Annals of Eugenics 6, 1935;
-    Weerahandi, JASA 88, 1993).
+    An episode belongs to all its classes at once, so the clusters cross. A score is a mean, plus an
+    effect of each class in the episode, plus a rest: the first order of Hoeffding's decomposition
+    (Annals of Mathematical Statistics 19, 1948). The variances of effect and rest follow from two
+    sums of squares, of the scores and of the classes' totals, and the uncertainty of the former is
+    averaged over as in Fisher's solution for two variances (Annals of Eugenics 6, 1935; Weerahandi,
+    JASA 88, 1993).
 
-    A few classes that are far harder than the rest skew the mean, and a symmetric interval then
-    misses it on one side. The third moments of effect and rest follow from two sums of cubes, and
-    Hall's cubic transformation (JRSS B 54, 1992) moves the ends by the skewness of the mean.
-    Estimated from few classes the skewness is uncertain, so that it may lengthen an end but never
-    shortens one. docs/statistics.md derives it all and shows its coverage.
-
-    Accuracies per class would say less: they leave out what a class does to the others.
+    A few classes that are far harder than the rest skew the mean. The third moments of effect and
+    rest follow from two sums of cubes, and Hall's cubic transformation (JRSS B 54, 1992) moves the
+    ends by the skewness of the mean. Estimated from few classes it is uncertain, so that it may
+    lengthen an end but never shortens one. docs/statistics.md has the derivation and coverage.
 
     Arguments:
         scores: [E], one per episode; or the differences of two methods on the same episodes.
         class_ids: [E, way]. Classes that share images (turned drawings) should share a number.
         level: confidence level, in (0, 1).
-        symmetric: without Hall's transformation, as fewshot-bench had it until 2026-11-26.
+        symmetric: without Hall's transformation.
 
     Returns:
         The ends lie unevenly about the mean, and ``half_width`` is half their distance;
@@ -70,11 +66,10 @@ def class_interval(
     values, ids = np.round(checked(scores), 14), np.asarray(class_ids)
     if ids.ndim != 2 or len(ids) != len(values):
         raise ValueError(f"{len(values)} scores need class ids [{len(values)}, way]")
-    plain = student_interval(values, level)
-    plain = replace(plain, clusters=len(np.unique(ids)))
+    plain = replace(student_interval(values, level), clusters=len(np.unique(ids)))
     if not plain.varies:
         return plain
-    design = _Design.of(ids)
+    design = _Design(ids)
     if design.moments[1] <= TINY * ids.size:
         return replace(plain, half_width=None, low=None, high=None)
     if design.distinct <= TINY:
@@ -85,42 +80,32 @@ def class_interval(
     return replace(plain, half_width=(high - low) / 2, low=low, high=high)
 
 
-@dataclass(frozen=True)
 class _Design:
     """Which classes are in which episodes, M [E, C], and what follows from it.
 
-    Arguments:
-        code: [E, way], classes numbered from 0.
-        uses: [C], episodes of each class.
-        moments: p_0 to p_4, p_k the sum of the k-th powers of the E - 1 eigenvalues of M Mᵀ after
-            centering over episodes; those over 0 are the eigenvalues of H [C, C] = Mᵀ (centered M).
-        cubes: the sum of the cubes of the elements of H, of the centered M, and of what centers
-            over episodes, I - 1/E.
+    ``uses`` [C] are the episodes of each class, and ``moments`` p_0 to p_4, p_k the sum of the k-th
+    powers of the E - 1 eigenvalues of M Mᵀ after centering over episodes; those over 0 are the
+    eigenvalues of H [C, C] = Mᵀ (centered M). ``cubes`` are the sums of the cubes of the elements
+    of H, of the centered M, and of what centers over episodes, I - 1/E.
     """
 
-    code: npt.NDArray[np.intp]
-    uses: Array
-    moments: tuple[float, ...]
-    cubes: tuple[float, float, float]
-
-    @classmethod
-    def of(cls, ids: npt.NDArray[np.integer]) -> _Design:
-        """The design of class ids [E, way]."""
-        code = np.unique(ids, return_inverse=True)[1].reshape(ids.shape)
-        classes = int(code.max()) + 1
-        uses = np.bincount(code.ravel()).astype(np.float64)
-        pairs = (code[:, :, None] * classes + code[:, None, :]).ravel()
+    def __init__(self, ids: npt.NDArray[np.integer]) -> None:
+        self.episodes = len(ids)
+        self.code = np.unique(ids, return_inverse=True)[1].reshape(ids.shape)
+        classes = int(self.code.max()) + 1
+        self.uses = uses = np.bincount(self.code.ravel()).astype(np.float64)
+        pairs = (self.code[:, :, None] * classes + self.code[:, None, :]).ravel()
         together = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
         h = together - np.outer(uses, uses) / len(ids)
         square = h @ h
         sums = (h.trace(), square.trace(), (h * square).sum(), (square**2).sum())
+        self.moments = (len(ids) - 1.0, *map(float, sums))
         share = uses / len(ids)
-        cubes = (
+        self.cubes = (
             float((h**3).sum()),
             float(uses @ ((1 - share) * (1 - 2 * share))),
             (len(ids) - 1) * (len(ids) - 2) / len(ids),
         )
-        return cls(code, uses, (len(ids) - 1.0, *map(float, sums)), cubes)
 
     @property
     def distinct(self) -> float:
@@ -134,15 +119,14 @@ class _Design:
         With g the variance of a class's effect and s of the rest, the scores' sum of squares Q0 is
         expected to be g p_1 + s p_0 and that of the classes' totals, Q1, to be g p_2 + s p_1.
         """
-        p, episodes = self.moments, len(values)
+        p = self.moments
         rest, totals = self._centered(values)
         q0, q1 = float(rest @ rest), float(totals @ totals)
         g, s = map(float, self._solved(q0, np.array(q1)))
         # Degrees of freedom of Q1 by its first two moments (Satterthwaite, Biometrics 2, 1946).
         freedom = (g * p[2] + s * p[1]) ** 2 / (g * g * p[4] + 2 * g * s * p[3] + s * s * p[2])
         factor, weights = _factors(freedom)
-        g_may_be, s_may_be = self._solved(q0, q1 * factor)
-        return (g_may_be * float(self.uses @ self.uses) / episodes + s_may_be) / episodes, weights
+        return self._variance(*self._solved(q0, q1 * factor)), weights
 
     def spread(self, values: Array) -> tuple[float, float]:
         """Standard deviation and skewness of the mean of scores [E], as estimated.
@@ -151,10 +135,10 @@ class _Design:
         the classes' totals is expected to be γ a + ρ b and that of the scores γ b + ρ d, with a, b
         and d of ``cubes``; the mean's third moment is γ Σ n_c³ / E³ + ρ / E².
         """
-        (a, b, d), episodes = self.cubes, len(values)
+        (a, b, d), episodes = self.cubes, self.episodes
         rest, totals = self._centered(values)
         g, s = map(float, self._solved(float(rest @ rest), np.array(totals @ totals)))
-        variance = (g * float(self.uses @ self.uses) / episodes + s) / episodes
+        variance = self._variance(g, s)
         determinant = a * d - b * b
         if variance <= 0 or determinant <= TINY * abs(a) * d:
             return math.sqrt(variance), 0.0
@@ -167,15 +151,18 @@ class _Design:
     def _centered(self, values: Array) -> tuple[Array, Array]:
         """Scores [E] less their mean, and their sum over the episodes of each class [C]."""
         rest = values - values.mean()
-        way = self.code.shape[1]
-        totals = np.bincount(self.code.ravel(), weights=np.repeat(rest, way))
-        return rest, totals.astype(np.float64)
+        weights = np.repeat(rest, self.code.shape[1])
+        return rest, np.bincount(self.code.ravel(), weights=weights).astype(np.float64)
 
     def _solved(self, q0: float, q1: Array) -> tuple[Array, Array]:
         """g and s from the two sums of squares; not under 0."""
         p = self.moments
         g = np.maximum((q1 - p[1] / p[0] * q0) / (p[2] * self.distinct), 0.0)
         return g, np.maximum((q0 - g * p[1]) / p[0], 0.0)
+
+    def _variance(self, g: Any, s: Any) -> Any:
+        """The variance of the mean."""
+        return (g * float(self.uses @ self.uses) / self.episodes + s) / self.episodes
 
 
 def _possible(third: float, variance: float, n: int) -> float:
@@ -240,19 +227,17 @@ def few_classes(classes: Sequence[int], level: float) -> str:
         level: confidence level, in (0, 1).
     """
     few, many = min(classes), max(classes)
-    count = f"{few}" if few == many else f"{few} to {many}"
-    if few >= FEW_CLASSES:
-        return f"It rests on {count} classes."
-    return (
-        f"It rests on {count} classes: with fewer than {FEW_CLASSES} it covers less than "
-        f"{100 * level:g} % if a few classes are far harder or easier than the rest."
-    )
+    words = f"It rests on {few if few == many else f'{few} to {many}'} classes"
+    if few < FEW_CLASSES:
+        words += f": with fewer than {FEW_CLASSES} it covers less than {100 * level:g} %"
+        words += " if a few classes are far harder or easier than the rest"
+    return f"{words}."
 
 
 def class_use(
     class_ids: npt.NDArray[np.integer], group_count: npt.NDArray[np.integer]
 ) -> dict[str, Any]:
-    """How often the classes of a split are in some episodes.
+    """The record's ``class_use``: how often the classes of a split are in some episodes.
 
     Arguments:
         class_ids: [E, way], of the episodes.
@@ -260,11 +245,9 @@ def class_use(
             their images (turns of a drawing) and count as one here.
 
     Returns:
-        ``classes`` in the split and ``used`` of them; ``effective``, 1 over the sum of the squared
-        shares of places: how many classes, used equally, would be as uneven (Simpson, Nature 163,
-        1949; Hill, Ecology 54, 1973); ``top`` and ``top_share``: a quarter of the classes, those
-        that are used most, and their share of the places; ``uneven``: whether ``effective`` is
-        under 0.8 of what draws with equal chances would leave.
+        ``effective`` is 1 over the sum of the squared shares of places: how many classes, used
+        equally, would be as uneven (Simpson, Nature 163, 1949; Hill, Ecology 54, 1973); ``uneven``,
+        whether that is under 0.8 of what draws with equal chances would leave.
     """
     group = np.repeat(np.arange(len(group_count)), group_count)
     uses = np.bincount(group[class_ids].ravel(), minlength=len(group_count))
@@ -283,12 +266,7 @@ def class_use(
 
 
 def use_words(use: Mapping[str, Any] | None, sampling: str) -> str | None:
-    """A sentence on classes that are used unevenly; None if they are not, or nobody counted.
-
-    Arguments:
-        use: ``test.class_use`` of a record.
-        sampling: ``test.sampling`` of it.
-    """
+    """A sentence on ``class_use`` of a record's ``test`` if it is uneven; None: not, or unknown."""
     if use is None or not use["uneven"]:
         return None
     advice = " (--sampling open-balanced uses all equally)" if sampling == "open" else ""

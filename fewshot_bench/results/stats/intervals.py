@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -23,16 +22,14 @@ Array = npt.NDArray[np.float64]
 Scores = Sequence[float] | Array
 Grid = Sequence[Sequence[float]] | Array
 
-INTERVALS: Mapping[str, str] = MappingProxyType(
-    {
-        "student": "Student's t over episodes",
-        "percentile": "percentile bootstrap over episodes",
-        "bca": "BCa bootstrap over episodes",
-        "classes": "classes as clusters",
-        "hierarchical": "training seeds and episodes",
-        "seeds": "Student's t over training seeds",
-    }
-)
+INTERVALS: Mapping[str, str] = {
+    "student": "Student's t over episodes",
+    "percentile": "percentile bootstrap over episodes",
+    "bca": "BCa bootstrap over episodes",
+    "classes": "classes as clusters",
+    "hierarchical": "training seeds and episodes",
+    "seeds": "Student's t over training seeds",
+}
 UNEVEN = ("bca", "classes")  # their ends lie unevenly about the mean, so ± would not give them
 
 
@@ -72,33 +69,24 @@ def what_it_covers(kind: str, sampling: str) -> str:
     """
     if kind not in INTERVALS:
         raise UnknownName("interval", kind, INTERVALS)
-    is_open = sampling == "open"
-    drawn = (
-        "which images of these test classes came into the test"
-        if is_open
-        else "which episodes were drawn from these test images"
-    )
-    if kind == "seeds":
-        varies = "the training seed"
-        fixed = "the test episodes, their images and classes are fixed"
-    elif kind == "classes":
-        varies = "which classes and images came into the test, and which episodes were drawn"
-        fixed = "the training seed is fixed"
-    elif kind == "hierarchical":
-        varies = f"the training seed and {drawn}"
-        fixed = "the classes are fixed" if is_open else "the images and their classes are fixed"
-    else:
-        classes = "the classes" if is_open else "the images, their classes"
-        varies, fixed = drawn, f"{classes} and the training seed are fixed"
-    return f"It covers {varies}; {fixed}."
+    drawn = "which episodes were drawn from these test images"
+    images, images_and = "the images, their classes", "the images and their classes"
+    if sampling == "open":
+        drawn = "which images of these test classes came into the test"
+        images = images_and = "the classes"
+    varies, fixed = {
+        "seeds": ("the training seed", "the test episodes, their images and classes are"),
+        "classes": (
+            "which classes and images came into the test, and which episodes were drawn",
+            "the training seed is",
+        ),
+        "hierarchical": (f"the training seed and {drawn}", f"{images_and} are"),
+    }.get(kind, (drawn, f"{images} and the training seed are"))
+    return f"It covers {varies}; {fixed} fixed."
 
 
 def checked(scores: Scores) -> Array:
-    """The scores as an array.
-
-    Raises:
-        ValueError: there is no score, or one is not finite.
-    """
+    """The scores as an array; raises ValueError if there is none, or one is not finite."""
     values = np.asarray(scores, dtype=np.float64)
     if not len(values) or not np.isfinite(values).all():
         raise ValueError("an interval needs at least one score, all finite")
@@ -165,8 +153,7 @@ def bootstrap_interval(
         batch=max(1, 4_000_000 // len(values)),  # 32 MB at a time
         random_state=np.random.default_rng(seed),
     ).confidence_interval
-    mean, sd = float(values.mean()), float(values.std(ddof=1))
-    low, high = float(low), float(high)
+    mean, sd, low, high = map(float, (values.mean(), values.std(ddof=1), low, high))
     return Interval(mean, (high - low) / 2, low, high, sd, len(values), True)
 
 
@@ -204,48 +191,37 @@ def hierarchical_interval(scores: Grid, level: float = 0.95) -> Interval:
     Raises:
         ValueError: the scores are no such table, or one is not finite.
     """
-    return TwoWay.of(scores).interval(level)
+    return TwoWay(scores).interval(level)
 
 
-@dataclass(frozen=True)
 class TwoWay:
-    """Scores of seeds by episodes: their mean, and the two parts of its variance."""
+    """Scores of seeds by episodes [S, E]: their mean, and the two parts of its variance.
 
-    mean: float
-    seeds: int
-    episodes: int
-    of_seeds: float
-    of_episodes: float
-    sd: float | None
-    varies: bool
+    Raises:
+        ValueError: they are no such table, or one is not finite.
+    """
 
-    @classmethod
-    def of(cls, scores: Grid) -> TwoWay:
-        """The layout of scores [S, E].
-
-        Raises:
-            ValueError: they are no such table, or one is not finite.
-        """
+    def __init__(self, scores: Grid) -> None:
         table = np.asarray(scores, dtype=np.float64).round(14)
         if table.ndim != 2:
             raise ValueError(f"expected a table of seeds by episodes [S, E], got {table.shape}")
         checked(table.ravel())
-        seeds, episodes = table.shape
-        mean, by_seed, by_episode = float(table.mean()), table.mean(axis=1), table.mean(axis=0)
-        varies = bool((table != table[0, 0]).any())
-        if seeds == 1 or episodes == 1 or not varies:
-            sd = 0.0 if not varies and table.size > 1 else None
-            return cls(mean, seeds, episodes, 0.0, 0.0, sd, varies)
-        rest = table - by_seed[:, None] - by_episode + mean
+        self.seeds, self.episodes = seeds, episodes = table.shape
+        self.mean, by_seed, by_episode = float(table.mean()), table.mean(axis=1), table.mean(axis=0)
+        self.varies = bool((table != table[0, 0]).any())
+        self.of_seeds = self.of_episodes = 0.0
+        self.sd = 0.0 if not self.varies and table.size > 1 else None
+        if seeds == 1 or episodes == 1 or not self.varies:
+            return
+        rest = table - by_seed[:, None] - by_episode + self.mean
         of_rest = float((rest**2).sum()) / ((seeds - 1) * (episodes - 1)) / table.size
-        of_seeds = float(by_seed.var(ddof=1)) / seeds
+        self.of_seeds = float(by_seed.var(ddof=1)) / seeds
         # The rest is in both; the variance of the mean is at least the rest's part.
         of_episodes = float(by_episode.var(ddof=1)) / episodes - of_rest
-        of_episodes = max(of_episodes, of_rest - of_seeds, 0.0)
+        self.of_episodes = max(of_episodes, of_rest - self.of_seeds, 0.0)
         # One score: the rest, and what a seed and an episode add to it, none of them under 0.
-        seed = max(of_seeds - of_rest, 0.0) * seeds
-        sd = math.sqrt(of_rest * table.size + seed + of_episodes * episodes)
-        return cls(mean, seeds, episodes, of_seeds, of_episodes, sd, True)
+        seed = max(self.of_seeds - of_rest, 0.0) * seeds
+        self.sd = math.sqrt(of_rest * table.size + seed + self.of_episodes * episodes)
 
     def interval(self, level: float) -> Interval:
         """The interval of the mean; one seed or episode has none."""

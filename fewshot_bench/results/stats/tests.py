@@ -47,11 +47,6 @@ class Paired(Interval):
 
 
 def _differences(a: Scores | Grid, b: Scores | Grid) -> Array:
-    """a - b.
-
-    Raises:
-        ValueError: the shapes differ.
-    """
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if x.shape != y.shape:
         raise ValueError(f"paired scores have to be of one shape, got {x.shape} and {y.shape}")
@@ -62,7 +57,7 @@ def paired_difference(a: Scores, b: Scores, level: float = 0.95, *, ranks: bool 
     """Compare two methods on the same episodes.
 
     Arguments:
-        a, b: scores, episode by episode.
+        a, b: scores [E], episode by episode.
         level: of the interval.
         ranks: also do the signed-rank test.
 
@@ -103,7 +98,7 @@ def paired_over_seeds(a: Grid, b: Grid, level: float = 0.95) -> Paired:
     Raises:
         ValueError: the shapes differ or are no tables, or a score is not finite.
     """
-    layout = TwoWay.of(_differences(a, b))
+    layout = TwoWay(_differences(a, b))
     own = replace(layout.interval(level), n=layout.episodes)
     if own.half_width is None or not (own.varies and own.sd):
         return Paired(**vars(own))
@@ -115,9 +110,12 @@ def _p_value(layout: TwoWay) -> float:
     from scipy.optimize import brentq
 
     distance = abs(layout.mean)
+
+    def excess(log: float) -> float:
+        return layout.half_width(math.exp(log)) - distance
+
     if distance == 0:
         return 1.0
-    excess = lambda log: layout.half_width(math.exp(log)) - distance  # noqa: E731
     if excess(SMALLEST) < 0:
         return 2 * math.exp(SMALLEST)
     return 2 * math.exp(brentq(excess, SMALLEST, math.log(0.5), xtol=1e-13))
@@ -131,14 +129,14 @@ def detectable_over_seeds(a: Grid, b: Grid, power: float = 0.8, alpha: float = 0
     seeds give an uncertain variance, and so this.
 
     Arguments:
-        a, b: [S, E], at least two seeds and episodes, as in :func:`paired_over_seeds`.
+        a, b: [S, E], at least two seeds and episodes.
         power: chance to find it.
         alpha: level of the two-sided test.
 
     Raises:
         ValueError: as :func:`paired_over_seeds`, or there is a single seed or episode.
     """
-    layout = TwoWay.of(_differences(a, b))
+    layout = TwoWay(_differences(a, b))
     if layout.seeds == 1 or layout.episodes == 1:
         raise ValueError("a single seed or episode has no test")
     return layout.half_width(alpha / 2) + layout.half_width(1 - power)
@@ -196,23 +194,19 @@ def paired_power(sd: float, difference: float, n: int, alpha: float = 0.05) -> f
 
 
 def detectable_difference(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest true difference that a paired t test finds with this power.
+    """The smallest true difference that a paired t test finds with this power, in (alpha, 1).
 
-    Arguments:
-        sd: standard deviation of the per-episode differences; the result has its unit.
-        n: episodes, at least 2.
-        power: chance to find it, in (alpha, 1).
-        alpha: level of the two-sided test.
-
-    Raises:
-        ValueError: an argument is out of range.
+    It has the unit of ``sd``. The other arguments and errors are those of :func:`paired_power`.
     """
     from scipy.optimize import brentq
 
     _check(sd, alpha, power, n)
     if sd == 0:
         return 0.0
-    lacking = lambda d: paired_power(1.0, d, n, alpha) - power  # noqa: E731
+
+    def lacking(d: float) -> float:
+        return paired_power(1.0, d, n, alpha) - power
+
     high = 1.0
     while lacking(high) < 0:
         high *= 2
@@ -223,10 +217,9 @@ def episodes_needed(sd: float, difference: float, power: float = 0.8, alpha: flo
     """The smallest number of episodes at which the paired t test finds a difference.
 
     Arguments:
-        sd: standard deviation of the per-episode differences.
+        sd, alpha: see :func:`paired_power`.
         difference: the true mean difference to find, over 0, in the unit of ``sd``.
         power: chance to find it, in (alpha, 1).
-        alpha: level of the two-sided test.
 
     Raises:
         ValueError: an argument is out of range, or over a billion episodes are needed.
@@ -234,7 +227,10 @@ def episodes_needed(sd: float, difference: float, power: float = 0.8, alpha: flo
     _check(sd, alpha, power)
     if not (difference > 0 and math.isfinite(difference)):
         raise ValueError(f"the difference to find has to be over 0, not {difference}")
-    enough = lambda n: paired_power(sd, difference, n, alpha) >= power  # noqa: E731
+
+    def enough(n: int) -> bool:
+        return paired_power(sd, difference, n, alpha) >= power
+
     high = 2
     while not enough(high):
         high *= 2
@@ -283,6 +279,8 @@ def best_and_tied(scores: Sequence[Array], alpha: float) -> tuple[int, list[int]
 
 def all_p_values(scores: Sequence[Array], one: Indices, other: Indices) -> Array:
     """The p value of each pair; NaN where the difference does not vary."""
+    if scores[0].shape[1] < 2:
+        return np.full(len(one), math.nan)
     p_values = _over_episodes(np.stack([own.mean(0) for own in scores]), one, other)
     seeds = np.array([len(own) for own in scores])
     several = np.minimum(seeds[one], seeds[other])
@@ -300,8 +298,7 @@ def _squares(values: Array, one: Indices, other: Indices) -> Array:
     rest = rest - rest.mean(1, keepdims=True)
     products = rest @ rest.T
     own = np.diag(products)
-    found: Array = own[one] + own[other] - 2 * products[one, other]
-    return np.maximum(found, 0)
+    return np.maximum(own[one] + own[other] - 2 * products[one, other], 0)
 
 
 def _over_episodes(scores: Array, one: Indices, other: Indices) -> Array:
@@ -309,20 +306,21 @@ def _over_episodes(scores: Array, one: Indices, other: Indices) -> Array:
     from scipy.special import stdtr
 
     n = scores.shape[1]
-    if n < 2:
-        return np.full(len(one), math.nan)
     variance = _squares(scores, one, other) / (n - 1)
     variance[variance < ROUNDING] = math.nan
     mean = scores.mean(1)
-    p: Array = 2 * stdtr(n - 1, -np.abs(mean[one] - mean[other]) / np.sqrt(variance / n))
-    return p
+    return 2 * stdtr(n - 1, -np.abs(mean[one] - mean[other]) / np.sqrt(variance / n))
 
 
 def _over_seeds(scores: Array, one: Indices, other: Indices) -> Array:
-    """Tests over seeds and episodes of rows of [rows, seeds, episodes]."""
+    """Tests over seeds and episodes of rows of [rows, seeds, episodes], as in :class:`TwoWay`.
+
+    Each p value is twice the tail at which √(t²_{S-1} of_seeds + t²_{E-1} of_episodes) is the
+    distance of the means.
+    """
+    from scipy.special import stdtrit
+
     _, seeds, episodes = scores.shape
-    if episodes < 2:
-        return np.full(len(one), math.nan)
     total = _squares(scores, one, other)
     by_seed = _squares(scores.mean(2), one, other)
     by_episode = _squares(scores.mean(1), one, other)
@@ -332,24 +330,13 @@ def _over_seeds(scores: Array, one: Indices, other: Indices) -> Array:
     of_episodes = by_episode / ((episodes - 1) * episodes) - of_rest
     of_episodes = np.maximum(of_episodes, np.maximum(of_rest - of_seeds, 0))
     mean = scores.mean((1, 2))
-    p = _tails(mean[one] - mean[other], seeds, episodes, of_seeds, of_episodes)
-    p[total / (seeds * episodes - 1) < ROUNDING] = math.nan
-    return p
-
-
-def _tails(
-    distance: Array, seeds: int, episodes: int, of_seeds: Array, of_episodes: Array
-) -> Array:
-    """Twice the tail at which √(t²_{S-1} of_seeds + t²_{E-1} of_episodes) is the distance."""
-    from scipy.special import stdtrit
-
+    distance = mean[one] - mean[other]
     tails = np.geomspace(LEAST, 0.5, POINTS)
     t_seeds, t_episodes = stdtrit(seeds - 1, tails) ** 2, stdtrit(episodes - 1, tails) ** 2
 
     def over(at: Indices) -> Array:
         """How far the squared half width is over the squared distance; falls with the tail."""
-        found: Array = t_seeds[at] * of_seeds + t_episodes[at] * of_episodes - distance**2
-        return found
+        return t_seeds[at] * of_seeds + t_episodes[at] * of_episodes - distance**2
 
     low = np.zeros(len(distance), dtype=np.intp)
     high = np.full(len(distance), POINTS - 1)
@@ -361,4 +348,5 @@ def _tails(
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.clip(np.nan_to_num(above / (above - below)), 0, 1)
     p: Array = 2 * np.exp(np.log(tails[low]) * (1 - share) + np.log(tails[high]) * share)
+    p[total / (seeds * episodes - 1) < ROUNDING] = math.nan
     return p
