@@ -57,7 +57,7 @@ class Columns:
 
 @dataclass
 class SharedWork:
-    """Work between two moments that is for several turns."""
+    """Work between two times that is for several turns."""
 
     begin: Any
     end: Any
@@ -65,10 +65,8 @@ class SharedWork:
 
 
 class StepTimer:
-    """Times the phases of every step, of which the first ``warmup`` are counted apart.
-
-    A step's time is the sum of that of its ``turns``.
-    """
+    """Times the phases of every step, of which the first ``warmup`` are counted apart. A step's
+    time is the sum of that of its ``turns``."""
 
     def __init__(self, device: torch.device, warmup: int = WARM_UP, turns: int = 1) -> None:
         self.turns = turns
@@ -149,7 +147,6 @@ class StepTimer:
         warm = np.ones(len(columns["step_ms"]), bool)
         for first in self.cold:
             warm[first : first + self.warmup] = False
-        warmup_steps = int((~warm).sum())
         columns = {name: ms[warm] for name, ms in columns.items()}
         steps = columns.pop("step_ms")
         if not len(steps):
@@ -163,7 +160,7 @@ class StepTimer:
                 for name, ms in columns.items()
                 if not np.isnan(ms).all()
             },
-            "warmup_steps": warmup_steps,
+            "warmup_steps": int((~warm).sum()),
         }
 
 

@@ -30,8 +30,6 @@ TAG = "\x00"  # a dictionary with this key stands for something that JSON does n
 def save_weights(method: Method, folder: Path) -> dict[str, Any]:
     """Write the method's parameters, buffers and extra state to ``folder/weights.safetensors``.
 
-    A method that has none of them gets a file all the same: an empty one.
-
     Returns:
         The record's ``weights``: ``file``, ``sha256``, ``bytes`` and ``tensors`` (their number).
 
@@ -60,20 +58,14 @@ def _content(method: Method) -> tuple[bytes, int]:
     inside: dict[str, Tensor] = {}
     try:
         extra = pack({n: v for n, v in state.items() if n not in tensors}, inside, EXTRA)
-    except TypeError as error:
-        raise PluginError(
-            f"{type(method).__name__}: {error}; get_extra_state() may return numbers, strings, "
-            "tensors, lists and dictionaries."
-        ) from error
-    weights |= {f"{EXTRA} {name}": tensor for name, tensor in inside.items()}
-    try:
-        content = save(weights, {EXTRA: json.dumps(extra)} if extra else None)
-    except (SafetensorError, KeyError, ValueError) as error:
+        weights |= {f"{EXTRA} {name}": tensor for name, tensor in inside.items()}
+        return save(weights, {EXTRA: json.dumps(extra)} if extra else None), len(weights)
+    except (TypeError, SafetensorError, KeyError, ValueError) as error:
         raise PluginError(
             f"{type(method).__name__}: its weights cannot be written ({error}); dense tensors of "
-            "plain types are possible."
+            "plain types are possible, and get_extra_state() may return numbers, strings, "
+            "tensors, lists and dictionaries."
         ) from error
-    return content, len(weights)
 
 
 def check_unmoved(method: Method, written: Mapping[str, Any]) -> None:
@@ -86,11 +78,17 @@ def check_unmoved(method: Method, written: Mapping[str, Any]) -> None:
         )
 
 
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and the texts beside them."""
+    with safe_open(path, framework="pt", device="cpu") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return tensors, opened.metadata() or {}
+
+
 def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
-    """What a run's weights file holds, by name.
+    """What the weights file in a run's folder holds, by name.
 
     Arguments:
-        folder: of the run.
         checked: it is known to be the file that the run wrote, so that an infinite number in it
             (a mask, say) is the run's own.
 
@@ -101,11 +99,10 @@ def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
     if not path.is_file():
         raise RecordError(f"'{folder}' has no {WEIGHTS}; is it the folder of a run?")
     try:
-        with safe_open(path, framework="pt", device="cpu") as opened:
-            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            extra = json.loads((opened.metadata() or {}).get(EXTRA, "{}"))
+        found, metadata = read_tensors(path)
         inside = {n.removeprefix(f"{EXTRA} "): v for n, v in found.items() if n.startswith(EXTRA)}
         own = {n: v for n, v in found.items() if not n.startswith(EXTRA)}
+        extra = json.loads(metadata.get(EXTRA, "{}"))
         weights = own | unpack(extra, inside, torch.device("cpu"))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged ({error}); run the training again.") from error
@@ -116,11 +113,9 @@ def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
 
 
 def load_weights(method: Method, folder: Path, record: Mapping[str, Any] | None = None) -> None:
-    """Load a run's weights into a method.
+    """Load the weights in a run's folder into a method.
 
     Arguments:
-        method: gets them.
-        folder: of the run.
         record: of the run, which has the digest of the file.
 
     Raises:

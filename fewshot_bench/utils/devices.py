@@ -1,9 +1,8 @@
-"""All differences between a CPU and a GPU.
+"""All differences between a CPU and a GPU; code for GPUs alone is in ``engine/executors/graph.py``
+and ``nn/columns_triton.py``.
 
-The rest of the package works on tensors of any device; code for GPUs alone is in
-``engine/executors/graph.py`` and ``nn/columns_triton.py``. A run uses ``cpu`` or ``cuda``.
-``meta``, torch's device of tensors without data, follows the rules of a GPU (nothing is read on the
-host, no mixing of devices), so that tests run the GPU's branches of the code on it.
+A run uses ``cpu`` or ``cuda``. ``meta``, torch's device of tensors without data, follows the rules
+of a GPU (nothing is read on the host, no mixing of devices): tests run the GPU's branches on it.
 """
 
 from __future__ import annotations
@@ -59,11 +58,9 @@ class HostClock:
     name = "host clock"
 
     def now(self) -> Any:
-        """The current time; opaque."""
         return time.perf_counter_ns()
 
     def ms(self, begin: Any, end: Any) -> float:
-        """Milliseconds between two times."""
         return float(end - begin) / 1e6
 
     def wait(self, moment: Any) -> None:
@@ -176,21 +173,16 @@ def pick_device(name: str) -> torch.device:
     Raises:
         ConfigError: there is no such device.
     """
-    expected = f"--device {name}: expected auto, cpu, cuda or cuda:N"
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
+        name = "cuda" if found else "cpu"
+    device = None
+    with suppress(RuntimeError):
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"{expected}.") from error
-    if device.type == "cuda":
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= found:
-            raise ConfigError(
-                f"--device {name}: torch found {found} CUDA devices; use --device cpu."
-            )
-    elif device.type != "cpu":
-        raise ConfigError(f"{expected}.")
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {name}: expected auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ConfigError(f"--device {name}: torch found {found} CUDA devices; use --device cpu.")
     return device
 
 
