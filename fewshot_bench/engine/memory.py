@@ -10,7 +10,7 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -62,10 +62,8 @@ def within_memory(executor: Executor, episode: Episode, run: Run[R], *, prefix: 
             raise OutOfMemory(_advice(alone, run, prefix))
         logger.warning(
             "out of memory with %d tasks at once; using %d from here on, which gives the same "
-            "gradient",
-            before,
-            executor.at_once(len(episode)),
-        )
+            "gradient", before, executor.at_once(len(episode)),
+        )  # fmt: skip
 
 
 def _release(episode: Episode) -> None:
@@ -79,11 +77,8 @@ def _advice(episode: Episode, run: Run[R], prefix: str) -> str:
     if tasks > 1:
         what = f"{tasks} tasks, which have to be run together, need"
     free = f" ({(free_memory(device) or 0) / 1e9:.1f} GB are free)" if is_gpu(device) else ""
-    fix = f"lower {prefix}way, {prefix}shot or the width of the backbone"
-    for size, smaller in _smaller(episode, prefix):
-        if _fits(run, smaller):
-            fix = f"{size} fits (it was tried)"
-            break
+    fits = (f"{size} fits (it was tried)" for size, e in _smaller(episode, prefix) if _fits(run, e))
+    fix = next(fits, f"lower {prefix}way, {prefix}shot or the width of the backbone")
     return f"{what} more memory than {device} has{free}; {fix}."
 
 
@@ -103,12 +98,8 @@ def _smaller(episode: Episode, prefix: str) -> Iterator[tuple[str, Episode]]:
 
 
 def _fits(run: Run[R], episode: Episode) -> bool:
-    try:
+    with suppress(Exception):
         run(episode)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            return False
-    else:
         return True
     _release(episode)
     return False
@@ -118,11 +109,9 @@ def _fits(run: Run[R], episode: Episode) -> bool:
 class Cost:
     """Of one step, all turns, backward included.
 
-    Arguments:
-        flops: operations of convolutions and matrix products.
-        memory_bytes: an estimate: the table of images, the weights with what an optimizer stores
-            of them, and what autograd holds of the tasks that are run at the same time.
-        task_bytes: the part of that which one task holds.
+    ``flops`` are those of convolutions and matrix products. ``memory_bytes`` is an estimate: the
+    table of images, the weights with what an optimizer stores of them, and what autograd holds of
+    the tasks that are run at the same time, of each of them ``task_bytes``.
     """
 
     flops: int
@@ -138,18 +127,13 @@ def cost_of_step(
     task_batch: int,
     task: Episode | None = None,
 ) -> Cost:
-    """The cost of one task, which is run, times the number of tasks.
-
-    Arguments:
-        task: a batch of one; None: the first of the source.
-    """
+    """The cost of one task (default: the first of the source), which is run, times their number."""
     episode = source.batch(range(1)) if task is None else task
     flops, held = 0, 0
     for turn in method.turns:
-        with executor.set_up(episode.query.device), _held_by_autograd() as peak:
-            counter = FlopCounterMode(display=False)
-            with counter:
-                differentiate(method, episode, players, turn)
+        counter = FlopCounterMode(display=False)
+        with executor.set_up(episode.query.device), _held_by_autograd() as peak, counter:
+            differentiate(method, episode, players, turn)
         flops += counter.get_total_flops()
         held = max(held, peak[0])
     weights = sum(p.numel() * p.element_size() for p in method.parameters())

@@ -95,15 +95,12 @@ class Prediction:
     @property
     def adapt_ms(self) -> Tensor:
         """ms that each task took to learn, [T] on the host; a call's are shared out equally."""
-        return self._per_task(0)
+        return torch.cat([torch.ones(c.tasks) / c.ran * c.laps()[0] for c in self.calls])
 
     @property
     def predict_ms(self) -> Tensor:
         """ms that each task took to classify, [T] on the host; shared out as well."""
-        return self._per_task(1)
-
-    def _per_task(self, lap: int) -> Tensor:
-        return torch.cat([torch.ones(c.tasks) / c.ran * c.laps()[lap] for c in self.calls])
+        return torch.cat([torch.ones(c.tasks) / c.ran * c.laps()[1] for c in self.calls])
 
     def first(self, tasks: int) -> Prediction:
         """The prediction of the first tasks alone."""
@@ -118,18 +115,13 @@ class Executor(ABC):
     """Runs a method on batches of episodes. A subclass says how a batch is split and run.
 
     Arguments:
-        method: what is run.
         name: of this executor, for the record.
         strategy: how per-task weights are run; see :func:`fewshot_bench.nn.per_task`.
-        precision: of the arithmetic.
         task_chunk: tasks in a call at most; None: all of the batch.
-
-    Attributes:
-        graph: whether a whole step, and a chunk of an evaluation, may be captured in a CUDA graph.
     """
 
     default_name: ClassVar[str]
-    graph: ClassVar[bool] = False
+    graph: ClassVar[bool] = False  # whether a step, and a chunk of an evaluation, may be captured
 
     def __init__(
         self,
@@ -184,7 +176,7 @@ class Executor(ABC):
         return reduce_over_tasks(self.map(run, self.split(episode)), players, len(episode))
 
     def predict(self, episode: Episode) -> Prediction:
-        """Learn and classify every task of the batch; times are shared out equally.
+        """Learn and classify every task of the batch.
 
         Raises:
             PluginError: the method draws random numbers without a key, or changes a tensor of its
@@ -219,12 +211,9 @@ class Executor(ABC):
         return Prediction(logits, [Call(len(episode), len(episode), watch.laps)])
 
     def embed(self, images: Callable[[Tensor], Tensor], count: int, device: torch.device) -> Tensor:
-        """What the method sees of each image: [count, ...].
+        """What the method sees of each of ``count`` images: [count, ...].
 
-        Arguments:
-            images: from positions [M] to images [M, C, H, W].
-            count: how many there are.
-            device: that they are on.
+        ``images`` is from positions [M] to images [M, C, H, W].
         """
 
         @torch.no_grad()
@@ -293,10 +282,19 @@ def differentiate(
         PluginError: a loss is missing, has a wrong shape or no gradient.
     """
     call = losses_call(episode)
+    gradients = {}
     with observed(method, len(episode)) as statistics, unchanged(method, call):
         with plugin_errors(f"{title_of(method)}.{call}()"):
             losses: Losses = getattr(method, call)(episode)
-        gradients = _gradients_of(losses, method, len(episode), players, turn)
+        for name in turn:
+            loss = _loss_of(name, losses, title_of(method), len(episode))
+            parameters = list(players[name].parameters.values())
+            gradients[name] = list(
+                torch.autograd.grad(
+                    loss.sum(), parameters, retain_graph=name != turn[-1], allow_unused=True,
+                    materialize_grads=True,
+                )
+            )  # fmt: skip
     return Gradients(
         {name: loss.detach() for name, loss in losses.players.items()},
         gradients,
@@ -305,34 +303,24 @@ def differentiate(
     )
 
 
-def _gradients_of(
-    losses: Losses, method: Method, tasks: int, players: Mapping[str, Player], turn: Sequence[str]
-) -> dict[str, list[Tensor]]:
-    title = f"{title_of(method)}.losses()"
-    gradients = {}
-    for name in turn:
-        if name not in losses.players:
-            known = ", ".join(losses.players) or "none"
-            raise PluginError(f"{title} gives no loss for player '{name}'; it gives: {known}.")
-        loss = losses.players[name]
-        if loss.shape != (tasks,):
-            raise PluginError(
-                f"{title}: expected one loss per task, shape ({tasks},), for player '{name}', got "
-                f"shape {tuple(loss.shape)}."
-            )
-        if not loss.requires_grad:
-            raise PluginError(
-                f"{title}: the loss of player '{name}' depends on no parameter that requires "
-                "gradients, so nothing would train."
-            )
-        parameters = list(players[name].parameters.values())
-        gradients[name] = list(
-            torch.autograd.grad(
-                loss.sum(), parameters, retain_graph=name != turn[-1], allow_unused=True,
-                materialize_grads=True,
-            )
-        )  # fmt: skip
-    return gradients
+def _loss_of(player: str, losses: Losses, title: str, tasks: int) -> Tensor:
+    """The player's loss, checked."""
+    loss, known = losses.players.get(player), ", ".join(losses.players) or "none"
+    if loss is None:
+        fault = f" gives no loss for player '{player}'; it gives: {known}."
+    elif loss.shape != (tasks,):
+        fault = (
+            f": expected one loss per task, shape ({tasks},), for player '{player}', got shape "
+            f"{tuple(loss.shape)}."
+        )
+    elif not loss.requires_grad:
+        fault = (
+            f": the loss of player '{player}' depends on no parameter that requires gradients, so "
+            "nothing would train."
+        )
+    else:
+        return loss
+    raise PluginError(f"{title}.losses(){fault}")
 
 
 def reduce_over_tasks(
@@ -349,12 +337,15 @@ def reduce_over_tasks(
         if players[name].reduction == "mean":
             total = [g / tasks for g in total]
         gradients[name] = total
+    return Gradients(
+        _joined([part.losses for part in parts]),
+        gradients,
+        _joined([part.log for part in parts]),
+        _joined([part.buffers for part in parts]),
+    )
 
-    def joined(field: str) -> dict[str, Tensor]:
-        # A part may have passed other layers than the first: the mean is over those that did.
-        names = dict.fromkeys(name for part in parts for name in getattr(part, field))
-        each = {name: [getattr(p, field)[name] for p in parts if name in getattr(p, field)]
-                for name in names}  # fmt: skip
-        return {name: torch.cat(values) for name, values in each.items()}
 
-    return Gradients(joined("losses"), gradients, joined("log"), joined("buffers"))
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Concatenated; a part may have passed other layers than the first and lack their names."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: torch.cat([part[name] for part in parts if name in part]) for name in names}

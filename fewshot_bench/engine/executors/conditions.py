@@ -49,12 +49,8 @@ def conditions(method: Method, device: torch.device) -> Any:
 
     Attributes are followed through dictionaries, lists, modules and objects of a plugin's own
     classes. Objects of Python's library, of torch and of numpy, functions and classes count by
-    identity; large arrays by address.
-
-    Arguments:
-        method: any.
-        device: of the graph. A tensor elsewhere was read when the graph was captured, so that the
-            number of its changes counts as well.
+    identity; large arrays by address. A tensor elsewhere than on the graph's ``device`` was read
+    when the graph was captured, so that the number of its changes counts as well.
     """
     modules = list(method.modules())
     seen = {id(module) for module in modules}
@@ -81,8 +77,8 @@ def changed(before: Any, after: Any) -> str | None:
 def captured_unchanged(method: Method, device: torch.device, before: Any) -> Iterator[None]:
     """Capture calls of a method in this block, which must leave it as it was.
 
-    A capture runs the method's lines, but no kernel. If the capture fails, what the lines set (a
-    counter, a tensor without numbers) is put back.
+    A capture runs the method's lines, but no kernel. If it fails, what the lines set (a counter, a
+    tensor without numbers) is put back.
 
     Arguments:
         before: its :func:`conditions`.

@@ -80,9 +80,8 @@ class TaskThreads(Executor):
         if len(episode) > 1:
             return super().gradients(episode, players, turn)
         with _torch_threads(self.threads), self.set_up(episode.query.device):
-            return reduce_over_tasks(
-                [differentiate(self.method, episode, players, turn)], players, 1
-            )
+            one = differentiate(self.method, episode, players, turn)
+        return reduce_over_tasks([one], players, 1)
 
     def _replica(self) -> Method:
         """This thread's replica, in the mode (train or eval) of the original."""
