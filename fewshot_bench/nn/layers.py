@@ -3,6 +3,8 @@ the defaults of Keras for methods whose source is written in TensorFlow."""
 
 from __future__ import annotations
 
+import math
+from operator import floordiv
 from typing import Any, TypeVar, cast
 
 import torch
@@ -25,17 +27,17 @@ class Conv2d(nn.Conv2d):
     Both are sums over all images and positions, which torch's CPU convolution takes one value after
     another in float32. Bias: before a batch normalization, where the sum is 0 but for rounding,
     that noise was the largest error of a whole training step (3e-5 of ProtoNet's gradient at 20-way
-    5-shot on Omniglot). torch's own ``sum`` adds in a tree: the noise falls by a hundred, and the
-    step becomes faster. Weights: summed for a few images at a time, ``SUMMED`` values of a channel,
-    the noise falls to a third. That matters in the first layer, whose inputs are all positive: it
-    was 9e-5 of ProtoNet's gradient at 84x84. With one input channel that takes half of the time,
-    with more about the same.
+    5-shot on Omniglot); torch's own ``sum`` adds in a tree. Weights: summed for a few images at a
+    time, the noise falls to a third. That matters in the first layer, whose inputs are all
+    positive: it was 9e-5 of ProtoNet's gradient at 84x84.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         plain = (
             is_gpu(input)
-            or self._values(input) < FEW
+            or input.dim() < 4
+            # About how many values an output channel has.
+            or len(input) * math.prod(map(floordiv, input.shape[2:], self.stride)) < FEW
             or self.padding_mode != "zeros"
             or isinstance(self.padding, str)
             or context.vmapped
@@ -48,13 +50,6 @@ class Conv2d(nn.Conv2d):
             input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
         return y
-
-    def _values(self, images: Tensor) -> int:
-        """About how many values an output channel has."""
-        if images.dim() < 4:
-            return 0
-        n, _, height, width = images.shape
-        return n * (height // self.stride[0]) * (width // self.stride[1])
 
 
 class _Convolution(torch.autograd.Function):
@@ -93,10 +88,8 @@ class _Convolution(torch.autograd.Function):
 class Frozen(nn.Module):
     """A module whose parameters do not train and that stays in evaluation mode.
 
-    Freezing the parameters alone (``requires_grad_(False)``) leaves a network in training mode
-    when the method trains: it is then normalized by the statistics of the batch, and its running
-    statistics move. Here they do not, which makes a pretrained network with ``nn.BatchNorm2d`` or
-    ``nn.Dropout`` usable as it is.
+    So a pretrained network with ``nn.BatchNorm2d`` or ``nn.Dropout`` is usable as it is: it never
+    normalizes by the statistics of a batch, and its running statistics do not move.
 
     Arguments:
         module: from [N, ...] to [N, ...]; its ``out_shape`` is passed on.
