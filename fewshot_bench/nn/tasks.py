@@ -147,7 +147,10 @@ def _replica(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:
     if module in twins:
         return twins[module]
     twin = twins[module] = module.__new__(type(module))
-    children = {n: child and _replica(child, twins) for n, child in module._modules.items()}
+    children = {
+        name: None if child is None else _replica(child, twins)
+        for name, child in module._modules.items()
+    }
     own = {"_parameters": dict(module._parameters), "_buffers": dict(module._buffers)}
     twin.__dict__ = {**module.__dict__, **own, "_modules": children}
     return twin

@@ -54,11 +54,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path, of: str = "") -> None:
-    """Remove partial files of killed processes; call it while holding the lock.
-
-    Arguments:
-        of: name of the file that was written; default: any.
-    """
+    """Remove partial files (of this name) of killed processes; call it while holding the lock."""
     for left in folder.glob(f".{of}*{PART}"):
         with suppress(OSError):
             left.unlink()
