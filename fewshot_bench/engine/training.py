@@ -31,11 +31,7 @@ from fewshot_bench.method import Method, Player, title_of
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
 from fewshot_bench.utils.devices import is_gpu, make_stream, on_stream
-from fewshot_bench.utils.generators import (
-    generators_used,
-    global_generators,
-    set_global_generators,
-)
+from fewshot_bench.utils.generators import generators_used, global_generators, restore_generators
 from fewshot_bench.utils.torch_private import lerp_each_
 
 logger = logging.getLogger(__name__)
@@ -494,7 +490,7 @@ class Trainer:
         if state["at_once"]:
             self.executor.limit(state["at_once"])
         self.timer.restore(state["timer"], self.step)
-        set_global_generators(state["random"])
+        restore_generators(state["random"])
 
 
 def _in_form_of(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,9 +88,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
     """What the weights file in a run's folder holds, by name.
 
-    Arguments:
-        checked: it is known to be the file that the run wrote, so that an infinite number in it
-            (a mask, say) is the run's own.
+    ``checked``: it is known to be the file that the run wrote, so that an infinite number in it (a
+    mask, say) is the run's own.
 
     Raises:
         RecordError: there is none, it is damaged, or it has numbers that are not finite.
@@ -113,10 +112,7 @@ def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
 
 
 def load_weights(method: Method, folder: Path, record: Mapping[str, Any] | None = None) -> None:
-    """Load the weights in a run's folder into a method.
-
-    Arguments:
-        record: of the run, which has the digest of the file.
+    """Load the weights in a run's folder into a method; ``record`` has the digest of the file.
 
     Raises:
         ConfigError: names, shapes or types do not fit; says which.
@@ -151,6 +147,8 @@ def pack(value: Any, tensors: dict[str, Tensor], where: str = "state") -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, np.generic):
+        return pack(value.item(), tensors, where)
     if isinstance(value, np.ndarray):
         return {TAG: "array", "of": pack(torch.from_numpy(np.ascontiguousarray(value)), tensors)}
     if isinstance(value, Tensor):
@@ -159,8 +157,6 @@ def pack(value: Any, tensors: dict[str, Tensor], where: str = "state") -> Any:
         packed: dict[str, Any] = {TAG: "tensor", "name": name}
         packed |= {"device": value.device.type} if is_gpu(value) else {}
         return packed | ({} if value.is_contiguous() else {"stride": list(value.stride())})
-    if isinstance(value, np.generic):
-        return pack(value.item(), tensors, where)
     if isinstance(value, list):
         return [pack(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, tuple):
@@ -184,8 +180,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device) -> 
         return packed
     if TAG not in packed:
         return {key: unpack(item, tensors, device) for key, item in packed.items()}
-    kind = packed[TAG]
-    if kind == "tensor":
+    if packed[TAG] == "tensor":
         # The same numbers in the same order in memory: operations may round by that order.
         stored = tensors[packed["name"]]
         where = device if "device" in packed else torch.device("cpu")
@@ -193,11 +188,5 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device) -> 
             return stored.to(where, copy=True)
         made = torch.empty_strided(stored.shape, packed["stride"], dtype=stored.dtype, device=where)
         return made.copy_(stored)
-    inner = unpack(packed["of"], tensors, device)
-    if kind == "array":
-        return inner.numpy()
-    if kind == "tuple":
-        return tuple(inner)
-    if kind == "pairs":
-        return {key: item for key, item in inner}
-    raise ValueError(f"a value of kind '{kind}'")
+    kinds: dict[str, Any] = {"array": Tensor.numpy, "tuple": tuple, "pairs": dict}
+    return kinds[packed[TAG]](unpack(packed["of"], tensors, device))

@@ -25,7 +25,7 @@ from fewshot_bench.results.record import read_table, resume_command
 from fewshot_bench.runs.identity import differing, origin_of, paths_of, settings_key, with_paths
 from fewshot_bench.runs.prepare import PreparedRun, describe, new_method
 from fewshot_bench.utils.files import sweep
-from fewshot_bench.utils.generators import global_generators, set_global_generators
+from fewshot_bench.utils.generators import global_generators, restore_generators
 
 logger = logging.getLogger(__name__)
 
@@ -275,7 +275,7 @@ class WeightsCheck:
             context = run.context.with_config(replace(run.config, init=None))
             self._copy = new_method(context, run.method.task, run.context.device)
         finally:
-            set_global_generators(states)
+            restore_generators(states)
         self._outside = SharedState(run.method)
 
     def check_early(self) -> None:
@@ -298,7 +298,7 @@ class WeightsCheck:
             with self._outside.restored() as changed:
                 other = self._logits(self._copy, episode)
         finally:
-            set_global_generators(states)
+            restore_generators(states)
         # The same arithmetic on the same numbers; a GPU may sum in another order.
         near = 1e-3 * float(mine.abs().nan_to_num().max())
         if not torch.allclose(mine, other, rtol=0, atol=near, equal_nan=True):

@@ -29,7 +29,7 @@ def global_generators() -> dict[str, Any]:
     return {TORCH: torch_states, NUMPY: np.random.get_state(), PYTHON: random.getstate()}
 
 
-def set_global_generators(states: Mapping[str, Any]) -> None:
+def restore_generators(states: Mapping[str, Any]) -> None:
     """Restore :func:`global_generators`, except those of GPUs that are missing here."""
     on_cpu, *on_gpus = states[TORCH]
     torch.set_rng_state(on_cpu)
