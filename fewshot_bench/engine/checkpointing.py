@@ -1,8 +1,7 @@
 """Checkpointing and signal handling.
 
-A checkpoint is one safetensors file, named by its step and its sha256. It appears under its name
-when all of it is on the disk, and a name that does not fit the content shows damage. Reading one
-runs no code. A signal ends a run where it can be resumed.
+A checkpoint is one safetensors file, named by its step and its sha256: a name that does not fit the
+content shows damage. Reading one runs no code. A signal ends a run where it can be resumed.
 """
 
 from __future__ import annotations
@@ -125,13 +124,11 @@ class Checkpoint:
 
 
 class Store:
-    """The checkpoints of a run.
+    """The checkpoints of a run, in its folder ``checkpoints``.
 
     Arguments:
-        run_folder: they lie in its ``checkpoints``.
         keep: how many, the newest.
-        about: what they belong to: JSON values; those of ``BELONGS`` must be the same in what is
-            read.
+        about: JSON values; those of ``BELONGS`` must be the same in what is read.
     """
 
     def __init__(
@@ -225,14 +222,9 @@ def read_checkpoint(path: Path) -> Checkpoint | str:
 
 
 class Checkpointer:
-    """Decides when a training writes its state, and finds the state to resume from.
+    """Decides when a training writes its state (None: nowhere), and finds the state to resume from.
 
-    Arguments:
-        store: where checkpoints go; None: nowhere.
-        every: how often.
-        signals: that ask the training to stop.
-        resume: from the newest undamaged checkpoint, which is then in ``checkpoint`` until used.
-        hooks: called with each checkpoint.
+    With ``resume`` that is the newest undamaged checkpoint, in ``checkpoint`` until used.
     """
 
     def __init__(

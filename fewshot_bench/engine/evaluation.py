@@ -200,8 +200,7 @@ def scores_of(
 ) -> dict[str, Tensor]:
     """The columns of :class:`Scores` for some episodes; metrics as ``metric NAME``.
 
-    Raises:
-        PluginError: the logits of the method with this title are of a wrong shape.
+    Raises PluginError if the logits of the method with this title are of a wrong shape.
     """
     logits, target = prediction.logits, indices.target
     expected = (*target.shape, indices.class_ids.shape[1])

@@ -64,8 +64,6 @@ def copy_of(method: Method) -> Method:
 def unchanged(method: Method, call: str) -> Iterator[None]:
     """Compare parameters and buffers after a call of the method with those before it.
 
-    Replicas have their tensors in common, so that a change in any thread shows.
-
     Raises:
         PluginError: one was changed in place, or replaced (but for a buffer that is not saved: a
             cache may be made when it is first needed).

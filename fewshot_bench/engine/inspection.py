@@ -50,8 +50,7 @@ def inspect_training(executor: Executor, episode: Episode, test: Episode) -> lis
     Arguments:
         test: a task to learn and to classify.
 
-    Returns:
-        Notes for a reader of the result.
+    Returns notes for a reader of the result.
 
     Raises:
         PluginError: statistics cross tasks, or running ones never move, or a task's loss depends
@@ -94,8 +93,7 @@ def inspect_training(executor: Executor, episode: Episode, test: Episode) -> lis
 def inspect_test(executor: Executor, episode: Episode) -> list[str]:
     """Check ``adapt`` and ``predict``; two tasks show whether one influences the other.
 
-    Returns:
-        Notes for a reader of the result.
+    Returns notes for a reader of the result.
 
     Raises:
         PluginError: statistics cross tasks, the answers are not reproducible, or they depend on the
@@ -143,10 +141,7 @@ def inspect_test(executor: Executor, episode: Episode) -> list[str]:
 
 @generators_preserved()
 def inspect_trained(executor: Executor, episode: Episode, test: Episode) -> None:
-    """After training: check that the statistics that the test normalizes by have moved.
-
-    Arguments:
-        executor, episode, test: as :func:`inspect_training`.
+    """After training, as :func:`inspect_training`: whether statistics that a test uses have moved.
 
     Raises:
         PluginError: a layer trained with the statistics of its batches and is tested with its
@@ -164,8 +159,7 @@ def inspect_trained(executor: Executor, episode: Episode, test: Episode) -> None
 def untrained(method: Method, other: Method | None) -> list[str]:
     """Notes on a method that nothing trains.
 
-    Arguments:
-        other: the same method of another seed; None: its weights were given to it.
+    ``other``: the same method of another seed; None: its weights were given to it.
     """
     notes, title = [], title_of(method)
     parameters = any(p.numel() for p in method.parameters())
@@ -186,10 +180,8 @@ def left_random(executor: Executor, first: Method, other: Method, episode: Episo
     """Notes on random weights that a training left as they were and predictions depend on.
 
     Arguments:
-        executor: of the trained method.
         first: the method as it was before the training; it is changed here.
         other: the same of another seed.
-        episode: a task to learn and to classify.
     """
     method = executor.method
     now, initial = _numbers(method), _numbers(first)

@@ -1,7 +1,7 @@
 """Memory: what a step needs, and the same work in smaller parts where the device is short of it.
 
-Tasks are independent and their randomness is keyed, so a step whose batch is run in chunks has the
-same losses, and the same gradient but for the order of a sum.
+A step whose batch is run in chunks has the same losses, and the same gradient but for the order of
+a sum.
 """
 
 from __future__ import annotations
@@ -37,13 +37,11 @@ def within_memory(executor: Executor, episode: Episode, run: Run[R], *, prefix: 
     """What ``run(episode)`` returns, with fewer tasks at once, from then on, if memory is short.
 
     Arguments:
-        executor: what ``run`` uses.
         run: has no lasting effect when it fails.
         prefix: of the options that make the task smaller: ``--`` or ``--train-``.
 
     Raises:
-        OutOfMemory: a single task does not fit, or the method's tasks cannot be parted; names a
-            size that was tried and fits, if there is one.
+        OutOfMemory: a single task does not fit, or the method's tasks cannot be parted.
     """
     while True:
         try:
@@ -107,16 +105,13 @@ def _fits(run: Run[R], episode: Episode) -> bool:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one step, all turns, backward included.
+    """Of one step, all turns, backward included."""
 
-    ``flops`` are those of convolutions and matrix products. ``memory_bytes`` is an estimate: the
-    table of images, the weights with what an optimizer stores of them, and what autograd holds of
-    the tasks that are run at the same time, of each of them ``task_bytes``.
-    """
-
-    flops: int
+    flops: int  # of convolutions and matrix products
+    # An estimate: the table of images, the weights with what an optimizer stores of them, and what
+    # autograd holds of the tasks that are run at the same time.
     memory_bytes: int
-    task_bytes: int
+    task_bytes: int  # that of one task
 
 
 def cost_of_step(

@@ -1,7 +1,6 @@
 """Honest times of steps: device events on a GPU, a monotonic clock on a CPU.
 
-Nothing here waits for a GPU inside a step. Events are read when a window of steps is flushed,
-which costs one synchronization. Warm-up steps are counted apart and enter no statistic.
+Nothing here waits for a GPU inside a step: events are read when a window of steps is flushed.
 """
 
 from __future__ import annotations

@@ -37,28 +37,20 @@ from fewshot_bench.utils.torch_private import lerp_each_
 logger = logging.getLogger(__name__)
 
 Weights = dict[str, Any]  # tensors, and what a module's get_extra_state() gives
+SAVED = ("step", "validated_step", "best_score", "best_weights")  # of a trainer, as they are
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often.
+    """How long and how often."""
 
-    Arguments:
-        steps: meta-steps; each holds every turn of the method once.
-        task_batch: tasks in the batch of a turn.
-        validate_every: steps between validations; 0: only at the end.
-        window: steps between reads of device numbers (losses, times): 1 on a CPU.
-        skip_spikes: a step is skipped if its loss or gradient norm is over so many times its
-            recent median; None: none is.
-        detect_anomaly: look for the operation behind a number that is not finite.
-    """
-
-    steps: int
-    task_batch: int
-    validate_every: int = 0
-    window: int = 1
+    steps: int  # meta-steps; each holds every turn of the method once
+    task_batch: int  # tasks in the batch of a turn
+    validate_every: int = 0  # steps between validations; 0: only at the end
+    window: int = 1  # steps between reads of device numbers (losses, times): 1 on a CPU
+    # A step is skipped if its loss or gradient norm is over so many times its recent median.
     skip_spikes: float | None = None
-    detect_anomaly: bool = False
+    detect_anomaly: bool = False  # look for the operation behind a number that is not finite
 
 
 @dataclass
@@ -441,14 +433,10 @@ class Trainer:
         """Everything that decides how the training continues; device tensors are not read yet."""
         self.flush(log=False)
         history, at_once = self.history, self.executor.at_once(self.plan.task_batch)
-        return {
-            "step": self.step,
+        return {name: getattr(self, name) for name in SAVED} | {
             "weights": dict(self.method.state_dict()),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "averages": self.averages,
-            "best_weights": self.best_weights,
-            "best_score": self.best_score,
-            "validated_step": self.validated_step,
             "history": {
                 **vars(history), "steps": history.steps.arrays(), "seconds": self.seconds(),
             },
@@ -479,12 +467,11 @@ class Trainer:
         for name, averages in state["averages"].items():
             for mine, saved in zip(self.averages[name], averages, strict=True):
                 mine.copy_(saved)
-        self.best_weights, self.best_score = state["best_weights"], state["best_score"]
-        self.validated_step = state["validated_step"]
-        self.step = self.resumed_step = state["step"]
+        for name in SAVED:
+            setattr(self, name, state[name])
+        self.resumed_step = self.step
         self.history = History(**state["history"])
         self.history.steps = Columns(state["history"]["steps"])
-        self.history.validation = [(step, score) for step, score in self.history.validation]
         if self.guard and state["guard"]:
             self.guard.restore(state["guard"])
         if state["at_once"]:

@@ -28,10 +28,7 @@ TAG = "\x00"  # a dictionary with this key stands for something that JSON does n
 
 
 def save_weights(method: Method, folder: Path) -> dict[str, Any]:
-    """Write the method's parameters, buffers and extra state to ``folder/weights.safetensors``.
-
-    Returns:
-        The record's ``weights``: ``file``, ``sha256``, ``bytes`` and ``tensors`` (their number).
+    """Write parameters, buffers and extra state to a weights file; returns the record's ``weights``.
 
     Raises:
         ConfigError: the disk is full, or the folder cannot be written.
@@ -115,7 +112,7 @@ def load_weights(method: Method, folder: Path, record: Mapping[str, Any] | None 
     """Load the weights in a run's folder into a method; ``record`` has the digest of the file.
 
     Raises:
-        ConfigError: names, shapes or types do not fit; says which.
+        ConfigError: names, shapes or types do not fit.
         RecordError: the file is missing, damaged, or another one than the run wrote.
     """
     if record is not None:

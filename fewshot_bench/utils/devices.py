@@ -105,8 +105,7 @@ def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
     """Work in a stream, in order with the work before and after; None: in the current stream.
 
     A graph has to be warmed up in the stream in which it is captured: autograd's nodes that
-    accumulate a parameter's gradient belong to the stream in which they were made, and a captured
-    step cannot wait for another stream.
+    accumulate gradients belong to the stream in which they were made.
     """
     if stream is None:
         yield
@@ -187,12 +186,9 @@ def pick_device(name: str) -> torch.device:
 
 
 def gpu_properties(device: torch.device) -> dict[str, Any]:
-    """What a GPU's times depend on, for the record; empty for a CPU, see ``environment``.
+    """What a GPU's times depend on, for the record; empty for a CPU.
 
-    Returns:
-        ``name``, ``memory_bytes``, ``compute_capability``, ``cudnn`` and, as far as nvidia-smi
-        reports them, ``driver``, ``clock_mhz`` (now), ``max_clock_mhz``, ``memory_clock_mhz`` and
-        ``power_limit_w``.
+    The values of ``_SMI`` as far as nvidia-smi reports them.
     """
     if device.type != "cuda":
         return {}

@@ -22,11 +22,7 @@ class Busy(Exception):
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Write a file atomically: a reader, or a crash, finds the old content or the new.
 
-    The content goes to a hidden file beside it, which is renamed when it is on the disk. An
-    exception leaves the old content.
-
-    Raises:
-        OSError: the file cannot be written.
+    The content goes to a hidden file beside it, which is renamed when it is on the disk.
     """
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
@@ -62,13 +58,10 @@ def sweep(folder: Path, of: str = "") -> None:
 
 @contextmanager
 def locked(path: Path, wait: float = -1) -> Iterator[None]:
-    """Hold a lock file, which stays. The system releases the lock when the process ends.
+    """Hold a lock file, which stays, for at most ``wait`` seconds of waiting (negative: no limit).
 
     Without effect where the file system has no locks or cannot be written: files are written
     atomically, so at worst two processes do the same work.
-
-    Arguments:
-        wait: seconds; negative: no limit.
 
     Raises:
         Busy: another process still holds the lock.

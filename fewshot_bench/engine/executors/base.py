@@ -32,22 +32,14 @@ R = TypeVar("R")
 
 @dataclass
 class Gradients:
-    """What one batch of episodes gives.
+    """What one batch of episodes gives, by player or name; norms and weights come from the loop."""
 
-    Arguments:
-        losses: {player: [T]}, of every player that the method reports.
-        gradients: {player: one tensor per parameter}, of the players that move.
-        log, buffers: {name: [T, ...]}.
-        norms, weights: {player: norm of its gradient; its largest weight after the step}, filled in
-            by the loop.
-    """
-
-    losses: dict[str, Tensor]
-    gradients: dict[str, list[Tensor]]
-    log: dict[str, Tensor]
-    buffers: dict[str, Tensor]
-    norms: dict[str, Tensor] = field(default_factory=dict)
-    weights: dict[str, Tensor] = field(default_factory=dict)
+    losses: dict[str, Tensor]  # [T], of every player that the method reports
+    gradients: dict[str, list[Tensor]]  # one tensor per parameter, of the players that move
+    log: dict[str, Tensor]  # [T, ...]
+    buffers: dict[str, Tensor]  # [T, ...]
+    norms: dict[str, Tensor] = field(default_factory=dict)  # of a player's gradient
+    weights: dict[str, Tensor] = field(default_factory=dict)  # its largest one after the step
 
 
 class Packed:
@@ -72,17 +64,11 @@ class Packed:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the method's ``adapt`` and ``predict``.
+    """One call of the method's ``adapt`` and ``predict``."""
 
-    Arguments:
-        tasks: how many of its tasks are wanted.
-        ran: how many tasks it ran, the wanted ones first.
-        laps: gives the ms that it took to learn them, and to classify them; may wait.
-    """
-
-    tasks: int
-    ran: int
-    laps: Callable[[], Sequence[float]]
+    tasks: int  # how many of its tasks are wanted
+    ran: int  # how many tasks it ran, the wanted ones first
+    laps: Callable[[], Sequence[float]]  # gives the ms to learn and to classify them; may wait
 
 
 @dataclass
@@ -116,7 +102,6 @@ class Executor(ABC):
 
     Arguments:
         name: of this executor, for the record.
-        strategy: how per-task weights are run; see :func:`fewshot_bench.nn.per_task`.
         task_chunk: tasks in a call at most; None: all of the batch.
     """
 
@@ -178,9 +163,7 @@ class Executor(ABC):
     def predict(self, episode: Episode) -> Prediction:
         """Learn and classify every task of the batch.
 
-        Raises:
-            PluginError: the method draws random numbers without a key, or changes a tensor of its
-                own.
+        Raises PluginError if the method draws without a key or changes a tensor of its own.
         """
         with repeatable(self.method, "adapt() or predict()", lambda: self.predict_first(episode)):
             return self.predict_unchecked(episode)

@@ -1,8 +1,6 @@
 """What a CUDA graph of a method's calls depends on, besides the numbers in its tensors.
 
-A graph reads addresses, and everything that Python decided when it was captured is built in. It
-is valid as long as the method's tensors stay at their addresses and its other attributes do not
-change.
+A graph reads addresses, and everything that Python decided when it was captured is built in.
 """
 
 from __future__ import annotations
@@ -75,16 +73,10 @@ def changed(before: Any, after: Any) -> str | None:
 
 @contextmanager
 def captured_unchanged(method: Method, device: torch.device, before: Any) -> Iterator[None]:
-    """Capture calls of a method in this block, which must leave it as it was.
+    """Capture calls of a method in this block; RuntimeError if they change its :func:`conditions`.
 
     A capture runs the method's lines, but no kernel. If it fails, what the lines set (a counter, a
     tensor without numbers) is put back.
-
-    Arguments:
-        before: its :func:`conditions`.
-
-    Raises:
-        RuntimeError: the calls change one of its attributes.
     """
     attributes = [vars(module) for module in method.modules()]
     nested = [v for own in attributes for v in own.values() if isinstance(v, dict | list)]

@@ -78,8 +78,7 @@ class CudaGraphs(Eager):
 
 
 def capture(work: Callable[[], R], device: torch.device) -> tuple[Graph, R]:
-    """Capture some work in the current stream: the graph, and what the work gave, whose tensors
-    have no numbers before a replay.
+    """Capture some work in the current stream: the graph, and what the work gave (no numbers yet).
 
     Raises:
         RuntimeError: a wait for the device, or a copy from the host.
@@ -112,10 +111,10 @@ def make_capturable(optimizers: Collection[Optimizer], device: torch.device) -> 
 class Ahead:
     """Indices of the episodes of several turns to come, drawn together in one CUDA graph.
 
-    The hundreds of small operations of a sampler take as long for one batch as for fifty.
+    The many small operations of a sampler take as long for one batch as for fifty. The source has
+    been asked for a batch before, so that its first one is checked.
 
     Arguments:
-        source: has been asked for a batch before, so that its first one is checked.
         size: episodes of a turn.
         every: from the first episode of a turn to that of the next one that this is for.
     """
@@ -203,10 +202,9 @@ class TurnGraphs:
         return len(self._graphs)
 
     def get(self, turn: Turn, capture: Callable[[], CapturedTurn]) -> CapturedTurn | None:
-        """The graph of a turn, captured now if there is none; None: the turn is to be run directly.
+        """The graph of a turn, captured now if there is none (RuntimeError: it cannot be captured).
 
-        Raises:
-            RuntimeError: it cannot be captured.
+        None: the turn is to be run directly.
         """
         if turn in self._valid:
             return self._graphs[turn]

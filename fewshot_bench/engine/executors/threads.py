@@ -26,9 +26,8 @@ from fewshot_bench.nn import replica
 class TaskThreads(Executor):
     """One task a call, tasks spread over threads; gradients are summed in episode order.
 
-    Each thread owns a structural replica of the method, because ``functional_call`` swaps a
-    module's tensors in place. Torch runs single-threaded meanwhile, but for a batch of one task,
-    which gets all threads for its operations.
+    Each thread has a replica of the method. Torch runs single-threaded meanwhile, but for a batch
+    of one task, which gets all threads for its operations.
     """
 
     default_name = "threads"
