@@ -42,7 +42,7 @@ def profile_steps(trainer: Trainer, folder: Path) -> str:
 
 
 def table(averages: Iterable[Any], gpu: bool) -> str:
-    """The operations that took most time themselves, of what torch's profiler saw of ``STEPS`` steps.
+    """The operations that took most time themselves, of what torch's profiler saw of ``STEPS``.
 
     On a GPU the device's time counts, that of kernels; torch notes it a second time at the
     operation that launched them.

@@ -28,7 +28,7 @@ TAG = "\x00"  # a dictionary with this key stands for something that JSON does n
 
 
 def save_weights(method: Method, folder: Path) -> dict[str, Any]:
-    """Write parameters, buffers and extra state to a weights file; returns the record's ``weights``.
+    """Write parameters, buffers and extra state to a weights file: the record's ``weights``.
 
     Raises:
         ConfigError: the disk is full, or the folder cannot be written.

@@ -68,6 +68,8 @@ class _Context(threading.local):
     strategy: str = "auto"  # how per-task weights are run; see tasks.py
     double_backward: bool = False  # the result will be differentiated twice; see tasks.py
     observer: Observations | None = None
+    recording: list[Tensor] | None = None  # stopped gradients; see stop.py
+    replaying: Iterator[Tensor] | None = None
 
 
 context = _Context()

@@ -99,9 +99,8 @@ def _looped(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
         with _collected() as statistics:
             outputs.append(functional_call(module, own, (x[t],), tie_weights=False))
         seen.append(statistics)
-    for layer, passes in seen[0].items():
-        of_each_task = (statistics[layer] for statistics in seen)
-        for values in zip(*of_each_task, strict=True) if passes else ():
+    for layer in seen[0]:
+        for values in zip(*(statistics[layer] for statistics in seen), strict=True):
             mean, variance = (torch.cat(column) for column in zip(*values, strict=True))
             _report(layer, mean, variance)
     return torch.stack(outputs)
