@@ -56,7 +56,6 @@ class Watch(TorchDispatchMode):
 
 
 def _finite(values: Any) -> bool:
-    """Whether every number in these arguments or results is finite."""
     for value in tree_leaves(values):
         if isinstance(value, float) and not math.isfinite(value):
             return False
@@ -127,11 +126,9 @@ class SpikeGuard:
         return False
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
         return {"seen": {n: list(v) for n, v in self.seen.items()}, "skipped": self.skipped}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a :meth:`state`."""
         self.skipped = list(state["skipped"])
         for name, values in state["seen"].items():
             self.seen[name].extend(values)

@@ -81,7 +81,6 @@ class Signals:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise :class:`Interrupted` if a signal came."""
         if self.caught is not None:
             raise Interrupted(self.caught)
 
@@ -200,7 +199,6 @@ class Store:
 
 
 def step_of(path: Path) -> int:
-    """The step in the name of a checkpoint."""
     found = _NAME.fullmatch(path.name)
     assert found is not None
     return int(found[1])

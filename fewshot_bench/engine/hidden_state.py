@@ -159,7 +159,6 @@ def _draws(method: Method, call: Callable[[], object], generators: Sequence[str]
 
 
 def unkeyed_draws(method: Method, episode: Episode, generators: Sequence[str]) -> str:
-    """The note on losses that have drawn from these global generators."""
     twin, call = copy_of(method), losses_call(episode)
     where = _draws(twin, lambda: getattr(twin, call)(episode), generators)
     return (

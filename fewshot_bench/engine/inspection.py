@@ -305,14 +305,12 @@ def _near(a: Tensor, b: Tensor, tolerance: float = ROUNDING) -> bool:
 
 
 def _on_copy(executor: Executor) -> Executor:
-    """The same with a copy of the method."""
     other = copy.copy(executor)
     other.method = copy_of(executor.method)
     return other
 
 
 def _first(executor: Executor, episode: Episode) -> Episode:
-    """The first task of a batch; all of it where tasks influence each other."""
     return episode.tasks(0, 1) if executor.method.batchable else episode
 
 
@@ -359,7 +357,6 @@ def _run(layers: Layers, call: Callable[[], object], *, training: bool) -> set[s
 
 
 def _running(method: Method) -> Layers:
-    """The layers that have running statistics, by name."""
     return {
         name: layer
         for name, layer in method.named_modules()

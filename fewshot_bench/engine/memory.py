@@ -183,6 +183,4 @@ def _held_by_autograd() -> Iterator[list[int]]:
 
 @dataclass(eq=False)
 class _Saved:
-    """A saved tensor whose end can be seen."""
-
     tensor: Tensor

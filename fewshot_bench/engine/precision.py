@@ -28,7 +28,6 @@ class Precision:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Set torch's process-wide switches for a while."""
         switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
         before = [switch.fp32_precision for switch in switches]
         for switch in switches:

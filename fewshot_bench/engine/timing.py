@@ -36,7 +36,6 @@ class Columns:
         return self._rows
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Add a row; a name that is new begins a column."""
         for name in row:
             if name not in self._columns:
                 self._columns[name] = array("d", [math.nan] * self._rows)
@@ -78,7 +77,6 @@ class StepTimer:
         self._pending: list[tuple[list[Any], Sequence[Any], SharedWork | None]] = []
 
     def start(self) -> None:
-        """A turn begins."""
         self._marks = [self.clock.now()]
 
     def mark(self) -> None:
@@ -106,7 +104,6 @@ class StepTimer:
         shared.end = self.clock.now()
 
     def flush(self) -> None:
-        """Turn what was marked into milliseconds."""
         if self._pending:
             self.clock.wait(self._pending[-1][0][-1])
         newest = {id(inside): i for i, (_, inside, _) in enumerate(self._pending)}
@@ -175,7 +172,6 @@ class Stopwatch:
         self._marks = [self._clock.now()]
 
     def mark(self) -> None:
-        """A lap ends, and the next one begins."""
         self._marks.append(self._clock.now())
 
     def laps(self) -> list[float]:

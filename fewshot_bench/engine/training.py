@@ -106,7 +106,6 @@ def check_players(method: Method) -> Mapping[str, Player]:
 
 
 def copy_weights(weights: Mapping[str, Any]) -> Weights:
-    """A copy of a ``state_dict()``."""
     return {
         name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
         for name, value in weights.items()
@@ -299,7 +298,6 @@ class Trainer:
         return result
 
     def _is_spike(self, result: Gradients, step: int) -> bool:
-        """Whether the loss or the gradient's norm of a player that moves has jumped."""
         if self.guard is None:
             return False
         sizes = {f"loss {name}": float(result.losses[name].mean()) for name in result.norms}
@@ -307,7 +305,6 @@ class Trainer:
         return self.guard.spikes(sizes, step)
 
     def _note_unkeyed(self, k: int, generators: list[str]) -> None:
-        """Log, once, that the losses have random numbers of their own, and where."""
         episode = self.sources[k].batch(range(1))
         with self.executor.set_up(self.device):
             self.history.unkeyed = unkeyed_draws(self.method, episode, generators)

@@ -76,7 +76,6 @@ def check_unmoved(method: Method, written: Mapping[str, Any]) -> None:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, and the texts beside them."""
     with safe_open(path, framework="pt", device="cpu") as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         return tensors, opened.metadata() or {}

@@ -38,7 +38,6 @@ class Windows:
 
     @property
     def out(self) -> Pair:
-        """Height and width of the maps."""
         return tuple(  # type: ignore[return-value]
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, k, s, p, d in zip(

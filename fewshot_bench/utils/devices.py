@@ -91,7 +91,6 @@ class EventClock(HostClock):
 
 
 def clock_of(device: torch.device) -> HostClock:
-    """The clock for work on a device."""
     return EventClock(device) if device.type == "cuda" else HostClock()
 
 
@@ -119,7 +118,6 @@ def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
 
 
 def wait(device: torch.device) -> None:
-    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -143,7 +141,6 @@ def peak_memory(device: torch.device) -> int:
 
 
 def release_memory(device: torch.device) -> None:
-    """Release the allocator's unused memory."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 

@@ -53,7 +53,6 @@ class Packed:
         self.values = torch.cat([v.detach().to(leaves[0].device).flatten() for v in leaves])
 
     def unpacked(self, values: Tensor) -> list[Gradients]:
-        """The results again, with these values."""
         parts = values.split([shape.numel() for shape in self._shapes])
         leaves = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
         return [
@@ -89,7 +88,6 @@ class Prediction:
         return torch.cat([torch.ones(c.tasks) / c.ran * c.laps()[1] for c in self.calls])
 
     def first(self, tasks: int) -> Prediction:
-        """The prediction of the first tasks alone."""
         calls, left = [], tasks
         for call in self.calls:
             calls.append(replace(call, tasks=min(call.tasks, left)))
@@ -287,7 +285,6 @@ def differentiate(
 
 
 def _loss_of(player: str, losses: Losses, title: str, tasks: int) -> Tensor:
-    """The player's loss, checked."""
     loss, known = losses.players.get(player), ", ".join(losses.players) or "none"
     if loss is None:
         fault = f" gives no loss for player '{player}'; it gives: {known}."

@@ -153,7 +153,6 @@ class Ahead:
         self._place.fill_((first - self._begin) // self.every * self._size)
 
     def episode(self) -> Episode:
-        """The batch of the current turn."""
         rows = self._place + self._rows
         current = self.indices.map(lambda part: part.index_select(0, rows))
         return self.source.deliver(current)
@@ -225,7 +224,6 @@ class TurnGraphs:
         return self._graphs[turn]
 
     def ran_directly(self, turn: Turn) -> None:
-        """A turn was run directly and has passed."""
         self._ran_with[turn] = conditions(self._method, self._device)
         self.compare_again()
 
@@ -306,7 +304,6 @@ class ChunkGraph:
             logger.warning("evaluation: eager, because no CUDA graph could be captured: %s", why)
 
     def _replay(self, indices: Indices) -> Prediction:
-        """A chunk's prediction; its logits are copied."""
         assert self._graph is not None
         assert self._inside is not None
         held, prediction = self._inside

@@ -43,7 +43,6 @@ class TaskThreads(Executor):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Start the threads, and stop them at the end."""
         self._local = threading.local()  # replicas of an earlier use may be stale
         self._started = self.threads
         pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -83,7 +82,6 @@ class TaskThreads(Executor):
         return reduce_over_tasks([one], players, 1)
 
     def _replica(self) -> Method:
-        """This thread's replica, in the mode (train or eval) of the original."""
         original, own = getattr(self._local, "pair", (None, None))
         if own is None or original is not self.method or own.training != self.method.training:
             own = replica(self.method)
@@ -93,7 +91,6 @@ class TaskThreads(Executor):
 
 @contextmanager
 def _torch_threads(count: int) -> Iterator[None]:
-    """Let torch's operations use so many threads for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
