@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -187,12 +186,13 @@ class Trainer:
         Raises:
             Diverged: a loss or gradient is not finite.
         """
-        checkpointer, history = self.checkpointer, self.history
+        checkpointer = self.checkpointer
         if checkpointer.checkpoint is not None:
             self.restore(checkpointer.checkpoint)
-            checkpointer.checkpoint, history = None, self.history
+            checkpointer.checkpoint = None
             logger.info("resuming after step %d of %d", self.step, self.plan.steps)
         checkpointer.start(self.step)
+        history = self.history
         self._begin, self.started = time.perf_counter() - history.seconds, True
         warm = self.resumed_step + self.timer.warmup
         spent = history.seconds - history.warmup_seconds
@@ -234,40 +234,42 @@ class Trainer:
 
     def advance(self) -> None:
         """Every turn once: a fresh batch, the gradients of the players that move, their steps."""
-        with on_stream(self._stream):
-            self._advance()
-
-    def _advance(self) -> None:
         turns, size = self.method.turns, self.plan.task_batch
         k = self.step % len(self.sources)
-        for r, turn in enumerate(turns):
-            first = (self.step * len(turns) + r) * size
-            self._set_rates(turn)
-            # Every source was asked before, and every kernel has run.
-            warm = max(len(self.sources), self.timer.warmup)
-            ready = self._capture and self.step >= self.resumed_step + warm
-            captured = self._graph_of(r, k, turn) if ready else None
-            if captured is not None:
-                ahead = captured.ahead
-                if not ahead.holds(first):
-                    with self.timer.shared_work(ahead.turns) as captured.drawn:
-                        ahead.draw(first)
+        # Every source was asked before, and every kernel has run.
+        warm = self.resumed_step + max(len(self.sources), self.timer.warmup)
+        with on_stream(self._stream):
+            for r, turn in enumerate(turns):
+                first = (self.step * len(turns) + r) * size
+                self._set_rates(turn)
+                ready = self._capture and self.step >= warm
+                captured = self._graph_of(r, k, turn) if ready else None
+                if captured is None:
+                    self._window.append(self._run_directly(r, k, range(first, first + size)))
+                    continue
+                if not captured.ahead.holds(first):
+                    with self.timer.shared_work(captured.ahead.turns) as captured.drawn:
+                        captured.ahead.draw(first)
                 self.timer.start()
-                ahead.go_to(first)
+                captured.ahead.go_to(first)
                 self._window.append(captured.replay())
                 self.timer.replayed(captured.marks, captured.drawn)
-            else:
-                self.timer.start()
-                before = None if self.history.unkeyed else global_generators()
-                sample = partial(self.sources[k].batch, range(first, first + size))
-                result = self._turn(turn, sample, self.timer.mark)
-                if before and (found := generators_used(before, global_generators())):
-                    self._note_unkeyed(k, found)
-                result.gradients, result.buffers = {}, {}  # what is read later is the numbers
-                self._window.append(result)
-                if self._capture:
-                    self._captured.ran_directly((r, k))
         self.step += 1
+
+    def _run_directly(self, r: int, k: int, ids: range) -> Gradients:
+        self.timer.start()
+        before = None if self.history.unkeyed else global_generators()
+        sample = partial(self.sources[k].batch, ids)
+        result = self._turn(self.method.turns[r], sample, self.timer.mark)
+        if before and (found := generators_used(before, global_generators())):
+            episode = self.sources[k].batch(range(1))
+            with self.executor.set_up(self.device):
+                self.history.unkeyed = unkeyed_draws(self.method, episode, found)
+            logger.warning("step %d: %s", self.step + 1, self.history.unkeyed)
+        result.gradients, result.buffers = {}, {}  # what is read later is the numbers
+        if self._capture:
+            self._captured.ran_directly((r, k))
+        return result
 
     def _turn(
         self, turn: Sequence[str], sample: Callable[[], Episode], phase_ends: Callable[[], None]
@@ -303,12 +305,6 @@ class Trainer:
         sizes = {f"loss {name}": float(result.losses[name].mean()) for name in result.norms}
         sizes |= {f"gradient {name}": float(norm) for name, norm in result.norms.items()}
         return self.guard.spikes(sizes, step)
-
-    def _note_unkeyed(self, k: int, generators: list[str]) -> None:
-        episode = self.sources[k].batch(range(1))
-        with self.executor.set_up(self.device):
-            self.history.unkeyed = unkeyed_draws(self.method, episode, generators)
-        logger.warning("step %d: %s", self.step + 1, self.history.unkeyed)
 
     def _graph_of(self, r: int, k: int, turn: Sequence[str]) -> graph.CapturedTurn | None:
         """The turn as a CUDA graph; None: to be run directly. If there can be none, log why."""
@@ -376,11 +372,13 @@ class Trainer:
             return
         self.timer.flush()
         turns = len(self.method.turns)
+        first = self.step - len(self._window) // turns + 1
         packed = Packed(self._window)
-        window = iter(packed.unpacked(packed.values.cpu()))
-        for step in range(self.step - len(self._window) // turns + 1, self.step + 1):
+        window = packed.unpacked(packed.values.cpu())
+        for i in range(0, len(window), turns):
+            step = first + i // turns
             row: dict[str, float] = {"step": step}
-            for result in islice(window, turns):
+            for result in window[i : i + turns]:
                 self._check(result, step)
                 row |= {f"loss_{name}": float(v.mean()) for name, v in result.losses.items()}
                 row |= {f"gradient_norm_{name}": float(v) for name, v in result.norms.items()}
@@ -444,37 +442,35 @@ class Trainer:
             "random": global_generators(),
         }  # fmt: skip
 
+    @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint of a trainer that was made as this one, else RecordError."""
         try:
-            self._restore(checkpoint.unpacked(self.device))
+            state = checkpoint.unpacked(self.device)
+            self.method.load_state_dict(state["weights"])
+            for name, optimizer in state["optimizers"].items():
+                own = self.optimizers[name]
+                own.load_state_dict(_in_form_of(own, optimizer))
+            for name, averages in state["averages"].items():
+                for mine, saved in zip(self.averages[name], averages, strict=True):
+                    mine.copy_(saved)
+            for name in SAVED:
+                setattr(self, name, state[name])
+            self.resumed_step = self.step
+            self.history = History(**state["history"])
+            self.history.steps = Columns(state["history"]["steps"])
+            if self.guard and state["guard"]:
+                self.guard.restore(state["guard"])
+            if state["at_once"]:
+                self.executor.limit(state["at_once"])
+            self.timer.restore(state["timer"], self.step)
+            restore_generators(state["random"])
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             text = " ".join(str(error).split())
             raise RecordError(
                 f"the checkpoint does not fit {type(self.method).__name__} as it is built now "
                 f"({type(error).__name__}: {text})."
             ) from error
-
-    @torch.no_grad()
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        self.method.load_state_dict(state["weights"])
-        for name, optimizer in state["optimizers"].items():
-            own = self.optimizers[name]
-            own.load_state_dict(_in_form_of(own, optimizer))
-        for name, averages in state["averages"].items():
-            for mine, saved in zip(self.averages[name], averages, strict=True):
-                mine.copy_(saved)
-        for name in SAVED:
-            setattr(self, name, state[name])
-        self.resumed_step = self.step
-        self.history = History(**state["history"])
-        self.history.steps = Columns(state["history"]["steps"])
-        if self.guard and state["guard"]:
-            self.guard.restore(state["guard"])
-        if state["at_once"]:
-            self.executor.limit(state["at_once"])
-        self.timer.restore(state["timer"], self.step)
-        restore_generators(state["random"])
 
 
 def _in_form_of(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
