@@ -57,7 +57,7 @@ def inspect_training(executor: Executor, episode: Episode, test: Episode) -> lis
             on the other tasks of its batch.
     """
     executor, both = _on_copy(executor), episode
-    episode = _first(executor, episode)
+    episode = executor.first_task(episode)
     method = executor.method.train()
     found: list[Losses] = []
 
@@ -100,7 +100,7 @@ def inspect_test(executor: Executor, episode: Episode) -> list[str]:
             other tasks of a batch, or on the other queries where the method says that they do not.
     """
     executor, both = _on_copy(executor), episode
-    episode = _first(executor, episode)
+    episode = executor.first_task(episode)
     method, answers = executor.method, list[Tensor]()
 
     def predict() -> None:
@@ -308,10 +308,6 @@ def _on_copy(executor: Executor) -> Executor:
     other = copy.copy(executor)
     other.method = copy_of(executor.method)
     return other
-
-
-def _first(executor: Executor, episode: Episode) -> Episode:
-    return episode.tasks(0, 1) if executor.method.batchable else episode
 
 
 def _losses(executor: Executor, episode: Episode) -> Losses:

@@ -168,8 +168,11 @@ class Executor(ABC):
 
     def predict_first(self, episode: Episode) -> Prediction:
         """Predict the first task (all where tasks influence each other), in this thread."""
-        part = episode.tasks(0, 1) if self.method.batchable else episode
-        return self._predict(self.method, part)
+        return self._predict(self.method, self.first_task(episode))
+
+    def first_task(self, episode: Episode) -> Episode:
+        """The first task of a batch; all of it where tasks influence each other."""
+        return episode.tasks(0, 1) if self.method.batchable else episode
 
     def predict_unchecked(self, episode: Episode) -> Prediction:
         """As :meth:`predict`, for a method that has passed its check of random numbers."""
