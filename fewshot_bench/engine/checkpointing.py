@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -219,30 +219,27 @@ def read_checkpoint(path: Path) -> Checkpoint | str:
         return f"{type(error).__name__}: {error}"
 
 
+@dataclass
 class Checkpointer:
     """Decides when a training writes its state (None: nowhere), and finds the state to resume from.
 
     With ``resume`` that is the newest undamaged checkpoint, in ``checkpoint`` until used.
     """
 
-    def __init__(
-        self,
-        store: Store | None = None,
-        every: Every | None = None,
-        signals: Signals | None = None,
-        resume: bool = False,
-        hooks: RunHooks | None = None,
-    ) -> None:
-        self.hooks = hooks or RunHooks()
-        self.store, self.signals, self.every = store, signals or Signals(), every or Every()
-        self.checkpoint: Checkpoint | None = None
-        self._resume = resume
-        self._newest = -1  # step of the newest checkpoint of this process
+    store: Store | None = None
+    every: Every = field(default_factory=Every)
+    signals: Signals = field(default_factory=Signals)
+    resume: bool = False
+    hooks: RunHooks = field(default_factory=RunHooks)
+    checkpoint: Checkpoint | None = field(default=None, init=False)
+    _newest: int = field(default=-1, init=False)  # step of the newest one of this process
+
+    def __post_init__(self) -> None:
         self.start(0)
 
     def load(self) -> int:
         """Read the checkpoint to resume from; its step, or 0."""
-        if self._resume and self.store is not None:
+        if self.resume and self.store is not None:
             self.checkpoint = self.store.newest()
             if self.checkpoint is None:
                 logger.info("no checkpoint to resume from; the training starts at its first step")
