@@ -3,8 +3,6 @@ the defaults of Keras for methods whose source is written in TensorFlow."""
 
 from __future__ import annotations
 
-import math
-from operator import floordiv
 from typing import Any, TypeVar, cast
 
 import torch
@@ -35,9 +33,7 @@ class Conv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         plain = (
             is_gpu(input)
-            or input.dim() < 4
-            # About how many values an output channel has.
-            or len(input) * math.prod(map(floordiv, input.shape[2:], self.stride)) < FEW
+            or self._values(input) < FEW
             or self.padding_mode != "zeros"
             or isinstance(self.padding, str)
             or context.vmapped
@@ -50,6 +46,13 @@ class Conv2d(nn.Conv2d):
             input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
         )
         return y
+
+    def _values(self, images: Tensor) -> int:
+        """About how many values an output channel has."""
+        if images.dim() < 4:
+            return 0
+        n, _, height, width = images.shape
+        return n * (height // self.stride[0]) * (width // self.stride[1])
 
 
 class _Convolution(torch.autograd.Function):
