@@ -128,9 +128,9 @@ class TaskBatchNorm(nn.Module):
             return self._by_running_statistics(x)
         observer = context.observer if self.statistics == "running" else None
         if context.vmapped:
-            y, mean, variance = batch_norm(x, self.weight, self.bias, self.eps)
+            y, *pair = batch_norm(x, self.weight, self.bias, self.eps)
             if observer is not None:
-                observer.setdefault(self, []).append((mean, variance))
+                observer.setdefault(self, []).append((pair[0], pair[1]))
             return y
         tasks = context.tasks
         if len(x) % tasks:
@@ -149,12 +149,12 @@ class TaskBatchNorm(nn.Module):
             # own would cost a fifth of a training step on a CPU.
             seen = self.running_mean.new_zeros(2, tasks, len(self.weight))
             observer.setdefault(self, []).append((seen[0], seen[1]))
-        into = (None, None) if seen is None else seen.flatten(1).unbind()
+        mean, variance = (None, None) if seen is None else seen.flatten(1).unbind()
         if tasks == 1:
-            return F.batch_norm(x, *into, self.weight, self.bias, True, 1.0, self.eps)
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
         # [T*N, C, ...] -> [N, T*C, ...]: each (task, channel) becomes a channel of its own.
         split = x.unflatten(0, (tasks, -1)).transpose(0, 1).flatten(1, 2)
-        normal = F.batch_norm(split, *into, None, None, True, 1.0, self.eps)
+        normal = F.batch_norm(split, mean, variance, None, None, True, 1.0, self.eps)
         normal = normal.unflatten(1, (tasks, -1)).transpose(0, 1).flatten(0, 1)
         return _affine(normal, self.weight, self.bias)
 

@@ -116,7 +116,7 @@ def _batched(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
         layers.extend(layer for layer, values in seen.items() for _ in values)
         return y, [value for values in seen.values() for value in values]
 
-    y, statistics = vmap(one)(weights, x)
+    y, statistics = vmap(one)(dict(weights), x)
     for layer, (mean, variance) in zip(layers, statistics, strict=True):
         _report(layer, mean, variance)
     return y
