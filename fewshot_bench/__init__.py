@@ -7,11 +7,12 @@ below imports torch until it is used.
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.specs import hookimpl
+from fewshot_bench.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from fewshot_bench.data.images import Dataset, LabeledImages, Splits
@@ -20,50 +21,22 @@ if TYPE_CHECKING:
     from fewshot_bench.sampling.base import Sampler
     from fewshot_bench.utils.inputs import InputFile
 
-_LAZY = {
-    "Dataset": "data.images",
-    "Episode": "episode",
-    "InputFile": "utils.inputs",
-    "LabeledImages": "data.images",
-    "Losses": "method",
-    "Method": "method",
-    "Player": "method",
-    "Preset": "method",
-    "Sampler": "sampling.base",
-    "Splits": "data.images",
-    "Support": "episode",
-    "Task": "episode",
-    "UnlabeledEpisode": "episode",
-    "UnlabeledSupport": "episode",
-    "Without": "method",
-    "cosine": "method",
-    "halving": "method",
-}
-
 __all__ = [
-    "Dataset",
-    "Episode",
-    "InputFile",
-    "LabeledImages",
-    "Losses",
-    "Method",
-    "Player",
-    "Preset",
-    "Sampler",
-    "Splits",
-    "Support",
-    "Task",
-    "UnlabeledEpisode",
-    "UnlabeledSupport",
-    "Without",
-    "__version__",
-    "cosine",
-    "evaluate",
-    "halving",
-    "hookimpl",
-    "resume",
-    "run",
-]
+    "Dataset", "Episode", "InputFile", "LabeledImages", "Losses", "Method", "Player", "Preset",
+    "Sampler", "Splits", "Support", "Task", "UnlabeledEpisode", "UnlabeledSupport", "Without",
+    "__version__", "cosine", "evaluate", "halving", "hookimpl", "resume", "run",
+]  # fmt: skip
+
+_lazy = lazy_exports(
+    __name__,
+    episode="Episode Support Task UnlabeledEpisode UnlabeledSupport",
+    method="Losses Method Player Preset Without cosine halving",
+    **{
+        "data.images": "Dataset LabeledImages Splits",
+        "sampling.base": "Sampler",
+        "utils.inputs": "InputFile",
+    },
+)
 
 
 def run(method: str | None = None, /, **settings: Any) -> dict[str, Any]:
@@ -87,7 +60,6 @@ def run(method: str | None = None, /, **settings: Any) -> dict[str, Any]:
         FewshotBenchError: a setting, a data file or a plugin is at fault, or training diverged.
     """
     from fewshot_bench.config.resolve import configure
-    from fewshot_bench.errors import ConfigError
     from fewshot_bench.hooks.registry import Registry
     from fewshot_bench.runs.context import RunContext
     from fewshot_bench.runs.train import run_or_reuse
@@ -107,11 +79,7 @@ def run(method: str | None = None, /, **settings: Any) -> dict[str, Any]:
 
 
 def resume(
-    run_folder: str,
-    *,
-    allow_changes: bool = False,
-    trust_code: bool = False,
-    **here: Any,
+    run_folder: str, *, allow_changes: bool = False, trust_code: bool = False, **here: Any
 ) -> dict[str, Any]:
     """Go on with a run that was interrupted or killed, from its newest whole checkpoint.
 
@@ -156,8 +124,6 @@ def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:
 
 def _require_folder(call: str, given: object) -> None:
     """Raise ConfigError for what is no path, such as the record that a run returned."""
-    from fewshot_bench.errors import ConfigError
-
     if isinstance(given, (str, os.PathLike)):
         return
     message = f"{call}: give the folder of a run, a path"
@@ -171,6 +137,4 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("fewshot-bench")
-    if name in _LAZY:
-        return getattr(importlib.import_module(f"fewshot_bench.{_LAZY[name]}"), name)
-    raise AttributeError(f"module 'fewshot_bench' has no attribute '{name}'")
+    return _lazy(name)

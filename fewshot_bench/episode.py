@@ -6,7 +6,7 @@ The class is an axis of the support set (``way``), so supports carry no labels: 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -69,21 +69,18 @@ class Batch:
 
     def map(self, function: Any) -> Any:
         """A copy with ``function`` applied to every tensor."""
-        changed = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                changed[field.name] = function(value)
-            elif isinstance(value, Batch):
-                changed[field.name] = value.map(function)
+        changed = {
+            name: value.map(function) if isinstance(value, Batch) else function(value)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor | Batch)
+        }
         return replace(self, **changed)
 
     def copy_(self, other: Batch) -> None:
         """Copy the values of a batch of the same shapes into the tensors of this one."""
-        for field in fields(self):
-            own, new = getattr(self, field.name), getattr(other, field.name)
+        for name, own in vars(self).items():
             if isinstance(own, Tensor | Batch):
-                own.copy_(new)
+                own.copy_(getattr(other, name))
 
     def tasks(self, start: int, stop: int) -> Any:
         """The tasks start..stop-1 as a batch."""
@@ -91,8 +88,7 @@ class Batch:
 
     def to(self, *target: Any) -> Any:
         """A copy on a device, or with its images in a floating-point dtype."""
-        dtype = next((t for t in target if isinstance(t, torch.dtype)), None)
-        if dtype is None:
+        if not any(isinstance(t, torch.dtype) for t in target):
             return self.map(lambda tensor: tensor.to(*target))
         return self.map(lambda tensor: tensor.to(*target) if tensor.is_floating_point() else tensor)
 

@@ -77,18 +77,14 @@ class PluginWarning(UserWarning):
 class InterfaceDeprecation(DeprecationWarning):
     """A plugin uses a part of the interface that will be removed; says what replaces it.
 
-    Hooks and their arguments pass it to ``hookspec`` (``warn_on_impl``, ``warn_on_impl_args``);
-    functions warn with ``stacklevel=2``. So the warning points to the plugin's line.
+    Hooks pass it to ``hookspec`` (``warn_on_impl``, ``warn_on_impl_args``); functions warn with
+    ``stacklevel=2``. So the warning points to the plugin's line.
     """
 
 
 @contextmanager
 def plugin_errors(what: str) -> Iterator[None]:
-    """Turn exceptions of a plugin's code into a PluginError that names it.
-
-    Arguments:
-        what: the code that is called, e.g. ``"MyMethod.adapt()"``.
-    """
+    """Turn exceptions of a plugin's code, e.g. of ``"MyMethod.adapt()"``, into a PluginError."""
     try:
         yield
     except FewshotBenchError:
@@ -104,10 +100,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means too little memory: Python's, a GPU's, or torch's on a CPU."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "DefaultCPUAllocator" in text or "CUDA out of memory" in text
-    )
+    signs = ("DefaultCPUAllocator", "CUDA out of memory")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 class RecordError(FewshotBenchError):
@@ -115,12 +109,7 @@ class RecordError(FewshotBenchError):
 
 
 class Stopped(FewshotBenchError):
-    """A signal ended the command.
-
-    Arguments:
-        message: one line that says how to resume.
-        number: of the signal.
-    """
+    """The signal with this number ended the command; the message says how to resume."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)

@@ -2,8 +2,7 @@
 
 A method is an ``nn.Module`` that learns a task from a support set (:meth:`Method.adapt`),
 classifies queries with the result (:meth:`Method.predict`), and defines the loss that it minimizes
-(:meth:`Method.losses`). It never sees an optimizer, a device, a loop or a file. Nearest centroid
-is five lines; a GAN has two players.
+(:meth:`Method.losses`). It never sees an optimizer, a device, a loop or a file.
 
 Hyper-parameters are keyword-only arguments of ``__init__`` with the paper's value as default.
 Annotated as ``Annotated[float, "help"]`` they become options of ``fsb run``
@@ -69,8 +68,7 @@ class Preset:
 
     Arguments:
         settings: hyper-parameters of the method and options of ``fsb run`` with underscores
-            (``steps``, ``task_batch``, ``train_way``, ``backbone``, ...); a value may be a
-            function of the :class:`Task`.
+            (``steps``, ``train_way``, ...); a value may be a function of the :class:`Task`.
         family: the data set's ``family``; None: any.
         protocol: a protocol that the data set declares, whose options are added; None: any.
         way, shot: numbers that match, such as ``(5, 20)`` or ``range(2, 20)``; None: any.
@@ -132,8 +130,7 @@ class Method(nn.Module):
     * ``embeds``: it has a method ``embed`` (from images [T, M, C, H, W] to features [T, M, ...]),
       and ``adapt`` and ``predict`` see images through :meth:`embedded` alone. An evaluation may
       then embed every image once, however many episodes it is in.
-    * ``trains``: False for a method that never changes its parameters (a pretrained or random
-      backbone with nothing to learn above it): ``players()`` is then empty.
+    * ``trains``: False for a method that never changes its parameters: ``players()`` is empty.
     * ``unlabeled_tasks``: it also trains on tasks without labels, by ``unlabeled_losses``, for
       ``--labeled-classes``.
     * ``wants_backbone``: False for a method without a backbone.
@@ -163,7 +160,6 @@ class Method(nn.Module):
         """
         super().__init__()
         self.task = task
-        # None only for a method without a backbone, which does not use it.
         self.backbone: nn.Module = backbone  # type: ignore[assignment]
 
     @property
@@ -185,9 +181,8 @@ class Method(nn.Module):
     def embedded(self, images: Tensor) -> Tensor:
         """Features [T, M, ...] of images [T, M, C, H, W]: what the method's ``embed`` gives.
 
-        The one way in which ``adapt`` and ``predict`` of a method that declares ``embeds`` see
-        images. An evaluation that embeds every image once (``features_given``) gives them features
-        in place of the images of support and query, which this returns as they are.
+        An evaluation that embeds every image once (``features_given``) gives features in place of
+        the images of support and query, which this returns as they are.
         """
         return images if self.features_given else cast(Tensor, self.embed(images))  # type: ignore[operator]
 
@@ -206,17 +201,15 @@ class Method(nn.Module):
     def pictures(self, support: Support) -> Mapping[str, Tensor]:
         """Images by name, each [T, way, k, C, H, W], that the method generates for these tasks.
 
-        Only to be looked at: ``--pictures`` saves them at each validation, in evaluation mode and
-        without gradients. Noise keyed by ``support.key`` makes pictures of one task comparable
-        over a training. Default: none.
+        ``--pictures`` saves them at each validation, in evaluation mode and without gradients.
+        Noise keyed by ``support.key`` makes pictures of one task comparable. Default: none.
         """
         return {}
 
     def features(self, state: State, images: Tensor) -> Tensor | None:
-        """Features [T, M, d] of images [T, M, C, H, W] after adapting.
+        """Features [T, M, d] of images [T, M, C, H, W] after adapting; default: None, the pixels.
 
-        In their space ``--pictures`` compares generated with real images
-        (:mod:`fewshot_bench.engine.pictures`). Default: None, the pixels.
+        In their space ``--pictures`` compares generated with real images.
         """
         return None
 
@@ -235,16 +228,16 @@ def presets_of(method: type[Method]) -> dict[str, tuple[Preset, ...]]:
     declared: Any = method.presets
     found = {}
     for name, entries in declared.items() if isinstance(declared, Mapping) else [("", declared)]:
-        found[name] = (entries,) if isinstance(entries, Preset) else entries
-        if not isinstance(found[name], list | tuple) or not all(
-            isinstance(entry, Preset) for entry in found[name]
-        ):
+        several = [entries] if isinstance(entries, Preset) else entries
+        whole = isinstance(several, list | tuple)
+        if not whole or not all(isinstance(entry, Preset) for entry in several):
             at = f"presets['{name}']" if name else "presets"
             raise TypeError(
                 f"{at}: expected {{name: fewshot_bench.Preset, or a list of them}}, found "
                 f"{type(entries).__name__}"
             )
-    return {name: tuple(entries) for name, entries in found.items()}
+        found[name] = tuple(several)
+    return found
 
 
 def preset_settings(
@@ -252,13 +245,14 @@ def preset_settings(
 ) -> dict[str, Any] | None:
     """The settings of a preset for a data set (its class) and a task; None: there is none."""
     matching = [p for p in presets_of(method).get(name, ()) if p.matches(dataset, task)]
+    if not matching:
+        return None
     settings: dict[str, Any] = {}
     for preset in matching:
         if preset.protocol is not None:
             settings |= dataset.protocols[preset.protocol]
         settings |= preset.settings
-    values = {n: value(task) if callable(value) else value for n, value in settings.items()}
-    return values if matching else None
+    return {name: value(task) if callable(value) else value for name, value in settings.items()}
 
 
 def halving(every: int) -> Callable[[int, int], float] | None:

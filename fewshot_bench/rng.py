@@ -87,12 +87,10 @@ def subset(key: Tensor, tag: str, size: Tensor, k: int) -> Tensor:
 
     Floyd's algorithm (Bentley and Floyd, CACM 1987), then a permutation: the cost depends on k,
     not on ``size`` (int64, shape of ``key``, each at least k).
-
-    Floyd draws the i-th candidate from [0, size - k + i] and replaces it by the end of that range
-    if it was chosen before: as an earlier candidate, or as the end of an earlier range. The latter
-    is a chain of references, resolved by pointer doubling; a loop over k would cost thousands of
-    small operations, more than gathering the images.
     """
+    # The i-th candidate is drawn from [0, size - k + i] and replaced by the end of that range if it
+    # was chosen before: as an earlier candidate, or as the end of an earlier range. The latter is a
+    # chain of references, resolved by pointer doubling; a loop over k would be far slower.
     place = torch.arange(k, device=key.device)
     first = (size - k).unsqueeze(-1)
     candidate = bits(key, tag + "/floyd", (k,)) % (first + place + 1)

@@ -7,10 +7,11 @@ is what ``--skip-spikes`` switches on: it skips a step whose loss or gradient ju
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import traceback
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,11 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.utils import torch_private
-from fewshot_bench.utils.torch_private import (
-    TorchDispatchMode,
-    current_autograd_node,
-    tree_leaves,
-)
+from fewshot_bench.utils.torch_private import TorchDispatchMode, current_autograd_node, tree_leaves
 
 WINDOW, LEAST = 50, 10  # numbers that a median is taken of: at most, and before it counts
 _TORCH, _ENGINE = Path(torch.__file__).parent, Path(__file__).parent
+_FRAME = re.compile(r'File "([^"]*)", line (\d+)')  # in a traceback
 # These hand out memory as it is; what lies in there is nobody's result.
 _RAW = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_")
 
@@ -58,14 +56,12 @@ class Watch(TorchDispatchMode):
 
 
 def _finite(values: Any) -> bool:
-    """Whether every number in these arguments or results is finite."""
     for value in tree_leaves(values):
         if isinstance(value, float) and not math.isfinite(value):
             return False
-        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()):
-            if value.device.type == "meta":
-                continue
-            if not bool(torch.isfinite(value).all()):
+        if isinstance(value, Tensor) and value.device.type != "meta":
+            inexact = value.is_floating_point() or value.is_complex()
+            if inexact and not bool(torch.isfinite(value).all()):
                 return False
     return True
 
@@ -76,14 +72,10 @@ def _place() -> str:
     if current is not None:
         trace = current.metadata.get("traceback_")
         lines = [line.strip() for part in trace or () for line in part.splitlines()]
-        places = [line.split('"', 2) for line in lines if line.startswith('File "')]
-        own = [(path, rest) for _, path, rest in places if _is_outside(path)]
+        places = [found.groups() for line in lines if (found := _FRAME.match(line))]
+        own = [f" of {Path(path).name}, line {n}" for path, n in places if _is_outside(path)]
         name = str(current.name()).removesuffix("0")
-        if not own:
-            return f"in the backward pass ({name})"
-        path, rest = own[-1]
-        number = rest.split("line ")[1].split(",")[0]
-        return f"in the backward pass ({name}) of {Path(path).name}, line {number}"
+        return f"in the backward pass ({name}){own[-1] if own else ''}"
     frames = [frame for frame in traceback.extract_stack() if _is_outside(frame.filename)]
     return f"in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
 
@@ -110,13 +102,10 @@ def watched(watch: Watch | None) -> Iterator[None]:
 
 
 class SpikeGuard:
-    """Finds steps whose loss or gradient norm is a multiple of its recent values.
+    """Finds steps whose loss or gradient norm is over ``factor`` times its recent values.
 
     Each number is compared with the median of its last ``WINDOW`` values of steps that were taken;
     until there are ``LEAST`` of them everything passes.
-
-    Arguments:
-        factor: from which multiple on; over 1.
     """
 
     def __init__(self, factor: float) -> None:
@@ -126,24 +115,20 @@ class SpikeGuard:
 
     def spikes(self, numbers: Mapping[str, float], step: int) -> bool:
         """Whether the step with these numbers is to be skipped; else they are remembered."""
-        sizes = {name: abs(value) for name, value in numbers.items()}
-        if any(self._is_spike(self.seen[name], size) for name, size in sizes.items()):
-            if step not in self.skipped:
-                self.skipped.append(step)
-            return True
-        for name, size in sizes.items():
-            self.seen[name].append(size)
+        for name, value in numbers.items():
+            seen = self.seen[name]
+            if len(seen) >= LEAST and abs(value) > self.factor * statistics.median(seen):
+                if step not in self.skipped:
+                    self.skipped.append(step)
+                return True
+        for name, value in numbers.items():
+            self.seen[name].append(abs(value))
         return False
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
         return {"seen": {n: list(v) for n, v in self.seen.items()}, "skipped": self.skipped}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a :meth:`state`."""
         self.skipped = list(state["skipped"])
         for name, values in state["seen"].items():
             self.seen[name].extend(values)
-
-    def _is_spike(self, seen: Sequence[float], size: float) -> bool:
-        return len(seen) >= LEAST and size > self.factor * statistics.median(seen)

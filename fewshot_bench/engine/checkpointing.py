@@ -1,8 +1,7 @@
 """Checkpointing and signal handling.
 
-A checkpoint is one safetensors file, named by its step and its sha256. It appears under its name
-when all of it is on the disk, and a name that does not fit the content shows damage. Reading one
-runs no code. A signal ends a run where it can be resumed.
+A checkpoint is one safetensors file, named by its step and its sha256: a name that does not fit the
+content shows damage. Reading one runs no code. A signal ends a run where it can be resumed.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import random
 import re
 import signal
 import sys
@@ -19,22 +17,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 
 from fewshot_bench.config.interval import Every
-from fewshot_bench.engine.weights import pack, unpack
+from fewshot_bench.engine.weights import pack, read_tensors, unpack
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.hooks.lifecycle import RunHooks
-from fewshot_bench.utils.devices import gpu_generator_states, set_gpu_generator_states
 from fewshot_bench.utils.files import replacing, sweep, sync_folder
+from fewshot_bench.utils.inputs import file_content
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +39,14 @@ FOLDER = "checkpoints"
 FORMAT = 1
 BELONGS = ("run", "config")
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.safetensors")
-# Of the keyboard; of a batch system that takes the machine away; what such a system can be told to
-# send some time before; of a terminal that closes.
+# Of the keyboard; of a batch system that takes the machine away, and what it can be told to send
+# some time before; of a terminal that closes.
 STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 TOGETHER = 0.1  # seconds: a launcher may pass on a signal that the whole group got anyway
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the run.
-
-    Arguments:
-        number: of the signal; the exit code of a command is 128 more.
-    """
+    """The signal of this number ended the run; the exit code of a command is 128 more."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
@@ -63,13 +56,10 @@ class Interrupted(KeyboardInterrupt):
 class Signals:
     """Turns signals into :class:`Interrupted`. Use as a context manager.
 
-    It is raised at once, but inside of :meth:`deferred` only noted in ``caught``, for the loop to
-    check between two steps. A second signal ends the process at once. A signal that somebody
-    else handles or ignores (``nohup``) is left to them, and so are all of them outside of the main
-    thread.
-
-    Attributes:
-        caught: number of the signal that came, or None.
+    It is raised at once, but inside of :meth:`deferred` only noted in ``caught`` (the number), for
+    the loop to check between two steps. A second signal ends the process at once. A signal that
+    somebody else handles or ignores (``nohup``) is left to them, and so are all of them outside of
+    the main thread.
     """
 
     def __init__(self) -> None:
@@ -80,12 +70,9 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
-            for name in STOPPING:
-                number = getattr(signal, name, None)  # Windows has two of them
-                if number is not None and signal.getsignal(number) in (
-                    signal.SIG_DFL,
-                    signal.default_int_handler,
-                ):
+            # Windows has two of them.
+            for number in (getattr(signal, name) for name in STOPPING if hasattr(signal, name)):
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                     self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -94,7 +81,6 @@ class Signals:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Raise :class:`Interrupted` if a signal came."""
         if self.caught is not None:
             raise Interrupted(self.caught)
 
@@ -112,21 +98,14 @@ class Signals:
             self.check()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if self.caught is not None:
-            if now - self._at > TOGETHER:
-                _end(number)
-            return
-        self.caught, self._at = number, now
-        if not self._deferred:
-            raise Interrupted(number)
-
-
-def _end(number: int) -> None:
-    """End the process now; every file is whole at any moment."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # a progress bar hides the cursor
-    os._exit(128 + number)
+        if self.caught is None:
+            self.caught, self._at = number, time.monotonic()
+            if not self._deferred:
+                raise Interrupted(number)
+        elif time.monotonic() - self._at > TOGETHER:  # every file is whole at any moment
+            if sys.stderr is not None and sys.stderr.isatty():
+                os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # a progress bar hides the cursor
+            os._exit(128 + number)
 
 
 @dataclass(frozen=True)
@@ -144,13 +123,11 @@ class Checkpoint:
 
 
 class Store:
-    """The checkpoints of a run.
+    """The checkpoints of a run, in its folder ``checkpoints``.
 
     Arguments:
-        run_folder: of the run; they lie in its ``checkpoints``.
         keep: how many, the newest.
-        about: what they belong to: JSON values; those of ``BELONGS`` must be the same in what is
-            read.
+        about: JSON values; those of ``BELONGS`` must be the same in what is read.
     """
 
     def __init__(
@@ -212,18 +189,16 @@ class Store:
         for path in self.paths():
             found = read_checkpoint(path)
             if isinstance(found, str):
-                what = "the checkpoint of step %d is damaged (%s): '%s'"
-                logger.warning(what, step_of(path), found, path)
+                fault = f"damaged ({found})"
             elif any(found.about.get(name) != self.about.get(name) for name in BELONGS):
-                what = "the checkpoint of step %d is of another run or other settings: '%s'"
-                logger.warning(what, found.step, path)
+                fault = "of another run or other settings"
             else:
                 return found
+            logger.warning("the checkpoint of step %d is %s: '%s'", step_of(path), fault, path)
         return None
 
 
 def step_of(path: Path) -> int:
-    """The step in the name of a checkpoint."""
     found = _NAME.fullmatch(path.name)
     assert found is not None
     return int(found[1])
@@ -233,49 +208,38 @@ def read_checkpoint(path: Path) -> Checkpoint | str:
     """A checkpoint, or what is wrong with the file."""
     named = _NAME.fullmatch(path.name)
     try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if named is None or digest != named[2]:
+        if named is None or file_content(path).sha256 != named[2]:
             return "its sha256 is not the one in its name"
-        with safe_open(path, framework="pt", device="cpu") as opened:
-            header = json.loads((opened.metadata() or {})["checkpoint"])
-            if header["format"] != FORMAT:
-                return f"its format is {header['format']}; this version reads {FORMAT}"
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        tensors, metadata = read_tensors(path)
+        header = json.loads(metadata["checkpoint"])
+        if header["format"] != FORMAT:
+            return f"its format is {header['format']}; this version reads {FORMAT}"
         return Checkpoint(int(header["step"]), dict(header["about"]), header["state"], tensors)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         return f"{type(error).__name__}: {error}"
 
 
+@dataclass
 class Checkpointer:
-    """Decides when a training writes its state, and finds the state to resume from.
+    """Decides when a training writes its state (None: nowhere), and finds the state to resume from.
 
-    Arguments:
-        store: where checkpoints go; None: nowhere.
-        every: how often.
-        signals: that ask the training to stop.
-        resume: from the newest undamaged checkpoint, which is then in ``checkpoint`` until used.
-        hooks: called with each checkpoint.
+    With ``resume`` that is the newest undamaged checkpoint, in ``checkpoint`` until used.
     """
 
-    def __init__(
-        self,
-        store: Store | None = None,
-        every: Every | None = None,
-        signals: Signals | None = None,
-        resume: bool = False,
-        hooks: RunHooks | None = None,
-    ) -> None:
-        self.hooks = hooks or RunHooks()
-        self.store, self.signals, self.every = store, signals or Signals(), every or Every()
-        self.checkpoint: Checkpoint | None = None
-        self._resume = resume
-        self._newest = -1  # step of the newest checkpoint of this process
+    store: Store | None = None
+    every: Every = field(default_factory=Every)
+    signals: Signals = field(default_factory=Signals)
+    resume: bool = False
+    hooks: RunHooks = field(default_factory=RunHooks)
+    checkpoint: Checkpoint | None = field(default=None, init=False)
+    _newest: int = field(default=-1, init=False)  # step of the newest one of this process
+
+    def __post_init__(self) -> None:
         self.start(0)
 
     def load(self) -> int:
         """Read the checkpoint to resume from; its step, or 0."""
-        if self._resume and self.store is not None:
+        if self.resume and self.store is not None:
             self.checkpoint = self.store.newest()
             if self.checkpoint is None:
                 logger.info("no checkpoint to resume from; the training starts at its first step")
@@ -287,11 +251,10 @@ class Checkpointer:
 
     def after_step(self, step: int, last: bool, state: Callable[[], Any]) -> None:
         """Write a checkpoint if it is time, or this was the last step."""
-        if self.every.steps:
-            is_time = step - self._step >= self.every.steps
-        else:  # asked after every step: a clock that never jumps
-            elapsed = time.monotonic() - self._at
-            is_time = bool(self.every.seconds) and elapsed >= self.every.seconds
+        every, elapsed = self.every, time.monotonic() - self._at
+        is_time = bool(every.seconds) and elapsed >= every.seconds
+        if every.steps:
+            is_time = step - self._step >= every.steps
         if is_time or (last and self._newest != step):
             self.save(step, state)
 
@@ -305,27 +268,3 @@ class Checkpointer:
                 logger.warning("%s", error)
         self._newest = step
         self.start(step)
-
-
-def random_states() -> dict[str, Any]:
-    """States of the generators of torch, on every device, NumPy and Python.
-
-    Methods draw from keys and use none of these; a plugin that does continues with its numbers.
-    """
-    drawn: Any = np.random.get_state(legacy=True)
-    _, keys, *rest = drawn
-    return {
-        "cpu": torch.get_rng_state(),
-        "cuda": gpu_generator_states(),
-        "numpy": [keys.astype(np.int64), *rest],
-        "python": random.getstate(),
-    }
-
-
-def set_random_states(states: Mapping[str, Any]) -> None:
-    """Put :func:`random_states` back; those of devices that are not here are left out."""
-    torch.set_rng_state(states["cpu"])
-    set_gpu_generator_states(states["cuda"])
-    keys, *rest = states["numpy"]
-    np.random.set_state(("MT19937", keys.astype(np.uint32), *rest))
-    random.setstate(states["python"])

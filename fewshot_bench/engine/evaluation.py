@@ -2,8 +2,7 @@
 
 Where a method allows it (``Method.embeds``) and it pays, each image of a split passes the network
 once, not once an episode: episodes are then gathered from a table of features, which the method
-gets in place of images. Its features must not depend on the other images of a batch (normalization
-by running statistics). Scores are those of the direct way up to the rounding of other batch sizes.
+gets in place of images. Scores are those of the direct way up to the rounding of other batch sizes.
 """
 
 from __future__ import annotations
@@ -31,7 +30,6 @@ from fewshot_bench.utils.devices import is_gpu, on_stream
 from fewshot_bench.utils.generators import generators_used, global_generators
 
 Metric = Callable[[Tensor, Tensor], Tensor]
-Tick = Callable[[int, float], None]
 Sampled = Callable[[range, Indices], None]
 
 METRIC = "metric "  # before the names of their columns
@@ -42,23 +40,14 @@ TOLERANCE = 1e-2  # of the largest logit: other batch sizes round differently, b
 
 @dataclass(frozen=True)
 class Scores:
-    """What an evaluation of E episodes gives.
+    """What an evaluation of E episodes gives; float64 [E] where nothing else stands."""
 
-    Arguments:
-        accuracy: float64 [E], fractions.
-        metrics: {name: float64 [E]}.
-        class_ids: int64 [E, way].
-        confusion: int64 [E, way, way]; rows are true slots, columns predicted ones.
-        adapt_ms, predict_ms: float64 [E], time to learn and to classify each task; NaN where
-            the images were embedded beforehand.
-    """
-
-    accuracy: np.ndarray
+    accuracy: np.ndarray  # fractions
     metrics: dict[str, np.ndarray]
-    class_ids: np.ndarray
-    confusion: np.ndarray
-    adapt_ms: np.ndarray
-    predict_ms: np.ndarray
+    class_ids: np.ndarray  # int64 [E, way]
+    confusion: np.ndarray  # int64 [E, way, way]; rows are true slots, columns predicted ones
+    adapt_ms: np.ndarray  # to learn each task; NaN where the images were embedded beforehand
+    predict_ms: np.ndarray  # to classify it; NaN as well
 
 
 def evaluate(
@@ -68,7 +57,7 @@ def evaluate(
     *,
     chunk: int,
     metrics: Mapping[str, Metric] | None = None,
-    tick: Tick | None = None,
+    tick: Callable[[int, float], None] | None = None,
     hooks: RunHooks | None = None,
 ) -> Scores:
     """Score the episodes 0..episodes-1 of a source.
@@ -85,39 +74,33 @@ def evaluate(
     method = executor.method
     was_training = method.training
     method.eval()
-    parts: dict[str, list[np.ndarray]] = {}
+    rows: list[dict[str, np.ndarray]] = []
     done, correct = 0, 0.0
     try:
         with on_stream(executor.stream(source.table.device)):
             chunks = predictions(executor, source, episodes, chunk, hooks.sampled)
             for indices, prediction in chunks:
                 columns = scores_of(prediction, indices, metrics or {}, title_of(method))
-                row = {name: values.cpu().numpy() for name, values in columns.items()}
-                for name, values in row.items():
-                    parts.setdefault(name, []).append(values)
+                rows.append({name: values.cpu().numpy() for name, values in columns.items()})
+                part = _scores(rows[-1])
                 ids = range(done, done + len(indices.key))
-                right, own = row["accuracy"], _metrics_of(row)
                 hooks.episodes_scored(
-                    ids=ids, scores=right, metrics=own, confusion=row["confusion"]
+                    ids=ids, scores=part.accuracy, metrics=part.metrics, confusion=part.confusion
                 )
                 done = ids.stop
-                correct += float(right.sum())
+                correct += float(part.accuracy.sum())
                 if tick is not None:
                     tick(done, correct / done)
     finally:
         method.train(was_training)
-    whole = {name: np.concatenate(values) for name, values in parts.items()}
-    own = _metrics_of(whole)
-    hooks.evaluation_finished(scores=whole["accuracy"], metrics=own)
-    return Scores(metrics=own, **{n: v for n, v in whole.items() if not n.startswith(METRIC)})
+    whole = _scores({name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
+    hooks.evaluation_finished(scores=whole.accuracy, metrics=whole.metrics)
+    return whole
 
 
-def _metrics_of(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {n.removeprefix(METRIC): v for n, v in columns.items() if n.startswith(METRIC)}
-
-
-def _no_one(ids: range, indices: Indices) -> None:
-    """What is called with the indices of episodes where nobody asks for them."""
+def _scores(columns: Mapping[str, np.ndarray]) -> Scores:
+    metrics = {n.removeprefix(METRIC): v for n, v in columns.items() if n.startswith(METRIC)}
+    return Scores(metrics=metrics, **{n: v for n, v in columns.items() if not n.startswith(METRIC)})
 
 
 def predictions(
@@ -125,7 +108,7 @@ def predictions(
     source: EpisodeSource,
     episodes: int,
     chunk: int,
-    sampled: Sampled = _no_one,
+    sampled: Sampled | None = None,
 ) -> Iterator[tuple[Indices, Prediction]]:
     """Predict the episodes, ``chunk`` at a time; ``sampled`` is called before each chunk.
 
@@ -147,38 +130,30 @@ def predictions(
 
 
 def draw_chunks(
-    source: EpisodeSource, ids: range, chunk: int, sampled: Sampled = _no_one
+    source: EpisodeSource, ids: range, chunk: int, sampled: Sampled | None = None
 ) -> Iterator[Indices]:
-    """Indices of these episodes, ``chunk`` at a time.
-
-    On a GPU the hundreds of small operations of a sampler take as long for one chunk as for many,
-    whose indices are therefore drawn together.
-    """
+    """Indices of these episodes, ``chunk`` at a time."""
+    # On a GPU a sampler takes as long for the indices of one chunk as for those of many.
     together = max(1, AHEAD // chunk) * chunk if is_gpu(source.table.device) else chunk
     for start in range(0, len(ids), together):
         some = ids[start : start + together]
         indices = source.indices(some)
         for i in range(0, len(some), chunk):
             part = indices.tasks(i, i + chunk)
-            sampled(some[i : i + chunk], part)
+            if sampled is not None:
+                sampled(some[i : i + chunk], part)
             yield part
 
 
-@dataclass
 class FeatureTable:
     """Features [images, ...] of a split, in place of its images."""
 
-    features: Tensor
-
-    @property
-    def device(self) -> torch.device:
-        """Where the features are."""
-        return self.features.device
+    def __init__(self, features: Tensor) -> None:
+        self.features, self.device = features, features.device
 
     def gather(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
         """Features at these positions: [*indices.shape, ...]."""
-        chosen = self.features.index_select(0, indices.flatten())
-        return chosen.unflatten(0, indices.shape)
+        return self.features.index_select(0, indices.flatten()).unflatten(0, indices.shape)
 
 
 def embedding_pays(executor: Executor, source: EpisodeSource, episodes: int) -> bool:
@@ -190,14 +165,11 @@ def embedding_pays(executor: Executor, source: EpisodeSource, episodes: int) -> 
 
 
 def _embedded(
-    executor: Executor, source: EpisodeSource, episodes: int, first: int, sampled: Sampled
+    executor: Executor, source: EpisodeSource, episodes: int, first: int, sampled: Sampled | None
 ) -> Iterator[tuple[Indices, Prediction]]:
     """Predict the episodes, with every image embedded once after a first chunk, which is direct.
 
-    The times are those of that chunk.
-
-    Raises:
-        PluginError: its logits differ by more than rounding when it is given features.
+    The times are those of that chunk. Given features, its logits may differ by rounding only.
     """
     [indices] = draw_chunks(source, range(first), first, sampled)
     prediction = within_memory(executor, source.deliver(indices), executor.predict)
@@ -228,8 +200,7 @@ def scores_of(
 ) -> dict[str, Tensor]:
     """The columns of :class:`Scores` for some episodes; metrics as ``metric NAME``.
 
-    Raises:
-        PluginError: the logits of the method with this title are of a wrong shape.
+    Raises PluginError if the logits of the method with this title are of a wrong shape.
     """
     logits, target = prediction.logits, indices.target
     expected = (*target.shape, indices.class_ids.shape[1])

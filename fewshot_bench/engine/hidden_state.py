@@ -2,11 +2,10 @@
 
 Results are a function of weights and keys. What breaks that is state that everything shares:
 buffers that a forward pass changes (``nn.BatchNorm2d``), global random generators
-(``nn.Dropout``, ``torch.rand``), statistics of everything in a batch. A threaded run races for it,
-a batched one mixes tasks by it, and neither can be repeated. Each is found where it happens: by
-its effect (states and versions, compared around every call), or in the calls of torch that a
-method makes (once a run). Attributes of classes and names of modules (:class:`SharedState`) are in
-no file of weights either, and end with the process.
+(``nn.Dropout``, ``torch.rand``), statistics of everything in a batch. Each is found by its effect
+(states and versions, compared around every call), or in the calls of torch that a method makes
+(once a run). Attributes of classes and names of modules (:class:`SharedState`) are in no file of
+weights either, and end with the process.
 """
 
 from __future__ import annotations
@@ -29,7 +28,12 @@ from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, losses_call, title_of
 from fewshot_bench.nn import TaskBatchNorm
 from fewshot_bench.nn.norm import TORCH_BATCH_NORMS
-from fewshot_bench.utils.generators import generators_preserved, generators_used, global_generators
+from fewshot_bench.utils.generators import (
+    generators_preserved,
+    generators_used,
+    global_generators,
+    known_equal,
+)
 
 NORMALIZES = ("batch_norm", "native_batch_norm", "_native_batch_norm_legit")
 TRAINING = 5  # position of their argument "training"
@@ -60,8 +64,6 @@ def copy_of(method: Method) -> Method:
 def unchanged(method: Method, call: str) -> Iterator[None]:
     """Compare parameters and buffers after a call of the method with those before it.
 
-    Replicas have their tensors in common, so that a change in any thread shows.
-
     Raises:
         PluginError: one was changed in place, or replaced (but for a buffer that is not saved: a
             cache may be made when it is first needed).
@@ -69,35 +71,29 @@ def unchanged(method: Method, call: str) -> Iterator[None]:
     before = dict(_tensors(method))
     yield
     for (owner, name), (tensor, version) in _tensors(method):
-        old = before.get((owner, name))
-        saved = name not in owner._non_persistent_buffers_set
-        if old is None or (old[0] is not tensor and not saved):
+        old, old_version = before.get((owner, name), (tensor, version))
+        made_anew = old is not tensor and name in owner._non_persistent_buffers_set
+        if made_anew or (old is tensor and old_version == version):
             continue
-        if old[0] is not tensor or old[1] != version:
-            raise PluginError(f"{title_of(method)}.{call}() {_change(method, owner, name)}")
+        does = (
+            f"changes '{name}' of {_path_of(method, owner)}: with several threads or batches its "
+            "value is undefined; return the new value in Losses.buffers."
+        )
+        if isinstance(owner, TORCH_BATCH_NORMS):
+            does = (
+                f"runs {_path_of(method, owner)} in training mode, which takes its statistics over "
+                "everything in a call, tasks mixed, and stores them there: results would depend on "
+                f"threads and batches; {INSTEAD}."
+            )
+        raise PluginError(f"{title_of(method)}.{call}() {does}")
 
 
 def _tensors(method: Method) -> Iterator[tuple[tuple[nn.Module, str], tuple[Tensor, int]]]:
     for module in method.modules():
-        for tensors in (module._parameters, module._buffers):
-            for name, tensor in tensors.items():
-                if tensor is not None:
-                    version = 0 if tensor.is_inference() else tensor._version
-                    yield (module, name), (tensor, version)
-
-
-def _change(method: Method, owner: nn.Module, name: str) -> str:
-    place = _path_of(method, owner)
-    if isinstance(owner, TORCH_BATCH_NORMS):
-        return (
-            f"runs {place} in training mode, which takes its statistics over everything in a call, "
-            "tasks mixed, and stores them there: results would depend on threads and batches; "
-            f"{INSTEAD}."
-        )
-    return (
-        f"changes '{name}' of {place}: with several threads or batches its value is undefined; "
-        "return the new value in Losses.buffers."
-    )
+        for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
+            if tensor is not None:
+                version = 0 if tensor.is_inference() else tensor._version
+                yield (module, name), (tensor, version)
 
 
 def _path_of(method: Method, module: nn.Module) -> str:
@@ -109,9 +105,8 @@ def _path_of(method: Method, module: nn.Module) -> str:
         if own := getattr(part, "_title", ""):
             title, path = f"{own}: ", ".".join(parts[i:])
             break
-    kind = type(module)
-    package = "torch.nn." if kind.__module__.startswith("torch.nn.") else ""
-    named = f"{package}{kind.__name__}"
+    package = "torch.nn." if type(module).__module__.startswith("torch.nn.") else ""
+    named = f"{package}{type(module).__name__}"
     return f"{title}'{path}' ({named})" if path else f"{title}{named}"
 
 
@@ -158,16 +153,13 @@ def _draws(method: Method, call: Callable[[], object], generators: Sequence[str]
     """Where such a call draws from these generators, as part of a sentence; it is done again."""
     with generators_preserved(), _Calls(method) as calls:
         call()
-    places = list(dict.fromkeys(calls.draws))
-    more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-    named = ", ".join(generators)
-    return f"{named}: {places[0]}{more}" if places else named
+    first, *others = dict.fromkeys(calls.draws) or [""]
+    more = f" and {len(others)} more" if others else ""
+    return ", ".join(generators) + (f": {first}{more}" if first else "")
 
 
 def unkeyed_draws(method: Method, episode: Episode, generators: Sequence[str]) -> str:
-    """The note on losses that have drawn from these global generators."""
-    twin = copy_of(method)
-    call = losses_call(episode)
+    twin, call = copy_of(method), losses_call(episode)
     where = _draws(twin, lambda: getattr(twin, call)(episode), generators)
     return (
         f"{UNREPEATABLE}: {title_of(method)}.{call}() draws random numbers from {where}, so that "
@@ -190,9 +182,7 @@ def require_separate_tasks(method: Method, name: str, call: Callable[[], object]
 def repeatable(method: Method, call: str, again: Callable[[], object]) -> Iterator[None]:
     """Raise PluginError if the block, an evaluation, draws from a generator of the process.
 
-    Arguments:
-        call: what is called, for the message.
-        again: does it once more.
+    ``call`` is what is called, for the message; ``again`` does it once more.
     """
     before = global_generators()
     yield
@@ -234,13 +224,20 @@ class SharedState:
         """Put back for a while what has changed since; gives its names."""
         now = self._values()
         new = [place for place in now if place not in self._names]
-        changed = [place for place, old in self._saved.items() if not _equal(now.get(place), old)]
+        changed = [
+            place for place, old in self._saved.items() if not known_equal(now.get(place), old)
+        ]
+        names = []
+        for owner, name in (*changed, *new):
+            module = Path(getattr(owner, "__file__", None) or "").name
+            title = f"class {owner.__name__}" if isinstance(owner, type) else f"module {module}"
+            names.append(f"'{name}' of {title}")
         try:
             for owner, name in new:
                 delattr(owner, name)
             for owner, name in changed:
                 setattr(owner, name, copy.deepcopy(self._saved[owner, name]))
-            yield [f"'{name}' of {_title(owner)}" for owner, name in (*changed, *new)]
+            yield names
         finally:
             for owner, name in (*changed, *new):
                 if (owner, name) in now:
@@ -257,28 +254,3 @@ class SharedState:
 
 def _size(value: Any) -> int:
     return value.numel() if isinstance(value, Tensor) else getattr(value, "size", 0)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Whether two values are known to be equal; what cannot be compared is put back as well."""
-    if type(one) is not type(other):
-        return False
-    try:
-        if isinstance(one, Tensor):
-            return torch.equal(one, other)
-        if isinstance(one, np.ndarray):
-            return bool(np.array_equal(one, other))
-        if isinstance(one, list | tuple):
-            return len(one) == len(other) and all(map(_equal, one, other))
-        if isinstance(one, dict):
-            return list(one) == list(other) and all(_equal(one[key], other[key]) for key in one)
-        return bool(one == other)
-    except Exception:
-        return False
-
-
-def _title(owner: Any) -> str:
-    file = getattr(owner, "__file__", None)
-    return (
-        f"class {owner.__name__}" if isinstance(owner, type) else f"module {Path(file or '').name}"
-    )

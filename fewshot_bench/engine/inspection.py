@@ -3,10 +3,9 @@
 One task is run a few times. The result is an error where the number would be wrong, and a note for
 the screen and the record where it could not be reproduced.
 
-Running statistics get a check of their own. The loop collects what
-:class:`fewshot_bench.nn.TaskBatchNorm` sees in training mode, whatever a method does. A method can
-still hide every pass of a layer (``nn.unobserved``), or set its momentum to 0: the network then
-trains with the statistics of its batches and is tested with mean 0 and variance 1.
+Running statistics get a check of their own: a method can hide every pass of a layer
+(``nn.unobserved``), or set its momentum to 0. The network then trains with the statistics of its
+batches and is tested with mean 0 and variance 1.
 """
 
 from __future__ import annotations
@@ -46,22 +45,19 @@ Layers = Mapping[str, TaskBatchNorm]
 
 @generators_preserved()
 def inspect_training(executor: Executor, episode: Episode, test: Episode) -> list[str]:
-    """Check ``losses`` on training tasks.
+    """Check ``losses`` on training tasks; two of them show whether one influences the other.
 
     Arguments:
-        executor: of the method.
-        episode: training tasks; two of them show whether one influences the other.
         test: a task to learn and to classify.
 
-    Returns:
-        Notes for a reader of the result.
+    Returns notes for a reader of the result.
 
     Raises:
         PluginError: statistics cross tasks, or running ones never move, or a task's loss depends
             on the other tasks of its batch.
     """
     executor, both = _on_copy(executor), episode
-    episode = _first(executor, episode)
+    episode = executor.first_task(episode)
     method = executor.method.train()
     found: list[Losses] = []
 
@@ -70,7 +66,12 @@ def inspect_training(executor: Executor, episode: Episode, test: Episode) -> lis
 
     before = global_generators()
     require_separate_tasks(method, "losses", losses)
-    _require_collected(method, len(episode), losses, lambda: _predict(executor, test))
+    layers = _running(method)
+    with observed(method, len(episode)) as collected:
+        trained = _run(layers, losses, training=True)
+    hidden = {name: layers[name] for name in trained if f"{name}.running_mean" not in collected}
+    if hidden and (tested := _run(hidden, lambda: _predict(executor, test), training=False)):
+        raise PluginError(_never_moves(method, min(tested)))
     if generators_used(before, global_generators()):
         return []  # the loop reports global generators
     if not all(_near(v, found[1].players[name]) for name, v in found[0].players.items()):
@@ -90,19 +91,16 @@ def inspect_training(executor: Executor, episode: Episode, test: Episode) -> lis
 
 @generators_preserved()
 def inspect_test(executor: Executor, episode: Episode) -> list[str]:
-    """Check ``adapt`` and ``predict`` on tasks to learn and to classify.
+    """Check ``adapt`` and ``predict``; two tasks show whether one influences the other.
 
-    Two tasks show whether one influences the other.
-
-    Returns:
-        Notes for a reader of the result.
+    Returns notes for a reader of the result.
 
     Raises:
         PluginError: statistics cross tasks, the answers are not reproducible, or they depend on the
             other tasks of a batch, or on the other queries where the method says that they do not.
     """
     executor, both = _on_copy(executor), episode
-    episode = _first(executor, episode)
+    episode = executor.first_task(episode)
     method, answers = executor.method, list[Tensor]()
 
     def predict() -> None:
@@ -111,7 +109,8 @@ def inspect_test(executor: Executor, episode: Episode) -> list[str]:
     with repeatable(method, "adapt() or predict()", predict):
         require_separate_tasks(method, "predict", predict)
         predict()
-    note = _unmeasured_note(method, predict)
+    left = _unmeasured(method)
+    unmeasured = _run(left, predict, training=False) if left else set()
     predict()
     if not _near(answers[0], answers[-1]):
         raise PluginError(
@@ -120,10 +119,8 @@ def inspect_test(executor: Executor, episode: Episode) -> list[str]:
         )
 
     def each(executor: Executor, episode: Episode) -> dict[str, Tensor]:
-        method = executor.method.eval()
-        title = f"{title_of(method)}.predict()"
-        with executor.set_up(episode.query.device), torch.enable_grad(), plugin_errors(title):
-            return {"other logits": method.predict(method.adapt(episode.support), episode.query)}
+        executor.method.eval()
+        return {"other logits": _logits(executor, episode)}
 
     _require_tasks_independent(executor, both, "predict()", each)
     if not method.transductive:
@@ -134,15 +131,17 @@ def inspect_test(executor: Executor, episode: Episode) -> list[str]:
                 f"{title_of(method)} says transductive = False, but its answer to a query depends "
                 "on the other queries; declare transductive = True, and tables mark its results."
             )
-    return [note] if note else []
+    if not unmeasured:
+        return []
+    return [
+        f"{len(unmeasured)} layers (the first: '{min(unmeasured)}') normalize by mean 0 and "
+        "variance 1, which nothing measured: they were never run in training mode"
+    ]
 
 
 @generators_preserved()
 def inspect_trained(executor: Executor, episode: Episode, test: Episode) -> None:
-    """After training: check that the statistics that the test normalizes by have moved.
-
-    Arguments:
-        executor, episode, test: as :func:`inspect_training`.
+    """After training, as :func:`inspect_training`: whether statistics that a test uses have moved.
 
     Raises:
         PluginError: a layer trained with the statistics of its batches and is tested with its
@@ -153,16 +152,14 @@ def inspect_trained(executor: Executor, episode: Episode, test: Episode) -> None
     if not (left := _unmeasured(method)):
         return
     tested = _run(left, lambda: _predict(executor, test), training=False)
-    trained = _run(left, lambda: _losses(executor, episode), training=True)
-    if both := tested & trained:
+    if both := tested & _run(left, lambda: _losses(executor, episode), training=True):
         raise PluginError(_never_moves(method, min(both)))
 
 
 def untrained(method: Method, other: Method | None) -> list[str]:
     """Notes on a method that nothing trains.
 
-    Arguments:
-        other: the same method of another seed; None: its weights were given to it.
+    ``other``: the same method of another seed; None: its weights were given to it.
     """
     notes, title = [], title_of(method)
     parameters = any(p.numel() for p in method.parameters())
@@ -183,10 +180,8 @@ def left_random(executor: Executor, first: Method, other: Method, episode: Episo
     """Notes on random weights that a training left as they were and predictions depend on.
 
     Arguments:
-        executor: of the trained method.
         first: the method as it was before the training; it is changed here.
         other: the same of another seed.
-        episode: a task to learn and to classify.
     """
     method = executor.method
     now, initial = _numbers(method), _numbers(first)
@@ -206,7 +201,6 @@ def left_random(executor: Executor, first: Method, other: Method, episode: Episo
 
 
 def _numbers(method: Method) -> dict[str, Tensor]:
-    """Parameters and buffers by name."""
     return {**dict(method.named_parameters()), **dict(method.named_buffers())}
 
 
@@ -236,25 +230,18 @@ def of_weights(note: str) -> bool:
 
 @generators_preserved()
 def compare_modes(executor: Executor, episode: Episode) -> list[str]:
-    """After training: whether evaluation mode classifies about as well as training mode.
+    """After training: a note if evaluation mode classifies far worse than training mode.
 
-    Arguments:
-        episode: some tasks that are not test tasks.
-
-    Returns:
-        A note, if evaluation mode is far behind training mode.
+    ``episode``: some tasks that are not test tasks.
     """
     executor = _on_copy(executor)
     method, way = executor.method, episode.class_ids.shape[1]
     tested = _predict(executor, episode, all_tasks=True)
     method.train()
-    tasks, parts = [episode], []
+    tasks = [episode]
     if method.batchable:
         tasks = [episode.tasks(t, t + 1) for t in range(len(episode))]
-    for task in tasks:
-        with executor.set_up(episode.query.device), torch.enable_grad():
-            parts.append(method.predict(method.adapt(task.support), task.query).detach())
-    trained = torch.cat(parts)
+    trained = torch.cat([_logits(executor, task).detach() for task in tasks])
     right, other = (float(accuracy(x.double(), episode.target).mean()) for x in (trained, tested))
     if not far_behind(right, other, way, episode.target.numel()):
         return []
@@ -310,7 +297,7 @@ def _require_tasks_independent(
     )
 
 
-def _near(a: Any, b: Any, tolerance: float = ROUNDING) -> bool:
+def _near(a: Tensor, b: Tensor, tolerance: float = ROUNDING) -> bool:
     if a.shape != b.shape:
         return False
     scale = a.detach().abs().amax().clamp_min(1) if a.numel() else 1
@@ -318,15 +305,9 @@ def _near(a: Any, b: Any, tolerance: float = ROUNDING) -> bool:
 
 
 def _on_copy(executor: Executor) -> Executor:
-    """The same with a copy of the method."""
     other = copy.copy(executor)
     other.method = copy_of(executor.method)
     return other
-
-
-def _first(executor: Executor, episode: Episode) -> Episode:
-    """The first task of a batch; all of it where tasks influence each other."""
-    return episode.tasks(0, 1) if executor.method.batchable else episode
 
 
 def _losses(executor: Executor, episode: Episode) -> Losses:
@@ -335,7 +316,15 @@ def _losses(executor: Executor, episode: Episode) -> Losses:
         return executor.method.losses(episode)
 
 
+def _logits(executor: Executor, episode: Episode) -> Tensor:
+    """All tasks in one call, in the mode that the method is in."""
+    method, title = executor.method, f"{title_of(executor.method)}.predict()"
+    with executor.set_up(episode.query.device), torch.enable_grad(), plugin_errors(title):
+        return method.predict(method.adapt(episode.support), episode.query)
+
+
 def _predict(executor: Executor, episode: Episode, *, all_tasks: bool = False) -> Tensor:
+    """In evaluation mode: of the first task, or of all."""
     training = executor.method.training
     executor.method.eval()
     try:
@@ -364,7 +353,6 @@ def _run(layers: Layers, call: Callable[[], object], *, training: bool) -> set[s
 
 
 def _running(method: Method) -> Layers:
-    """The layers that have running statistics, by name."""
     return {
         name: layer
         for name, layer in method.named_modules()
@@ -381,33 +369,9 @@ def _unmeasured(method: Method) -> Layers:
     }
 
 
-def _require_collected(
-    method: Method, tasks: int, losses: Callable[[], object], predict: Callable[[], object]
-) -> None:
-    """Before training: raise PluginError if a test normalizes by what training does not collect."""
-    layers = _running(method)
-    with observed(method, tasks) as collected:
-        trained = _run(layers, losses, training=True)
-    hidden = {n: layers[n] for n in trained if f"{n}.running_mean" not in collected}
-    if hidden and (tested := _run(hidden, predict, training=False)):
-        raise PluginError(_never_moves(method, min(tested)))
-
-
 def _never_moves(method: Method, layer: str) -> str:
     return (
         f"{title_of(method)}: the running statistics of '{layer}' never move, and a test would "
         "normalize by mean 0 and variance 1: losses() runs it in training mode inside "
         "nn.unobserved() only, or its momentum is 0. Let the passes of real images count."
-    )
-
-
-def _unmeasured_note(method: Method, predict: Callable[[], object]) -> str | None:
-    """A note on a test that normalizes by statistics that nothing measured."""
-    left = _unmeasured(method)
-    tested = _run(left, predict, training=False) if left else set()
-    if not tested:
-        return None
-    return (
-        f"{len(tested)} layers (the first: '{min(tested)}') normalize by mean 0 and variance 1, "
-        "which nothing measured: they were never run in training mode"
     )

@@ -1,7 +1,7 @@
 """Memory: what a step needs, and the same work in smaller parts where the device is short of it.
 
-Tasks are independent and their randomness is keyed, so a step whose batch is run in chunks has the
-same losses, and the same gradient but for the order of a sum.
+A step whose batch is run in chunks has the same losses, and the same gradient but for the order of
+a sum.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import gc
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -37,13 +37,11 @@ def within_memory(executor: Executor, episode: Episode, run: Run[R], *, prefix: 
     """What ``run(episode)`` returns, with fewer tasks at once, from then on, if memory is short.
 
     Arguments:
-        executor: what ``run`` uses.
         run: has no lasting effect when it fails.
         prefix: of the options that make the task smaller: ``--`` or ``--train-``.
 
     Raises:
-        OutOfMemory: a single task does not fit, or the method's tasks cannot be parted; names a
-            size that was tried and fits, if there is one.
+        OutOfMemory: a single task does not fit, or the method's tasks cannot be parted.
     """
     while True:
         try:
@@ -62,10 +60,8 @@ def within_memory(executor: Executor, episode: Episode, run: Run[R], *, prefix: 
             raise OutOfMemory(_advice(alone, run, prefix))
         logger.warning(
             "out of memory with %d tasks at once; using %d from here on, which gives the same "
-            "gradient",
-            before,
-            executor.at_once(len(episode)),
-        )
+            "gradient", before, executor.at_once(len(episode)),
+        )  # fmt: skip
 
 
 def _release(episode: Episode) -> None:
@@ -79,11 +75,8 @@ def _advice(episode: Episode, run: Run[R], prefix: str) -> str:
     if tasks > 1:
         what = f"{tasks} tasks, which have to be run together, need"
     free = f" ({(free_memory(device) or 0) / 1e9:.1f} GB are free)" if is_gpu(device) else ""
-    fix = f"lower {prefix}way, {prefix}shot or the width of the backbone"
-    for size, smaller in _smaller(episode, prefix):
-        if _fits(run, smaller):
-            fix = f"{size} fits (it was tried)"
-            break
+    fits = (f"{size} fits (it was tried)" for size, e in _smaller(episode, prefix) if _fits(run, e))
+    fix = next(fits, f"lower {prefix}way, {prefix}shot or the width of the backbone")
     return f"{what} more memory than {device} has{free}; {fix}."
 
 
@@ -103,12 +96,8 @@ def _smaller(episode: Episode, prefix: str) -> Iterator[tuple[str, Episode]]:
 
 
 def _fits(run: Run[R], episode: Episode) -> bool:
-    try:
+    with suppress(Exception):
         run(episode)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            return False
-    else:
         return True
     _release(episode)
     return False
@@ -116,18 +105,13 @@ def _fits(run: Run[R], episode: Episode) -> bool:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one step, all turns, backward included.
+    """Of one step, all turns, backward included."""
 
-    Arguments:
-        flops: operations of convolutions and matrix products.
-        memory_bytes: an estimate: the table of images, the weights with what an optimizer stores
-            of them, and what autograd holds of the tasks that are run at the same time.
-        task_bytes: the part of that which one task holds.
-    """
-
-    flops: int
+    flops: int  # of convolutions and matrix products
+    # An estimate: the table of images, the weights with what an optimizer stores of them, and what
+    # autograd holds of the tasks that are run at the same time.
     memory_bytes: int
-    task_bytes: int
+    task_bytes: int  # that of one task
 
 
 def cost_of_step(
@@ -138,18 +122,13 @@ def cost_of_step(
     task_batch: int,
     task: Episode | None = None,
 ) -> Cost:
-    """The cost of one task, which is run, times the number of tasks.
-
-    Arguments:
-        task: a batch of one; None: the first of the source.
-    """
+    """The cost of one task (default: the first of the source), which is run, times their number."""
     episode = source.batch(range(1)) if task is None else task
     flops, held = 0, 0
     for turn in method.turns:
-        with executor.set_up(episode.query.device), _held_by_autograd() as peak:
-            counter = FlopCounterMode(display=False)
-            with counter:
-                differentiate(method, episode, players, turn)
+        counter = FlopCounterMode(display=False)
+        with executor.set_up(episode.query.device), _held_by_autograd() as peak, counter:
+            differentiate(method, episode, players, turn)
         flops += counter.get_total_flops()
         held = max(held, peak[0])
     weights = sum(p.numel() * p.element_size() for p in method.parameters())
@@ -204,6 +183,4 @@ def _held_by_autograd() -> Iterator[list[int]]:
 
 @dataclass(eq=False)
 class _Saved:
-    """A saved tensor whose end can be seen."""
-
     tensor: Tensor

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,8 +44,7 @@ class Pictures:
     fields of :class:`Quality`.
 
     Arguments:
-        method: generates them.
-        episode: tasks that it generates images of; all are judged, the first is saved.
+        episode: tasks that the method generates images of; all are judged, the first is saved.
         pixel_range: values that stand for byte 0 and byte 255.
         folder: of the run.
     """
@@ -72,10 +71,10 @@ class Pictures:
             return False
         if not (self.folder / "task.npz").exists():
             self.folder.mkdir(exist_ok=True)
-            support = self.episode.support.images
+            support = self._bytes(self.episode.support.images[0])
             class_ids = self.episode.class_ids[0].cpu().numpy()
-            self._write("task.npz", {"support": self._bytes(support[0]), "class_ids": class_ids})
-        self._write(f"step-{step:08d}.npz", {n: self._bytes(x[0]) for n, x in generated.items()})
+            self._write("task.npz", support=support, class_ids=class_ids)
+        self._write(f"step-{step:08d}.npz", **{n: self._bytes(x[0]) for n, x in generated.items()})
         for name, judged in quality.items():
             numbers = {n: v.tolist() for n, v in vars(judged).items()}
             # A resumed run comes by the same step again.
@@ -112,8 +111,8 @@ class Pictures:
         scaled = (images.detach().float() - low) * (255 / (high - low))
         return scaled.round().clamp(0, 255).byte().cpu().numpy()
 
-    def _write(self, name: str, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
-        with replacing(self.folder / name) as file:
+    def _write(self, file_name: str, /, **arrays: npt.NDArray[Any]) -> None:
+        with replacing(self.folder / file_name) as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -122,9 +121,7 @@ def start_pictures(
 ) -> Pictures | None:
     """Save the pictures from before training; what saves further ones, None if there are none.
 
-    Arguments:
-        validation: where the tasks come from; ``test`` without it: nothing is chosen by them.
-        folder: of the run.
+    The tasks come from ``validation``, from ``test`` without it: nothing is chosen by them.
     """
     source = validation or test
     count = min(TASKS, source.sampler.length or TASKS)
@@ -149,10 +146,9 @@ class Quality:
 
 
 def inside(points: Tensor, manifold: Tensor) -> Tensor:
-    """Share of points [T, M, d] in a ball around any point of the manifold [T, R, d]: [T].
+    """Share of points [T, M, d] in a ball around any point of the manifold [T, R, d]: [T] (eq. 1).
 
-    A ball reaches to the k-th nearest neighbor of its center, k = 3 (fewer where there are not
-    as many): eq. 1.
+    A ball reaches to the k-th nearest neighbor of its center, k = 3, or fewer.
     """
     own = torch.cdist(manifold, manifold)
     k = min(NEIGHBORS, manifold.shape[1] - 1)

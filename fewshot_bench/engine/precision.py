@@ -20,16 +20,14 @@ Name = Literal["fp32", "tf32", "bf16"]
 class Precision:
     """What convolutions and matrix products are computed in; weights and losses stay float32.
 
-    Arguments:
-        name: ``fp32``; ``tf32``: products of 10-bit mantissas on GPUs that have them (elsewhere
-            the same as fp32); ``bf16``: torch's autocast.
+    ``tf32``: products of 10-bit mantissas on GPUs that have them (elsewhere the same as fp32);
+    ``bf16``: torch's autocast.
     """
 
     name: Name = "fp32"
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Set torch's process-wide switches for a while."""
         switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
         before = [switch.fp32_precision for switch in switches]
         for switch in switches:
@@ -54,10 +52,9 @@ def choose_precision(name: str, method: Method) -> Precision:
     Raises:
         ConfigError: unknown, or bf16 for a method that does not declare ``autocast``.
     """
-    if name not in get_args(Name):
-        raise ConfigError(
-            f"--precision: expected one of {', '.join(get_args(Name))}, got '{name}'."
-        )
+    known = get_args(Name)
+    if name not in known:
+        raise ConfigError(f"--precision: expected one of {', '.join(known)}, got '{name}'.")
     if name == "bf16" and not method.autocast:
         raise ConfigError(
             f"--precision bf16: {type(method).__name__} does not declare autocast = True; use "

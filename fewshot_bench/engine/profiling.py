@@ -21,17 +21,10 @@ WIDTH = 100  # of an operation's name; those of kernels have hundreds of letters
 
 
 def profile_steps(trainer: Trainer, folder: Path) -> str:
-    """Profile a few steps of a trainer that is thrown away afterwards.
+    """Profile a few steps of a trainer, made for that over a copy of the method.
 
-    Writes ``trace.json`` (for chrome://tracing or Perfetto) into the folder.
-
-    Arguments:
-        trainer: over a copy of the method, of at least ``PROFILED`` steps; inside its
-            executor's ``running()`` block.
-        folder: of the run.
-
-    Returns:
-        A table of the operations (on a GPU, kernels) that took most time themselves.
+    Writes ``trace.json`` (for chrome://tracing or Perfetto) into the folder; returns a table of the
+    operations (on a GPU, kernels) that took most time themselves.
     """
     gpu = is_gpu(trainer.device)
     trainer.method.train()
@@ -49,12 +42,10 @@ def profile_steps(trainer: Trainer, folder: Path) -> str:
 
 
 def table(averages: Iterable[Any], gpu: bool) -> str:
-    """The operations that took most time themselves, of what torch's profiler has seen.
+    """The operations that took most time themselves, of what torch's profiler saw of ``STEPS``.
 
-    Arguments:
-        averages: ``FunctionEventAvg`` of ``STEPS`` steps.
-        gpu: count the device's time, that of kernels. torch notes it a second time at the
-            operation that launched them.
+    On a GPU the device's time counts, that of kernels; torch notes it a second time at the
+    operation that launched them.
     """
     clock = "self_device_time_total" if gpu else "self_cpu_time_total"  # in microseconds
     counted = [

@@ -10,22 +10,16 @@ class Progress(Protocol):
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
         """A part of the run begins that has ``total`` units of work, or goes on after ``done``."""
+        return
 
     def update(self, done: int, **numbers: float) -> None:
         """So many units are done, of ``tasks`` each; numbers to show beside them."""
+        return
 
     def message(self, text: str) -> None:
         """A line that stays."""
+        return
 
 
-class Silent:
+class Silent(Progress):
     """A progress that shows nothing."""
-
-    def phase(self, name: str, total: int, done: int = 0) -> None:
-        """Show nothing."""
-
-    def update(self, done: int, **numbers: float) -> None:
-        """Show nothing."""
-
-    def message(self, text: str) -> None:
-        """Show nothing."""

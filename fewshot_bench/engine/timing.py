@@ -1,7 +1,6 @@
 """Honest times of steps: device events on a GPU, a monotonic clock on a CPU.
 
-Nothing here waits for a GPU inside a step. Events are read when a window of steps is flushed,
-which costs one synchronization. Warm-up steps are counted apart and enter no statistic.
+Nothing here waits for a GPU inside a step: events are read when a window of steps is flushed.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ class Columns:
         return self._rows
 
     def append(self, row: Mapping[str, float]) -> None:
-        """Add a row; a name that is new begins a column."""
         for name in row:
             if name not in self._columns:
                 self._columns[name] = array("d", [math.nan] * self._rows)
@@ -57,7 +55,7 @@ class Columns:
 
 @dataclass
 class SharedWork:
-    """Work between two moments that is for several turns."""
+    """Work between two times that is for several turns."""
 
     begin: Any
     end: Any
@@ -65,10 +63,8 @@ class SharedWork:
 
 
 class StepTimer:
-    """Times the phases of every step, of which the first ``warmup`` are counted apart.
-
-    A step's time is the sum of that of its ``turns``.
-    """
+    """Times the phases of every step, of which the first ``warmup`` are counted apart. A step's
+    time is the sum of that of its ``turns``."""
 
     def __init__(self, device: torch.device, warmup: int = WARM_UP, turns: int = 1) -> None:
         self.turns = turns
@@ -81,7 +77,6 @@ class StepTimer:
         self._pending: list[tuple[list[Any], Sequence[Any], SharedWork | None]] = []
 
     def start(self) -> None:
-        """A turn begins."""
         self._marks = [self.clock.now()]
 
     def mark(self) -> None:
@@ -109,7 +104,6 @@ class StepTimer:
         shared.end = self.clock.now()
 
     def flush(self) -> None:
-        """Turn what was marked into milliseconds."""
         if self._pending:
             self.clock.wait(self._pending[-1][0][-1])
         newest = {id(inside): i for i, (_, inside, _) in enumerate(self._pending)}
@@ -149,7 +143,6 @@ class StepTimer:
         warm = np.ones(len(columns["step_ms"]), bool)
         for first in self.cold:
             warm[first : first + self.warmup] = False
-        warmup_steps = int((~warm).sum())
         columns = {name: ms[warm] for name, ms in columns.items()}
         steps = columns.pop("step_ms")
         if not len(steps):
@@ -163,7 +156,7 @@ class StepTimer:
                 for name, ms in columns.items()
                 if not np.isnan(ms).all()
             },
-            "warmup_steps": warmup_steps,
+            "warmup_steps": int((~warm).sum()),
         }
 
 
@@ -179,7 +172,6 @@ class Stopwatch:
         self._marks = [self._clock.now()]
 
     def mark(self) -> None:
-        """A lap ends, and the next one begins."""
         self._marks.append(self._clock.now())
 
     def laps(self) -> list[float]:

@@ -13,27 +13,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
 from fewshot_bench.engine.anomalies import SpikeGuard, Watch, watched
-from fewshot_bench.engine.checkpointing import (
-    Checkpoint,
-    Checkpointer,
-    Interrupted,
-    random_states,
-    set_random_states,
-)
-from fewshot_bench.engine.executors import Executor, Gradients
+from fewshot_bench.engine.checkpointing import Checkpoint, Checkpointer, Interrupted
+from fewshot_bench.engine.executors import Executor, Gradients, graph
 from fewshot_bench.engine.executors.base import Packed
-from fewshot_bench.engine.executors.graph import (
-    Ahead,
-    CapturedTurn,
-    TurnGraphs,
-    capture_error,
-    make_capturable,
-)
 from fewshot_bench.engine.hidden_state import unkeyed_draws
 from fewshot_bench.engine.memory import within_memory
 from fewshot_bench.engine.timing import WARM_UP, Columns, StepTimer
@@ -43,36 +30,26 @@ from fewshot_bench.method import Method, Player, title_of
 from fewshot_bench.sampling.base import EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
 from fewshot_bench.utils.devices import is_gpu, make_stream, on_stream
-from fewshot_bench.utils.generators import generators_used, global_generators
+from fewshot_bench.utils.generators import generators_used, global_generators, restore_generators
 from fewshot_bench.utils.torch_private import lerp_each_
 
 logger = logging.getLogger(__name__)
 
-Validate = Callable[[int], float]
-Log = Callable[[int, dict[str, float]], None]
 Weights = dict[str, Any]  # tensors, and what a module's get_extra_state() gives
+SAVED = ("step", "validated_step", "best_score", "best_weights")  # of a trainer, as they are
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often.
+    """How long and how often."""
 
-    Arguments:
-        steps: meta-steps; each holds every turn of the method once.
-        task_batch: tasks in the batch of a turn.
-        validate_every: steps between validations; 0: only at the end.
-        window: steps between reads of device numbers (losses, times): 1 on a CPU.
-        skip_spikes: a step is skipped if its loss or gradient norm is over so many times its
-            recent median; None: none is.
-        detect_anomaly: look for the operation behind a number that is not finite.
-    """
-
-    steps: int
-    task_batch: int
-    validate_every: int = 0
-    window: int = 1
+    steps: int  # meta-steps; each holds every turn of the method once
+    task_batch: int  # tasks in the batch of a turn
+    validate_every: int = 0  # steps between validations; 0: only at the end
+    window: int = 1  # steps between reads of device numbers (losses, times): 1 on a CPU
+    # A step is skipped if its loss or gradient norm is over so many times its recent median.
     skip_spikes: float | None = None
-    detect_anomaly: bool = False
+    detect_anomaly: bool = False  # look for the operation behind a number that is not finite
 
 
 @dataclass
@@ -102,22 +79,21 @@ def check_players(method: Method) -> Mapping[str, Player]:
     gives = f"but players() gives: {', '.join(players)}."
     if players and not method.trains:
         raise PluginError(f"{title} declares trains = False, {gives}")
-    owner: dict[int, str] = {}
+    owner: dict[nn.Parameter, str] = {}
+    own: dict[str, Player] = {}
     for name, player in players.items():
         for parameter_name, parameter in player.parameters.items():
-            if owner.setdefault(id(parameter), name) != name:
+            if owner.setdefault(parameter, name) != name:
                 raise PluginError(
                     f"{title}.players(): parameter '{parameter_name}' belongs to both "
-                    f"'{owner[id(parameter)]}' and '{name}'."
+                    f"'{owner[parameter]}' and '{name}'."
                 )
+        moves = {n: p for n, p in player.parameters.items() if p.requires_grad and p.numel()}
+        own[name] = replace(player, parameters=moves)
     unknown = [n for turn in method.turns for n in turn if players and n not in players]
     if unknown:
         raise PluginError(f"{title}.turns names player '{unknown[0]}', {gives}")
-    own = {
-        name: {n: p for n, p in player.parameters.items() if p.requires_grad and p.numel()}
-        for name, player in players.items()
-    }
-    idle = [name for name, parameters in own.items() if not parameters]
+    idle = [name for name, player in own.items() if not player.parameters]
     if len(idle) == len(players):
         return {}
     if idle:
@@ -125,11 +101,10 @@ def check_players(method: Method) -> Mapping[str, Player]:
             f"nothing to train here for player '{idle[0]}' of {title}: none of its parameters "
             "requires gradients. Give a backbone that trains, or a method without that player."
         )
-    return {name: replace(player, parameters=own[name]) for name, player in players.items()}
+    return own
 
 
 def copy_weights(weights: Mapping[str, Any]) -> Weights:
-    """A copy of a ``state_dict()``."""
     return {
         name: value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
         for name, value in weights.items()
@@ -143,7 +118,6 @@ class Trainer:
         method: on its device.
         executor: runs it; used inside its ``running()`` block.
         source: training episodes; step s, turn r takes the ids of batch s * turns + r.
-        plan: how long.
         validate: from the step number to an accuracy; decides which weights are the best.
         log: called at the end of each window with the step and its numbers.
         unlabeled: unlabeled tasks, for every second step, from the second on.
@@ -156,8 +130,8 @@ class Trainer:
         executor: Executor,
         source: EpisodeSource | BatchSource,
         plan: Plan,
-        validate: Validate | None = None,
-        log: Log | None = None,
+        validate: Callable[[int], float] | None = None,
+        log: Callable[[int, dict[str, float]], None] | None = None,
         unlabeled: EpisodeSource | None = None,
         checkpointer: Checkpointer | None = None,
     ) -> None:
@@ -190,7 +164,7 @@ class Trainer:
         self.best_weights, self.best_score = self._weights(), -math.inf
         self._begin = 0.0
         self._window: list[Gradients] = []
-        self._captured = TurnGraphs(method, self.device)
+        self._captured = graph.TurnGraphs(method, self.device)
         self.guard = SpikeGuard(plan.skip_spikes) if plan.skip_spikes is not None else None
         self.watch = Watch() if plan.detect_anomaly else None
         # Where numbers are read at once: before the weights move, so that the good ones are saved.
@@ -198,18 +172,19 @@ class Trainer:
         self._stream = make_stream(self.device)
         self._capture = executor.graph
         if self._capture:
-            reads = "--detect-anomaly" if self.watch else "--skip-spikes" if self.guard else ""
-            if reads:
-                self._fall_back(f"{reads} reads numbers in every step")
+            if self.guard or self.watch:
+                option = "--detect-anomaly" if self.watch else "--skip-spikes"
+                self._fall_back(f"{option} reads numbers in every step")
             else:
-                self._fall_back(make_capturable(list(self.optimizers.values()), self.device))
+                self._fall_back(graph.make_capturable(self.optimizers.values(), self.device))
 
     def run(self) -> History:
         """Train to the end of the plan and load the weights that validation chose.
 
+        After an exception the method holds the last good weights.
+
         Raises:
-            Diverged: a loss or gradient is not finite. The method then holds the last good
-                weights, as it does when the run is interrupted from the keyboard.
+            Diverged: a loss or gradient is not finite.
         """
         checkpointer = self.checkpointer
         if checkpointer.checkpoint is not None:
@@ -217,43 +192,38 @@ class Trainer:
             checkpointer.checkpoint = None
             logger.info("resuming after step %d of %d", self.step, self.plan.steps)
         checkpointer.start(self.step)
-        self._begin, self.started = time.perf_counter() - self.history.seconds, True
+        history = self.history
+        self._begin, self.started = time.perf_counter() - history.seconds, True
         warm = self.resumed_step + self.timer.warmup
-        spent = self.history.seconds - self.history.warmup_seconds
+        spent = history.seconds - history.warmup_seconds
         try:
             self.method.train()
             with checkpointer.signals.deferred():  # while weights move
                 while not self._over():
                     self.advance()
-                    at_end = self.step == self.plan.steps
-                    if at_end or self.step % self.plan.window == 0:
+                    if self.step == self.plan.steps or self.step % self.plan.window == 0:
                         self.flush()
                     if self.step == warm:
-                        self.history.warmup_seconds = self.seconds() - spent
-        except Interrupted:
-            checkpointer.save(self.step, self.state)
-            self._close()
-            raise
-        except BaseException:
+                        history.warmup_seconds = self.seconds() - spent
+        except BaseException as error:
+            if isinstance(error, Interrupted):
+                checkpointer.save(self.step, self.state)
             self._close()
             raise
         finally:
             self.method.load_state_dict(self.best_weights)
-            self.history.seconds = self.seconds()
+            history.seconds = self.seconds()
             if self._capture and not self._captured:  # too few steps for more than the warm-up
                 self.executor.name = "eager"
-        return self.history
+        return history
 
     def seconds(self) -> float:
         """How long the training has taken, without what was lost between its interruptions."""
         return time.perf_counter() - self._begin
 
     def _over(self) -> bool:
-        """Between two steps: validate, write a checkpoint; whether that was the last step.
-
-        Raises:
-            Interrupted: a signal came; a validation that is due is then done after the resume.
-        """
+        """Between two steps: validate, write a checkpoint; whether that was the last step."""
+        # If a signal came, a validation that is due is done after the resume.
         self.checkpointer.signals.check()
         every, at_end = self.plan.validate_every, self.step == self.plan.steps
         if self.step > self.validated_step and (at_end or (every and self.step % every == 0)):
@@ -264,20 +234,19 @@ class Trainer:
 
     def advance(self) -> None:
         """Every turn once: a fresh batch, the gradients of the players that move, their steps."""
-        with on_stream(self._stream):
-            self._advance()
-
-    def _advance(self) -> None:
         turns, size = self.method.turns, self.plan.task_batch
         k = self.step % len(self.sources)
-        for r, turn in enumerate(turns):
-            first = (self.step * len(turns) + r) * size
-            self._set_rates(turn)
-            # Every source was asked before, and every kernel has run.
-            warm = max(len(self.sources), self.timer.warmup)
-            ready = self._capture and self.step >= self.resumed_step + warm
-            captured = self._graph_of(r, k, turn) if ready else None
-            if captured is not None:
+        # Every source was asked before, and every kernel has run.
+        warm = self.resumed_step + max(len(self.sources), self.timer.warmup)
+        with on_stream(self._stream):
+            for r, turn in enumerate(turns):
+                first = (self.step * len(turns) + r) * size
+                self._set_rates(turn)
+                ready = self._capture and self.step >= warm
+                captured = self._graph_of(r, k, turn) if ready else None
+                if captured is None:
+                    self._window.append(self._run_directly(r, k, range(first, first + size)))
+                    continue
                 if not captured.ahead.holds(first):
                     with self.timer.shared_work(captured.ahead.turns) as captured.drawn:
                         captured.ahead.draw(first)
@@ -285,34 +254,37 @@ class Trainer:
                 captured.ahead.go_to(first)
                 self._window.append(captured.replay())
                 self.timer.replayed(captured.marks, captured.drawn)
-            else:
-                self.timer.start()
-                before = None if self.history.unkeyed else global_generators()
-                sample = partial(self.sources[k].batch, range(first, first + size))
-                result = self._turn(sample, turn, self.timer.mark)
-                if before and (found := generators_used(before, global_generators())):
-                    self._note_unkeyed(k, found)
-                result.gradients, result.buffers = {}, {}  # what is read later is the numbers
-                self._window.append(result)
-                if self._capture:
-                    self._captured.ran_directly((r, k))
         self.step += 1
 
+    def _run_directly(self, r: int, k: int, ids: range) -> Gradients:
+        self.timer.start()
+        before = None if self.history.unkeyed else global_generators()
+        sample = partial(self.sources[k].batch, ids)
+        result = self._turn(self.method.turns[r], sample, self.timer.mark)
+        if before and (found := generators_used(before, global_generators())):
+            episode = self.sources[k].batch(range(1))
+            with self.executor.set_up(self.device):
+                self.history.unkeyed = unkeyed_draws(self.method, episode, found)
+            logger.warning("step %d: %s", self.step + 1, self.history.unkeyed)
+        result.gradients, result.buffers = {}, {}  # what is read later is the numbers
+        if self._capture:
+            self._captured.ran_directly((r, k))
+        return result
+
     def _turn(
-        self, sample: Callable[[], Episode], turn: Sequence[str], phase_ends: Callable[[], None]
+        self, turn: Sequence[str], sample: Callable[[], Episode], phase_ends: Callable[[], None]
     ) -> Gradients:
         """Sample, differentiate, move: what a step is made of, and a graph holds."""
         episode, executor, step = sample(), self.executor, self.step + 1
         phase_ends()
         at_once = executor.at_once(len(episode))
+
+        def gradients(part: Episode) -> Gradients:
+            return executor.gradients(part, self.players, turn)
+
         with watched(self.watch):
             try:
-                result = within_memory(
-                    executor,
-                    episode,
-                    lambda part: executor.gradients(part, self.players, turn),
-                    prefix="--train-",
-                )
+                result = within_memory(executor, episode, gradients, prefix="--train-")
             finally:
                 if executor.at_once(len(episode)) < at_once:
                     self.history.shrunk_at = step
@@ -320,45 +292,44 @@ class Trainer:
         phase_ends()
         if self._at_once:
             self._check(result, step)
-        if not (self.guard and self.guard.spikes(_sizes(result), step)):
+        if not self._is_spike(result, step):
             self._move(result)
             if self._at_once:
                 self._check(result, step)
         phase_ends()
         return result
 
-    def _note_unkeyed(self, k: int, generators: list[str]) -> None:
-        """Log, once, that the losses have random numbers of their own, and where."""
-        episode = self.sources[k].batch(range(1))
-        with self.executor.set_up(self.device):
-            self.history.unkeyed = unkeyed_draws(self.method, episode, generators)
-        logger.warning("step %d: %s", self.step + 1, self.history.unkeyed)
+    def _is_spike(self, result: Gradients, step: int) -> bool:
+        if self.guard is None:
+            return False
+        sizes = {f"loss {name}": float(result.losses[name].mean()) for name in result.norms}
+        sizes |= {f"gradient {name}": float(norm) for name, norm in result.norms.items()}
+        return self.guard.spikes(sizes, step)
 
-    def _graph_of(self, r: int, k: int, turn: Sequence[str]) -> CapturedTurn | None:
+    def _graph_of(self, r: int, k: int, turn: Sequence[str]) -> graph.CapturedTurn | None:
         """The turn as a CUDA graph; None: to be run directly. If there can be none, log why."""
         size, device = self.plan.task_batch, self.device
         every = len(self.sources) * len(self.method.turns) * size
 
-        def capture() -> CapturedTurn:
-            ahead = Ahead(self.sources[k], size, every, device)
-            return CapturedTurn(lambda sample, ends: self._turn(sample, turn, ends), ahead, device)
+        def capture() -> graph.CapturedTurn:
+            ahead = graph.Ahead(self.sources[k], size, every, device)
+            return graph.CapturedTurn(partial(self._turn, turn), ahead, device)
 
         try:
             return self._captured.get((r, k), capture)
         except (RuntimeError, PluginError) as error:
-            self._fall_back(capture_error(error))
+            self._fall_back(graph.capture_error(error))
             return None
 
     def _fall_back(self, why: str | None) -> None:
         if why is not None:
             self._capture, self.executor.name = False, "eager"
-            self._captured = TurnGraphs(self.method, self.device)  # without their memory
+            self._captured = graph.TurnGraphs(self.method, self.device)  # without their memory
             logger.warning("engine: eager, because no CUDA graph could be captured: %s", why)
 
     def _set_rates(self, turn: Sequence[str]) -> None:
         for name in turn:
-            schedule = self.players[name].schedule
-            if schedule is None:
+            if (schedule := self.players[name].schedule) is None:
                 continue
             factor = schedule(self.step, self.plan.steps)
             groups = self.optimizers[name].param_groups
@@ -379,8 +350,7 @@ class Trainer:
                 clip_grads_with_norm_(parameters, player.clip, result.norms[name])
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            filled = [p for p in parameters if p.numel()]
-            result.weights[name] = get_total_norm(filled, math.inf)
+            result.weights[name] = get_total_norm(parameters, math.inf)
             if player.ema is not None:
                 lerp_each_(self.averages[name], parameters, 1 - player.ema)
         buffers = dict(self.method.named_buffers())
@@ -455,20 +425,13 @@ class Trainer:
         return weights
 
     def state(self) -> dict[str, Any]:
-        """Everything that decides how the training continues; device tensors are not read yet.
-
-        Training episodes are a pure function of the step's number, which stands for the sampler.
-        """
+        """Everything that decides how the training continues; device tensors are not read yet."""
         self.flush(log=False)
         history, at_once = self.history, self.executor.at_once(self.plan.task_batch)
-        return {
-            "step": self.step,
+        return {name: getattr(self, name) for name in SAVED} | {
             "weights": dict(self.method.state_dict()),
             "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
             "averages": self.averages,
-            "best_weights": self.best_weights,
-            "best_score": self.best_score,
-            "validated_step": self.validated_step,
             "history": {
                 **vars(history), "steps": history.steps.arrays(), "seconds": self.seconds(),
             },
@@ -476,17 +439,32 @@ class Trainer:
             # How many tasks fit, where memory was short.
             "at_once": at_once if history.shrunk_at else None,
             "timer": self.timer.state(),
-            "random": random_states(),
+            "random": global_generators(),
         }  # fmt: skip
 
+    @torch.no_grad()
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Continue from a checkpoint of a trainer that was made as this one.
-
-        Raises:
-            RecordError: it is of another method.
-        """
+        """Continue from a checkpoint of a trainer that was made as this one, else RecordError."""
         try:
-            self._restore(checkpoint.unpacked(self.device))
+            state = checkpoint.unpacked(self.device)
+            self.method.load_state_dict(state["weights"])
+            for name, optimizer in state["optimizers"].items():
+                own = self.optimizers[name]
+                own.load_state_dict(_in_form_of(own, optimizer))
+            for name, averages in state["averages"].items():
+                for mine, saved in zip(self.averages[name], averages, strict=True):
+                    mine.copy_(saved)
+            for name in SAVED:
+                setattr(self, name, state[name])
+            self.resumed_step = self.step
+            self.history = History(**state["history"])
+            self.history.steps = Columns(state["history"]["steps"])
+            if self.guard and state["guard"]:
+                self.guard.restore(state["guard"])
+            if state["at_once"]:
+                self.executor.limit(state["at_once"])
+            self.timer.restore(state["timer"], self.step)
+            restore_generators(state["random"])
         except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             text = " ".join(str(error).split())
             raise RecordError(
@@ -494,41 +472,12 @@ class Trainer:
                 f"({type(error).__name__}: {text})."
             ) from error
 
-    @torch.no_grad()
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        self.method.load_state_dict(state["weights"])
-        for name, optimizer in state["optimizers"].items():
-            own = self.optimizers[name]
-            own.load_state_dict(_in_form_of(own, optimizer))
-        for name, averages in state["averages"].items():
-            for mine, saved in zip(self.averages[name], averages, strict=True):
-                mine.copy_(saved)
-        self.best_weights, self.best_score = state["best_weights"], state["best_score"]
-        self.validated_step = state["validated_step"]
-        self.step = self.resumed_step = state["step"]
-        self.history = History(**state["history"])
-        self.history.steps = Columns(state["history"]["steps"])
-        self.history.validation = [(step, score) for step, score in self.history.validation]
-        if self.guard and state["guard"]:
-            self.guard.restore(state["guard"])
-        if state["at_once"]:
-            self.executor.limit(state["at_once"])
-        self.timer.restore(state["timer"], self.step)
-        set_random_states(state["random"])
-
-
-def _sizes(result: Gradients) -> dict[str, float]:
-    """What the guard goes by: the loss and the gradient's norm of each player that moves."""
-    return {f"loss {name}": float(result.losses[name].mean()) for name in result.norms} | {
-        f"gradient {name}": float(norm) for name, norm in result.norms.items()
-    }
-
 
 def _in_form_of(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved state in the form that an optimizer has here.
+    """A saved state in the form that an optimizer has here: the machine that saved it may differ.
 
     Where a graph may hold its steps, rates and numbers of steps are tensors on the device; else
-    they are the host's. The machine that saved it may have been of the other kind.
+    they are the host's.
     """
     if "capturable" not in optimizer.defaults:
         return dict(saved)

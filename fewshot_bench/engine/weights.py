@@ -28,12 +28,7 @@ TAG = "\x00"  # a dictionary with this key stands for something that JSON does n
 
 
 def save_weights(method: Method, folder: Path) -> dict[str, Any]:
-    """Write the method's parameters, buffers and extra state to ``folder/weights.safetensors``.
-
-    A method that has none of them gets a file all the same: an empty one.
-
-    Returns:
-        The record's ``weights``: ``file``, ``sha256``, ``bytes`` and ``tensors`` (their number).
+    """Write parameters, buffers and extra state to a weights file: the record's ``weights``.
 
     Raises:
         ConfigError: the disk is full, or the folder cannot be written.
@@ -60,20 +55,14 @@ def _content(method: Method) -> tuple[bytes, int]:
     inside: dict[str, Tensor] = {}
     try:
         extra = pack({n: v for n, v in state.items() if n not in tensors}, inside, EXTRA)
-    except TypeError as error:
-        raise PluginError(
-            f"{type(method).__name__}: {error}; get_extra_state() may return numbers, strings, "
-            "tensors, lists and dictionaries."
-        ) from error
-    weights |= {f"{EXTRA} {name}": tensor for name, tensor in inside.items()}
-    try:
-        content = save(weights, {EXTRA: json.dumps(extra)} if extra else None)
-    except (SafetensorError, KeyError, ValueError) as error:
+        weights |= {f"{EXTRA} {name}": tensor for name, tensor in inside.items()}
+        return save(weights, {EXTRA: json.dumps(extra)} if extra else None), len(weights)
+    except (TypeError, SafetensorError, KeyError, ValueError) as error:
         raise PluginError(
             f"{type(method).__name__}: its weights cannot be written ({error}); dense tensors of "
-            "plain types are possible."
+            "plain types are possible, and get_extra_state() may return numbers, strings, "
+            "tensors, lists and dictionaries."
         ) from error
-    return content, len(weights)
 
 
 def check_unmoved(method: Method, written: Mapping[str, Any]) -> None:
@@ -86,13 +75,17 @@ def check_unmoved(method: Method, written: Mapping[str, Any]) -> None:
         )
 
 
-def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
-    """What a run's weights file holds, by name.
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with safe_open(path, framework="pt", device="cpu") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        return tensors, opened.metadata() or {}
 
-    Arguments:
-        folder: of the run.
-        checked: it is known to be the file that the run wrote, so that an infinite number in it
-            (a mask, say) is the run's own.
+
+def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
+    """What the weights file in a run's folder holds, by name.
+
+    ``checked``: it is known to be the file that the run wrote, so that an infinite number in it (a
+    mask, say) is the run's own.
 
     Raises:
         RecordError: there is none, it is damaged, or it has numbers that are not finite.
@@ -101,11 +94,10 @@ def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
     if not path.is_file():
         raise RecordError(f"'{folder}' has no {WEIGHTS}; is it the folder of a run?")
     try:
-        with safe_open(path, framework="pt", device="cpu") as opened:
-            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            extra = json.loads((opened.metadata() or {}).get(EXTRA, "{}"))
+        found, metadata = read_tensors(path)
         inside = {n.removeprefix(f"{EXTRA} "): v for n, v in found.items() if n.startswith(EXTRA)}
         own = {n: v for n, v in found.items() if not n.startswith(EXTRA)}
+        extra = json.loads(metadata.get(EXTRA, "{}"))
         weights = own | unpack(extra, inside, torch.device("cpu"))
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise RecordError(f"{path} is damaged ({error}); run the training again.") from error
@@ -116,15 +108,10 @@ def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
 
 
 def load_weights(method: Method, folder: Path, record: Mapping[str, Any] | None = None) -> None:
-    """Load a run's weights into a method.
-
-    Arguments:
-        method: gets them.
-        folder: of the run.
-        record: of the run, which has the digest of the file.
+    """Load the weights in a run's folder into a method; ``record`` has the digest of the file.
 
     Raises:
-        ConfigError: names, shapes or types do not fit; says which.
+        ConfigError: names, shapes or types do not fit.
         RecordError: the file is missing, damaged, or another one than the run wrote.
     """
     if record is not None:
@@ -156,6 +143,8 @@ def pack(value: Any, tensors: dict[str, Tensor], where: str = "state") -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, np.generic):
+        return pack(value.item(), tensors, where)
     if isinstance(value, np.ndarray):
         return {TAG: "array", "of": pack(torch.from_numpy(np.ascontiguousarray(value)), tensors)}
     if isinstance(value, Tensor):
@@ -164,8 +153,6 @@ def pack(value: Any, tensors: dict[str, Tensor], where: str = "state") -> Any:
         packed: dict[str, Any] = {TAG: "tensor", "name": name}
         packed |= {"device": value.device.type} if is_gpu(value) else {}
         return packed | ({} if value.is_contiguous() else {"stride": list(value.stride())})
-    if isinstance(value, np.generic):
-        return pack(value.item(), tensors, where)
     if isinstance(value, list):
         return [pack(item, tensors, f"{where}[{i}]") for i, item in enumerate(value)]
     if isinstance(value, tuple):
@@ -189,8 +176,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device) -> 
         return packed
     if TAG not in packed:
         return {key: unpack(item, tensors, device) for key, item in packed.items()}
-    kind = packed[TAG]
-    if kind == "tensor":
+    if packed[TAG] == "tensor":
         # The same numbers in the same order in memory: operations may round by that order.
         stored = tensors[packed["name"]]
         where = device if "device" in packed else torch.device("cpu")
@@ -198,11 +184,5 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device) -> 
             return stored.to(where, copy=True)
         made = torch.empty_strided(stored.shape, packed["stride"], dtype=stored.dtype, device=where)
         return made.copy_(stored)
-    inner = unpack(packed["of"], tensors, device)
-    if kind == "array":
-        return inner.numpy()
-    if kind == "tuple":
-        return tuple(inner)
-    if kind == "pairs":
-        return {key: item for key, item in inner}
-    raise ValueError(f"a value of kind '{kind}'")
+    kinds: dict[str, Any] = {"array": Tensor.numpy, "tuple": tuple, "pairs": dict}
+    return kinds[packed[TAG]](unpack(packed["of"], tensors, device))

@@ -17,22 +17,7 @@ from fewshot_bench.nn.tasks import (
 )
 
 __all__ = [
-    "NORM_EPSILON",
-    "Conv2d",
-    "Frozen",
-    "SamePad",
-    "Statistics",
-    "Strategy",
-    "TaskBatchNorm",
-    "double_backward",
-    "glorot",
-    "per_task",
-    "per_task_strategy",
-    "record",
-    "replay",
-    "replica",
-    "stop",
-    "task_weights",
-    "unobserved",
-    "uses_batch_statistics",
-]
+    "NORM_EPSILON", "Conv2d", "Frozen", "SamePad", "Statistics", "Strategy", "TaskBatchNorm",
+    "double_backward", "glorot", "per_task", "per_task_strategy", "record", "replay", "replica",
+    "stop", "task_weights", "unobserved", "uses_batch_statistics",
+]  # fmt: skip

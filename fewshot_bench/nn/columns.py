@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from typing import Any, cast
 
 import torch
@@ -37,7 +38,6 @@ class Windows:
 
     @property
     def out(self) -> Pair:
-        """Height and width of the maps."""
         return tuple(  # type: ignore[return-value]
             (n + 2 * p - d * (k - 1) - 1) // s + 1
             for n, k, s, p, d in zip(
@@ -45,30 +45,19 @@ class Windows:
             )
         )
 
-    @property
-    def padded(self) -> Pair:
-        """Height and width of the images with their borders."""
-        return (
-            self.image[0] + 2 * self.padding[0],
-            self.image[1] + 2 * self.padding[1],
-        )
-
-    def places(self, i: int, j: int) -> tuple[slice, slice]:
+    def places(self, i: int, j: int) -> tuple[slice, ...]:
         """Rows and columns of a padded image at position (i, j) of the windows."""
         first = (i * self.dilation[0], j * self.dilation[1])
-        rows, columns = (
+        return tuple(
             slice(a, a + s * (n - 1) + 1, s)
             for a, s, n in zip(first, self.stride, self.out, strict=True)
         )
-        return rows, columns
 
 
 class MatrixProducts(TorchFunctionMode):
     """A block in which convolutions of one group are matrix products; for use under ``vmap``."""
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (F.conv2d, torch.conv2d):
             return _convolve(func, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -85,32 +74,26 @@ def _convolve(
     groups: int = 1,
 ) -> Tensor:
     """``conv2d`` of [N, C, H, W]; ``plain`` for all other arguments."""
-    arguments = (input, weight, bias, stride, padding, dilation, groups)
-    if groups != 1 or isinstance(padding, str) or input.dim() != 4:
-        return cast(Tensor, plain(*arguments))
-    n, _, height, width = input.shape
-    kernel = (weight.shape[2], weight.shape[3])
-    windows = Windows((height, width), kernel, _pair(stride), _pair(padding), _pair(dilation))
-    if min(windows.out) < 1:
-        return cast(Tensor, plain(*arguments))
+    windows = None
+    if groups == 1 and not isinstance(padding, str) and input.dim() == 4:
+        sizes = (input.shape[2:], weight.shape[2:], stride, padding, dilation)
+        windows = Windows(*map(_pair, sizes))
+    if windows is None or min(windows.out) < 1:
+        return cast(Tensor, plain(input, weight, bias, stride, padding, dilation, groups))
     columns: Tensor = _Columns.apply(input.transpose(0, 1), windows)
     y = weight.flatten(1) @ columns.flatten(3).flatten(0, 2)
     if bias is not None:
         y = y + bias.unsqueeze(-1)
-    return y.unflatten(-1, (n, *windows.out)).transpose(0, 1)
+    return y.unflatten(-1, (len(input), *windows.out)).transpose(0, 1)
 
 
-def _pair(value: int | Pair) -> Pair:
+def _pair(value: Any) -> Pair:
     return (value, value) if isinstance(value, int) else (value[0], value[-1])
 
 
-def _merged(
-    info: Any, in_dims: tuple[int | None, ...], x: Tensor, apply: Any
-) -> tuple[Tensor, int]:
-    """The tasks of a ``vmap`` are further channels."""
-    assert in_dims[0] is not None
-    tasks = x.movedim(in_dims[0], 0)
-    y = apply(tasks.flatten(0, 1))
+def _merged(function: Any, info: Any, in_dims: Any, x: Tensor, windows: Windows) -> Any:
+    """Apply a function under ``vmap``: the tasks are further channels."""
+    y = function.apply(x.movedim(in_dims[0], 0).flatten(0, 1), windows)
     return y.unflatten(0, (info.batch_size, -1)), 0
 
 
@@ -156,12 +139,10 @@ def _windows_of(x: Tensor, windows: Windows) -> Tensor:
 
 def _sums_over(windowed: Tensor, windows: Windows) -> Tensor:
     channels, kh, kw, n, _, _ = windowed.shape
-    total = windowed.new_zeros(channels, n, *windows.padded)
-    for i in range(kh):
-        for j in range(kw):
-            rows, columns = windows.places(i, j)
-            total[:, :, rows, columns] += windowed[:, i, j]
     (top, left), (height, width) = windows.padding, windows.image
+    total = windowed.new_zeros(channels, n, height + 2 * top, width + 2 * left)
+    for i, j in product(range(kh), range(kw)):
+        total[:, :, *windows.places(i, j)] += windowed[:, i, j]
     return total[:, :, top : top + height, left : left + width].contiguous()
 
 
@@ -171,7 +152,7 @@ class _Columns(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, windows: Windows) -> Tensor:
         fused = _kernels(x)
-        return _windows_of(x, windows) if fused is None else fused.columns(x.contiguous(), windows)
+        return fused.columns(x.contiguous(), windows) if fused else _windows_of(x, windows)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -182,8 +163,8 @@ class _Columns(torch.autograd.Function):
         return _Pixels.apply(gradients[0], ctx.windows), None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, windows: Windows) -> tuple[Tensor, int]:
-        return _merged(info, in_dims, x, lambda x: _Columns.apply(x, windows))
+    def vmap(info: Any, in_dims: Any, *values: Any) -> Any:
+        return _merged(_Columns, info, in_dims, *values)
 
 
 class _Pixels(torch.autograd.Function):
@@ -192,9 +173,9 @@ class _Pixels(torch.autograd.Function):
     @staticmethod
     def forward(windowed: Tensor, windows: Windows) -> Tensor:
         fused = _kernels(windowed)
-        if fused is None:
-            return _sums_over(windowed, windows)
-        return fused.pixels(windowed.contiguous(), windows)
+        return (
+            fused.pixels(windowed.contiguous(), windows) if fused else _sums_over(windowed, windows)
+        )
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -205,5 +186,5 @@ class _Pixels(torch.autograd.Function):
         return _Columns.apply(gradients[0], ctx.windows), None
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, windowed: Tensor, windows: Windows) -> tuple[Tensor, int]:
-        return _merged(info, in_dims, windowed, lambda w: _Pixels.apply(w, windows))
+    def vmap(info: Any, in_dims: Any, *values: Any) -> Any:
+        return _merged(_Pixels, info, in_dims, *values)

@@ -7,6 +7,7 @@ quarter of a second-order MAML step (H200). Triton comes with torch's CUDA build
 from __future__ import annotations
 
 from contextlib import nullcontext
+from math import prod
 from typing import Any
 
 import torch
@@ -71,8 +72,8 @@ def columns(x: Tensor, windows: Any) -> Tensor:
     """[C, N, H, W], contiguous -> [C, kh, kw, N, h, w]; see ``_Columns``."""
     channels, n, *_ = x.shape
     out = x.new_empty(channels, *windows.kernel, n, *windows.out)
-    rows, places = channels * windows.kernel[0] * windows.kernel[1], n * _product(windows.out)
-    _launch(_gather, (rows, places), x, out, n, windows)
+    sizes = channels * prod(windows.kernel), n * prod(windows.out)
+    _launch(_gather, sizes, x, out, n, windows)
     return out
 
 
@@ -80,7 +81,7 @@ def pixels(windowed: Tensor, windows: Any) -> Tensor:
     """[C, kh, kw, N, h, w], contiguous -> [C, N, H, W]; see ``_Pixels``."""
     channels, _, _, n, *_ = windowed.shape
     out = windowed.new_empty(channels, n, *windows.image)
-    _launch(_add_up, (channels, n * _product(windows.image)), windowed, out, n, windows)
+    _launch(_add_up, (channels, n * prod(windows.image)), windowed, out, n, windows)
     return out
 
 
@@ -91,7 +92,3 @@ def _launch(kernel: Any, sizes: tuple[int, int], a: Tensor, b: Tensor, n: int, o
         kernel[grid](
             a, b, n, *of.image, *of.out, *of.kernel, *of.stride, *of.padding, *of.dilation, BLOCK
         )
-
-
-def _product(pair: tuple[int, int]) -> int:
-    return pair[0] * pair[1]

@@ -3,24 +3,21 @@ differentiate twice.
 
 Statistics never cross the task axis: with T tasks in one flattened batch they are taken for each
 task. Running statistics do not change in the forward pass: the training loop collects what they
-would become for each task (:func:`observed`) and averages that over tasks. Whether the layer uses
-the statistics of the current batch at test (which makes a method transductive: Finn et al. 2017's
-code does) is an argument, not an accident of train/eval mode.
+would become for each task (:func:`observed`) and averages that over tasks.
 
 **Under vmap** torch's gradient through an affine ``batch_norm`` gives silently wrong meta-gradients
 (off by up to 2.6 % against finite differences; torch 2.13 and 2.15), so the layer has derivatives
 of its own there.
 
 **Accurate.** torch's CPU kernels sum the values of a channel in channels-last layout one after
-another in float32: with 176,400 values a channel their output is off by 1e-4, where the contiguous
-layout, whose sums are float64, is off by 5e-7 (docs/concepts/precision.md has the figures and a
-script). Here the rows of such a tensor, M values of C channels, are viewed as M/G rows of G*C
+another in float32, in the contiguous layout in float64 (docs/concepts/precision.md has figures).
+Here the rows of a channels-last tensor, M values of C channels, are viewed as M/G rows of G*C
 channels, G groups of each channel. The same kernels then sum at most ``ROWS`` values in a row, at
 the same speed, and the groups are added in float64.
 
-**Twice.** torch's second derivative of ``batch_norm`` is a sum of some twenty elementwise products,
-a fifth of a second-order MAML step on a CPU. Written out per channel it is one more pass of the
-first derivative's own kernel, one inner product, and two linear combinations.
+**Twice.** torch's second derivative of ``batch_norm`` is a sum of some twenty elementwise products.
+Written out per channel it is one more pass of the first derivative's own kernel, one inner product,
+and two linear combinations.
 
 With xhat = (x - mu) / sigma, M the mean over the n values of a channel, and dy the incoming
 gradient, the first derivative is (Ioffe and Szegedy 2015)
@@ -56,6 +53,8 @@ from fewshot_bench.utils.torch_private import (
     batch_norm_backward,
     batch_norm_forward,
     batch_norm_moments,
+    not_channels,
+    per_channel,
 )
 
 Statistics = Literal["batch", "running"]
@@ -69,6 +68,8 @@ class _Context(threading.local):
     strategy: str = "auto"  # how per-task weights are run; see tasks.py
     double_backward: bool = False  # the result will be differentiated twice; see tasks.py
     observer: Observations | None = None
+    recording: list[Tensor] | None = None  # stopped gradients; see stop.py
+    replaying: Iterator[Tensor] | None = None
 
 
 context = _Context()
@@ -91,7 +92,6 @@ class TaskBatchNorm(nn.Module):
     """Batch normalization over [N, C] or [N, C, H, W], separately for each task.
 
     Arguments:
-        channels: C.
         statistics: ``"batch"``: of the current batch, in training and at test (transductive);
             ``"running"``: of the current batch in training, running averages at test.
         momentum: weight of a new observation in the running averages.
@@ -174,11 +174,11 @@ class TaskBatchNorm(nn.Module):
             return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
         # torch's gradients by weight and bias would be sums as inaccurate as its statistics.
         scale = self.weight * (variance + self.eps).rsqrt()
-        return _affine(x - mean.view(-1, *(1,) * (x.dim() - 2)), scale, self.bias)
+        return _affine(x - mean.view(per_channel(x)), scale, self.bias)
 
 
 def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    shape = (-1,) + (1,) * (x.dim() - 2)
+    shape = per_channel(x)
     return torch.addcmul(shift.view(shape), x, scale.view(shape))
 
 
@@ -195,13 +195,12 @@ def observed(module: nn.Module, tasks: int) -> Iterator[dict[str, Tensor]]:
         yield buffers
     for name, layer in module.named_modules():
         if layer in seen and isinstance(layer, TaskBatchNorm):
-            for buffer, values in zip(
-                ("running_mean", "running_var"), zip(*seen[layer], strict=True), strict=True
-            ):
-                observation = torch.stack([_of_each_task(v, tasks) for v in values]).mean(0)
-                buffers[f"{name}.{buffer}".lstrip(".")] = torch.lerp(
-                    getattr(layer, buffer).expand_as(observation), observation, layer.momentum
-                )
+            running = {"running_mean": layer.running_mean, "running_var": layer.running_var}
+            columns = zip(*seen[layer], strict=True)
+            for (buffer, before), values in zip(running.items(), columns, strict=True):
+                each = torch.stack([_of_each_task(v, tasks) for v in values]).mean(0)
+                value = torch.lerp(before.expand_as(each), each, layer.momentum)
+                buffers[f"{name}.{buffer}".lstrip(".")] = value
 
 
 def _of_each_task(values: Tensor, tasks: int) -> Tensor:
@@ -214,8 +213,7 @@ def _of_each_task(values: Tensor, tasks: int) -> Tensor:
 def unobserved() -> AbstractContextManager[None]:
     """A block whose passes leave the running statistics alone (in this thread).
 
-    For images that no test shows (a generator's) in ``losses``: they are normalized by their own
-    statistics. All other passes in training mode count.
+    For images that no test shows (a generator's) in ``losses``.
     """
     return norm_context(observer=None)
 
@@ -236,16 +234,11 @@ TORCH_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatc
 
 
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalize by the mean and variance of each channel; for CPUs, and under ``vmap``.
-
-    Arguments:
-        x: [N, C, ...], in any layout; the result has the same.
-        gamma, beta: [C].
-        eps: added to the variance.
+    """Normalize [N, C, ...] by the mean and variance of each channel; for CPUs, and under ``vmap``.
 
     Returns:
-        The normalized values, which can be differentiated any number of times (from the third
-        on slowly); and, as constants, the mean [C] and the unbiased variance [C].
+        The normalized values in the layout of x, which can be differentiated any number of times
+        (from the third on slowly); and, as constants, the mean [C] and the unbiased variance [C].
 
     Raises:
         ValueError: a channel has one value.
@@ -272,15 +265,15 @@ def _laid_out_as(tensor: Tensor, x: Tensor) -> Tensor:
 @lru_cache(maxsize=256)
 def _number_of_groups(rows: int) -> int:
     """How many groups of equal size so many values of a channel form."""
-    most = min(rows, ROWS)
-    return rows // next(size for size in range(most, 0, -1) if rows % size == 0)
+    return rows // next(size for size in range(min(rows, ROWS), 0, -1) if rows % size == 0)
 
 
 def _groups(x: Tensor) -> int:
     """How many groups the values of each channel need; 1: none."""
-    if is_gpu(x) or x.dtype not in (torch.float32, torch.float64):
-        return 1  # the sums of a GPU are accurate in every layout; NumPy has no half precision
-    return _number_of_groups(x.numel() // x.shape[1]) if channels_last(x) else 1
+    # The sums of a GPU are accurate in every layout; NumPy has no half precision.
+    if is_gpu(x) or x.dtype not in (torch.float32, torch.float64) or not channels_last(x):
+        return 1
+    return _number_of_groups(x.numel() // x.shape[1])
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
@@ -332,15 +325,15 @@ def _first(
         slope = -scale * inv * dgamma / n
         constants = (scale, slope, -scale * dbeta / n - slope * mu, dgamma, dbeta)
     of_dy, of_x, rest, by_gamma, by_beta = _constants(constants, x)
-    shape = (channels,) + (1,) * (x.dim() - 2)
+    shape = per_channel(x)
     dx = torch.addcmul(rest.view(shape), x, of_x.view(shape)).addcmul_(dy, of_dy.view(shape))
     return dx, by_gamma, by_beta
 
 
 def _constants(values: tuple[Any, ...], x: Tensor) -> tuple[Tensor, ...]:
-    """Constants of each channel, in the type of x. NumPy makes them: dozens of tiny operations of
-    torch, each of which hands the interpreter to another thread, would cost as much as the sums.
-    """
+    """Constants of each channel, in the type of x."""
+    # Of NumPy: dozens of tiny operations of torch, each of which hands the interpreter to another
+    # thread, would cost as much as the sums.
     return torch.from_numpy(np.stack(values)).to(x.dtype).unbind()
 
 
@@ -392,11 +385,9 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         dy, (x, gamma, mean, inverse) = gradients[0], ctx.saved_tensors
-        arguments = (dy, x, gamma, mean, inverse, ctx.eps)
         # A Function costs as much as the sums of a small layer do.
-        again = torch.is_grad_enabled()
-        first = _Backward.apply(*arguments) if again else _Backward.forward(*arguments)
-        return (*first, None)
+        function = _Backward.apply if torch.is_grad_enabled() else _Backward.forward
+        return (*function(dy, x, gamma, mean, inverse, ctx.eps), None)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *values: Any) -> Any:
@@ -430,8 +421,7 @@ class _Backward(torch.autograd.Function):
         s, d = (total / n for total in ctx.sums)
         by_dy, nr, na = _first(a, x, gamma, mean, inverse, ctx.eps)
         r, mean_a = nr / n, na / n
-        axes = [0, *range(2, x.dim())]
-        q = (a * dy).sum(axes) / n
+        q = (a * dy).sum(not_channels(x)) / n
         gap = q - mean_a * d - r * s
 
         # xhat = inverse * x - inverse * mean: both sums become linear in x, a and dy.
@@ -440,7 +430,7 @@ class _Backward(torch.autograd.Function):
         of_a = -scale * s
         of_xhat = -scale * (gap - 2 * r * s) - b * inverse * s
         rest = -of_a * mean_a - of_dy * d
-        shape = (1, -1) + (1,) * (x.dim() - 2)
+        shape = per_channel(x)
 
         def each(values: Tensor) -> Tensor:
             return values.view(shape)
@@ -461,9 +451,7 @@ def _second_plainly(
     """The gradients by dy, x and gamma in operations that torch can differentiate further."""
     # dy may come from x: by an alias of each, the gradient is the partial one.
     dy, x, gamma = (tensor.view_as(tensor) for tensor in (dy, x, gamma))
-    axes = [0, *range(2, x.dim())]
-    shape = (1, -1) + (1,) * (x.dim() - 2)
-    n = x.numel() / x.shape[1]
+    axes, shape, n = not_channels(x), per_channel(x), x.numel() / x.shape[1]
     centered = x - x.mean(axes, keepdim=True)
     inverse = (centered.square().mean(axes, keepdim=True) + eps).rsqrt()
     xhat = centered * inverse

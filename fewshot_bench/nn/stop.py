@@ -8,46 +8,32 @@ constants. A method that calls :func:`stop` where it stops a gradient declares t
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from torch import Tensor
 
-
-class _Tape(threading.local):
-    recording: list[Tensor] | None = None
-    replaying: Iterator[Tensor] | None = None
-
-
-_tape = _Tape()
+from fewshot_bench.nn.norm import context, norm_context
 
 
 def stop(tensor: Tensor) -> Tensor:
     """The tensor as a constant: ``tensor.detach()``, or the next constant of :func:`replay`."""
-    if _tape.replaying is not None:
-        return next(_tape.replaying)
+    if context.replaying is not None:
+        return next(context.replaying)
     constant = tensor.detach()
-    if _tape.recording is not None:
-        _tape.recording.append(constant)
+    if context.recording is not None:
+        context.recording.append(constant)
     return constant
 
 
 @contextmanager
 def record() -> Iterator[list[Tensor]]:
-    """Collect every tensor that :func:`stop` sees, in order."""
-    _tape.recording = []
-    try:
-        yield _tape.recording
-    finally:
-        _tape.recording = None
+    """Collect every tensor that :func:`stop` sees in this thread, in order."""
+    constants: list[Tensor] = []
+    with norm_context(recording=constants):
+        yield constants
 
 
-@contextmanager
-def replay(constants: list[Tensor]) -> Iterator[None]:
-    """Let :func:`stop` return these constants, in order."""
-    _tape.replaying = iter(constants)
-    try:
-        yield
-    finally:
-        _tape.replaying = None
+def replay(constants: list[Tensor]) -> AbstractContextManager[None]:
+    """A block in which :func:`stop` returns these constants, in order."""
+    return norm_context(replaying=iter(constants))

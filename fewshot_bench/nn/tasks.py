@@ -1,11 +1,9 @@
 """Running a module over a batch of tasks, with shared weights or a weight set for each task.
 
-This is the one place that knows how to do that fast on each device, so that a method's code has
-no loop over tasks and no device in it. On a CPU a loop over tasks is fastest (grouped
-convolutions and im2col were measured 2 to 4 times slower); on a GPU the weights are batched with
-``torch.func.vmap``, which shares each kernel launch among all tasks, and convolutions are batched
-matrix products (columns.py). The engine can choose (:func:`per_task_strategy`); all strategies
-give the same numbers.
+On a CPU a loop over tasks is fastest (grouped convolutions and im2col were measured 2 to 4 times
+slower); on a GPU the weights are batched with ``torch.func.vmap``, which shares each kernel launch
+among all tasks, and convolutions are batched matrix products (columns.py). The engine can choose
+(:func:`per_task_strategy`); all strategies give the same numbers.
 """
 
 from __future__ import annotations
@@ -48,13 +46,8 @@ def task_weights(module: nn.Module, tasks: int) -> dict[str, Tensor]:
     Gradients with respect to them are per task; gradients with respect to the module's own
     parameters flow through. Where those are frozen, the copies are leaves of their own.
     """
-    weights = {}
-    for name, parameter in module.named_parameters():
-        expanded = parameter.expand(tasks, *parameter.shape)
-        if not parameter.requires_grad:
-            expanded = expanded.detach().requires_grad_()
-        weights[name] = expanded
-    return weights
+    weights = {n: p.expand(tasks, *p.shape) for n, p in module.named_parameters()}
+    return {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
 
 
 def per_task(module: nn.Module, x: Tensor, weights: Weights | None = None) -> Tensor:
@@ -74,7 +67,7 @@ def per_task(module: nn.Module, x: Tensor, weights: Weights | None = None) -> Te
         with norm_context(tasks=tasks):
             y = module(x.flatten(0, 1))
         return y.unflatten(0, (tasks, -1))
-    strategy = context.strategy
+    weights, strategy = _everywhere(module, weights), context.strategy
     if strategy == "auto":
         strategy = "looped" if not is_gpu(x) or tasks == 1 else "im2col"
     if strategy == "looped":
@@ -84,10 +77,10 @@ def per_task(module: nn.Module, x: Tensor, weights: Weights | None = None) -> Te
 
 
 def _everywhere(module: nn.Module, weights: Weights) -> dict[str, Tensor]:
-    """The weights under the name of every place that they are used in.
+    """The weights under the name of every place that they are used in: shared ones have several.
 
-    A parameter may be in several modules, and a module in several places. ``functional_call`` can
-    do that itself, but leaves its tensors behind in a module that is in two places (torch 2.15).
+    ``functional_call`` can do that itself, but leaves its tensors behind in a module that is in two
+    places (torch 2.15).
     """
     named = module.named_parameters(remove_duplicate=False)
     of = {parameter: weights[name] for name, parameter in named if name in weights}
@@ -101,15 +94,13 @@ def _everywhere(module: nn.Module, weights: Weights) -> dict[str, Tensor]:
 
 def _looped(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
     outputs, seen = [], []
-    weights = _everywhere(module, weights)
     for t in range(x.shape[0]):
         own = {name: weight[t] for name, weight in weights.items()}
         with _collected() as statistics:
             outputs.append(functional_call(module, own, (x[t],), tie_weights=False))
         seen.append(statistics)
-    for layer, passes in seen[0].items():
-        of_each_task = (statistics[layer] for statistics in seen)
-        for values in zip(*of_each_task, strict=True) if passes else ():
+    for layer in seen[0]:
+        for values in zip(*(statistics[layer] for statistics in seen), strict=True):
             mean, variance = (torch.cat(column) for column in zip(*values, strict=True))
             _report(layer, mean, variance)
     return torch.stack(outputs)
@@ -125,7 +116,7 @@ def _batched(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
         layers.extend(layer for layer, values in seen.items() for _ in values)
         return y, [value for values in seen.values() for value in values]
 
-    y, statistics = vmap(one)(_everywhere(module, weights), x)
+    y, statistics = vmap(one)(dict(weights), x)
     for layer, (mean, variance) in zip(layers, statistics, strict=True):
         _report(layer, mean, variance)
     return y
@@ -145,11 +136,8 @@ def _report(layer: nn.Module, mean: Tensor, variance: Tensor) -> None:
 
 
 def replica(module: M) -> M:
-    """A structural copy that shares parameters and buffers.
-
-    ``functional_call`` swaps a module's tensors in place while it runs, so two threads must never
-    call it on one module: each thread gets a replica.
-    """
+    """A structural copy that shares parameters and buffers; one for each thread, because
+    ``functional_call`` swaps a module's tensors in place while it runs."""
     return cast(M, _replica(module, {}))
 
 
@@ -158,11 +146,10 @@ def _replica(module: nn.Module, twins: dict[nn.Module, nn.Module]) -> nn.Module:
     if module in twins:
         return twins[module]
     twin = twins[module] = module.__new__(type(module))
-    twin.__dict__ = dict(module.__dict__)
-    twin.__dict__["_parameters"] = dict(module._parameters)
-    twin.__dict__["_buffers"] = dict(module._buffers)
-    twin.__dict__["_modules"] = {
+    children = {
         name: None if child is None else _replica(child, twins)
         for name, child in module._modules.items()
     }
+    own = {"_parameters": dict(module._parameters), "_buffers": dict(module._buffers)}
+    twin.__dict__ = {**module.__dict__, **own, "_modules": children}
     return twin

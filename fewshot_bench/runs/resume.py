@@ -14,7 +14,6 @@ from torch import Tensor
 from fewshot_bench.config.options import split_dataset
 from fewshot_bench.config.resolve import KIND_OF, settle
 from fewshot_bench.config.schema import SETTINGS, RunConfig
-from fewshot_bench.engine.checkpointing import random_states, set_random_states
 from fewshot_bench.engine.executors import Eager
 from fewshot_bench.engine.hidden_state import SharedState
 from fewshot_bench.engine.weights import load_weights
@@ -26,6 +25,7 @@ from fewshot_bench.results.record import read_table, resume_command
 from fewshot_bench.runs.identity import differing, origin_of, paths_of, settings_key, with_paths
 from fewshot_bench.runs.prepare import PreparedRun, describe, new_method
 from fewshot_bench.utils.files import sweep
+from fewshot_bench.utils.generators import global_generators, restore_generators
 
 logger = logging.getLogger(__name__)
 
@@ -209,17 +209,17 @@ class WeightsCheck:
     """
 
     def __init__(self, run: PreparedRun) -> None:
-        self._run, self.checked, states = run, False, random_states()
+        self._run, self.checked, states = run, False, global_generators()
         try:
             context = run.context.with_config(replace(run.config, init=None))
             self._copy = new_method(context, run.method.task, run.context.device)
         finally:
-            set_random_states(states)
+            restore_generators(states)
         self._outside = SharedState(run.method)
 
     def check(self) -> None:
         """Raise PluginError unless a copy with the same weights predicts what the method does."""
-        method, states, self.checked = self._run.method, random_states(), True
+        method, states, self.checked = self._run.method, global_generators(), True
         try:
             self._copy.load_state_dict(method.state_dict())
             source = self._run.validation or self._run.test  # the test's only after training
@@ -228,7 +228,7 @@ class WeightsCheck:
             with self._outside.restored() as changed:
                 other = self._logits(self._copy, episode)
         finally:
-            set_random_states(states)
+            restore_generators(states)
         # The same arithmetic on the same numbers; a GPU may sum in another order.
         near = 1e-3 * float(mine.abs().nan_to_num().max())
         if not torch.allclose(mine, other, rtol=0, atol=near, equal_nan=True):

@@ -1,9 +1,8 @@
-"""All differences between a CPU and a GPU.
+"""All differences between a CPU and a GPU; code for GPUs alone is in ``engine/executors/graph.py``
+and ``nn/columns_triton.py``.
 
-The rest of the package works on tensors of any device; code for GPUs alone is in
-``engine/executors/graph.py`` and ``nn/columns_triton.py``. A run uses ``cpu`` or ``cuda``.
-``meta``, torch's device of tensors without data, follows the rules of a GPU (nothing is read on the
-host, no mixing of devices), so that tests run the GPU's branches of the code on it.
+A run uses ``cpu`` or ``cuda``. ``meta``, torch's device of tensors without data, follows the rules
+of a GPU (nothing is read on the host, no mixing of devices): tests run the GPU's branches on it.
 """
 
 from __future__ import annotations
@@ -59,11 +58,9 @@ class HostClock:
     name = "host clock"
 
     def now(self) -> Any:
-        """The current time; opaque."""
         return time.perf_counter_ns()
 
     def ms(self, begin: Any, end: Any) -> float:
-        """Milliseconds between two times."""
         return float(end - begin) / 1e6
 
     def wait(self, moment: Any) -> None:
@@ -94,7 +91,6 @@ class EventClock(HostClock):
 
 
 def clock_of(device: torch.device) -> HostClock:
-    """The clock for work on a device."""
     return EventClock(device) if device.type == "cuda" else HostClock()
 
 
@@ -108,8 +104,7 @@ def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
     """Work in a stream, in order with the work before and after; None: in the current stream.
 
     A graph has to be warmed up in the stream in which it is captured: autograd's nodes that
-    accumulate a parameter's gradient belong to the stream in which they were made, and a captured
-    step cannot wait for another stream.
+    accumulate gradients belong to the stream in which they were made.
     """
     if stream is None:
         yield
@@ -123,7 +118,6 @@ def on_stream(stream: torch.cuda.Stream | None) -> Iterator[None]:
 
 
 def wait(device: torch.device) -> None:
-    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -147,7 +141,6 @@ def peak_memory(device: torch.device) -> int:
 
 
 def release_memory(device: torch.device) -> None:
-    """Release the allocator's unused memory."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
@@ -176,31 +169,23 @@ def pick_device(name: str) -> torch.device:
     Raises:
         ConfigError: there is no such device.
     """
-    expected = f"--device {name}: expected auto, cpu, cuda or cuda:N"
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
+        name = "cuda" if found else "cpu"
+    device = None
+    with suppress(RuntimeError):
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"{expected}.") from error
-    if device.type == "cuda":
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= found:
-            raise ConfigError(
-                f"--device {name}: torch found {found} CUDA devices; use --device cpu."
-            )
-    elif device.type != "cpu":
-        raise ConfigError(f"{expected}.")
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {name}: expected auto, cpu, cuda or cuda:N.")
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise ConfigError(f"--device {name}: torch found {found} CUDA devices; use --device cpu.")
     return device
 
 
 def gpu_properties(device: torch.device) -> dict[str, Any]:
-    """What a GPU's times depend on, for the record; empty for a CPU, see ``environment``.
+    """What a GPU's times depend on, for the record; empty for a CPU.
 
-    Returns:
-        ``name``, ``memory_bytes``, ``compute_capability``, ``cudnn`` and, as far as nvidia-smi
-        reports them, ``driver``, ``clock_mhz`` (now), ``max_clock_mhz``, ``memory_clock_mhz`` and
-        ``power_limit_w``.
+    The values of ``_SMI`` as far as nvidia-smi reports them.
     """
     if device.type != "cuda":
         return {}

@@ -22,11 +22,7 @@ class Busy(Exception):
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Write a file atomically: a reader, or a crash, finds the old content or the new.
 
-    The content goes to a hidden file beside it, which is renamed when it is on the disk. An
-    exception leaves the old content.
-
-    Raises:
-        OSError: the file cannot be written.
+    The content goes to a hidden file beside it, which is renamed when it is on the disk.
     """
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
@@ -54,11 +50,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path, of: str = "") -> None:
-    """Remove partial files of killed processes; call it while holding the lock.
-
-    Arguments:
-        of: name of the file that was written; default: any.
-    """
+    """Remove partial files (of this name) of killed processes; call it while holding the lock."""
     for left in folder.glob(f".{of}*{PART}"):
         with suppress(OSError):
             left.unlink()
@@ -66,13 +58,10 @@ def sweep(folder: Path, of: str = "") -> None:
 
 @contextmanager
 def locked(path: Path, wait: float = -1) -> Iterator[None]:
-    """Hold a lock file, which stays. The system releases the lock when the process ends.
+    """Hold a lock file, which stays, for at most ``wait`` seconds of waiting (negative: no limit).
 
     Without effect where the file system has no locks or cannot be written: files are written
     atomically, so at worst two processes do the same work.
-
-    Arguments:
-        wait: seconds; negative: no limit.
 
     Raises:
         Busy: another process still holds the lock.

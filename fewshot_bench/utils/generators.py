@@ -16,29 +16,51 @@ import torch
 from torch import Tensor
 
 from fewshot_bench.rng import key_of
-from fewshot_bench.utils.devices import gpu_generator_states
+from fewshot_bench.utils.devices import gpu_generator_states, set_gpu_generator_states
+
+TORCH, NUMPY, PYTHON = (
+    "torch's global generator", "numpy's global generator", "Python's random module",
+)  # fmt: skip
 
 
 def global_generators() -> dict[str, Any]:
-    """The states of the global generators by name; see :func:`generators_used`."""
-    return {
-        "torch's global generator": [torch.get_rng_state(), *gpu_generator_states()],
-        "numpy's global generator": np.random.get_state(),
-        "Python's random module": random.getstate(),
-    }
+    """The states of the global generators by name; a checkpoint holds them too."""
+    torch_states = [torch.get_rng_state(), *gpu_generator_states()]
+    return {TORCH: torch_states, NUMPY: np.random.get_state(), PYTHON: random.getstate()}
+
+
+def restore_generators(states: Mapping[str, Any]) -> None:
+    """Restore :func:`global_generators`, except those of GPUs that are missing here."""
+    on_cpu, *on_gpus = states[TORCH]
+    torch.set_rng_state(on_cpu)
+    set_gpu_generator_states(on_gpus)
+    np.random.set_state(states[NUMPY])
+    random.setstate(states[PYTHON])
 
 
 def generators_used(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """Names of the generators that something drew from, or seeded, between two states."""
-    return [name for name, state in before.items() if not _equal(state, after[name])]
+    # By parts: that of a GPU may be missing in one of the two.
+    return [name for name, parts in before.items() if not all(map(known_equal, parts, after[name]))]
 
 
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, list | tuple):
-        return all(map(_equal, one, other))
-    if isinstance(one, Tensor):
-        return torch.equal(one, other)
-    return np.array_equal(one, other)
+def known_equal(one: Any, other: Any) -> bool:
+    """Whether two nested values are known to be equal; False for what cannot be compared."""
+    if type(one) is not type(other):
+        return False
+    try:
+        if isinstance(one, Tensor):
+            return torch.equal(one, other)
+        if isinstance(one, np.ndarray):
+            return bool(np.array_equal(one, other))
+        if isinstance(one, list | tuple):
+            return len(one) == len(other) and all(map(known_equal, one, other))
+        if isinstance(one, dict):
+            same_keys = list(one) == list(other)
+            return same_keys and all(known_equal(one[key], other[key]) for key in one)
+        return bool(one == other)
+    except Exception:
+        return False
 
 
 @contextmanager

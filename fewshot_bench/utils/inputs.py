@@ -40,10 +40,8 @@ class InputFile(str):
 class Content:
     """Digest and size of a file or folder.
 
-    Arguments:
-        sha256: of a file's bytes; of a folder: over a line for each file in it and below,
-            ``relative/path``, a zero byte and its sha256, sorted.
-        bytes: of all files.
+    ``sha256`` is of a file's bytes; of a folder: over a line for each file in it and below,
+    ``relative/path``, a zero byte and its sha256, sorted. ``bytes`` is of all files.
     """
 
     sha256: str
@@ -58,10 +56,10 @@ def content_of(path: Path) -> Content:
     """
     try:
         if not path.is_dir():
-            return _file_content(path)
+            return file_content(path)
         sha, size = hashlib.sha256(), 0
         for name, file in sorted(_files(path)):
-            inner = _file_content(file)
+            inner = file_content(file)
             sha.update(name.encode("utf-8", "surrogateescape") + b"\0")
             sha.update(f"{inner.sha256}\n".encode())
             size += inner.bytes
@@ -70,7 +68,8 @@ def content_of(path: Path) -> Content:
         raise DataError(f"cannot read '{path}' ({error.strerror}).") from error
 
 
-def _file_content(path: Path) -> Content:
+def file_content(path: Path) -> Content:
+    """The content of a file; raises OSError if it cannot be read."""
     with path.open("rb") as file:
         return Content(hashlib.file_digest(file, "sha256").hexdigest(), file.tell())
 
@@ -84,39 +83,28 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             folders.clear()
             continue
         seen.add(real)
-        for name in names:
-            file = Path(parent, name)
+        for file in (Path(parent, name) for name in names):
             if file.is_file():
                 yield file.relative_to(folder).as_posix(), file
 
 
 def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
-    """Compare a run's weights file with the digest in its record.
-
-    An older record has no digest; then only a missing file is noticed.
+    """Compare a run's weights file with the digest in its record, if that has one.
 
     Raises:
         RecordError: the file is missing, or is not the one that the run wrote.
     """
     path, written = folder / WEIGHTS, record.get("weights")
     if not path.is_file():
+        why = ", which holds the weights that made its result. Put the file back, or run it again."
         if written is None and record.get("training") is None:
-            raise RecordError(
-                f"'{folder}' has no {WEIGHTS}: its fewshot-bench stored none for a run "
-                "that trains nothing. Run it again."
-            )
-        raise RecordError(
-            f"'{folder}' has no {WEIGHTS}, which holds the weights that made its result. Put the "
-            "file back, or run it again."
-        )
-    if written is None:
-        return
+            why = ": its fewshot-bench stored none for a run that trains nothing. Run it again."
+        raise RecordError(f"'{folder}' has no {WEIGHTS}{why}")
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        changed = written is not None and file_content(path).sha256 != written["sha256"]
     except OSError as error:
         raise RecordError(f"cannot read '{path}' ({error.strerror}).") from error
-    if found != written["sha256"]:
+    if changed:
         raise RecordError(
             f"'{path}' is not the file that the run wrote: its sha256 differs from that in "
             "the record. Put the file back, or run it again."

@@ -10,11 +10,8 @@ from typing import Any
 def lazy_exports(package: str, **names: str) -> Callable[[str], Any]:
     """The module-level ``__getattr__`` (PEP 562) of a package.
 
-    So that listing plugins or showing help does not import torch, which takes seconds.
-
-    Arguments:
-        package: its ``__name__``.
-        names: for each module of the package, the names that it defines, separated by blanks.
+    So that listing plugins or showing help does not import torch, which takes seconds. ``names``:
+    for each module of the package, the names that it defines, separated by blanks.
     """
     module_of = {name: module for module, listed in names.items() for name in listed.split()}
 

@@ -5,9 +5,9 @@ No other module of the package uses ``torch.ops.aten``, ``torch._C`` or other pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,22 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 __all__ = [
-    "TorchDispatchMode",
-    "aten",
-    "batch_norm_backward",
-    "batch_norm_forward",
-    "batch_norm_moments",
-    "convolution_backward",
-    "current_autograd_node",
-    "lerp_each_",
-    "next_autograd_number",
-    "profiler_settings",
-    "tree_flatten",
-    "tree_leaves",
-    "tree_map_only",
-    "tree_unflatten",
-    "without_torch_function",
-]
+    "TorchDispatchMode", "aten", "batch_norm_backward", "batch_norm_forward", "batch_norm_moments",
+    "convolution_backward", "current_autograd_node", "lerp_each_", "next_autograd_number",
+    "not_channels", "per_channel", "profiler_settings", "tree_flatten", "tree_leaves",
+    "tree_map_only", "tree_unflatten", "without_torch_function",
+]  # fmt: skip
 
 aten: Any = torch.ops.aten
 _C: Any = torch._C
@@ -48,7 +37,7 @@ def batch_norm_forward(
         return y, mean, inverse, variance
     mean, biased = batch_norm_moments(x)
     inverse = (biased + eps).rsqrt()
-    n, shape = x.numel() // x.shape[1], _per_channel(x)
+    n, shape = x.numel() // x.shape[1], per_channel(x)
     y = (x - mean.view(shape)) * (inverse * gamma).view(shape) + beta.view(shape)
     return y, mean, inverse, biased * (n / (n - 1))
 
@@ -58,7 +47,7 @@ def batch_norm_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     if operation := getattr(aten, "batch_norm_update_stats", None):
         mean, variance = operation(x, None, None, 0.0)
         return mean, variance
-    axes = _not_channels(x)
+    axes = not_channels(x)
     return x.mean(axes), x.var(axes, correction=0)
 
 
@@ -66,20 +55,14 @@ def batch_norm_backward(
     dy: Tensor, x: Tensor, gamma: Tensor | None, mean: Tensor, inverse: Tensor, eps: float,
     *, by_x: bool = True,
 ) -> tuple[Tensor | None, Tensor, Tensor]:  # fmt: skip
-    """Gradients of :func:`batch_norm_forward` by x (None where not wanted), gamma and beta.
-
-    Arguments:
-        dy: the gradient of y.
-        x, gamma, eps: what was normalized; gamma None: 1.
-        mean, inverse: of the batch.
-        by_x: whether the gradient by x is wanted.
-    """
+    """Gradients of :func:`batch_norm_forward` by x (None where not wanted), gamma (None: 1) and
+    beta."""
     if operation := getattr(aten, "native_batch_norm_backward", None):
         found: tuple[Tensor | None, Tensor, Tensor] = operation(
             dy, x, gamma, None, None, mean, inverse, True, eps, [by_x, True, True]
         )
         return found
-    n, shape, axes = x.numel() / x.shape[1], _per_channel(x), _not_channels(x)
+    n, shape, axes = x.numel() / x.shape[1], per_channel(x), not_channels(x)
     xhat = (x - mean.view(shape)) * inverse.view(shape)
     dgamma, dbeta = (dy * xhat).sum(axes), dy.sum(axes)
     if not by_x:
@@ -89,11 +72,13 @@ def batch_norm_backward(
     return scale.view(shape) * inner, dgamma, dbeta
 
 
-def _per_channel(x: Tensor) -> tuple[int, ...]:
+def per_channel(x: Tensor) -> tuple[int, ...]:
+    """The shape in which constants [C] apply to [N, C, ...]."""
     return (1, -1) + (1,) * (x.dim() - 2)
 
 
-def _not_channels(x: Tensor) -> list[int]:
+def not_channels(x: Tensor) -> list[int]:
+    """The axes of [N, C, ...] other than the channels."""
     return [0, *range(2, x.dim())]
 
 
@@ -101,11 +86,8 @@ def convolution_backward(
     dy: Tensor, x: Tensor, weight: Tensor, sizes: Sequence[Any], groups: int,
     *, by_x: bool, by_weight: bool,
 ) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
-    """Gradients of ``conv2d`` by its input and its weight; None where not wanted.
-
-    Arguments:
-        sizes: stride, padding, dilation.
-    """
+    """Gradients of ``conv2d`` by its input and its weight, None where not wanted; ``sizes`` are
+    stride, padding and dilation."""
     if operation := getattr(aten, "convolution_backward", None):
         dx, dweight, _ = operation(
             dy, x, weight, None, *sizes, False, [0, 0], groups, [by_x, by_weight, False]
@@ -129,20 +111,17 @@ def lerp_each_(tensors: Sequence[Tensor], targets: Sequence[Tensor], weight: flo
 
 def current_autograd_node() -> Any:
     """The node whose backward pass runs in this thread; None: none, or torch does not tell."""
-    node: Callable[[], Any] = getattr(_C, "_current_autograd_node", lambda: None)
-    return node()
+    return getattr(_C, "_current_autograd_node", lambda: None)()
 
 
 def next_autograd_number() -> int:
     """The sequence number that autograd gives to the next node; -1: torch does not tell."""
-    number = getattr(getattr(_C, "_autograd", None), "_get_sequence_nr", lambda: -1)
-    return int(number())
+    return int(getattr(getattr(_C, "_autograd", None), "_get_sequence_nr", lambda: -1)())
 
 
 def without_torch_function() -> AbstractContextManager[Any]:
     """A block whose calls of torch go past ``__torch_function__`` and its modes, if torch can."""
-    context: AbstractContextManager[Any] = getattr(_C, "DisableTorchFunction", nullcontext)()
-    return context
+    return cast(AbstractContextManager[Any], getattr(_C, "DisableTorchFunction", nullcontext)())
 
 
 def profiler_settings(**settings: Any) -> Any:

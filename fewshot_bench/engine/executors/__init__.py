@@ -24,16 +24,9 @@ from fewshot_bench.method import Method
 from fewshot_bench.utils.devices import has_graphs, is_gpu
 
 __all__ = [
-    "ENGINES",
-    "CudaGraphs",
-    "Eager",
-    "Executor",
-    "Gradients",
-    "Prediction",
-    "TaskThreads",
-    "choose",
-    "differentiate",
-]
+    "ENGINES", "CudaGraphs", "Eager", "Executor", "Gradients", "Prediction", "TaskThreads",
+    "choose", "differentiate",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +48,9 @@ def choose(
     precision: str = "fp32",
     task_chunk: int | None = None,
 ) -> Executor:
-    """The executor of this name.
+    """The executor of this name, one of ``ENGINES``.
 
     Arguments:
-        name: one of ``ENGINES``. ``auto``: task threads on a CPU; on a GPU a CUDA graph, or eager
-            for a method that does not declare itself ``capturable``.
         precision, task_chunk: see :class:`Executor`.
 
     Raises:
@@ -67,14 +58,15 @@ def choose(
     """
     if name not in ENGINES:
         raise ConfigError(f"--engine: expected one of {', '.join(ENGINES)}, got '{name}'.")
-    gpu, graphs = is_gpu(device), has_graphs(device) and method.capturable
+    gpu, title = is_gpu(device), type(method).__name__
+    threads, graphs = not gpu and method.batchable, has_graphs(device) and method.capturable
     exact = choose_precision(precision, method)
     if task_chunk is not None and not method.batchable:
         raise ConfigError(
-            f"--task-chunk {task_chunk}: the tasks of {type(method).__name__} influence each "
-            "other, so their batch cannot be split; leave it out."
+            f"--task-chunk {task_chunk}: the tasks of {title} influence each other, so their batch "
+            "cannot be split; leave it out."
         )
-    if name == "threads" and (gpu or not method.batchable):
+    if name == "threads" and not threads:
         raise ConfigError(
             "--engine threads needs a CPU and a method whose tasks are independent; "
             "use --engine eager."
@@ -87,12 +79,10 @@ def choose(
     if name in ("batched", "im2col"):
         return Eager(method, name, strategy=name, precision=exact, task_chunk=task_chunk)  # type: ignore[arg-type]
     kind: type[Executor] = Eager
-    if name == "threads" or (name == "auto" and not gpu and method.batchable):
+    if threads and name in ("auto", "threads"):
         kind = TaskThreads
     elif graphs and name in ("auto", "graph"):
         kind = CudaGraphs
     elif name == "auto" and gpu:
-        logger.warning(
-            "engine: eager, because %s does not declare capturable = True", type(method).__name__
-        )
+        logger.warning("engine: eager, because %s does not declare capturable = True", title)
     return kind(method, precision=exact, task_chunk=task_chunk)

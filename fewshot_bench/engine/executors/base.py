@@ -32,22 +32,14 @@ R = TypeVar("R")
 
 @dataclass
 class Gradients:
-    """What one batch of episodes gives.
+    """What one batch of episodes gives, by player or name; norms and weights come from the loop."""
 
-    Arguments:
-        losses: {player: [T]}, of every player that the method reports.
-        gradients: {player: one tensor per parameter}, of the players that move.
-        log, buffers: {name: [T, ...]}.
-        norms, weights: {player: norm of its gradient; its largest weight after the step}, filled in
-            by the loop.
-    """
-
-    losses: dict[str, Tensor]
-    gradients: dict[str, list[Tensor]]
-    log: dict[str, Tensor]
-    buffers: dict[str, Tensor]
-    norms: dict[str, Tensor] = field(default_factory=dict)
-    weights: dict[str, Tensor] = field(default_factory=dict)
+    losses: dict[str, Tensor]  # [T], of every player that the method reports
+    gradients: dict[str, list[Tensor]]  # one tensor per parameter, of the players that move
+    log: dict[str, Tensor]  # [T, ...]
+    buffers: dict[str, Tensor]  # [T, ...]
+    norms: dict[str, Tensor] = field(default_factory=dict)  # of a player's gradient
+    weights: dict[str, Tensor] = field(default_factory=dict)  # its largest one after the step
 
 
 class Packed:
@@ -61,7 +53,6 @@ class Packed:
         self.values = torch.cat([v.detach().to(leaves[0].device).flatten() for v in leaves])
 
     def unpacked(self, values: Tensor) -> list[Gradients]:
-        """The results again, with these values."""
         parts = values.split([shape.numel() for shape in self._shapes])
         leaves = [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
         return [
@@ -72,17 +63,11 @@ class Packed:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the method's ``adapt`` and ``predict``.
+    """One call of the method's ``adapt`` and ``predict``."""
 
-    Arguments:
-        tasks: how many of its tasks are wanted.
-        ran: how many tasks it ran, the wanted ones first.
-        laps: gives the ms that it took to learn them, and to classify them; may wait.
-    """
-
-    tasks: int
-    ran: int
-    laps: Callable[[], Sequence[float]]
+    tasks: int  # how many of its tasks are wanted
+    ran: int  # how many tasks it ran, the wanted ones first
+    laps: Callable[[], Sequence[float]]  # gives the ms to learn and to classify them; may wait
 
 
 @dataclass
@@ -95,18 +80,14 @@ class Prediction:
     @property
     def adapt_ms(self) -> Tensor:
         """ms that each task took to learn, [T] on the host; a call's are shared out equally."""
-        return self._per_task(0)
+        return torch.cat([torch.ones(c.tasks) / c.ran * c.laps()[0] for c in self.calls])
 
     @property
     def predict_ms(self) -> Tensor:
         """ms that each task took to classify, [T] on the host; shared out as well."""
-        return self._per_task(1)
-
-    def _per_task(self, lap: int) -> Tensor:
-        return torch.cat([torch.ones(c.tasks) / c.ran * c.laps()[lap] for c in self.calls])
+        return torch.cat([torch.ones(c.tasks) / c.ran * c.laps()[1] for c in self.calls])
 
     def first(self, tasks: int) -> Prediction:
-        """The prediction of the first tasks alone."""
         calls, left = [], tasks
         for call in self.calls:
             calls.append(replace(call, tasks=min(call.tasks, left)))
@@ -118,18 +99,12 @@ class Executor(ABC):
     """Runs a method on batches of episodes. A subclass says how a batch is split and run.
 
     Arguments:
-        method: what is run.
         name: of this executor, for the record.
-        strategy: how per-task weights are run; see :func:`fewshot_bench.nn.per_task`.
-        precision: of the arithmetic.
         task_chunk: tasks in a call at most; None: all of the batch.
-
-    Attributes:
-        graph: whether a whole step, and a chunk of an evaluation, may be captured in a CUDA graph.
     """
 
     default_name: ClassVar[str]
-    graph: ClassVar[bool] = False
+    graph: ClassVar[bool] = False  # whether a step, and a chunk of an evaluation, may be captured
 
     def __init__(
         self,
@@ -184,19 +159,20 @@ class Executor(ABC):
         return reduce_over_tasks(self.map(run, self.split(episode)), players, len(episode))
 
     def predict(self, episode: Episode) -> Prediction:
-        """Learn and classify every task of the batch; times are shared out equally.
+        """Learn and classify every task of the batch.
 
-        Raises:
-            PluginError: the method draws random numbers without a key, or changes a tensor of its
-                own.
+        Raises PluginError if the method draws without a key or changes a tensor of its own.
         """
         with repeatable(self.method, "adapt() or predict()", lambda: self.predict_first(episode)):
             return self.predict_unchecked(episode)
 
     def predict_first(self, episode: Episode) -> Prediction:
         """Predict the first task (all where tasks influence each other), in this thread."""
-        part = episode.tasks(0, 1) if self.method.batchable else episode
-        return self._predict(self.method, part)
+        return self._predict(self.method, self.first_task(episode))
+
+    def first_task(self, episode: Episode) -> Episode:
+        """The first task of a batch; all of it where tasks influence each other."""
+        return episode.tasks(0, 1) if self.method.batchable else episode
 
     def predict_unchecked(self, episode: Episode) -> Prediction:
         """As :meth:`predict`, for a method that has passed its check of random numbers."""
@@ -219,12 +195,9 @@ class Executor(ABC):
         return Prediction(logits, [Call(len(episode), len(episode), watch.laps)])
 
     def embed(self, images: Callable[[Tensor], Tensor], count: int, device: torch.device) -> Tensor:
-        """What the method sees of each image: [count, ...].
+        """What the method sees of each of ``count`` images: [count, ...].
 
-        Arguments:
-            images: from positions [M] to images [M, C, H, W].
-            count: how many there are.
-            device: that they are on.
+        ``images`` is from positions [M] to images [M, C, H, W].
         """
 
         @torch.no_grad()
@@ -293,10 +266,19 @@ def differentiate(
         PluginError: a loss is missing, has a wrong shape or no gradient.
     """
     call = losses_call(episode)
+    gradients = {}
     with observed(method, len(episode)) as statistics, unchanged(method, call):
         with plugin_errors(f"{title_of(method)}.{call}()"):
             losses: Losses = getattr(method, call)(episode)
-        gradients = _gradients_of(losses, method, len(episode), players, turn)
+        for name in turn:
+            loss = _loss_of(name, losses, title_of(method), len(episode))
+            parameters = list(players[name].parameters.values())
+            gradients[name] = list(
+                torch.autograd.grad(
+                    loss.sum(), parameters, retain_graph=name != turn[-1], allow_unused=True,
+                    materialize_grads=True,
+                )
+            )  # fmt: skip
     return Gradients(
         {name: loss.detach() for name, loss in losses.players.items()},
         gradients,
@@ -305,34 +287,23 @@ def differentiate(
     )
 
 
-def _gradients_of(
-    losses: Losses, method: Method, tasks: int, players: Mapping[str, Player], turn: Sequence[str]
-) -> dict[str, list[Tensor]]:
-    title = f"{title_of(method)}.losses()"
-    gradients = {}
-    for name in turn:
-        if name not in losses.players:
-            known = ", ".join(losses.players) or "none"
-            raise PluginError(f"{title} gives no loss for player '{name}'; it gives: {known}.")
-        loss = losses.players[name]
-        if loss.shape != (tasks,):
-            raise PluginError(
-                f"{title}: expected one loss per task, shape ({tasks},), for player '{name}', got "
-                f"shape {tuple(loss.shape)}."
-            )
-        if not loss.requires_grad:
-            raise PluginError(
-                f"{title}: the loss of player '{name}' depends on no parameter that requires "
-                "gradients, so nothing would train."
-            )
-        parameters = list(players[name].parameters.values())
-        gradients[name] = list(
-            torch.autograd.grad(
-                loss.sum(), parameters, retain_graph=name != turn[-1], allow_unused=True,
-                materialize_grads=True,
-            )
-        )  # fmt: skip
-    return gradients
+def _loss_of(player: str, losses: Losses, title: str, tasks: int) -> Tensor:
+    loss, known = losses.players.get(player), ", ".join(losses.players) or "none"
+    if loss is None:
+        fault = f" gives no loss for player '{player}'; it gives: {known}."
+    elif loss.shape != (tasks,):
+        fault = (
+            f": expected one loss per task, shape ({tasks},), for player '{player}', got shape "
+            f"{tuple(loss.shape)}."
+        )
+    elif not loss.requires_grad:
+        fault = (
+            f": the loss of player '{player}' depends on no parameter that requires gradients, so "
+            "nothing would train."
+        )
+    else:
+        return loss
+    raise PluginError(f"{title}.losses(){fault}")
 
 
 def reduce_over_tasks(
@@ -349,12 +320,15 @@ def reduce_over_tasks(
         if players[name].reduction == "mean":
             total = [g / tasks for g in total]
         gradients[name] = total
+    return Gradients(
+        _joined([part.losses for part in parts]),
+        gradients,
+        _joined([part.log for part in parts]),
+        _joined([part.buffers for part in parts]),
+    )
 
-    def joined(field: str) -> dict[str, Tensor]:
-        # A part may have passed other layers than the first: the mean is over those that did.
-        names = dict.fromkeys(name for part in parts for name in getattr(part, field))
-        each = {name: [getattr(p, field)[name] for p in parts if name in getattr(p, field)]
-                for name in names}  # fmt: skip
-        return {name: torch.cat(values) for name, values in each.items()}
 
-    return Gradients(joined("losses"), gradients, joined("log"), joined("buffers"))
+def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Concatenated; a part may have passed other layers than the first and lack their names."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: torch.cat([part[name] for part in parts if name in part]) for name in names}

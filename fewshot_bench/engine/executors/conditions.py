@@ -1,8 +1,6 @@
 """What a CUDA graph of a method's calls depends on, besides the numbers in its tensors.
 
-A graph reads addresses, and everything that Python decided when it was captured is built in. It
-is valid as long as the method's tensors stay at their addresses and its other attributes do not
-change.
+A graph reads addresses, and everything that Python decided when it was captured is built in.
 """
 
 from __future__ import annotations
@@ -35,8 +33,6 @@ class Same:
     def __init__(self, value: object) -> None:
         self.value = value
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Same) and self.value is other.value
 
@@ -49,12 +45,8 @@ def conditions(method: Method, device: torch.device) -> Any:
 
     Attributes are followed through dictionaries, lists, modules and objects of a plugin's own
     classes. Objects of Python's library, of torch and of numpy, functions and classes count by
-    identity; large arrays by address.
-
-    Arguments:
-        method: any.
-        device: of the graph. A tensor elsewhere was read when the graph was captured, so that the
-            number of its changes counts as well.
+    identity; large arrays by address. A tensor elsewhere than on the graph's ``device`` was read
+    when the graph was captured, so that the number of its changes counts as well.
     """
     modules = list(method.modules())
     seen = {id(module) for module in modules}
@@ -79,16 +71,10 @@ def changed(before: Any, after: Any) -> str | None:
 
 @contextmanager
 def captured_unchanged(method: Method, device: torch.device, before: Any) -> Iterator[None]:
-    """Capture calls of a method in this block, which must leave it as it was.
+    """Capture calls of a method in this block; RuntimeError if they change its :func:`conditions`.
 
-    A capture runs the method's lines, but no kernel. If the capture fails, what the lines set (a
-    counter, a tensor without numbers) is put back.
-
-    Arguments:
-        before: its :func:`conditions`.
-
-    Raises:
-        RuntimeError: the calls change one of its attributes.
+    A capture runs the method's lines, but no kernel. If it fails, what the lines set (a counter, a
+    tensor without numbers) is put back.
     """
     attributes = [vars(module) for module in method.modules()]
     nested = [v for own in attributes for v in own.values() if isinstance(v, dict | list)]

@@ -1,18 +1,18 @@
 """CUDA graphs of whole turns of a training step, and of chunks of an evaluation.
 
-A graph is captured once and replayed for every step: its thousands of small kernels are then
-launched by one call. What changes from step to step are tensors outside of it: the place of its
-episodes' indices, which are drawn for many steps at once, and the learning rates. Before a replay
-the method is compared with what it was when the same work was last run directly
-(:mod:`fewshot_bench.engine.executors.conditions`); where it differs, the work is run directly once
-more, and captured anew after that.
+A graph is captured once and replayed for every step: one call launches its thousands of kernels.
+What changes from step to step are tensors outside of it: the place of its episodes' indices, which
+are drawn for many steps at once, and the learning rates. Before a replay the method is compared
+with what it was when the same work was last run directly (``conditions``); where it differs, the
+work is run directly once more, and captured anew after that.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -22,12 +22,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fewshot_bench.engine.executors.base import Eager, Executor, Gradients, Packed, Prediction, R
-from fewshot_bench.engine.executors.conditions import (
-    Same,
-    captured_unchanged,
-    changed,
-    conditions,
-)
+from fewshot_bench.engine.executors.conditions import Same, captured_unchanged, changed, conditions
 from fewshot_bench.engine.timing import SharedWork
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
@@ -48,11 +43,8 @@ IN_VAIN = 3  # turns in a row that had to be run directly although they might be
 
 
 class CudaGraphs(Eager):
-    """As :class:`Eager`, with the whole step, and chunks of evaluations, in CUDA graphs.
-
-    The training loop captures its own turns (:class:`TurnGraphs`); what one evaluation leaves for
-    the next is held here.
-    """
+    """As :class:`Eager`, with the whole step (captured by the training loop), and chunks of
+    evaluations, in CUDA graphs."""
 
     default_name = "graph"
     graph = True
@@ -78,16 +70,15 @@ class CudaGraphs(Eager):
         """
         if not self.captures:
             return None
-        if self.chunk is None or not self.chunk.is_for(self.method, source, size):
+        chunk = self.chunk
+        if chunk is None or (chunk.method, chunk.source, chunk.size) != (self.method, source, size):
             self.release()
             self.chunk = ChunkGraph(self.method, source, size)
         return self.chunk
 
 
 def capture(work: Callable[[], R], device: torch.device) -> tuple[Graph, R]:
-    """Capture some work in the current stream: the graph, and what the work gave.
-
-    Its tensors have no numbers before a replay.
+    """Capture some work in the current stream: the graph, and what the work gave (no numbers yet).
 
     Raises:
         RuntimeError: a wait for the device, or a copy from the host.
@@ -99,16 +90,13 @@ def capture(work: Callable[[], R], device: torch.device) -> tuple[Graph, R]:
 
 
 def capture_error(error: BaseException) -> str:
-    """One line on what made a capture fail.
-
-    After an error inside of it, to end the capture raises another, which says less.
-    """
+    """One line on what made a capture fail: the first error; to end the capture raises another."""
     while not isinstance(error, PluginError) and error.__context__ is not None:
         error = error.__context__
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def make_capturable(optimizers: Sequence[Optimizer], device: torch.device) -> str | None:
+def make_capturable(optimizers: Collection[Optimizer], device: torch.device) -> str | None:
     """Switch optimizers to state and rates that live on the device; what prevents it, or None."""
     for optimizer in optimizers:
         if "capturable" not in optimizer.defaults:
@@ -123,14 +111,12 @@ def make_capturable(optimizers: Sequence[Optimizer], device: torch.device) -> st
 class Ahead:
     """Indices of the episodes of several turns to come, drawn together in one CUDA graph.
 
-    The hundreds of small operations of a sampler take as long for one batch as for fifty. What is
-    asked of the source is ``indices`` and ``deliver``, which ``batch`` is made of.
+    The many small operations of a sampler take as long for one batch as for fifty. The source has
+    been asked for a batch before, so that its first one is checked.
 
     Arguments:
-        source: has been asked for a batch before, so that its first one is checked.
         size: episodes of a turn.
         every: from the first episode of a turn to that of the next one that this is for.
-        device: of everything.
     """
 
     def __init__(
@@ -148,7 +134,6 @@ class Ahead:
         self.graph, self.indices = capture(lambda: source.indices(self.ids()), device)
 
     def ids(self) -> Tensor:
-        """Numbers of the episodes of all turns, from the first on."""
         return (self._first + self._starts + self._rows).flatten()
 
     def holds(self, first: int) -> bool:
@@ -162,28 +147,19 @@ class Ahead:
         self.graph.replay()
 
     def go_to(self, first: int) -> None:
-        """Make the turn with this first episode the current one.
-
-        Raises:
-            ConfigError: the source ends before.
-        """
+        """Make the turn with this first episode current; ConfigError: the source ends before."""
         if isinstance(self.source, EpisodeSource):
             self.source.sampler.require(range(first, first + self._size))
         self._place.fill_((first - self._begin) // self.every * self._size)
 
     def episode(self) -> Episode:
-        """The batch of the current turn."""
         rows = self._place + self._rows
         current = self.indices.map(lambda part: part.index_select(0, rows))
         return self.source.deliver(current)
 
 
 class CapturedTurn:
-    """A turn as a CUDA graph; ``ahead`` has its episodes.
-
-    Raises:
-        RuntimeError: see :func:`capture`.
-    """
+    """A turn as a CUDA graph; ``ahead`` has its episodes. Raises as :func:`capture`."""
 
     def __init__(self, body: Body, ahead: Ahead, device: torch.device) -> None:
         self.ahead = ahead
@@ -211,8 +187,7 @@ class TurnGraphs:
     """The graphs of a training's turns, each as long as it is valid.
 
     Between replays other code runs: a validation, at another way perhaps, for which a method may
-    replace a tensor that it stores. Afterwards a graph would read freed memory. So the method is
-    compared with what it was when the turn was last run directly.
+    replace a tensor that it stores. Afterwards a graph would read freed memory.
     """
 
     def __init__(self, method: Method, device: torch.device) -> None:
@@ -220,16 +195,15 @@ class TurnGraphs:
         self._graphs: dict[Turn, CapturedTurn] = {}
         self._ran_with: dict[Turn, Any] = {}  # of the newest time that a turn was run directly
         self._valid: set[Turn] = set()  # nothing but replays has run since they were compared
-        self._in_vain: dict[Turn, int] = {}
+        self._in_vain = Counter[Turn]()
 
     def __len__(self) -> int:
         return len(self._graphs)
 
     def get(self, turn: Turn, capture: Callable[[], CapturedTurn]) -> CapturedTurn | None:
-        """The graph of a turn, captured now if there is none; None: the turn is to be run directly.
+        """The graph of a turn, captured now if there is none (RuntimeError: it cannot be captured).
 
-        Raises:
-            RuntimeError: it cannot be captured.
+        None: the turn is to be run directly.
         """
         if turn in self._valid:
             return self._graphs[turn]
@@ -237,7 +211,7 @@ class TurnGraphs:
         before = self._ran_with.get(turn, [])
         if now != before:
             self._graphs.pop(turn, None)
-            self._in_vain[turn] = self._in_vain.get(turn, 0) + 1
+            self._in_vain[turn] += 1
             if self._in_vain[turn] > IN_VAIN:
                 raise RuntimeError(f"{changed(before, now)} changes from step to step")
             return None
@@ -250,7 +224,6 @@ class TurnGraphs:
         return self._graphs[turn]
 
     def ran_directly(self, turn: Turn) -> None:
-        """A turn was run directly and has passed."""
         self._ran_with[turn] = conditions(self._method, self._device)
         self.compare_again()
 
@@ -262,26 +235,20 @@ class TurnGraphs:
 class ChunkGraph:
     """Gather, ``adapt`` and ``predict`` of a chunk of an evaluation as a CUDA graph, in one stream.
 
-    On a GPU a chunk is hundreds of small operations, and to launch them one by one takes longer
-    than they do. The first chunk of an evaluation is run directly, with all that is checked and
-    warmed up there. Those of its size that follow, and those of later evaluations of the same
-    source (a validation, again and again), are replays of one graph, with the weights that are at
-    its addresses at that time. A smaller last chunk (fewer than ``size`` tasks) is filled up.
+    The first chunk of an evaluation is run directly, with all that is checked and warmed up there.
+    Those of its size that follow, and those of later evaluations of the same source (a validation,
+    again and again), are replays of one graph, with the weights that are at its addresses at that
+    time. A smaller last chunk (fewer than ``size`` tasks) is filled up.
     """
 
     def __init__(self, method: Method, source: EpisodeSource, size: int) -> None:
         # All that a replay reads is held: the method, the images and, below, the indices.
-        self._method, self._source, self._size = method, source, size
+        self.method, self.source, self.size = method, source, size
         self._table = source.table
         self._ran_with: Any = None  # of the newest whole chunk that was run directly
         self._graph: Graph | None = None
-        self._indices: Indices | None = None
-        self._prediction: Prediction | None = None
+        self._inside: tuple[Indices, Prediction] | None = None  # of the graph
         self._replays = 0
-
-    def is_for(self, method: Method, source: EpisodeSource, size: int) -> bool:
-        """Whether it was made for these."""
-        return self._method is method and self._source is source and self._size == size
 
     def predict(self, executor: CudaGraphs, indices: Indices) -> Prediction | None:
         """Predict a chunk, of at most ``size`` tasks, by a replay; None: run it directly.
@@ -294,67 +261,60 @@ class ChunkGraph:
         if self._conditions(executor) != self._ran_with:
             self.release()
             return None
-        if self._graph is None and not self._captured(executor, whole):
-            return None
-        return self._replay(whole).first(len(indices.key))
+        if self._graph is None:
+            self._capture(executor, whole)
+        return self._replay(whole).first(len(indices.key)) if self._graph else None
 
     def ran_directly(self, executor: Executor, tasks: int) -> None:
         """So many tasks were run directly and have passed: the next chunk may be captured."""
-        if tasks == self._size:
+        if tasks == self.size:
             self._ran_with = self._conditions(executor)
 
     def release(self) -> bool:
         """Free the graph and its memory; False if there was none."""
         present = self._graph is not None
-        self._graph = self._indices = self._prediction = None
+        self._graph = self._inside = None
         return present
 
     def _filled(self, indices: Indices) -> Indices | None:
         """A whole chunk, the last task several times; None where that would change the others."""
-        missing = self._size - len(indices.key)
-        if missing and not self._method.batchable:
+        missing = self.size - len(indices.key)
+        if missing and not self.method.batchable:
             return None
         filled: Indices = indices.map(
             lambda part: torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
         )
         return filled if missing else indices
 
-    def _captured(self, executor: CudaGraphs, indices: Indices) -> bool:
+    def _capture(self, executor: CudaGraphs, indices: Indices) -> None:
         """Capture; if that fails, log why, and do not try again with this executor."""
-        why = None
+        why, device = None, self._table.device
         *_, before = self._ran_with  # of the method
+        held = indices.map(torch.clone)
         try:
-            with captured_unchanged(self._method, self._table.device, before):
-                self._capture(executor, indices)
+            with captured_unchanged(self.method, device, before):
+                graph, prediction = capture(
+                    lambda: executor.predict_unchecked(self.source.deliver(held)), device
+                )
+            self._graph, self._inside = graph, (held, prediction)
         except Exception as error:
             why = capture_error(error)
-        # Here, where the error and the tensors that its frames hold are gone.
-        if why is None:
-            return True
-        self.release()
-        executor.captures = False
-        logger.warning("evaluation: eager, because no CUDA graph could be captured: %s", why)
-        return False
-
-    def _capture(self, executor: CudaGraphs, indices: Indices) -> None:
-        held = self._indices = indices.map(torch.clone)
-        self._graph, self._prediction = capture(
-            lambda: executor.predict_unchecked(self._source.deliver(held)), self._table.device
-        )
+        if why is not None:  # here, where the error and the tensors that its frames hold are gone
+            executor.captures = False
+            logger.warning("evaluation: eager, because no CUDA graph could be captured: %s", why)
 
     def _replay(self, indices: Indices) -> Prediction:
-        """A chunk's prediction; its logits are copied."""
         assert self._graph is not None
-        assert self._indices is not None
-        assert self._prediction is not None
-        self._indices.copy_(indices)
+        assert self._inside is not None
+        held, prediction = self._inside
+        held.copy_(indices)
         self._graph.replay()
         self._replays += 1
         calls = [
             replace(call, laps=partial(self._laps, call.laps, self._replays))
-            for call in self._prediction.calls
+            for call in prediction.calls
         ]
-        return Prediction(self._prediction.logits.clone(), calls)
+        return Prediction(prediction.logits.clone(), calls)
 
     def _laps(self, read: Callable[[], Sequence[float]], replay: int) -> Sequence[float]:
         """The times of this replay, if no other has overwritten them."""
@@ -362,6 +322,6 @@ class ChunkGraph:
 
     def _conditions(self, executor: Executor) -> Any:
         """What a graph depends on besides the numbers in its tensors; equal while it is valid."""
-        source, device = self._source, self._table.device
-        settings = (executor.strategy, executor.precision, executor.task_chunk, source.dtype)
-        return (settings, Same(source.table), conditions(self._method, device))
+        table, dtype = self.source.table, self.source.dtype
+        settings = (executor.strategy, executor.precision, executor.task_chunk, dtype)
+        return (settings, Same(table), conditions(self.method, self._table.device))

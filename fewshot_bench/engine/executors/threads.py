@@ -26,9 +26,8 @@ from fewshot_bench.nn import replica
 class TaskThreads(Executor):
     """One task a call, tasks spread over threads; gradients are summed in episode order.
 
-    Each thread owns a structural replica of the method, because ``functional_call`` swaps a
-    module's tensors in place. Torch runs single-threaded meanwhile, but for a batch of one task,
-    which gets all threads for its operations.
+    Each thread has a replica of the method. Torch runs single-threaded meanwhile, but for a batch
+    of one task, which gets all threads for its operations.
     """
 
     default_name = "threads"
@@ -44,7 +43,6 @@ class TaskThreads(Executor):
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Start the threads, and stop them at the end."""
         self._local = threading.local()  # replicas of an earlier use may be stale
         self._started = self.threads
         pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -80,12 +78,10 @@ class TaskThreads(Executor):
         if len(episode) > 1:
             return super().gradients(episode, players, turn)
         with _torch_threads(self.threads), self.set_up(episode.query.device):
-            return reduce_over_tasks(
-                [differentiate(self.method, episode, players, turn)], players, 1
-            )
+            one = differentiate(self.method, episode, players, turn)
+        return reduce_over_tasks([one], players, 1)
 
     def _replica(self) -> Method:
-        """This thread's replica, in the mode (train or eval) of the original."""
         original, own = getattr(self._local, "pair", (None, None))
         if own is None or original is not self.method or own.training != self.method.training:
             own = replica(self.method)
@@ -95,7 +91,6 @@ class TaskThreads(Executor):
 
 @contextmanager
 def _torch_threads(count: int) -> Iterator[None]:
-    """Let torch's operations use so many threads for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
