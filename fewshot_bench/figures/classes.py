@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +28,11 @@ Scores = Sequence[dict[str, Interval]]  # of each run, by name
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers to all queries of the test.
+    """The answers to all queries of the test."""
 
-    Arguments:
-        episode: numbers [E].
-        classes: ids [E, way].
-        counts: [E, way, way] of (true slot, predicted slot).
-    """
-
-    episode: style.Floats
-    classes: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
+    episode: style.Floats  # numbers [E]
+    classes: npt.NDArray[np.int64]  # ids [E, way]
+    counts: npt.NDArray[np.int64]  # [E, way, way] of (true slot, predicted slot)
 
     @property
     def accuracy(self) -> style.Floats:
@@ -51,6 +45,17 @@ class Answers:
         """Of all queries of each episode: [E]."""
         right = np.trace(self.counts, axis1=1, axis2=2)
         return right / np.maximum(self.counts.sum((1, 2)), 1)
+
+    def row(self, episode: int | None) -> int:
+        """The row of an episode (ConfigError if there is none); None: of the (first) hardest."""
+        if episode is None:
+            return int(self.overall.argmin())
+        if episode not in self.episode:
+            raise ConfigError(
+                f"--episode {episode}: expected one of the first run's episodes, "
+                f"{int(self.episode[0])} to {int(self.episode[-1])}."
+            )
+        return int(np.flatnonzero(self.episode == episode)[0])
 
 
 def answers(run: Run) -> Answers:
@@ -93,18 +98,11 @@ def _test_classes(run: Run) -> str:
         return str(digest)
     options = run.record["config"]["dataset_options"]
     own = sorted((n, v) for n, v in options.items() if not n.startswith("train_"))
-    data = [run.record[name] for name in ("dataset", "dataset_digest", "split")]
-    return repr((*data, run.record["part"], own))
+    return repr(([run.record[n] for n in ("dataset", "dataset_digest", "split", "part")], own))
 
 
-@dataclass(frozen=True)
-class Names:
-    """Names of the classes of a test split.
-
-    Arguments:
-        classes: by class id.
-        families: name of each class's family, by class id; None if the data have none.
-    """
+class Names(NamedTuple):
+    """Names of the classes of a test split, by class id; of their families if there are several."""
 
     classes: Sequence[str]
     families: Sequence[str] | None = None
@@ -123,11 +121,7 @@ def names_of(run: Run, request: Request) -> Names | None:
 
 
 def _recorded_names(run: Run) -> Names:
-    """The names that the run recorded.
-
-    Raises:
-        RecordError: the file is damaged, or lacks classes of the episodes.
-    """
+    """The names that the run recorded; RecordError if classes of the episodes are missing."""
     classes = read_classes(run.folder, run.record.get("part") or "test")
     columns = [f"class_{slot}" for slot in range(run.record["task"]["way"])]
     for ids in read_table(run.folder / "episodes.csv", columns).values():
@@ -140,11 +134,7 @@ def _recorded_names(run: Run) -> Names:
 
 
 def _names_in_data(run: Run) -> Names:
-    """Load the data set as the run did.
-
-    Raises:
-        FewshotBenchError: it is missing or has changed, or an older configuration does not fit.
-    """
+    """Load the data set as the run did; an error if it is missing, has changed or does not fit."""
     from fewshot_bench.config.schema import RunConfig
     from fewshot_bench.hooks.single_file import only_typed
     from fewshot_bench.runs.context import RunContext
@@ -158,8 +148,8 @@ def _names_in_data(run: Run) -> Names:
     if splits.digest != run.record["dataset_digest"]:
         raise DataError(f"the data of {config.dataset} here differ in content from the run's.")
     test = getattr(splits, run.record["part"])
-    families = [test.family_names[i] for i in test.families]
-    return Names(test.class_names, tuple(families) if len(test.family_names) > 1 else None)
+    families = tuple(test.family_names[i] for i in test.families)
+    return Names(test.class_names, families if len(test.family_names) > 1 else None)
 
 
 def _class_names(names: Names | None, ids: Sequence[int]) -> list[str]:
@@ -182,7 +172,7 @@ def classes(runs: list[Run], request: Request) -> Figure | None:
     rows = max(0 if many else len(scores[0]), len(families[0]) if families else 0)
     height = max(2.6 if many else 0.0, 0.7 + ROW * max(1.0, len(found) / 2.5) * rows)
     figure = style.new_figure(height)
-    left, *right = figure.subplots(1, 1 + bool(families), squeeze=False)[0]
+    left, *right = style.grid(figure, 1, 1 + bool(families))
     handles = _profile(left, scores) if many else _dots(left, scores)
     for axes in right:
         _dots(axes, families)
@@ -191,30 +181,36 @@ def classes(runs: list[Run], request: Request) -> Figure | None:
     if len(labels) > 1:
         style.legend(figure, handles, labels)
     level = f"{style.PERCENT * LEVEL:g} % Student interval"
-    hardest = sorted(scores[0], key=lambda name: (scores[0][name].mean, name))[:HARDEST]
-    listed = ", ".join(f"{n} ({style.PERCENT * scores[0][n].mean:.0f} %)" for n in hardest)
+    hardest = sorted(scores[0].items(), key=_by_mean)[:HARDEST]
+    listed = ", ".join(f"{n} ({style.PERCENT * one.mean:.0f} %)" for n, one in hardest)
+    bars = (
+        f"; bars: {level} over these episodes, cut at 0 and 100; no bar: one episode, or no "
+        "variation."
+    )
+    separate = ", each run sorted separately."
     style.caption(
         figure,
         "Classes: mean over the test episodes with the class"
-        + (
-            ", each run sorted separately."
-            if many and len(found) > 1
-            else f"; bars: {level} over these episodes, cut at 0 and "
-            "100; no bar: one episode, or no variation."
-        ),
+        + (separate if many and len(found) > 1 else bars),
         f"Families: mean over their classes; bars: {level} over these classes." if right else "",
         f"Hardest for {labels[0]}: {listed}." if many else "",
     )
     return figure
 
 
+def _by_mean(named: tuple[str, Interval]) -> tuple[float, str]:
+    """Sorts names by their scores."""
+    name, interval = named
+    return interval.mean, name
+
+
 def _by_class(own: Answers) -> dict[int, Interval]:
     """Accuracy of each class id, with the Student interval over its episodes."""
     ids, scores = own.classes.ravel(), own.accuracy.ravel()
-    ids, scores = ids[~np.isnan(scores)], scores[~np.isnan(scores)]
-    order = np.argsort(ids, kind="stable")
-    found, starts = np.unique(ids[order], return_index=True)
-    parts = np.split(scores[order], starts[1:])
+    answered = ~np.isnan(scores)
+    order = np.argsort(ids[answered], kind="stable")
+    found, starts = np.unique(ids[answered][order], return_index=True)
+    parts = np.split(scores[answered][order], starts[1:])
     return {int(c): student_interval(part, LEVEL) for c, part in zip(found, parts, strict=True)}
 
 
@@ -228,8 +224,7 @@ def _by_family(by_class: dict[int, Interval], families: Sequence[str]) -> dict[s
 
 def _dots(axes: Axes, scores: Scores) -> list[Any]:
     """A row per name, the hardest of the first run on top; a marker per run."""
-    first = scores[0]
-    order = sorted(first, key=lambda name: (first[name].mean, name))
+    order = [name for name, _ in sorted(scores[0].items(), key=_by_mean)]
     shifts = np.linspace(-0.5, 0.5, len(scores)) * SPREAD if len(scores) > 1 else np.zeros(1)
     handles = []
     for i, (own, shift) in enumerate(zip(scores, shifts, strict=True)):
@@ -272,12 +267,12 @@ def confusion(runs: list[Run], request: Request) -> Figure | None:
     found = _readable(runs, request)
     if not found:
         return None
-    row = _row(found[0][1], request.episode)
     first, reference = found[0]
-    shown = [found[0]]
-    for run, own in found[1:]:
+    row = reference.row(request.episode)
+    shown = []
+    for run, own in found:
         if run.record["episodes_digest"] == first.record["episodes_digest"]:
-            shown.append((run, own))
+            shown.append((run, own.counts[row]))
         else:
             request.leave_out(run, f"has other episodes than '{first.folder.name}'")
     names = _class_names(names_of(first, request), reference.classes[row].tolist())
@@ -286,11 +281,10 @@ def confusion(runs: list[Run], request: Request) -> Figure | None:
     rows = -(-len(shown) // columns)
     side = min(style.WIDTH / columns, 1.6 + 0.32 * way)
     figure = style.new_figure(rows * side, columns * side + 0.6)
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
-    top = int(max(own.counts[row].sum(1).max() for _, own in shown))
+    grid = style.grid(figure, rows, columns, len(shown), sharey=True)
+    top = int(max(counts.sum(1).max() for _, counts in shown))
     titles = run_names([run for run, _ in shown])
-    for axes, (_, own), title in zip(grid, shown, titles, strict=False):
-        counts = own.counts[row]
+    for axes, (_, counts), title in zip(grid, shown, titles, strict=True):
         axes.imshow(counts, cmap="Blues", vmin=0, vmax=top)
         for (i, j), count in np.ndenumerate(counts):
             if count:
@@ -298,34 +292,13 @@ def confusion(runs: list[Run], request: Request) -> Figure | None:
                 axes.text(j, i, str(count), ha="center", va="center", color=shade, fontsize=7)
         axes.set_xticks(range(way), names, rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(way), names)
-        axes.grid(False)
         axes.tick_params(length=0)
         axes.set_xlabel("predicted class")
         right = style.PERCENT * np.trace(counts) / counts.sum()
-        axes.set_title(f"{style.folded(title)}: {right:.1f} %")
-        axes.spines[:].set(visible=True, color=style.GRAY)
-    for spare in grid[len(shown) :]:
-        spare.remove()
+        style.frame(axes, f"{style.folded(title)}: {right:.1f} %")
     for axes in grid[::columns]:
         axes.set_ylabel("true class")
     why = "" if request.episode is not None else f", the hardest of {run_names([first])[0]}"
     number = int(reference.episode[row])
     style.caption(figure, f"Test episode {number}{why}: numbers are queries; empty cells are zero.")
     return figure
-
-
-def _row(own: Answers, episode: int | None) -> int:
-    """The row of an episode; None: of the (first) one with the lowest accuracy.
-
-    Raises:
-        ConfigError: there is no such episode.
-    """
-    if episode is None:
-        return int(own.overall.argmin())
-    at = np.flatnonzero(own.episode == episode)
-    if not len(at):
-        raise ConfigError(
-            f"--episode {episode}: expected one of the first run's episodes, "
-            f"{int(own.episode[0])} to {int(own.episode[-1])}."
-        )
-    return int(at[0])

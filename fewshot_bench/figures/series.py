@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,14 +22,9 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Series:
-    """Runs that differ only in their training seed.
+    """Runs that differ only in their training seed, sorted by it."""
 
-    Arguments:
-        label: for the legend.
-        runs: by seed.
-    """
-
-    label: str
+    label: str  # for the legend
     runs: list[Run]
 
     @property
@@ -45,8 +41,7 @@ def gather(runs: Sequence[Run], request: Request) -> list[Series]:
     found: dict[str, dict[int, Run]] = {}
     for run in runs:
         trained = sorted(settings(run).items(), key=str)
-        configuration = repr((run.record["method"], trained, way_shot(run), _data(run)))
-        seeds = found.setdefault(configuration, {})
+        seeds = found.setdefault(repr((run.record["method"], trained, _place(run))), {})
         seed, twin = run.record["seed"], seeds.get(run.record["seed"])
         if twin is not None:
             older, run = sorted((twin, run), key=age)
@@ -77,17 +72,18 @@ def without_seed(runs: Iterable[Run]) -> list[Run]:
 
 def run_names(runs: Sequence[Run]) -> list[str]:
     """A unique name per run: method, differing settings, and differing task and data."""
-    groups: dict[tuple[str, tuple[int, int]], list[int]] = {}
+    groups: dict[object, list[int]] = {}
     for i, run in enumerate(runs):
-        groups.setdefault((_data(run), way_shot(run)), []).append(i)
-    names = [""] * len(runs)
-    for members in groups.values():
-        for i, name in zip(members, labels([runs[i] for i in members]), strict=True):
-            names[i] = name
+        groups.setdefault(_place(run), []).append(i)
+    named = {
+        i: name
+        for members in groups.values()
+        for i, name in zip(members, labels([runs[i] for i in members]), strict=True)
+    }
     several = len({way_shot(run) for run in runs}) > 1
     return [
-        ", ".join(filter(None, (name, setting_text(run) if several else "", data)))
-        for name, run, data in zip(names, runs, data_names(runs), strict=True)
+        ", ".join(filter(None, (named[i], setting_text(run) if several else "", data)))
+        for i, (run, data) in enumerate(zip(runs, data_names(runs), strict=True))
     ]
 
 
@@ -100,11 +96,10 @@ def data_names(runs: Sequence[Run]) -> list[str]:
     first = {_data(run): run for run in reversed(runs)}
     if len(first) == 1:
         return [""] * len(runs)
-    short = {data: short_data(run) for data, run in first.items()}
-    counts = Counter(short.values())
+    counts = Counter(map(short_data, first.values()))
     names = {
-        data: f"{name} {_content(first[data])[:6]}" if counts[name] > 1 else name
-        for data, name in short.items()
+        data: f"{name} {_content(run)[:6]}" if counts[name := short_data(run)] > 1 else name
+        for data, run in first.items()
     }
     return [names[_data(run)] for run in runs]
 
@@ -114,6 +109,10 @@ def short_data(run: Run) -> str:
     name, colon, path = str(run.record["dataset"]).partition(":")
     short = path.rstrip("/").rpartition("/")[2] if colon else name
     return short + evaluated_words(run.protocol())
+
+
+def _place(run: Run) -> tuple[str, tuple[int, int]]:
+    return _data(run), way_shot(run)
 
 
 def _data(run: Run) -> str:
@@ -141,10 +140,10 @@ def read_all(
 
 
 def read_series(
-    series: Sequence[Series], request: Request, read: Callable[[Run], Value]
+    runs: Sequence[Run], request: Request, read: Callable[[Run], Value]
 ) -> list[tuple[Series, list[Value]]]:
-    """The same for each series; one without readable runs is left out."""
-    found = [(one.label, read_all(one.runs, request, read)) for one in series]
+    """The same for each series of these runs; one without readable runs is left out."""
+    found = [(one.label, read_all(one.runs, request, read)) for one in gather(runs, request)]
     return [
         (Series(label, [run for run, _ in own]), [value for _, value in own])
         for label, own in found
@@ -153,11 +152,7 @@ def read_series(
 
 
 def table_of(run: Run, name: str, *required: str) -> dict[str, Floats]:
-    """A table of a run.
-
-    Raises:
-        RecordError: it is missing, empty, damaged, or lacks a column.
-    """
+    """A table of a run; RecordError if it is missing, empty, damaged, or lacks a column."""
     path = run.folder / name
     if not path.is_file():
         trained = run.record["training"] is not None
@@ -179,9 +174,7 @@ def mean_and_range(values: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
 
 def common_steps(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, list[Floats]]:
     """The steps that all curves (steps, values) have, and each curve's values there."""
-    steps = curves[0][0]
-    for other, _ in curves[1:]:
-        steps = np.intersect1d(steps, other)
+    steps = reduce(np.intersect1d, [at for at, _ in curves])
     return steps, [values[np.searchsorted(at, steps)] for at, values in curves]
 
 

@@ -66,13 +66,8 @@ FOR_SAMPLERS = {"once": "in __init__ on table.device", "show": ""}
 class DeviceCheck:
     """Runs a plugin's object on the stand-in for a GPU, and collects its faults.
 
-    Arguments:
-        plugin: the object, or its class. Its files are those of its classes and of the modules
-            inside it.
-
-    Attributes:
-        device: the stand-in.
-        faults: sentences, each with file, line and source line.
+    ``plugin``: the object, or its class. Its files are those of its classes and of the modules
+    inside it. ``faults``: sentences, each with file, line and source line.
     """
 
     def __init__(self, plugin: object) -> None:
@@ -107,21 +102,19 @@ class DeviceCheck:
             line, when = self.line(found.frames), "in its backward pass " if found.backward else ""
             fault = f"{line} {when}{meaning.format(call)}; {advice.format(**self.advice)}"
             # A backward pass repeats violations of its forward pass, at no line of the plugin's.
-            if self._own(found.frames) is None:
-                repeated = bool(self.faults)
-            else:
-                repeated = found.backward and any(f.startswith(line) for f in self.faults)
-            if fault not in self.faults and not repeated:
+            own = self._own(found.frames) is not None
+            earlier = [f for f in self.faults if f.startswith(line) or not own]
+            if fault not in self.faults and not (earlier and (found.backward or not own)):
                 self.faults.append(fault)
         self.device.violations.clear()
 
     def _raised(self, error: Exception) -> str:
         while isinstance(error, PluginError) and isinstance(error.__cause__, Exception):
             error = error.__cause__  # the plugin's own exception, with its frames
-        steps = traceback.extract_tb(error.__traceback__)
-        frames = [(step.filename, step.lineno or 0, step.name) for step in steps]
+        steps = reversed(traceback.extract_tb(error.__traceback__))
+        frames = tuple((step.filename, step.lineno or 0, step.name) for step in steps)
         return (
-            f"{self.line(tuple(reversed(frames)))} raises on another device than the CPU "
+            f"{self.line(frames)} raises on another device than the CPU "
             f"({type(error).__name__}: {one_line(str(error))})"
         )
 
@@ -199,10 +192,8 @@ def _belongs(file: Path, plugin: Path) -> bool:
 
 def _within(file: Path, *folders: Path) -> bool:
     """Whether a file is in one of these folders, not counting third-party packages."""
-    for folder in folders:
-        if folder in file.parents:
-            return folder is not LIBRARY or PACKAGES not in file.parts
-    return False
+    inside = next((folder for folder in folders if folder in file.parents), None)
+    return inside is not None and (inside is not LIBRARY or PACKAGES not in file.parts)
 
 
 def train(
@@ -225,11 +216,8 @@ def train(
                 return None
             others = unlabeled_tasks(subject)
             sources = 1 if others is None else 2
-            plan = Plan(steps or 3 * sources, TASKS)
-            trainer = Trainer(
-                method.train(), executor, subject.source("train", META), plan,
-                unlabeled=others,
-            )  # fmt: skip
+            plan, tasks = Plan(steps or 3 * sources, TASKS), subject.source("train", META)
+            trainer = Trainer(method.train(), executor, tasks, plan, unlabeled=others)
             for source in trainer.sources:  # a source checks its first batch
                 source.batch(range(TASKS))
             if why := make_capturable(list(trainer.optimizers.values()), META):
@@ -257,7 +245,6 @@ def evaluate(
         with device.waits_allowed():
             method.to(META).eval()
             source = subject.source("test", META)
-            assert isinstance(source, EpisodeSource)
             source.batch(range(TASKS))
         chunks = predictions(executor, source, CHUNKS * TASKS, TASKS)
         for i in range(CHUNKS):
@@ -303,22 +290,22 @@ def draw(subject: SamplerSubject) -> tuple[DeviceCheck, list[Episode]]:
 
 def method_captures(subject: MethodSubject) -> str | None:
     """A GPU waits for no line of it and shapes are fixed, where capturable is declared."""
-    faults: list[str] = []
+    faults: dict[str, None] = {}
     for run in (train, evaluate):
         method = subject.build()
         check = DeviceCheck(method)
         run(check, subject, Eager(method))
-        faults += [fault for fault in check.faults if fault not in faults]
-    if not method.capturable:
-        if faults:
-            raise NotClaimed(f"capturable = False; {faults[0]}")
-        return (
-            "it could declare capturable = True: no wait, no tensor from another device and only "
-            "fixed shapes were found"
-        )
+        faults |= dict.fromkeys(check.faults)
+    if faults and method.capturable:
+        raise Fault(f"{_joined(list(faults))}; or declare capturable = False.")
     if faults:
-        raise Fault(f"{_joined(faults)}; or declare capturable = False.")
-    return None
+        raise NotClaimed(f"capturable = False; {next(iter(faults))}")
+    if method.capturable:
+        return None
+    return (
+        "it could declare capturable = True: no wait, no tensor from another device and only "
+        "fixed shapes were found"
+    )
 
 
 def sampler_captures(subject: SamplerSubject) -> None:
