@@ -27,7 +27,7 @@ class Kind:
     """A kind of figure.
 
     ``module`` of this room has a function of the kind's name from (runs, :class:`Request`) to a
-    Figure, or None if no run has what it needs.
+    Figure; it raises :class:`NothingToDraw` if no run has what it needs.
     """
 
     module: str
@@ -52,6 +52,10 @@ KINDS: dict[str, Kind] = {
     "generator": Kind("generator", "precision and recall of a generator's images, over training",
                       evaluates=False, compares=False),
 }  # fmt: skip
+
+
+class NothingToDraw(Exception):
+    """No run has what a kind of figure needs."""
 
 
 @dataclass
@@ -99,11 +103,12 @@ def draw(kind: str, runs: Sequence[Run], request: Request | None = None) -> Figu
 
     request = request or Request()
     module = importlib.import_module(f"{__name__}.{KINDS[kind].module}")
-    with style.in_use():
-        figure: Figure | None = getattr(module, kind)(list(runs), request)
-    if figure is None:
+    try:
+        with style.in_use():
+            figure: Figure = getattr(module, kind)(list(runs), request)
+    except NothingToDraw:
         why = f" ({request.left_out.pop().rstrip('.')})" if request.left_out else ""
-        raise RecordError(f"nothing to draw: no run has what '{kind}' needs{why}.")
+        raise RecordError(f"nothing to draw: no run has what '{kind}' needs{why}.") from None
     if KINDS[kind].evaluates:
         style.caption(figure, _evaluated(runs))
     if KINDS[kind].compares:

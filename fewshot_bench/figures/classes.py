@@ -83,13 +83,12 @@ def answers(run: Run) -> Answers:
 
 def _readable(runs: Sequence[Run], request: Request) -> list[tuple[Run, Answers]]:
     """The runs with readable answers and the same test classes as the first such run."""
-    found: list[tuple[Run, Answers]] = []
-    for run in runs:
-        if found and _test_classes(run) != _test_classes(found[0][0]):
-            request.leave_out(run, f"has other test classes than '{found[0][0].folder.name}'")
-        else:
-            found += read_all([run], request, answers)
-    return found
+    found = read_all(runs, request, answers)
+    first = found[0][0]
+    others = [run for run, _ in found if _test_classes(run) != _test_classes(first)]
+    for run in others:
+        request.leave_out(run, f"has other test classes than '{first.folder.name}'")
+    return [(run, own) for run, own in found if run not in others]
 
 
 def _test_classes(run: Run) -> str:
@@ -156,11 +155,9 @@ def _class_names(names: Names | None, ids: Sequence[int]) -> list[str]:
     return [f"class {c}" if names is None else names.classes[c] for c in ids]
 
 
-def classes(runs: list[Run], request: Request) -> Figure | None:
+def classes(runs: list[Run], request: Request) -> Figure:
     """The classes sorted by accuracy; beside them the families, where the data have them."""
     found = _readable(runs, request)
-    if not found:
-        return None
     names = names_of(found[0][0], request)
     by_id = [_by_class(own) for _, own in found]
     scores = [dict(zip(_class_names(names, list(own)), own.values(), strict=True)) for own in by_id]
@@ -262,11 +259,9 @@ def _ends(intervals: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray, np.nda
     return mean, np.clip(low, 0, style.PERCENT), np.clip(high, 0, style.PERCENT)
 
 
-def confusion(runs: list[Run], request: Request) -> Figure | None:
+def confusion(runs: list[Run], request: Request) -> Figure:
     """A table of counts for each run with the episode."""
     found = _readable(runs, request)
-    if not found:
-        return None
     first, reference = found[0]
     row = reference.row(request.episode)
     shown = []

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
-from fewshot_bench.figures import Request, note_trainings, series, style
+from fewshot_bench.figures import NothingToDraw, Request, note_trainings, series, style
 from fewshot_bench.figures.series import Series, way_shot
 from fewshot_bench.results.comparison import Row, Table
 from fewshot_bench.results.layout import labels
@@ -27,11 +27,11 @@ MINUS = "\N{MINUS SIGN}"
 Rows = list[tuple[str, Paired]]
 
 
-def forest(runs: list[Run], request: Request) -> Figure | None:
+def forest(runs: list[Run], request: Request) -> Figure:
     """Paired differences from a baseline: a panel per setting, a row per run, a line at zero."""
     groups = paired_rows(runs, request)
     if not groups:
-        return None
+        raise NothingToDraw
     return _forest(groups, str(request.baseline), f"{style.PERCENT * LEVEL:g} % Student")
 
 
@@ -190,7 +190,7 @@ Point = tuple[float, ...]  # accuracy, low and high end, in style.percent
 Points = dict[str, dict[str, dict[Place, Point]]]  # {data set: {name: {place: point}}}
 
 
-def settings(runs: list[Run], request: Request) -> Figure | None:
+def settings(runs: list[Run], request: Request) -> Figure:
     """Accuracy against shot for each way, and against way for each shot."""
     shown = series.gather(runs, request)
     points = _points(shown)
@@ -206,7 +206,7 @@ def settings(runs: list[Run], request: Request) -> Figure | None:
     style.legend(figure, [handles[name] for name in names], names)
     level = f"{style.PERCENT * runs[0].record['test']['level']:g}"
     bars = f"Bars: {level} % Student interval over the test episodes"
-    if any(one.seeds > 1 for one in shown):
+    if any(len(one.runs) > 1 for one in shown):
         bars += "; of a method with several seeds: from the lowest to the highest of them"
     queries = sorted({run.record["task"]["query"] for run in runs})
     differ = (
@@ -238,7 +238,7 @@ def _point(one: Series) -> Point:
     """The test accuracy with its interval; of several seeds the mean, lowest and highest."""
     tests = [run.record["test"] for run in one.runs]
     values = style.percent(*(test["accuracy"] for test in tests))
-    if one.seeds > 1:
+    if len(values) > 1:
         return float(np.mean(values)), min(values), max(values)
     return (values[0], *style.percent(*tests[0]["interval"]))
 

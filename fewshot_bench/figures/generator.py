@@ -30,15 +30,13 @@ Images = npt.NDArray[np.uint8]
 Generated = list[tuple[int, Images]]  # (step, images [way, k, C, H, W]), by step
 
 
-def episode(runs: list[Run], request: Request) -> Figure | None:
+def episode(runs: list[Run], request: Request) -> Figure:
     """One row per run and name: the support set, then the images at moments of the training."""
     rows = [
         (run, name, support, own, len(generated) > 1)
         for run, (support, generated) in read_all(runs, request, _pictures)
         for name, own in generated.items()
     ]
-    if not rows:
-        return None
     count = 1 + max(min(MOMENTS, len(own)) for *_, own, _ in rows)
     shapes = [sheet(images).shape for *_, real, own, _ in rows for images in (real, own[0][1])]
     tallest = max(height / width for height, width, *_ in shapes)
@@ -95,17 +93,17 @@ def _pictures(run: Run) -> tuple[Images, dict[str, Generated]]:
             with np.load(path, allow_pickle=False) as pictures:
                 for name in pictures.files:
                     generated.setdefault(name, []).append((step, pictures[name]))
+        if not generated:
+            raise ValueError("no images")
     except (OSError, ValueError, KeyError) as error:
         raise RecordError(f"its pictures are damaged ({error})") from error
     return support, generated
 
 
-def generator(runs: list[Run], request: Request) -> Figure | None:
+def generator(runs: list[Run], request: Request) -> Figure:
     """A panel for each measure: generated images as a line, held-out real ones dashed."""
     read = read_all(runs, request, _quality)
     found = [(run, name, one) for run, own in read for name, one in own.items()]
-    if not found:
-        return None
     figure, axes = style.panels(3, 3)
     for panel, (measure, title) in zip(axes, TITLES.items(), strict=True):
         handles = [_quality_line(panel, one, measure, i) for i, (*_, one) in enumerate(found)]
@@ -153,6 +151,8 @@ def _quality(run: Run) -> dict[str, dict[str, style.Floats]]:
             found[name] = {n: np.array([x[n] for x in own], float) for n in ("step", *measures)}
             if any(found[name][n].ndim != 2 or found[name][n].shape[1] < 2 for n in measures):
                 raise ValueError("no numbers by task")
+        if not found:
+            raise FileNotFoundError
     except FileNotFoundError as error:
         raise RecordError(f"it measured no pictures {HINT}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from fewshot_bench.errors import RecordError
-from fewshot_bench.figures import Request
+from fewshot_bench.figures import NothingToDraw, Request
 from fewshot_bench.figures.style import Floats
 from fewshot_bench.results.layout import labels, settings
 from fewshot_bench.results.record import read_table
@@ -20,17 +20,11 @@ from fewshot_bench.results.runs import Run, age, evaluated_words
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class Series:
+class Series(NamedTuple):
     """Runs that differ only in their training seed, sorted by it."""
 
     label: str  # for the legend
     runs: list[Run]
-
-    @property
-    def seeds(self) -> int:
-        """Number of seeds."""
-        return len(self.runs)
 
 
 def gather(runs: Sequence[Run], request: Request) -> list[Series]:
@@ -129,13 +123,19 @@ def _content(run: Run) -> str:
 def read_all(
     runs: Iterable[Run], request: Request, read: Callable[[Run], Value]
 ) -> list[tuple[Run, Value]]:
-    """What ``read`` returns for each run; a run for which it raises RecordError is left out."""
+    """What ``read`` returns for each run; a run for which it raises RecordError is left out.
+
+    Raises:
+        NothingToDraw: no run is left.
+    """
     found = []
     for run in runs:
         try:
             found.append((run, read(run)))
         except RecordError as error:
             request.leave_out(run, f"({error})")
+    if not found:
+        raise NothingToDraw
     return found
 
 
@@ -143,11 +143,12 @@ def read_series(
     runs: Sequence[Run], request: Request, read: Callable[[Run], Value]
 ) -> list[tuple[Series, list[Value]]]:
     """The same for each series of these runs; one without readable runs is left out."""
-    found = [(one.label, read_all(one.runs, request, read)) for one in gather(runs, request)]
+    shown = gather(runs, request)
+    read_ones = read_all([run for one in shown for run in one.runs], request, read)
+    values = {run.folder: value for run, value in read_ones}
+    found = [(one.label, [run for run in one.runs if run.folder in values]) for one in shown]
     return [
-        (Series(label, [run for run, _ in own]), [value for _, value in own])
-        for label, own in found
-        if own
+        (Series(label, own), [values[run.folder] for run in own]) for label, own in found if own
     ]
 
 
@@ -181,8 +182,8 @@ def common_steps(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, list[
 def range_text(series: Sequence[Series], single: str = "") -> str:
     """What bands show: the range over seeds; ``single`` of series with one seed."""
     several = "Several seeds: mean over the training seeds, band from the lowest to the highest."
-    counts = [one.seeds for one in series]
-    texts = (several if max(counts) > 1 else "", single if min(counts) == 1 else "")
+    counts = {len(one.runs) for one in series}
+    texts = (several if max(counts) > 1 else "", single if 1 in counts else "")
     return " ".join(filter(None, texts))
 
 

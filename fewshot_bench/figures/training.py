@@ -26,11 +26,9 @@ PHASES = {
 Table = dict[str, Floats]  # columns of a CSV file
 
 
-def learning(runs: list[Run], request: Request) -> Figure | None:
+def learning(runs: list[Run], request: Request) -> Figure:
     """Validation accuracy, and a panel for the loss of each player, against the step."""
     found = series.read_series(runs, request, _curves)
-    if not found:
-        return None
     tables = [steps for _, values in found for _, steps in values]
     players = list(dict.fromkeys(name for steps in tables for name in steps if LOSS in name))
     figure, axes = style.panels(1 + len(players))
@@ -95,11 +93,9 @@ def windows(*columns: Floats, most: int = WINDOWS) -> list[list[Floats]]:
     return [list(np.array_split(column, count)) for column in columns]
 
 
-def time(runs: list[Run], request: Request) -> Figure | None:
+def time(runs: list[Run], request: Request) -> Figure:
     """Validation accuracy against the time of the training steps; test accuracy at its end."""
     found = series.read_series(runs, request, _timed_curve)
-    if not found:
-        return None
     figure, (axes,) = style.panels(1, height=3.0)
     seconds = [times for _, values in found for _, times, _ in values]
     unit, name = (60.0, "min") if max(s[-1] for s in seconds) >= MINUTES else (1.0, "s")
@@ -145,11 +141,9 @@ def _timed_curve(run: Run) -> tuple[Floats, Floats, Floats]:
     return validations["step"], elapsed[np.maximum(at, 0)], validations["accuracy"]
 
 
-def steps(runs: list[Run], request: Request) -> Figure | None:
+def steps(runs: list[Run], request: Request) -> Figure:
     """One row per run: a box of its step times, and the shares of its phases."""
     found = series.read_series(runs, request, _times)
-    if not found:
-        return None
     shown = [one for one, _ in found]
     times = [columns for _, values in found for columns in values]
     names = series.run_names([run for one in shown for run in one.runs])

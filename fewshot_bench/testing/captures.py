@@ -28,8 +28,7 @@ from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, title_of
-from fewshot_bench.sampling.base import EpisodeSource
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling import ClosedSampler, EpisodeSource
 from fewshot_bench.sampling.few_labels import UnlabeledTasks
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.component_checks import SamplerSubject
@@ -102,9 +101,10 @@ class DeviceCheck:
             line, when = self.line(found.frames), "in its backward pass " if found.backward else ""
             fault = f"{line} {when}{meaning.format(call)}; {advice.format(**self.advice)}"
             # A backward pass repeats violations of its forward pass, at no line of the plugin's.
-            own = self._own(found.frames) is not None
-            earlier = [f for f in self.faults if f.startswith(line) or not own]
-            if fault not in self.faults and not (earlier and (found.backward or not own)):
+            repeated = found.backward and any(f.startswith(line) for f in self.faults)
+            if self._own(found.frames) is None:
+                repeated = bool(self.faults)
+            if fault not in self.faults and not repeated:
                 self.faults.append(fault)
         self.device.violations.clear()
 
@@ -201,13 +201,8 @@ def train(
 ) -> Trainer | None:
     """Train on the device as an engine does, with unlabeled tasks where they are declared.
 
-    Arguments:
-        executor: of the method, which may still be on the CPU.
-        steps: None: as few as are needed to compare the last step of each source of tasks with
-            the one before it.
-
-    Returns:
-        The trainer after these steps; None: nothing trains, or training failed.
+    ``steps``: None: as few as are needed to compare the last step of each source of tasks with
+    the one before it. Returns the trainer after them; None: nothing trains, or training failed.
     """
     method = executor.method
     with check.running() as device:
@@ -233,14 +228,9 @@ def train(
 def evaluate(
     check: DeviceCheck, subject: MethodSubject, executor: Eager
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Learn, classify and score chunks of test tasks on the device, as an evaluation does.
-
-    Returns:
-        Logits and scores of each chunk, as far as it got.
-    """
+    """Logits and scores of chunks of test tasks on the device, as far as the evaluation got."""
     method = executor.method
-    logits: list[Tensor] = []
-    scores: list[dict[str, Tensor]] = []
+    logits, scores = [], []
     with check.running() as device:
         with device.waits_allowed():
             method.to(META).eval()

@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fewshot_bench.data.images import Dataset, LabeledImages, Splits
-from fewshot_bench.data.table import ClassTable
+from fewshot_bench.data import ClassTable, Dataset, LabeledImages, Splits
 from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, FewshotBenchError
@@ -29,13 +28,12 @@ from fewshot_bench.hooks.lifecycle import RunHooks
 from fewshot_bench.hooks.registry import LIFECYCLE
 from fewshot_bench.nn import per_task
 from fewshot_bench.rng import key_of
-from fewshot_bench.sampling.base import EpisodeSource, Indices, Sampler, check_indices
-from fewshot_bench.sampling.closed import ClosedSampler
-from fewshot_bench.sampling.inspection import draw_episodes
+from fewshot_bench.sampling import ClosedSampler, EpisodeSource, Indices, Sampler, draw_episodes
+from fewshot_bench.sampling.base import check_indices
 from fewshot_bench.testing import checks
 from fewshot_bench.testing.checks import Fault, NotClaimed, require_close
 from fewshot_bench.testing.gradients import network_precision_error
-from fewshot_bench.testing.method_checks import BATCHES, Shape, require_precise
+from fewshot_bench.testing.method_checks import BATCHES, Shape, builds_alike, require_precise
 from fewshot_bench.testing.tiny import character_images, separable_images
 from fewshot_bench.utils.generators import generators_preserved, generators_used, global_generators
 
@@ -83,11 +81,11 @@ class BackboneSubject:
             raise NotClaimed("it runs on none of the images that it is tried on; see out-shape")
         return self.working[0]
 
-    def build(self, shape: Shape, seed: int = 0) -> nn.Module:
+    def build(self, shape: Shape | None = None, seed: int = 0) -> nn.Module:
         """The module, initialized by a seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return self.make(shape)
+            return self.make(shape or self.shape)
 
     def images(self, *axes: int, shape: Shape | None = None) -> Tensor:
         """Random images [*axes, C, H, W]."""
@@ -105,9 +103,8 @@ def out_shape(subject: BackboneSubject) -> None:
     for shape, error in subject.accepted.items():
         if error:
             raise Fault(
-                f"images of {'x'.join(map(str, shape))}: {error}; a network that does not accept "
-                "them has to raise fewshot_bench.errors.ConfigError in its factory, and "
-                f"{OTHER_SHAPES}"
+                f"images of {'x'.join(map(str, shape))}: {error}; a factory refuses them with "
+                f"fewshot_bench.errors.ConfigError, and {OTHER_SHAPES}"
             )
         declared = getattr(subject.build(shape), "out_shape", None)
         found = tuple(subject.maps(shape).shape)
@@ -125,16 +122,9 @@ def finite(subject: BackboneSubject) -> None:
             raise Fault(f"NaN or infinity for images {shape} in [0, 1].")
 
 
-def builds_alike(subject: BackboneSubject) -> None:
-    """The same seed builds the same network."""
-    one, two = (subject.build(subject.shape, 3).state_dict() for _ in range(2))
-    if name := checks.changed_entry(one, two):
-        raise Fault(f"'{name}' differs between two builds with one seed.")
-
-
 def keeps_nothing(subject: BackboneSubject) -> None:
     """A call draws no random number and changes no parameter and no buffer, in either mode."""
-    net, images = subject.build(subject.shape), subject.images(2)
+    net, images = subject.build(), subject.images(2)
     for mode in ("training", "evaluation"):
         net.train(mode == "training")
         state = {name: value.clone() for name, value in net.state_dict().items()}
@@ -143,17 +133,14 @@ def keeps_nothing(subject: BackboneSubject) -> None:
             net(images)
             used = generators_used(before, global_generators())
         if used:
-            raise Fault(
-                f"in {mode} mode it draws from {used[0]} (nn.Dropout?); a backbone has no key to "
-                "draw from: leave it to the method."
-            )
+            raise Fault(f"in {mode} mode it draws from {used[0]} (nn.Dropout?), but has no key.")
         if name := checks.changed_entry(net.state_dict(), state):
             raise Fault(f"in {mode} mode a call changes '{name}'; {NORMALIZE}")
 
 
 def independent_tasks(subject: BackboneSubject) -> None:
     """Statistics do not cross tasks: a batch of tasks gives what each task alone gives."""
-    net = subject.build(subject.shape).double().train()
+    net = subject.build().double().train()
     images = subject.images(2, 3).double()
     with torch.no_grad():
         whole = per_task(net, images)
@@ -181,7 +168,7 @@ def precision(subject: BackboneSubject) -> None:
 
 def _in_training(subject: BackboneSubject) -> tuple[nn.Module, dict[str, nn.Parameter]]:
     """The module in training mode, and what trains."""
-    net = subject.build(subject.shape).train()
+    net = subject.build().train()
     weights = {name: p for name, p in net.named_parameters() if p.requires_grad}
     if not weights:
         raise NotClaimed("nothing trains")
@@ -199,10 +186,7 @@ class DatasetSubject:
         """Read everything again, or decoded files from this temporary folder."""
         splits = self.make().load(self.root, Path(folder, "cache"))
         if not isinstance(splits, Splits):
-            raise Fault(
-                f"load() gave {type(splits).__name__}; return fewshot_bench.Splits(train, "
-                "validation, test, digest, license, source)."
-            )
+            raise Fault(f"load() gave {type(splits).__name__}; expected fewshot_bench.Splits.")
         return splits
 
     @cached_property
@@ -231,10 +215,7 @@ def disjoint(subject: DatasetSubject) -> None:
     for (one, a), (two, b) in combinations(subject.parts().items(), 2):
         common = sorted(set(a.class_names) & set(b.class_names))
         if common:
-            raise Fault(
-                f"class '{common[0]}' ({len(common)} in all) is in {one} and in {two}; test "
-                "classes must not be training classes."
-            )
+            raise Fault(f"{one} and {two} have {len(common)} classes in common, as '{common[0]}'.")
 
 
 def class_names(subject: DatasetSubject) -> None:
@@ -254,10 +235,8 @@ def digest(subject: DatasetSubject) -> None:
         for how in ("without a cache", "from the cache"):
             again = subject.load(folder)
             if again.digest != found:
-                raise Fault(
-                    f"the digest loaded {how} is {again.digest[:12]}.., before {found[:12]}..; "
-                    "compute it from the content in a fixed order."
-                )
+                change = f"from {found[:12]}.. to {again.digest[:12]}.., loaded {how}"
+                raise Fault(f"digest changes {change}; compute it in a fixed order.")
             for split, images in subject.parts().items():
                 if not np.array_equal(np.asarray(getattr(again, split).images), images.images):
                     raise Fault(f"{split} loaded {how} has other images, and the same digest.")
@@ -334,9 +313,7 @@ def valid(subject: SamplerSubject) -> None:
     for ids in (_first(sampler), torch.arange(max(0, last - 8), last)):
         indices = sampler(ids)
         if not isinstance(indices, Indices):
-            raise Fault(
-                f"it gave {type(indices).__name__}; expected fewshot_bench.sampling.base.Indices."
-            )
+            raise Fault(f"it gave {type(indices).__name__}, not fewshot_bench.sampling.Indices.")
         try:
             check_indices(indices, subject.build().table, TASK)
         except FewshotBenchError as error:
@@ -389,10 +366,7 @@ def families(subject: SamplerSubject) -> None:
         raise NotClaimed(str(error)) from error
     family = indices.class_ids // CLASSES_PER_FAMILY
     if bool((family != family[:, :1]).any()):
-        raise Fault(
-            "it draws classes of several families into one episode: respect within_family, or "
-            "raise fewshot_bench.errors.ConfigError for it."
-        )
+        raise Fault("it ignores within_family; respect it, or refuse it with a ConfigError.")
 
 
 def _example() -> tuple[Tensor, Tensor]:

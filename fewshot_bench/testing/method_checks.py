@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from fewshot_bench.config.options import options_of
 from fewshot_bench.config.schema import SETTINGS
-from fewshot_bench.data.images import Dataset
-from fewshot_bench.data.table import ClassTable
+from fewshot_bench.data import ClassTable, Dataset
 from fewshot_bench.engine.checkpointing import Store
 from fewshot_bench.engine.evaluation import TOLERANCE, Scores, evaluate
 from fewshot_bench.engine.executors import Eager, differentiate
@@ -29,10 +28,7 @@ from fewshot_bench.episode import Episode, Task
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Method, accuracy, preset_settings, presets_of, trainable
 from fewshot_bench.nn.norm import Statistics
-from fewshot_bench.sampling.base import EpisodeSource
-from fewshot_bench.sampling.batches import BatchSource
-from fewshot_bench.sampling.closed import ClosedSampler
-from fewshot_bench.sampling.few_labels import without_labels
+from fewshot_bench.sampling import BatchSource, ClosedSampler, EpisodeSource, without_labels
 from fewshot_bench.testing import checks, tiny
 from fewshot_bench.testing.checks import Fault, NotClaimed, require_close
 from fewshot_bench.testing.gradients import gradient_error, precision_error
@@ -151,10 +147,7 @@ class MethodSubject:
             networks = [backbone(task.image_shape)] if self.kind.wants_backbone else []
             method = make(task, *networks)
         if not isinstance(method, Method):
-            raise Fault(
-                f"building it gave a {type(method).__name__}; expected a subclass of "
-                "fewshot_bench.Method."
-            )
+            raise Fault(f"building it gave a {type(method).__name__}, not a fewshot_bench.Method.")
         return method
 
     def episode(self, tasks: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32) -> Episode:
@@ -236,14 +229,11 @@ def _losses(method: Method, episode: Episode) -> dict[str, Tensor]:
 # What every method has to fulfill.
 
 
-def builds_alike(subject: MethodSubject) -> None:
+def builds_alike(subject: Any) -> None:
     """The same seed builds the same weights."""
     one, two = (subject.build(seed=3).state_dict() for _ in range(2))
     if name := checks.changed_entry(one, two):
-        raise Fault(
-            f"'{name}' differs between two builds with one seed; initialize it with torch's "
-            "generator and nothing else."
-        )
+        raise Fault(f"two builds with one seed differ in '{name}'; use torch's generator alone.")
 
 
 def options(subject: MethodSubject) -> None:
@@ -258,10 +248,7 @@ def options(subject: MethodSubject) -> None:
     for name, entries in presets.items():
         for setting in (setting for preset in entries for setting in preset.settings):
             if setting not in known and not setting.startswith(prefixes):
-                raise Fault(
-                    f"preset '{name}' sets '{setting}', which is not an option of the method or of "
-                    "'fsb run'."
-                )
+                raise Fault(f"preset '{name}' sets '{setting}', no option of it or of 'fsb run'.")
     if preset_settings(subject.kind, "quick", Dataset, subject.task) is None:
         raise Fault("the default preset 'quick' is missing; declare one, such as Preset().")
 
@@ -276,10 +263,7 @@ def shapes(subject: MethodSubject) -> None:
         logits = method.predict(state, episode.query)
     for tensor in tree_leaves(state):
         if isinstance(tensor, Tensor) and tensor.shape[:1] != (tasks,):
-            raise Fault(
-                f"adapt() gave a tensor of shape {tuple(tensor.shape)} for {tasks} tasks; axis 0 "
-                "is the task."
-            )
+            raise Fault(f"adapt() gave {tuple(tensor.shape)}; expected [T, ...] with T = {tasks}.")
     expected = (*episode.query.shape[:2], subject.task.way)
     if logits.shape != expected:
         raise Fault(f"predict() gave {tuple(logits.shape)}; expected [T, Q, way], {expected}.")
@@ -287,10 +271,8 @@ def shapes(subject: MethodSubject) -> None:
     for kind, values in (("player", losses.players), ("log", losses.log)):
         for name, value in values.items():
             if value.shape != (tasks,):
-                raise Fault(
-                    f"losses() gave {tuple(value.shape)} for {kind} '{name}'; expected one number "
-                    f"per task, ({tasks},): leave the mean over tasks to the loop."
-                )
+                got = f"losses() gave {tuple(value.shape)} for {kind} '{name}'"
+                raise Fault(f"{got}; expected ({tasks},): leave the mean over tasks to the loop.")
     missing = sorted(set(check_players(method)) - set(losses.players))
     if missing:
         raise Fault(f"losses() gives no loss for player '{missing[0]}' of players().")
@@ -305,10 +287,7 @@ def dtypes(subject: MethodSubject) -> None:
         found |= {f"the loss of '{name}'": value.dtype for name, value in losses.items()}
         for where, got in found.items():
             if got != dtype:
-                raise Fault(
-                    f"{where} is {got} for images of {dtype}; make tensors with the dtype of the "
-                    "images (images.new_zeros, images.dtype)."
-                )
+                raise Fault(f"{where} is {got} for images of {dtype}; use images.dtype.")
 
 
 @all_variants
@@ -354,10 +333,8 @@ def pure_losses(subject: MethodSubject) -> None:
     tensors = {n: value for n, value in method.state_dict().items() if isinstance(value, Tensor)}
     if name := checks.changed_entry(tensors, before):
         change = checks.max_difference(tensors[name], before[name])
-        raise Fault(
-            f"losses() changed '{name}' by {change:.3g}; "
-            "return buffers in Losses.buffers, and leave parameters to the loop."
-        )
+        advice = "return buffers in Losses.buffers, and leave parameters to the loop."
+        raise Fault(f"losses() changed '{name}' by {change:.3g}; {advice}")
     touched = [n for n, p in method.named_parameters() if p.grad is not None]
     if touched:
         raise Fault(f"losses() left a gradient at '{touched[0]}'; use torch.autograd.grad.")
@@ -424,10 +401,7 @@ def independent_tasks(subject: MethodSubject) -> None:
     if not method.batchable:
         raise NotClaimed("batchable = False: its tasks influence each other.")
     episode = subject.episode(3, dtype=torch.float64)
-    advice = (
-        "one task's result depends on the others; statistics and sums must not cross axis 0 "
-        "(TaskBatchNorm, per_task), or declare batchable = False."
-    )
+    advice = "tasks influence each other: use TaskBatchNorm, per_task, or batchable = False."
     single = torch.cat([predict(method, episode.tasks(t, t + 1)) for t in range(3)])
     require_close(predict(method, episode), single, EXACT, f"predict(): {advice}")
     training = subject.training_episode(3, dtype=torch.float64)
@@ -457,10 +431,7 @@ def declarations(subject: MethodSubject) -> None:
     predict(method, subject.episode())
     method.train().losses(subject.training_episode())
     if not ran:
-        raise Fault(
-            "neither losses() nor predict() runs the backbone, although the record would name it; "
-            "declare wants_backbone = False."
-        )
+        raise Fault("losses() and predict() run no backbone; declare wants_backbone = False.")
 
 
 @all_variants
@@ -472,15 +443,9 @@ def inductive(subject: MethodSubject) -> None:
     whole, changed = predict(method, episode), predict(method, replace(episode, query=query))
     if method.transductive:
         if checks.max_difference(whole[:, :1], changed[:, :1]) <= EXACT:
-            raise Fault(
-                "it declares transductive = True, but other queries change no prediction; tables "
-                "would mark it without need. Remove the declaration."
-            )
+            raise Fault("other queries change no prediction; remove transductive = True.")
         raise NotClaimed("it is transductive")
-    advice = (
-        "other queries change a prediction: a statistic over the queries? Declare it: "
-        "transductive = True."
-    )
+    advice = "other queries change a prediction; declare transductive = True."
     require_close(whole[:, :1], changed[:, :1], EXACT, advice)
     alone = predict(method, replace(episode, query=episode.query[:, :1]))
     require_close(whole[:, :1], alone, EXACT, advice)
@@ -494,8 +459,7 @@ def unlabeled_tasks(subject: MethodSubject) -> None:
     for name, value in method.unlabeled_losses(bare).players.items():
         if value.shape != (len(bare),) or not bool(value.isfinite().all()):
             raise Fault(
-                f"the loss of '{name}' for tasks without labels is {value.tolist()}; expected one "
-                f"finite number per task, ({len(bare)},)."
+                f"the loss of '{name}' is {value.tolist()}; expected {len(bare)} finite numbers."
             )
 
 
@@ -550,10 +514,7 @@ def class_relabeling(subject: MethodSubject) -> None:
     images = episode.support.images
     order = torch.arange(subject.task.way).roll(1)
     turned = replace(episode, support=replace(episode.support, images=images[:, order]))
-    advice = (
-        "predictions depend on the number of a class; treat all classes the same, or declare "
-        "class_equivariant = False."
-    )
+    advice = "predictions depend on the number of a class; or declare class_equivariant = False."
     require_close(predict(method, episode)[..., order], predict(method, turned), EXACT, advice)
 
 
@@ -637,8 +598,8 @@ def beats_chance(subject: MethodSubject) -> None:
     least = chance + 4 * math.sqrt(chance * (1 - chance) / subject.queries)
     if not scores.mean() > least:
         raise Fault(
-            f"accuracy {scores.mean():.1%} after {STEPS} steps; chance is {chance:.1%}, expected "
-            f"above {least:.1%}. Does the loss compare logits and targets along the same axis?"
+            f"accuracy {scores.mean():.1%} after {STEPS} steps; expected above {least:.1%} (chance "
+            f"{chance:.1%}). Does the loss compare logits and targets along the same axis?"
         )
 
 

@@ -11,8 +11,7 @@ Every pytest of the environment loads it, so it imports torch only when a test a
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import pytest
 
@@ -42,18 +41,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from fewshot_bench.testing.suites import suite
 
     found = suite(Registry.discover(), *marker.args, **marker.kwargs)
-    calls = [_call(check, found.subject) for check in found.checks]
-    metafunc.parametrize(FIXTURE, calls, ids=[check.id for check in found.checks])
 
-
-def _call(check: Any, subject: object) -> Callable[[], None]:
-    from fewshot_bench.testing.checks import run_check
-
-    def call() -> None:
-        outcome = run_check(check, subject)
+    def call(id: str) -> None:
+        (outcome,) = found.run([id])
         if outcome.status == "failed":
             pytest.fail(f"{outcome.sentence} {outcome.message}", pytrace=False)
         if outcome.status == "not claimed":
             pytest.skip(f"not claimed: {outcome.message}")
 
-    return call
+    ids = [check.id for check in found.checks]
+    metafunc.parametrize(FIXTURE, [partial(call, id) for id in ids], ids=ids)
