@@ -178,8 +178,8 @@ def classes(runs: list[Run], request: Request) -> Figure:
     if len(labels) > 1:
         style.legend(figure, handles, labels)
     level = f"{style.PERCENT * LEVEL:g} % Student interval"
-    hardest = sorted(scores[0].items(), key=_by_mean)[:HARDEST]
-    listed = ", ".join(f"{n} ({style.PERCENT * one.mean:.0f} %)" for n, one in hardest)
+    hardest = [f"{n} ({style.PERCENT * scores[0][n].mean:.0f} %)" for n in _sorted(scores[0])]
+    listed = ", ".join(hardest[:HARDEST])
     bars = (
         f"; bars: {level} over these episodes, cut at 0 and 100; no bar: one episode, or no "
         "variation."
@@ -195,10 +195,8 @@ def classes(runs: list[Run], request: Request) -> Figure:
     return figure
 
 
-def _by_mean(named: tuple[str, Interval]) -> tuple[float, str]:
-    """Sorts names by their scores."""
-    name, interval = named
-    return interval.mean, name
+def _sorted(scores: dict[str, Interval]) -> list[str]:
+    return sorted(scores, key=lambda name: (scores[name].mean, name))
 
 
 def _by_class(own: Answers) -> dict[int, Interval]:
@@ -221,7 +219,7 @@ def _by_family(by_class: dict[int, Interval], families: Sequence[str]) -> dict[s
 
 def _dots(axes: Axes, scores: Scores) -> list[Any]:
     """A row per name, the hardest of the first run on top; a marker per run."""
-    order = [name for name, _ in sorted(scores[0].items(), key=_by_mean)]
+    order = _sorted(scores[0])
     shifts = np.linspace(-0.5, 0.5, len(scores)) * SPREAD if len(scores) > 1 else np.zeros(1)
     handles = []
     for i, (own, shift) in enumerate(zip(scores, shifts, strict=True)):

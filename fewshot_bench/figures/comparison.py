@@ -47,7 +47,7 @@ def forest_of_table(table: Table, rows: Sequence[Row], level: float) -> Figure:
             name = _marked(row.title, cell.runs, base.runs if base else [])
             groups.setdefault(str(where), []).append((name, difference.paired))
     several = any(difference.seeds for *_, difference in table.paired)
-    groups = {name: sorted(one, key=_best_first) for name, one in groups.items()}
+    groups = {n: sorted(one, key=lambda row: -row[1].difference) for n, one in groups.items()}
     names = listed(dict.fromkeys(difference.baseline.name for *_, difference in table.paired))
     kind = f"{style.PERCENT * level:g} %" + ("" if several else " Student")
     figure = _forest(groups, names, kind, seeds=several)
@@ -57,10 +57,6 @@ def forest_of_table(table: Table, rows: Sequence[Row], level: float) -> Figure:
 
 def _marked(name: str, runs: Sequence[Run], base: Sequence[Run]) -> str:
     return f"{name} {DAGGER}" if base and against_words(runs, base) else name
-
-
-def _best_first(row: tuple[str, Paired]) -> float:
-    return -row[1].difference
 
 
 def _forest(groups: dict[str, Rows], baseline: str, kind: str, *, seeds: bool = False) -> Figure:
@@ -128,25 +124,21 @@ def paired_rows(runs: list[Run], request: Request) -> dict[str, Rows]:
     methods = {run.record["method"] for run in runs}
     if not any(request.baseline in _names(run) for run in runs):
         raise UnknownName("baseline", request.baseline, methods, "Give one of them, or a run's id.")
-    groups: dict[str, list[tuple[Run, str]]] = {}
-    for run, data in zip(runs, series.data_names(runs), strict=True):
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
         protocol = sorted(run.protocol().items(), key=str)
         same = repr((protocol, run.setting, run.record["episodes_digest"]))
-        groups.setdefault(same, []).append((run, data))
+        groups.setdefault(same, []).append(run)
+    names = dict(zip(map(id, runs), series.data_names(runs), strict=True))
     found: dict[str, Rows] = {}
-    for members in sorted(groups.values(), key=_data_and_task):
-        first, data = members[0]
-        rows = _against_baseline([run for run, _ in members], request)
-        heading = ", ".join(filter(None, (data, series.setting_text(first))))
+    for members in sorted(groups.values(), key=lambda m: (m[0].record["dataset"], way_shot(m[0]))):
+        rows = _against_baseline(members, request)
+        heading = ", ".join(filter(None, (names[id(members[0])], series.setting_text(members[0]))))
         if heading in found:  # the same task, other episodes
-            heading += f" (episodes {first.record['episodes_digest'][:6]})"
+            heading += f" (episodes {members[0].record['episodes_digest'][:6]})"
         if rows:
-            found[heading] = sorted(rows, key=_best_first)
+            found[heading] = sorted(rows, key=lambda row: -row[1].difference)
     return found
-
-
-def _data_and_task(members: list[tuple[Run, str]]) -> tuple[Any, ...]:
-    return members[0][0].record["dataset"], way_shot(members[0][0])
 
 
 def _names(run: Run) -> tuple[str, ...]:
@@ -206,7 +198,7 @@ def settings(runs: list[Run], request: Request) -> Figure:
     style.legend(figure, [handles[name] for name in names], names)
     level = f"{style.PERCENT * runs[0].record['test']['level']:g}"
     bars = f"Bars: {level} % Student interval over the test episodes"
-    if any(len(one.runs) > 1 for one in shown):
+    if any(one.seeds > 1 for one in shown):
         bars += "; of a method with several seeds: from the lowest to the highest of them"
     queries = sorted({run.record["task"]["query"] for run in runs})
     differ = (

@@ -26,6 +26,11 @@ class Series(NamedTuple):
     label: str  # for the legend
     runs: list[Run]
 
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.runs)
+
 
 def gather(runs: Sequence[Run], request: Request) -> list[Series]:
     """The series of these runs, in order of first appearance.
@@ -182,7 +187,7 @@ def common_steps(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, list[
 def range_text(series: Sequence[Series], single: str = "") -> str:
     """What bands show: the range over seeds; ``single`` of series with one seed."""
     several = "Several seeds: mean over the training seeds, band from the lowest to the highest."
-    counts = {len(one.runs) for one in series}
+    counts = {one.seeds for one in series}
     texts = (several if max(counts) > 1 else "", single if 1 in counts else "")
     return " ".join(filter(None, texts))
 

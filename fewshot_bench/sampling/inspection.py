@@ -80,7 +80,11 @@ def draw_episodes(
         for name, values in _composition(indices, table).items():
             parts.setdefault(name, []).append(values)
         if sampler.sampling == "open":
-            drawings = _drawings(indices.images().flatten(), table)
+            # For each image, that of its group's first class with the same drawing unrotated.
+            images = indices.images().flatten()
+            class_of = torch.repeat_interleave(table.class_count)[images]
+            first = table.group_start[torch.repeat_interleave(table.group_count)[class_of]]
+            drawings = table.class_start[first] + images - table.class_start[class_of]
             used.index_add_(0, drawings, torch.ones_like(drawings))
     if bool((used > 1).any()):
         raise PluginError(
@@ -115,10 +119,3 @@ def _composition(indices: Indices, table: ClassTable) -> dict[str, Tensor]:
         unlabeled = (class_of.unsqueeze(-1) == ids.unsqueeze(1)).sum(1)
     support = torch.full_like(query, indices.support.shape[2])
     return {"class_ids": ids, "support": support, "query": query, "unlabeled": unlabeled}
-
-
-def _drawings(images: Tensor, table: ClassTable) -> Tensor:
-    """For each image, that of its group's first class which shows the same drawing unrotated."""
-    class_of = torch.repeat_interleave(table.class_count)[images]
-    group_of = torch.repeat_interleave(table.group_count)[class_of]
-    return table.class_start[table.group_start[group_of]] + images - table.class_start[class_of]

@@ -90,8 +90,15 @@ class DeviceCheck:
                 yield self.device
         except Exception as error:
             self._collect()
+            while isinstance(error, PluginError) and isinstance(error.__cause__, Exception):
+                error = error.__cause__  # the plugin's own exception, with its frames
+            steps = reversed(traceback.extract_tb(error.__traceback__))
+            frames = tuple((step.filename, step.lineno or 0, step.name) for step in steps)
             if not self.faults:  # otherwise a violation is the cause
-                self.faults.append(self._raised(error))
+                self.faults.append(
+                    f"{self.line(frames)} raises on another device than the CPU "
+                    f"({type(error).__name__}: {one_line(str(error))})"
+                )
         self._collect()
 
     def _collect(self) -> None:
@@ -108,16 +115,6 @@ class DeviceCheck:
                 self.faults.append(fault)
         self.device.violations.clear()
 
-    def _raised(self, error: Exception) -> str:
-        while isinstance(error, PluginError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # the plugin's own exception, with its frames
-        steps = reversed(traceback.extract_tb(error.__traceback__))
-        frames = tuple((step.filename, step.lineno or 0, step.name) for step in steps)
-        return (
-            f"{self.line(frames)} raises on another device than the CPU "
-            f"({type(error).__name__}: {one_line(str(error))})"
-        )
-
     @contextmanager
     def step(self, method: Method, *, first: bool, recorded: bool = True) -> Iterator[None]:
         """Run a step of a method on the device. The first ones may wait, to prepare something."""
@@ -131,24 +128,23 @@ class DeviceCheck:
     def compare_steps(self, method: Method, period: int = 1) -> None:
         """Compare the last steps with those one period earlier; a CUDA graph would repeat them."""
         for back in range(1, period + 1):
-            self._compare(self._operations[-back - period], self._operations[-back])
+            runs = self._operations[-back - period], self._operations[-back]
+            own = ([op for op in run if self._own(op.frames)] for run in runs)
+            pairs = zip_longest(*own, fillvalue=Operation("", (), ()))
+            changes = (pair for pair in pairs if pair[0][:2] != pair[1][:2])  # name and given
+            if pair := next(changes, None):
+                op = pair[0] if pair[0].frames else pair[1]
+                self.faults.append(
+                    f"{self.line(op.frames)} does not do the same for every batch ({op.name}()): "
+                    "shapes, or Python numbers, change from step to step, and a CUDA graph "
+                    "would repeat those of one step; use fixed ones, or tensors on the device"
+                )
         # If its lines do other work in each call, that is reported already, with the line.
         if not self.faults and (what := changed(*self._states[-2:])):
             self.faults.append(
                 f"{title_of(method)}: each call changes {what}, and a CUDA graph would not; return "
                 "it in Losses.log, or in Losses.buffers what a later step needs"
             )
-
-    def _compare(self, *runs: Sequence[Operation]) -> None:
-        for one, two in zip_longest(*([op for op in run if self._own(op.frames)] for run in runs)):
-            if one is None or two is None or (one.name, one.given) != (two.name, two.given):
-                op = one or two
-                self.faults.append(
-                    f"{self.line(op.frames)} does not do the same for every batch ({op.name}()): "
-                    "shapes, or Python numbers, change from step to step, and a CUDA graph "
-                    "would repeat those of one step; use fixed ones, or tensors on the device"
-                )
-                return
 
     def line(self, frames: Frames) -> str:
         """``file.py:12, `source` in adapt()``: the innermost line of the plugin.
