@@ -30,7 +30,7 @@ class BatchSource:
 
     The T "tasks" of a batch are T mini-batches: ``query`` [T, size, C, H, W], ``target`` [T, size]
     in [0, classes of the split), ``class_ids`` [T, classes]. Images are drawn uniformly, with
-    replacement, from the positions ``labeled`` (None: all).
+    replacement, from the positions ``labeled`` (None: all). ``size``: images of a mini-batch.
     """
 
     def __init__(

@@ -29,11 +29,14 @@ from fewshot_bench.sampling.closed import ClosedSampler
 
 @dataclass(frozen=True)
 class Labels:
-    """How much of a training split is labeled; ConfigError for a fraction outside (0, 1]."""
+    """How much of a training split is labeled; ConfigError for a fraction outside (0, 1].
 
-    fraction: float = 1.0  # of the images of each class
-    classes: float = 1.0  # fraction of the classes
-    seed: int = 0  # of both partitions
+    ``fraction``: of the images of each class; ``classes``: of the classes; ``seed``: of both.
+    """
+
+    fraction: float = 1.0
+    classes: float = 1.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for flag, value in (("fraction", self.fraction), ("classes", self.classes)):

@@ -45,7 +45,10 @@ class OpenSampler(Sampler):
         return room
 
     def pick(self, key: Tensor, groups: Tensor, used: Tensor) -> Tensor:
-        """Of these groups those of an episode; ``used``: the number of episodes each was in."""
+        """The groups of an episode, of those that may be in it (one family ``within_family``).
+
+        ``used``: the number of episodes that each of them was in.
+        """
         return groups[permutation(key, "classes", len(groups))[: self.task.classes]]
 
     def _plan(self) -> tuple[Tensor, Tensor]:
