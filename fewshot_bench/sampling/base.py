@@ -119,14 +119,9 @@ class Sampler:
             # Tags of random numbers keep their spelling: it decides the numbers.
             shuffle = permutation(key, "unlabelled order", task.classes * task.unlabeled)
             unlabeled = rest[..., task.query :].flatten(1).gather(1, shuffle)
-        return Indices(
-            support=support[:, : task.way],
-            query=query.gather(1, order),
-            target=target.expand(len(key), -1).gather(1, order),
-            unlabeled=unlabeled,
-            class_ids=classes[:, : task.way],
-            key=key,
-        )
+        query, target = query.gather(1, order), target.expand(len(key), -1).gather(1, order)
+        support, class_ids = support[:, : task.way], classes[:, : task.way]
+        return Indices(support, query, target, unlabeled, class_ids, key)
 
 
 class EpisodeSource:

@@ -34,13 +34,9 @@ class BatchSource:
     """
 
     def __init__(
-        self,
-        table: ClassTable,
-        size: int,
-        seed: int,
-        dtype: torch.dtype = torch.float32,
+        self, table: ClassTable, size: int, seed: int, dtype: torch.dtype = torch.float32,
         labeled: Tensor | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.table, self.size, self.dtype, self.labeled = table, size, dtype, labeled
         self.stream = torch.tensor(key_of("batches", seed), device=table.device)
 

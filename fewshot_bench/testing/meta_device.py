@@ -34,14 +34,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fewshot_bench.utils.torch_private import (
-    TorchDispatchMode,
-    current_autograd_node,
-    next_autograd_number,
-    tree_leaves,
-    tree_map_only,
-    without_torch_function,
-)
+from fewshot_bench.utils import torch_private as private
 
 META, HOST = torch.device("meta"), torch.device("cpu")
 TORCH = str(Path(torch.__file__).parent)
@@ -84,7 +77,7 @@ class Graph:
                     old.copy_(new)
 
 
-class MetaDevice(TorchDispatchMode):
+class MetaDevice(private.TorchDispatchMode):
     """Within it, ``meta`` tensors have values, and violations are recorded; see the module.
 
     Attributes:
@@ -135,14 +128,14 @@ class MetaDevice(TorchDispatchMode):
 
     def on_host(self, value: Any) -> Any:
         """A copy of a tensor (or of a pytree of them) in host memory, for a test to read."""
-        with without_torch_function(), torch.no_grad():
-            return tree_map_only(Tensor, lambda t: self._to_host(t.detach()).clone(), value)
+        with private.without_torch_function(), torch.no_grad():
+            return private.tree_map_only(Tensor, lambda t: self._to_host(t.detach()).clone(), value)
 
     def report(self, what: What, call: str, frame: FrameType | None = None) -> None:
         """Record a violation at the frame that calls (None: the caller's)."""
         if self._waits_allowed and what != "mixed":
             return
-        frames, node = _frames(frame or sys._getframe(1)), current_autograd_node()
+        frames, node = _frames(frame or sys._getframe(1)), private.current_autograd_node()
         made = self._calls.frames_of(node) if node is not None and _by_autograd(frames) else None
         self.violations.append(Violation(what, call, made or frames, backward=made is not None))
 
@@ -157,10 +150,10 @@ class MetaDevice(TorchDispatchMode):
         if not any(t.device == META for t in tensors) and (target is None or to_host):
             return func(*args, **kwargs)
         name = func.overloadpacket.__name__
-        with without_torch_function():
+        with private.without_torch_function():
             for what in _violations(func, name, tensors, args, kwargs, to_host):
                 self.report(what, name)
-            node = current_autograd_node()
+            node = private.current_autograd_node()
             owner, function = BACKWARD.get(name, ("", ""))
             if node is not None and owner and node.name().startswith(owner):
                 self.report("inside", function)
@@ -284,15 +277,16 @@ def _violations(
         yield "mixed"
 
 
-def _waits_without_mode(name: str, args: tuple[Any, ...], kwargs: Any) -> bool:
-    """Whether a function waits on a GPU, but not here.
+def _waits_without_mode(
+    target: Tensor, *, weight: Any, label_smoothing: float, reduction: str, **_: Any
+) -> bool:
+    """Whether ``cross_entropy`` waits on a GPU, but not here.
 
-    For the mean over smoothed labels ``cross_entropy`` sums the weights of the targets that are not
-    ignored, which it selects on a GPU.
+    For the mean over smoothed labels it sums the weights of the targets that are not ignored, which
+    it selects on a GPU.
     """
-    if name != "cross_entropy" or kwargs["weight"] is None or args[1].is_floating_point():
-        return False
-    return kwargs["label_smoothing"] > 0 and kwargs["reduction"] == "mean"
+    smoothed = weight is not None and label_smoothing > 0 and reduction == "mean"
+    return smoothed and not target.is_floating_point()
 
 
 def _on_device(given: Given, *names: str) -> bool:
@@ -393,7 +387,7 @@ class _Calls(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        frame, start = sys._getframe(1), next_autograd_number()
+        frame, start = sys._getframe(1), private.next_autograd_number()
         name, kwargs = getattr(func, "__name__", ""), kwargs or {}
         first = args[0] if args else None
         if isinstance(first, Tensor) and first.device == META:
@@ -402,7 +396,7 @@ class _Calls(TorchFunctionMode):
             result = self._from_host(func, name, frame, args, kwargs)
         else:
             result = func(*args, **kwargs)
-        if (end := next_autograd_number()) > start:
+        if (end := private.next_autograd_number()) > start:
             self.nodes.append((start, end, _frames(frame)))
         return result
 
@@ -425,7 +419,7 @@ class _Calls(TorchFunctionMode):
             self.device.report(READING[name], name, frame)
             if name != "__repr__":
                 return func(self.device.on_host(first), *args[1:], **kwargs)
-        if _waits_without_mode(name, args, kwargs):
+        if name == "cross_entropy" and _waits_without_mode(args[1], **kwargs):
             self.device.report("inside", name, frame)
         if name == "new_tensor" and not isinstance(args[1], Tensor):
             data = self._read(args[1:], name, frame)
@@ -437,7 +431,8 @@ class _Calls(TorchFunctionMode):
 
     def _read(self, data: Any, name: str, frame: FrameType) -> Any:
         """Data for a tensor, with the values of tensors on the device that it contains."""
-        if any(isinstance(leaf, Tensor) and leaf.device == META for leaf in tree_leaves(data)):
+        tensors = [leaf for leaf in private.tree_leaves(data) if isinstance(leaf, Tensor)]
+        if any(tensor.device == META for tensor in tensors):
             self.device.report("read", name, frame)
             return self.device.on_host(data)
         return data
@@ -457,7 +452,7 @@ def _index_and_value(of: Tensor, index: Any, *value: Any) -> tuple[Any, ...]:
     parts = index if isinstance(index, tuple) else (index,)
     tensors = [part for part in parts if isinstance(part, Tensor) or _is_list(part)]
     if any(map(_is_list, tensors)):  # which is then reported as an index on the host
-        index = tree_map_only((list, np.ndarray), torch.as_tensor, index, is_leaf=_is_list)
+        index = private.tree_map_only((list, np.ndarray), torch.as_tensor, index, is_leaf=_is_list)
     elif value and isinstance(value[0], int | float) and list(map(_is_mask, tensors)) == [True]:
         # torch before 2.15 makes a tensor of the number: for a GPU on the host, else on the device.
         value = (torch.tensor(value[0], dtype=of.dtype),)

@@ -22,12 +22,9 @@ class TinyBackbone(nn.Module):
     """
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int] = TINY.image_shape,
-        *,
-        channels: int = 3,
+        self, image_shape: tuple[int, int, int] = TINY.image_shape, *, channels: int = 3,
         statistics: Statistics = "batch",
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         inputs, height, width = image_shape
         self.layers = nn.Sequential(
