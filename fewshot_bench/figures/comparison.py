@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
 from fewshot_bench.figures import NothingToDraw, Request, note_trainings, series, style
-from fewshot_bench.figures.series import Series, way_shot
+from fewshot_bench.figures.series import Series
 from fewshot_bench.results.comparison import Row, Table
 from fewshot_bench.results.layout import labels
 from fewshot_bench.results.runs import Run, age
@@ -131,7 +131,9 @@ def paired_rows(runs: list[Run], request: Request) -> dict[str, Rows]:
         groups.setdefault(same, []).append(run)
     names = dict(zip(map(id, runs), series.data_names(runs), strict=True))
     found: dict[str, Rows] = {}
-    for members in sorted(groups.values(), key=lambda m: (m[0].record["dataset"], way_shot(m[0]))):
+    for members in sorted(
+        groups.values(), key=lambda m: (m[0].record["dataset"], m[0].setting[:2])
+    ):
         rows = _against_baseline(members, request)
         heading = ", ".join(filter(None, (names[id(members[0])], series.setting_text(members[0]))))
         if heading in found:  # the same task, other episodes
@@ -217,7 +219,7 @@ def _points(shown: list[Series]) -> Points:
     """
     groups: dict[tuple[str, Place], list[Series]] = {}
     for one, data in zip(shown, series.data_names([one.runs[0] for one in shown]), strict=True):
-        groups.setdefault((data, way_shot(one.runs[0])), []).append(one)
+        groups.setdefault((data, one.runs[0].setting[:2]), []).append(one)
     points: Points = {}
     for (data, place), members in groups.items():
         named = labels(series.without_seed(one.runs[0] for one in members))

@@ -54,14 +54,9 @@ def gather(runs: Sequence[Run], request: Request) -> list[Series]:
     return [Series(name, own) for name, own in zip(names, chosen, strict=True)]
 
 
-def way_shot(run: Run) -> tuple[int, int]:
-    """(way, shot) of the test episodes."""
-    return run.record["task"]["way"], run.record["task"]["shot"]
-
-
 def setting_text(run: Run) -> str:
     """``5-way 1-shot``."""
-    return "{}-way {}-shot".format(*way_shot(run))
+    return "{}-way {}-shot".format(*run.setting)
 
 
 def without_seed(runs: Iterable[Run]) -> list[Run]:
@@ -79,7 +74,7 @@ def run_names(runs: Sequence[Run]) -> list[str]:
         for members in groups.values()
         for i, name in zip(members, labels([runs[i] for i in members]), strict=True)
     }
-    several = len({way_shot(run) for run in runs}) > 1
+    several = len({run.setting[:2] for run in runs}) > 1
     return [
         ", ".join(filter(None, (named[i], setting_text(run) if several else "", data)))
         for i, (run, data) in enumerate(zip(runs, data_names(runs), strict=True))
@@ -111,7 +106,7 @@ def short_data(run: Run) -> str:
 
 
 def _place(run: Run) -> tuple[str, tuple[int, int]]:
-    return _data(run), way_shot(run)
+    return _data(run), run.setting[:2]
 
 
 def _data(run: Run) -> str:

@@ -28,7 +28,6 @@ RC: Any = {
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D55E00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-HATCHES = ("", "////", "....", "xxxx", "----")
 WIDTH = 6.3  # of a page's text, in inches
 GRAY = "0.35"  # for what is not data
 LETTERS = 20  # of the caption, per inch

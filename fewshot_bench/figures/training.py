@@ -17,11 +17,11 @@ LOSS = "loss_"
 WINDOWS = 50  # of the training, in each of which a loss is summarized
 MINUTES = 300.0  # seconds from which an axis in minutes is easier to read
 ROW = 0.34  # inches
-# {column: (name, color)}; light beside dark
+# {column: (name, color, hatch)}; light beside dark
 PHASES = {
-    "sample_ms": ("sampling", style.COLORS[1]),
-    "forward_backward_ms": ("forward and backward", style.COLORS[0]),
-    "optimizer_ms": ("optimizer", style.COLORS[2]),
+    "sample_ms": ("sampling", style.COLORS[1], ""),
+    "forward_backward_ms": ("forward and backward", style.COLORS[0], "////"),
+    "optimizer_ms": ("optimizer", style.COLORS[2], "...."),
 }
 Table = dict[str, Floats]  # columns of a CSV file
 
@@ -171,12 +171,12 @@ def steps(runs: list[Run], request: Request) -> Figure:
     left.set_ylim(len(names) - 0.4, -0.7)
     start = np.zeros(len(names))
     shares = np.array([_shares(columns) for columns in times])
-    for i, (name, color) in enumerate(PHASES.values()):
+    for share, (name, color, hatch) in zip(shares.T, PHASES.values(), strict=True):
         right.barh(
-            rows, shares[:, i], 0.55, start, label=name, color=color, hatch=style.HATCHES[i],
+            rows, share, 0.55, start, label=name, color=color, hatch=hatch,
             edgecolor="white", linewidth=0.6,
         )  # fmt: skip
-        start = start + np.nan_to_num(shares[:, i])
+        start = start + np.nan_to_num(share)
     right.set_xlabel("share of the step (%)")
     right.set_xlim(0, 100)
     for axes in (left, right):

@@ -19,7 +19,6 @@ from fewshot_bench.data.table import ClassTable
 from fewshot_bench.errors import PluginError, plugin_errors
 from fewshot_bench.sampling.base import EpisodeSource, Indices, check_indices, episode_ids
 
-CHUNK = 256  # episodes at a time
 Counts = npt.NDArray[np.int64]
 
 
@@ -40,7 +39,7 @@ class DrawnEpisodes:
 
 
 def draw_episodes(
-    source: EpisodeSource, episodes: int, title: str, chunk: int = CHUNK
+    source: EpisodeSource, episodes: int, title: str, chunk: int = 256
 ) -> DrawnEpisodes:
     """Draw and check the first episodes of an evaluation.
 

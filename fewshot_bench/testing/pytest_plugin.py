@@ -1,10 +1,4 @@
-"""A pytest plugin that comes with fewshot-bench: each check of a conformance suite is a test.
-
-::
-
-    @pytest.mark.conformance("my-method")
-    def test_conformance(fsb_check):
-        fsb_check()
+"""A pytest plugin: each check of a conformance suite is a test; see :mod:`fewshot_bench.testing`.
 
 Every pytest of the environment loads it, so it imports torch only when a test asks for a check.
 """
