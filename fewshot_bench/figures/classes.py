@@ -169,7 +169,7 @@ def classes(runs: list[Run], request: Request) -> Figure:
     rows = max(0 if many else len(scores[0]), len(families[0]) if families else 0)
     height = max(2.6 if many else 0.0, 0.7 + ROW * max(1.0, len(found) / 2.5) * rows)
     figure = style.new_figure(height)
-    left, *right = style.grid(figure, 1, 1 + bool(families))
+    left, *right = figure.subplots(1, 1 + bool(families), squeeze=False)[0]
     handles = _profile(left, scores) if many else _dots(left, scores)
     for axes in right:
         _dots(axes, families)
