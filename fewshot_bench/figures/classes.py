@@ -161,9 +161,8 @@ def classes(runs: list[Run], request: Request) -> Figure:
     names = names_of(found[0][0], request)
     by_id = [_by_class(own) for _, own in found]
     scores = [dict(zip(_class_names(names, list(own)), own.values(), strict=True)) for own in by_id]
-    families: Scores = []
-    if names is not None and names.families is not None:
-        families = [_by_family(own, names.families) for own in by_id]
+    of_family = names.families if names is not None else None
+    families = [_by_family(own, of_family) for own in by_id if of_family]
     labels = run_names([run for run, _ in found])
     many = len(scores[0]) > NAMED
     rows = max(0 if many else len(scores[0]), len(families[0]) if families else 0)
@@ -180,15 +179,11 @@ def classes(runs: list[Run], request: Request) -> Figure:
     level = f"{style.PERCENT * LEVEL:g} % Student interval"
     hardest = [f"{n} ({style.PERCENT * scores[0][n].mean:.0f} %)" for n in _sorted(scores[0])]
     listed = ", ".join(hardest[:HARDEST])
-    bars = (
-        f"; bars: {level} over these episodes, cut at 0 and 100; no bar: one episode, or no "
-        "variation."
-    )
-    separate = ", each run sorted separately."
+    how = f"; bars: {level} over these episodes, cut at 0 and 100; no bar: one episode, or no"
+    how = ", each run sorted separately." if many and len(found) > 1 else f"{how} variation."
     style.caption(
         figure,
-        "Classes: mean over the test episodes with the class"
-        + (separate if many and len(found) > 1 else bars),
+        f"Classes: mean over the test episodes with the class{how}",
         f"Families: mean over their classes; bars: {level} over these classes." if right else "",
         f"Hardest for {labels[0]}: {listed}." if many else "",
     )

@@ -365,8 +365,7 @@ def _is_mask(index: Any) -> bool:
     return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
 
 
-# Violations that show in no operation: numbers that are read, and lists that become tensors.
-
+# Numbers that are read show in no operation, nor do lists that become tensors.
 READING: dict[str, What] = {
     "numpy": "read", "__array__": "read", "tolist": "read", "__repr__": "print",
     "__format__": "print",
@@ -469,9 +468,6 @@ def _by_autograd(frames: Frames) -> bool:
     """Whether torch's own backward pass does it, and no hook or backward of somebody else."""
     torchs = takewhile(lambda frame: frame[0].startswith(TORCH), frames)
     return any(function == "_engine_run_backward" for *_, function in torchs)
-
-
-# torch's own functions for a GPU.
 
 
 class _Event(int):

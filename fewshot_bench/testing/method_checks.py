@@ -47,11 +47,8 @@ BATCHES = 3  # of which one may have a jump that is neither a ReLU's nor of max-
 SWITCHES = ("wants_backbone", "batchable", "class_equivariant", "capturable", "autocast",
             "embeds", "trains", "unlabeled_tasks", "transductive")  # fmt: skip
 # {what a method declares: its values}
-DECLARATIONS: dict[str, tuple[object, object]] = {
-    **dict.fromkeys(SWITCHES, (True, False)),
-    "source": ("episodes", "batches"),
-    "gradient": ("exact", "surrogate"),
-}
+DECLARATIONS: dict[str, tuple[object, object]] = dict.fromkeys(SWITCHES, (True, False))
+DECLARATIONS |= {"source": ("episodes", "batches"), "gradient": ("exact", "surrogate")}
 Shape = tuple[int, int, int]
 Make = Callable[[Task, nn.Module | None], Method]
 
@@ -224,9 +221,6 @@ def predict(method: Method, episode: Episode, *, training: bool = False) -> Tens
 def _losses(method: Method, episode: Episode) -> dict[str, Tensor]:
     """Losses of each player: {player: [T]}."""
     return {n: value.detach() for n, value in method.train().losses(episode).players.items()}
-
-
-# What every method has to fulfill.
 
 
 def builds_alike(subject: Any) -> None:
@@ -411,9 +405,6 @@ def independent_tasks(subject: MethodSubject) -> None:
         require_close(value, joined, EXACT, f"the loss of '{name}': {advice}")
 
 
-# What a method declares.
-
-
 def declarations(subject: MethodSubject) -> None:
     """Each declaration has one of its values, and a backbone that is wanted is used."""
     method = subject.build()
@@ -550,9 +541,6 @@ def embeds(subject: MethodSubject) -> None:
     features = replace(episode, support=replace(episode.support, images=support), query=query)
     advice = "it uses images without embed(); use embed() only, or declare embeds = False."
     require_close(direct, predict(method, features), TOLERANCE, advice)
-
-
-# How a method trains.
 
 
 def resume(subject: MethodSubject) -> None:
