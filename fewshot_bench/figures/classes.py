@@ -59,11 +59,7 @@ class Answers:
 
 
 def answers(run: Run) -> Answers:
-    """The answers in episodes.csv and confusion.csv.
-
-    Raises:
-        RecordError: they are missing, damaged or do not belong together.
-    """
+    """The answers in episodes.csv and confusion.csv; RecordError if they do not fit together."""
     way = run.record["task"]["way"]
     columns = [f"class_{slot}" for slot in range(way)]
     table = table_of(run, "episodes.csv", "episode", *columns)

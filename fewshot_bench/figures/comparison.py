@@ -113,12 +113,7 @@ def _in_points(paired: Paired) -> tuple[float, ...]:
 
 
 def paired_rows(runs: list[Run], request: Request) -> dict[str, Rows]:
-    """{heading of a protocol: its runs, the best difference first}.
-
-    Raises:
-        ConfigError: no baseline is given.
-        UnknownName: no run is the baseline.
-    """
+    """{heading of a protocol: its runs, the best difference first}; the baseline must be known."""
     if request.baseline is None:
         raise ConfigError("forest compares with a run: give --baseline METHOD.")
     methods = {run.record["method"] for run in runs}

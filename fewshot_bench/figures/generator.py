@@ -136,11 +136,7 @@ def _quality_line(axes: Axes, quality: dict[str, style.Floats], measure: str, i:
 
 
 def _quality(run: Run) -> dict[str, dict[str, style.Floats]]:
-    """{what is generated: {"step": [n], measure or ``real_`` measure: [n, tasks]}}.
-
-    Raises:
-        RecordError: the run has none, or the file is damaged.
-    """
+    """{what is generated: {"step": [n], measure or ``real_`` measure: [n, tasks]}}."""
     path = run.folder / FOLDER / QUALITY
     measures = [*TITLES, "real_precision", "real_recall"]
     found = {}

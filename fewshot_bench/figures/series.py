@@ -123,11 +123,7 @@ def _content(run: Run) -> str:
 def read_all(
     runs: Iterable[Run], request: Request, read: Callable[[Run], Value]
 ) -> list[tuple[Run, Value]]:
-    """What ``read`` returns for each run; a run for which it raises RecordError is left out.
-
-    Raises:
-        NothingToDraw: no run is left.
-    """
+    """What ``read`` returns for each run for which it does not raise RecordError, if any."""
     found = []
     for run in runs:
         try:

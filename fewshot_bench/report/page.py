@@ -61,13 +61,9 @@ NUMBERS = {
 def write_report(comparison: Comparison, folder: Path, *, pictures: bool = True) -> list[str]:
     """Write ``folder/index.html``, which contains everything that it shows.
 
-    The folder is made if necessary; an existing page is replaced, nothing else is touched.
-
-    Returns:
-        A line for each figure that failed although its runs have what it needs.
-
-    Raises:
-        ConfigError: the folder cannot be made or written, or there is no matplotlib.
+    The folder is made if necessary; an existing page is replaced, nothing else is touched. Returns
+    a line for each figure that failed although its runs have what it needs. ConfigError if the
+    folder cannot be made or written, or there is no matplotlib.
     """
     hint = "give another folder with -o"
     try:
@@ -98,11 +94,7 @@ class Gallery(NamedTuple):
 def gallery(comparison: Comparison) -> tuple[list[Gallery], list[str]]:
     """Draw the figures of the first ``MOST_TABLES`` tables, of their best ``MOST_ROWS`` rows.
 
-    Returns:
-        One gallery per table, and a line for each figure that failed.
-
-    Raises:
-        ConfigError: there is no matplotlib.
+    Returns one gallery per table, and a line for each figure that failed.
     """
     check("learning")
     from fewshot_bench.figures.style import rendered

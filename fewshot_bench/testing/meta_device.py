@@ -78,11 +78,7 @@ class Graph:
 
 
 class MetaDevice(private.TorchDispatchMode):
-    """Within it, ``meta`` tensors have values, and violations are recorded; see the module.
-
-    Attributes:
-        violations: what a GPU would wait for or refuse, in order.
-    """
+    """Within it, ``meta`` tensors have values, and violations are recorded; see the module."""
 
     def __init__(self) -> None:
         super().__init__()
