@@ -315,7 +315,8 @@ def repeatable(subject: MethodSubject) -> None:
                     "results depend on how tasks are batched."
                 )
         found.append(torch.cat([logits.flatten(), *losses.values()]))
-    require_close(*found, 0.0, "a second call gives other numbers; store nothing between calls.")
+    advice = "a second call gives other numbers; store nothing between calls."
+    require_close(found[0], found[1], 0.0, advice)
 
 
 @all_variants
