@@ -133,7 +133,9 @@ def keeps_nothing(subject: BackboneSubject) -> None:
             net(images)
             used = generators_used(before, global_generators())
         if used:
-            raise Fault(f"in {mode} mode it draws from {used[0]} (nn.Dropout?), but has no key.")
+            raise Fault(
+                f"in {mode} mode it draws from {used[0]} (nn.Dropout?): leave it to the method."
+            )
         if name := checks.changed_entry(net.state_dict(), state):
             raise Fault(f"in {mode} mode a call changes '{name}'; {NORMALIZE}")
 

@@ -242,7 +242,9 @@ def options(subject: MethodSubject) -> None:
     for name, entries in presets.items():
         for setting in (setting for preset in entries for setting in preset.settings):
             if setting not in known and not setting.startswith(prefixes):
-                raise Fault(f"preset '{name}' sets '{setting}', no option of it or of 'fsb run'.")
+                raise Fault(
+                    f"preset '{name}' sets '{setting}', no option of the method or of 'fsb run'."
+                )
     if preset_settings(subject.kind, "quick", Dataset, subject.task) is None:
         raise Fault("the default preset 'quick' is missing; declare one, such as Preset().")
 
@@ -506,7 +508,9 @@ def class_relabeling(subject: MethodSubject) -> None:
     images = episode.support.images
     order = torch.arange(subject.task.way).roll(1)
     turned = replace(episode, support=replace(episode.support, images=images[:, order]))
-    advice = "predictions depend on the number of a class; or declare class_equivariant = False."
+    advice = (
+        "predictions depend on a class's number; treat all alike, or class_equivariant = False."
+    )
     require_close(predict(method, episode)[..., order], predict(method, turned), EXACT, advice)
 
 
