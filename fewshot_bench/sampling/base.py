@@ -188,7 +188,7 @@ def check_indices(indices: Indices, table: ClassTable, task: Task) -> None:
     shapes = (tuple(support.shape), tuple(query.shape))
     expected = ((len(ids), task.way, task.shot), (len(ids), task.way * task.query))
     if shapes != expected:
-        raise PluginError(f"the sampler returned support and query of {shapes}, not {expected}")
+        raise PluginError(f"the sampler drew support, query of {shapes}, expected {expected}")
     if ((target < 0) | (target >= task.way)).any():
         raise PluginError(f"the sampler returned targets outside [0, {task.way})")
     for what, values in (("class", ids), ("image", indices.images())):
