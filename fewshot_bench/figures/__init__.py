@@ -26,20 +26,15 @@ SUFFIXES = (".png", ".pdf", ".svg")
 class Kind:
     """A kind of figure.
 
-    Arguments:
-        module: of this room, with a function of the kind's name from (runs, :class:`Request`) to a
-            Figure, or None if no run has what it needs.
-        sentence: what it shows.
-        uses: the field of :class:`Request` that applies to it.
-        evaluates: whether it shows results of an evaluation.
-        compares: whether it compares the accuracies or times of runs.
+    ``module`` of this room has a function of the kind's name from (runs, :class:`Request`) to a
+    Figure; it raises :class:`NothingToDraw` if no run has what it needs.
     """
 
     module: str
-    sentence: str
-    uses: str = ""
-    evaluates: bool = True
-    compares: bool = True
+    sentence: str  # what it shows
+    uses: str = ""  # the field of Request that applies to it
+    evaluates: bool = True  # whether it shows results of an evaluation
+    compares: bool = True  # whether it compares the accuracies or times of runs
 
 
 KINDS: dict[str, Kind] = {
@@ -59,19 +54,17 @@ KINDS: dict[str, Kind] = {
 }  # fmt: skip
 
 
+class NothingToDraw(Exception):
+    """No run has what a kind of figure needs."""
+
+
 @dataclass
 class Request:
-    """Options of a figure, and what it could not show.
+    """Options of a figure, and what it could not show."""
 
-    Arguments:
-        baseline: method or id of a run that others are compared with.
-        episode: number of a test episode; None: the hardest.
-        left_out: one line for each thing missing in the figure, filled while drawing.
-    """
-
-    baseline: str | None = None
-    episode: int | None = None
-    left_out: list[str] = field(default_factory=list)
+    baseline: str | None = None  # method or id of a run that others are compared with
+    episode: int | None = None  # number of a test episode; None: the hardest
+    left_out: list[str] = field(default_factory=list)  # filled while drawing: a line each
 
     def leave_out(self, run: Run, why: str) -> None:
         """Note that a run is not in the figure."""
@@ -98,12 +91,7 @@ def check(kind: str, path: Path | None = None) -> None:
 
 
 def draw(kind: str, runs: Sequence[Run], request: Request | None = None) -> Figure:
-    """Draw runs.
-
-    Arguments:
-        kind: one of ``KINDS``.
-        runs: see :func:`fewshot_bench.results.runs.load_runs`.
-        request: options; its ``left_out`` lists afterwards what is missing in the figure.
+    """Draw runs; ``request.left_out`` lists afterwards what is missing in the figure.
 
     Raises:
         UnknownName: no such kind, or no such baseline.
@@ -111,20 +99,18 @@ def draw(kind: str, runs: Sequence[Run], request: Request | None = None) -> Figu
         RecordError: none of the runs has what this kind needs.
     """
     check(kind)
-    from matplotlib import rc_context
-
-    from fewshot_bench.figures.style import RC, caption
+    from fewshot_bench.figures import style
 
     request = request or Request()
     module = importlib.import_module(f"{__name__}.{KINDS[kind].module}")
-    with rc_context(RC):
-        figure: Figure | None = getattr(module, kind)(list(runs), request)
-    if figure is None:
-        why = f" ({request.left_out[-1].rstrip('.')})" if request.left_out else ""
-        request.left_out = request.left_out[:-1]
-        raise RecordError(f"nothing to draw: no run has what '{kind}' needs{why}.")
-    if KINDS[kind].evaluates and (sentence := _evaluated(runs)):
-        caption(figure, sentence)
+    try:
+        with style.in_use():
+            figure: Figure = getattr(module, kind)(list(runs), request)
+    except NothingToDraw:
+        why = f" ({request.left_out.pop().rstrip('.')})" if request.left_out else ""
+        raise RecordError(f"nothing to draw: no run has what '{kind}' needs{why}.") from None
+    if KINDS[kind].evaluates:
+        style.caption(figure, _evaluated(runs))
     if KINDS[kind].compares:
         note_trainings(figure, runs)
     return figure
@@ -158,11 +144,7 @@ def _evaluated(runs: Sequence[Run]) -> str:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure; the same figure gives the same bytes.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
+    """Write a figure, the same bytes each time; ConfigError if the file cannot be written."""
     from fewshot_bench.figures.style import rendered
     from fewshot_bench.results.record import write_atomically
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,17 +28,11 @@ Scores = Sequence[dict[str, Interval]]  # of each run, by name
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers to all queries of the test.
+    """The answers to all queries of the test."""
 
-    Arguments:
-        episode: numbers [E].
-        classes: ids [E, way].
-        counts: [E, way, way] of (true slot, predicted slot).
-    """
-
-    episode: style.Floats
-    classes: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
+    episode: style.Floats  # numbers [E]
+    classes: npt.NDArray[np.int64]  # ids [E, way]
+    counts: npt.NDArray[np.int64]  # [E, way, way] of (true slot, predicted slot)
 
     @property
     def accuracy(self) -> style.Floats:
@@ -52,13 +46,20 @@ class Answers:
         right = np.trace(self.counts, axis1=1, axis2=2)
         return right / np.maximum(self.counts.sum((1, 2)), 1)
 
+    def row(self, episode: int | None) -> int:
+        """The row of an episode (ConfigError if there is none); None: of the (first) hardest."""
+        if episode is None:
+            return int(self.overall.argmin())
+        if episode not in self.episode:
+            raise ConfigError(
+                f"--episode {episode}: expected one of the first run's episodes, "
+                f"{int(self.episode[0])} to {int(self.episode[-1])}."
+            )
+        return int(np.flatnonzero(self.episode == episode)[0])
+
 
 def answers(run: Run) -> Answers:
-    """The answers in episodes.csv and confusion.csv.
-
-    Raises:
-        RecordError: they are missing, damaged or do not belong together.
-    """
+    """The answers in episodes.csv and confusion.csv; RecordError if they do not fit together."""
     way = run.record["task"]["way"]
     columns = [f"class_{slot}" for slot in range(way)]
     table = table_of(run, "episodes.csv", "episode", *columns)
@@ -78,13 +79,12 @@ def answers(run: Run) -> Answers:
 
 def _readable(runs: Sequence[Run], request: Request) -> list[tuple[Run, Answers]]:
     """The runs with readable answers and the same test classes as the first such run."""
-    found: list[tuple[Run, Answers]] = []
-    for run in runs:
-        if found and _test_classes(run) != _test_classes(found[0][0]):
-            request.leave_out(run, f"has other test classes than '{found[0][0].folder.name}'")
-        else:
-            found += read_all([run], request, answers)
-    return found
+    found = read_all(runs, request, answers)
+    first = found[0][0]
+    others = [run for run, _ in found if _test_classes(run) != _test_classes(first)]
+    for run in others:
+        request.leave_out(run, f"has other test classes than '{first.folder.name}'")
+    return [(run, own) for run, own in found if run not in others]
 
 
 def _test_classes(run: Run) -> str:
@@ -93,18 +93,11 @@ def _test_classes(run: Run) -> str:
         return str(digest)
     options = run.record["config"]["dataset_options"]
     own = sorted((n, v) for n, v in options.items() if not n.startswith("train_"))
-    data = [run.record[name] for name in ("dataset", "dataset_digest", "split")]
-    return repr((*data, run.record["part"], own))
+    return repr(([run.record[n] for n in ("dataset", "dataset_digest", "split", "part")], own))
 
 
-@dataclass(frozen=True)
-class Names:
-    """Names of the classes of a test split.
-
-    Arguments:
-        classes: by class id.
-        families: name of each class's family, by class id; None if the data have none.
-    """
+class Names(NamedTuple):
+    """Names of the classes of a test split, by class id; of their families if there are several."""
 
     classes: Sequence[str]
     families: Sequence[str] | None = None
@@ -123,11 +116,7 @@ def names_of(run: Run, request: Request) -> Names | None:
 
 
 def _recorded_names(run: Run) -> Names:
-    """The names that the run recorded.
-
-    Raises:
-        RecordError: the file is damaged, or lacks classes of the episodes.
-    """
+    """The names that the run recorded; RecordError if classes of the episodes are missing."""
     classes = read_classes(run.folder, run.record.get("part") or "test")
     columns = [f"class_{slot}" for slot in range(run.record["task"]["way"])]
     for ids in read_table(run.folder / "episodes.csv", columns).values():
@@ -140,11 +129,7 @@ def _recorded_names(run: Run) -> Names:
 
 
 def _names_in_data(run: Run) -> Names:
-    """Load the data set as the run did.
-
-    Raises:
-        FewshotBenchError: it is missing or has changed, or an older configuration does not fit.
-    """
+    """Load the data set as the run did; an error if it is missing, has changed or does not fit."""
     from fewshot_bench.config.schema import RunConfig
     from fewshot_bench.hooks.single_file import only_typed
     from fewshot_bench.runs.context import RunContext
@@ -158,25 +143,22 @@ def _names_in_data(run: Run) -> Names:
     if splits.digest != run.record["dataset_digest"]:
         raise DataError(f"the data of {config.dataset} here differ in content from the run's.")
     test = getattr(splits, run.record["part"])
-    families = [test.family_names[i] for i in test.families]
-    return Names(test.class_names, tuple(families) if len(test.family_names) > 1 else None)
+    families = tuple(test.family_names[i] for i in test.families)
+    return Names(test.class_names, families if len(test.family_names) > 1 else None)
 
 
 def _class_names(names: Names | None, ids: Sequence[int]) -> list[str]:
     return [f"class {c}" if names is None else names.classes[c] for c in ids]
 
 
-def classes(runs: list[Run], request: Request) -> Figure | None:
+def classes(runs: list[Run], request: Request) -> Figure:
     """The classes sorted by accuracy; beside them the families, where the data have them."""
     found = _readable(runs, request)
-    if not found:
-        return None
     names = names_of(found[0][0], request)
     by_id = [_by_class(own) for _, own in found]
     scores = [dict(zip(_class_names(names, list(own)), own.values(), strict=True)) for own in by_id]
-    families: Scores = []
-    if names is not None and names.families is not None:
-        families = [_by_family(own, names.families) for own in by_id]
+    of_family = names.families if names is not None else None
+    families = [_by_family(own, of_family) for own in by_id if of_family]
     labels = run_names([run for run, _ in found])
     many = len(scores[0]) > NAMED
     rows = max(0 if many else len(scores[0]), len(families[0]) if families else 0)
@@ -191,30 +173,30 @@ def classes(runs: list[Run], request: Request) -> Figure | None:
     if len(labels) > 1:
         style.legend(figure, handles, labels)
     level = f"{style.PERCENT * LEVEL:g} % Student interval"
-    hardest = sorted(scores[0], key=lambda name: (scores[0][name].mean, name))[:HARDEST]
-    listed = ", ".join(f"{n} ({style.PERCENT * scores[0][n].mean:.0f} %)" for n in hardest)
+    hardest = [f"{n} ({style.PERCENT * scores[0][n].mean:.0f} %)" for n in _sorted(scores[0])]
+    listed = ", ".join(hardest[:HARDEST])
+    how = f"; bars: {level} over these episodes, cut at 0 and 100; no bar: one episode, or no"
+    how = ", each run sorted separately." if many and len(found) > 1 else f"{how} variation."
     style.caption(
         figure,
-        "Classes: mean over the test episodes with the class"
-        + (
-            ", each run sorted separately."
-            if many and len(found) > 1
-            else f"; bars: {level} over these episodes, cut at 0 and "
-            "100; no bar: one episode, or no variation."
-        ),
+        f"Classes: mean over the test episodes with the class{how}",
         f"Families: mean over their classes; bars: {level} over these classes." if right else "",
         f"Hardest for {labels[0]}: {listed}." if many else "",
     )
     return figure
 
 
+def _sorted(scores: dict[str, Interval]) -> list[str]:
+    return sorted(scores, key=lambda name: (scores[name].mean, name))
+
+
 def _by_class(own: Answers) -> dict[int, Interval]:
     """Accuracy of each class id, with the Student interval over its episodes."""
     ids, scores = own.classes.ravel(), own.accuracy.ravel()
-    ids, scores = ids[~np.isnan(scores)], scores[~np.isnan(scores)]
-    order = np.argsort(ids, kind="stable")
-    found, starts = np.unique(ids[order], return_index=True)
-    parts = np.split(scores[order], starts[1:])
+    answered = ~np.isnan(scores)
+    order = np.argsort(ids[answered], kind="stable")
+    found, starts = np.unique(ids[answered][order], return_index=True)
+    parts = np.split(scores[answered][order], starts[1:])
     return {int(c): student_interval(part, LEVEL) for c, part in zip(found, parts, strict=True)}
 
 
@@ -228,8 +210,7 @@ def _by_family(by_class: dict[int, Interval], families: Sequence[str]) -> dict[s
 
 def _dots(axes: Axes, scores: Scores) -> list[Any]:
     """A row per name, the hardest of the first run on top; a marker per run."""
-    first = scores[0]
-    order = sorted(first, key=lambda name: (first[name].mean, name))
+    order = _sorted(scores[0])
     shifts = np.linspace(-0.5, 0.5, len(scores)) * SPREAD if len(scores) > 1 else np.zeros(1)
     handles = []
     for i, (own, shift) in enumerate(zip(scores, shifts, strict=True)):
@@ -267,17 +248,15 @@ def _ends(intervals: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray, np.nda
     return mean, np.clip(low, 0, style.PERCENT), np.clip(high, 0, style.PERCENT)
 
 
-def confusion(runs: list[Run], request: Request) -> Figure | None:
+def confusion(runs: list[Run], request: Request) -> Figure:
     """A table of counts for each run with the episode."""
     found = _readable(runs, request)
-    if not found:
-        return None
-    row = _row(found[0][1], request.episode)
     first, reference = found[0]
-    shown = [found[0]]
-    for run, own in found[1:]:
+    row = reference.row(request.episode)
+    shown = []
+    for run, own in found:
         if run.record["episodes_digest"] == first.record["episodes_digest"]:
-            shown.append((run, own))
+            shown.append((run, own.counts[row]))
         else:
             request.leave_out(run, f"has other episodes than '{first.folder.name}'")
     names = _class_names(names_of(first, request), reference.classes[row].tolist())
@@ -286,11 +265,10 @@ def confusion(runs: list[Run], request: Request) -> Figure | None:
     rows = -(-len(shown) // columns)
     side = min(style.WIDTH / columns, 1.6 + 0.32 * way)
     figure = style.new_figure(rows * side, columns * side + 0.6)
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
-    top = int(max(own.counts[row].sum(1).max() for _, own in shown))
+    grid = style.grid(figure, rows, columns, len(shown), sharey=True)
+    top = int(max(counts.sum(1).max() for _, counts in shown))
     titles = run_names([run for run, _ in shown])
-    for axes, (_, own), title in zip(grid, shown, titles, strict=False):
-        counts = own.counts[row]
+    for axes, (_, counts), title in zip(grid, shown, titles, strict=True):
         axes.imshow(counts, cmap="Blues", vmin=0, vmax=top)
         for (i, j), count in np.ndenumerate(counts):
             if count:
@@ -298,34 +276,13 @@ def confusion(runs: list[Run], request: Request) -> Figure | None:
                 axes.text(j, i, str(count), ha="center", va="center", color=shade, fontsize=7)
         axes.set_xticks(range(way), names, rotation=40, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(way), names)
-        axes.grid(False)
         axes.tick_params(length=0)
         axes.set_xlabel("predicted class")
         right = style.PERCENT * np.trace(counts) / counts.sum()
-        axes.set_title(f"{style.folded(title)}: {right:.1f} %")
-        axes.spines[:].set(visible=True, color=style.GRAY)
-    for spare in grid[len(shown) :]:
-        spare.remove()
+        style.frame(axes, f"{style.folded(title)}: {right:.1f} %")
     for axes in grid[::columns]:
         axes.set_ylabel("true class")
     why = "" if request.episode is not None else f", the hardest of {run_names([first])[0]}"
     number = int(reference.episode[row])
     style.caption(figure, f"Test episode {number}{why}: numbers are queries; empty cells are zero.")
     return figure
-
-
-def _row(own: Answers, episode: int | None) -> int:
-    """The row of an episode; None: of the (first) one with the lowest accuracy.
-
-    Raises:
-        ConfigError: there is no such episode.
-    """
-    if episode is None:
-        return int(own.overall.argmin())
-    at = np.flatnonzero(own.episode == episode)
-    if not len(at):
-        raise ConfigError(
-            f"--episode {episode}: expected one of the first run's episodes, "
-            f"{int(own.episode[0])} to {int(own.episode[-1])}."
-        )
-    return int(at[0])

@@ -10,15 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
-from fewshot_bench.figures import Request, note_trainings, style
-from fewshot_bench.figures.series import (
-    Series,
-    data_names,
-    gather,
-    setting_text,
-    way_shot,
-    without_seed,
-)
+from fewshot_bench.figures import NothingToDraw, Request, note_trainings, series, style
+from fewshot_bench.figures.series import Series
 from fewshot_bench.results.comparison import Row, Table
 from fewshot_bench.results.layout import labels
 from fewshot_bench.results.runs import Run, age
@@ -30,51 +23,49 @@ LEVEL = 0.95
 ROW, MARGIN = 0.25, 0.3  # inches of a row, and around the rows of a panel
 SHARED_SCALE = 4.0  # panels whose widest values differ by less share their axis
 DAGGER = "\N{DOUBLE DAGGER}"  # after the name of a row that was trained differently
+MINUS = "\N{MINUS SIGN}"
 Rows = list[tuple[str, Paired]]
 
 
-def forest(runs: list[Run], request: Request) -> Figure | None:
+def forest(runs: list[Run], request: Request) -> Figure:
     """Paired differences from a baseline: a panel per setting, a row per run, a line at zero."""
     groups = paired_rows(runs, request)
     if not groups:
-        return None
+        raise NothingToDraw
     return _forest(groups, str(request.baseline), f"{style.PERCENT * LEVEL:g} % Student")
 
 
 def forest_of_table(table: Table, rows: Sequence[Row], level: float) -> Figure:
-    """The same of a table's differences, which may cover several training seeds.
+    """The same of these rows of a table with differences, which may cover several training seeds.
 
-    Arguments:
-        table: with differences.
-        rows: those of its rows to draw.
-        level: of its intervals.
+    ``level``: of its intervals.
     """
     groups: dict[str, Rows] = {}
     for where, row, cell, difference in table.paired:
         if any(row is one for one in rows):
             base = difference.baseline.cells[table.settings.index(where)]
-            differs = base is not None and against_words(cell.runs, base.runs)
-            name = f"{row.title} {DAGGER}" if differs else row.title
+            name = _marked(row.title, cell.runs, base.runs if base else [])
             groups.setdefault(str(where), []).append((name, difference.paired))
     several = any(difference.seeds for *_, difference in table.paired)
-    ordered = {name: sorted(one, key=lambda r: -r[1].difference) for name, one in groups.items()}
+    groups = {n: sorted(one, key=lambda row: -row[1].difference) for n, one in groups.items()}
     names = listed(dict.fromkeys(difference.baseline.name for *_, difference in table.paired))
     kind = f"{style.PERCENT * level:g} %" + ("" if several else " Student")
-    figure = _forest(ordered, names, kind, seeds=several)
+    figure = _forest(groups, names, kind, seeds=several)
     note_trainings(figure, [run for row in rows for run in row.runs])
     return figure
 
 
+def _marked(name: str, runs: Sequence[Run], base: Sequence[Run]) -> str:
+    return f"{name} {DAGGER}" if base and against_words(runs, base) else name
+
+
 def _forest(groups: dict[str, Rows], baseline: str, kind: str, *, seeds: bool = False) -> Figure:
-    heights = []
+    heights, reach = [], []
     for rows in groups.values():  # names of more than two lines need more
         lines = max(style.folded(name).count("\n") for name, _ in rows)
         heights.append(MARGIN + ROW * len(rows) + 0.12 * max(0, lines - 1) * len(rows))
+        reach.append(np.nanmax([np.abs(_in_points(paired)) for _, paired in rows]))
     figure = style.new_figure(0.4 + 0.25 * len(groups) + sum(heights))
-    reach = [
-        max(abs(end) for _, paired in rows for end in _in_points(paired) if np.isfinite(end))
-        for rows in groups.values()
-    ]
     shared = max(reach) <= SHARED_SCALE * min(reach)
     grid = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights, sharex=shared)
     for axes, (heading, rows) in zip(grid[:, 0], groups.items(), strict=True):
@@ -101,14 +92,13 @@ def _forest_panel(axes: Axes, rows: Rows) -> None:
     axes.axvline(0, color=style.GRAY, linewidth=0.9)
     for y, (_, paired) in enumerate(rows):
         d, low, high = _in_points(paired)
-        significant = low > 0 or high < 0
         style.whiskers(
             axes, [d], [y], low, high, sideways=True, color=style.COLORS[0], marker="o",
-            markerfacecolor=style.COLORS[0] if significant else "white",
+            markerfacecolor=style.COLORS[0] if low > 0 or high < 0 else "white",
         )  # fmt: skip
         text = f"{d:+.2f}" + (f" [{low:+.2f}, {high:+.2f}]" if np.isfinite(low) else "")
         axes.annotate(
-            text.replace("-", "\N{MINUS SIGN}"), (1.02, y), xycoords=("axes fraction", "data"),
+            text.replace("-", MINUS), (1.02, y), xycoords=("axes fraction", "data"),
             va="center", annotation_clip=False,
         )  # fmt: skip
     style.name_rows(axes, [style.folded(name) for name, _ in rows])
@@ -123,12 +113,7 @@ def _in_points(paired: Paired) -> tuple[float, ...]:
 
 
 def paired_rows(runs: list[Run], request: Request) -> dict[str, Rows]:
-    """{heading of a protocol: its runs, the best difference first}.
-
-    Raises:
-        ConfigError: no baseline is given.
-        UnknownName: no run is the baseline.
-    """
+    """{heading of a protocol: its runs, the best difference first}; the baseline must be known."""
     if request.baseline is None:
         raise ConfigError("forest compares with a run: give --baseline METHOD.")
     methods = {run.record["method"] for run in runs}
@@ -139,11 +124,13 @@ def paired_rows(runs: list[Run], request: Request) -> dict[str, Rows]:
         protocol = sorted(run.protocol().items(), key=str)
         same = repr((protocol, run.setting, run.record["episodes_digest"]))
         groups.setdefault(same, []).append(run)
-    names = {id(run): name for run, name in zip(runs, data_names(runs), strict=True)}
+    names = dict(zip(map(id, runs), series.data_names(runs), strict=True))
     found: dict[str, Rows] = {}
-    for members in sorted(groups.values(), key=lambda m: (m[0].record["dataset"], way_shot(m[0]))):
+    for members in sorted(
+        groups.values(), key=lambda m: (m[0].record["dataset"], m[0].setting[:2])
+    ):
         rows = _against_baseline(members, request)
-        heading = ", ".join(filter(None, (names[id(members[0])], setting_text(members[0]))))
+        heading = ", ".join(filter(None, (names[id(members[0])], series.setting_text(members[0]))))
         if heading in found:  # the same task, other episodes
             heading += f" (episodes {members[0].record['episodes_digest'][:6]})"
         if rows:
@@ -177,8 +164,8 @@ def _against_baseline(members: list[Run], request: Request) -> Rows:
             episodes, scores = run.scores()
             if not np.array_equal(episodes, reference[0]):
                 raise ValueError("its episodes differ from those of the baseline")
-            marked = f"{name} {DAGGER}" if against_words([run], [base]) else name
-            rows.append((marked, paired_difference(scores, reference[1], LEVEL, ranks=False)))
+            paired = paired_difference(scores, reference[1], LEVEL, ranks=False)
+            rows.append((_marked(name, [run], [base]), paired))
         except (RecordError, ValueError) as error:
             request.leave_out(run, f"cannot be paired ({error})")
     return rows
@@ -192,10 +179,10 @@ Point = tuple[float, ...]  # accuracy, low and high end, in style.percent
 Points = dict[str, dict[str, dict[Place, Point]]]  # {data set: {name: {place: point}}}
 
 
-def settings(runs: list[Run], request: Request) -> Figure | None:
+def settings(runs: list[Run], request: Request) -> Figure:
     """Accuracy against shot for each way, and against way for each shot."""
-    series = gather(runs, request)
-    points = _points(series)
+    shown = series.gather(runs, request)
+    points = _points(shown)
     wanted = [(data, by, fixed) for data, named in points.items() for by, fixed in panels_of(named)]
     figure, axes = style.panels(len(wanted), height=2.6)
     names = list(dict.fromkeys(name for named in points.values() for name in named))
@@ -207,10 +194,10 @@ def settings(runs: list[Run], request: Request) -> Figure | None:
         panel.set_ylabel("test accuracy (%)")
     style.legend(figure, [handles[name] for name in names], names)
     level = f"{style.PERCENT * runs[0].record['test']['level']:g}"
-    queries = sorted({run.record["task"]["query"] for run in runs})
     bars = f"Bars: {level} % Student interval over the test episodes"
-    if any(one.seeds > 1 for one in series):
+    if any(one.seeds > 1 for one in shown):
         bars += "; of a method with several seeds: from the lowest to the highest of them"
+    queries = sorted({run.record["task"]["query"] for run in runs})
     differ = (
         f"Queries per class differ ({', '.join(map(str, queries))}), and with them the width of "
         "the intervals."
@@ -219,28 +206,28 @@ def settings(runs: list[Run], request: Request) -> Figure | None:
     return figure
 
 
-def _points(series: list[Series]) -> Points:
+def _points(shown: list[Series]) -> Points:
     """The test accuracy of each series, by data set, name and setting.
 
     A method is one line over the settings, unless one setting has several series of it: then
     names contain what differs between them.
     """
     groups: dict[tuple[str, Place], list[Series]] = {}
-    for one, data in zip(series, data_names([one.runs[0] for one in series]), strict=True):
-        groups.setdefault((data, way_shot(one.runs[0])), []).append(one)
+    for one, data in zip(shown, series.data_names([one.runs[0] for one in shown]), strict=True):
+        groups.setdefault((data, one.runs[0].setting[:2]), []).append(one)
     points: Points = {}
     for (data, place), members in groups.items():
-        named = labels(without_seed(one.runs[0] for one in members))
+        named = labels(series.without_seed(one.runs[0] for one in members))
         for one, name in zip(members, named, strict=True):
             points.setdefault(data, {}).setdefault(name, {})[place] = _point(one)
     return points
 
 
-def _point(series: Series) -> Point:
+def _point(one: Series) -> Point:
     """The test accuracy with its interval; of several seeds the mean, lowest and highest."""
-    tests = [run.record["test"] for run in series.runs]
-    values = [style.PERCENT * test["accuracy"] for test in tests]
-    if series.seeds > 1:
+    tests = [run.record["test"] for run in one.runs]
+    values = style.percent(*(test["accuracy"] for test in tests))
+    if len(values) > 1:
         return float(np.mean(values)), min(values), max(values)
     return (values[0], *style.percent(*tests[0]["interval"]))
 
@@ -266,18 +253,18 @@ def _settings_panel(
     axes: Axes, named: dict[str, dict[Place, Point]], names: list[str], by: int, fixed: int
 ) -> dict[str, Any]:
     """Draw one panel; {name: handle}."""
-    here = {
-        name: {p[by]: value for p, value in own.items() if p[1 - by] == fixed}
-        for name, own in named.items()
-    }
-    here = {name: own for name, own in here.items() if own}
+    here: dict[str, dict[int, Point]] = {}
+    for name, own in named.items():
+        for place, point in sorted(own.items()):
+            if place[1 - by] == fixed:
+                here.setdefault(name, {})[place[by]] = point
     values = sorted({value for own in here.values() for value in own})
     spread = min(SPREAD, SPACING * (len(here) - 1))
     shifts = np.linspace(-spread / 2, spread / 2, len(here))
     handles = {}
-    for (name, own), shift in zip(here.items(), shifts, strict=True):
-        x = [values.index(value) + shift for value in sorted(own)]
-        y, low, high = np.array([own[value] for value in sorted(own)]).T
+    for (name, points), shift in zip(here.items(), shifts, strict=True):
+        x = [values.index(value) + shift for value in points]
+        y, low, high = np.array(list(points.values())).T
         handles[name] = style.whiskers(axes, x, y, low, high, **style.of_series(names.index(name)))
     axes.set_xticks(range(len(values)), [str(value) for value in values])
     axes.set_xlim(-0.5, len(values) - 0.5)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from functools import reduce
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from fewshot_bench.errors import RecordError
-from fewshot_bench.figures import Request
+from fewshot_bench.figures import NothingToDraw, Request
 from fewshot_bench.figures.style import Floats
 from fewshot_bench.results.layout import labels, settings
 from fewshot_bench.results.record import read_table
@@ -19,16 +20,10 @@ from fewshot_bench.results.runs import Run, age, evaluated_words
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class Series:
-    """Runs that differ only in their training seed.
+class Series(NamedTuple):
+    """Runs that differ only in their training seed, sorted by it."""
 
-    Arguments:
-        label: for the legend.
-        runs: by seed.
-    """
-
-    label: str
+    label: str  # for the legend
     runs: list[Run]
 
     @property
@@ -45,8 +40,7 @@ def gather(runs: Sequence[Run], request: Request) -> list[Series]:
     found: dict[str, dict[int, Run]] = {}
     for run in runs:
         trained = sorted(settings(run).items(), key=str)
-        configuration = repr((run.record["method"], trained, way_shot(run), _data(run)))
-        seeds = found.setdefault(configuration, {})
+        seeds = found.setdefault(repr((run.record["method"], trained, _place(run))), {})
         seed, twin = run.record["seed"], seeds.get(run.record["seed"])
         if twin is not None:
             older, run = sorted((twin, run), key=age)
@@ -60,14 +54,9 @@ def gather(runs: Sequence[Run], request: Request) -> list[Series]:
     return [Series(name, own) for name, own in zip(names, chosen, strict=True)]
 
 
-def way_shot(run: Run) -> tuple[int, int]:
-    """(way, shot) of the test episodes."""
-    return run.record["task"]["way"], run.record["task"]["shot"]
-
-
 def setting_text(run: Run) -> str:
     """``5-way 1-shot``."""
-    return "{}-way {}-shot".format(*way_shot(run))
+    return "{}-way {}-shot".format(*run.setting)
 
 
 def without_seed(runs: Iterable[Run]) -> list[Run]:
@@ -77,17 +66,18 @@ def without_seed(runs: Iterable[Run]) -> list[Run]:
 
 def run_names(runs: Sequence[Run]) -> list[str]:
     """A unique name per run: method, differing settings, and differing task and data."""
-    groups: dict[tuple[str, tuple[int, int]], list[int]] = {}
+    groups: dict[object, list[int]] = {}
     for i, run in enumerate(runs):
-        groups.setdefault((_data(run), way_shot(run)), []).append(i)
-    names = [""] * len(runs)
-    for members in groups.values():
-        for i, name in zip(members, labels([runs[i] for i in members]), strict=True):
-            names[i] = name
-    several = len({way_shot(run) for run in runs}) > 1
+        groups.setdefault(_place(run), []).append(i)
+    named = {
+        i: name
+        for members in groups.values()
+        for i, name in zip(members, labels([runs[i] for i in members]), strict=True)
+    }
+    several = len({run.setting[:2] for run in runs}) > 1
     return [
-        ", ".join(filter(None, (name, setting_text(run) if several else "", data)))
-        for name, run, data in zip(names, runs, data_names(runs), strict=True)
+        ", ".join(filter(None, (named[i], setting_text(run) if several else "", data)))
+        for i, (run, data) in enumerate(zip(runs, data_names(runs), strict=True))
     ]
 
 
@@ -100,11 +90,10 @@ def data_names(runs: Sequence[Run]) -> list[str]:
     first = {_data(run): run for run in reversed(runs)}
     if len(first) == 1:
         return [""] * len(runs)
-    short = {data: short_data(run) for data, run in first.items()}
-    counts = Counter(short.values())
+    counts = Counter(map(short_data, first.values()))
     names = {
-        data: f"{name} {_content(first[data])[:6]}" if counts[name] > 1 else name
-        for data, name in short.items()
+        data: f"{name} {_content(run)[:6]}" if counts[name := short_data(run)] > 1 else name
+        for data, run in first.items()
     }
     return [names[_data(run)] for run in runs]
 
@@ -114,6 +103,10 @@ def short_data(run: Run) -> str:
     name, colon, path = str(run.record["dataset"]).partition(":")
     short = path.rstrip("/").rpartition("/")[2] if colon else name
     return short + evaluated_words(run.protocol())
+
+
+def _place(run: Run) -> tuple[str, tuple[int, int]]:
+    return _data(run), run.setting[:2]
 
 
 def _data(run: Run) -> str:
@@ -130,34 +123,33 @@ def _content(run: Run) -> str:
 def read_all(
     runs: Iterable[Run], request: Request, read: Callable[[Run], Value]
 ) -> list[tuple[Run, Value]]:
-    """What ``read`` returns for each run; a run for which it raises RecordError is left out."""
+    """What ``read`` returns for each run for which it does not raise RecordError, if any."""
     found = []
     for run in runs:
         try:
             found.append((run, read(run)))
         except RecordError as error:
             request.leave_out(run, f"({error})")
+    if not found:
+        raise NothingToDraw
     return found
 
 
 def read_series(
-    series: Sequence[Series], request: Request, read: Callable[[Run], Value]
+    runs: Sequence[Run], request: Request, read: Callable[[Run], Value]
 ) -> list[tuple[Series, list[Value]]]:
-    """The same for each series; one without readable runs is left out."""
-    found = [(one.label, read_all(one.runs, request, read)) for one in series]
+    """The same for each series of these runs; one without readable runs is left out."""
+    shown = gather(runs, request)
+    read_ones = read_all([run for one in shown for run in one.runs], request, read)
+    values = {run.folder: value for run, value in read_ones}
+    found = [(one.label, [run for run in one.runs if run.folder in values]) for one in shown]
     return [
-        (Series(label, [run for run, _ in own]), [value for _, value in own])
-        for label, own in found
-        if own
+        (Series(label, own), [values[run.folder] for run in own]) for label, own in found if own
     ]
 
 
 def table_of(run: Run, name: str, *required: str) -> dict[str, Floats]:
-    """A table of a run.
-
-    Raises:
-        RecordError: it is missing, empty, damaged, or lacks a column.
-    """
+    """A table of a run; RecordError if it is missing, empty, damaged, or lacks a column."""
     path = run.folder / name
     if not path.is_file():
         trained = run.record["training"] is not None
@@ -179,17 +171,15 @@ def mean_and_range(values: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
 
 def common_steps(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, list[Floats]]:
     """The steps that all curves (steps, values) have, and each curve's values there."""
-    steps = curves[0][0]
-    for other, _ in curves[1:]:
-        steps = np.intersect1d(steps, other)
+    steps = reduce(np.intersect1d, [at for at, _ in curves])
     return steps, [values[np.searchsorted(at, steps)] for at, values in curves]
 
 
 def range_text(series: Sequence[Series], single: str = "") -> str:
     """What bands show: the range over seeds; ``single`` of series with one seed."""
     several = "Several seeds: mean over the training seeds, band from the lowest to the highest."
-    counts = [one.seeds for one in series]
-    texts = (several if max(counts) > 1 else "", single if min(counts) == 1 else "")
+    counts = {one.seeds for one in series}
+    texts = (several if max(counts) > 1 else "", single if 1 in counts else "")
     return " ".join(filter(None, texts))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -15,31 +16,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 RC: Any = {
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "0.9",
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.3,
-    "lines.markersize": 4.5,
-    "legend.frameon": False,
-    "legend.handlelength": 2.6,
-    "figure.dpi": 100,
-    "savefig.dpi": 200,
-    "pdf.fonttype": 42,
-    "svg.hashsalt": "fewshot-bench",
-    "hatch.linewidth": 0.6,
+    "font.size": 8, "axes.titlesize": 8, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": "0.9", "grid.linewidth": 0.6,
+    "lines.linewidth": 1.3, "lines.markersize": 4.5, "hatch.linewidth": 0.6,
+    "legend.frameon": False, "legend.handlelength": 2.6, "figure.dpi": 100, "savefig.dpi": 200,
+    "pdf.fonttype": 42, "svg.hashsalt": "fewshot-bench",
     "text.parse_math": False,  # a name with $ is not a formula
-}
+}  # fmt: skip
 # The palette of Okabe and Ito, safe for color-blind readers, ordered so that neighbors differ in
 # lightness too; markers and lines distinguish series in gray.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#D55E00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-HATCHES = ("", "////", "....", "xxxx", "----")
 WIDTH = 6.3  # of a page's text, in inches
 GRAY = "0.35"  # for what is not data
 LETTERS = 20  # of the caption, per inch
@@ -49,13 +37,15 @@ CAPTION = "caption"  # the id of its text artist
 Floats = npt.NDArray[np.float64]
 
 
+def in_use() -> AbstractContextManager[None]:
+    """A block that draws in this style."""
+    return rc_context(RC)
+
+
 def of_series(i: int) -> dict[str, Any]:
     """Color, marker and line style of the i-th series; 35 combinations differ."""
-    return {
-        "color": COLORS[i % len(COLORS)],
-        "marker": MARKERS[i % len(MARKERS)],
-        "linestyle": LINES[i % len(LINES)],
-    }
+    values = {"color": COLORS, "marker": MARKERS, "linestyle": LINES}
+    return {name: choices[i % len(choices)] for name, choices in values.items()}
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
@@ -63,17 +53,20 @@ def new_figure(height: float, width: float = WIDTH) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def panels(
-    count: int, columns: int = 2, height: float = 2.4, **more: Any
-) -> tuple[Figure, list[Axes]]:
+def panels(count: int, columns: int = 2, height: float = 2.4) -> tuple[Figure, list[Axes]]:
     """A figure as wide as a page, with ``count`` axes in rows of at most ``columns``."""
     columns = min(columns, count)
     rows = -(-count // columns)
     figure = new_figure(rows * height)
+    return figure, grid(figure, rows, columns, count)
+
+
+def grid(figure: Figure, rows: int, columns: int, count: int, **more: Any) -> list[Axes]:
+    """The first ``count`` axes of a grid, row by row; the others are removed."""
     axes = figure.subplots(rows, columns, squeeze=False, **more).flatten()
     for spare in axes[count:]:
         spare.remove()
-    return figure, list(axes[:count])
+    return list(axes[:count])
 
 
 def caption(figure: Figure, *sentences: str) -> None:
@@ -127,6 +120,13 @@ def name_rows(axes: Axes, names: Sequence[str]) -> None:
     axes.tick_params(axis="y", length=0)
 
 
+def frame(axes: Axes, title: str) -> None:
+    """Make the axes a framed picture."""
+    axes.set_title(title)
+    axes.grid(False)
+    axes.spines[:].set(visible=True, color=GRAY)
+
+
 def band(axes: Axes, x: Any, low: Any, high: Any, color: Any) -> None:
     """A band around a line."""
     axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
@@ -145,14 +145,12 @@ def whiskers(
 
 def rendered(figure: Figure, format: str) -> bytes:
     """The content of a png, pdf or svg file; the same figure gives the same bytes."""
-    anonymous: dict[str, dict[str, None]] = {
-        "png": {"Software": None},
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-        "svg": {"Date": None, "Creator": None},
-    }
+    changing = {"png": ("Software",), "pdf": ("CreationDate", "Creator", "Producer"),
+                "svg": ("Date", "Creator")}  # fmt: skip
+    anonymous = dict.fromkeys(changing[format])
     buffer = io.BytesIO()
-    with rc_context(RC):
+    with in_use():
         figure.savefig(
-            buffer, format=format, metadata=anonymous[format], bbox_inches="tight", pad_inches=0.04
+            buffer, format=format, metadata=anonymous, bbox_inches="tight", pad_inches=0.04
         )
     return buffer.getvalue()

@@ -8,17 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fewshot_bench.errors import RecordError
-from fewshot_bench.figures import Request, style
-from fewshot_bench.figures.series import (
-    common_steps,
-    device_names,
-    gather,
-    mean_and_range,
-    range_text,
-    read_series,
-    run_names,
-    table_of,
-)
+from fewshot_bench.figures import Request, series, style
+from fewshot_bench.figures.series import table_of
 from fewshot_bench.figures.style import Floats
 from fewshot_bench.results.runs import Run
 
@@ -26,27 +17,24 @@ LOSS = "loss_"
 WINDOWS = 50  # of the training, in each of which a loss is summarized
 MINUTES = 300.0  # seconds from which an axis in minutes is easier to read
 ROW = 0.34  # inches
+# {column: (name, color, hatch)}; light beside dark
 PHASES = {
-    "sample_ms": "sampling",
-    "forward_backward_ms": "forward and backward",
-    "optimizer_ms": "optimizer",
+    "sample_ms": ("sampling", style.COLORS[1], ""),
+    "forward_backward_ms": ("forward and backward", style.COLORS[0], "////"),
+    "optimizer_ms": ("optimizer", style.COLORS[2], "...."),
 }
-PHASE_COLORS = (style.COLORS[1], style.COLORS[0], style.COLORS[2])  # light beside dark
 Table = dict[str, Floats]  # columns of a CSV file
 
 
-def learning(runs: list[Run], request: Request) -> Figure | None:
+def learning(runs: list[Run], request: Request) -> Figure:
     """Validation accuracy, and a panel for the loss of each player, against the step."""
-    found = read_series(gather(runs, request), request, _curves)
-    if not found:
-        return None
-    players = list(
-        dict.fromkeys(n for _, values in found for _, steps in values for n in steps if LOSS in n)
-    )
-    figure, axes = style.panels(1 + len(players), sharex=False)
+    found = series.read_series(runs, request, _curves)
+    tables = [steps for _, values in found for _, steps in values]
+    players = list(dict.fromkeys(name for steps in tables for name in steps if LOSS in name))
+    figure, axes = style.panels(1 + len(players))
     handles = []
     for i, (_, values) in enumerate(found):
-        step, accuracies = common_steps([(v["step"], v["accuracy"]) for v, _ in values])
+        step, accuracies = series.common_steps([(v["step"], v["accuracy"]) for v, _ in values])
         handles.append(_accuracy(axes[0], step, accuracies, i))
         for panel, player in zip(axes[1:], players, strict=True):
             if player in values[0][1]:
@@ -59,29 +47,26 @@ def learning(runs: list[Run], request: Request) -> Figure | None:
         style.log_if_wide(panel, "y", values_shown, 10.0)
     for panel in axes:
         panel.set_xlabel("training step")
-    style.legend(figure, handles, [series.label for series, _ in found])
+    shown = [one for one, _ in found]
+    style.legend(figure, handles, [one.label for one in shown])
     single = (
         "One seed: the losses' band holds 80 % of a window's steps; the spread of a "
         "validation over its episodes is not recorded."
     )
-    bands = range_text([series for series, _ in found], single)
-    style.caption(figure, f"Losses: medians over {WINDOWS} windows of the training.", bands)
+    losses = f"Losses: medians over {WINDOWS} windows of the training."
+    style.caption(figure, losses, series.range_text(shown, single))
     return figure
 
 
 def _curves(run: Run) -> tuple[Table, Table]:
-    """Columns of validation.csv and of steps.csv.
-
-    Raises:
-        RecordError: the run has none.
-    """
+    """Columns of validation.csv and of steps.csv."""
     steps = table_of(run, "steps.csv", "step")
     return table_of(run, "validation.csv", "step", "accuracy"), steps
 
 
 def _accuracy(axes: Axes, x: Floats, accuracies: list[Floats], i: int) -> Line2D:
     """One line; a band if there are several seeds."""
-    mean, low, high = (style.PERCENT * part for part in mean_and_range(accuracies))
+    mean, low, high = (style.PERCENT * part for part in series.mean_and_range(accuracies))
     (line,) = axes.plot(x, mean, **style.of_series(i))
     if len(accuracies) > 1:
         style.band(axes, x, low, high, line.get_color())
@@ -90,13 +75,13 @@ def _accuracy(axes: Axes, x: Floats, accuracies: list[Floats], i: int) -> Line2D
 
 def _loss(axes: Axes, curves: list[tuple[Floats, Floats]], i: int) -> None:
     """A smoothed loss with its band: over the seeds, or over the steps of a window."""
-    step, values = common_steps(curves)
+    step, values = series.common_steps(curves)
     at, *parts = windows(step, *values)
     middle = np.array([part.mean() for part in at])
     medians = [np.array([np.median(part) for part in one]) for one in parts]
-    mean, low, high = mean_and_range(medians)
+    mean, low, high = series.mean_and_range(medians)
     if len(curves) == 1:
-        low, high = (np.array([np.quantile(p, q) for p in parts[0]]) for q in (0.1, 0.9))
+        low, high = np.array([np.quantile(part, (0.1, 0.9)) for part in parts[0]]).T
     properties = style.of_series(i) | {"marker": ""}
     axes.plot(middle, mean, **properties)
     style.band(axes, middle, low, high, properties["color"])
@@ -108,41 +93,39 @@ def windows(*columns: Floats, most: int = WINDOWS) -> list[list[Floats]]:
     return [list(np.array_split(column, count)) for column in columns]
 
 
-def time(runs: list[Run], request: Request) -> Figure | None:
+def time(runs: list[Run], request: Request) -> Figure:
     """Validation accuracy against the time of the training steps; test accuracy at its end."""
-    found = read_series(gather(runs, request), request, _timed_curve)
-    if not found:
-        return None
+    found = series.read_series(runs, request, _timed_curve)
     figure, (axes,) = style.panels(1, height=3.0)
-    totals = [seconds[-1] for _, values in found for _, seconds, _ in values]
-    unit, name = (60.0, "min") if max(totals) >= MINUTES else (1.0, "s")
+    seconds = [times for _, values in found for _, times, _ in values]
+    unit, name = (60.0, "min") if max(s[-1] for s in seconds) >= MINUTES else (1.0, "s")
     handles = []
-    for i, (series, values) in enumerate(found):
-        _, times = common_steps([(step, seconds) for step, seconds, _ in values])
-        _, accuracies = common_steps([(step, accuracy) for step, _, accuracy in values])
+    for i, (one, values) in enumerate(found):
+        _, times = series.common_steps([(step, elapsed) for step, elapsed, _ in values])
+        _, accuracies = series.common_steps([(step, accuracy) for step, _, accuracy in values])
         line = _accuracy(axes, np.mean(times, axis=0) / unit, accuracies, i)
         handles.append(line)
-        for run, (_, seconds, _) in zip(series.runs, values, strict=True):
+        for run, (_, elapsed, _) in zip(one.runs, values, strict=True):
             test = run.record["test"]
             style.whiskers(
-                axes, [seconds[-1] / unit], [style.PERCENT * test["accuracy"]],
+                axes, [elapsed[-1] / unit], [style.PERCENT * test["accuracy"]],
                 *style.percent(*test["interval"]),
                 color=line.get_color(), marker="*", markersize=8, zorder=5,
             )  # fmt: skip
-    style.log_if_wide(axes, "x", [s[0] for _, values in found for _, s, _ in values] + totals)
+    style.log_if_wide(axes, "x", [s[end] for s in seconds for end in (0, -1)])
     axes.set_xlabel(f"time in training steps ({name})")
     axes.set_ylabel("accuracy (%)")
     star = Line2D([], [], color=style.GRAY, marker="*", markersize=8, linestyle="none")
-    shown = [series for series, _ in found]
-    style.legend(figure, [*handles, star], [*(series.label for series in shown), "test accuracy"])
+    shown = [one for one, _ in found]
+    style.legend(figure, [*handles, star], [*(one.label for one in shown), "test accuracy"])
     level = f"{style.PERCENT * shown[0].runs[0].record['test']['level']:g}"
-    devices = device_names(shown)
+    devices = series.device_names(shown)
     different = f"Different devices, so times do not compare: {'; '.join(devices)}."
     style.caption(
         figure,
         "Lines: accuracy on the validation split. Stars: on the test split, of the weights that "
         f"validation chose, with the {level} % Student interval over test episodes.",
-        range_text(shown),
+        series.range_text(shown),
         "Time is that of the training steps alone, without validations.",
         different if len(devices) > 1 else "",
     )
@@ -150,11 +133,7 @@ def time(runs: list[Run], request: Request) -> Figure | None:
 
 
 def _timed_curve(run: Run) -> tuple[Floats, Floats, Floats]:
-    """(step, seconds of training until then, accuracy) of each validation.
-
-    Raises:
-        RecordError: the run has none.
-    """
+    """(step, seconds of training until then, accuracy) of each validation."""
     steps = table_of(run, "steps.csv", "step", "step_ms")
     validations = table_of(run, "validation.csv", "step", "accuracy")
     elapsed = np.nancumsum(steps["step_ms"]) / 1e3
@@ -162,14 +141,13 @@ def _timed_curve(run: Run) -> tuple[Floats, Floats, Floats]:
     return validations["step"], elapsed[np.maximum(at, 0)], validations["accuracy"]
 
 
-def steps(runs: list[Run], request: Request) -> Figure | None:
+def steps(runs: list[Run], request: Request) -> Figure:
     """One row per run: a box of its step times, and the shares of its phases."""
-    found = read_series(gather(runs, request), request, _times)
-    if not found:
-        return None
-    series = [one for one, _ in found]
+    found = series.read_series(runs, request, _times)
+    shown = [one for one, _ in found]
     times = [columns for _, values in found for columns in values]
-    names = [style.folded(name) for name in run_names([run for one in series for run in one.runs])]
+    names = series.run_names([run for one in shown for run in one.runs])
+    names = [style.folded(name) for name in names]
     lines = sum(1 + name.count("\n") / 2 for name in names)
     figure = style.new_figure(1.0 + ROW * lines)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
@@ -192,11 +170,10 @@ def steps(runs: list[Run], request: Request) -> Figure | None:
     left.set_yticks(rows, names)
     left.set_ylim(len(names) - 0.4, -0.7)
     start = np.zeros(len(names))
-    shares = [_shares(columns) for columns in times]
-    for i, (column, name) in enumerate(PHASES.items()):
-        share = np.array([one[column] for one in shares])
+    shares = np.array([_shares(columns) for columns in times])
+    for share, (name, color, hatch) in zip(shares.T, PHASES.values(), strict=True):
         right.barh(
-            rows, share, 0.55, start, label=name, color=PHASE_COLORS[i], hatch=style.HATCHES[i],
+            rows, share, 0.55, start, label=name, color=color, hatch=hatch,
             edgecolor="white", linewidth=0.6,
         )  # fmt: skip
         start = start + np.nan_to_num(share)
@@ -206,7 +183,7 @@ def steps(runs: list[Run], request: Request) -> Figure | None:
         axes.grid(False, axis="y")
         axes.tick_params(axis="y", length=0)
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    devices = device_names(series)
+    devices = series.device_names(shown)
     style.caption(
         figure,
         "Boxes: quartiles of the step time; number: its median; whiskers: 5 % to 95 %. Steps of "
@@ -217,11 +194,7 @@ def steps(runs: list[Run], request: Request) -> Figure | None:
 
 
 def _times(run: Run) -> Table:
-    """Milliseconds of each step and its phases, after the warm-up.
-
-    Raises:
-        RecordError: the run has none.
-    """
+    """Milliseconds of each step and its phases, after the warm-up."""
     table = table_of(run, "steps.csv", "step_ms")
     warm = min(run.record["timing"].get("warmup_steps") or 0, len(table["step_ms"]) - 1)
     columns = {name: table[name][warm:] for name in ("step_ms", *PHASES) if name in table}
@@ -231,10 +204,10 @@ def _times(run: Run) -> Table:
     return {name: ms[timed] for name, ms in columns.items()}
 
 
-def _shares(times: Table) -> dict[str, float]:
+def _shares(times: Table) -> list[float]:
     """Percentage of each phase, over the steps whose phases are all known; else NaN."""
     if all(name in times for name in PHASES):
         known = np.isfinite(np.stack([times[name] for name in PHASES])).all(0)
         if total := times["step_ms"][known].sum():
-            return {n: style.PERCENT * float(times[n][known].sum() / total) for n in PHASES}
-    return dict.fromkeys(PHASES, np.nan)
+            return [style.PERCENT * float(times[n][known].sum() / total) for n in PHASES]
+    return [np.nan] * len(PHASES)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -38,16 +36,9 @@ DOWNLOADS = (
 )
 MOST_SENTENCES = 12  # of a table; more are folded
 # Parts of a record that are shown of each run, with the titles of their tables.
-PARTS = (
-    ("sampler", "Sampler"),
-    ("overlap", "Class overlap"),
-    ("environment", "Environment"),
-    ("device", "Device"),
-    ("test", "Test"),
-    ("validation", "Validation"),
-    ("training", "Training"),
-    ("timing", "Times"),
-)
+PARTS = {"sampler": "Sampler", "overlap": "Class overlap", "environment": "Environment",
+         "device": "Device", "test": "Test", "validation": "Validation", "training": "Training",
+         "timing": "Times"}  # fmt: skip
 FACTS = (
     "id", "dataset", "dataset_digest", "dataset_license", "dataset_source", "split", "part",
     "episode_seed", "episodes_digest", "seed", "preset", "parameters", "evaluated_from",
@@ -70,16 +61,9 @@ NUMBERS = {
 def write_report(comparison: Comparison, folder: Path, *, pictures: bool = True) -> list[str]:
     """Write ``folder/index.html``, which contains everything that it shows.
 
-    Arguments:
-        comparison: see :func:`fewshot_bench.results.comparison`.
-        folder: made if necessary; an existing page is replaced, nothing else is touched.
-        pictures: whether to draw figures.
-
-    Returns:
-        A line for each figure that failed although its runs have what it needs.
-
-    Raises:
-        ConfigError: the folder cannot be made or written, or there is no matplotlib.
+    The folder is made if necessary; an existing page is replaced, nothing else is touched. Returns
+    a line for each figure that failed although its runs have what it needs. ConfigError if the
+    folder cannot be made or written, or there is no matplotlib.
     """
     hint = "give another folder with -o"
     try:
@@ -91,25 +75,16 @@ def write_report(comparison: Comparison, folder: Path, *, pictures: bool = True)
     return failures
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure inside the page.
+class Picture(NamedTuple):
+    """A figure inside the page."""
 
-    Arguments:
-        kind: one of ``fewshot_bench.figures.KINDS``.
-        title: what it shows.
-        alt: the same in words, with where the numbers are.
-        source: a ``data:`` URL of an SVG.
-    """
-
-    kind: str
-    title: str
-    alt: str
-    source: str
+    kind: str  # one of KINDS
+    title: str  # what it shows
+    alt: str  # the same in words, with where the numbers are
+    source: str  # a data: URL of an SVG
 
 
-@dataclass(frozen=True)
-class Gallery:
+class Gallery(NamedTuple):
     """The figures of a table, and a sentence about those that are not drawn."""
 
     pictures: Sequence[Picture] = ()
@@ -117,18 +92,13 @@ class Gallery:
 
 
 def gallery(comparison: Comparison) -> tuple[list[Gallery], list[str]]:
-    """Draw the figures of a comparison.
+    """Draw the figures of the first ``MOST_TABLES`` tables, of their best ``MOST_ROWS`` rows.
 
-    Arguments:
-        comparison: its first ``MOST_TABLES`` tables get figures, of their best ``MOST_ROWS`` rows.
-
-    Returns:
-        One gallery per table, and a line for each figure that failed.
-
-    Raises:
-        ConfigError: there is no matplotlib.
+    Returns one gallery per table, and a line for each figure that failed.
     """
     check("learning")
+    from fewshot_bench.figures.style import rendered
+
     failures: list[str] = []
     omitted = f"Figures are drawn for the first {MOST_TABLES} tables; fsb figure draws others."
     galleries = [Gallery(omitted=omitted)] * len(comparison.tables)
@@ -146,46 +116,39 @@ def gallery(comparison: Comparison) -> tuple[list[Gallery], list[str]]:
             except FewshotBenchError as error:
                 failures.append(f"figure '{kind}': {error}")
                 continue
-            if figure is not None:
-                from fewshot_bench.figures.style import rendered
-
-                title = TITLES.get(kind, what.sentence)
-                alt = f"{title}, for {listed(row.name for row in rows)} on {heading(table)}."
-                source = _data_url("image/svg+xml", rendered(figure, "svg"))
-                pictures.append(Picture(kind, title, alt + NUMBERS.get(kind, ""), source))
+            title = TITLES.get(kind, what.sentence)
+            alt = f"{title}, for {listed(row.name for row in rows)} on {heading(table)}."
+            source = _data_url("image/svg+xml", rendered(figure, "svg"))
+            pictures.append(Picture(kind, title, alt + NUMBERS.get(kind, ""), source))
         hidden = len(table.rows) - len(rows)
         omitted = f"Figures of {len(rows)} rows; {hidden} more are in the tables." if hidden else ""
         galleries[i] = Gallery(pictures, omitted)
     return galleries, failures
 
 
-def _figure(kind: str, table: Table, rows: list[Row], level: float) -> Figure | None:
+def _figure(kind: str, table: Table, rows: list[Row], level: float) -> Figure:
+    """RecordError if the table has nothing for it."""
+    if kind == "forest":
+        if not table.paired:
+            raise RecordError("no differences")
+        from fewshot_bench.figures.comparison import forest_of_table
+        from fewshot_bench.figures.style import in_use
+
+        with in_use():
+            return forest_of_table(table, rows, level)
     if kind == "settings" and len(table.settings) < 2:
-        return None  # a lone point
+        raise RecordError("a lone point")
+    runs = [run for row in rows for run in row.runs]
     if kind == "confusion":  # of the best row and of the baseline
-        best = [cell.runs[0] for row in rows if (cell := row.cells[0]) is not None][:1]
+        best = next((cell.runs[0] for row in rows if (cell := row.cells[0]) is not None), None)
         base = table.baselines[0] and table.baselines[0].cells[0]
-        both = best + ([base.runs[0]] if base else [])
-        return draw(kind, list({id(run): run for run in both}.values()))
-    if kind != "forest":
-        return draw(kind, [run for row in rows for run in row.runs])
-    if not table.paired:
-        return None
-    from matplotlib import rc_context
-
-    from fewshot_bench.figures.comparison import forest_of_table
-    from fewshot_bench.figures.style import RC
-
-    with rc_context(RC):
-        return forest_of_table(table, rows, level)
+        both = (best, base.runs[0] if base else None)
+        runs = list({id(run): run for run in both if run is not None}.values())
+    return draw(kind, runs)
 
 
 def html(comparison: Comparison, galleries: Sequence[Gallery] | None = None) -> str:
-    """The page, and an exporter.
-
-    Arguments:
-        galleries: one per table; None: no figures.
-    """
+    """The page, and an exporter; ``galleries``: one per table; None: no figures."""
     folder = files("fewshot_bench.report").joinpath("templates")
     style, script = (folder.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("css", "js"))
     tables = comparison.tables
@@ -194,7 +157,12 @@ def html(comparison: Comparison, galleries: Sequence[Gallery] | None = None) -> 
         (name, file, _data_url(f"{kind};charset=utf-8", export(comparison).encode()))
         for name, file, kind, export in DOWNLOADS
     ]
-    return _template().render(
+    environment = Environment(
+        loader=PackageLoader("fewshot_bench.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["capitalized"] = lambda text: text[:1].upper() + text[1:]
+    return environment.get_template("page.html").render(
         title=f"{names} on {listed(dict.fromkeys(table.dataset for table in tables))}",
         sections=[
             _section(table, comparison, own)
@@ -210,19 +178,6 @@ def html(comparison: Comparison, galleries: Sequence[Gallery] | None = None) -> 
         f"script-src '{_hash(script)}'",
         most_sentences=MOST_SENTENCES,
     )
-
-
-@cache
-def _template() -> Any:
-    environment = Environment(
-        loader=PackageLoader("fewshot_bench.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["capitalized"] = lambda text: text[:1].upper() + text[1:]
-    return environment.get_template("page.html")
 
 
 def _hash(text: str) -> str:
@@ -252,8 +207,9 @@ def _run(name: str, run: Run) -> dict[str, Any]:
     record = run.record
     half = record["test"]["half_width"]
     margin = "" if half is None else f" ± {100 * half:.2f}"
-    parts = [("Run", [(key, _text(record[key])) for key in FACTS if record.get(key) is not None])]
-    parts += [(title, _flat(record[key])) for key, title in PARTS if record.get(key)]
+    facts = {key: record[key] for key in FACTS if record.get(key) is not None}
+    parts = [("Run", _flat(facts))]
+    parts += [(title, _flat(record[key])) for key, title in PARTS.items() if record.get(key)]
     plugins = [
         (f"{one.get('kind')} {one.get('name')}", f"{one.get('distribution')} {one.get('version')}")
         for one in record["plugins"]
@@ -283,20 +239,15 @@ def _settings(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            found += _flat(value, f"{prefix}{name}.")
-        else:
-            found.append((f"{prefix}{name}", _text(value)))
+        nested = isinstance(value, Mapping)
+        found += _flat(value, f"{prefix}{name}.") if nested else [(prefix + name, _text(value))]
     return found
 
 
 def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, float):
-        return f"{value:.6g}"
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value)) or "none"
-    return str(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    words = {None: "none", True: "on", False: "off"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)

@@ -40,15 +40,15 @@ class Indices(Batch):
 
     def rows(self) -> Tensor:
         """Everything that defines an episode, as one row of integers: [T, L]."""
-        parts = [self.class_ids, self.support, self.query, self.target]
-        parts += [] if self.unlabeled is None else [self.unlabeled]
-        return torch.cat([part.flatten(1) for part in parts], dim=1)
+        return self._joined(self.class_ids, self.support, self.query, self.target)
 
     def images(self) -> Tensor:
         """All image indices: [T, way*shot + Q + U]."""
-        parts = [self.support.flatten(1), self.query]
-        parts += [] if self.unlabeled is None else [self.unlabeled]
-        return torch.cat(parts, dim=1)
+        return self._joined(self.support, self.query)
+
+    def _joined(self, *parts: Tensor) -> Tensor:
+        parts = parts if self.unlabeled is None else (*parts, self.unlabeled)
+        return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
 class Sampler:
@@ -90,13 +90,10 @@ class Sampler:
         raise NotImplementedError
 
     def require(self, ids: Tensor | range) -> None:
-        """Check that these episodes exist.
+        """Raise ConfigError if the plan has fewer episodes.
 
         Numbers on a GPU are not checked, since reading them would wait for the device; callers
         that have them check the range that they come from.
-
-        Raises:
-            ConfigError: the plan has fewer episodes.
         """
         if self.length is None or not len(ids) or (isinstance(ids, Tensor) and is_gpu(ids)):
             return
@@ -112,41 +109,28 @@ class Sampler:
 
         Queries and unlabeled images are in random order, which carries no class information.
         """
-        task, tasks = self.task, len(key)
+        task = self.task
         support, rest = images.split([task.shot, task.query + task.unlabeled], dim=-1)
         query = rest[:, : task.way, : task.query].flatten(1)
         order = permutation(key, "query order", query.shape[1])
         target = torch.arange(task.way, device=key.device).repeat_interleave(task.query)
         unlabeled = None
         if task.unlabeled:
-            unlabeled = rest[..., task.query :].flatten(1)
             # Tags of random numbers keep their spelling: it decides the numbers.
-            shuffle = permutation(key, "unlabelled order", unlabeled.shape[1])
-            unlabeled = unlabeled.gather(1, shuffle)
-        return Indices(
-            support=support[:, : task.way],
-            query=query.gather(1, order),
-            target=target.expand(tasks, -1).gather(1, order),
-            unlabeled=unlabeled,
-            class_ids=classes[:, : task.way],
-            key=key,
-        )
+            shuffle = permutation(key, "unlabelled order", task.classes * task.unlabeled)
+            unlabeled = rest[..., task.query :].flatten(1).gather(1, shuffle)
+        query, target = query.gather(1, order), target.expand(len(key), -1).gather(1, order)
+        support, class_ids = support[:, : task.way], classes[:, : task.way]
+        return Indices(support, query, target, unlabeled, class_ids, key)
 
 
 class EpisodeSource:
-    """Episodes of one split, gathered on its device.
-
-    Arguments:
-        sampler: chooses the images.
-        dtype: of the images.
-    """
+    """Episodes of one split, gathered on its device; ``dtype``: of the images."""
 
     def __init__(self, sampler: Sampler, dtype: torch.dtype = torch.float32) -> None:
         self.sampler, self.table, self.dtype = sampler, sampler.table, dtype
-        low, high = sampler.table.pixel_range
-        self.task = replace(
-            sampler.task, image_shape=sampler.table.image_shape, pixel_range=(low, high)
-        )
+        shape, pixel_range = self.table.image_shape, self.table.pixel_range
+        self.task = replace(sampler.task, image_shape=shape, pixel_range=pixel_range)
         self._checked = False
 
     def indices(self, ids: Tensor | range) -> Indices:
@@ -154,8 +138,7 @@ class EpisodeSource:
 
         Raises:
             ConfigError: a finite plan has fewer.
-            PluginError: the sampler returned an image twice or of a wrong class, or drew from a
-                global generator.
+            PluginError: see :func:`check_indices`; or the sampler drew from a global generator.
         """
         self.sampler.require(ids)
         before = global_generators()
@@ -179,19 +162,11 @@ class EpisodeSource:
         """The episodes with these indices: a single gather."""
         images = self.table.gather(indices.images(), self.dtype)
         _, way, shot = indices.support.shape
-        sizes = [way * shot, indices.query.shape[1]]
-        support, query, unlabeled = images.tensor_split([sizes[0], sizes[0] + sizes[1]], dim=1)
-        return Episode(
-            support=Support(
-                images=support.unflatten(1, (way, shot)),
-                unlabeled=None if indices.unlabeled is None else unlabeled,
-                key=indices.key,
-            ),
-            query=query,
-            target=indices.target,
-            class_ids=indices.class_ids,
-            key=indices.key,
-        )
+        ends = [way * shot, way * shot + indices.query.shape[1]]
+        shots, query, rest = images.tensor_split(ends, dim=1)
+        unlabeled = None if indices.unlabeled is None else rest
+        support = Support(shots.unflatten(1, (way, shot)), unlabeled, indices.key)
+        return Episode(support, query, indices.target, indices.class_ids, indices.key)
 
 
 def episode_ids(ids: Tensor | range, device: torch.device) -> Tensor:
@@ -208,15 +183,12 @@ def check_indices(indices: Indices, table: ClassTable, task: Task) -> None:
         PluginError: a wrong shape or target, a class or image twice in an episode, or an image of
             another class.
     """
-    support, query, target, ids = (
-        indices.support, indices.query, indices.target, indices.class_ids
-    )  # fmt: skip
+    support, query, target = indices.support, indices.query, indices.target
+    ids = indices.class_ids
     shapes = (tuple(support.shape), tuple(query.shape))
     expected = ((len(ids), task.way, task.shot), (len(ids), task.way * task.query))
     if shapes != expected:
-        raise PluginError(
-            f"the sampler returned support and query of {shapes}, expected {expected}"
-        )
+        raise PluginError(f"the sampler drew support, query of {shapes}, expected {expected}")
     if ((target < 0) | (target >= task.way)).any():
         raise PluginError(f"the sampler returned targets outside [0, {task.way})")
     for what, values in (("class", ids), ("image", indices.images())):

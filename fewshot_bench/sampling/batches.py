@@ -30,24 +30,13 @@ class BatchSource:
 
     The T "tasks" of a batch are T mini-batches: ``query`` [T, size, C, H, W], ``target`` [T, size]
     in [0, classes of the split), ``class_ids`` [T, classes]. Images are drawn uniformly, with
-    replacement.
-
-    Arguments:
-        table: the split.
-        size: images of a mini-batch.
-        seed: of the stream.
-        dtype: of the images.
-        labeled: positions of the labeled images; None: all.
+    replacement, from the positions ``labeled`` (None: all). ``size``: images of a mini-batch.
     """
 
     def __init__(
-        self,
-        table: ClassTable,
-        size: int,
-        seed: int,
-        dtype: torch.dtype = torch.float32,
+        self, table: ClassTable, size: int, seed: int, dtype: torch.dtype = torch.float32,
         labeled: Tensor | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.table, self.size, self.dtype, self.labeled = table, size, dtype, labeled
         self.stream = torch.tensor(key_of("batches", seed), device=table.device)
 
@@ -68,10 +57,6 @@ class BatchSource:
         classes = torch.arange(len(table.class_start), device=table.device)
         query = table.gather(image, self.dtype)
         nothing = query.new_empty(len(key), len(classes), 0, *query.shape[2:])
-        return Episode(
-            support=Support(images=nothing, unlabeled=None, key=key),
-            query=query,
-            target=torch.searchsorted(table.class_start, image, right=True) - 1,
-            class_ids=classes.expand(len(key), -1),
-            key=key,
-        )
+        target = torch.searchsorted(table.class_start, image, right=True) - 1
+        support = Support(nothing, None, key)
+        return Episode(support, query, target, classes.expand(len(key), -1), key)

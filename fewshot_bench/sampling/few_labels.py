@@ -2,10 +2,10 @@
 
 Two levels (Zhang et al. 2018, section 3; Ren et al. 2018, section 5):
 
-* samples: in every training class a fixed, seeded fraction of the images is labeled. Support and
-  query images come from it, unlabeled images from the rest, in every episode.
-* tasks: a fixed, seeded fraction of the classes is labeled. Labeled tasks use these classes,
-  unlabeled tasks the others, for methods that can learn from them.
+* samples: a seeded fraction of the images of every training class is labeled. Support and query
+  images come from it, unlabeled images from the rest, in every episode.
+* tasks: a seeded fraction of the classes is labeled. Labeled tasks use these classes, unlabeled
+  tasks the others, for methods that can learn from them.
 
 The partition depends on the split's classes and its own seed only, so every method and training
 seed has the same labels. Tags of random numbers ("unlabelled ...") decide which ones and keep
@@ -29,15 +29,9 @@ from fewshot_bench.sampling.closed import ClosedSampler
 
 @dataclass(frozen=True)
 class Labels:
-    """How much of a training split is labeled.
+    """How much of a training split is labeled; ConfigError for a fraction outside (0, 1].
 
-    Arguments:
-        fraction: of the images of each class.
-        classes: fraction of the classes.
-        seed: of both partitions.
-
-    Raises:
-        ConfigError: a fraction outside (0, 1].
+    ``fraction``: of the images of each class; ``classes``: of the classes; ``seed``: of both.
     """
 
     fraction: float = 1.0
@@ -65,8 +59,7 @@ class Labels:
 
         The classes of a group show the same drawings and have the same order.
         """
-        group = torch.arange(len(table.group_start), device=table.device)
-        group = group.repeat_interleave(table.group_count)
+        group = torch.repeat_interleave(table.group_count)
         keys = fold(self.key("images", table.device), group)
         order = torch.arange(len(table.images), device=table.device)
         for count in table.class_count.unique().tolist():
@@ -85,24 +78,15 @@ def at_least_one(fraction: float, count: Tensor) -> Tensor:
 class PartlyLabeledSampler(ClosedSampler):
     """Closed episodes: support and queries are labeled images, ``unlabeled`` the other images.
 
-    Arguments:
-        fraction: of the images of each class that is labeled.
-        order: :meth:`Labels.images` of the whole split; other arguments as in ``Sampler``.
-
-    Raises:
-        ConfigError: a class has too few labeled or too few unlabeled images.
+    Arguments as in ``Sampler``; ``fraction``: of the images of each class that is labeled;
+    ``order``: :meth:`Labels.images` of the whole split. ConfigError if a class has too few labeled
+    or too few unlabeled images.
     """
 
     def __init__(
-        self,
-        table: ClassTable,
-        task: Task,
-        seed: int,
-        *,
+        self, table: ClassTable, task: Task, seed: int, *, fraction: float, order: Tensor,
         within_family: bool = False,
-        fraction: float,
-        order: Tensor,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(table, task, seed, within_family=within_family)
         self.order, self.labeled = order, at_least_one(fraction, table.class_count)
         wanted = task.shot + task.query
@@ -148,23 +132,14 @@ def without_labels(episode: Episode) -> UnlabeledEpisode:
 
 
 def training_sources(
-    table: ClassTable,
-    task: Task,
-    seed: int,
-    labels: Labels,
-    *,
-    unlabeled: bool = True,
-    within_family: bool = False,
-) -> tuple[EpisodeSource, EpisodeSource | None]:
+    table: ClassTable, task: Task, seed: int, labels: Labels, *,
+    unlabeled: bool = True, within_family: bool = False,
+) -> tuple[EpisodeSource, EpisodeSource | None]:  # fmt: skip
     """Labeled training tasks and, where some classes have no labels, unlabeled ones.
 
     Arguments:
-        table: the training split.
-        task: the shape of both kinds.
-        seed: of the stream of episodes.
-        labels: which images and classes are labeled.
+        table, task, seed, within_family: see :class:`fewshot_bench.sampling.base.Sampler`.
         unlabeled: whether the method learns from tasks without labels.
-        within_family: see :class:`fewshot_bench.sampling.base.Sampler`.
 
     Raises:
         ConfigError: too few labeled or unlabeled classes, or too few images in one.

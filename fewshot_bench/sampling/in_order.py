@@ -30,7 +30,6 @@ class InOrderSampler(OpenSampler):
         super().__init__(table, task, seed)
 
     def _plan(self) -> tuple[Tensor, Tensor]:
-        """Classes [E, classes] and images [E, classes, shot + query + unlabeled]."""
         table, task = self.table, self.task
         classes = table.group_start.cpu()
         starts, counts = table.class_start.cpu()[classes], table.class_count.cpu()[classes]
@@ -38,8 +37,7 @@ class InOrderSampler(OpenSampler):
             start + table.order[start : start + count].argsort(stable=True)
             for start, count in zip(starts.tolist(), counts.tolist(), strict=True)
         ]
-        last = torch.stack([table.order[images[-1]] for images in read])
-        chosen = last.argsort(stable=True)
+        chosen = torch.stack([table.order[images[-1]] for images in read]).argsort(stable=True)
         chosen = chosen[: len(chosen) // task.classes * task.classes]
         images = torch.stack([read[group][: task.images_per_class] for group in chosen.tolist()])
         shape = (-1, task.classes)

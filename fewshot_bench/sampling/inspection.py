@@ -19,28 +19,18 @@ from fewshot_bench.data.table import ClassTable
 from fewshot_bench.errors import PluginError, plugin_errors
 from fewshot_bench.sampling.base import EpisodeSource, Indices, check_indices, episode_ids
 
-CHUNK = 256  # episodes at a time
-SAMPLINGS = ("closed", "open")
 Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class DrawnEpisodes:
-    """Digest and composition of E episodes.
+    """Digest and composition of E episodes."""
 
-    Arguments:
-        digest: hex sha256 of their classes, images and targets, in order.
-        class_ids: [E, way].
-        support, query, unlabeled: number of images of each class [E, way].
-        distractors: number of unlabeled images of other classes [E].
-    """
-
-    digest: str
-    class_ids: Counts
-    support: Counts
+    digest: str  # hex sha256 of their classes, images and targets, in order
+    class_ids: Counts  # [E, way]
+    support: Counts  # number of images of each class [E, way]
     query: Counts
     unlabeled: Counts
-    distractors: Counts
 
     def counts(self) -> dict[str, list[int]]:
         """The minimum and maximum number of images of a class in an episode, for each part."""
@@ -49,13 +39,11 @@ class DrawnEpisodes:
 
 
 def draw_episodes(
-    source: EpisodeSource, episodes: int, title: str, chunk: int = CHUNK
+    source: EpisodeSource, episodes: int, title: str, chunk: int = 256
 ) -> DrawnEpisodes:
-    """Draw and check the first episodes.
+    """Draw and check the first episodes of an evaluation.
 
     Arguments:
-        source: of the evaluation.
-        episodes: how many.
         title: name of the sampler in messages.
         chunk: episodes at a time; does not change a number.
 
@@ -63,10 +51,9 @@ def draw_episodes(
         PluginError: an episode is invalid, or not what the sampler declares.
     """
     sampler, table = source.sampler, source.table
-    if sampler.sampling not in SAMPLINGS:
+    if sampler.sampling not in ("closed", "open"):
         raise PluginError(
-            f"{title}: expected sampling to be one of {', '.join(SAMPLINGS)}, "
-            f"got {sampler.sampling!r}."
+            f"{title}: expected sampling to be one of closed, open, got {sampler.sampling!r}."
         )
     sha = hashlib.sha256()
     parts: dict[str, list[Tensor]] = {}
@@ -76,12 +63,27 @@ def draw_episodes(
         sampler.require(ids)
         with plugin_errors(title):
             indices = sampler(episode_ids(ids, table.device))
-        _check(indices, source, title)
+        try:
+            check_indices(indices, table, sampler.task)
+        except PluginError as error:
+            raise PluginError(f"{title}: {error}.") from error
+        if sampler.within_family:
+            group = torch.repeat_interleave(table.group_count)
+            family = torch.repeat_interleave(table.family_count)[group][indices.class_ids]
+            if bool((family != family[:, :1]).any()):
+                raise PluginError(
+                    f"{title} draws classes of several families in one episode: it ignores "
+                    "--within-family."
+                )
         sha.update(indices.rows().cpu().numpy().astype("<i8").tobytes())
         for name, values in _composition(indices, table).items():
             parts.setdefault(name, []).append(values)
         if sampler.sampling == "open":
-            drawings = _drawings(indices.images().flatten(), table)
+            # For each image, that of its group's first class with the same drawing unrotated.
+            images = indices.images().flatten()
+            class_of = torch.repeat_interleave(table.class_count)[images]
+            first = table.group_start[torch.repeat_interleave(table.group_count)[class_of]]
+            drawings = table.class_start[first] + images - table.class_start[class_of]
             used.index_add_(0, drawings, torch.ones_like(drawings))
     if bool((used > 1).any()):
         raise PluginError(
@@ -94,15 +96,9 @@ def draw_episodes(
 
 
 def check_redrawn(drawn: DrawnEpisodes, class_ids: Counts, query: Counts, title: str) -> None:
-    """Check that the evaluated episodes are those that were checked before.
+    """Raise PluginError unless the evaluated episodes are those that were checked before.
 
-    Arguments:
-        drawn: the checked episodes.
-        class_ids, query: [E, way], classes and numbers of their queries as evaluated.
-        title: name of the sampler in messages.
-
-    Raises:
-        PluginError: they differ.
+    ``class_ids``, ``query``: [E, way], classes and numbers of their queries as evaluated.
     """
     if not np.array_equal(drawn.class_ids, class_ids) or not np.array_equal(drawn.query, query):
         raise PluginError(
@@ -111,44 +107,14 @@ def check_redrawn(drawn: DrawnEpisodes, class_ids: Counts, query: Counts, title:
         )
 
 
-def _check(indices: Indices, source: EpisodeSource, title: str) -> None:
-    """Check episodes and, with ``within_family``, their families."""
-    sampler, table = source.sampler, source.table
-    try:
-        check_indices(indices, table, sampler.task)
-    except PluginError as error:
-        raise PluginError(f"{title}: {error}.") from error
-    if sampler.within_family:
-        group = torch.repeat_interleave(table.group_count)
-        family = torch.repeat_interleave(table.family_count)[group][indices.class_ids]
-        if bool((family != family[:, :1]).any()):
-            raise PluginError(
-                f"{title} draws classes of several families in one episode: it ignores "
-                "--within-family."
-            )
-
-
 def _composition(indices: Indices, table: ClassTable) -> dict[str, Tensor]:
     """The fields of :class:`DrawnEpisodes` for some episodes."""
     ids = indices.class_ids
     query = torch.zeros_like(ids, dtype=torch.int64)
     query.scatter_add_(1, indices.target, torch.ones_like(indices.target))
-    unlabeled, distractors = torch.zeros_like(query), torch.zeros_like(query[:, 0])
+    unlabeled = torch.zeros_like(query)
     if indices.unlabeled is not None:
         class_of = torch.repeat_interleave(table.class_count)[indices.unlabeled]
-        matches = class_of.unsqueeze(-1) == ids.unsqueeze(1)
-        unlabeled, distractors = matches.sum(1), (~matches.any(-1)).sum(1)
-    return {
-        "class_ids": ids,
-        "support": torch.full_like(query, indices.support.shape[2]),
-        "query": query,
-        "unlabeled": unlabeled,
-        "distractors": distractors,
-    }
-
-
-def _drawings(images: Tensor, table: ClassTable) -> Tensor:
-    """For each image, that of its group's first class which shows the same drawing unrotated."""
-    class_of = torch.repeat_interleave(table.class_count)[images]
-    group_of = torch.repeat_interleave(table.group_count)[class_of]
-    return table.class_start[table.group_start[group_of]] + images - table.class_start[class_of]
+        unlabeled = (class_of.unsqueeze(-1) == ids.unsqueeze(1)).sum(1)
+    support = torch.full_like(query, indices.support.shape[2])
+    return {"class_ids": ids, "support": support, "query": query, "unlabeled": unlabeled}

@@ -38,21 +38,16 @@ class OpenSampler(Sampler):
         return self.arrange(fold(self.stream, ids), classes, images)
 
     def limit(self, room: Tensor, families: list[Tensor]) -> Tensor:
-        """The number of episodes that each group may be in, [groups].
+        """The number of episodes that each group may be in, [groups]: those it has images for.
 
-        Arguments:
-            room: [groups], the number of episodes that each has images for.
-            families: the groups of each family that has enough for an episode.
+        ``families``: the groups of each family that has enough for an episode.
         """
         return room
 
     def pick(self, key: Tensor, groups: Tensor, used: Tensor) -> Tensor:
-        """The groups of an episode.
+        """The groups of an episode, of those that may be in it (one family ``within_family``).
 
-        Arguments:
-            key: of the episode.
-            groups: those that may be in it, of one family with ``within_family``.
-            used: the number of episodes that each of them was in.
+        ``used``: the number of episodes that each of them was in.
         """
         return groups[permutation(key, "classes", len(groups))[: self.task.classes]]
 
@@ -69,10 +64,10 @@ class OpenSampler(Sampler):
         classes: list[Tensor] = []
         images: list[Tensor] = []
         while True:
-            left = [g[used[g] < limit[g]] for g in of_family]
-            left = [g for g in left if len(g) >= task.classes]
+            free = [g[used[g] < limit[g]] for g in of_family]
+            left = [g for g in free if len(g) >= task.classes]
             if not left:
-                break
+                return torch.stack(classes).to(table.device), torch.stack(images).to(table.device)
             key = fold(stream, len(classes))
             eligible = left[int(below(key, "family", len(left)))]
             groups = self.pick(key, eligible, used[eligible])
@@ -81,17 +76,15 @@ class OpenSampler(Sampler):
             used[groups] += 1
             classes.append(chosen)
             images.append(torch.stack(rows) + class_start[chosen].unsqueeze(-1))
-        return torch.stack(classes).to(table.device), torch.stack(images).to(table.device)
 
 
 class BalancedOpenSampler(OpenSampler):
     """A plan that uses every class equally often, however many images it has.
 
-    :class:`OpenSampler` continues while enough classes have images, so that its later episodes
-    consist of the large classes alone. Here a class is in as many episodes as the smallest one can
-    be: an episode takes the least used classes, at random among equals. Any two classes (of a
-    family, with ``within_family``) differ by at most one episode at every point of the plan, and
-    large classes leave images unused.
+    The later episodes of :class:`OpenSampler` consist of the large classes alone. Here a class is
+    in as many episodes as the smallest one can be: an episode takes the least used classes, at
+    random among equals. Any two classes (of a family, with ``within_family``) differ by at most
+    one episode at every point of the plan, and large classes leave images unused.
     """
 
     def limit(self, room: Tensor, families: list[Tensor]) -> Tensor:

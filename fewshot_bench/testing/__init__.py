@@ -19,48 +19,22 @@ Only checks of data sets need data. Plugins may use what is exported here; torch
 name is used, because every pytest of an environment imports this package.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fewshot_bench.utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from fewshot_bench.testing.checks import Check, Fault, NotClaimed, Outcome
-    from fewshot_bench.testing.gradients import gradient_error, precision_error
-    from fewshot_bench.testing.suites import (
-        SUITES,
-        check_backbone,
-        check_dataset,
-        check_method,
-        check_metric,
-        check_observer,
-        check_sampler,
-    )
-    from fewshot_bench.testing.tiny import TINY, TinyBackbone, separable_images, tiny_episode
-
-__all__ = [
-    "SUITES",
-    "TINY",
-    "Check",
-    "Fault",
-    "NotClaimed",
-    "Outcome",
-    "TinyBackbone",
-    "check_backbone",
-    "check_dataset",
-    "check_method",
-    "check_metric",
-    "check_observer",
-    "check_sampler",
-    "gradient_error",
-    "precision_error",
-    "separable_images",
-    "tiny_episode",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module in ("checks", "tiny", "gradients", "suites"):
-            found = importlib.import_module(f"{__name__}.{module}")
-            if hasattr(found, name):
-                return getattr(found, name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from fewshot_bench.testing.checks import *  # noqa: F403
+    from fewshot_bench.testing.gradients import *  # noqa: F403
+    from fewshot_bench.testing.suites import *  # noqa: F403
+    from fewshot_bench.testing.tiny import *  # noqa: F403
+else:
+    _names = {
+        "suites": "SUITES check_backbone check_dataset check_method check_metric check_observer "
+        "check_sampler",
+        "tiny": "TINY TinyBackbone separable_images tiny_episode",
+        "checks": "Check Fault NotClaimed Outcome",
+        "gradients": "gradient_error precision_error",
+    }
+    __getattr__ = lazy_exports(__name__, **_names)
+    __all__ = [name for names in _names.values() for name in names.split()]

@@ -28,8 +28,7 @@ from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, title_of
-from fewshot_bench.sampling.base import EpisodeSource
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling import ClosedSampler, EpisodeSource
 from fewshot_bench.sampling.few_labels import UnlabeledTasks
 from fewshot_bench.testing.checks import Fault, NotClaimed
 from fewshot_bench.testing.component_checks import SamplerSubject
@@ -66,13 +65,8 @@ FOR_SAMPLERS = {"once": "in __init__ on table.device", "show": ""}
 class DeviceCheck:
     """Runs a plugin's object on the stand-in for a GPU, and collects its faults.
 
-    Arguments:
-        plugin: the object, or its class. Its files are those of its classes and of the modules
-            inside it.
-
-    Attributes:
-        device: the stand-in.
-        faults: sentences, each with file, line and source line.
+    ``plugin``: the object, or its class. Its files are those of its classes and of the modules
+    inside it. ``faults``: sentences, each with file, line and source line.
     """
 
     def __init__(self, plugin: object) -> None:
@@ -96,8 +90,15 @@ class DeviceCheck:
                 yield self.device
         except Exception as error:
             self._collect()
+            while isinstance(error, PluginError) and isinstance(error.__cause__, Exception):
+                error = error.__cause__  # the plugin's own exception, with its frames
+            steps = reversed(traceback.extract_tb(error.__traceback__))
+            frames = tuple((step.filename, step.lineno or 0, step.name) for step in steps)
             if not self.faults:  # otherwise a violation is the cause
-                self.faults.append(self._raised(error))
+                self.faults.append(
+                    f"{self.line(frames)} raises on another device than the CPU "
+                    f"({type(error).__name__}: {one_line(str(error))})"
+                )
         self._collect()
 
     def _collect(self) -> None:
@@ -107,23 +108,12 @@ class DeviceCheck:
             line, when = self.line(found.frames), "in its backward pass " if found.backward else ""
             fault = f"{line} {when}{meaning.format(call)}; {advice.format(**self.advice)}"
             # A backward pass repeats violations of its forward pass, at no line of the plugin's.
+            repeated = found.backward and any(f.startswith(line) for f in self.faults)
             if self._own(found.frames) is None:
                 repeated = bool(self.faults)
-            else:
-                repeated = found.backward and any(f.startswith(line) for f in self.faults)
             if fault not in self.faults and not repeated:
                 self.faults.append(fault)
         self.device.violations.clear()
-
-    def _raised(self, error: Exception) -> str:
-        while isinstance(error, PluginError) and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # the plugin's own exception, with its frames
-        steps = traceback.extract_tb(error.__traceback__)
-        frames = [(step.filename, step.lineno or 0, step.name) for step in steps]
-        return (
-            f"{self.line(tuple(reversed(frames)))} raises on another device than the CPU "
-            f"({type(error).__name__}: {one_line(str(error))})"
-        )
 
     @contextmanager
     def step(self, method: Method, *, first: bool, recorded: bool = True) -> Iterator[None]:
@@ -138,24 +128,23 @@ class DeviceCheck:
     def compare_steps(self, method: Method, period: int = 1) -> None:
         """Compare the last steps with those one period earlier; a CUDA graph would repeat them."""
         for back in range(1, period + 1):
-            self._compare(self._operations[-back - period], self._operations[-back])
+            runs = self._operations[-back - period], self._operations[-back]
+            own = ([op for op in run if self._own(op.frames)] for run in runs)
+            pairs = zip_longest(*own, fillvalue=Operation("", (), ()))
+            changes = (pair for pair in pairs if pair[0][:2] != pair[1][:2])  # name and given
+            if pair := next(changes, None):
+                op = pair[0] if pair[0].frames else pair[1]
+                self.faults.append(
+                    f"{self.line(op.frames)} does not do the same for every batch ({op.name}()): "
+                    "shapes, or Python numbers, change from step to step, and a CUDA graph "
+                    "would repeat those of one step; use fixed ones, or tensors on the device"
+                )
         # If its lines do other work in each call, that is reported already, with the line.
         if not self.faults and (what := changed(*self._states[-2:])):
             self.faults.append(
                 f"{title_of(method)}: each call changes {what}, and a CUDA graph would not; return "
                 "it in Losses.log, or in Losses.buffers what a later step needs"
             )
-
-    def _compare(self, *runs: Sequence[Operation]) -> None:
-        for one, two in zip_longest(*([op for op in run if self._own(op.frames)] for run in runs)):
-            if one is None or two is None or (one.name, one.given) != (two.name, two.given):
-                op = one or two
-                self.faults.append(
-                    f"{self.line(op.frames)} does not do the same for every batch ({op.name}()): "
-                    "shapes, or Python numbers, change from step to step, and a CUDA graph "
-                    "would repeat those of one step; use fixed ones, or tensors on the device"
-                )
-                return
 
     def line(self, frames: Frames) -> str:
         """``file.py:12, `source` in adapt()``: the innermost line of the plugin.
@@ -199,10 +188,8 @@ def _belongs(file: Path, plugin: Path) -> bool:
 
 def _within(file: Path, *folders: Path) -> bool:
     """Whether a file is in one of these folders, not counting third-party packages."""
-    for folder in folders:
-        if folder in file.parents:
-            return folder is not LIBRARY or PACKAGES not in file.parts
-    return False
+    inside = next((folder for folder in folders if folder in file.parents), None)
+    return inside is not None and (inside is not LIBRARY or PACKAGES not in file.parts)
 
 
 def train(
@@ -210,13 +197,8 @@ def train(
 ) -> Trainer | None:
     """Train on the device as an engine does, with unlabeled tasks where they are declared.
 
-    Arguments:
-        executor: of the method, which may still be on the CPU.
-        steps: None: as few as are needed to compare the last step of each source of tasks with
-            the one before it.
-
-    Returns:
-        The trainer after these steps; None: nothing trains, or training failed.
+    ``steps``: None: as few as are needed to compare the last step of each source of tasks with
+    the one before it. Returns the trainer after them; None: nothing trains, or training failed.
     """
     method = executor.method
     with check.running() as device:
@@ -225,11 +207,8 @@ def train(
                 return None
             others = unlabeled_tasks(subject)
             sources = 1 if others is None else 2
-            plan = Plan(steps or 3 * sources, TASKS)
-            trainer = Trainer(
-                method.train(), executor, subject.source("train", META), plan,
-                unlabeled=others,
-            )  # fmt: skip
+            plan, tasks = Plan(steps or 3 * sources, TASKS), subject.source("train", META)
+            trainer = Trainer(method.train(), executor, tasks, plan, unlabeled=others)
             for source in trainer.sources:  # a source checks its first batch
                 source.batch(range(TASKS))
             if why := make_capturable(list(trainer.optimizers.values()), META):
@@ -245,19 +224,13 @@ def train(
 def evaluate(
     check: DeviceCheck, subject: MethodSubject, executor: Eager
 ) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Learn, classify and score chunks of test tasks on the device, as an evaluation does.
-
-    Returns:
-        Logits and scores of each chunk, as far as it got.
-    """
+    """Logits and scores of chunks of test tasks on the device, as far as the evaluation got."""
     method = executor.method
-    logits: list[Tensor] = []
-    scores: list[dict[str, Tensor]] = []
+    logits, scores = [], []
     with check.running() as device:
         with device.waits_allowed():
             method.to(META).eval()
             source = subject.source("test", META)
-            assert isinstance(source, EpisodeSource)
             source.batch(range(TASKS))
         chunks = predictions(executor, source, CHUNKS * TASKS, TASKS)
         for i in range(CHUNKS):
@@ -303,22 +276,22 @@ def draw(subject: SamplerSubject) -> tuple[DeviceCheck, list[Episode]]:
 
 def method_captures(subject: MethodSubject) -> str | None:
     """A GPU waits for no line of it and shapes are fixed, where capturable is declared."""
-    faults: list[str] = []
+    faults: dict[str, None] = {}
     for run in (train, evaluate):
         method = subject.build()
         check = DeviceCheck(method)
         run(check, subject, Eager(method))
-        faults += [fault for fault in check.faults if fault not in faults]
-    if not method.capturable:
-        if faults:
-            raise NotClaimed(f"capturable = False; {faults[0]}")
-        return (
-            "it could declare capturable = True: no wait, no tensor from another device and only "
-            "fixed shapes were found"
-        )
+        faults |= dict.fromkeys(check.faults)
+    if faults and method.capturable:
+        raise Fault(f"{_joined(list(faults))}; or declare capturable = False.")
     if faults:
-        raise Fault(f"{_joined(faults)}; or declare capturable = False.")
-    return None
+        raise NotClaimed(f"capturable = False; {next(iter(faults))}")
+    if method.capturable:
+        return None
+    return (
+        "it could declare capturable = True: no wait, no tensor from another device and only "
+        "fixed shapes were found"
+    )
 
 
 def sampler_captures(subject: SamplerSubject) -> None:

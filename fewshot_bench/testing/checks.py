@@ -25,13 +25,10 @@ class NotClaimed(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One check.
+    """One check: ``sentence`` says what has to hold; ``id`` is for ``--only``.
 
-    Arguments:
-        id: for ``--only``.
-        sentence: what has to hold.
-        run: takes the subject, returns None or a note; raises :class:`Fault` or
-            :class:`NotClaimed`.
+    ``run`` takes the subject, and returns None or a note, or raises :class:`Fault` or
+    :class:`NotClaimed`.
     """
 
     id: str
@@ -41,10 +38,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The outcome of a check.
+    """The outcome of a check, with its id and sentence.
 
     Arguments:
-        id, sentence: of the check.
         status: ``passed``, ``failed``, ``not claimed`` (the capability is not declared) or
             ``note`` (a measurement or a suggestion; never a failure).
         message: the values found and a suggested fix; empty for a check that passed.
@@ -84,14 +80,7 @@ def explained(error: Exception) -> str:
 def run_checks(
     checks: Sequence[Check], subject: Any, only: Sequence[str] = ()
 ) -> Iterator[Outcome]:
-    """Run checks in order.
-
-    Arguments:
-        only: ids; empty: all.
-
-    Raises:
-        UnknownName: no such check.
-    """
+    """Run checks in order: those with the ids ``only``, or all; UnknownName if there is no such."""
     ids = [check.id for check in checks]
     for wanted in only:
         if wanted not in ids:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -19,13 +20,9 @@ from fewshot_bench.utils.torch_private import TorchDispatchMode, aten
 
 
 def gradient_error(
-    method: Method,
-    episode: Episode,
-    players: Sequence[str] | None = None,
-    *,
-    eps: float = 1e-4,
-    samples: int = 12,
-) -> dict[str, float]:
+    method: Method, episode: Episode, players: Sequence[str] | None = None, *,
+    eps: float = 1e-4, samples: int = 12,
+) -> dict[str, float]:  # fmt: skip
     """How far each player's gradient is from finite differences of its loss.
 
     A copy of the method in float64 and training mode is differentiated as the training loop does
@@ -35,7 +32,6 @@ def gradient_error(
 
     Arguments:
         method: without kinks (no ReLU, no max-pooling), or the differences mean nothing.
-        episode: a batch of tasks; cast to float64.
         players: names; None: all.
         eps: step of the differences.
         samples: number of entries checked per parameter, spread evenly over it.
@@ -60,43 +56,37 @@ def gradient_error(
         gradients = differentiate(method, episode, owners, names).gradients
 
     def loss(name: str) -> float:
-        with torch.enable_grad():  # an inner loop differentiates
-            if method.gradient == "exact":
-                return losses(episode).players[name].sum().item()
-            with replay(constants):
-                return losses(episode).players[name].sum().item()
+        fixed = nullcontext() if method.gradient == "exact" else replay(constants)
+        with torch.enable_grad(), fixed:  # an inner loop differentiates
+            return losses(episode).players[name].sum().item()
+
+    @torch.no_grad()
+    def slope(name: str, weight: Tensor, i: int) -> float:
+        """d loss / d weight[i] by the five-point formula, whose error is of order eps**4."""
+        flat, values = weight.view(-1), []
+        before = flat[i].item()
+        for step in (-2, -1, 1, 2):
+            flat[i] = before + step * eps
+            values.append(loss(name))
+        flat[i] = before
+        a, b, c, d = values
+        return (a - 8 * b + 8 * c - d) / (12 * eps)
 
     errors = {}
     for name in names:
-        misses, sizes = [], []
-        for parameter, gradient in zip(
-            owners[name].parameters.values(), gradients[name], strict=True
-        ):
-            count = min(samples, parameter.numel())
-            chosen = torch.linspace(0, parameter.numel() - 1, count, dtype=torch.float64)
+        found = []
+        weights = owners[name].parameters.values()
+        for weight, gradient in zip(weights, gradients[name], strict=True):
+            count = min(samples, weight.numel())
+            chosen = torch.linspace(0, weight.numel() - 1, count, dtype=torch.float64)
             entries = chosen.long().tolist()
             exact = gradient.flatten()[entries]
-            slopes = exact.new_tensor([_slope(loss, name, parameter, i, eps) for i in entries])
-            misses.append(float((slopes - exact).norm()))
-            sizes.append(float(exact.norm()))
-        miss, size = torch.tensor(misses), torch.tensor(sizes)
+            slopes = exact.new_tensor([slope(name, weight, i) for i in entries])
+            found.append((float((slopes - exact).norm()), float(exact.norm())))
+        miss, size = torch.tensor(found).T
         ratio = miss / size.clamp_min(1e-3 * float(size.max()))
         errors[name] = float(torch.where(miss == 0, 0.0, ratio).max())  # NaN stays NaN
     return errors
-
-
-@torch.no_grad()
-def _slope(loss: Callable[[str], float], name: str, weight: Tensor, i: int, eps: float) -> float:
-    """d loss / d weight[i] by the five-point formula, whose error is of order eps**4."""
-    flat = weight.view(-1)
-    before = flat[i].item()
-    values = []
-    for step in (-2, -1, 1, 2):
-        flat[i] = before + step * eps
-        values.append(loss(name))
-    flat[i] = before
-    a, b, c, d = values
-    return (a - 8 * b + 8 * c - d) / (12 * eps)
 
 
 def precision_error(method: Method, episode: Episode, engine: str = "auto") -> dict[str, float]:
@@ -107,7 +97,6 @@ def precision_error(method: Method, episode: Episode, engine: str = "auto") -> d
     second follows the first (:class:`ReplayDecisions`).
 
     Arguments:
-        method: in float32.
         episode: a batch of tasks whose images are exact in float32.
         engine: one of ``fewshot_bench.engine.executors.ENGINES``.
 
@@ -127,34 +116,37 @@ def precision_error(method: Method, episode: Episode, engine: str = "auto") -> d
             each = [executor.gradients(part, players, tuple(players)).gradients for part in parts]
         return {n: torch.stack([_flattened(one[n]) for one in each]).mean(0) for n in each[0]}
 
-    recorded = RecordDecisions()
-    rough = gradients(torch.float32, recorded)
-    exact = gradients(torch.float64, ReplayDecisions(recorded.decisions))
-    return {name: _relative_error(rough[name], exact[name]) for name in exact}
+    return _relative_errors(gradients)
 
 
 def network_precision_error(network: nn.Module, images: Tensor) -> float:
     """The same of a network alone: of its output, and of the gradient of a sum over it."""
 
-    def results(dtype: torch.dtype, mode: TorchDispatchMode) -> Tensor:
+    def results(dtype: torch.dtype, mode: TorchDispatchMode) -> dict[str, Tensor]:
         own = copy.deepcopy(network).to(dtype)
         with mode:
             maps = per_task(own, images.to(dtype))
             weights = [p for p in own.parameters() if p.requires_grad]
-            return _flattened([maps.detach(), *torch.autograd.grad(maps.sin().sum(), weights)])
+            gradients = torch.autograd.grad(maps.sin().sum(), weights)
+        return {"": _flattened([maps.detach(), *gradients])}
 
-    recorded = RecordDecisions()
-    rough = results(torch.float32, recorded)
-    return _relative_error(rough, results(torch.float64, ReplayDecisions(recorded.decisions)))
+    return _relative_errors(results)[""]
 
 
 def _flattened(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.double().flatten() for tensor in tensors])
 
 
-def _relative_error(rough: Tensor, exact: Tensor) -> float:
-    miss, size = float((rough - exact).norm()), float(exact.norm())
-    return miss / size if size else miss
+def _relative_errors(
+    run: Callable[[torch.dtype, TorchDispatchMode], dict[str, Tensor]],
+) -> dict[str, float]:
+    """Of results in float32 against those in float64 with the same decisions, by name."""
+    recorded = RecordDecisions()
+    rough = run(torch.float32, recorded)
+    exact = run(torch.float64, ReplayDecisions(recorded.decisions))
+    misses = {name: float((rough[name] - exact[name]).norm()) for name in exact}
+    sizes = {name: float(exact[name].norm()) for name in exact}
+    return {name: miss / sizes[name] if sizes[name] else miss for name, miss in misses.items()}
 
 
 # A gradient jumps where the input of a ReLU crosses 0, and where another input of a pooling window
@@ -163,11 +155,7 @@ def _relative_error(rough: Tensor, exact: Tensor) -> float:
 # percent and more. To compare their arithmetic, the second has to decide as the first did.
 
 # {operation: the argument whose sign decides}; a ReLU's output has the sign of its input
-_SIGNS: dict[Callable[..., Any], int] = {
-    aten.relu.default: 0,
-    aten.relu_.default: 0,
-    aten.leaky_relu_backward.default: 1,
-}
+_SIGNS = {aten.relu.default: 0, aten.relu_.default: 0, aten.leaky_relu_backward.default: 1}
 _LARGEST = (aten.max_pool2d_with_indices.default, aten.max.dim)
 # An input is undecided within this fraction of the root mean square of all inputs: 50 roundings of
 # float32. torch's inaccurate sums in channels-last layout are off by more.
@@ -204,11 +192,7 @@ class ReplayDecisions(TorchDispatchMode):
         self._decisions = iter(decisions)
 
     def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
         at = _SIGNS.get(func)
         if at is not None and (positive := self._next(func, args[at].shape)) is not None:

@@ -11,41 +11,30 @@ too), and mixing tensors of both devices.
 A host tensor without dimensions is legal in elementwise operations, to which torch passes it as an
 argument like a Python number; a CUDA graph repeats the value that it had. Everywhere else
 (``torch.where``, ``torch.stack``, copies) it is a violation.
-
-:meth:`MetaDevice.graph` stands in for a CUDA graph: the operations of its block are recorded
-without effect, and a replay repeats them with the same numbers, shapes and memory.
 """
 
 from __future__ import annotations
 
-import inspect
 import pkgutil
 import sys
+import traceback
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import takewhile
 from operator import itemgetter
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from unittest import mock
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from fewshot_bench.utils.torch_private import (
-    TorchDispatchMode,
-    current_autograd_node,
-    next_autograd_number,
-    tree_leaves,
-    tree_map_only,
-    without_torch_function,
-)
+from fewshot_bench.utils import torch_private as private
 
 META, HOST = torch.device("meta"), torch.device("cpu")
 TORCH = str(Path(torch.__file__).parent)
@@ -55,57 +44,41 @@ What = Literal[
 ]
 
 
-@dataclass(frozen=True)
-class Violation:
-    """Something that a GPU waits for or refuses.
-
-    Arguments:
-        what: its kind.
-        call: the operation, or the method of a tensor.
-        frames: where; of a backward pass, where the forward pass was.
-        backward: whether it is in the backward pass of what was called there.
-    """
+class Violation(NamedTuple):
+    """Something that a GPU waits for or refuses."""
 
     what: What
-    call: str
-    frames: Frames
-    backward: bool = False
+    call: str  # the operation, or the method of a tensor
+    frames: Frames  # where; of a backward pass, where the forward pass was
+    backward: bool = False  # whether it is in the backward pass of what was called there
 
 
-@dataclass(frozen=True)
-class Operation:
-    """An operation on the device; ``given``: shapes and host numbers of its arguments."""
+class Operation(NamedTuple):
+    """An operation on the device."""
 
     name: str
-    given: tuple[Any, ...]
+    given: tuple[Any, ...]  # shapes and host numbers of its arguments
     frames: Frames
 
 
-@dataclass
 class Graph:
-    """Recorded operations on the values of tensors."""
+    """A stand-in for a CUDA graph: recorded operations on the values of tensors."""
 
-    calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
 
     def replay(self) -> None:
         """Repeat the operations on the same tensors, with the same Python numbers."""
         for func, args, kwargs, results in self.calls:
-            old: list[Any] = []
-            new: list[Any] = []
-            _map(results, old.append)
-            _map(func(*args, **kwargs), new.append)
-            for before, again in zip(old, new, strict=True):
+            again = _leaves(func(*args, **kwargs))
+            for old, new in zip(_leaves(results), again, strict=True):
                 # A result written in place, or a view, is already in its memory.
-                if isinstance(before, Tensor) and _address(before) != _address(again):
-                    before.copy_(again)
+                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
 
 
-class MetaDevice(TorchDispatchMode):
-    """Within it, ``meta`` tensors have values, and violations are recorded; see the module.
-
-    Attributes:
-        violations: what a GPU would wait for or refuse, in order.
-    """
+class MetaDevice(private.TorchDispatchMode):
+    """Within it, ``meta`` tensors have values, and violations are recorded; see the module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,48 +99,39 @@ class MetaDevice(TorchDispatchMode):
         super().__exit__(*error)
         self._calls.__exit__(*error)
 
-    @contextmanager
-    def waits_allowed(self) -> Iterator[None]:
-        """Work that is done once may wait for the device; mixing is a violation here too."""
-        before, self._waits_allowed = self._waits_allowed, True
-        try:
-            yield
-        finally:
-            self._waits_allowed = before
+    def waits_allowed(self) -> AbstractContextManager[Any]:
+        """A block of work that is done once may wait for the device; it may not mix tensors."""
+        return mock.patch.object(self, "_waits_allowed", True)
 
     @contextmanager
     def recorded(self, wanted: bool = True) -> Iterator[list[Operation]]:
         """The operations of the block; empty if they are not wanted."""
         operations: list[Operation] = []
-        self._operations = operations if wanted else None
         self._calls.nodes.clear()  # a step is differentiated before the next one begins
-        try:
+        with mock.patch.object(self, "_operations", operations if wanted else None):
             yield operations
-        finally:
-            self._operations = None
 
     @contextmanager
     def graph(self, graph: Graph) -> Iterator[None]:
         """Record the operations of the block, and restore all values after it."""
         before = [(values, values.clone()) for values in self._values.values()]
-        self._recorded = graph
         try:
-            yield
+            with mock.patch.object(self, "_recorded", graph):
+                yield
         finally:
-            self._recorded = None
             for values, bytes_ in before:
                 values.copy_(bytes_)
 
     def on_host(self, value: Any) -> Any:
         """A copy of a tensor (or of a pytree of them) in host memory, for a test to read."""
-        with without_torch_function(), torch.no_grad():
-            return tree_map_only(Tensor, lambda t: self._to_host(t.detach()).clone(), value)
+        with private.without_torch_function(), torch.no_grad():
+            return private.tree_map_only(Tensor, lambda t: self._to_host(t.detach()).clone(), value)
 
     def report(self, what: What, call: str, frame: FrameType | None = None) -> None:
         """Record a violation at the frame that calls (None: the caller's)."""
         if self._waits_allowed and what != "mixed":
             return
-        frames, node = _frames(frame or sys._getframe(1)), current_autograd_node()
+        frames, node = _frames(frame or sys._getframe(1)), private.current_autograd_node()
         made = self._calls.frames_of(node) if node is not None and _by_autograd(frames) else None
         self.violations.append(Violation(what, call, made or frames, backward=made is not None))
 
@@ -175,18 +139,17 @@ class MetaDevice(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
-        flat: list[Any] = []
-        _map((args, kwargs), flat.append)
+        flat = _leaves((args, kwargs))
         tensors = [leaf for leaf in flat if isinstance(leaf, Tensor)]
         target = kwargs.get("device")
         to_host = target is not None and torch.device(target) != META
         if not any(t.device == META for t in tensors) and (target is None or to_host):
             return func(*args, **kwargs)
         name = func.overloadpacket.__name__
-        with without_torch_function():
+        with private.without_torch_function():
             for what in _violations(func, name, tensors, args, kwargs, to_host):
                 self.report(what, name)
-            node = current_autograd_node()
+            node = private.current_autograd_node()
             owner, function = BACKWARD.get(name, ("", ""))
             if node is not None and owner and node.name().startswith(owner):
                 self.report("inside", function)
@@ -256,16 +219,18 @@ def _map(value: Any, function: Callable[[Any], Any]) -> Any:
     return function(value)
 
 
+def _leaves(value: Any) -> list[Any]:
+    found: list[Any] = []
+    _map(value, found.append)
+    return found
+
+
 def _given(leaf: Any) -> Any:
     """What a graph would store of an argument: a shape, or a number."""
     if isinstance(leaf, Tensor):
         scalar = leaf.device == HOST and not leaf.dim()
         return tuple(leaf.shape), _given(leaf.item()) if scalar else None
     return leaf if leaf == leaf else "nan"  # NaN differs from itself
-
-
-def _address(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
 
 
 # Violations in operations.
@@ -285,12 +250,7 @@ Given = dict[str, Any]  # the arguments of an operation, by name
 def _violations(
     func: Any, name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: Any, to_host: bool
 ) -> Iterator[What]:
-    """What a GPU would wait for or refuse in the operation ``func`` of this name.
-
-    Arguments:
-        tensors: among its arguments.
-        to_host: whether it is to give a tensor on the host.
-    """
+    """What a GPU would wait for or refuse in an operation on these tensors, for a host result."""
     if name in ("_to_copy", "copy_", "copy"):
         to_host = to_host or (name != "_to_copy" and tensors[0].device == HOST)
         if any(t.device == (META if to_host else HOST) for t in tensors):
@@ -313,20 +273,16 @@ def _violations(
         yield "mixed"
 
 
-def _waits_without_mode(name: str, args: tuple[Any, ...], kwargs: Any) -> bool:
-    """Whether a function waits on a GPU, but not here.
+def _waits_without_mode(
+    target: Tensor, *, weight: Any, label_smoothing: float, reduction: str, **_: Any
+) -> bool:
+    """Whether ``cross_entropy`` waits on a GPU, but not here.
 
-    For the mean over smoothed labels ``cross_entropy`` sums the weights of the targets that are not
-    ignored, which it selects on a GPU.
+    For the mean over smoothed labels it sums the weights of the targets that are not ignored, which
+    it selects on a GPU.
     """
-    if name != "cross_entropy":
-        return False
-    given = inspect.signature(F.cross_entropy).bind(*args, **kwargs)
-    given.apply_defaults()
-    loss = given.arguments
-    classes = not loss["target"].is_floating_point()
-    smoothed = loss["weight"] is not None and loss["label_smoothing"] > 0
-    return classes and smoothed and loss["reduction"] == "mean"
+    smoothed = weight is not None and label_smoothing > 0 and reduction == "mean"
+    return smoothed and not target.is_floating_point()
 
 
 def _on_device(given: Given, *names: str) -> bool:
@@ -336,7 +292,7 @@ def _on_device(given: Given, *names: str) -> bool:
 
 def _many_to_find(given: Given) -> bool:
     """Whether ``isin`` sorts the elements, before which it removes duplicates."""
-    elements, those = (given.get(name) for name in ("elements", "test_elements"))
+    elements, those = given.get("elements"), given.get("test_elements")
     if not isinstance(elements, Tensor) or not isinstance(those, Tensor):
         return False
     # The bound is torch's own.
@@ -385,9 +341,8 @@ def _shape_from_numbers(func: Any, plain: str, given: Given) -> bool:
     """Whether the size of a result depends on the numbers in a tensor."""
     if plain in ("index", "index_put"):
         return any(map(_is_mask, given["indices"])) and not _fills_a_mask(plain, given)
-    if given.get("output_size") is not None:  # of repeat_interleave
-        return False
-    return torch.Tag.dynamic_output_shape in func.tags
+    sized = given.get("output_size") is not None  # of repeat_interleave
+    return torch.Tag.dynamic_output_shape in func.tags and not sized
 
 
 def _fills_a_mask(plain: str, given: Given) -> bool:
@@ -406,8 +361,7 @@ def _is_mask(index: Any) -> bool:
     return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
 
 
-# Violations that show in no operation: numbers that are read, and lists that become tensors.
-
+# Numbers that are read show in no operation, nor do lists that become tensors.
 READING: dict[str, What] = {
     "numpy": "read", "__array__": "read", "tolist": "read", "__repr__": "print",
     "__format__": "print",
@@ -416,25 +370,29 @@ FROM_HOST = ("tensor", "as_tensor", "asarray")
 
 
 class _Calls(TorchFunctionMode):
-    """Calls of functions and methods of torch, for a :class:`MetaDevice`.
-
-    Attributes:
-        nodes: of each call that made autograd nodes: the number of the first, that of the first
-            one after it, and where the call was.
-    """
+    """Calls of functions and methods of torch, for a :class:`MetaDevice`."""
 
     def __init__(self, device: MetaDevice) -> None:
         super().__init__()
         self.device = device
+        # Of each call that made autograd nodes: the number of the first, that of the first one
+        # after it, and where the call was.
         self.nodes: list[tuple[int, int, Frames]] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        frame, first = sys._getframe(1), next_autograd_number()
-        result = self._called(func, getattr(func, "__name__", ""), frame, args, kwargs or {})
-        if (last := next_autograd_number()) > first:
-            self.nodes.append((first, last, _frames(frame)))
+        frame, start = sys._getframe(1), private.next_autograd_number()
+        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
+        first = args[0] if args else None
+        if isinstance(first, Tensor) and first.device == META:
+            result = self._on_device(func, name, frame, first, args, kwargs)
+        elif name in FROM_HOST and not isinstance(first, Tensor):
+            result = self._from_host(func, name, frame, args, kwargs)
+        else:
+            result = func(*args, **kwargs)
+        if (end := private.next_autograd_number()) > start:
+            self.nodes.append((start, end, _frames(frame)))
         return result
 
     def frames_of(self, node: Any) -> Frames | None:
@@ -443,16 +401,11 @@ class _Calls(TorchFunctionMode):
         at = bisect_right(self.nodes, number, key=itemgetter(0)) - 1
         return self.nodes[at][2] if at >= 0 and number < self.nodes[at][1] else None
 
-    def _called(self, func: Any, name: str, frame: FrameType, args: Any, kwargs: Any) -> Any:
-        first = args[0] if args else None
-        if isinstance(first, Tensor):
-            if first.device == META:
-                return self._on_device(func, name, frame, first, args, kwargs)
-        elif name in FROM_HOST:
-            args, target = self._read(args, name, frame), kwargs.get("device")
-            if target is not None and torch.device(target) == META:
-                return self._sent(func(*args, **{**kwargs, "device": HOST}), name, frame)
-        return func(*args, **kwargs)
+    def _from_host(self, func: Any, name: str, frame: FrameType, args: Any, kwargs: Any) -> Any:
+        args, target = self._read(args, name, frame), kwargs.get("device")
+        if target is None or torch.device(target) != META:
+            return func(*args, **kwargs)
+        return self._sent(func(*args, **{**kwargs, "device": HOST}), name, frame)
 
     def _on_device(
         self, func: Any, name: str, frame: FrameType, first: Tensor, args: Any, kwargs: Any
@@ -461,7 +414,7 @@ class _Calls(TorchFunctionMode):
             self.device.report(READING[name], name, frame)
             if name != "__repr__":
                 return func(self.device.on_host(first), *args[1:], **kwargs)
-        if _waits_without_mode(name, args, kwargs):
+        if name == "cross_entropy" and _waits_without_mode(args[1], **kwargs):
             self.device.report("inside", name, frame)
         if name == "new_tensor" and not isinstance(args[1], Tensor):
             data = self._read(args[1:], name, frame)
@@ -473,7 +426,8 @@ class _Calls(TorchFunctionMode):
 
     def _read(self, data: Any, name: str, frame: FrameType) -> Any:
         """Data for a tensor, with the values of tensors on the device that it contains."""
-        if any(isinstance(leaf, Tensor) and leaf.device == META for leaf in tree_leaves(data)):
+        tensors = [leaf for leaf in private.tree_leaves(data) if isinstance(leaf, Tensor)]
+        if any(tensor.device == META for tensor in tensors):
             self.device.report("read", name, frame)
             return self.device.on_host(data)
         return data
@@ -493,53 +447,37 @@ def _index_and_value(of: Tensor, index: Any, *value: Any) -> tuple[Any, ...]:
     parts = index if isinstance(index, tuple) else (index,)
     tensors = [part for part in parts if isinstance(part, Tensor) or _is_list(part)]
     if any(map(_is_list, tensors)):  # which is then reported as an index on the host
-        index = tree_map_only((list, np.ndarray), torch.as_tensor, index, is_leaf=_is_list)
+        index = private.tree_map_only((list, np.ndarray), torch.as_tensor, index, is_leaf=_is_list)
     elif value and isinstance(value[0], int | float) and list(map(_is_mask, tensors)) == [True]:
         # torch before 2.15 makes a tensor of the number: for a GPU on the host, else on the device.
         value = (torch.tensor(value[0], dtype=of.dtype),)
     return index, *value
 
 
-def _frames(frame: FrameType | None) -> Frames:
+def _frames(frame: FrameType) -> Frames:
     """A frame and its callers, without those of this module."""
-    found = []
-    while frame is not None:
-        code = frame.f_code
-        if code.co_filename != __file__:
-            found.append((code.co_filename, frame.f_lineno, code.co_name))
-        frame = frame.f_back
-    return tuple(found)
+    codes = [(frame.f_code, line) for frame, line in traceback.walk_stack(frame)]
+    return tuple((c.co_filename, line, c.co_name) for c, line in codes if c.co_filename != __file__)
 
 
 def _by_autograd(frames: Frames) -> bool:
     """Whether torch's own backward pass does it, and no hook or backward of somebody else."""
-    for file, _, function in frames:
-        if function == "_engine_run_backward":
-            return True
-        if not file.startswith(TORCH):
-            return False
-    return False
+    torchs = takewhile(lambda frame: frame[0].startswith(TORCH), frames)
+    return any(function == "_engine_run_backward" for *_, function in torchs)
 
 
-# torch's own functions for a GPU.
-
-
-class _Event:
-    """An event of a graph: no time passes."""
+class _Event(int):
+    """An event of a graph: no time passes between two."""
 
     def record(self, stream: object) -> None:
         pass
 
-    def __sub__(self, other: _Event) -> int:
-        return 0
-
 
 @contextmanager
 def as_a_gpu(device: MetaDevice) -> Iterator[MetaDevice]:
-    """Make the toolkit, torch and its optimizers treat ``meta`` as a GPU with graphs and events.
+    """Make torch, its optimizers and this package treat ``meta`` as a GPU with graphs and events.
 
-    Replaces names of ``torch.cuda``, which has nothing to do on such a device, and the switches of
-    autocast, which torch does not have for ``meta``.
+    It replaces names of ``torch.cuda``, and the switches of autocast, which ``meta`` does not have.
     """
     replaced: dict[str, Callable[..., Any]] = {
         "torch.cuda.CUDAGraph": Graph,

@@ -8,7 +8,7 @@ import tempfile
 import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property, wraps
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from fewshot_bench.config.options import options_of
 from fewshot_bench.config.schema import SETTINGS
-from fewshot_bench.data.images import Dataset
-from fewshot_bench.data.table import ClassTable
+from fewshot_bench.data import ClassTable, Dataset
 from fewshot_bench.engine.checkpointing import Store
-from fewshot_bench.engine.evaluation import TOLERANCE, evaluate
+from fewshot_bench.engine.evaluation import TOLERANCE, Scores, evaluate
 from fewshot_bench.engine.executors import Eager, differentiate
 from fewshot_bench.engine.inspection import far_behind, inspect_test, inspect_training
 from fewshot_bench.engine.training import Plan, Trainer, check_players, copy_weights
@@ -29,32 +28,15 @@ from fewshot_bench.episode import Episode, Task
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Method, accuracy, preset_settings, presets_of, trainable
 from fewshot_bench.nn.norm import Statistics
-from fewshot_bench.sampling.base import EpisodeSource
-from fewshot_bench.sampling.batches import BatchSource
-from fewshot_bench.sampling.closed import ClosedSampler
-from fewshot_bench.sampling.few_labels import without_labels
-from fewshot_bench.testing.checks import (
-    Fault,
-    NotClaimed,
-    changed_entry,
-    explained,
-    max_difference,
-    require_close,
-)
+from fewshot_bench.sampling import BatchSource, ClosedSampler, EpisodeSource, without_labels
+from fewshot_bench.testing import checks, tiny
+from fewshot_bench.testing.checks import Fault, NotClaimed, require_close
 from fewshot_bench.testing.gradients import gradient_error, precision_error
-from fewshot_bench.testing.tiny import (
-    TINY,
-    CharacterBackbone,
-    TinyBackbone,
-    character_episode,
-    separable_images,
-    tiny_episode,
-)
 from fewshot_bench.utils import devices
 from fewshot_bench.utils.generators import generators_preserved, generators_used, global_generators
 from fewshot_bench.utils.torch_private import tree_leaves
 
-CHECKED = replace(TINY, image_shape=(1, 8, 8), pixel_range=(-1.0, 1.0))
+CHECKED = replace(tiny.TINY, image_shape=(1, 8, 8), pixel_range=(-1.0, 1.0))
 RGB = (3, *CHECKED.image_shape[1:])
 STEPS, TASKS = 40, 4  # of a short training
 EPISODES = 50  # of a test after it
@@ -64,6 +46,9 @@ PRECISION = 1e-4
 BATCHES = 3  # of which one may have a jump that is neither a ReLU's nor of max-pooling
 SWITCHES = ("wants_backbone", "batchable", "class_equivariant", "capturable", "autocast",
             "embeds", "trains", "unlabeled_tasks", "transductive")  # fmt: skip
+# {what a method declares: its values}
+DECLARATIONS: dict[str, tuple[object, object]] = dict.fromkeys(SWITCHES, (True, False))
+DECLARATIONS |= {"source": ("episodes", "batches"), "gradient": ("exact", "surrogate")}
 Shape = tuple[int, int, int]
 Make = Callable[[Task, nn.Module | None], Method]
 
@@ -72,20 +57,16 @@ Make = Callable[[Task, nn.Module | None], Method]
 class MethodSubject:
     """A method under test, and the episodes that it is tested on.
 
-    Arguments:
-        kind: its class.
-        make: from a task and a backbone (None if it wants none) to the method; default: ``kind``.
-        task: of the episodes.
-        statistics: of the tiny backbone. With running ones, only the method itself can make a
-            prediction depend on other queries.
-        shapes: of images that it is checked on besides those of the task.
+    ``make``: from a task and a backbone (None if it wants none) to the method; None: ``kind``.
+    With running ``statistics`` of the tiny backbone, only the method itself can make a prediction
+    depend on other queries.
     """
 
     kind: type[Method]
     make: Make | None = None
     task: Task = CHECKED
     statistics: Statistics = "running"
-    shapes: tuple[Shape, ...] = (RGB,)
+    shapes: tuple[Shape, ...] = (RGB,)  # of images, besides those of the task
 
     def variants(self) -> Iterator[tuple[str, MethodSubject]]:
         """The subject with each kind of statistics and shape of images, with a prefix for messages.
@@ -94,17 +75,18 @@ class MethodSubject:
         """
         yield "", self
         statistics: Statistics = "batch" if self.kind.wants_backbone else "running"
+        suffix = " and batch statistics" if self.kind.wants_backbone else ""
         for shape in self.shapes or (self.task.image_shape,):
-            task = replace(self.task, image_shape=shape)
-            other = replace(self, task=task, statistics=statistics, shapes=())
+            other = replace(self._with_images(shape), statistics=statistics)
             try:
                 other.build()
             except ConfigError:
                 continue
-            size = "x".join(map(str, shape))
-            suffix = " and batch statistics" if self.kind.wants_backbone else ""
             if other != replace(self, shapes=()):
-                yield f"with images {size}{suffix}: ", other
+                yield f"with images {'x'.join(map(str, shape))}{suffix}: ", other
+
+    def _with_images(self, shape: Shape) -> MethodSubject:
+        return replace(self, task=replace(self.task, image_shape=shape), shapes=())
 
     @cached_property
     def small(self) -> MethodSubject:
@@ -114,21 +96,19 @@ class MethodSubject:
         differences see only rounding, and an inner learning rate that suits the method's usual
         networks is too large for a tiny network of many more features.
         """
-        task = replace(self.task, image_shape=self._shrunk(self.task.image_shape))
-        shapes = tuple(dict.fromkeys(self._shrunk(shape) for shape in self.shapes))
-        return replace(self, task=task, shapes=shapes)
+        shapes = tuple(dict.fromkeys(map(self._shrunk, self.shapes)))
+        return replace(self._with_images(self._shrunk(self.task.image_shape)), shapes=shapes)
 
     def _shrunk(self, shape: Shape) -> Shape:
         channels, height, width = shape
         less = channels, min(height, RGB[1]), min(width, RGB[2])
-        if less == shape:
-            return shape
-        other = replace(self, task=replace(self.task, image_shape=less), shapes=())
+        other = self._with_images(less)
         try:
-            with generators_preserved():
-                method = other.build()
-                predict(method, other.episode())
-                method.train().losses(other.training_episode())
+            if less != shape:
+                with generators_preserved():
+                    method = other.build()
+                    predict(method, other.episode())
+                    method.train().losses(other.training_episode())
         except Exception:  # needs larger images, or fails at any size, which the check will report
             return shape
         return less
@@ -151,9 +131,8 @@ class MethodSubject:
 
     def build(self, seed: int = 0) -> Method:
         """The method, initialized by a seed, over the tiny backbone."""
-        return self.build_over(
-            lambda shape: TinyBackbone(shape, statistics=self.statistics), self.training_task, seed
-        )
+        backbone = partial(tiny.TinyBackbone, statistics=self.statistics)
+        return self.build_over(backbone, self.training_task, seed)
 
     def build_over(
         self, backbone: Callable[[Shape], nn.Module], task: Task, seed: int = 0
@@ -165,16 +144,13 @@ class MethodSubject:
             networks = [backbone(task.image_shape)] if self.kind.wants_backbone else []
             method = make(task, *networks)
         if not isinstance(method, Method):
-            raise Fault(
-                f"building it gave a {type(method).__name__}; expected a subclass of "
-                "fewshot_bench.Method."
-            )
+            raise Fault(f"building it gave a {type(method).__name__}, not a fewshot_bench.Method.")
         return method
 
     def episode(self, tasks: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32) -> Episode:
         """Tasks to learn and to classify."""
         task = self.task
-        return tiny_episode(
+        return tiny.tiny_episode(
             task.way, task.shot, task.query, tasks, task.image_shape, task.unlabeled,
             distractors=task.distractors, seed=seed, dtype=dtype,
         )  # fmt: skip
@@ -190,23 +166,25 @@ class MethodSubject:
 
     def table(self, split: str, device: torch.device | str = "cpu") -> ClassTable:
         """The tiny separable data set; its two splits have different patterns."""
-        images = separable_images(
-            image_shape=self.task.image_shape, seed=0 if split == "train" else 1
-        )
+        seed = 0 if split == "train" else 1
+        images = tiny.separable_images(image_shape=self.task.image_shape, seed=seed)
         return ClassTable(images, device, pixel_range=self.task.pixel_range)
 
-    def source(self, split: str, device: torch.device | str = "cpu") -> EpisodeSource | BatchSource:
+    def source(self, split: str, device: torch.device | str = "cpu") -> Any:
         """Episodes (or, to train on, mini-batches) of a split."""
         table = self.table(split, device)
         if split == "train" and self.kind.source == "batches":
             return BatchSource(table, self.task.way * self.task.query, 0)
         return EpisodeSource(ClosedSampler(table, self.task, 0))
 
-    def tests(self) -> EpisodeSource:
-        """Test episodes."""
-        source = self.source("test")
-        assert isinstance(source, EpisodeSource)
-        return source
+    def tested(self) -> Scores:
+        """Scores of test tasks after the short training."""
+        return evaluate(Eager(self.trained), self.source("test"), EPISODES, chunk=EPISODES)
+
+    @property
+    def queries(self) -> int:
+        """The number of queries of these tasks."""
+        return EPISODES * self.task.way * self.task.query
 
 
 def all_variants(run: Callable[[MethodSubject], None]) -> Callable[[MethodSubject], None]:
@@ -219,12 +197,9 @@ def all_variants(run: Callable[[MethodSubject], None]) -> Callable[[MethodSubjec
             try:
                 run(variant)
             except NotClaimed as error:
-                if not prefix:
-                    reason = error
+                reason = reason if prefix else error
             except Exception as error:
-                if not prefix:
-                    raise
-                raise Fault(f"{prefix}{explained(error)}") from error
+                raise Fault(f"{prefix}{checks.explained(error)}") from error
         if reason is not None:
             raise reason
 
@@ -236,9 +211,9 @@ def small_images(run: Callable[[MethodSubject], None]) -> Callable[[MethodSubjec
     return wraps(run)(lambda subject: run(subject.small))
 
 
-def predict(method: Method, episode: Episode) -> Tensor:
-    """Logits [T, Q, way], as an evaluation gets them."""
-    method.eval()
+def predict(method: Method, episode: Episode, *, training: bool = False) -> Tensor:
+    """Logits [T, Q, way], as an evaluation gets them; ``training``: in training mode."""
+    method.train(training)
     with torch.enable_grad():
         return method.predict(method.adapt(episode.support), episode.query).detach()
 
@@ -248,33 +223,27 @@ def _losses(method: Method, episode: Episode) -> dict[str, Tensor]:
     return {n: value.detach() for n, value in method.train().losses(episode).players.items()}
 
 
-# What every method has to fulfill.
-
-
-def builds_alike(subject: MethodSubject) -> None:
+def builds_alike(subject: Any) -> None:
     """The same seed builds the same weights."""
     one, two = (subject.build(seed=3).state_dict() for _ in range(2))
-    if name := changed_entry(one, two):
-        raise Fault(
-            f"'{name}' differs between two builds with one seed; initialize it with torch's "
-            "generator and nothing else."
-        )
+    if name := checks.changed_entry(one, two):
+        raise Fault(f"two builds with one seed differ in '{name}'; use torch's generator alone.")
 
 
 def options(subject: MethodSubject) -> None:
     """Every keyword of __init__ is an option with a default; presets set options that exist."""
-    known = {*SETTINGS, *(option.name for option in options_of(subject.kind))}
-    inner = tuple(f"{option.name}_" for option in options_of(subject.kind) if option.method)
+    own = options_of(subject.kind)
+    known = {*SETTINGS, *(option.name for option in own)}
+    prefixes = ("backbone_", *(f"{option.name}_" for option in own if option.method))
     try:
         presets = presets_of(subject.kind)
     except TypeError as error:
         raise Fault(f"{error}.") from error
-    for name, preset in ((n, entry) for n, entries in presets.items() for entry in entries):
-        for setting in preset.settings:
-            if setting not in known and not setting.startswith(("backbone_", *inner)):
+    for name, entries in presets.items():
+        for setting in (setting for preset in entries for setting in preset.settings):
+            if setting not in known and not setting.startswith(prefixes):
                 raise Fault(
-                    f"preset '{name}' sets '{setting}', which is not an option of the method or of "
-                    "'fsb run'."
+                    f"preset '{name}' sets '{setting}', no option of the method or of 'fsb run'."
                 )
     if preset_settings(subject.kind, "quick", Dataset, subject.task) is None:
         raise Fault("the default preset 'quick' is missing; declare one, such as Preset().")
@@ -290,10 +259,7 @@ def shapes(subject: MethodSubject) -> None:
         logits = method.predict(state, episode.query)
     for tensor in tree_leaves(state):
         if isinstance(tensor, Tensor) and tensor.shape[:1] != (tasks,):
-            raise Fault(
-                f"adapt() gave a tensor of shape {tuple(tensor.shape)} for {tasks} tasks; axis 0 "
-                "is the task."
-            )
+            raise Fault(f"adapt() gave {tuple(tensor.shape)}; expected [T, ...] with T = {tasks}.")
     expected = (*episode.query.shape[:2], subject.task.way)
     if logits.shape != expected:
         raise Fault(f"predict() gave {tuple(logits.shape)}; expected [T, Q, way], {expected}.")
@@ -301,10 +267,8 @@ def shapes(subject: MethodSubject) -> None:
     for kind, values in (("player", losses.players), ("log", losses.log)):
         for name, value in values.items():
             if value.shape != (tasks,):
-                raise Fault(
-                    f"losses() gave {tuple(value.shape)} for {kind} '{name}'; expected one number "
-                    f"per task, ({tasks},): leave the mean over tasks to the loop."
-                )
+                got = f"losses() gave {tuple(value.shape)} for {kind} '{name}'"
+                raise Fault(f"{got}; expected ({tasks},): leave the mean over tasks to the loop.")
     missing = sorted(set(check_players(method)) - set(losses.players))
     if missing:
         raise Fault(f"losses() gives no loss for player '{missing[0]}' of players().")
@@ -319,10 +283,7 @@ def dtypes(subject: MethodSubject) -> None:
         found |= {f"the loss of '{name}'": value.dtype for name, value in losses.items()}
         for where, got in found.items():
             if got != dtype:
-                raise Fault(
-                    f"{where} is {got} for images of {dtype}; make tensors with the dtype of the "
-                    "images (images.new_zeros, images.dtype)."
-                )
+                raise Fault(f"{where} is {got} for images of {dtype}; use images.dtype.")
 
 
 @all_variants
@@ -356,9 +317,8 @@ def repeatable(subject: MethodSubject) -> None:
                     "results depend on how tasks are batched."
                 )
         found.append(torch.cat([logits.flatten(), *losses.values()]))
-    require_close(
-        found[0], found[1], 0.0, "a second call gives other numbers; store nothing between calls."
-    )
+    advice = "a second call gives other numbers; store nothing between calls."
+    require_close(found[0], found[1], 0.0, advice)
 
 
 @all_variants
@@ -368,11 +328,10 @@ def pure_losses(subject: MethodSubject) -> None:
     before = copy_weights(method.state_dict())
     method.losses(subject.training_episode())
     tensors = {n: value for n, value in method.state_dict().items() if isinstance(value, Tensor)}
-    if name := changed_entry(tensors, before):
-        raise Fault(
-            f"losses() changed '{name}' by {max_difference(tensors[name], before[name]):.3g}; "
-            "return buffers in Losses.buffers, and leave parameters to the loop."
-        )
+    if name := checks.changed_entry(tensors, before):
+        change = checks.max_difference(tensors[name], before[name])
+        advice = "return buffers in Losses.buffers, and leave parameters to the loop."
+        raise Fault(f"losses() changed '{name}' by {change:.3g}; {advice}")
     touched = [n for n, p in method.named_parameters() if p.grad is not None]
     if touched:
         raise Fault(f"losses() left a gradient at '{touched[0]}'; use torch.autograd.grad.")
@@ -418,9 +377,8 @@ def gradients(subject: MethodSubject) -> None:
     method = subject.build()
     worst: dict[str, float] = {}
     for eps in EPSILONS:
-        errors = gradient_error(
-            method, subject.training_episode(dtype=torch.float64), eps=eps, samples=2
-        )
+        episode = subject.training_episode(dtype=torch.float64)
+        errors = gradient_error(method, episode, eps=eps, samples=2)
         worst = {name: min(worst.get(name, float("inf")), e) for name, e in errors.items()}
         if all(error <= GRADIENT for error in worst.values()):
             return
@@ -440,10 +398,7 @@ def independent_tasks(subject: MethodSubject) -> None:
     if not method.batchable:
         raise NotClaimed("batchable = False: its tasks influence each other.")
     episode = subject.episode(3, dtype=torch.float64)
-    advice = (
-        "one task's result depends on the others; statistics and sums must not cross axis 0 "
-        "(TaskBatchNorm, per_task), or declare batchable = False."
-    )
+    advice = "tasks influence each other: use TaskBatchNorm, per_task, or batchable = False."
     single = torch.cat([predict(method, episode.tasks(t, t + 1)) for t in range(3)])
     require_close(predict(method, episode), single, EXACT, f"predict(): {advice}")
     training = subject.training_episode(3, dtype=torch.float64)
@@ -453,35 +408,24 @@ def independent_tasks(subject: MethodSubject) -> None:
         require_close(value, joined, EXACT, f"the loss of '{name}': {advice}")
 
 
-# What a method declares.
-
-
 def declarations(subject: MethodSubject) -> None:
     """Each declaration has one of its values, and a backbone that is wanted is used."""
     method = subject.build()
-    for name in SWITCHES:
-        if not isinstance(getattr(method, name), bool):
-            raise Fault(f"{name} = {getattr(method, name)!r}; expected True or False.")
-    for name, values in (("source", ("episodes", "batches")), ("gradient", ("exact", "surrogate"))):
-        if getattr(method, name) not in values:
-            raise Fault(f"{name} = {getattr(method, name)!r}; expected {' or '.join(values)}.")
-    if subject.kind.wants_backbone and not _uses_backbone(method, subject):
-        raise Fault(
-            "neither losses() nor predict() runs the backbone, although the record would name it; "
-            "declare wants_backbone = False."
-        )
-
-
-def _uses_backbone(method: Method, subject: MethodSubject) -> bool:
-    """Whether any module of the backbone runs: it may be inside another module of the method."""
+    for name, values in DECLARATIONS.items():
+        found = getattr(method, name)
+        if found not in values or not isinstance(found, type(values[0])):
+            raise Fault(f"{name} = {found!r}; expected {' or '.join(map(str, values))}.")
+    if not subject.kind.wants_backbone:
+        return
+    # Any module of the backbone counts: it may be inside another module of the method.
     ran: list[bool] = []
-    inner = [m for top in method.modules() if isinstance(top, TinyBackbone) for m in top.modules()]
-    hooks = [m.register_forward_pre_hook(lambda *_: ran.append(True)) for m in inner]
+    backbones = [m for m in method.modules() if isinstance(m, tiny.TinyBackbone)]
+    for module in (module for backbone in backbones for module in backbone.modules()):
+        module.register_forward_pre_hook(lambda *_: ran.append(True))
     predict(method, subject.episode())
     method.train().losses(subject.training_episode())
-    for hook in hooks:
-        hook.remove()
-    return bool(ran)
+    if not ran:
+        raise Fault("losses() and predict() run no backbone; declare wants_backbone = False.")
 
 
 @all_variants
@@ -492,16 +436,10 @@ def inductive(subject: MethodSubject) -> None:
     query = torch.cat([episode.query[:, :1], others[:, 1:]], dim=1)
     whole, changed = predict(method, episode), predict(method, replace(episode, query=query))
     if method.transductive:
-        if max_difference(whole[:, :1], changed[:, :1]) <= EXACT:
-            raise Fault(
-                "it declares transductive = True, but other queries change no prediction; tables "
-                "would mark it without need. Remove the declaration."
-            )
+        if checks.max_difference(whole[:, :1], changed[:, :1]) <= EXACT:
+            raise Fault("other queries change no prediction; remove transductive = True.")
         raise NotClaimed("it is transductive")
-    advice = (
-        "other queries change a prediction: a statistic over the queries? Declare it: "
-        "transductive = True."
-    )
+    advice = "other queries change a prediction; declare transductive = True."
     require_close(whole[:, :1], changed[:, :1], EXACT, advice)
     alone = predict(method, replace(episode, query=episode.query[:, :1]))
     require_close(whole[:, :1], alone, EXACT, advice)
@@ -515,8 +453,7 @@ def unlabeled_tasks(subject: MethodSubject) -> None:
     for name, value in method.unlabeled_losses(bare).players.items():
         if value.shape != (len(bare),) or not bool(value.isfinite().all()):
             raise Fault(
-                f"the loss of '{name}' for tasks without labels is {value.tolist()}; expected one "
-                f"finite number per task, ({len(bare)},)."
+                f"the loss of '{name}' is {value.tolist()}; expected {len(bare)} finite numbers."
             )
 
 
@@ -539,16 +476,12 @@ def at_run_time(subject: MethodSubject) -> None:
 @all_variants
 def modes(subject: MethodSubject) -> None:
     """After some training, evaluation mode classifies about as well as training mode does."""
-    method, source = subject.trained, subject.tests()
-    tested = float(evaluate(Eager(method), source, EPISODES, chunk=EPISODES).accuracy.mean())
-    episode = source.batch(range(EPISODES))
-    method.train()
-    with torch.enable_grad():
-        logits = method.predict(method.adapt(episode.support), episode.query).detach()
+    tested = float(subject.tested().accuracy.mean())
+    method, episode = subject.trained, subject.source("test").batch(range(EPISODES))
+    logits = predict(method, episode, training=True)
     method.eval()
     trained = float(accuracy(logits, episode.target).mean())
-    queries = EPISODES * subject.task.way * subject.task.query
-    if far_behind(trained, tested, subject.task.way, queries):
+    if far_behind(trained, tested, subject.task.way, subject.queries):
         raise Fault(
             f"accuracy {trained:.1%} in training mode and {tested:.1%} in evaluation mode with the "
             f"same weights (chance is {1 / subject.task.way:.1%}): the test runs something else "
@@ -576,8 +509,7 @@ def class_relabeling(subject: MethodSubject) -> None:
     order = torch.arange(subject.task.way).roll(1)
     turned = replace(episode, support=replace(episode.support, images=images[:, order]))
     advice = (
-        "predictions depend on the number of a class; treat all classes the same, or declare "
-        "class_equivariant = False."
+        "predictions depend on a class's number; treat all alike, or class_equivariant = False."
     )
     require_close(predict(method, episode)[..., order], predict(method, turned), EXACT, advice)
 
@@ -616,23 +548,21 @@ def embeds(subject: MethodSubject) -> None:
     require_close(direct, predict(method, features), TOLERANCE, advice)
 
 
-# How a method trains.
-
-
 def resume(subject: MethodSubject) -> None:
     """Training resumed from a checkpoint ends with the same weights as uninterrupted training."""
     if not check_players(subject.build()):
         raise NotClaimed("nothing trains")
-    whole, first, second = (_trainer(subject, seed) for seed in (1, 1, 2))
-    _advance(whole, 4)
-    _advance(first, 2)
+    whole, first, second = (
+        _trainer(subject, seed, steps) for seed, steps in ((1, 4), (1, 2), (2, 0))
+    )
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         store.save(first.step, first.state())
         saved = store.newest()
     assert saved is not None
     second.restore(saved)
-    _advance(second, 2)
+    for _ in range(2):
+        second.advance()
     advice = (
         "after resuming: a counter or other state that is neither a parameter nor a registered "
         "buffer, nor returned by get_extra_state()?"
@@ -645,27 +575,24 @@ def resume(subject: MethodSubject) -> None:
             raise Fault(f"'{name}' is {value!r}, expected {unbroken[name]!r}, {advice}")
 
 
-def _advance(trainer: Trainer, steps: int) -> None:
+def _trainer(subject: MethodSubject, seed: int, steps: int) -> Trainer:
+    """After this number of the four steps of a training."""
+    method = subject.build(seed).train()
+    trainer = Trainer(method, Eager(method), subject.source("train"), Plan(steps=4, task_batch=2))
     for _ in range(steps):
         trainer.advance()
-
-
-def _trainer(subject: MethodSubject, seed: int) -> Trainer:
-    method = subject.build(seed).train()
-    return Trainer(method, Eager(method), subject.source("train"), Plan(steps=4, task_batch=2))
+    return trainer
 
 
 @small_images
 def beats_chance(subject: MethodSubject) -> None:
     """A short training on separable images ends above chance on new classes."""
-    scores = evaluate(Eager(subject.trained), subject.tests(), EPISODES, chunk=EPISODES).accuracy
-    chance = 1 / subject.task.way
-    queries = EPISODES * subject.task.way * subject.task.query
-    least = chance + 4 * math.sqrt(chance * (1 - chance) / queries)
+    scores, chance = subject.tested().accuracy, 1 / subject.task.way
+    least = chance + 4 * math.sqrt(chance * (1 - chance) / subject.queries)
     if not scores.mean() > least:
         raise Fault(
-            f"accuracy {scores.mean():.1%} after {STEPS} steps; chance is {chance:.1%}, expected "
-            f"above {least:.1%}. Does the loss compare logits and targets along the same axis?"
+            f"accuracy {scores.mean():.1%} after {STEPS} steps; expected above {least:.1%} (chance "
+            f"{chance:.1%}). Does the loss compare logits and targets along the same axis?"
         )
 
 
@@ -676,11 +603,11 @@ def speed(subject: MethodSubject) -> str:
     def baseline() -> Tensor:
         return -torch.cdist(episode.query.flatten(2), episode.support.images.flatten(3).mean(2))
 
+    def seconds(call: Callable[[], Tensor]) -> float:
+        return min(timeit.repeat(call, number=1, repeat=20))
+
     predict(method, episode)  # a warm-up
-    own, floor = (
-        min(timeit.repeat(call, number=1, repeat=20))
-        for call in (lambda: predict(method, episode), baseline)
-    )
+    own, floor = seconds(lambda: predict(method, episode)), seconds(baseline)
     return f"{1e3 * own:.3g} ms per task, {own / floor:.0f} times that of class means of pixels"
 
 
@@ -690,15 +617,15 @@ def precision(subject: MethodSubject) -> None:
     task = replace(subject.task, shot=5, query=15, image_shape=(1, 28, 28))
     try:
         way = task.way if labeled else subject.training_task.way
-        method = subject.build_over(CharacterBackbone, replace(task, way=way))
-        errors = [precision_error(method, character_episode(task, 0, labeled))]
+        method = subject.build_over(tiny.CharacterBackbone, replace(task, way=way))
+        errors = [precision_error(method, tiny.character_episode(task, 0, labeled))]
     except (Fault, PluginError, ConfigError, RuntimeError, ValueError):
         # It works with the tiny images alone.
         method, errors, task = subject.build(), [], subject.task
     if not method.players():
         raise NotClaimed("nothing trains")
     for seed in range(len(errors), BATCHES):
-        errors.append(precision_error(method, character_episode(task, seed, labeled)))
+        errors.append(precision_error(method, tiny.character_episode(task, seed, labeled)))
     for name in errors[0]:
         require_precise([each[name] for each in errors], f" of player '{name}'")
 

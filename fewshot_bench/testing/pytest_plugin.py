@@ -1,18 +1,11 @@
-"""A pytest plugin that comes with fewshot-bench: each check of a conformance suite is a test.
-
-::
-
-    @pytest.mark.conformance("my-method")
-    def test_conformance(fsb_check):
-        fsb_check()
+"""A pytest plugin: each check of a conformance suite is a test; see :mod:`fewshot_bench.testing`.
 
 Every pytest of the environment loads it, so it imports torch only when a test asks for a check.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import pytest
 
@@ -42,18 +35,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from fewshot_bench.testing.suites import suite
 
     found = suite(Registry.discover(), *marker.args, **marker.kwargs)
-    calls = [_call(check, found.subject) for check in found.checks]
-    metafunc.parametrize(FIXTURE, calls, ids=[check.id for check in found.checks])
 
-
-def _call(check: Any, subject: object) -> Callable[[], None]:
-    from fewshot_bench.testing.checks import run_check
-
-    def call() -> None:
-        outcome = run_check(check, subject)
+    def call(id: str) -> None:
+        (outcome,) = found.run([id])
         if outcome.status == "failed":
             pytest.fail(f"{outcome.sentence} {outcome.message}", pytrace=False)
         if outcome.status == "not claimed":
             pytest.skip(f"not claimed: {outcome.message}")
 
-    return call
+    ids = [check.id for check in found.checks]
+    metafunc.parametrize(FIXTURE, [partial(call, id) for id in ids], ids=ids)

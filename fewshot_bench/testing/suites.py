@@ -14,13 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from fewshot_bench.config.options import (
-    backbone_options,
-    dataset_options,
-    load,
-    method_options,
-    split_dataset,
-)
+from fewshot_bench.config import options as config_options
 from fewshot_bench.config.resolve import configure, sampler_options
 from fewshot_bench.data.download import locate
 from fewshot_bench.data.images import Dataset
@@ -33,24 +27,17 @@ from fewshot_bench.method import Method
 from fewshot_bench.runs.build import build_backbone, build_dataset, build_method
 from fewshot_bench.sampling.base import Sampler
 from fewshot_bench.testing import component_checks as components
+from fewshot_bench.testing import method_checks as methods
 from fewshot_bench.testing.captures import method_captures, sampler_captures
 from fewshot_bench.testing.checks import Check, Outcome, check_of, run_checks
-from fewshot_bench.testing.method_checks import (
-    CHECKED,
-    METHOD_CHECKS,
-    RGB,
-    Make,
-    MethodSubject,
-    Shape,
-    precision,
-)
+from fewshot_bench.testing.method_checks import CHECKED, Make, MethodSubject, Shape
 
 # {kind of plugin: its checks, in order}
 SUITES: dict[str, tuple[Check, ...]] = {
     "methods": (
-        *map(check_of, METHOD_CHECKS),
+        *map(check_of, methods.METHOD_CHECKS),
         check_of(method_captures, "captures"),
-        check_of(precision),
+        check_of(methods.precision),
     ),
     "datasets": tuple(map(check_of, components.DATASET_CHECKS)),
     "backbones": tuple(map(check_of, components.BACKBONE_CHECKS)),
@@ -61,13 +48,9 @@ SUITES: dict[str, tuple[Check, ...]] = {
 
 
 def check_method(
-    kind: type[Method],
-    make: Make | None = None,
-    *,
-    task: Task = CHECKED,
-    image_shapes: Sequence[Shape] | None = None,
-    only: Sequence[str] = (),
-) -> list[Outcome]:
+    kind: type[Method], make: Make | None = None, *, task: Task = CHECKED,
+    image_shapes: Sequence[Shape] | None = None, only: Sequence[str] = (),
+) -> list[Outcome]:  # fmt: skip
     """Run the conformance suite on a method.
 
     Arguments:
@@ -82,62 +65,55 @@ def check_method(
         UnknownName: no such check.
     """
     if image_shapes is None:
-        image_shapes = (RGB,) if task == CHECKED else ()
-    subject = MethodSubject(kind, make, task, shapes=tuple(image_shapes))
-    return list(run_checks(SUITES["methods"], subject, only))
+        image_shapes = (methods.RGB,) if task == CHECKED else ()
+    return _outcomes("methods", MethodSubject(kind, make, task, shapes=tuple(image_shapes)), only)
 
 
 def check_dataset(
     make: Callable[[], Dataset], root: Path | None = None, *, only: Sequence[str] = ()
 ) -> list[Outcome]:
     """Run the suite on a data set; ``root``: the folder of its files. See :func:`check_method`."""
-    return list(run_checks(SUITES["datasets"], components.DatasetSubject(make, root), only))
+    return _outcomes("datasets", components.DatasetSubject(make, root), only)
 
 
 def check_backbone(
-    factory: Callable[[Shape], nn.Module],
-    *,
-    image_shapes: Sequence[Shape] = components.SHAPES,
-    only: Sequence[str] = (),
-) -> list[Outcome]:
+    factory: Callable[[Shape], nn.Module], *,
+    image_shapes: Sequence[Shape] = components.SHAPES, only: Sequence[str] = (),
+) -> list[Outcome]:  # fmt: skip
     """Run the suite on a backbone's factory. See :func:`check_method`.
 
-    Arguments:
-        image_shapes: (C, H, W) of the images that it is tried on; it may refuse some of them with a
-            :class:`fewshot_bench.errors.ConfigError`.
+    It may refuse some of the ``image_shapes`` (C, H, W) with a
+    :class:`fewshot_bench.errors.ConfigError`.
     """
-    subject = components.BackboneSubject(factory, tuple(image_shapes))
-    return list(run_checks(SUITES["backbones"], subject, only))
+    return _outcomes("backbones", components.BackboneSubject(factory, tuple(image_shapes)), only)
 
 
 def check_sampler(kind: type[Sampler], *, only: Sequence[str] = ()) -> list[Outcome]:
     """Run the suite on a sampler's class. See :func:`check_method`."""
-    return list(run_checks(SUITES["samplers"], components.SamplerSubject(kind), only))
+    return _outcomes("samplers", components.SamplerSubject(kind), only)
 
 
 def check_metric(metric: Metric, *, only: Sequence[str] = ()) -> list[Outcome]:
     """Run the suite on a metric. See :func:`check_method`."""
-    return list(run_checks(SUITES["metrics"], components.MetricSubject(metric), only))
+    return _outcomes("metrics", metric, only)
 
 
 def check_observer(observer: Any, *, only: Sequence[str] = ()) -> list[Outcome]:
     """Run the suite on an observer: a class, an instance or a module. See :func:`check_method`."""
-    return list(run_checks(SUITES["observers"], components.ObserverSubject(observer), only))
+    return _outcomes("observers", observer, only)
+
+
+def _outcomes(kind: str, subject: Any, only: Sequence[str]) -> list[Outcome]:
+    return list(run_checks(SUITES[kind], subject, only))
 
 
 @dataclass(frozen=True)
 class Suite:
-    """The checks of one object.
+    """The checks of one object."""
 
-    Arguments:
-        title: what it is and where it comes from.
-        checks: of its kind.
-        subject: the argument of the checks.
-    """
-
-    title: str
-    checks: tuple[Check, ...]
-    subject: Any
+    title: str  # what it is and where it comes from
+    checks: tuple[Check, ...]  # of its kind
+    subject: Any  # the argument of the checks
 
     def run(self, only: Sequence[str] = ()) -> list[Outcome]:
         """The outcomes; see :func:`fewshot_bench.testing.checks.run_checks`."""
@@ -151,32 +127,29 @@ def find(registry: Registry, name: str, kind: str | None = None) -> Registered:
         UnknownName: no object of this name can be checked.
         ConfigError: the name is ambiguous.
     """
-    if kind and kind not in SUITES:
-        raise UnknownName("kind to check", kind, SUITES)
-    kinds = [kind] if kind else list(SUITES)
-    found = [k for k in kinds if registry.claims(k, _bare(registry, k, name))]
-    if name.partition(":")[0].endswith(".py") and not kind:
+    if kind:
+        if kind not in SUITES:
+            raise UnknownName("kind to check", kind, SUITES)
+        return registry.resolve(kind, _bare(registry, kind, name))
+    found = [k for k in SUITES if registry.claims(k, _bare(registry, k, name))]
+    if name.partition(":")[0].endswith(".py"):
         found = [_kind_in_file(registry, name)]
     if len(found) > 1:
         raise ConfigError(
             f"'{name}' is a {' and a '.join(k[:-1] for k in found)}; give --kind {found[0]}."
         )
-    if found:
-        return registry.resolve(found[0], _bare(registry, found[0], name))
-    if kind:
-        return registry.resolve(kind, name)
-    for k in kinds:  # the error of a broken plugin, which explains more than "no such name"
+    for k in found or SUITES:  # the error of a broken plugin explains more than "no such name"
         try:
-            registry.resolve(k, name)
+            return registry.resolve(k, _bare(registry, k, name))
         except UnknownName:
             continue
-    known = [n for k in kinds for n in registry.names(k)]
+    known = [n for k in SUITES for n in registry.names(k)]
     raise UnknownName("plugin object", name, known, "'fsb plugins' shows what is installed.")
 
 
 def _bare(registry: Registry, kind: str, name: str) -> str:
     """A data set's name without the path after it."""
-    return split_dataset(registry, name)[0] if kind == "datasets" else name
+    return config_options.split_dataset(registry, name)[0] if kind == "datasets" else name
 
 
 def _kind_in_file(registry: Registry, name: str) -> str:
@@ -196,24 +169,19 @@ def _kind_in_file(registry: Registry, name: str) -> str:
 
 def options_for(registry: Registry, item: Registered, name: str, typed: Mapping[str, Any]) -> Any:
     """The options of ``fsb check NAME``; ``typed``: those that were given."""
-    if item.kind == "methods":
-        return method_options(registry, name, typed)
-    if item.kind == "datasets":
-        return dataset_options(registry, name)
-    if item.kind == "samplers":
-        return sampler_options(registry, name)
-    return backbone_options(registry, name) if item.kind == "backbones" else []
+    options: dict[str, Callable[[Registry, str], Any]] = {
+        "methods": partial(config_options.method_options, chosen=typed),
+        "datasets": config_options.dataset_options,
+        "samplers": sampler_options,
+        "backbones": config_options.backbone_options,
+    }
+    return options[item.kind](registry, name) if item.kind in options else []
 
 
 def suite(
-    registry: Registry,
-    name: str,
-    kind: str | None = None,
-    *,
-    data_root: str | None = None,
-    image_shapes: Sequence[Shape] | None = None,
-    **options: Any,
-) -> Suite:
+    registry: Registry, name: str, kind: str | None = None, *, data_root: str | None = None,
+    image_shapes: Sequence[Shape] | None = None, **options: Any,
+) -> Suite:  # fmt: skip
     """The checks of a registered object.
 
     Arguments:
@@ -228,35 +196,28 @@ def suite(
         FewshotBenchError: see :func:`find`; or an option that does not exist.
     """
     item = find(registry, name, kind)
-    made: Any = load(registry, item.kind, _bare(registry, item.kind, name))
-    subject: Any
+    subject: Any = config_options.load(registry, item.kind, _bare(registry, item.kind, name))
     if item.kind == "methods":
         settings = configure(name, registry, **options).method_options
 
         def make(task: Task, backbone: nn.Module | None = None) -> Method:
             return build_method(registry, name, settings, task, backbone)
 
-        subject = MethodSubject(made, make, CHECKED)
+        subject = MethodSubject(subject, make)
         if image_shapes is not None:
             task = replace(CHECKED, image_shape=image_shapes[0])
             subject = replace(subject, task=task, shapes=tuple(image_shapes))
     elif item.kind == "datasets":
         dataset = partial(build_dataset, registry, name, options)
-        root: Path | None = None
-        if dataset().needs_files:
-            root = locate(item.name, data_root, registry.locate_dataset)
+        files = dataset().needs_files
+        root = locate(item.name, data_root, registry.locate_dataset) if files else None
         subject = components.DatasetSubject(dataset, root)
     elif item.kind == "backbones":
-        defaults = {option.name: option.default for option in backbone_options(registry, name)}
-        factory = partial(build_backbone, registry, name, defaults | options)
+        known = config_options.backbone_options(registry, name)
+        settings = {option.name: option.default for option in known} | options
+        factory = partial(build_backbone, registry, name, settings)
         subject = components.BackboneSubject(factory, tuple(image_shapes or components.SHAPES))
     elif item.kind == "samplers":
         own = {option.removeprefix("sampling_"): value for option, value in options.items()}
-        subject = components.SamplerSubject(made, own)
-    else:
-        subject = (
-            components.MetricSubject(made)
-            if item.kind == "metrics"
-            else components.ObserverSubject(made)
-        )
+        subject = components.SamplerSubject(subject, own)
     return Suite(item.title, SUITES[item.kind], subject)

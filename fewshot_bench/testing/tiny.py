@@ -18,20 +18,13 @@ class TinyBackbone(nn.Module):
     """A smooth backbone of two convolutions: [N, C, H, W] -> [N, channels, h, w].
 
     It has no ReLU and no max-pooling: finite differences across a kink are not a derivative.
-
-    Arguments:
-        image_shape: (C, H, W).
-        channels: feature maps of both layers.
-        statistics: see :class:`fewshot_bench.nn.TaskBatchNorm`.
+    ``statistics``: see :class:`fewshot_bench.nn.TaskBatchNorm`.
     """
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int] = TINY.image_shape,
-        *,
-        channels: int = 3,
+        self, image_shape: tuple[int, int, int] = TINY.image_shape, *, channels: int = 3,
         statistics: Statistics = "batch",
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         inputs, height, width = image_shape
         self.layers = nn.Sequential(
@@ -49,25 +42,15 @@ class TinyBackbone(nn.Module):
 
 
 def tiny_episode(
-    way: int = TINY.way,
-    shot: int = TINY.shot,
-    query: int = TINY.query,
-    tasks: int = 2,
-    image_shape: tuple[int, int, int] = TINY.image_shape,
-    unlabeled: int = 0,
-    *,
-    distractors: int = 0,
-    seed: int = 0,
-    dtype: torch.dtype = torch.float64,
-) -> Episode:
+    way: int = TINY.way, shot: int = TINY.shot, query: int = TINY.query, tasks: int = 2,
+    image_shape: tuple[int, int, int] = TINY.image_shape, unlabeled: int = 0, *,
+    distractors: int = 0, seed: int = 0, dtype: torch.dtype = torch.float64,
+) -> Episode:  # fmt: skip
     """A batch of random tasks: a class is a random pattern, its images are the pattern plus noise.
 
     Arguments:
         way, shot, query, unlabeled, distractors: see :class:`fewshot_bench.episode.Task`.
         tasks: T.
-        image_shape: (C, H, W).
-        seed: of the images.
-        dtype: of the images.
     """
     task = Task(way, shot, query, unlabeled, distractors, image_shape)
     key = fold(torch.arange(tasks), key_of("tiny_episode", seed))
@@ -81,43 +64,39 @@ def tiny_episode(
         order = permutation(key, tag, values.shape[1])
         return torch.stack([row[index] for row, index in zip(values, order, strict=True)])
 
-    labels = torch.arange(way).repeat_interleave(query).expand(tasks, -1)
     others = images("unlabeled", task.classes, unlabeled).flatten(1, 2)
-    return Episode(
-        support=Support(
-            images("support", way, shot),
-            shuffled("unlabeled order", others) if unlabeled else None,
-            key,
-        ),
-        query=shuffled("query order", images("query", way, query).flatten(1, 2)),
-        target=shuffled("query order", labels),
-        class_ids=torch.arange(tasks * way).unflatten(0, (tasks, way)),
-        key=key,
+    return _episode(
+        key,
+        images("support", way, shot),
+        shuffled("unlabeled order", others) if unlabeled else None,
+        shuffled("query order", images("query", way, query).flatten(1, 2)),
+        shuffled("query order", torch.arange(way).repeat_interleave(query).expand(tasks, -1)),
     )
 
 
+def _episode(
+    key: Tensor, support: Tensor, unlabeled: Tensor | None, query: Tensor, target: Tensor
+) -> Episode:
+    """With new classes in each task."""
+    tasks, way = support.shape[:2]
+    class_ids = torch.arange(tasks * way).unflatten(0, (tasks, way))
+    return Episode(Support(support, unlabeled, key), query, target, class_ids, key)
+
+
 def separable_images(
-    classes: int = 12,
-    each: int = 12,
-    image_shape: tuple[int, int, int] = TINY.image_shape,
-    *,
+    classes: int = 12, each: int = 12, image_shape: tuple[int, int, int] = TINY.image_shape, *,
     seed: int = 0,
-) -> LabeledImages:
+) -> LabeledImages:  # fmt: skip
     """Images that any method should separate: a random pattern per class, plus weak noise.
 
-    Arguments:
-        classes: number of classes.
-        each: images per class.
-        image_shape: (C, H, W).
-        seed: of the patterns.
+    ``each``: images per class; ``seed``: of the patterns.
     """
     key = torch.tensor(key_of("separable_images", seed))
     patterns = normal(key, "patterns", (classes, 1, *image_shape)).sign() * 80
     noise = normal(key, "noise", (classes, each, *image_shape)) * 20
     images = (128 + patterns + noise).clamp(0, 255).to(torch.uint8).flatten(0, 1)
-    counts = torch.full((classes,), each)
     names = tuple(f"seed {seed}, class {i}" for i in range(classes))
-    return LabeledImages(images.numpy(), counts.numpy(), names)
+    return LabeledImages(images.numpy(), torch.full((classes,), each).numpy(), names)
 
 
 class CharacterBackbone(nn.Module):
@@ -126,12 +105,10 @@ class CharacterBackbone(nn.Module):
     def __init__(self, image_shape: tuple[int, int, int], channels: int = 8) -> None:
         super().__init__()
         inputs, height, width = image_shape
-        blocks: list[nn.Module] = []
-        for _ in range(2):
-            blocks += [Conv2d(inputs, channels, 3, padding=1), TaskBatchNorm(channels)]
-            blocks += [nn.MaxPool2d(2), nn.ReLU()]
-            inputs = channels
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.Sequential()
+        for size in (inputs, channels):
+            self.blocks.extend([Conv2d(size, channels, 3, padding=1), TaskBatchNorm(channels)])
+            self.blocks.extend([nn.MaxPool2d(2), nn.ReLU()])
         self.out_shape = (channels, height // 4, width // 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,22 +128,20 @@ def character_images(key: Tensor, tag: str, count: int, shape: tuple[int, int, i
 def character_episode(task: Task, seed: int, labeled: bool, tasks: int = 2) -> Episode:
     """Tasks of :func:`character_images`; classes have nothing in common, only gradients matter.
 
-    Arguments:
-        labeled: with support sets (those of mini-batches are empty).
+    ``labeled``: with support sets (those of mini-batches are empty).
     """
     key = fold(torch.arange(tasks), key_of("precision", seed))
+
+    def images(tag: str, count: int) -> Tensor:
+        return character_images(key, tag, count, task.image_shape)
+
     shot = task.shot if labeled else 0
-    shots = character_images(key, "support", task.way * shot, task.image_shape)
     labels = torch.arange(task.way).repeat_interleave(task.query)
-    order = permutation(key, "order", len(labels))
-    unlabeled = None
-    if labeled and task.unlabeled:
-        count = task.unlabeled * task.classes
-        unlabeled = character_images(key, "unlabeled", count, task.image_shape)
-    return Episode(
-        Support(shots.unflatten(1, (task.way, shot)), unlabeled, key),
-        query=character_images(key, "query", len(labels), task.image_shape),
-        target=labels[order],
-        class_ids=torch.arange(tasks * task.way).unflatten(0, (tasks, task.way)),
-        key=key,
+    others = task.unlabeled * task.classes
+    return _episode(
+        key,
+        images("support", task.way * shot).unflatten(1, (task.way, shot)),
+        images("unlabeled", others) if labeled and others else None,
+        images("query", len(labels)),
+        labels[permutation(key, "order", len(labels))],
     )
