@@ -59,7 +59,8 @@ class Option:
         default: used where neither preset nor user gives a value.
         expected: the values that it takes, in words.
         method: whether it names a method, whose options follow but for those of ``without``.
-        scope, follows, option, same_scores: see :func:`fewshot_bench.config.schema.setting`.
+        scope, follows, option, same_scores, label, unit: see
+            :func:`fewshot_bench.config.schema.setting`.
     """
 
     name: str
@@ -74,6 +75,8 @@ class Option:
     follows: str = ""
     option: str = ""
     same_scores: bool = False
+    label: str = ""
+    unit: str | None = None
 
     @property
     def flag(self) -> str:

@@ -33,16 +33,16 @@ OPTION_FIELDS = ("method_options", "backbone_options", "dataset_options", "sampl
 class Scope(enum.Flag):
     """What a setting decides. A rule that depends on settings asks for their scope.
 
-    * reuse: a setting counts unless it is of the ``MACHINE`` or of the ``OUTPUT``;
-    * resumption takes a new value for those of the ``MACHINE``, and for no others;
-    * an evaluation of a finished run may change those of the ``EVALUATION`` and those of the
-      ``MACHINE`` that are not of the ``TRAINING``;
-    * rows of a table may differ in those of the ``TRAINING`` that count for reuse.
+    * Two runs are equal if all settings are, except those with scope ``MACHINE`` or ``OUTPUT``.
+    * A resumed run takes new values of those with scope ``MACHINE`` only.
+    * ``fsb eval`` may change those with scope ``EVALUATION``, and those with scope ``MACHINE``
+      and not ``TRAINING``.
+    * The trainings of two rows of a table are compared by the settings that have a ``label``.
     """
 
-    TRAINING = enum.auto()  # the weights, or how they come to be
-    EVALUATION = enum.auto()  # test episodes, and what is made of them
-    MACHINE = enum.auto()  # where data lie and on what a run is computed; changes no number
+    TRAINING = enum.auto()  # how weights are trained
+    EVALUATION = enum.auto()  # test episodes and how they are scored
+    MACHINE = enum.auto()  # where data are and what computes; changes no number
     OUTPUT = enum.auto()  # which files are written; changes no number
 
 
@@ -57,7 +57,10 @@ def setting(help: str, scope: Scope, default: Any = MISSING, **more: Any) -> Any
         more: ``follows``, the setting whose value it has unless given; ``option``, its name where
             it is not the field's (such a one may be repeated); ``expected``, the values that it
             takes, in words, where the type does not say it; ``same_scores``, whether an evaluation
-            gives each episode the same score whatever its value.
+            gives each episode the same score whatever its value; ``label``, what tables call it
+            where the trainings of rows differ in it (several settings with one label are one
+            difference; those that repeat a training, or give the same numbers, have none), and
+            ``unit``, what follows its values in a sentence; default: the label.
     """
     return field(default=default, metadata={"help": help, "scope": scope, **more})
 
@@ -81,36 +84,74 @@ class RunConfig:
     backbone_options: dict[str, Any]
     dataset_options: dict[str, Any]
     sampling_options: dict[str, Any]
-    dataset: str = setting("data set; folder:PATH for your own images", TRAINING | EVALUATION)
-    backbone: str = setting("network from images to feature maps", TRAINING)
-    preset: str = setting("settings by name: quick, paper, ...", TRAINING, "quick")
+    dataset: str = setting(
+        "data set; folder:PATH for your own images",
+        TRAINING | EVALUATION,
+        label="training data",
+    )
+    backbone: str = setting("network from images to feature maps", TRAINING, label="backbone")
+    preset: str = setting(
+        "settings by name: quick, paper, ...", TRAINING, "quick", label="preset", unit=" (preset)"
+    )
     way: Way = setting("classes per episode", EVALUATION, 5)
     shot: Count = setting("support images per class", EVALUATION, 5)
     query: Count = setting("query images per class", EVALUATION, 15)
     unlabeled: Whole = setting("unlabeled images per class", EVALUATION, 0)
     distractors: Whole = setting("further classes among the unlabeled images", EVALUATION, 0)
-    train_way: Way = setting("classes per training episode", TRAINING, follows="way")
-    train_shot: Count = setting("support images per class in training", TRAINING, follows="shot")
-    train_query: Count = setting("query images per class in training", TRAINING, follows="query")
+    train_way: Way = setting(
+        "classes per training episode", TRAINING, follows="way", label="way", unit="-way"
+    )
+    train_shot: Count = setting(
+        "support images per class in training", TRAINING, follows="shot", label="shot", unit="-shot"
+    )
+    train_query: Count = setting(
+        "query images per class in training",
+        TRAINING,
+        follows="query",
+        label="query",
+        unit=" queries a class",
+    )
     train_unlabeled: Whole = setting(
-        "unlabeled images per class in training", TRAINING, follows="unlabeled"
+        "unlabeled images per class in training",
+        TRAINING,
+        follows="unlabeled",
+        label="unlabeled",
+        unit=" unlabeled images a class",
     )
     train_distractors: Whole = setting(
-        "distractor classes in training", TRAINING, follows="distractors"
+        "distractor classes in training",
+        TRAINING,
+        follows="distractors",
+        label="distractors",
     )
     labeled_fraction: Part = setting(
-        "fraction of each training class's images that is labeled", TRAINING, 1.0
+        "fraction of each training class's images that is labeled",
+        TRAINING,
+        1.0,
+        label="labeled images",
     )
     labeled_classes: Part = setting(
-        "fraction of the training classes that is labeled", TRAINING, 1.0
+        "fraction of the training classes that is labeled", TRAINING, 1.0, label="labeled images"
     )
     labeled_seed: int = setting(
-        "seed for choosing the labeled images; independent of --seed", TRAINING, 0
+        "seed for choosing the labeled images; independent of --seed",
+        TRAINING,
+        0,
+        label="labeled images",
     )
-    task_batch: Count = setting("tasks per training step (meta-batch)", TRAINING, 4)
-    steps: Count = setting("training steps", TRAINING, 500)
-    validate_every: Whole = setting("steps between validations; 0: only at the end", TRAINING, 100)
-    validation_episodes: Count = setting("episodes per validation", TRAINING, 100)
+    task_batch: Count = setting(
+        "tasks per training step (meta-batch)",
+        TRAINING,
+        4,
+        label="tasks a step",
+    )
+    steps: Count = setting("training steps", TRAINING, 500, label="steps")
+    validate_every: Whole = setting(
+        "steps between validations; 0: only at the end", TRAINING, 100, label="validated"
+    )
+    validation_episodes: Count = setting(
+        "episodes per validation", TRAINING, 100, label="validated"
+    )
     episodes: Count = setting("test episodes", EVALUATION, 600)
     level: Annotated[float, Meta(gt=0, lt=1)] = setting(
         "confidence level", EVALUATION, 0.95, same_scores=True
@@ -122,10 +163,10 @@ class RunConfig:
     )  # fmt: skip
     within_family: bool = setting(
         "draw the classes of an episode from one family, e.g. one alphabet", TRAINING | EVALUATION,
-        False,
+        False, label="within family", unit=" (classes of one family)",
     )  # fmt: skip
     pixels: Literal["unit", "signed"] = setting(
-        "scale pixels to [0, 1] or [-1, 1]", TRAINING, "unit"
+        "scale pixels to [0, 1] or [-1, 1]", TRAINING, "unit", label="augmentation"
     )
     seed: int = setting("seed for initialization and training episodes", TRAINING, 0)
     episode_seed: int = setting("seed for validation and test episodes", EVALUATION, 0)
@@ -135,13 +176,20 @@ class RunConfig:
         same_scores=True,
     )  # fmt: skip
     precision: Literal["fp32", "tf32", "bf16"] = setting(
-        "precision of matrix products and convolutions", TRAINING, "fp32"
+        "precision of matrix products and convolutions",
+        TRAINING,
+        "fp32",
+        label="precision",
+        unit="",
     )
     task_chunk: Count | None = setting(
         "most tasks in memory at a time; default: all of a step", TRAINING, None, same_scores=True
     )
     skip_spikes: Annotated[float, Meta(gt=1)] | None = setting(
-        "skip steps whose loss or gradient norm exceeds this multiple of the usual", TRAINING, None
+        "skip steps whose loss or gradient norm exceeds this multiple of the usual",
+        TRAINING,
+        None,
+        label="skips spikes over",
     )
     detect_anomaly: bool = setting(
         "name the operation behind a NaN or infinity; slow", TRAINING | MACHINE, False
@@ -162,7 +210,11 @@ class RunConfig:
         "number of checkpoints kept until the run is finished", TRAINING | MACHINE, 2
     )
     init: InputFile | None = setting(
-        "folder of a run whose weights to start from", TRAINING, None, same_scores=True
+        "folder of a run whose weights to start from",
+        TRAINING,
+        None,
+        same_scores=True,
+        label="pretrained",
     )
     allow_overlap: bool = setting(
         "also test classes whose images were used in training; the result is marked", EVALUATION,
@@ -243,8 +295,8 @@ def settings_of(scope: Scope, without: Scope = NOTHING) -> tuple[str, ...]:
     return tuple(n for n, own in scopes.items() if own & scope and not own & without)
 
 
-COUNTED = settings_of(TRAINING | EVALUATION, without=MACHINE | OUTPUT)  # for reuse
-RESUMABLE = settings_of(MACHINE)  # what a resumed run takes from now
+IGNORED = {*settings_of(MACHINE | OUTPUT), "sources"}  # in the search for an equal run
+RESUMABLE = settings_of(MACHINE)  # may change when a run is resumed
 CHANGEABLE = (*settings_of(EVALUATION), *settings_of(MACHINE, without=TRAINING))  # by fsb eval
-WATCHED = settings_of(OUTPUT, without=EVALUATION)  # files that whoever asks for them expects
+WATCHED = settings_of(OUTPUT, without=EVALUATION)  # request output files
 FOLLOWERS = {name: option.follows for name, option in SETTINGS.items() if option.follows}

@@ -34,7 +34,7 @@ BY_VALUE = ("preset", "plugin")  # and the code of plugins
 CODE = "code of "
 BY_PRESET = "by preset"
 # Settings that do not change what was trained, or that `settings` reads elsewhere.
-ASIDE = NOT_TRAINING.keys() - {"method_options"} | {"dataset", "within_family"}
+ASIDE = NOT_TRAINING | {"dataset", "within_family"}
 MOST = 3  # settings in a name; more would be a table of their own
 
 

@@ -1,18 +1,19 @@
 """How runs were trained, in what their trainings differ, and ``--equal``, which forbids that.
 
 A :class:`Trait` is one thing in which trainings can differ (training way, steps, backbone ...). Its
-name is what ``fsb compare --equal`` takes and what JSON and CSV have. ``TRAITS`` and
-``NOT_TRAINING`` together name every setting of a run: a test refuses one that is in neither.
+name is what ``fsb compare --equal`` takes and what JSON and CSV have. Settings with a ``label`` in
+:mod:`fewshot_bench.config.schema` are traits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import PurePath
 from typing import Any
 
+from fewshot_bench.config.schema import SETTINGS, RunConfig
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.hooks.single_file import DISTRIBUTION as FILE
@@ -195,58 +196,67 @@ def _when(values: Sequence[Any]) -> list[str]:
     return [f"{text} ({v['episodes']} episodes)" for text, v in zip(when, values, strict=True)]
 
 
-TRAITS: tuple[Trait, ...] = (
-    Trait("source", "trains on", (), lambda run, then: _summary(run).get("source")),
-    Trait("way", "way", ("train_way",), _of_task("way"), "-way", task=True),
-    Trait("shot", "shot", ("train_shot",), _of_task("shot"), "-shot", task=True),
-    Trait("query", "query", ("train_query",), _of_task("query"), " queries a class", task=True),
-    Trait("unlabeled", "unlabeled", ("train_unlabeled",), _of_task("unlabeled"),
-          " unlabeled images a class", task=True),
-    Trait("distractors", "distractors", ("train_distractors",), _of_task("distractors"),
-          " distractors", task=True),
-    Trait("within-family", "within family", ("within_family",), None,
-          " (classes of one family)", task=True),
-    Trait("task-batch", "tasks a step", ("task_batch",), None, " tasks a step"),
-    Trait("steps", "steps", ("steps",), None, " steps"),
-    Trait("images", "images seen", (), lambda run, then: _summary(run).get("images_seen"),
-          " images seen"),
-    Trait("validation", "validated", ("validate_every", "validation_episodes"), _validation,
-          " (validation)", _when),
-    Trait("backbone", "backbone", ("backbone", "backbone_options"), _backbone, "", _distinct),
-    Trait("parameters", "parameters", (), lambda run, then: run.record["parameters"],
-          " parameters"),
-    Trait("preset", "preset", ("preset",), None, " (preset)"),
-    Trait("augmentation", "augmentation", ("pixels", "dataset_options"), _augmentation, "",
-          partial(_distinct, first="")),
-    Trait("data", "training data", ("dataset", "dataset_options"), _data, " (training data)",
-          _distinct, same=lambda v: v.get("content")),
-    Trait("labeled", "labeled images",
-          ("labeled_fraction", "labeled_classes", "labeled_seed"), _labeled,
-          " labeled images", _labels),
-    Trait("pretraining", "pretrained", ("init",), _pretraining, " (first weights)",
-          _distinct_folders, same=lambda v: v.get("content") or v["weights"]),
-    Trait("precision", "precision", ("precision",)),
-    Trait("skip-spikes", "skips spikes over", ("skip_spikes",), _skipped, " (skipped spikes)"),
-)  # fmt: skip
+# By label: what is read of settings that are more than their values.
+_SPECIAL: dict[str, dict[str, Any]] = {
+    **{
+        name: {"name": name, "read": _of_task(name), "task": True}
+        for name in ("way", "shot", "query", "unlabeled", "distractors")
+    },
+    "within family": {"name": "within-family", "task": True},
+    "validated": {
+        "name": "validation", "read": _validation, "unit": " (validation)", "texts": _when
+    },
+    "backbone": {
+        "name": "backbone", "more": ["backbone_options"], "read": _backbone, "unit": "",
+        "texts": _distinct,
+    },
+    "augmentation": {
+        "name": "augmentation", "more": ["dataset_options"], "read": _augmentation, "unit": "",
+        "texts": partial(_distinct, first=""),
+    },
+    "training data": {
+        "name": "data", "more": ["dataset_options"], "read": _data, "unit": " (training data)",
+        "texts": _distinct, "same": lambda value: value.get("content"),
+    },
+    "labeled images": {"name": "labeled", "read": _labeled, "texts": _labels},
+    "pretrained": {
+        "name": "pretraining", "read": _pretraining, "unit": " (first weights)",
+        "texts": _distinct_folders,
+        "same": lambda value: value.get("content") or value["weights"],
+    },
+    "skips spikes over": {"name": "skip-spikes", "read": _skipped, "unit": " (skipped spikes)"},
+}  # fmt: skip
+
+
+def _traits() -> Iterator[Trait]:
+    """A trait for each label of settings, in their order, and those that are no settings."""
+    labels = dict.fromkeys(option.label for option in SETTINGS.values() if option.label)
+    for label in labels:
+        options = [option for option in SETTINGS.values() if option.label == label]
+        plain = {"name": options[0].flag.removeprefix("--"), "unit": options[0].unit, "more": ()}
+        special = {**plain, **_SPECIAL.get(label, {})}
+        names = (*(option.name for option in options), *special.pop("more"))
+        unit = special.pop("unit")
+        yield Trait(
+            label=label, settings=names, unit=f" {label}" if unit is None else unit, **special
+        )
+    yield Trait("source", "trains on", (), lambda run, then: _summary(run).get("source"))
+    yield Trait(
+        "images", "images seen", (), lambda run, then: _summary(run).get("images_seen"),
+        " images seen",
+    )  # fmt: skip
+    yield Trait(
+        "parameters", "parameters", (), lambda run, then: run.record["parameters"], " parameters"
+    )
+
+
+TRAITS = tuple(_traits())
 UNTRAINED = ("backbone", "parameters", "pretraining")
 BY_NAME = {trait.name: trait for trait in TRAITS}
 # The settings that a training is described by; the record has them as they were then.
 OF_TRAINING = tuple(dict.fromkeys(name for trait in TRAITS for name in trait.settings))
-# Every other setting of a run, and why it is no difference of training between rows.
-NOT_TRAINING = {
-    "method": "what is compared",
-    "method_options": "the method's own; they distinguish rows of one method",
-    **dict.fromkeys(("way", "shot", "query", "unlabeled", "distractors", "episodes", "sampling",
-                     "sampling_options", "episode_seed", "metrics"), "of the test"),
-    "allow_overlap": "marked",
-    "level": "confidence level of the test",
-    "seed": "what training seeds are for",
-    **dict.fromkeys(("device", "engine", "task_chunk"), "gives the same numbers"),
-    **dict.fromkeys(("detect_anomaly", "profile", "pictures", "observers"), "observes only"),
-    **dict.fromkeys(("checkpoint_every", "keep_checkpoints", "runs_dir", "data_root",
-                     "cache_dir"), "where and when files are written"),
-    "sources": "who chose a setting, not which",
-}  # fmt: skip
+# Every other setting but the method's own, which distinguish rows of one method.
+NOT_TRAINING = {field.name for field in fields(RunConfig)} - {*OF_TRAINING, "method_options"}
 _CHANGED_BY_EVAL = ("dataset", "dataset_options", "within_family", "init")
 
 

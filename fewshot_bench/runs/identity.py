@@ -12,18 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewshot_bench.config import schema
 from fewshot_bench.config.options import split_dataset
-from fewshot_bench.config.schema import OPTION_FIELDS, RESUMABLE, WATCHED, RunConfig
+from fewshot_bench.config.schema import IGNORED, OPTION_FIELDS, RESUMABLE, WATCHED, RunConfig
 from fewshot_bench.errors import RecordError
 from fewshot_bench.results.record import is_locked, read_record
 from fewshot_bench.results.record.code import code_digest
 from fewshot_bench.results.record.environment import installed_version
 from fewshot_bench.results.runs import Run, age, run_folders
 from fewshot_bench.runs.context import RunContext, contents_of
-
-# Fields that change no number.
-IGNORED = {*schema.settings_of(schema.MACHINE | schema.OUTPUT), "sources"}
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,9 @@ import pytest
 
 from fewshot_bench.cli import run as run_command
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.config.schema import RunConfig
+from fewshot_bench.config.schema import IGNORED, RunConfig
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.runs import command_of
-from fewshot_bench.runs.identity import IGNORED
 
 
 def record_of(method: str, **settings: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import csv
 import io
 import json
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import pytest
 
 import fewshot_bench
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.config.schema import RunConfig
+from fewshot_bench.config.schema import MACHINE, OUTPUT, TRAINING, settings_of
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.report.page import html
@@ -30,7 +29,7 @@ from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.formats.terminal import terminal
 from fewshot_bench.results.runs import load_runs
 from fewshot_bench.results.sentences import best_sentences, sentences
-from fewshot_bench.results.training import NOT_TRAINING, OF_TRAINING, TRAITS, equal_names, texts
+from fewshot_bench.results.training import OF_TRAINING, TRAITS, equal_names, texts
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.grid import Entry, Grid, cells_of
 from fewshot_bench.runs.prepare import prepare, training_summary
@@ -41,29 +40,29 @@ from tests.sampling.test_batches import METHOD
 
 # For each trait of a training: what is changed, and what a sentence has to say of it.
 PLANTED: dict[str, tuple[dict[str, Any], str]] = {
-    "source": ({"source": "batches"}, "with other training: batches against episodes"),
+    "data": ({"dataset": "omniglot"}, "omniglot against glyphs (training data)"),
+    "backbone": ({"backbone": "resnet12"}, "resnet12 against conv4"),
+    "preset": ({"preset": "paper"}, "paper against quick (preset)"),
     "way": ({"train_way": 5}, "with other training tasks: 5-way against 20-way"),
     "shot": ({"train_shot": 1}, "with other training tasks: 1-shot against 5-shot"),
     "query": ({"train_query": 15}, "with other training tasks: 15 against 5 queries a class"),
     "unlabeled": ({"train_unlabeled": 3}, "3 against 0 unlabeled images a class"),
     "distractors": ({"train_distractors": 2}, "2 against 0 distractors"),
-    "within-family": ({"within_family": True}, "on against off (classes of one family)"),
-    "task-batch": ({"task_batch": 8}, "with other training: 8 against 2 tasks a step"),
-    "steps": ({"steps": 300}, "300 against 800 steps"),
-    "images": ({"images_seen": 60_000}, "60,000 against 320,000 images seen"),
-    "validation": ({"validate_every": 0}, "at the end against every 200 steps (validation)"),
-    "backbone": ({"backbone": "resnet12"}, "resnet12 against conv4"),
-    "parameters": ({"parameters": 8_000_000}, "8,000,000 against 111,936 parameters"),
-    "preset": ({"preset": "paper"}, "paper against quick (preset)"),
-    "augmentation": ({"pixels": "signed"}, "pixels signed against pixels unit"),
-    "data": ({"dataset": "omniglot"}, "omniglot against glyphs (training data)"),
     "labeled": (
         {"labeled_fraction": 0.1, "labeled_images": 2400},
         "2400 against 24,000 labeled images",
     ),
-    "pretraining": ({"init": "runs/other"}, "other against none (first weights)"),
+    "task-batch": ({"task_batch": 8}, "with other training: 8 against 2 tasks a step"),
+    "steps": ({"steps": 300}, "300 against 800 steps"),
+    "validation": ({"validate_every": 0}, "at the end against every 200 steps (validation)"),
+    "within-family": ({"within_family": True}, "on against off (classes of one family)"),
+    "augmentation": ({"pixels": "signed"}, "pixels signed against pixels unit"),
     "precision": ({"precision": "bf16"}, "bf16 against fp32"),
     "skip-spikes": ({"skip_spikes": 10.0}, "10 against off (skipped spikes)"),
+    "pretraining": ({"init": "runs/other"}, "other against none (first weights)"),
+    "source": ({"source": "batches"}, "with other training: batches against episodes"),
+    "images": ({"images_seen": 60_000}, "60,000 against 320,000 images seen"),
+    "parameters": ({"parameters": 8_000_000}, "8,000,000 against 111,936 parameters"),
 }
 
 
@@ -94,11 +93,12 @@ def plain(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_every_setting_is_classified_as_training_or_not() -> None:
-    """A setting that is added to the configuration, and to neither list, fails this test."""
-    names = {field.name for field in fields(RunConfig)}
-    assert set(OF_TRAINING) | set(NOT_TRAINING) == names
-    assert not set(OF_TRAINING) & set(NOT_TRAINING)
+def test_every_setting_of_the_training_has_a_label() -> None:
+    """A setting with scope TRAINING that is added without a label fails this test."""
+    weights = set(settings_of(TRAINING, without=MACHINE | OUTPUT))
+    # Repeats a training; give the same numbers.
+    assert weights - set(OF_TRAINING) == {"seed", "engine", "task_chunk"}
+    assert set(OF_TRAINING) - weights == {"backbone_options", "dataset_options"}
     assert list(PLANTED) == [trait.name for trait in TRAITS]
     assert {n for changes, _ in PLANTED.values() for n in changes} >= set(OF_TRAINING) - {
         "backbone_options", "dataset_options", "validation_episodes",
