@@ -213,7 +213,7 @@ def row_names(rows: Sequence[Sequence[Run]], choices: Sequence[Mapping[str, Any]
             name: value if all(one.get(name) == value for one in others) else BY_PRESET
             for name, value in first.items()
         }
-        keys.append(alone | chosen)
+        keys.append({**alone, **chosen})
         values.append(alone | common)
     return _distinguished([row[0] for row in rows], keys, values)
 
