@@ -241,8 +241,8 @@ def compare(
         The comparison; its ``problems`` name runs that could not be used.
 
     Raises:
-        ConfigError: ``interval``, ``level`` or ``target`` cannot be.
-        UnknownName: no run is called like the baseline.
+        ConfigError: ``level`` or ``target`` cannot be.
+        UnknownName: there is no such interval, or no run is called like the baseline.
     """
     check(level, interval, target)
     comparison = Comparison([], [], level, target, baseline)

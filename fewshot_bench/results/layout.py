@@ -213,7 +213,7 @@ def row_names(rows: Sequence[Sequence[Run]], choices: Sequence[Mapping[str, Any]
             name: value if all(one.get(name) == value for one in others) else BY_PRESET
             for name, value in first.items()
         }
-        keys.append(alone | chosen)
+        keys.append({**alone, **chosen})
         values.append(alone | common)
     return _distinguished([row[0] for row in rows], keys, values)
 
@@ -227,10 +227,7 @@ def seeds_of(row: Sequence[Run]) -> str:
 
 
 def settings(run: Run) -> dict[str, Any]:
-    """What was trained: every setting that decides it under its plain name, but the seed.
-
-    Of a run that evaluates another one's weights, the settings that these were trained with.
-    """
+    """What was trained, also by another run: every setting that decides it, but the seed."""
     then, plugin = settings_then(run), run.record["plugin"]
     flat: dict[str, Any] = {**codes(run), "trained_on": _trained_on(run)}
     flat |= {"train_within_family": then["within_family"]} if "within_family" in then else {}
@@ -258,10 +255,7 @@ def _options(run: Run, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trained_on(run: Run) -> str:
-    """The data set of the training, and which content of it; where it was does not count.
-
-    Of an older record, the last part of the path, and the digest that the data set computes.
-    """
+    """The data set of the training, and which content of it; where it was does not count."""
     if run.seedless:
         return "nothing"
     text = str(settings_then(run).get("dataset", run.record["dataset"]))

@@ -102,11 +102,7 @@ def _binomial(run: Run) -> float | None:
 
 
 def class_accuracies(run: Run) -> npt.NDArray[np.float64]:
-    """Accuracy of each class slot in each episode [E, way], from confusion.csv.
-
-    Raises:
-        RecordError: the table is missing or damaged.
-    """
+    """Accuracy of each class slot in each episode [E, way]; RecordError: no or a bad table."""
     path = run.folder / "confusion.csv"
     table = read_table(path, ("episode", "target", "predicted", "count"))
     try:

@@ -204,12 +204,12 @@ def _overlap(table: Table) -> list[str]:
     for setting, row, cell in table.filled:
         if (overlap := cell.overlap) is None:
             continue
-        parts = [part for part in (TRAINING, VALIDATION) if overlap[part]]
+        parts = listed(part for part in (TRAINING, VALIDATION) if overlap[part])
         names = listed(str(one["class"]) for one in overlap["found"])
         where = f" on {setting}" if len(table.settings) > 1 else ""
         words.append(
             f"{SEEN} {row.name}{where}: {overlap['classes']} of its {overlap['of']} "
-            f"{table.protocol['part']} classes took part in {listed(parts)} ({names})."
+            f"{table.protocol['part']} classes took part in {parts} ({names})."
         )
     return words
 

@@ -68,10 +68,9 @@ def _of_task(name: str) -> Read:
 def codes(run: Run) -> dict[str, str]:
     """The digests of the code of method, backbone and inner methods: ``code of backbone``.
 
-    A plugin may keep its version, or have none, while its code is edited. What is of this
-    distribution counts by its version: a digest of theirs is one of all files of a package and
-    of what these import, most of which are none of the method's or backbone's. Data, samplers and
-    metrics count by what they gave or elsewhere.
+    A plugin may be edited and keep its version. What is of this distribution counts by its version:
+    most files of its packages are none of the method's or backbone's. Data, samplers and metrics
+    count by what they gave or elsewhere.
     """
     read = {one["option"]: one["sha256"][:DIGITS] for one in run.record.get("inputs") or ()}
     found: dict[str, str] = {}
@@ -319,10 +318,7 @@ def differing_names(groups: Sequence[Group]) -> list[str]:
 
 
 def texts(trait: Trait, groups: Sequence[Group]) -> list[str]:
-    """A trait of each group, in words that distinguish the groups.
-
-    ``-``: it has none; ``?``: the record is older than that.
-    """
+    """A trait of each group, in words that distinguish them; ``-``: none; ``?``: not recorded."""
     values = _values(trait, [run for group in groups for run in group])
     among = list(values.values())
     named = dict(zip(values, trait.texts(among), strict=True))
@@ -391,8 +387,7 @@ def unequal(
 ) -> tuple[str, str] | None:
     """The first of these traits in which rows differ, and how; None where they are equal.
 
-    Rows that train nothing are only compared in what they have: backbone, parameters, first
-    weights. Mini-batches have no way, shot or query.
+    Of rows that train nothing only ``UNTRAINED`` counts. Mini-batches have no way, shot or query.
     """
     groups = [runs for _, runs in rows]
     older = [

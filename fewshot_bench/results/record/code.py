@@ -48,9 +48,9 @@ class Code:
 def code_of(source: str) -> Code:
     """The code of a module (``"package.module"``) or of a single file (an absolute path).
 
-    It is as it was when this process first asked: a process keeps what it has imported while
-    somebody edits the files, and a long grid would otherwise record newer code for its later runs.
-    A single file is imported again when it has changed, so its content is read each time.
+    It is as it was when this process first asked, because a process keeps what it has imported
+    while somebody edits the files. A single file is imported again when it has changed, so its
+    content is read each time.
     """
     if source.endswith(".py"):
         return _of_file(source, hashlib.sha256(Path(source).read_bytes()).hexdigest())
@@ -58,11 +58,7 @@ def code_of(source: str) -> Code:
 
 
 def code_digest(sources: Iterable[str]) -> str:
-    """sha256 over the code of this package and of some plugins: what made the numbers of a run.
-
-    Arguments:
-        sources: modules, or absolute paths of single files; see :func:`code_of`.
-    """
+    """sha256 over the code of this package and of some plugins; sources as in :func:`code_of`."""
     each = sorted({code_of(source).sha256 for source in (OWN, *sources)})
     return hashlib.sha256("".join(each).encode()).hexdigest()
 

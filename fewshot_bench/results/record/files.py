@@ -219,6 +219,10 @@ WORDS = {"float": "a number", "int": "an integer", "str": "text", "object": "an 
 
 def _problem(error: str, record: Any, where: tuple[str, ...]) -> str:
     """``test.accuracy: expected a number, got "high"`` from what msgspec raises."""
+
+    def in_words(types: re.Match[str]) -> str:
+        return " or ".join(WORDS.get(name, name) for name in types[1].split(" | "))
+
     text, _, at = (error[0].lower() + error[1:]).partition(" - at `$")
     keys = [*where, *re.findall(r"[^.\[\]`]+", at.replace("[...]", ".*"))]
     place = f"{'.'.join(keys)}: " if keys else ""
@@ -230,8 +234,7 @@ def _problem(error: str, record: Any, where: tuple[str, ...]) -> str:
             record = record[int(key)] if isinstance(record, list) else record[key]
         got = _short(json.dumps(record))
     text = re.sub(r"`str` matching regex .*", "the name of a folder", text)
-    kinds = lambda found: " or ".join(WORDS.get(k, k) for k in found[1].split(" | "))  # noqa: E731
-    return place + re.sub(r"`(.*?)`", kinds, f"{text}, got {got}" if got else text)
+    return place + re.sub(r"`(.*?)`", in_words, f"{text}, got {got}" if got else text)
 
 
 def _short(value: Any) -> str:
