@@ -540,14 +540,14 @@ def _protocol(run: Run) -> str:
     return json.dumps([run.record["method"], run.setting, protocol], sort_keys=True, default=str)
 
 
-def _configuration(run: Run, by_id: Mapping[str, Run]) -> str:
+def _configuration(run: Run, by_id: Mapping[Any, Run]) -> str:
     """What was tried: all settings but the seed, and on which stream of episodes.
 
     An evaluation of a run's weights is of the configuration that trained them. Its record has
     it; an older one does not, and then the run counts that it came from, through any number of
     evaluations, as far as it is here.
     """
-    origin, seen = run, set[str]()
+    origin, seen = run, set[str | None]()
     if not run.seedless and run.record.get("training_summary") is None:
         while (name := origin.record.get("evaluated_from")) in by_id and name not in seen:
             seen.add(name)

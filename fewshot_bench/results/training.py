@@ -326,7 +326,7 @@ def texts(trait: Trait, groups: Sequence[Group]) -> list[str]:
     for group in groups:
         own = list(_values(trait, group).values())
         text = " / ".join(dict.fromkeys(named[_key(trait, value, among)] for value in own))
-        steps = {(training_of(run) or {}).get("chosen_step") for run in group} - {None}
+        steps: set[Any] = {(training_of(run) or {}).get("chosen_step") for run in group} - {None}
         if not own:
             text = "-" if all(_summary(run) or not trained([run]) for run in group) else "?"
         elif trait.name == "steps" and steps and steps != set(own):

@@ -133,9 +133,9 @@ def paths_of(inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
 
 def origin_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a run came from besides its settings; JSON values."""
-    code = map(record["environment"].get, ("code", "torch"))
-    device, inputs = record["device"]["type"], record["inputs"]
-    return _origin(record["dataset_digest"], record["plugins"], *code, device, inputs)
+    environment, device = record["environment"], record["device"]["type"]
+    code = environment.get("code"), environment.get("torch"), device
+    return _origin(record["dataset_digest"], record["plugins"], *code, record["inputs"])
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -135,10 +135,10 @@ def prepare(
     if trains and splits.validation is not None:
         validation = episodes(context, "validation")
     executor, sources = choose_executor(context, method, context.device), (train, unlabeled)
-    found = seen or NO_IMAGES, overlap, drawn
     return PreparedRun(
-        context, hooks, metrics, method, executor, *sources, validation, test, *found
-    )
+        context, hooks, metrics, method, executor, *sources, validation, test, seen or NO_IMAGES,
+        overlap, drawn,
+    )  # fmt: skip
 
 
 def _metrics(context: RunContext) -> dict[str, Metric]:
