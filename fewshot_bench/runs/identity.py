@@ -137,9 +137,9 @@ def paths_of(inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
 
 def origin_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a run came from besides its settings; JSON values."""
-    code = map(record["environment"].get, ("code", "torch"))
-    device, inputs = record["device"]["type"], record["inputs"]
-    return _origin(record["dataset_digest"], record["plugins"], *code, device, inputs)
+    data, plugins, inputs = record["dataset_digest"], record["plugins"], record["inputs"]
+    made, device = record["environment"], record["device"]["type"]
+    return _origin(data, plugins, made.get("code"), made.get("torch"), device, inputs)
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
