@@ -152,7 +152,9 @@ def main() -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _warn(message: Any, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+def _warn(
+    message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
     """A warning in one line; with a line of code where that is the plugin's own."""
     if issubclass(category, errors.InterfaceDeprecation):
         _say(f"deprecated: {message} ({filename}, line {lineno})")

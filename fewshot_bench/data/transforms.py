@@ -86,8 +86,8 @@ def with_rotations(labeled: LabeledImages, *, separate_groups: bool = False) -> 
             images[new] = np.rot90(labeled.images[own], turn, axes=(2, 3))
             order[new] = labeled.order[own]
         start += count
-    repeated = {n: getattr(labeled, n).repeat(4) for n in ("counts", "groups", "families")}
+    each = {name: getattr(labeled, name).repeat(4) for name in ("counts", "groups", "families")}
     if separate_groups:
-        repeated["groups"] = np.arange(4 * len(labeled.counts))
+        each["groups"] = np.arange(4 * len(labeled.counts))
     names = tuple(f"{name}/{turn}" for name in labeled.class_names for turn in ROTATIONS)
-    return replace(labeled, images=images, class_names=names, order=order, **repeated)
+    return replace(labeled, images=images, class_names=names, order=order, **each)

@@ -133,9 +133,9 @@ def paths_of(inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
 
 def origin_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a run came from besides its settings; JSON values."""
-    environment, device = record["environment"], record["device"]["type"]
-    code = environment.get("code"), environment.get("torch"), device
-    return _origin(record["dataset_digest"], record["plugins"], *code, record["inputs"])
+    data, plugins, inputs = record["dataset_digest"], record["plugins"], record["inputs"]
+    made, device = record["environment"], record["device"]["type"]
+    return _origin(data, plugins, made.get("code"), made.get("torch"), device, inputs)
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -134,11 +134,9 @@ def prepare(
         train, unlabeled = _training(context, method.source, method.unlabeled_tasks)
     if trains and splits.validation is not None:
         validation = episodes(context, "validation")
-    executor, sources = choose_executor(context, method, context.device), (train, unlabeled)
-    return PreparedRun(
-        context, hooks, metrics, method, executor, *sources, validation, test, seen or NO_IMAGES,
-        overlap, drawn,
-    )  # fmt: skip
+    executor, seen = choose_executor(context, method, context.device), seen or NO_IMAGES
+    sources = train, unlabeled, validation, test
+    return PreparedRun(context, hooks, metrics, method, executor, *sources, seen, overlap, drawn)
 
 
 def _metrics(context: RunContext) -> dict[str, Metric]:
