@@ -126,7 +126,7 @@ def main() -> NoReturn:
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
     show_log()
-    warnings.showwarning = _warn  # type: ignore[assignment]
+    warnings.showwarning = _warn
     warnings.filterwarnings("default", category=errors.InterfaceDeprecation)  # else it is hidden
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # it was closed; what is said goes nowhere
