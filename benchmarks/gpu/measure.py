@@ -49,8 +49,8 @@ GRACE_S = 2.0  # and so many seconds at least
 CODE = ("fewshot_bench", "plugins", "benchmarks", "tests/gpu")
 ENDINGS = (".py", ".toml")
 FILES = (
-    "pyproject.toml", "tests/conftest.py", "tests/dist_info.py", "tests/engine/toys.py",
-    "tests/left_behind.py", "tests/patience.py",
+    "pyproject.toml", "tests/command_line.py", "tests/conftest.py", "tests/dist_info.py",
+    "tests/engine/toys.py", "tests/left_behind.py", "tests/patience.py",
 )  # fmt: skip
 SCRIPT = HERE / "parts.py"
 FOLDERS = ("FSB_DATA", "TMPDIR")  # variables

@@ -46,8 +46,13 @@ def task_weights(module: nn.Module, tasks: int) -> dict[str, Tensor]:
     Gradients with respect to them are per task; gradients with respect to the module's own
     parameters flow through. Where those are frozen, the copies are leaves of their own.
     """
-    weights = {n: p.expand(tasks, *p.shape) for n, p in module.named_parameters()}
-    return {n: w if w.requires_grad else w.detach().requires_grad_() for n, w in weights.items()}
+    weights = {}
+    for name, parameter in module.named_parameters():
+        expanded = parameter.expand(tasks, *parameter.shape)
+        if not parameter.requires_grad:
+            expanded = expanded.detach().requires_grad_()
+        weights[name] = expanded
+    return weights
 
 
 def per_task(module: nn.Module, x: Tensor, weights: Weights | None = None) -> Tensor:
@@ -67,7 +72,7 @@ def per_task(module: nn.Module, x: Tensor, weights: Weights | None = None) -> Te
         with norm_context(tasks=tasks):
             y = module(x.flatten(0, 1))
         return y.unflatten(0, (tasks, -1))
-    weights, strategy = _everywhere(module, weights), context.strategy
+    strategy = context.strategy
     if strategy == "auto":
         strategy = "looped" if not is_gpu(x) or tasks == 1 else "im2col"
     if strategy == "looped":
@@ -94,6 +99,7 @@ def _everywhere(module: nn.Module, weights: Weights) -> dict[str, Tensor]:
 
 def _looped(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
     outputs, seen = [], []
+    weights = _everywhere(module, weights)
     for t in range(x.shape[0]):
         own = {name: weight[t] for name, weight in weights.items()}
         with _collected() as statistics:
@@ -116,7 +122,7 @@ def _batched(module: nn.Module, x: Tensor, weights: Weights) -> Tensor:
         layers.extend(layer for layer, values in seen.items() for _ in values)
         return y, [value for values in seen.values() for value in values]
 
-    y, statistics = vmap(one)(dict(weights), x)
+    y, statistics = vmap(one)(_everywhere(module, weights), x)
     for layer, (mean, variance) in zip(layers, statistics, strict=True):
         _report(layer, mean, variance)
     return y

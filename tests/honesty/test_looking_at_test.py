@@ -101,7 +101,7 @@ def test_a_method_without_training_is_validated() -> None:
     assert without["validation"] is None
     with pytest.raises(ConfigError, match="has no validation split"):
         fewshot_bench.evaluate(str(folder_of(without)), part="validation")
-    with pytest.raises(ConfigError, match="--part train: expected test or validation"):
+    with pytest.raises(ConfigError, match="--part: expected one of test, validation"):
         fewshot_bench.evaluate(str(folder_of(run)), part="train")
 
 
