@@ -93,6 +93,7 @@ def test_our_own_kernels_are_known_by_their_names(scripts: Any) -> None:
         assert scripts.kernels.kind_of(name) == "gathers and indices"
 
 
+@pytest.mark.exhaustive
 def test_a_row_of_training_says_whether_triton_ran(
     scripts: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

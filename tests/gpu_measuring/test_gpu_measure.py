@@ -138,6 +138,7 @@ def test_after_a_broken_device_there_is_a_new_process(
     assert parts["fine"]["rows"][0]["pid"] != parts["machine"]["rows"][0]["pid"]
 
 
+@pytest.mark.exhaustive
 def test_it_ends_in_time_and_shares_what_is_left(
     scripts: Any, stand_ins: Path, tmp_path: Path
 ) -> None:
@@ -152,6 +153,7 @@ def test_it_ends_in_time_and_shares_what_is_left(
     assert parts["leaves"]["seconds"] > 5
 
 
+@pytest.mark.exhaustive
 def test_what_a_process_takes_to_start_is_time_of_its_part(
     scripts: Any, stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +206,7 @@ def test_without_time_a_part_is_told_and_not_begun(
     assert {part["error"] for part in parts.values()} == {"no time was left"}
 
 
+@pytest.mark.exhaustive
 def test_what_is_published_of_this_code_device_and_torch_is_left_out(
     scripts: Any, stand_ins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +232,7 @@ def test_what_is_published_of_this_code_device_and_torch_is_left_out(
     assert known == {"fine": path.name}
 
 
+@pytest.mark.exhaustive
 def test_what_a_peer_does_not_offer_is_an_answer_and_what_is_missing_is_none(
     scripts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,8 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.gpu_measuring.gpu_scripts import GPU, ROOT
 
 PARTS = {
@@ -19,6 +21,7 @@ PARTS = {
 }  # fmt: skip
 
 
+@pytest.mark.exhaustive
 def test_every_part_in_miniature_and_its_report(tmp_path: Path, scripts: Any) -> None:
     """So that no part is first tried on a GPU. Alone on two cores it takes a minute and a half."""
     # So many minutes that no share is short on a busy machine.
@@ -58,6 +61,7 @@ SLICE = (
 )
 
 
+@pytest.mark.exhaustive
 def test_the_tests_for_a_gpu_run_on_a_cpu(tmp_path: Path) -> None:
     """Cheap cases of every function that a CPU can run."""
     report = tmp_path / "report.xml"
