@@ -107,7 +107,9 @@ def test_help_shows_types_defaults_and_help_in_panels(helped: Helped) -> None:
     assert "--base <str>" in of_method
     assert "--base-inner-lr <float>" in of_method
     assert "--betas <float> <float> Adam's averaging factors, for both (default 0.5 0.9)" in text
-    assert "(batch, running) (default" in text[panels[2] : panels[3]]
+    of_backbone = text[panels[2] : panels[3]]
+    assert "--backbone-statistics batch|running " in of_backbone
+    assert "(default batch)" in of_backbone
 
 
 def test_help_follows_data_set_and_backbone(helped: Helped) -> None:
