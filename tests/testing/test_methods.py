@@ -64,7 +64,7 @@ def test_state_that_no_checkpoint_can_hold_is_told() -> None:
 
     found = outcome(Odd, "resume")
     assert found.status == "failed"
-    assert "state.weights._extra_state.calls is a set" in found.message
+    assert "weights._extra_state.calls is a set" in found.message
 
 
 @pytest.mark.parametrize("kind", MORE_HOST_READS, ids=lambda kind: kind.__name__)
