@@ -190,9 +190,9 @@ def test_copies_that_kept_their_names(home: Path) -> None:
     }  # fmt: skip
     assert (
         "3 of the 4 test classes have names of classes that took part in training and validation "
-        "(of other content), such as 'ANT': are these other copies of the same images?"
+        "(with different content), such as 'ANT': are these copies of the same images?"
     ) in record["notes"]
-    assert "are these other copies" in html(compare(load_runs([Path("runs")])[0]))
+    assert "are these copies" in html(compare(load_runs([Path("runs")])[0]))
     record = evaluated("ANT", "yak")  # half of them may be chance
     assert record["overlap"]["same_names"] == []
     assert not any("are these other copies" in note for note in record["notes"])
