@@ -195,7 +195,7 @@ def test_copies_that_kept_their_names(home: Path) -> None:
     assert "are these copies" in html(compare(load_runs([Path("runs")])[0]))
     record = evaluated("ANT", "yak")  # half of them may be chance
     assert record["overlap"]["same_names"] == []
-    assert not any("are these other copies" in note for note in record["notes"])
+    assert not any("are these copies" in note for note in record["notes"])
 
 
 @pytest.mark.parametrize(
