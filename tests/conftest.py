@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import random
 import shutil
@@ -29,6 +30,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 for variable in ("FSB_PLUGINS", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
     os.environ.pop(variable, None)
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+SECONDS = Path(__file__).with_name("seconds.json")
+SLOW, LONG, VERY_LONG = 0.5, 2.0, 8.0  # seconds of one core
 FOUND = pytest.StashKey[dict[str, object]]()  # the state of the process before a test
 # The same examples in every run; a slow machine is no fault of a property.
 hypothesis.settings.register_profile(
@@ -53,9 +56,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is exhaustive is slow as well."""
+    """Mark what takes long, as recorded in tests/seconds.json by ``tests/seconds.py``.
+
+    A test of a second is slow. A case of some seconds is exhaustive, but for the shortest case of
+    its test; so is every test that takes very long. What is exhaustive is slow as well.
+    """
+    seconds = json.loads(SECONDS.read_text("utf-8"))
+    shortest: dict[str, float] = {}
     for item in items:
-        if item.get_closest_marker("exhaustive"):
+        test = item.nodeid.partition("[")[0]
+        taken = seconds.get(item.nodeid, 0.0)
+        shortest[test] = min(taken, shortest.get(test, taken))
+    for item in items:
+        taken = seconds.get(item.nodeid, 0.0)
+        others = taken > shortest[item.nodeid.partition("[")[0]]
+        if taken >= VERY_LONG or (taken >= LONG and others):
+            item.add_marker("exhaustive")
+        if taken >= SLOW or item.get_closest_marker("exhaustive"):
             item.add_marker("slow")
 
 
