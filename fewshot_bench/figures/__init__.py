@@ -123,8 +123,7 @@ def note_trainings(figure: Figure, runs: Sequence[Run]) -> None:
 
     groups: dict[object, list[Run]] = {}
     for run in runs:
-        data = run.record.get("evaluated_digest") or run.record["dataset"]
-        groups.setdefault((data, run.setting), []).append(run)
+        groups.setdefault((run.record["evaluated_digest"], run.setting), []).append(run)
     found = {trait.name for group in groups.values() for trait in differing([group])}
     heads = [trait.label for trait in TRAITS if trait.name in found]
     if any(len({trained([run]) for run in group}) > 1 for group in groups.values()):

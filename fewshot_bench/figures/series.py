@@ -92,8 +92,9 @@ def data_names(runs: Sequence[Run]) -> list[str]:
         return [""] * len(runs)
     counts = Counter(map(short_data, first.values()))
     names = {
-        data: f"{name} {_content(run)[:6]}" if counts[name := short_data(run)] > 1 else name
+        data: name + (f" {run.record['evaluated_digest'][:6]}" if counts[name] > 1 else "")
         for data, run in first.items()
+        for name in [short_data(run)]
     }
     return [names[_data(run)] for run in runs]
 
@@ -112,12 +113,7 @@ def _place(run: Run) -> tuple[str, tuple[int, int]]:
 def _data(run: Run) -> str:
     """What was evaluated: the data by content, the split if it is not the test's, the sampler."""
     protocol = run.protocol()
-    return f"{protocol['dataset']} {_content(run)}{evaluated_words(protocol)}"
-
-
-def _content(run: Run) -> str:
-    """The digest of what was evaluated; of an older record, that of the data set."""
-    return str(run.record.get("evaluated_digest") or run.record["dataset_digest"])
+    return f"{protocol['dataset']} {protocol['evaluated_digest']}{evaluated_words(protocol)}"
 
 
 def read_all(

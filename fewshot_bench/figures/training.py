@@ -196,7 +196,7 @@ def steps(runs: list[Run], request: Request) -> Figure:
 def _times(run: Run) -> Table:
     """Milliseconds of each step and its phases, after the warm-up."""
     table = table_of(run, "steps.csv", "step_ms")
-    warm = min(run.record["timing"].get("warmup_steps") or 0, len(table["step_ms"]) - 1)
+    warm = min(run.record["timing"]["warmup_steps"] or 0, len(table["step_ms"]) - 1)
     columns = {name: table[name][warm:] for name in ("step_ms", *PHASES) if name in table}
     timed = np.isfinite(columns["step_ms"])
     if not timed.any():

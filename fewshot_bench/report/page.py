@@ -207,13 +207,12 @@ def _run(name: str, run: Run) -> dict[str, Any]:
     record = run.record
     half = record["test"]["half_width"]
     margin = "" if half is None else f" ± {100 * half:.2f}"
-    facts = {key: record[key] for key in FACTS if record.get(key) is not None}
+    facts = {key: record[key] for key in FACTS if record[key] is not None}
     parts = [("Run", _flat(facts))]
-    parts += [(title, _flat(record[key])) for key, title in PARTS.items() if record.get(key)]
+    parts += [(title, _flat(record[key])) for key, title in PARTS.items() if record[key]]
     plugins = [
-        (f"{one.get('kind')} {one.get('name')}", f"{one.get('distribution')} {one.get('version')}")
+        (f"{one['kind']} {one['name']}", f"{one['distribution']} {one['version']}")
         for one in record["plugins"]
-        if isinstance(one, Mapping)
     ]
     return {
         "name": name,
@@ -229,10 +228,10 @@ def _run(name: str, run: Run) -> dict[str, Any]:
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Name, value and source: ``user``, ``preset`` or ``default``."""
-    sources = config.get("sources") or {}
+    sources = config["sources"]
     flat = {n: v for n, v in config.items() if n not in (*OPTION_FIELDS, "sources")}
     for group in OPTION_FIELDS:
-        flat |= config.get(group) or {}
+        flat |= config[group]
     return [(name, _text(value), str(sources.get(name, ""))) for name, value in flat.items()]
 
 

@@ -25,7 +25,7 @@ from fewshot_bench.results.layout import Layout, lay_out, row_names, seeds_of, s
 from fewshot_bench.results.record import RECORD, TEST
 from fewshot_bench.results.runs import Array, Run, Setting, age, load_runs
 from fewshot_bench.results.stats import INTERVALS, Interval, Paired
-from fewshot_bench.results.training import TRAITS, Trait, codes, differing, unequal
+from fewshot_bench.results.training import TRAITS, Trait, differing, unequal
 
 SIGNIFICANT = 0.05  # of a p value after Holm's correction
 POWER = 0.8  # of the difference that a comparison would have found
@@ -113,7 +113,7 @@ class Cell:
     @property
     def overlap(self) -> dict[str, Any] | None:
         """The classes that took part in making the weights, as the record has it; None: none."""
-        found = [run.record.get("overlap") for run in self.runs]
+        found = [run.record["overlap"] for run in self.runs]
         return next((one for one in found if one and one["classes"]), None)
 
     @property
@@ -473,7 +473,7 @@ def _median(runs: Sequence[Run], path: Sequence[str]) -> float | None:
     for run in runs:
         value: Any = run.record
         for name in path:
-            value = (value or {}).get(name)
+            value = value and value[name]
         known += [] if value is None else [value]
     return statistics.median(known) if len(known) > 1 else next(iter(known), None)
 
@@ -487,7 +487,7 @@ def seconds_to(run: Run, target: float) -> float | None:
     Raises:
         RecordError: ``validation.csv`` or ``steps.csv`` is missing or damaged.
     """
-    if run.record["training"] is None or run.record.get("evaluated_from"):
+    if run.record["training"] is None or run.record["evaluated_from"]:
         return None
     validated, accuracy = run.columns("validation.csv", "step", "accuracy")
     if not len(validated):
@@ -512,10 +512,9 @@ def looks_at(runs: Sequence[Run]) -> dict[int, Looks]:
     """
     shown = [run for run in runs if run.record["part"] == TEST]
     everything = [*shown, *_beside(shown)]
-    by_id = {run.record["id"]: run for run in everything}
     groups: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for run in everything:
-        seeds = groups[_protocol(run)][_configuration(run, by_id)]
+        seeds = groups[_protocol(run)][_configuration(run)]
         seeds[run.record["seed"]] = run.record["test"]["accuracy"]
     found: dict[str, Looks] = {}
     for key, configurations in groups.items():
@@ -540,17 +539,10 @@ def _protocol(run: Run) -> str:
     return json.dumps([run.record["method"], run.setting, protocol], sort_keys=True, default=str)
 
 
-def _configuration(run: Run, by_id: Mapping[Any, Run]) -> str:
+def _configuration(run: Run) -> str:
     """What was tried: all settings but the seed, and on which stream of episodes.
 
-    An evaluation of a run's weights is of the configuration that trained them. Its record has
-    it; an older one does not, and then the run counts that it came from, through any number of
-    evaluations, as far as it is here.
+    An evaluation of a run's weights is of the configuration that trained them.
     """
-    origin, seen = run, set[str | None]()
-    if not run.seedless and run.record.get("training_summary") is None:
-        while (name := origin.record.get("evaluated_from")) in by_id and name not in seen:
-            seen.add(name)
-            origin = by_id[name]
-    own = settings(origin) | codes(run)
-    return json.dumps([own, run.record["episode_seed"]], sort_keys=True, default=str)
+    own = [settings(run), run.record["episode_seed"]]
+    return json.dumps(own, sort_keys=True, default=str)

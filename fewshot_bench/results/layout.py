@@ -21,14 +21,11 @@ from fewshot_bench.results.training import (
 # What is worth saying of two protocols that have not even their data in common.
 ACROSS_DATA = ("dataset", "part", "way", "shot", "query", "sampling", "sampler", "episodes")
 DIGESTS = {
-    "dataset_digest": "data of other content",
     "evaluated_digest": "other classes or images in the evaluated split",
     "sampler_code": "a sampler of other code",
     "unequal": "other numbers of images per class",
     "episodes_digest": "other episodes",
 }
-# Of a record from before its content was recorded, beside one that has it.
-NOT_RECORDED = "which classes and images were evaluated is not recorded of the older run"
 # Compared by value in every column; other settings only where someone or something chose them.
 BY_VALUE = ("preset", "plugin")  # and the code of plugins
 CODE = "code of "
@@ -102,12 +99,11 @@ def _differs(one: dict[str, Any], first: dict[str, Any], run: Run, its: Run) -> 
         one = one | {"dataset": run.record["dataset"]}
         first = first | {"dataset": its.record["dataset"]}
         names = unequal()
-    if all(protocol.get("sampler") == protocol.get("sampling") for protocol in (one, first)):
+    if all(protocol["sampler"] == protocol["sampling"] for protocol in (one, first)):
         names = [n for n in names if n != "sampler"]  # one word for both
-    older = len({"evaluated_digest" in protocol for protocol in (one, first)}) > 1
-    if "dataset" in names or older:  # its own options are not what sets them apart
+    if "dataset" in names:  # its own options are not what sets them apart
         names = [n for n in names if n in ACROSS_DATA]
-    reasons = [NOT_RECORDED] * older + [
+    reasons = [
         f"{name} {one.get(name, 'not given')} instead of {first.get(name, 'not given')}"
         for name in names
         if name not in DIGESTS
@@ -116,8 +112,8 @@ def _differs(one: dict[str, Any], first: dict[str, Any], run: Run, its: Run) -> 
 
 
 def _place(run: Run) -> Any:
-    """Where a run's data were, however that was typed; None where it is not recorded."""
-    inputs = run.record.get("inputs") or ()
+    """Where a run's data were, however that was typed; None of a data set without a path."""
+    inputs = run.record["inputs"]
     return next((read["absolute"] for read in inputs if read["option"] == "dataset"), None)
 
 
@@ -153,17 +149,14 @@ def _chosen(runs: list[Run]) -> list[dict[str, str]]:
     unless the preset of another run of the column says the same.
     """
     each = [
-        (
-            settings(run),
-            {n for n, by in (run.record["config"].get("sources") or {}).items() if by == "user"},
-        )
+        (settings(run), {n for n, by in run.record["config"]["sources"].items() if by == "user"})
         for run in runs
     ]
     presets: dict[tuple[Setting, str], set[str]] = defaultdict(set)
     for run, (own, typed) in zip(runs, each, strict=True):
         for name in own.keys() - typed:
             presets[run.setting, name].add(repr(own[name]))
-    names = list(dict.fromkeys(name for own, _ in each for name in own))  # an old record has fewer
+    names = list(dict.fromkeys(name for own, _ in each for name in own))
     split = {name for (_, name), values in presets.items() if len(values) > 1}
     split |= {*BY_VALUE, *(name for name in names if name.startswith(CODE))}
     result = []
@@ -230,40 +223,34 @@ def settings(run: Run) -> dict[str, Any]:
     """What was trained, also by another run: every setting that decides it, but the seed."""
     then, plugin = settings_then(run), run.record["plugin"]
     flat: dict[str, Any] = {**codes(run), "trained_on": _trained_on(run)}
-    flat |= {"train_within_family": then["within_family"]} if "within_family" in then else {}
+    flat["train_within_family"] = then["within_family"]
     for key, value in (run.record["config"] | then).items():
         if isinstance(value, dict):
             own = key.endswith("_options") and key not in ASIDE
             flat |= _options(run, key, value) if own else {}
         elif key not in ASIDE:
             flat[key] = without_path(run, value)
-    digest = (run.record.get("training_summary") or {}).get("init_digest")
-    if digest and flat.get("init"):  # by content: a path may have had others, or have moved
-        flat["init"] = digest[:6]
-    return flat | {"plugin": f"{plugin.get('distribution')} {plugin.get('version')}"}
+    if digest := (run.record["training_summary"] or {}).get("init_digest"):
+        flat["init"] = digest[:6]  # by content: a path may have had others, or have moved
+    return flat | {"plugin": f"{plugin['distribution']} {plugin['version']}"}
 
 
 def _options(run: Run, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with files by content; those of the data set by what was read with them."""
     read = contents(run.record, options)
     found = {name: without_path(run, value) for name, value in read.items()}
-    digest = trained_digest(run)
-    if key != "dataset_options" or not (digest or run.seedless):
+    if key != "dataset_options":
         return found
+    digest = trained_digest(run)
     what = f"data {digest[:6]}" if digest else "none"
     return {name: value if value == options[name] else what for name, value in found.items()}
 
 
 def _trained_on(run: Run) -> str:
     """The data set of the training, and which content of it; where it was does not count."""
-    if run.seedless:
-        return "nothing"
-    text = str(settings_then(run).get("dataset", run.record["dataset"]))
-    name, colon, path = text.removeprefix(f"{CORE}:").partition(":")
-    if digest := trained_digest(run):
-        return f"{PurePath(name).name} {digest[:6]}"
-    summary = run.record.get("training_summary") or run.record
-    return f"{PurePath(path).name if colon else name} {summary['dataset_digest'][:6]}"
+    digest = trained_digest(run)
+    name = str(settings_then(run)["dataset"]).removeprefix(f"{CORE}:").partition(":")[0]
+    return f"{PurePath(name).name} {digest[:6]}" if digest else "nothing"
 
 
 def _distinguished(

@@ -88,7 +88,7 @@ def _class_use(table: Table) -> list[str]:
     found: dict[str, list[str]] = {}
     for setting, _, cell in table.filled:
         test = cell.runs[0].record["test"]
-        if words := use_words(test.get("class_use"), test["sampling"]):
+        if words := use_words(test["class_use"], test["sampling"]):
             found.setdefault(words, []).append(str(setting))
     if len(found) == 1 and len(table.settings) == 1:
         return list(found)
@@ -193,7 +193,7 @@ def _evaluated(table: Table) -> list[str]:
     for setting, row, cell in table.filled:
         record = cell.runs[0].record
         way, shot = record["train_task"]["way"], record["train_task"]["shot"]
-        if record.get("evaluated_from") and (way, shot) != setting[:2]:
+        if record["evaluated_from"] and (way, shot) != setting[:2]:
             words.append(f"{row.name} on {setting}: weights trained on {way}-way {shot}-shot.")
     return words
 

@@ -27,7 +27,7 @@ from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.pilots import pilot_of
-from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.record import read_record
 from fewshot_bench.results.runs import load_runs
 from fewshot_bench.results.sentences import heading
 from tests.honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, split
@@ -188,22 +188,6 @@ def test_the_validation_split_has_a_digest_of_its_own() -> None:
     again = fewshot_bench.evaluate(str(run))
     assert record["evaluated_digest"] != read_record(run)["evaluated_digest"]
     assert again["evaluated_digest"] == read_record(run)["evaluated_digest"]
-
-
-def test_a_record_without_the_key() -> None:
-    """Older runs are compared by the digest of their data, and marked as old beside newer ones."""
-    for method in ("protonet", "nearest-centroid"):
-        path = ran(method)
-        record = read_record(path)
-        del record["evaluated_digest"]
-        write_record(path, record)
-    assert [len(table.rows) for table in shown().tables] == [2]
-    ran()
-    first, second = shown().tables
-    assert len(first.rows) + len(second.rows) == 3
-    assert second.differs == (
-        "which classes and images were evaluated is not recorded of the older run",
-    )
 
 
 def test_a_path_separates_nothing(home: Path) -> None:

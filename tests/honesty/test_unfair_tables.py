@@ -198,20 +198,6 @@ def test_a_row_without_training_is_named(tmp_path: Path) -> None:
     refuse_unequal(comparison, equal_names("all"))  # there is nothing to make equal
 
 
-def test_an_old_record_is_no_difference_and_no_equality(tmp_path: Path) -> None:
-    """A record without the newer keys: nothing is invented, and --equal says what is unknown."""
-    write_trained(tmp_path, "one", 1, train_way=5)
-    folder = write_trained(tmp_path, "other", 2)
-    record = json.loads((folder / "record.json").read_text("utf-8"))
-    record["config"]["train_way"] = 20
-    del record["training_summary"]
-    (folder / "record.json").write_text(json.dumps(record), "utf-8")
-    comparison = shown(tmp_path)
-    assert [trait.name for trait in comparison.tables[0].training_differs] == ["way"]
-    with pytest.raises(ConfigError, match=r"--equal images: .* the older record of other"):
-        refuse_unequal(comparison, ["images"])
-
-
 def test_columns_with_presets_of_their_own_are_listed_separately(tmp_path: Path) -> None:
     """A preset with another number of steps per column differs between rows, not columns."""
     for shot, steps in ((1, 300), (5, 800)):

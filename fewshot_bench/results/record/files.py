@@ -9,12 +9,14 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.record.model import (
     SCHEMA_VERSION,
@@ -132,7 +134,7 @@ def with_result(record: Mapping[str, Any]) -> dict[str, Any]:
     In a file the result of the validation split is not under ``test``, so that no reader, also one
     that does not know ``part``, takes it for one on the test split.
     """
-    record, validation = dict(record), record.get("validation") or {}
+    record, validation = dict(record), record["validation"] or {}
     if record["part"] == VALIDATION and record[TEST] is None and "episodes" in validation:
         record[TEST] = {name: validation.get(name) for name in Result.__struct_fields__}
     return record
@@ -204,6 +206,8 @@ def _checked(path: Path, record: Any) -> Record:
     try:
         found = msgspec.convert(record, Record)
         where = ("config",)
+        if missing := [one.name for one in fields(RunConfig) if one.name not in found.config]:
+            raise msgspec.ValidationError(f"Object missing required field `{missing[0]}`")
         msgspec.convert(found.config, Settings)
         if found.training_summary is not None:
             where = ("training_summary", "settings")

@@ -137,7 +137,7 @@ def read_classes(folder: Path, split: str = TEST) -> tuple[ClassContent, ...]:
     """The classes of a split (``train``, ``validation`` or ``test``); that of id i is at place i.
 
     Raises:
-        RecordError: the file is missing (in runs of older versions), damaged or too large.
+        RecordError: the file is missing, damaged or too large.
     """
     path = folder / CLASSES
     with _reading(path) as file:

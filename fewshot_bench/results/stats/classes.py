@@ -265,9 +265,9 @@ def class_use(
     }
 
 
-def use_words(use: Mapping[str, Any] | None, sampling: str) -> str | None:
-    """A sentence on ``class_use`` of a record's ``test`` if it is uneven; None: not, or unknown."""
-    if use is None or not use["uneven"]:
+def use_words(use: Mapping[str, Any], sampling: str) -> str | None:
+    """A sentence on ``class_use`` of a record's ``test`` if it is uneven; else None."""
+    if not use["uneven"]:
         return None
     advice = " (--sampling open-balanced uses all equally)" if sampling == "open" else ""
     return (
