@@ -78,7 +78,8 @@ def write_trained(runs: Path, method: str, seed: int, **changes: Any) -> Path:
     for name, value in changes.items():
         of = next((d for d in (summary["settings"], summary, record) if name in d), record)
         of[name] = value
-    record = {"config": config, "training_summary": summary} | record
+    summary["train_digest"] = f"{summary['settings']['dataset']:0<64}"
+    record |= {"config": config, "training_summary": summary if record["parameters"] else None}
     return write_run(runs, method, scores_of(seed, 0.7 if method == "one" else 0.9), **record)
 
 
