@@ -11,9 +11,9 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, reduce
 from statistics import fmean
 from typing import Any
 
@@ -122,10 +122,6 @@ class Cell:
         return self.interval.mean
 
     @property
-    def half_width(self) -> float | None:
-        return self.interval.half_width
-
-    @property
     def transductive(self) -> bool:
         """Whether the method sees all queries of a task at once."""
         return bool(self.runs[0].record["test"]["transductive"])
@@ -155,6 +151,11 @@ class Row:
     @property
     def method(self) -> str:
         return str(self.runs[0].record["method"])
+
+    @property
+    def names(self) -> set[str]:
+        """What it can be named by as the baseline."""
+        return {self.name, self.entry, self.method, *(run.record["id"] for run in self.runs)}
 
     @property
     def runs(self) -> list[Run]:
@@ -229,16 +230,12 @@ def compare(
     """Lay runs out in tables, with their intervals and tests.
 
     Arguments:
-        runs: see :func:`load_runs`.
         baseline: method, row or id of a run that the others are compared with; None: none.
         level: confidence level of all intervals, in (0, 1); None: that of each record.
         interval: one of ``INTERVALS``; None: ``hierarchical`` where a cell has several training
             seeds, else ``student``.
         target: validation accuracy whose time is wanted, in (0, 1].
         ranks: also do the signed-rank tests, which take longer than all else.
-
-    Returns:
-        The comparison; its ``problems`` name runs that could not be used.
 
     Raises:
         ConfigError: ``level`` or ``target`` cannot be.
@@ -263,8 +260,8 @@ def compare(
             cell.looks = looks.get(id(cell.runs[0]))
     if baseline is not None and comparison.tables:
         rows = [row for table in comparison.tables for row in table.rows]
-        names = {name for row in rows for name in (row.method, row.entry)}
-        if baseline not in names | {row.name for row in rows} | {run.record["id"] for run in runs}:
+        if not any(baseline in {*row.names, *(run.record["id"] for run in runs)} for row in rows):
+            names = {name for row in rows for name in (row.method, row.entry)}
             hint = "Give one of them, the name of a row, or the id of a run."
             raise UnknownName("baseline", baseline, names, hint)
         for table in comparison.tables:
@@ -301,10 +298,12 @@ def _table(
                 comparison.problems.append(
                     f"'{run.folder}' numbers its episodes differently from the others."
                 )
-        cells: list[Cell | None] = []
-        for runs in (usable[setting] for setting in layout.settings):
-            values = [scores[id(run)][1] for run in runs]
-            cells.append(_cell(runs, values, comparison, level, interval) if runs else None)
+        cells = [
+            _cell(runs, np.stack([scores[id(run)][1] for run in runs]), comparison, level, interval)
+            if (runs := usable[setting])
+            else None
+            for setting in layout.settings
+        ]
         if any(cells):
             table.rows.append(Row(name, cells))
     filled = [at for at in range(len(table.settings)) if table.column(at)]
@@ -331,9 +330,8 @@ def _table(
 
 
 def _cell(
-    runs: list[Run], values: list[Array], comparison: Comparison, level: float, asked: str | None
+    runs: list[Run], scores: Array, comparison: Comparison, level: float, asked: str | None
 ) -> Cell | None:
-    scores = np.stack(values)
     try:
         kind, covered = _interval(runs, scores, level, asked)
     except RecordError as error:
@@ -396,23 +394,15 @@ def against(table: Table, baseline: str, level: float, *, ranks: bool) -> None:
         seed = min(run.record["seed"] for run in row.runs)
         return row.name != baseline, row.entry != baseline, row.cells.count(None), seed
 
-    named = [
-        row
-        for row in table.rows
-        if baseline in {row.name, row.entry, row.method, *(run.record["id"] for run in row.runs)}
-    ]
-    named.sort(key=lambda row: max(map(age, row.runs)), reverse=True)
-    named.sort(key=preference)
+    rows = sorted(table.rows, key=lambda row: max(map(age, row.runs)), reverse=True)
     for at in range(len(table.settings)):
-        for base in named:
-            if (reference := base.cells[at]) is None:
-                continue
-            table.baselines[at] = base
-            for cell in table.column(at):
-                if cell is not reference:
-                    paired, seeds = pair(cell, reference, level, ranks=ranks)
-                    cell.paired = Difference(paired, seeds, base, reference)
-            break
+        named = [row for row in rows if row.cells[at] and baseline in row.names]
+        base = table.baselines[at] = min(named, key=preference, default=None)
+        reference = base and base.cells[at]
+        for cell in table.column(at):
+            if base and reference and cell is not reference:
+                paired, seeds = pair(cell, reference, level, ranks=ranks)
+                cell.paired = Difference(paired, seeds, base, reference)
     _correct(table)
 
 
@@ -469,13 +459,9 @@ def speed_of(runs: Sequence[Run], target: float | None = None) -> Speed:
 
 def _median(runs: Sequence[Run], path: Sequence[str]) -> float | None:
     """Of a number in the records; None where it, or what holds it, is missing in all."""
-    known = []
-    for run in runs:
-        value: Any = run.record
-        for name in path:
-            value = value and value[name]
-        known += [] if value is None else [value]
-    return statistics.median(known) if len(known) > 1 else next(iter(known), None)
+    values = [reduce(lambda part, name: part and part[name], path, run.record) for run in runs]
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
 
 
 def seconds_to(run: Run, target: float) -> float | None:
@@ -511,7 +497,11 @@ def looks_at(runs: Sequence[Run]) -> dict[int, Looks]:
     Runs that lie in the same folders as these count too, shown or not.
     """
     shown = [run for run in runs if run.record["part"] == TEST]
-    everything = [*shown, *_beside(shown)]
+    own = {run.folder.resolve() for run in shown}
+    parents = sorted({folder.parent for folder in own})
+    near = [path.parent for parent in parents for path in sorted(parent.glob(f"*/{RECORD}"))]
+    beside, _ = load_runs([folder for folder in near if folder not in own])
+    everything = [*shown, *(run for run in beside if run.record["part"] == TEST)]
     groups: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for run in everything:
         seeds = groups[_protocol(run)][_configuration(run)]
@@ -522,15 +512,6 @@ def looks_at(runs: Sequence[Run]) -> dict[int, Looks]:
         best = max(fmean(seeds.values()) for seeds in each)
         found[key] = Looks(len(each), max(map(len, each)), sum(map(len, each)), best)
     return {id(run): found[_protocol(run)] for run in shown}
-
-
-def _beside(runs: Iterable[Run]) -> list[Run]:
-    """Finished runs with a test result in the folders where these lie, without these."""
-    own = {run.folder.resolve() for run in runs}
-    parents = sorted({folder.parent for folder in own})
-    near = [path.parent for parent in parents for path in sorted(parent.glob(f"*/{RECORD}"))]
-    found, _ = load_runs([folder for folder in near if folder not in own])
-    return [run for run in found if run.record["part"] == TEST]
 
 
 def _protocol(run: Run) -> str:

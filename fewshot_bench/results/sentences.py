@@ -50,12 +50,8 @@ def level_text(table: Table, comparison: Comparison) -> str:
 
 def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
     """What the ± covers and what the marks mean."""
-    words = [
-        *_intervals(table, comparison),
-        *_class_use(table),
-        *_marks(table),
-        *trained_otherwise(table),
-    ]
+    words = [*_intervals(table, comparison), *_class_use(table), *_marks(table)]
+    words += trained_otherwise(table)
     if any(cell.transductive for _, _, cell in table.filled):
         words.append(
             "† transductive: all queries of a task are seen together; the others: inductive."
@@ -67,7 +63,7 @@ def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
 
 
 def _intervals(table: Table, comparison: Comparison) -> list[str]:
-    cells = [cell for _, _, cell in table.filled if cell.half_width is not None]
+    cells = [cell for _, _, cell in table.filled if cell.interval.half_width is not None]
     kinds = [kind for kind in INTERVALS if any(cell.kind == kind for cell in cells)]
     words = []
     for kind in kinds:
@@ -111,19 +107,13 @@ def _marks(table: Table) -> list[str]:
         words.append(
             f"{TIED} the highest accuracy, or not significantly different from it ({tests})."
         )
-    for setting, rows in _ties(table).items():
-        if len(rows) > 1:
-            words.append(f"Tied on {setting}: {listed(row.name for row in rows)}.")
+    for at, setting in enumerate(table.settings):
+        tied = [row.name for row, cell in table.entries(at) if cell.mark == "tied"]
+        if len(tied) > 1:
+            words.append(f"Tied on {setting}: {listed(tied)}.")
     if marks > {""} and any(len(cell.runs) == 1 and cell.trained for _, _, cell in table.filled):
         words.append("Where there is one training, other seeds may give another result.")
     return words
-
-
-def _ties(table: Table) -> dict[Setting, list[Row]]:
-    return {
-        setting: [row for row, cell in table.entries(at) if cell.mark == "tied"]
-        for at, setting in enumerate(table.settings)
-    }
 
 
 def trained_otherwise(table: Table) -> list[str]:
@@ -155,7 +145,7 @@ def training_words(table: Table, shown: Sequence[str]) -> list[str]:
 
 def best_sentences(table: Table) -> list[str]:
     """One plain sentence per setting on its highest accuracy: ``... has the highest accuracy``."""
-    words, ties = [], _ties(table)
+    words = []
     for at, setting in enumerate(table.settings):
         entries = table.entries(at)
         best, cell = max(entries, key=lambda one: one[1].accuracy)
@@ -164,12 +154,12 @@ def best_sentences(table: Table) -> list[str]:
             continue
         name = _subject(best, cell, len(cell.runs) > 1)
         accuracy = f"{100 * cell.accuracy:.2f} %{_best_of(cell)}"
-        others = [row.name for row in ties[setting] if row is not best]
+        tied = [row.name for row, one in entries if one.mark == "tied" and row is not best]
         more = ""
         if cell.mark == "best":
             more = ", and the difference from every other method survives Holm's correction"
-        elif others:
-            more = f"; it is not significantly different from that of {listed(others)}"
+        elif tied:
+            more = f"; it is not significantly different from that of {listed(tied)}"
         more += _other_trainings(best, cell, entries)
         words.append(f"On {setting}, {name} has the highest accuracy, {accuracy}{more}.")
     return words
