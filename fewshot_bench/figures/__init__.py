@@ -136,7 +136,7 @@ def _evaluated(runs: Sequence[Run]) -> str:
     """A sentence about episodes other than the usual ones: closed ones of the test split."""
     from fewshot_bench.results.runs import evaluated_words
 
-    words = {evaluated_words(run.protocol()): None for run in runs}
+    words = dict.fromkeys(evaluated_words(run.protocol()) for run in runs)
     listed = "; ".join(one.strip(", ") for one in words if one)
     listed = listed.replace("validation split", "of the validation split")
     return f"{'Some of these' if '' in words else 'These'} are episodes {listed}." if listed else ""

@@ -14,7 +14,7 @@ from fewshot_bench.figures import NothingToDraw, Request, note_trainings, series
 from fewshot_bench.figures.series import Series
 from fewshot_bench.results.comparison import Row, Table
 from fewshot_bench.results.layout import labels
-from fewshot_bench.results.runs import Run, age
+from fewshot_bench.results.runs import Run, Setting, age
 from fewshot_bench.results.sentences import listed
 from fewshot_bench.results.stats import Paired, paired_difference
 from fewshot_bench.results.training import against_words
@@ -130,7 +130,9 @@ def paired_rows(runs: list[Run], request: Request) -> dict[str, Rows]:
         groups.values(), key=lambda m: (m[0].record["dataset"], m[0].setting[:2])
     ):
         rows = _against_baseline(members, request)
-        heading = ", ".join(filter(None, (names[id(members[0])], series.setting_text(members[0]))))
+        heading = ", ".join(
+            filter(None, (names[id(members[0])], str(Setting(*members[0].setting[:2]))))
+        )
         if heading in found:  # the same task, other episodes
             heading += f" (episodes {members[0].record['episodes_digest'][:6]})"
         if rows:
@@ -195,7 +197,7 @@ def settings(runs: list[Run], request: Request) -> Figure:
     style.legend(figure, [handles[name] for name in names], names)
     level = f"{style.PERCENT * runs[0].record['test']['level']:g}"
     bars = f"Bars: {level} % Student interval over the test episodes"
-    if any(one.seeds > 1 for one in shown):
+    if any(len(one.runs) > 1 for one in shown):
         bars += "; of a method with several seeds: from the lowest to the highest of them"
     queries = sorted({run.record["task"]["query"] for run in runs})
     differ = (

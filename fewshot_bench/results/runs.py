@@ -154,15 +154,12 @@ def age(run: Run) -> tuple[str, str]:
 def load_runs(
     paths: Iterable[Path], unfinished: list[str] | None = None
 ) -> tuple[list[Run], list[str]]:
-    """The finished runs in these folders.
+    """The finished runs in these folders, and a line for each that is broken or did not finish.
 
     Arguments:
         paths: folders of runs, their ``record.json``, or folders with runs anywhere below.
         unfinished: receives the lines on runs that are running or can be resumed and that were not
             named themselves; default: they are with the problems.
-
-    Returns:
-        The runs, and one line for each that is broken or did not finish; it hides no other.
     """
     runs, problems, paths = [], [], list(paths)
     themselves = {folder_of(path).resolve() for path in paths}
@@ -291,6 +288,12 @@ def evaluated_words(protocol: Mapping[str, Any]) -> str:
 LOCAL = ("runs_dir", "cache_dir")  # where files are written changes no number
 
 
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a record's ``config``, options of plugins beside the others."""
+    flat = {name: value for name, value in config.items() if name not in OPTION_FIELDS}
+    return flat | {n: value for group in OPTION_FIELDS for n, value in config[group].items()}
+
+
 def command_of(record: Mapping[str, Any]) -> str:
     """``fsb run maml --dataset omniglot --seed 2``: what was chosen; the rest are defaults.
 
@@ -299,10 +302,7 @@ def command_of(record: Mapping[str, Any]) -> str:
     if record["evaluated_from"]:
         program, *rest = shlex.split(record["command"]) or ["fsb"]
         return shlex.join(["fsb" if Path(program).name == "fsb" else program, *rest])
-    config = record["config"]
-    values = {**config}
-    for name in OPTION_FIELDS:
-        values |= config[name]
+    config, values = record["config"], flat_settings(record["config"])
     words = ["fsb", "run", str(record["method"])]
     for name, source in config["sources"].items():
         if source != "user" or name not in values or name in LOCAL:

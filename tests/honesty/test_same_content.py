@@ -105,7 +105,7 @@ def test_seeds_on_other_classes_are_no_seeds() -> None:
     ]
     runs, _ = load_runs([Path("runs")])
     series = gather(runs, Request())
-    assert [one.seeds for one in series] == [1, 1]
+    assert [len(one.runs) for one in series] == [1, 1]
     assert len({one.label.rpartition(", inv ")[2] for one in series}) == 2
 
 
@@ -213,7 +213,7 @@ def test_a_path_separates_nothing(home: Path) -> None:
     assert (cell.looks.configurations, cell.looks.evaluations) == (1, 2)
     assert heading(table).startswith("folder:elsewhere/copy (file)")  # of the newest of seed 0
     assert not table.training_differs
-    assert [one.seeds for one in gather(runs, Request())] == [2]
+    assert [len(one.runs) for one in gather(runs, Request())] == [2]
 
 
 def test_a_path_hides_no_look() -> None:
@@ -280,7 +280,7 @@ def test_an_edited_backbone_is_no_training_seed() -> None:
     assert [trait.name for trait in table.training_differs] == ["backbone"]
     with pytest.raises(ConfigError, match=r"--equal backbone: .* code"):
         refuse_unequal(found, ["backbone"])
-    assert [one.seeds for one in gather(load_runs([Path("runs")])[0], Request())] == [1, 1]
+    assert [len(one.runs) for one in gather(load_runs([Path("runs")])[0], Request())] == [1, 1]
 
 
 def test_the_same_code_in_another_folder() -> None:
