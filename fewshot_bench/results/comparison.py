@@ -96,7 +96,7 @@ class Difference:
 class Cell:
     """One method in one setting.
 
-    ``mark`` is ``best`` if it is better than every other cell of its column after Holm's correction
+    ``mark``: ``best`` if it is better than every other cell of its column after Holm's correction
     over the column's pairs; ``tied`` if it has the highest accuracy, or is not significantly
     different from the cell that has; else empty.
     """
@@ -123,7 +123,6 @@ class Cell:
 
     @property
     def transductive(self) -> bool:
-        """Whether the method sees all queries of a task at once."""
         return bool(self.runs[0].record["test"]["transductive"])
 
     @property
@@ -385,9 +384,8 @@ def refuse_unequal(comparison: Comparison, names: Sequence[str]) -> None:
 def against(table: Table, baseline: str, level: float, *, ranks: bool) -> None:
     """Fill in ``paired`` of every cell and the ``baselines``, and correct over the table.
 
-    The baseline is named by a method, a grid's entry, a row or the id of a run. Of several rows of
-    a method it is the one with most settings, then of the lowest seed, then the newest: never the
-    best.
+    Of several rows of a method the baseline is the one with most settings, then of the lowest seed,
+    then the newest: never the best.
     """
 
     def preference(row: Row) -> tuple[bool, bool, int, int]:
@@ -443,8 +441,7 @@ def _correct(table: Table) -> None:
 def speed_of(runs: Sequence[Run], target: float | None = None) -> Speed:
     """The medians over runs of one configuration and setting.
 
-    Raises:
-        RecordError: the curves that tell when validation reached the ``target`` are damaged.
+    RecordError: the curves that tell when validation reached the ``target`` are damaged.
     """
     times = [] if target is None else [seconds_to(run, target) for run in runs]
     known = [seconds for seconds in times if seconds is not None]
@@ -468,10 +465,8 @@ def seconds_to(run: Run, target: float) -> float | None:
     """Seconds of training steps, without validation, until it first was at or above ``target``.
 
     Infinity if no validation got there; None if the run did not train (or evaluates what another
-    run trained) or has never validated.
-
-    Raises:
-        RecordError: ``validation.csv`` or ``steps.csv`` is missing or damaged.
+    run trained) or has never validated. RecordError: validation.csv or steps.csv is missing or
+    damaged.
     """
     if run.record["training"] is None or run.record["evaluated_from"]:
         return None

@@ -89,16 +89,13 @@ def _same_episodes(runs: list[Run]) -> list[list[Run]]:
 def _differs(one: dict[str, Any], first: dict[str, Any], run: Run, its: Run) -> tuple[str, ...]:
     """What sets protocol ``one``, of ``run``, apart; a digest only if nothing else does."""
 
-    def unequal() -> list[str]:
-        """The names of what is not the same in both, or in only one of them."""
-        missing = object()
-        return [n for n in {**first, **one} if one.get(n, missing) != first.get(n, missing)]
-
-    names = unequal()
-    if "dataset" in names or ("evaluated_digest" in names and _place(run) != _place(its)):
+    if one["dataset"] != first["dataset"] or (
+        one["evaluated_digest"] != first["evaluated_digest"] and _place(run) != _place(its)
+    ):
         one = one | {"dataset": run.record["dataset"]}
         first = first | {"dataset": its.record["dataset"]}
-        names = unequal()
+    missing = object()
+    names = [n for n in {**first, **one} if one.get(n, missing) != first.get(n, missing)]
     if all(protocol["sampler"] == protocol["sampling"] for protocol in (one, first)):
         names = [n for n in names if n != "sampler"]  # one word for both
     if "dataset" in names:  # its own options are not what sets them apart
@@ -221,9 +218,13 @@ def seeds_of(row: Sequence[Run]) -> str:
 
 def settings(run: Run) -> dict[str, Any]:
     """What was trained, also by another run: every setting that decides it, but the seed."""
-    then, plugin = settings_then(run), run.record["plugin"]
-    flat: dict[str, Any] = {**codes(run), "trained_on": _trained_on(run)}
-    flat["train_within_family"] = then["within_family"]
+    then, plugin, digest = settings_then(run), run.record["plugin"], trained_digest(run)
+    data = PurePath(str(then["dataset"]).removeprefix(f"{CORE}:").partition(":")[0]).name
+    flat: dict[str, Any] = {
+        **codes(run),
+        "trained_on": f"{data} {digest[:6]}" if digest else "nothing",
+        "train_within_family": then["within_family"],
+    }
     for key, value in (run.record["config"] | then).items():
         if isinstance(value, dict):
             own = key.endswith("_options") and key not in ASIDE
@@ -244,13 +245,6 @@ def _options(run: Run, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
     digest = trained_digest(run)
     what = f"data {digest[:6]}" if digest else "none"
     return {name: value if value == options[name] else what for name, value in found.items()}
-
-
-def _trained_on(run: Run) -> str:
-    """The data set of the training, and which content of it; where it was does not count."""
-    digest = trained_digest(run)
-    name = str(settings_then(run)["dataset"]).removeprefix(f"{CORE}:").partition(":")[0]
-    return f"{PurePath(name).name} {digest[:6]}" if digest else "nothing"
 
 
 def _distinguished(

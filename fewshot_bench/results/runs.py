@@ -122,8 +122,7 @@ class Run:
     def clusters(self) -> npt.NDArray[np.int64]:
         """The classes of each episode [episodes, way], sorted by episode, for ``class_interval``.
 
-        Classes that share images, as the rotations of a character do, have one number. Raises
-        RecordError as :meth:`scores`.
+        Classes that share images, as the rotations of a character do, have one number.
         """
         file = "episodes.csv"
         kind = "group" if "group_0" in read_table(self.folder / file, ("group_0",)) else "class"
@@ -242,9 +241,9 @@ def contents(
 def sampler_protocol(record: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a run's protocol that are about its sampler.
 
-    ``sampler`` is its name, of a plugin with the distribution and version that it came from, and
-    its options, files by their content; ``sampler_code`` the digest of a plugin's code;
-    ``unequal`` the parts of an episode that have other numbers of images per class than the task.
+    ``sampler`` is its name, of a plugin with distribution and version, and its options, files by
+    their content; ``sampler_code`` the digest of a plugin's code; ``unequal`` the parts of an
+    episode that have other numbers of images per class than the task.
     """
     sampler, own = record["sampler"], record["task"]
     words, code = str(sampler["name"]), None

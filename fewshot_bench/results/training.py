@@ -67,8 +67,7 @@ def codes(run: Run) -> dict[str, str]:
     """The digests of the code of method, backbone and inner methods: ``code of backbone``.
 
     A plugin may be edited and keep its version. What is of this distribution counts by its version:
-    most files of its packages are none of the method's or backbone's. Data, samplers and metrics
-    count by what they gave or elsewhere.
+    most files of its packages are none of the method's or backbone's.
     """
     read, found = digests(run.record), dict[str, str]()
     for kind, what in (("methods", "code of method"), ("backbones", "code of backbone")):
@@ -104,10 +103,6 @@ def _data_options(run: Run, then: Settings, *, of_training: bool) -> dict[str, A
     options = then["dataset_options"].items()
     own = {n: value for n, value in options if n.startswith("train_") == of_training}
     return contents(run.record, own)
-
-
-def _augmentation(run: Run, then: Settings) -> Any:
-    return _data_options(run, then, of_training=True) | {"pixels": then["pixels"]}
 
 
 def _data(run: Run, then: Settings) -> Any:
@@ -189,7 +184,9 @@ _SPECIAL: dict[str, dict[str, Any]] = {
         "texts": _distinct,
     },
     "augmentation": {
-        "name": "augmentation", "more": ["dataset_options"], "read": _augmentation, "unit": "",
+        "name": "augmentation", "more": ["dataset_options"], "unit": "",
+        "read": lambda run, then: _data_options(run, then, of_training=True)
+        | {"pixels": then["pixels"]},
         "texts": partial(_distinct, first=""),
     },
     "training data": {
@@ -248,8 +245,8 @@ def settings_then(run: Run) -> Settings:
 def training_of(run: Run) -> dict[str, Any] | None:
     """{name of a trait: its JSON value}; None for a method that has nothing to train.
 
-    Weights that were not trained have only the traits of ``UNTRAINED``. ``chosen_step`` is beside
-    the traits: the step whose weights validation chose.
+    Weights that were not trained have only the traits of ``UNTRAINED``. ``chosen_step`` is the step
+    whose weights validation chose.
     """
     if not _summary(run):
         return None
@@ -337,9 +334,7 @@ ALSO = {"tasks": "task-batch"}  # a second word for a trait
 def equal_names(asked: Any) -> tuple[str, ...]:
     """The traits that are named: ``"way,steps"``, ``["way", "steps"]`` or ``"all"``.
 
-    Raises:
-        UnknownName: one is no trait of a training.
-        ConfigError: no names, or no text.
+    UnknownName: one is no trait of a training. ConfigError: no names, or no text.
     """
     several = [asked] if isinstance(asked, str) else asked or ()
     if not isinstance(several, list | tuple) or not all(isinstance(one, str) for one in several):
