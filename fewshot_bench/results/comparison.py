@@ -21,7 +21,7 @@ import numpy as np
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
 from fewshot_bench.results import stats
-from fewshot_bench.results.layout import Layout, lay_out, row_names, seeds_of, settings
+from fewshot_bench.results.layout import Layout, lay_out, seeds_of, settings
 from fewshot_bench.results.record import RECORD, TEST
 from fewshot_bench.results.runs import Array, Run, Setting, age, load_runs
 from fewshot_bench.results.stats import INTERVALS, Interval, Paired
@@ -287,7 +287,7 @@ def _table(
     """The best rows first; without rows if none of its runs can be used."""
     table = Table(layout.protocol, layout.settings, [], layout.differs, [])
     level, numbers = comparison.level_of(table), dict[Setting, Array]()
-    for members, name in zip(layout.rows, row_names(layout.rows, layout.choices), strict=True):
+    for members, name in zip(layout.rows, layout.names, strict=True):
         usable: dict[Setting, list[Run]] = defaultdict(list)
         for run in members:
             episode, _ = scores[id(run)]

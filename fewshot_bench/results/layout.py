@@ -42,7 +42,7 @@ class Layout:
     protocol: dict[str, Any]  # what they share
     settings: list[Setting]  # the columns
     rows: list[list[Run]]  # the runs of each row; one per setting and training seed
-    choices: list[Mapping[str, Any]]  # of each row, the settings that were chosen for it
+    names: list[str]  # of the rows
     differs: tuple[str, ...]  # why these cannot stand in the first table: a phrase per reason
 
 
@@ -67,7 +67,7 @@ def lay_out(runs: Iterable[Run], *, by_level: bool = True) -> tuple[list[Layout]
         problems += replaced
         columns = sorted({run.setting for row in rows for run in row})
         differs = _differs(protocol, tables[0][0], members[0], tables[0][1][0])
-        layouts.append(Layout(protocol, columns, rows, choices, differs))
+        layouts.append(Layout(protocol, columns, rows, _row_names(rows, choices), differs))
     return layouts, problems
 
 
@@ -188,7 +188,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return _distinguished(runs, values, values)
 
 
-def row_names(rows: Sequence[Sequence[Run]], choices: Sequence[Mapping[str, Any]]) -> list[str]:
+def _row_names(rows: Sequence[Sequence[Run]], choices: Sequence[Mapping[str, Any]]) -> list[str]:
     """One name per row of a table: ``maml``, ``maml (steps 200)``, ``maml (seed 2)``.
 
     ``choices`` are what was chosen for each row; the names in which they differ distinguish rows.

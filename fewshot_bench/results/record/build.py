@@ -137,7 +137,7 @@ def result_of(
 def write_scores(folder: Path, scores: Scores, group_count: npt.NDArray[np.int64]) -> None:
     """Write episodes.csv and confusion.csv.
 
-    Rotations of one character share their images, so an interval for new classes counts them as one:
+    Rotations of one character share their images, so an interval for new classes counts them once:
     ``group_count`` is how many classes each group has, group after group.
     """
     way = range(scores.class_ids.shape[1])
