@@ -13,7 +13,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, reduce
+from functools import cache
 from statistics import fmean
 from typing import Any
 
@@ -456,8 +456,12 @@ def speed_of(runs: Sequence[Run], target: float | None = None) -> Speed:
 
 def _median(runs: Sequence[Run], path: Sequence[str]) -> float | None:
     """Of a number in the records; None where it, or what holds it, is missing in all."""
-    values = [reduce(lambda part, name: part and part[name], path, run.record) for run in runs]
-    known = [value for value in values if value is not None]
+    known = []
+    for run in runs:
+        value: Any = run.record
+        for name in path:
+            value = value and value[name]
+        known += [] if value is None else [value]
     return statistics.median(known) if known else None
 
 
