@@ -89,10 +89,10 @@ def _readable(runs: Sequence[Run], request: Request) -> list[tuple[Run, Answers]
 
 
 class Names(NamedTuple):
-    """Names of the classes of a test split, by class id; of their families if there are several."""
+    """Names of the classes of a split, by class id; of their families if there are several."""
 
-    classes: Sequence[str]
-    families: Sequence[str] | None = None
+    classes: tuple[str, ...]
+    families: tuple[str, ...] | None
 
 
 def names_of(run: Run, request: Request) -> Names | None:

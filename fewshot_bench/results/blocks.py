@@ -135,12 +135,9 @@ def _difference(difference: Difference) -> tuple[str, ...]:
         interval = "one episode"
     elif paired.varies:
         interval = f"{100 * paired.low:+.2f} to {100 * paired.high:+.2f}"
-    return (
-        f"{100 * paired.difference:+.2f}",
-        interval,
-        *map(_p, (paired.p_t, difference.p_holm, paired.p_wilcoxon)),
-        "-" if paired.effect_size is None else f"{paired.effect_size:+.2f}",
-    )
+    effect = "-" if paired.effect_size is None else f"{paired.effect_size:+.2f}"
+    p_values = map(_p, (paired.p_t, difference.p_holm, paired.p_wilcoxon))
+    return f"{100 * paired.difference:+.2f}", interval, *p_values, effect
 
 
 def _p(p: float | None) -> str:

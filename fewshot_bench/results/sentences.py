@@ -53,9 +53,8 @@ def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
     words = [*_intervals(table, comparison), *_class_use(table), *_marks(table)]
     words += trained_otherwise(table)
     if any(cell.transductive for _, _, cell in table.filled):
-        words.append(
-            "† transductive: all queries of a task are seen together; the others: inductive."
-        )
+        seen = "all queries of a task are seen together"
+        words.append(f"† transductive: {seen}; the others: inductive.")
     words += [*_evaluated(table), *_overlap(table), *_looks(table)]
     if comparison.baseline is not None and not any(table.baselines):
         words.append(f"No run of the baseline {comparison.baseline} is on these episodes.")
@@ -104,9 +103,8 @@ def _marks(table: Table) -> list[str]:
     if "best" in marks:
         words.append(f"{BOLD} better than every other method of its column ({tests}).")
     if "tied" in marks:
-        words.append(
-            f"{TIED} the highest accuracy, or not significantly different from it ({tests})."
-        )
+        highest = "the highest accuracy, or not significantly different from it"
+        words.append(f"{TIED} {highest} ({tests}).")
     for at, setting in enumerate(table.settings):
         tied = [row.name for row, cell in table.entries(at) if cell.mark == "tied"]
         if len(tied) > 1:
@@ -214,10 +212,9 @@ def _looks(table: Table) -> list[str]:
     if max((count for of_method in counts.values() for count in of_method), default=0) < 2:
         return []
     several = [
-        f"{method} {count}"
-        + (f" ({listed(dict.fromkeys(settings))})" if len(of_method) > 1 else "")
+        f"{method} {count}" + (f" ({listed(dict.fromkeys(at))})" if len(of_method) > 1 else "")
         for method, of_method in counts.items()
-        for count, settings in of_method.items()
+        for count, at in of_method.items()
     ]
     return [
         "Looks at the test split, configurations of one method that were tested, of all runs in "
