@@ -123,8 +123,7 @@ def note_trainings(figure: Figure, runs: Sequence[Run]) -> None:
 
     groups: dict[object, list[Run]] = {}
     for run in runs:
-        data = run.record.get("evaluated_digest") or run.record["dataset"]
-        groups.setdefault((data, run.setting), []).append(run)
+        groups.setdefault((run.record["evaluated_digest"], run.setting), []).append(run)
     found = {trait.name for group in groups.values() for trait in differing([group])}
     heads = [trait.label for trait in TRAITS if trait.name in found]
     if any(len({trained([run]) for run in group}) > 1 for group in groups.values()):
@@ -137,7 +136,7 @@ def _evaluated(runs: Sequence[Run]) -> str:
     """A sentence about episodes other than the usual ones: closed ones of the test split."""
     from fewshot_bench.results.runs import evaluated_words
 
-    words = {evaluated_words(run.protocol()): None for run in runs}
+    words = dict.fromkeys(evaluated_words(run.protocol()) for run in runs)
     listed = "; ".join(one.strip(", ") for one in words if one)
     listed = listed.replace("validation split", "of the validation split")
     return f"{'Some of these' if '' in words else 'These'} are episodes {listed}." if listed else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fewshot_bench.errors import ConfigError, DataError, FewshotBenchError, RecordError
+from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.figures import Request, style
 from fewshot_bench.figures.series import read_all, run_names, table_of
 from fewshot_bench.results.record import CLASSES, read_classes, read_table
@@ -81,70 +81,34 @@ def _readable(runs: Sequence[Run], request: Request) -> list[tuple[Run, Answers]
     """The runs with readable answers and the same test classes as the first such run."""
     found = read_all(runs, request, answers)
     first = found[0][0]
-    others = [run for run, _ in found if _test_classes(run) != _test_classes(first)]
+    content = first.record["evaluated_digest"]
+    others = [run for run, _ in found if run.record["evaluated_digest"] != content]
     for run in others:
         request.leave_out(run, f"has other test classes than '{first.folder.name}'")
     return [(run, own) for run, own in found if run not in others]
 
 
-def _test_classes(run: Run) -> str:
-    """What two runs have to share for their class ids to mean the same."""
-    if digest := run.record.get("evaluated_digest"):
-        return str(digest)
-    options = run.record["config"]["dataset_options"]
-    own = sorted((n, v) for n, v in options.items() if not n.startswith("train_"))
-    return repr(([run.record[n] for n in ("dataset", "dataset_digest", "split", "part")], own))
-
-
 class Names(NamedTuple):
-    """Names of the classes of a test split, by class id; of their families if there are several."""
+    """Names of the classes of a split, by class id; of their families if there are several."""
 
-    classes: Sequence[str]
-    families: Sequence[str] | None = None
+    classes: tuple[str, ...]
+    families: tuple[str, ...] | None
 
 
 def names_of(run: Run, request: Request) -> Names | None:
-    """The names from classes.csv or, of older runs, from the data; None if there are none.
-
-    Downloads nothing.
-    """
+    """The names that the run recorded; None where they are missing or damaged."""
     try:
-        return _recorded_names(run) if (run.folder / CLASSES).is_file() else _names_in_data(run)
-    except FewshotBenchError as error:
+        classes = read_classes(run.folder, run.record["part"])
+        columns = [f"class_{slot}" for slot in range(run.record["task"]["way"])]
+        for ids in read_table(run.folder / "episodes.csv", columns).values():
+            if not ((ids >= 0) & (ids < len(classes))).all():
+                path = run.folder / CLASSES
+                raise RecordError(f"'{path}' does not name all classes of the episodes.")
+    except RecordError as error:
         request.left_out.append(f"names of the classes, shown by their ids: {error}")
         return None
-
-
-def _recorded_names(run: Run) -> Names:
-    """The names that the run recorded; RecordError if classes of the episodes are missing."""
-    classes = read_classes(run.folder, run.record.get("part") or "test")
-    columns = [f"class_{slot}" for slot in range(run.record["task"]["way"])]
-    for ids in read_table(run.folder / "episodes.csv", columns).values():
-        if not ((ids >= 0) & (ids < len(classes))).all():
-            raise RecordError(
-                f"'{run.folder / CLASSES}' does not name all classes of the episodes."
-            )
     families = tuple(c.family for c in classes)
     return Names(tuple(c.name for c in classes), families if len(set(families)) > 1 else None)
-
-
-def _names_in_data(run: Run) -> Names:
-    """Load the data set as the run did; an error if it is missing, has changed or does not fit."""
-    from fewshot_bench.config.schema import RunConfig
-    from fewshot_bench.hooks.single_file import only_typed
-    from fewshot_bench.runs.context import RunContext
-    from fewshot_bench.runs.resume import as_placed
-
-    recorded = as_placed(run.record["config"], run.record["inputs"])
-    # A record may name neither code to run nor a place to write to.
-    config = replace(RunConfig.from_dict(recorded), cache_dir=None)
-    with only_typed(()):
-        splits = RunContext(config).load_data(download=False).splits
-    if splits.digest != run.record["dataset_digest"]:
-        raise DataError(f"the data of {config.dataset} here differ in content from the run's.")
-    test = getattr(splits, run.record["part"])
-    families = tuple(test.family_names[i] for i in test.families)
-    return Names(test.class_names, families if len(test.family_names) > 1 else None)
 
 
 def _class_names(names: Names | None, ids: Sequence[int]) -> list[str]:

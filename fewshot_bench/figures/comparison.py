@@ -14,7 +14,7 @@ from fewshot_bench.figures import NothingToDraw, Request, note_trainings, series
 from fewshot_bench.figures.series import Series
 from fewshot_bench.results.comparison import Row, Table
 from fewshot_bench.results.layout import labels
-from fewshot_bench.results.runs import Run, age
+from fewshot_bench.results.runs import Run, Setting, age
 from fewshot_bench.results.sentences import listed
 from fewshot_bench.results.stats import Paired, paired_difference
 from fewshot_bench.results.training import against_words
@@ -72,11 +72,9 @@ def _forest(groups: dict[str, Rows], baseline: str, kind: str, *, seeds: bool = 
         _forest_panel(axes, rows)
         axes.set_title(heading if len(groups) > 1 else "", loc="left", fontweight="bold")
     axes.set_xlabel(f"accuracy minus that of {baseline} (points)")
-    covers = (
-        "Where both have several training seeds, it covers new seeds and episodes."
-        if seeds
-        else "It covers neither new classes nor new training seeds."
-    )
+    covers = "It covers neither new classes nor new training seeds."
+    if seeds:
+        covers = "Where both have several training seeds, it covers new seeds and episodes."
     marked = any(name.endswith(DAGGER) for rows in groups.values() for name, _ in rows)
     style.caption(
         figure,
@@ -130,7 +128,8 @@ def paired_rows(runs: list[Run], request: Request) -> dict[str, Rows]:
         groups.values(), key=lambda m: (m[0].record["dataset"], m[0].setting[:2])
     ):
         rows = _against_baseline(members, request)
-        heading = ", ".join(filter(None, (names[id(members[0])], series.setting_text(members[0]))))
+        setting = str(Setting(*members[0].setting[:2]))
+        heading = ", ".join(filter(None, (names[id(members[0])], setting)))
         if heading in found:  # the same task, other episodes
             heading += f" (episodes {members[0].record['episodes_digest'][:6]})"
         if rows:
@@ -195,14 +194,11 @@ def settings(runs: list[Run], request: Request) -> Figure:
     style.legend(figure, [handles[name] for name in names], names)
     level = f"{style.PERCENT * runs[0].record['test']['level']:g}"
     bars = f"Bars: {level} % Student interval over the test episodes"
-    if any(one.seeds > 1 for one in shown):
+    if any(len(one.runs) > 1 for one in shown):
         bars += "; of a method with several seeds: from the lowest to the highest of them"
-    queries = sorted({run.record["task"]["query"] for run in runs})
-    differ = (
-        f"Queries per class differ ({', '.join(map(str, queries))}), and with them the width of "
-        "the intervals."
-    )
-    style.caption(figure, bars + ".", differ if len(queries) > 1 else "")
+    queries = ", ".join(map(str, sorted({run.record["task"]["query"] for run in runs})))
+    differ = f"Queries per class differ ({queries}), and with them the width of the intervals."
+    style.caption(figure, bars + ".", differ if "," in queries else "")
     return figure
 
 
@@ -219,17 +215,13 @@ def _points(shown: list[Series]) -> Points:
     for (data, place), members in groups.items():
         named = labels(series.without_seed(one.runs[0] for one in members))
         for one, name in zip(members, named, strict=True):
-            points.setdefault(data, {}).setdefault(name, {})[place] = _point(one)
+            values = style.percent(*(run.record["test"]["accuracy"] for run in one.runs))
+            ends = style.percent(*one.runs[0].record["test"]["interval"])
+            if len(values) > 1:  # the mean of the seeds, the lowest and the highest
+                ends = min(values), max(values)
+            point = (float(np.mean(values)), *ends)
+            points.setdefault(data, {}).setdefault(name, {})[place] = point
     return points
-
-
-def _point(one: Series) -> Point:
-    """The test accuracy with its interval; of several seeds the mean, lowest and highest."""
-    tests = [run.record["test"] for run in one.runs]
-    values = style.percent(*(test["accuracy"] for test in tests))
-    if len(values) > 1:
-        return float(np.mean(values)), min(values), max(values)
-    return (values[0], *style.percent(*tests[0]["interval"]))
 
 
 def panels_of(named: dict[str, dict[Place, Point]]) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from fewshot_bench.figures import NothingToDraw, Request
 from fewshot_bench.figures.style import Floats
 from fewshot_bench.results.layout import labels, settings
 from fewshot_bench.results.record import read_table
-from fewshot_bench.results.runs import Run, age, evaluated_words
+from fewshot_bench.results.runs import Run, Setting, age, evaluated_words
 
 Value = TypeVar("Value")
 
@@ -25,11 +25,6 @@ class Series(NamedTuple):
 
     label: str  # for the legend
     runs: list[Run]
-
-    @property
-    def seeds(self) -> int:
-        """Number of seeds."""
-        return len(self.runs)
 
 
 def gather(runs: Sequence[Run], request: Request) -> list[Series]:
@@ -41,22 +36,17 @@ def gather(runs: Sequence[Run], request: Request) -> list[Series]:
     for run in runs:
         trained = sorted(settings(run).items(), key=str)
         seeds = found.setdefault(repr((run.record["method"], trained, _place(run))), {})
-        seed, twin = run.record["seed"], seeds.get(run.record["seed"])
-        if twin is not None:
-            older, run = sorted((twin, run), key=age)
-            request.leave_out(older, f"is a duplicate; using the newer '{run.folder.name}'")
-        seeds[seed] = run
+        seed, newest = run.record["seed"], run
+        if seed in seeds:
+            older, newest = sorted((seeds[seed], run), key=age)
+            request.leave_out(older, f"is a duplicate; using the newer '{newest.folder.name}'")
+        seeds[seed] = newest
     chosen = [[seeds[seed] for seed in sorted(seeds)] for seeds in found.values()]
     names = run_names(without_seed(runs[0] for runs in chosen))
     for i, own in enumerate(chosen):
         seed = own[0].record["seed"]
         names[i] += f", {len(own)} seeds" if len(own) > 1 else f", seed {seed}" if seed else ""
     return [Series(name, own) for name, own in zip(names, chosen, strict=True)]
-
-
-def setting_text(run: Run) -> str:
-    """``5-way 1-shot``."""
-    return "{}-way {}-shot".format(*run.setting)
 
 
 def without_seed(runs: Iterable[Run]) -> list[Run]:
@@ -76,7 +66,7 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     }
     several = len({run.setting[:2] for run in runs}) > 1
     return [
-        ", ".join(filter(None, (named[i], setting_text(run) if several else "", data)))
+        ", ".join(filter(None, (named[i], str(Setting(*run.setting[:2])) if several else "", data)))
         for i, (run, data) in enumerate(zip(runs, data_names(runs), strict=True))
     ]
 
@@ -92,8 +82,9 @@ def data_names(runs: Sequence[Run]) -> list[str]:
         return [""] * len(runs)
     counts = Counter(map(short_data, first.values()))
     names = {
-        data: f"{name} {_content(run)[:6]}" if counts[name := short_data(run)] > 1 else name
+        data: name + (f" {run.record['evaluated_digest'][:6]}" if counts[name] > 1 else "")
         for data, run in first.items()
+        for name in [short_data(run)]
     }
     return [names[_data(run)] for run in runs]
 
@@ -112,12 +103,7 @@ def _place(run: Run) -> tuple[str, tuple[int, int]]:
 def _data(run: Run) -> str:
     """What was evaluated: the data by content, the split if it is not the test's, the sampler."""
     protocol = run.protocol()
-    return f"{protocol['dataset']} {_content(run)}{evaluated_words(protocol)}"
-
-
-def _content(run: Run) -> str:
-    """The digest of what was evaluated; of an older record, that of the data set."""
-    return str(run.record.get("evaluated_digest") or run.record["dataset_digest"])
+    return f"{protocol['dataset']} {protocol['evaluated_digest']}{evaluated_words(protocol)}"
 
 
 def read_all(
@@ -142,10 +128,8 @@ def read_series(
     shown = gather(runs, request)
     read_ones = read_all([run for one in shown for run in one.runs], request, read)
     values = {run.folder: value for run, value in read_ones}
-    found = [(one.label, [run for run in one.runs if run.folder in values]) for one in shown]
-    return [
-        (Series(label, own), [values[run.folder] for run in own]) for label, own in found if own
-    ]
+    found = [Series(one.label, [run for run in one.runs if run.folder in values]) for one in shown]
+    return [(one, [values[run.folder] for run in one.runs]) for one in found if one.runs]
 
 
 def table_of(run: Run, name: str, *required: str) -> dict[str, Floats]:
@@ -163,12 +147,6 @@ def table_of(run: Run, name: str, *required: str) -> dict[str, Floats]:
     return table
 
 
-def mean_and_range(values: Sequence[Floats]) -> tuple[Floats, Floats, Floats]:
-    """Mean, minimum and maximum over the seeds: [seeds][points] -> three of [points]."""
-    stacked = np.stack(values)
-    return stacked.mean(0), stacked.min(0), stacked.max(0)
-
-
 def common_steps(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, list[Floats]]:
     """The steps that all curves (steps, values) have, and each curve's values there."""
     steps = reduce(np.intersect1d, [at for at, _ in curves])
@@ -178,11 +156,11 @@ def common_steps(curves: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, list[
 def range_text(series: Sequence[Series], single: str = "") -> str:
     """What bands show: the range over seeds; ``single`` of series with one seed."""
     several = "Several seeds: mean over the training seeds, band from the lowest to the highest."
-    counts = {one.seeds for one in series}
+    counts = {len(one.runs) for one in series}
     texts = (several if max(counts) > 1 else "", single if 1 in counts else "")
     return " ".join(filter(None, texts))
 
 
-def device_names(series: Sequence[Series]) -> list[Any]:
+def device_names(series: Sequence[Series]) -> list[str]:
     """The devices of the runs, without duplicates."""
     return list(dict.fromkeys(r.record["device"]["name"] for s in series for r in s.runs))

@@ -66,9 +66,10 @@ def _curves(run: Run) -> tuple[Table, Table]:
 
 def _accuracy(axes: Axes, x: Floats, accuracies: list[Floats], i: int) -> Line2D:
     """One line; a band if there are several seeds."""
-    mean, low, high = (style.PERCENT * part for part in series.mean_and_range(accuracies))
-    (line,) = axes.plot(x, mean, **style.of_series(i))
+    seeds = np.stack(accuracies)
+    (line,) = axes.plot(x, style.PERCENT * seeds.mean(0), **style.of_series(i))
     if len(accuracies) > 1:
+        low, high = style.PERCENT * seeds.min(0), style.PERCENT * seeds.max(0)
         style.band(axes, x, low, high, line.get_color())
     return line
 
@@ -78,12 +79,12 @@ def _loss(axes: Axes, curves: list[tuple[Floats, Floats]], i: int) -> None:
     step, values = series.common_steps(curves)
     at, *parts = windows(step, *values)
     middle = np.array([part.mean() for part in at])
-    medians = [np.array([np.median(part) for part in one]) for one in parts]
-    mean, low, high = series.mean_and_range(medians)
+    medians = np.array([[np.median(part) for part in one] for one in parts])
+    low, high = medians.min(0), medians.max(0)
     if len(curves) == 1:
         low, high = np.array([np.quantile(part, (0.1, 0.9)) for part in parts[0]]).T
     properties = style.of_series(i) | {"marker": ""}
-    axes.plot(middle, mean, **properties)
+    axes.plot(middle, medians.mean(0), **properties)
     style.band(axes, middle, low, high, properties["color"])
 
 
@@ -196,7 +197,7 @@ def steps(runs: list[Run], request: Request) -> Figure:
 def _times(run: Run) -> Table:
     """Milliseconds of each step and its phases, after the warm-up."""
     table = table_of(run, "steps.csv", "step_ms")
-    warm = min(run.record["timing"].get("warmup_steps") or 0, len(table["step_ms"]) - 1)
+    warm = min(run.record["timing"]["warmup_steps"] or 0, len(table["step_ms"]) - 1)
     columns = {name: table[name][warm:] for name in ("step_ms", *PHASES) if name in table}
     timed = np.isfinite(columns["step_ms"])
     if not timed.any():

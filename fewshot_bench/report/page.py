@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fewshot_bench.config.schema import OPTION_FIELDS
 from fewshot_bench.errors import ConfigError, FewshotBenchError, RecordError
 from fewshot_bench.figures import KINDS, check, draw
 from fewshot_bench.results.blocks import blocks
@@ -21,7 +20,7 @@ from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.record import write_atomically
-from fewshot_bench.results.runs import Run, command_of
+from fewshot_bench.results.runs import Run, command_of, flat_settings
 from fewshot_bench.results.sentences import apart, best_sentences, heading, listed
 
 if TYPE_CHECKING:
@@ -59,11 +58,10 @@ NUMBERS = {
 
 
 def write_report(comparison: Comparison, folder: Path, *, pictures: bool = True) -> list[str]:
-    """Write ``folder/index.html``, which contains everything that it shows.
+    """Write ``folder/index.html``, which contains everything that it shows; nothing else changes.
 
-    The folder is made if necessary; an existing page is replaced, nothing else is touched. Returns
-    a line for each figure that failed although its runs have what it needs. ConfigError if the
-    folder cannot be made or written, or there is no matplotlib.
+    Returns a line for each figure that failed although its runs have what it needs. ConfigError if
+    the folder cannot be made or written, or there is no matplotlib.
     """
     hint = "give another folder with -o"
     try:
@@ -207,21 +205,20 @@ def _run(name: str, run: Run) -> dict[str, Any]:
     record = run.record
     half = record["test"]["half_width"]
     margin = "" if half is None else f" ± {100 * half:.2f}"
-    facts = {key: record[key] for key in FACTS if record.get(key) is not None}
+    facts = {key: record[key] for key in FACTS if record[key] is not None}
     parts = [("Run", _flat(facts))]
-    parts += [(title, _flat(record[key])) for key, title in PARTS.items() if record.get(key)]
+    parts += [(title, _flat(record[key])) for key, title in PARTS.items() if record[key]]
     plugins = [
-        (f"{one.get('kind')} {one.get('name')}", f"{one.get('distribution')} {one.get('version')}")
+        (f"{one['kind']} {one['name']}", f"{one['distribution']} {one['version']}")
         for one in record["plugins"]
-        if isinstance(one, Mapping)
     ]
     return {
         "name": name,
         "setting": str(run.setting),
         "accuracy": f"{100 * record['test']['accuracy']:.2f}{margin} %",
-        "id": str(record["id"]),
+        "id": record["id"],
         "command": command_of(record),
-        "notes": [str(note) for note in record["notes"]],
+        "notes": record["notes"],
         "settings": _settings(record["config"]),
         "parts": [*parts, ("Plugins", plugins)],
     }
@@ -229,11 +226,8 @@ def _run(name: str, run: Run) -> dict[str, Any]:
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Name, value and source: ``user``, ``preset`` or ``default``."""
-    sources = config.get("sources") or {}
-    flat = {n: v for n, v in config.items() if n not in (*OPTION_FIELDS, "sources")}
-    for group in OPTION_FIELDS:
-        flat |= config.get(group) or {}
-    return [(name, _text(value), str(sources.get(name, ""))) for name, value in flat.items()]
+    sources, flat = config["sources"], flat_settings(config)
+    return [(n, _text(value), sources.get(n, "")) for n, value in flat.items() if n != "sources"]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -49,10 +49,7 @@ class Block:
 
 
 def blocks(table: Table, comparison: Comparison) -> list[Block]:
-    """Accuracies; what differs in training; differences from a baseline; times.
-
-    Those of them that there are: trainings where they differ, times where anything was timed.
-    """
+    """Accuracies; what differs in training; differences from a baseline; times, if any."""
     found = [_accuracies(table, comparison)]
     if table.training_differs:
         found.append(_trainings(table))
@@ -99,23 +96,21 @@ def _trainings(table: Table) -> Block:
         groups = {row.title: cell.runs for row, cell in table.entries(at)}
         columns = [texts(trait, list(groups.values())) for trait in traits]
         found[str(setting)] = dict(zip(groups, zip(*columns, strict=True), strict=True))
-    rows = [row.title for row in table.rows]
-    if len(found) <= MOST_JOINED and all(len(of_row) == len(rows) for of_row in found.values()):
+    rows, parts = [row.title for row in table.rows], list(found.values())
+    if len(parts) <= MOST_JOINED and all(len(part) == len(rows) for part in parts):
         # A text for each column: that of all settings, or those of the settings one by one.
+        each = {row: zip(*(part[row] for part in parts), strict=True) for row in rows}
         found = {
             "": {
-                row: tuple(
-                    "; ".join(column if len(set(column)) > 1 else column[:1])
-                    for column in zip(*(of_row[row] for of_row in found.values()), strict=True)
-                )
-                for row in rows
+                row: tuple("; ".join(own if len(set(own)) > 1 else own[:1]) for own in columns)
+                for row, columns in each.items()
             }
         }
     heads = ("training", *(trait.label for trait in traits))
-    shown = [text for of_row in found.values() for own in of_row.values() for text in own]
+    shown = [text for part in found.values() for own in part.values() for text in own]
     sections = {
-        setting: [tuple(map(Entry, (row, *own))) for row, own in of_row.items()]
-        for setting, of_row in found.items()
+        setting: [tuple(map(Entry, (row, *own))) for row, own in part.items()]
+        for setting, part in found.items()
     }
     return Block(heads, sections, training_words(table, shown), [], optional=())
 
@@ -140,12 +135,9 @@ def _difference(difference: Difference) -> tuple[str, ...]:
         interval = "one episode"
     elif paired.varies:
         interval = f"{100 * paired.low:+.2f} to {100 * paired.high:+.2f}"
-    return (
-        f"{100 * paired.difference:+.2f}",
-        interval,
-        *map(_p, (paired.p_t, difference.p_holm, paired.p_wilcoxon)),
-        "-" if paired.effect_size is None else f"{paired.effect_size:+.2f}",
-    )
+    effect = "-" if paired.effect_size is None else f"{paired.effect_size:+.2f}"
+    p_values = map(_p, (paired.p_t, difference.p_holm, paired.p_wilcoxon))
+    return f"{100 * paired.difference:+.2f}", interval, *p_values, effect
 
 
 def _p(p: float | None) -> str:

@@ -11,7 +11,7 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from statistics import fmean
@@ -21,11 +21,11 @@ import numpy as np
 
 from fewshot_bench.errors import ConfigError, RecordError, UnknownName
 from fewshot_bench.results import stats
-from fewshot_bench.results.layout import Layout, lay_out, row_names, seeds_of, settings
+from fewshot_bench.results.layout import Layout, lay_out, seeds_of, settings
 from fewshot_bench.results.record import RECORD, TEST
 from fewshot_bench.results.runs import Array, Run, Setting, age, load_runs
 from fewshot_bench.results.stats import INTERVALS, Interval, Paired
-from fewshot_bench.results.training import TRAITS, Trait, codes, differing, unequal
+from fewshot_bench.results.training import TRAITS, Trait, differing, unequal
 
 SIGNIFICANT = 0.05  # of a p value after Holm's correction
 POWER = 0.8  # of the difference that a comparison would have found
@@ -96,7 +96,7 @@ class Difference:
 class Cell:
     """One method in one setting.
 
-    ``mark`` is ``best`` if it is better than every other cell of its column after Holm's correction
+    ``mark``: ``best`` if it is better than every other cell of its column after Holm's correction
     over the column's pairs; ``tied`` if it has the highest accuracy, or is not significantly
     different from the cell that has; else empty.
     """
@@ -113,7 +113,7 @@ class Cell:
     @property
     def overlap(self) -> dict[str, Any] | None:
         """The classes that took part in making the weights, as the record has it; None: none."""
-        found = [run.record.get("overlap") for run in self.runs]
+        found = [run.record["overlap"] for run in self.runs]
         return next((one for one in found if one and one["classes"]), None)
 
     @property
@@ -122,12 +122,7 @@ class Cell:
         return self.interval.mean
 
     @property
-    def half_width(self) -> float | None:
-        return self.interval.half_width
-
-    @property
     def transductive(self) -> bool:
-        """Whether the method sees all queries of a task at once."""
         return bool(self.runs[0].record["test"]["transductive"])
 
     @property
@@ -155,6 +150,11 @@ class Row:
     @property
     def method(self) -> str:
         return str(self.runs[0].record["method"])
+
+    @property
+    def names(self) -> set[str]:
+        """What it can be named by as the baseline."""
+        return {self.name, self.entry, self.method, *(run.record["id"] for run in self.runs)}
 
     @property
     def runs(self) -> list[Run]:
@@ -229,16 +229,12 @@ def compare(
     """Lay runs out in tables, with their intervals and tests.
 
     Arguments:
-        runs: see :func:`load_runs`.
         baseline: method, row or id of a run that the others are compared with; None: none.
         level: confidence level of all intervals, in (0, 1); None: that of each record.
         interval: one of ``INTERVALS``; None: ``hierarchical`` where a cell has several training
             seeds, else ``student``.
         target: validation accuracy whose time is wanted, in (0, 1].
         ranks: also do the signed-rank tests, which take longer than all else.
-
-    Returns:
-        The comparison; its ``problems`` name runs that could not be used.
 
     Raises:
         ConfigError: ``level`` or ``target`` cannot be.
@@ -263,8 +259,8 @@ def compare(
             cell.looks = looks.get(id(cell.runs[0]))
     if baseline is not None and comparison.tables:
         rows = [row for table in comparison.tables for row in table.rows]
-        names = {name for row in rows for name in (row.method, row.entry)}
-        if baseline not in names | {row.name for row in rows} | {run.record["id"] for run in runs}:
+        if not any(baseline in {*row.names, *(run.record["id"] for run in runs)} for row in rows):
+            names = {name for row in rows for name in (row.method, row.entry)}
             hint = "Give one of them, the name of a row, or the id of a run."
             raise UnknownName("baseline", baseline, names, hint)
         for table in comparison.tables:
@@ -291,7 +287,7 @@ def _table(
     """The best rows first; without rows if none of its runs can be used."""
     table = Table(layout.protocol, layout.settings, [], layout.differs, [])
     level, numbers = comparison.level_of(table), dict[Setting, Array]()
-    for members, name in zip(layout.rows, row_names(layout.rows, layout.choices), strict=True):
+    for members, name in zip(layout.rows, layout.names, strict=True):
         usable: dict[Setting, list[Run]] = defaultdict(list)
         for run in members:
             episode, _ = scores[id(run)]
@@ -301,10 +297,12 @@ def _table(
                 comparison.problems.append(
                     f"'{run.folder}' numbers its episodes differently from the others."
                 )
-        cells: list[Cell | None] = []
-        for runs in (usable[setting] for setting in layout.settings):
-            values = [scores[id(run)][1] for run in runs]
-            cells.append(_cell(runs, values, comparison, level, interval) if runs else None)
+        cells = [
+            _cell(runs, np.stack([scores[id(run)][1] for run in runs]), comparison, level, interval)
+            if (runs := usable[setting])
+            else None
+            for setting in layout.settings
+        ]
         if any(cells):
             table.rows.append(Row(name, cells))
     filled = [at for at in range(len(table.settings)) if table.column(at)]
@@ -331,9 +329,8 @@ def _table(
 
 
 def _cell(
-    runs: list[Run], values: list[Array], comparison: Comparison, level: float, asked: str | None
+    runs: list[Run], scores: Array, comparison: Comparison, level: float, asked: str | None
 ) -> Cell | None:
-    scores = np.stack(values)
     try:
         kind, covered = _interval(runs, scores, level, asked)
     except RecordError as error:
@@ -387,32 +384,23 @@ def refuse_unequal(comparison: Comparison, names: Sequence[str]) -> None:
 def against(table: Table, baseline: str, level: float, *, ranks: bool) -> None:
     """Fill in ``paired`` of every cell and the ``baselines``, and correct over the table.
 
-    The baseline is named by a method, a grid's entry, a row or the id of a run. Of several rows of
-    a method it is the one with most settings, then of the lowest seed, then the newest: never the
-    best.
+    Of several rows of a method the baseline is the one with most settings, then of the lowest seed,
+    then the newest: never the best.
     """
 
     def preference(row: Row) -> tuple[bool, bool, int, int]:
         seed = min(run.record["seed"] for run in row.runs)
         return row.name != baseline, row.entry != baseline, row.cells.count(None), seed
 
-    named = [
-        row
-        for row in table.rows
-        if baseline in {row.name, row.entry, row.method, *(run.record["id"] for run in row.runs)}
-    ]
-    named.sort(key=lambda row: max(map(age, row.runs)), reverse=True)
-    named.sort(key=preference)
+    rows = sorted(table.rows, key=lambda row: max(map(age, row.runs)), reverse=True)
     for at in range(len(table.settings)):
-        for base in named:
-            if (reference := base.cells[at]) is None:
-                continue
-            table.baselines[at] = base
-            for cell in table.column(at):
-                if cell is not reference:
-                    paired, seeds = pair(cell, reference, level, ranks=ranks)
-                    cell.paired = Difference(paired, seeds, base, reference)
-            break
+        named = [row for row in rows if row.cells[at] and baseline in row.names]
+        base = table.baselines[at] = min(named, key=preference, default=None)
+        reference = base and base.cells[at]
+        for cell in table.column(at):
+            if base and reference and cell is not reference:
+                paired, seeds = pair(cell, reference, level, ranks=ranks)
+                cell.paired = Difference(paired, seeds, base, reference)
     _correct(table)
 
 
@@ -453,8 +441,7 @@ def _correct(table: Table) -> None:
 def speed_of(runs: Sequence[Run], target: float | None = None) -> Speed:
     """The medians over runs of one configuration and setting.
 
-    Raises:
-        RecordError: the curves that tell when validation reached the ``target`` are damaged.
+    RecordError: the curves that tell when validation reached the ``target`` are damaged.
     """
     times = [] if target is None else [seconds_to(run, target) for run in runs]
     known = [seconds for seconds in times if seconds is not None]
@@ -473,21 +460,19 @@ def _median(runs: Sequence[Run], path: Sequence[str]) -> float | None:
     for run in runs:
         value: Any = run.record
         for name in path:
-            value = (value or {}).get(name)
+            value = value and value[name]
         known += [] if value is None else [value]
-    return statistics.median(known) if len(known) > 1 else next(iter(known), None)
+    return statistics.median(known) if known else None
 
 
 def seconds_to(run: Run, target: float) -> float | None:
     """Seconds of training steps, without validation, until it first was at or above ``target``.
 
     Infinity if no validation got there; None if the run did not train (or evaluates what another
-    run trained) or has never validated.
-
-    Raises:
-        RecordError: ``validation.csv`` or ``steps.csv`` is missing or damaged.
+    run trained) or has never validated. RecordError: validation.csv or steps.csv is missing or
+    damaged.
     """
-    if run.record["training"] is None or run.record.get("evaluated_from"):
+    if run.record["training"] is None or run.record["evaluated_from"]:
         return None
     validated, accuracy = run.columns("validation.csv", "step", "accuracy")
     if not len(validated):
@@ -511,11 +496,14 @@ def looks_at(runs: Sequence[Run]) -> dict[int, Looks]:
     Runs that lie in the same folders as these count too, shown or not.
     """
     shown = [run for run in runs if run.record["part"] == TEST]
-    everything = [*shown, *_beside(shown)]
-    by_id = {run.record["id"]: run for run in everything}
+    own = {run.folder.resolve() for run in shown}
+    parents = sorted({folder.parent for folder in own})
+    near = [path.parent for parent in parents for path in sorted(parent.glob(f"*/{RECORD}"))]
+    beside, _ = load_runs([folder for folder in near if folder not in own])
+    everything = [*shown, *(run for run in beside if run.record["part"] == TEST)]
     groups: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for run in everything:
-        seeds = groups[_protocol(run)][_configuration(run, by_id)]
+        seeds = groups[_protocol(run)][_configuration(run)]
         seeds[run.record["seed"]] = run.record["test"]["accuracy"]
     found: dict[str, Looks] = {}
     for key, configurations in groups.items():
@@ -525,32 +513,16 @@ def looks_at(runs: Sequence[Run]) -> dict[int, Looks]:
     return {id(run): found[_protocol(run)] for run in shown}
 
 
-def _beside(runs: Iterable[Run]) -> list[Run]:
-    """Finished runs with a test result in the folders where these lie, without these."""
-    own = {run.folder.resolve() for run in runs}
-    parents = sorted({folder.parent for folder in own})
-    near = [path.parent for parent in parents for path in sorted(parent.glob(f"*/{RECORD}"))]
-    found, _ = load_runs([folder for folder in near if folder not in own])
-    return [run for run in found if run.record["part"] == TEST]
-
-
 def _protocol(run: Run) -> str:
     """One method on one test split and task."""
     protocol = {n: v for n, v in run.protocol().items() if n not in CHOSEN}
     return json.dumps([run.record["method"], run.setting, protocol], sort_keys=True, default=str)
 
 
-def _configuration(run: Run, by_id: Mapping[Any, Run]) -> str:
+def _configuration(run: Run) -> str:
     """What was tried: all settings but the seed, and on which stream of episodes.
 
-    An evaluation of a run's weights is of the configuration that trained them. Its record has
-    it; an older one does not, and then the run counts that it came from, through any number of
-    evaluations, as far as it is here.
+    An evaluation of a run's weights is of the configuration that trained them.
     """
-    origin, seen = run, set[str | None]()
-    if not run.seedless and run.record.get("training_summary") is None:
-        while (name := origin.record.get("evaluated_from")) in by_id and name not in seen:
-            seen.add(name)
-            origin = by_id[name]
-    own = settings(origin) | codes(run)
-    return json.dumps([own, run.record["episode_seed"]], sort_keys=True, default=str)
+    own = [settings(run), run.record["episode_seed"]]
+    return json.dumps(own, sort_keys=True, default=str)

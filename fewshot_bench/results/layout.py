@@ -21,14 +21,11 @@ from fewshot_bench.results.training import (
 # What is worth saying of two protocols that have not even their data in common.
 ACROSS_DATA = ("dataset", "part", "way", "shot", "query", "sampling", "sampler", "episodes")
 DIGESTS = {
-    "dataset_digest": "data of other content",
     "evaluated_digest": "other classes or images in the evaluated split",
     "sampler_code": "a sampler of other code",
     "unequal": "other numbers of images per class",
     "episodes_digest": "other episodes",
 }
-# Of a record from before its content was recorded, beside one that has it.
-NOT_RECORDED = "which classes and images were evaluated is not recorded of the older run"
 # Compared by value in every column; other settings only where someone or something chose them.
 BY_VALUE = ("preset", "plugin")  # and the code of plugins
 CODE = "code of "
@@ -45,7 +42,7 @@ class Layout:
     protocol: dict[str, Any]  # what they share
     settings: list[Setting]  # the columns
     rows: list[list[Run]]  # the runs of each row; one per setting and training seed
-    choices: list[Mapping[str, Any]]  # of each row, the settings that were chosen for it
+    names: list[str]  # of the rows
     differs: tuple[str, ...]  # why these cannot stand in the first table: a phrase per reason
 
 
@@ -70,7 +67,7 @@ def lay_out(runs: Iterable[Run], *, by_level: bool = True) -> tuple[list[Layout]
         problems += replaced
         columns = sorted({run.setting for row in rows for run in row})
         differs = _differs(protocol, tables[0][0], members[0], tables[0][1][0])
-        layouts.append(Layout(protocol, columns, rows, choices, differs))
+        layouts.append(Layout(protocol, columns, rows, _row_names(rows, choices), differs))
     return layouts, problems
 
 
@@ -92,22 +89,18 @@ def _same_episodes(runs: list[Run]) -> list[list[Run]]:
 def _differs(one: dict[str, Any], first: dict[str, Any], run: Run, its: Run) -> tuple[str, ...]:
     """What sets protocol ``one``, of ``run``, apart; a digest only if nothing else does."""
 
-    def unequal() -> list[str]:
-        """The names of what is not the same in both, or in only one of them."""
-        missing = object()
-        return [n for n in {**first, **one} if one.get(n, missing) != first.get(n, missing)]
-
-    names = unequal()
-    if "dataset" in names or ("evaluated_digest" in names and _place(run) != _place(its)):
+    if one["dataset"] != first["dataset"] or (
+        one["evaluated_digest"] != first["evaluated_digest"] and _place(run) != _place(its)
+    ):
         one = one | {"dataset": run.record["dataset"]}
         first = first | {"dataset": its.record["dataset"]}
-        names = unequal()
-    if all(protocol.get("sampler") == protocol.get("sampling") for protocol in (one, first)):
+    missing = object()
+    names = [n for n in {**first, **one} if one.get(n, missing) != first.get(n, missing)]
+    if all(protocol["sampler"] == protocol["sampling"] for protocol in (one, first)):
         names = [n for n in names if n != "sampler"]  # one word for both
-    older = len({"evaluated_digest" in protocol for protocol in (one, first)}) > 1
-    if "dataset" in names or older:  # its own options are not what sets them apart
+    if "dataset" in names:  # its own options are not what sets them apart
         names = [n for n in names if n in ACROSS_DATA]
-    reasons = [NOT_RECORDED] * older + [
+    reasons = [
         f"{name} {one.get(name, 'not given')} instead of {first.get(name, 'not given')}"
         for name in names
         if name not in DIGESTS
@@ -116,8 +109,8 @@ def _differs(one: dict[str, Any], first: dict[str, Any], run: Run, its: Run) -> 
 
 
 def _place(run: Run) -> Any:
-    """Where a run's data were, however that was typed; None where it is not recorded."""
-    inputs = run.record.get("inputs") or ()
+    """Where a run's data were, however that was typed; None of a data set without a path."""
+    inputs = run.record["inputs"]
     return next((read["absolute"] for read in inputs if read["option"] == "dataset"), None)
 
 
@@ -153,17 +146,14 @@ def _chosen(runs: list[Run]) -> list[dict[str, str]]:
     unless the preset of another run of the column says the same.
     """
     each = [
-        (
-            settings(run),
-            {n for n, by in (run.record["config"].get("sources") or {}).items() if by == "user"},
-        )
+        (settings(run), {n for n, by in run.record["config"]["sources"].items() if by == "user"})
         for run in runs
     ]
     presets: dict[tuple[Setting, str], set[str]] = defaultdict(set)
     for run, (own, typed) in zip(runs, each, strict=True):
         for name in own.keys() - typed:
             presets[run.setting, name].add(repr(own[name]))
-    names = list(dict.fromkeys(name for own, _ in each for name in own))  # an old record has fewer
+    names = list(dict.fromkeys(name for own, _ in each for name in own))
     split = {name for (_, name), values in presets.items() if len(values) > 1}
     split |= {*BY_VALUE, *(name for name in names if name.startswith(CODE))}
     result = []
@@ -198,7 +188,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return _distinguished(runs, values, values)
 
 
-def row_names(rows: Sequence[Sequence[Run]], choices: Sequence[Mapping[str, Any]]) -> list[str]:
+def _row_names(rows: Sequence[Sequence[Run]], choices: Sequence[Mapping[str, Any]]) -> list[str]:
     """One name per row of a table: ``maml``, ``maml (steps 200)``, ``maml (seed 2)``.
 
     ``choices`` are what was chosen for each row; the names in which they differ distinguish rows.
@@ -228,42 +218,33 @@ def seeds_of(row: Sequence[Run]) -> str:
 
 def settings(run: Run) -> dict[str, Any]:
     """What was trained, also by another run: every setting that decides it, but the seed."""
-    then, plugin = settings_then(run), run.record["plugin"]
-    flat: dict[str, Any] = {**codes(run), "trained_on": _trained_on(run)}
-    flat |= {"train_within_family": then["within_family"]} if "within_family" in then else {}
+    then, plugin, digest = settings_then(run), run.record["plugin"], trained_digest(run)
+    data = PurePath(str(then["dataset"]).removeprefix(f"{CORE}:").partition(":")[0]).name
+    flat: dict[str, Any] = {
+        **codes(run),
+        "trained_on": f"{data} {digest[:6]}" if digest else "nothing",
+        "train_within_family": then["within_family"],
+    }
     for key, value in (run.record["config"] | then).items():
         if isinstance(value, dict):
             own = key.endswith("_options") and key not in ASIDE
             flat |= _options(run, key, value) if own else {}
         elif key not in ASIDE:
             flat[key] = without_path(run, value)
-    digest = (run.record.get("training_summary") or {}).get("init_digest")
-    if digest and flat.get("init"):  # by content: a path may have had others, or have moved
-        flat["init"] = digest[:6]
-    return flat | {"plugin": f"{plugin.get('distribution')} {plugin.get('version')}"}
+    if digest := (run.record["training_summary"] or {}).get("init_digest"):
+        flat["init"] = digest[:6]  # by content: a path may have had others, or have moved
+    return flat | {"plugin": f"{plugin['distribution']} {plugin['version']}"}
 
 
 def _options(run: Run, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options with files by content; those of the data set by what was read with them."""
     read = contents(run.record, options)
     found = {name: without_path(run, value) for name, value in read.items()}
-    digest = trained_digest(run)
-    if key != "dataset_options" or not (digest or run.seedless):
+    if key != "dataset_options":
         return found
+    digest = trained_digest(run)
     what = f"data {digest[:6]}" if digest else "none"
     return {name: value if value == options[name] else what for name, value in found.items()}
-
-
-def _trained_on(run: Run) -> str:
-    """The data set of the training, and which content of it; where it was does not count."""
-    if run.seedless:
-        return "nothing"
-    text = str(settings_then(run).get("dataset", run.record["dataset"]))
-    name, colon, path = text.removeprefix(f"{CORE}:").partition(":")
-    if digest := trained_digest(run):
-        return f"{PurePath(name).name} {digest[:6]}"
-    summary = run.record.get("training_summary") or run.record
-    return f"{PurePath(path).name if colon else name} {summary['dataset_digest'][:6]}"
 
 
 def _distinguished(

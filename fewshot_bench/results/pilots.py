@@ -30,21 +30,19 @@ class Pilot:
         return int(self.runs[0].record["task"]["query"])
 
     @property
+    def episodes(self) -> int:
+        return int(self.runs[0].record["test"]["episodes"])
+
+    @property
     def episodes_in_words(self) -> str:
         """``15 queries per class``, with the sampler where it is not one of the core's kinds."""
         protocol = self.runs[0].protocol()
         return query_words(protocol) + sampler_words(protocol)
 
-    @property
-    def episodes(self) -> int:
-        """Episodes of the pilots."""
-        return int(self.runs[0].record["test"]["episodes"])
-
     def sd(self, query: int | None = None) -> float:
         """Standard deviation of a difference at this query count, or at the pilots' own.
 
-        Raises:
-            ValueError: another count than the pilots', whose part that falls is not known.
+        ValueError: another count than the pilots', whose part that falls is not known.
         """
         if query is None or query == self.query:
             return math.sqrt(self.variance)
@@ -59,11 +57,8 @@ def pilot_of(runs: list[Run]) -> Pilot:
     The part of the variance that falls with more queries is the binomial one of each class in
     each episode, (1/way²) Σ_c p_c (1 - p_c) / query, without bias by p (1 - p) ≈ a (1 - a) query /
     (query - 1) with the measured a. Of two runs the parts are added: given the episode and class,
-    they are assumed to err independently. More than the whole variance it cannot be.
-
-    Raises:
-        RecordError: the runs are of different protocols, their tables are missing or damaged, or
-            nothing varies.
+    they are assumed to err independently. RecordError: the runs are of different protocols, their
+    tables are missing or damaged, or nothing varies.
     """
     first, *others = runs
     for other in others:

@@ -33,7 +33,6 @@ from fewshot_bench.utils.text import printable_values
 Array = npt.NDArray[np.float64]
 STAMP = re.compile(r"\d{8}T\d{6}(-[0-9a-f]{4})?$")  # of new_run_folder
 UNFINISHED = ("running", "interrupted")  # status of a run that can still be finished
-UNKNOWN = "not known"  # how many queries each class has, of an older record
 DIGITS = 8  # of a digest, in sentences
 
 
@@ -78,33 +77,30 @@ class Run:
         """Everything but the setting that decides whether accuracies may share a table.
 
         Options of a data set that begin with ``train_`` are left out: the digest of the test
-        episodes sees what they do to them. So are those that name a file, where the content of the
-        evaluated split is known, and ``dataset`` is the plain name then. Of an older record the
-        text as typed counts, and the digest of the data set, which may not depend on the split.
+        episodes sees what they do to them. So are those that name a file, because the digest of the
+        evaluated split sees its content. ``dataset`` is the name without a path.
         """
         record, test, config = self.record, self.record["test"], self.record["config"]
-        evaluated = record.get("evaluated_digest")
-        files = {one["option"] for one in record.get("inputs") or ()} if evaluated else set()
+        files = digests(record)
         options = {
             name: value
             for name, value in config["dataset_options"].items()
             if not name.startswith("train_") and name != "split" and name not in files
         }
-        digest = "evaluated_digest" if evaluated else "dataset_digest"
-        named = [str(one["name"]) for one in record["plugins"] if one["kind"] == "datasets"]
+        named = (one["name"] for one in record["plugins"] if one["kind"] == "datasets")
         return {
-            "dataset": named[0] if named and evaluated else record["dataset"],
+            "dataset": next(named, record["dataset"]),
             "split": record["split"],
             "part": record["part"],
             **options,
             "query": record["task"]["query"],
             "sampling": test["sampling"],
             **sampler_protocol(record),
-            "within_family": config.get("within_family", False),
+            "within_family": config["within_family"],
             "episode_seed": record["episode_seed"],
             "episodes": test["episodes"],
             "level": test["level"],
-            digest: record[digest],
+            "evaluated_digest": record["evaluated_digest"],
         }
 
     def columns(self, file: str, key: str, name: str) -> tuple[Array, Array]:
@@ -126,8 +122,7 @@ class Run:
     def clusters(self) -> npt.NDArray[np.int64]:
         """The classes of each episode [episodes, way], sorted by episode, for ``class_interval``.
 
-        Classes that share images, as the rotations of a character do, have one number. Raises
-        RecordError as :meth:`scores`.
+        Classes that share images, as the rotations of a character do, have one number.
         """
         file = "episodes.csv"
         kind = "group" if "group_0" in read_table(self.folder / file, ("group_0",)) else "class"
@@ -158,15 +153,12 @@ def age(run: Run) -> tuple[str, str]:
 def load_runs(
     paths: Iterable[Path], unfinished: list[str] | None = None
 ) -> tuple[list[Run], list[str]]:
-    """The finished runs in these folders.
+    """The finished runs in these folders, and a line for each that is broken or did not finish.
 
     Arguments:
         paths: folders of runs, their ``record.json``, or folders with runs anywhere below.
         unfinished: receives the lines on runs that are running or can be resumed and that were not
             named themselves; default: they are with the problems.
-
-    Returns:
-        The runs, and one line for each that is broken or did not finish; it hides no other.
     """
     runs, problems, paths = [], [], list(paths)
     themselves = {folder_of(path).resolve() for path in paths}
@@ -230,14 +222,16 @@ def short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def digests(record: Mapping[str, Any]) -> dict[str, str]:
+    """{what a run read, by its option: the beginning of the digest of its content}."""
+    return {one["option"]: one["sha256"][:DIGITS] for one in record["inputs"]}
+
+
 def contents(
     record: Mapping[str, Any], options: Mapping[str, Any], prefix: str = ""
 ) -> dict[str, Any]:
-    """Options with files by what is in them, as far as the record has a digest of it.
-
-    One path can hold other content in every run, and one content can lie under several paths.
-    """
-    read = {one["option"]: one["sha256"][:DIGITS] for one in record.get("inputs") or ()}
+    """Options with files by what is in them: one path can hold other content in every run."""
+    read = digests(record)
     return {
         name: f"file {read[prefix + name]}" if value and prefix + name in read else value
         for name, value in options.items()
@@ -247,35 +241,24 @@ def contents(
 def sampler_protocol(record: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a run's protocol that are about its sampler.
 
-    ``sampler`` is its name, of a plugin with the distribution and version that it came from, and
-    its options, files by their content; ``sampler_code`` the digest of a plugin's code;
-    ``unequal`` the parts of an episode that have other numbers of images per class than the task.
+    ``sampler`` is its name, of a plugin with distribution and version, and its options, files by
+    their content; ``sampler_code`` the digest of a plugin's code; ``unequal`` the parts of an
+    episode that have other numbers of images per class than the task.
     """
-    sampler, own = record.get("sampler"), record["task"]
-    if not sampler:  # of an older record, which names it among its plugins
-        named = (one for one in record.get("plugins") or () if one["kind"] == "samplers")
-        own_kind = {"name": record["test"]["sampling"], "distribution": CORE, "version": ""}
-        sampler = {**next(named, own_kind), "options": {}, "code": None}
+    sampler, own = record["sampler"], record["task"]
     words, code = str(sampler["name"]), None
     if sampler["distribution"] != CORE:
         words += f" of {sampler['distribution']} {sampler['version']}".rstrip()
-        code = sampler["code"][:DIGITS] if sampler["code"] else UNKNOWN
+        code = sampler["code"][:DIGITS]
     given = contents(record, sampler["options"], "sampling_")
     words += f" ({', '.join(f'{n} {short(value)}' for n, value in given.items())})" if given else ""
-    if "query" in sampler:
-        parts = [part for part in ("query", "unlabeled") if list(sampler[part]) != [own[part]] * 2]
-        unequal = " and ".join(parts)
-    else:
-        unequal = "" if sampler["distribution"] == CORE else UNKNOWN
-    return {"sampler": words, "sampler_code": code, "unequal": unequal}
+    unequal = [part for part in ("query", "unlabeled") if sampler[part] != [own[part]] * 2]
+    return {"sampler": words, "sampler_code": code, "unequal": " and ".join(unequal)}
 
 
 def query_words(protocol: Mapping[str, Any]) -> str:
     """``15 queries per class``, where it is so; else what is so."""
-    query, unequal = protocol["query"], protocol["unequal"]
-    if unequal == UNKNOWN:
-        return f"{query} queries per class on average (of each class: not known)"
-    words = f"{query} queries per class"
+    words, unequal = f"{protocol['query']} queries per class", protocol["unequal"]
     if "query" in unequal:
         words += " on average, of unequal classes"
     return words + (", unlabeled images of unequal classes" if "unlabeled" in unequal else "")
@@ -304,20 +287,23 @@ def evaluated_words(protocol: Mapping[str, Any]) -> str:
 LOCAL = ("runs_dir", "cache_dir")  # where files are written changes no number
 
 
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a record's ``config``, options of plugins beside the others."""
+    flat = {name: value for name, value in config.items() if name not in OPTION_FIELDS}
+    return flat | {n: value for group in OPTION_FIELDS for n, value in config[group].items()}
+
+
 def command_of(record: Mapping[str, Any]) -> str:
     """``fsb run maml --dataset omniglot --seed 2``: what was chosen; the rest are defaults.
 
     That of a run that evaluates another one's weights is the line that was typed.
     """
-    if record.get("evaluated_from"):
+    if record["evaluated_from"]:
         program, *rest = shlex.split(record["command"]) or ["fsb"]
         return shlex.join(["fsb" if Path(program).name == "fsb" else program, *rest])
-    config = record["config"]
-    values = {**config}
-    for name in OPTION_FIELDS:
-        values |= config.get(name) or {}
+    config, values = record["config"], flat_settings(record["config"])
     words = ["fsb", "run", str(record["method"])]
-    for name, source in (config.get("sources") or {}).items():
+    for name, source in config["sources"].items():
         if source != "user" or name not in values or name in LOCAL:
             continue
         typed, value = flag(name), values[name]
@@ -328,5 +314,5 @@ def command_of(record: Mapping[str, Any]) -> str:
         else:
             words += [typed, "none" if value is None else str(value)]
     for option, names in REPEATED.items():
-        words += [word for name in config.get(names) or () for word in (flag(option), str(name))]
+        words += [word for name in config[names] for word in (flag(option), str(name))]
     return shlex.join(words)

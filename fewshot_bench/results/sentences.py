@@ -50,16 +50,11 @@ def level_text(table: Table, comparison: Comparison) -> str:
 
 def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
     """What the ± covers and what the marks mean."""
-    words = [
-        *_intervals(table, comparison),
-        *_class_use(table),
-        *_marks(table),
-        *trained_otherwise(table),
-    ]
+    words = [*_intervals(table, comparison), *_class_use(table), *_marks(table)]
+    words += trained_otherwise(table)
     if any(cell.transductive for _, _, cell in table.filled):
-        words.append(
-            "† transductive: all queries of a task are seen together; the others: inductive."
-        )
+        seen = "all queries of a task are seen together"
+        words.append(f"† transductive: {seen}; the others: inductive.")
     words += [*_evaluated(table), *_overlap(table), *_looks(table)]
     if comparison.baseline is not None and not any(table.baselines):
         words.append(f"No run of the baseline {comparison.baseline} is on these episodes.")
@@ -67,7 +62,7 @@ def accuracy_words(table: Table, comparison: Comparison) -> list[str]:
 
 
 def _intervals(table: Table, comparison: Comparison) -> list[str]:
-    cells = [cell for _, _, cell in table.filled if cell.half_width is not None]
+    cells = [cell for _, _, cell in table.filled if cell.interval.half_width is not None]
     kinds = [kind for kind in INTERVALS if any(cell.kind == kind for cell in cells)]
     words = []
     for kind in kinds:
@@ -88,7 +83,7 @@ def _class_use(table: Table) -> list[str]:
     found: dict[str, list[str]] = {}
     for setting, _, cell in table.filled:
         test = cell.runs[0].record["test"]
-        if words := use_words(test.get("class_use"), test["sampling"]):
+        if words := use_words(test["class_use"], test["sampling"]):
             found.setdefault(words, []).append(str(setting))
     if len(found) == 1 and len(table.settings) == 1:
         return list(found)
@@ -108,22 +103,15 @@ def _marks(table: Table) -> list[str]:
     if "best" in marks:
         words.append(f"{BOLD} better than every other method of its column ({tests}).")
     if "tied" in marks:
-        words.append(
-            f"{TIED} the highest accuracy, or not significantly different from it ({tests})."
-        )
-    for setting, rows in _ties(table).items():
-        if len(rows) > 1:
-            words.append(f"Tied on {setting}: {listed(row.name for row in rows)}.")
+        highest = "the highest accuracy, or not significantly different from it"
+        words.append(f"{TIED} {highest} ({tests}).")
+    for at, setting in enumerate(table.settings):
+        tied = [row.name for row, cell in table.entries(at) if cell.mark == "tied"]
+        if len(tied) > 1:
+            words.append(f"Tied on {setting}: {listed(tied)}.")
     if marks > {""} and any(len(cell.runs) == 1 and cell.trained for _, _, cell in table.filled):
         words.append("Where there is one training, other seeds may give another result.")
     return words
-
-
-def _ties(table: Table) -> dict[Setting, list[Row]]:
-    return {
-        setting: [row for row, cell in table.entries(at) if cell.mark == "tied"]
-        for at, setting in enumerate(table.settings)
-    }
 
 
 def trained_otherwise(table: Table) -> list[str]:
@@ -155,7 +143,7 @@ def training_words(table: Table, shown: Sequence[str]) -> list[str]:
 
 def best_sentences(table: Table) -> list[str]:
     """One plain sentence per setting on its highest accuracy: ``... has the highest accuracy``."""
-    words, ties = [], _ties(table)
+    words = []
     for at, setting in enumerate(table.settings):
         entries = table.entries(at)
         best, cell = max(entries, key=lambda one: one[1].accuracy)
@@ -164,12 +152,12 @@ def best_sentences(table: Table) -> list[str]:
             continue
         name = _subject(best, cell, len(cell.runs) > 1)
         accuracy = f"{100 * cell.accuracy:.2f} %{_best_of(cell)}"
-        others = [row.name for row in ties[setting] if row is not best]
+        tied = [row.name for row, one in entries if one.mark == "tied" and row is not best]
         more = ""
         if cell.mark == "best":
             more = ", and the difference from every other method survives Holm's correction"
-        elif others:
-            more = f"; it is not significantly different from that of {listed(others)}"
+        elif tied:
+            more = f"; it is not significantly different from that of {listed(tied)}"
         more += _other_trainings(best, cell, entries)
         words.append(f"On {setting}, {name} has the highest accuracy, {accuracy}{more}.")
     return words
@@ -193,7 +181,7 @@ def _evaluated(table: Table) -> list[str]:
     for setting, row, cell in table.filled:
         record = cell.runs[0].record
         way, shot = record["train_task"]["way"], record["train_task"]["shot"]
-        if record.get("evaluated_from") and (way, shot) != setting[:2]:
+        if record["evaluated_from"] and (way, shot) != setting[:2]:
             words.append(f"{row.name} on {setting}: weights trained on {way}-way {shot}-shot.")
     return words
 
@@ -224,10 +212,9 @@ def _looks(table: Table) -> list[str]:
     if max((count for of_method in counts.values() for count in of_method), default=0) < 2:
         return []
     several = [
-        f"{method} {count}"
-        + (f" ({listed(dict.fromkeys(settings))})" if len(of_method) > 1 else "")
+        f"{method} {count}" + (f" ({listed(dict.fromkeys(at))})" if len(of_method) > 1 else "")
         for method, of_method in counts.items()
-        for count, settings in of_method.items()
+        for count, at in of_method.items()
     ]
     return [
         "Looks at the test split, configurations of one method that were tested, of all runs in "

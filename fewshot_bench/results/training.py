@@ -17,7 +17,7 @@ from fewshot_bench.config.schema import SETTINGS, RunConfig
 from fewshot_bench.errors import ConfigError, UnknownName
 from fewshot_bench.hooks.registry import CORE
 from fewshot_bench.hooks.single_file import DISTRIBUTION as FILE
-from fewshot_bench.results.runs import DIGITS, Run, contents, short
+from fewshot_bench.results.runs import DIGITS, Run, contents, digests, short
 
 Settings = Mapping[str, Any]
 Read = Callable[[Run, Settings], Any]
@@ -32,15 +32,14 @@ class Trait:
     name: str  # for --equal, JSON and CSV
     label: str  # head of its column, and in lists of what differs
     settings: tuple[str, ...]  # the fields of RunConfig that decide it
-    # (run, the settings that it was trained with) -> a JSON value; None: not recorded, or the
-    # training has no such thing. Default: the first of the settings.
+    # (run, the settings that it was trained with) -> a JSON value; None: the training has no such
+    # thing. Default: the first of the settings.
     read: Read | None = None
     unit: str = ""  # what follows a value in a sentence: "-way", " steps"
     # Distinct values to texts that distinguish them.
     texts: Texts = lambda values: [_plain(value) for value in values]
     task: bool = False  # whether it is about the shape of the training tasks
-    # What values that are the same have in common; None, or where it returns None: all that is
-    # recorded of both.
+    # What values that are the same have in common. Default: all entries that both have.
     same: Callable[[Any], Any] | None = None
 
 
@@ -51,16 +50,15 @@ def _plain(value: Any) -> str:
 
 
 def _summary(run: Run) -> Settings:
-    """The record's ``training_summary``; empty in an older record."""
-    return run.record.get("training_summary") or {}
+    """The record's ``training_summary``; empty for a method without parameters."""
+    return run.record["training_summary"] or {}
 
 
 def _of_task(name: str) -> Read:
     """A count of the training task; mini-batches have none."""
 
     def read(run: Run, then: Settings) -> Any:
-        batches = _summary(run).get("source") == "batches"
-        return None if batches else then.get(f"train_{name}", run.record["train_task"].get(name))
+        return None if _summary(run)["source"] == "batches" else then[f"train_{name}"]
 
     return read
 
@@ -69,11 +67,9 @@ def codes(run: Run) -> dict[str, str]:
     """The digests of the code of method, backbone and inner methods: ``code of backbone``.
 
     A plugin may be edited and keep its version. What is of this distribution counts by its version:
-    most files of its packages are none of the method's or backbone's. Data, samplers and metrics
-    count by what they gave or elsewhere.
+    most files of its packages are none of the method's or backbone's.
     """
-    read = {one["option"]: one["sha256"][:DIGITS] for one in run.record.get("inputs") or ()}
-    found: dict[str, str] = {}
+    read, found = digests(run.record), dict[str, str]()
     for kind, what in (("methods", "code of method"), ("backbones", "code of backbone")):
         for one in run.record["plugins"]:
             own = f"{what} {one['name']}"
@@ -90,69 +86,48 @@ def without_path(run: Run, name: Any) -> Any:
 
 
 def trained_digest(run: Run) -> str | None:
-    """The digest of what was trained and validated on; None of an older record."""
+    """The digest of what was trained and validated on; None without parameters."""
     return _summary(run).get("train_digest")
 
 
 def _backbone(run: Run, then: Settings) -> Any:
-    plugins = run.record["plugins"]
-    if plugins and not any(one["kind"] == "backbones" for one in plugins):
+    if not any(one["kind"] == "backbones" for one in run.record["plugins"]):
         return {"name": "none"}
-    if then.get("backbone") is None:
-        return None
-    options, code = then.get("backbone_options") or {}, codes(run).get("code of backbone")
-    found = {"name": without_path(run, then["backbone"]), **contents(run.record, options)}
-    return found | ({"code": code} if code else {})
+    options, code = contents(run.record, then["backbone_options"]), codes(run)
+    found = {"name": without_path(run, then["backbone"]), **options}
+    return found | ({"code": code["code of backbone"]} if "code of backbone" in code else {})
 
 
-def _augmentation(run: Run, then: Settings) -> Any:
-    options = then.get("dataset_options")
-    if options is None:
-        return None
-    own = {name: value for name, value in options.items() if name.startswith("train_")}
-    return contents(run.record, own) | ({"pixels": then["pixels"]} if "pixels" in then else {})
+def _data_options(run: Run, then: Settings, *, of_training: bool) -> dict[str, Any]:
+    """The options of the data set that are about training images alone, or all others."""
+    options = then["dataset_options"].items()
+    own = {n: value for n, value in options if n.startswith("train_") == of_training}
+    return contents(run.record, own)
 
 
 def _data(run: Run, then: Settings) -> Any:
-    summary, record = _summary(run), run.record
-    if not summary and record.get("evaluated_from"):
-        return None  # the configuration is about the data of the test
-    options = then.get("dataset_options") or {}
-    other = {name: value for name, value in options.items() if not name.startswith("train_")}
-    counts = {name: summary[name] for name in ("classes", "images")} if summary else {}
-    found = {"name": then.get("dataset", record["dataset"]), **contents(record, other), **counts}
-    if digest := trained_digest(run):
-        return found | {"content": digest[:DIGITS]}
-    return found | {"digest": (summary or record)["dataset_digest"][:DIGITS]}  # the data set's own
+    counts = {name: _summary(run)[name] for name in ("classes", "images")}
+    options = _data_options(run, then, of_training=False)
+    content = {"content": _summary(run)["train_digest"][:DIGITS]}
+    return {"name": then["dataset"], **options, **counts, **content}
 
 
 def _labeled(run: Run, then: Settings) -> Any:
-    names = ("labeled_fraction", "labeled_classes", "labeled_seed")
-    if any(name not in then for name in names):
-        return None
-    fraction, classes, seed = (then[name] for name in names)
-    part = {"seed": seed} if fraction < 1 or classes < 1 else {}
-    count = {"images": summary["labeled_images"]} if (summary := _summary(run)) else {}
-    return {"fraction": fraction, "classes": classes, **part, **count}
+    fraction, classes = then["labeled_fraction"], then["labeled_classes"]
+    seed = {"seed": then["labeled_seed"]} if fraction < 1 or classes < 1 else {}
+    images = {"images": _summary(run)["labeled_images"]}
+    return {"fraction": fraction, "classes": classes, **seed, **images}
 
 
 def _pretraining(run: Run, then: Settings) -> Any:
-    if "init" not in then:
-        return None
-    digest = _summary(run).get("init_digest")
+    digest = _summary(run)["init_digest"]
     return {"weights": then["init"]} | ({"content": digest[:DIGITS]} if digest else {})
 
 
 def _validation(run: Run, then: Settings) -> Any:
-    every = then.get("validate_every")
-    if every is None:
-        return None
-    rare = every >= then.get("steps", every + 1)  # there is one at the end in any case
-    return {"every": 0 if rare else every, "episodes": then.get("validation_episodes")}
-
-
-def _skipped(run: Run, then: Settings) -> Any:
-    return then.get("skip_spikes") or ("off" if "skip_spikes" in then else None)
+    every = then["validate_every"]
+    rare = every >= then["steps"]  # there is one at the end in any case
+    return {"every": 0 if rare else every, "episodes": then["validation_episodes"]}
 
 
 def _distinct(values: Sequence[Any], first: str = "name") -> list[str]:
@@ -162,7 +137,7 @@ def _distinct(values: Sequence[Any], first: str = "name") -> list[str]:
         same = [other for other in values if other.get(first) == value.get(first)]
         keys = [k for k in value if k != first and any(o.get(k) != value[k] for o in same)]
         if len(keys) > 1:  # what else differs means more than a digest
-            keys = [key for key in keys if key not in ("content", "digest")]
+            keys = [key for key in keys if key != "content"]
         more = ", ".join(f"{key.removeprefix('backbone_')} {_plain(value[key])}" for key in keys)
         name = _plain(value[first]) if first in value else ""
         texts.append(f"{name} ({more})" if name and more else name or more or "none")
@@ -177,8 +152,7 @@ def _distinct_folders(values: Sequence[Any]) -> list[str]:
 
 
 def _labels(values: Sequence[Any]) -> list[str]:
-    counts = {value.get("images") for value in values}
-    if len(counts) == len(values) and None not in counts:
+    if len({value["images"] for value in values}) == len(values):
         return [_plain(value["images"]) for value in values]
     return [
         f"{v['fraction']:g} of images, {v['classes']:g} of classes, seed {v['seed']}"
@@ -210,12 +184,14 @@ _SPECIAL: dict[str, dict[str, Any]] = {
         "texts": _distinct,
     },
     "augmentation": {
-        "name": "augmentation", "more": ["dataset_options"], "read": _augmentation, "unit": "",
+        "name": "augmentation", "more": ["dataset_options"], "unit": "",
+        "read": lambda run, then: _data_options(run, then, of_training=True)
+        | {"pixels": then["pixels"]},
         "texts": partial(_distinct, first=""),
     },
     "training data": {
         "name": "data", "more": ["dataset_options"], "read": _data, "unit": " (training data)",
-        "texts": _distinct, "same": lambda value: value.get("content"),
+        "texts": _distinct, "same": lambda value: value["content"],
     },
     "labeled images": {"name": "labeled", "read": _labeled, "texts": _labels},
     "pretrained": {
@@ -223,7 +199,10 @@ _SPECIAL: dict[str, dict[str, Any]] = {
         "texts": _distinct_folders,
         "same": lambda value: value.get("content") or value["weights"],
     },
-    "skips spikes over": {"name": "skip-spikes", "read": _skipped, "unit": " (skipped spikes)"},
+    "skips spikes over": {
+        "name": "skip-spikes", "read": lambda run, then: then["skip_spikes"] or "off",
+        "unit": " (skipped spikes)",
+    },
 }  # fmt: skip
 
 
@@ -239,11 +218,10 @@ def _traits() -> Iterator[Trait]:
         yield Trait(
             label=label, settings=names, unit=f" {label}" if unit is None else unit, **special
         )
-    yield Trait("source", "trains on", (), lambda run, then: _summary(run).get("source"))
+    yield Trait("source", "trains on", (), lambda run, then: _summary(run)["source"])
     yield Trait(
-        "images", "images seen", (), lambda run, then: _summary(run).get("images_seen"),
-        " images seen",
-    )  # fmt: skip
+        "images", "images seen", (), lambda run, then: _summary(run)["images_seen"], " images seen"
+    )
     yield Trait(
         "parameters", "parameters", (), lambda run, then: run.record["parameters"], " parameters"
     )
@@ -256,32 +234,26 @@ BY_NAME = {trait.name: trait for trait in TRAITS}
 OF_TRAINING = tuple(dict.fromkeys(name for trait in TRAITS for name in trait.settings))
 # Every other setting but the method's own, which distinguish rows of one method.
 NOT_TRAINING = {field.name for field in fields(RunConfig)} - {*OF_TRAINING, "method_options"}
-_CHANGED_BY_EVAL = ("dataset", "dataset_options", "within_family", "init")
 
 
 def settings_then(run: Run) -> Settings:
     """The settings that a run's weights were trained with, also by another run."""
-    then: dict[str, Any] = run.record["config"] | _summary(run).get("settings", {})
-    if run.record.get("evaluated_from") and not _summary(run):  # older, without what eval changes
-        return {n: v for n, v in then.items() if n not in _CHANGED_BY_EVAL}
+    then: Settings = run.record["config"] | _summary(run).get("settings", {})
     return then
 
 
 def training_of(run: Run) -> dict[str, Any] | None:
     """{name of a trait: its JSON value}; None for a method that has nothing to train.
 
-    Weights that were not trained have only the traits of ``UNTRAINED``. ``chosen_step`` is beside
-    the traits: the step whose weights validation chose.
+    Weights that were not trained have only the traits of ``UNTRAINED``. ``chosen_step`` is the step
+    whose weights validation chose.
     """
-    untrained = run.record["training"] is None
-    if untrained and not run.record["parameters"]:
+    if not _summary(run):
         return None
-    then = settings_then(run)
-    found: dict[str, Any] = dict.fromkeys(BY_NAME)
+    then, found = settings_then(run), dict[str, Any].fromkeys(BY_NAME)
     for trait in TRAITS:
-        if not untrained or trait.name in UNTRAINED:
-            value = trait.read(run, then) if trait.read else then.get(trait.settings[0])
-            found[trait.name] = value
+        if trained([run]) or trait.name in UNTRAINED:
+            found[trait.name] = trait.read(run, then) if trait.read else then[trait.settings[0]]
     return found | {"chosen_step": (run.record["validation"] or {}).get("best_step")}
 
 
@@ -290,23 +262,23 @@ def trained(group: Group) -> bool:
 
 
 def _values(trait: Trait, runs: Iterable[Run]) -> dict[str, Any]:
-    """The distinct known values of these runs, each under what identifies it."""
+    """The distinct values of these runs, without None, each under what identifies it."""
     each = [(training_of(run) or {}).get(trait.name) for run in runs]
-    known = [value for value in each if value is not None]
-    return {_key(trait, value, known): value for value in known}
+    values = [value for value in each if value is not None]
+    return {_key(trait, value, values): value for value in values}
 
 
 def _key(trait: Trait, value: Any, among: Sequence[Any]) -> str:
-    """Equal for values that are the same as far as all of them are recorded."""
-    if trait.same is not None and (found := trait.same(value)) is not None:
-        return repr(found)
-    if isinstance(value, Mapping):  # an older record has fewer entries
+    """Equal for values that are the same in what identifies them."""
+    if trait.same is not None:
+        return repr(trait.same(value))
+    if isinstance(value, Mapping):  # other backbones and data sets have other options
         return repr([value[n] for n in sorted(value) if all(n in other for other in among)])
     return repr(value)
 
 
 def differing(groups: Iterable[Group]) -> list[Trait]:
-    """The traits in which the trainings of these groups differ; what is not recorded never does."""
+    """The traits in which the trainings of these groups differ; one without a value never does."""
     runs = [run for group in groups for run in group]
     return [trait for trait in TRAITS if len(_values(trait, runs)) > 1]
 
@@ -318,7 +290,7 @@ def differing_names(groups: Sequence[Group]) -> list[str]:
 
 
 def texts(trait: Trait, groups: Sequence[Group]) -> list[str]:
-    """A trait of each group, in words that distinguish them; ``-``: none; ``?``: not recorded."""
+    """A trait of each group, in words that distinguish them; ``-``: none."""
     values = _values(trait, [run for group in groups for run in group])
     among = list(values.values())
     named = dict(zip(values, trait.texts(among), strict=True))
@@ -327,12 +299,10 @@ def texts(trait: Trait, groups: Sequence[Group]) -> list[str]:
         own = list(_values(trait, group).values())
         text = " / ".join(dict.fromkeys(named[_key(trait, value, among)] for value in own))
         steps: set[Any] = {(training_of(run) or {}).get("chosen_step") for run in group} - {None}
-        if not own:
-            text = "-" if all(_summary(run) or not trained([run]) for run in group) else "?"
-        elif trait.name == "steps" and steps and steps != set(own):
+        if trait.name == "steps" and own and steps and steps != set(own):
             chosen = " to ".join(map(str, sorted({min(steps), max(steps)})))
             text += f" ({chosen} chosen)"
-        found.append(text)
+        found.append(text or "-")
     return found
 
 
@@ -344,8 +314,8 @@ def against_words(one: Group, other: Group) -> str:
     tasks, rest = list[str](), list[str]()
     if trained(one) != trained(other):
         (steps,) = texts(BY_NAME["steps"], [one if trained(one) else other])
-        what = "some" if steps in "-?" else f"{steps} steps"
-        rest.append(f"{what} against none" if trained(one) else f"none against {what}")
+        pair = [f"{steps} steps", "none"]
+        rest.append(" against ".join(pair if trained(one) else pair[::-1]))
     for trait in differing([one, other]):
         a, b = texts(trait, [one, other])
         between = trait.unit if trait.unit.startswith("-") else ""
@@ -364,9 +334,7 @@ ALSO = {"tasks": "task-batch"}  # a second word for a trait
 def equal_names(asked: Any) -> tuple[str, ...]:
     """The traits that are named: ``"way,steps"``, ``["way", "steps"]`` or ``"all"``.
 
-    Raises:
-        UnknownName: one is no trait of a training.
-        ConfigError: no names, or no text.
+    UnknownName: one is no trait of a training. ConfigError: no names, or no text.
     """
     several = [asked] if isinstance(asked, str) else asked or ()
     if not isinstance(several, list | tuple) or not all(isinstance(one, str) for one in several):
@@ -390,18 +358,8 @@ def unequal(
     Of rows that train nothing only ``UNTRAINED`` counts. Mini-batches have no way, shot or query.
     """
     groups = [runs for _, runs in rows]
-    older = [
-        (name, training_of(run))
-        for name, runs in rows
-        for run in runs
-        if run.record["training"] is not None and not _summary(run)
-    ]
-    for trait in [trait for trait in TRAITS if trait.name in names]:
-        unknown = [name for name, found in older if found and found[trait.name] is None]
-        if unknown and len(rows) > 1:
-            return trait.name, f"the older record of {unknown[0]} does not have it"
-        if trait in differing(groups):
-            own = zip((name for name, _ in rows), texts(trait, groups), strict=True)
-            values = ", ".join(f"{name} {text}" for name, text in own if text != "-")
-            return trait.name, f"the rows' trainings differ in {trait.label}: {values}"
+    for trait in [trait for trait in differing(groups) if trait.name in names]:
+        own = zip((name for name, _ in rows), texts(trait, groups), strict=True)
+        values = ", ".join(f"{name} {text}" for name, text in own if text != "-")
+        return trait.name, f"the rows' trainings differ in {trait.label}: {values}"
     return None

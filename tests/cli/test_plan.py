@@ -176,7 +176,8 @@ def test_bad_pilots(two: tuple[Path, Path], tmp_path: Path) -> None:
     assert_refused([third], "confusion.csv", "no table of confusions")
     (third / "episodes.csv").unlink()
     assert_refused([two[0], third], "is missing")
-    assert_refused([two[0], "--sampling", "open"], "record's configuration")
+    unknown = pilot(tmp_path / "unknown", "alpha", 1, config={"no_setting": 1})
+    assert_refused([unknown, "--sampling", "open"], "record's configuration")
 
 
 def test_unless_named_the_newest_pair_is_the_pilot(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_confusion_of_the_hardest_and_of_a_named_episode(tmp_path: Path) -> None
 
 def test_runs_of_other_classes_or_episodes_are_left_out(tmp_path: Path) -> None:
     first = evaluated(tmp_path, "alpha")
-    other = evaluated(tmp_path, "beta", dataset_digest="f" * 64)
+    other = evaluated(tmp_path, "beta", evaluated_digest="f" * 64)
     later = evaluated(tmp_path, "gamma", episodes_digest="f" * 64)
     figure, left_out = drawn("confusion", tmp_path)
     assert len(figure.axes) == 1

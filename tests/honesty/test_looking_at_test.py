@@ -24,7 +24,7 @@ from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.formats.terminal import terminal
-from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.record import read_record
 from fewshot_bench.results.runs import load_runs
 from fewshot_bench.results.sentences import best_sentences, heading
 from tests.honesty.tiny_folder import SETTINGS
@@ -145,8 +145,7 @@ def test_what_is_no_look() -> None:
     assert not any("Looks at the test" in text for text in texts(found))
 
 
-@pytest.mark.parametrize("age", ["new", "older"])
-def test_initial_weights_count_by_content(age: str) -> None:
+def test_initial_weights_count_by_content() -> None:
     """A run that started with ``--init``, its evaluation, the evaluation of that one, and the same
     weights from a moved folder are one configuration; other weights are another.
     """
@@ -155,14 +154,8 @@ def test_initial_weights_count_by_content(age: str) -> None:
     run = fewshot_bench.run("protonet", **OWN, init=f"first/{first['id']}")
     again = fewshot_bench.evaluate(str(folder_of(run)))
     fewshot_bench.evaluate(str(folder_of(again)))
-    if age == "older":  # such records had neither
-        for path in Path("runs").iterdir():
-            record = read_record(path)
-            del record["training_summary"], record["evaluated_digest"]
-            write_record(path, record)
-    else:
-        shutil.copytree(f"first/{first['id']}", "moved")
-        fewshot_bench.run("protonet", **OWN, init="moved", seed=2)
+    shutil.copytree(f"first/{first['id']}", "moved")
+    fewshot_bench.run("protonet", **OWN, init="moved", seed=2)
 
     def looks() -> set[int | None]:
         found = compare(load_runs([Path("runs")])[0])
@@ -170,9 +163,8 @@ def test_initial_weights_count_by_content(age: str) -> None:
         return {cell.looks and cell.looks.configurations for cell in cells}
 
     assert looks() == {1}
-    if age == "new":
-        fewshot_bench.run("protonet", **OWN, init=f"first/{other['id']}")
-        assert looks() == {2}
+    fewshot_bench.run("protonet", **OWN, init=f"first/{other['id']}")
+    assert looks() == {2}
 
 
 def test_another_episode_seed_is_a_look() -> None:

@@ -27,7 +27,7 @@ from fewshot_bench.results.formats.data import to_csv, to_json
 from fewshot_bench.results.formats.latex import latex
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.pilots import pilot_of
-from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.record import read_record
 from fewshot_bench.results.runs import load_runs
 from fewshot_bench.results.sentences import heading
 from tests.honesty.tiny_folder import SETTINGS, TEST, TRAIN, VALIDATION, draw, split
@@ -105,7 +105,7 @@ def test_seeds_on_other_classes_are_no_seeds() -> None:
     ]
     runs, _ = load_runs([Path("runs")])
     series = gather(runs, Request())
-    assert [one.seeds for one in series] == [1, 1]
+    assert [len(one.runs) for one in series] == [1, 1]
     assert len({one.label.rpartition(", inv ")[2] for one in series}) == 2
 
 
@@ -190,22 +190,6 @@ def test_the_validation_split_has_a_digest_of_its_own() -> None:
     assert again["evaluated_digest"] == read_record(run)["evaluated_digest"]
 
 
-def test_a_record_without_the_key() -> None:
-    """Older runs are compared by the digest of their data, and marked as old beside newer ones."""
-    for method in ("protonet", "nearest-centroid"):
-        path = ran(method)
-        record = read_record(path)
-        del record["evaluated_digest"]
-        write_record(path, record)
-    assert [len(table.rows) for table in shown().tables] == [2]
-    ran()
-    first, second = shown().tables
-    assert len(first.rows) + len(second.rows) == 3
-    assert second.differs == (
-        "which classes and images were evaluated is not recorded of the older run",
-    )
-
-
 def test_a_path_separates_nothing(home: Path) -> None:
     """A run is evaluated again, on the folder by its absolute path and on a copy elsewhere, with a
     split file of another name: one table, one row, and no further look.
@@ -229,7 +213,7 @@ def test_a_path_separates_nothing(home: Path) -> None:
     assert (cell.looks.configurations, cell.looks.evaluations) == (1, 2)
     assert heading(table).startswith("folder:elsewhere/copy (file)")  # of the newest of seed 0
     assert not table.training_differs
-    assert [one.seeds for one in gather(runs, Request())] == [2]
+    assert [len(one.runs) for one in gather(runs, Request())] == [2]
 
 
 def test_a_path_hides_no_look() -> None:
@@ -296,7 +280,7 @@ def test_an_edited_backbone_is_no_training_seed() -> None:
     assert [trait.name for trait in table.training_differs] == ["backbone"]
     with pytest.raises(ConfigError, match=r"--equal backbone: .* code"):
         refuse_unequal(found, ["backbone"])
-    assert [one.seeds for one in gather(load_runs([Path("runs")])[0], Request())] == [1, 1]
+    assert [len(one.runs) for one in gather(load_runs([Path("runs")])[0], Request())] == [1, 1]
 
 
 def test_the_same_code_in_another_folder() -> None:

@@ -9,7 +9,6 @@ places, or with classes of several families where one was requested, is refused.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from fewshot_bench.results.formats.data import to_json
 from fewshot_bench.results.formats.markdown import markdown
 from fewshot_bench.results.layout import episodes_differ
 from fewshot_bench.results.pilots import pilot_of
-from fewshot_bench.results.record import read_record, write_record
+from fewshot_bench.results.record import write_record
 from fewshot_bench.results.runs import command_of, load_runs
 from fewshot_bench.results.sentences import heading
 from fewshot_bench.testing import check_sampler
@@ -267,18 +266,6 @@ def test_families_that_were_requested(home: Path) -> None:
     """A sampler that ignores ``--within-family`` does not get the heading "of one family"."""
     with pytest.raises(PluginError, match="several families in one episode"):
         run("AnyFamily", within_family=True)
-
-
-def test_an_older_record(home: Path) -> None:
-    """A record of an older version names the plugin's sampler, and claims nothing else."""
-    record = run("Unequal")
-    path = Path("runs") / record["id"]
-    older = {n: v for n, v in read_record(path).items() if n not in ("sampler", "part", "overlap")}
-    write_record(path, older)
-    (found,) = headings()
-    assert "drawn by mine.py:Unequal" in found.replace("./", "")
-    assert "of each class: not known" in found
-    json.loads(to_json(compare(load_runs([Path("runs")])[0])))
 
 
 def test_the_check_suite_tests_declarations(home: Path) -> None:

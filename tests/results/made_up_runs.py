@@ -7,11 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from fewshot_bench.config.resolve import configure
 from fewshot_bench.results.record import SCHEMA_VERSION, new_run_folder, write_record, write_table
 from fewshot_bench.results.record.model import Timing
 from fewshot_bench.results.stats import student_interval
+from fewshot_bench.results.training import OF_TRAINING
 
 EPISODES = 40
+PARTS = {"support": "shot", "query": "query", "unlabeled": "unlabeled"}
+OPTIONS = {"image_size": 28, "train_rotations": True}
+CONFIG = configure("protonet").to_dict() | {"dataset_options": OPTIONS, "sources": {}}
+CLASS_USE = {
+    "classes": 20, "used": 20, "effective": 20.0, "top": 5, "top_share": 0.25, "uneven": False
+}  # fmt: skip
 
 
 def scores_of(seed: int, mean: float = 0.9) -> np.ndarray:
@@ -20,10 +28,12 @@ def scores_of(seed: int, mean: float = 0.9) -> np.ndarray:
 
 
 def made_up(method: str, scores: Any, folder_name: str = "x", **changes: Any) -> dict[str, Any]:
-    """A complete record. Keys of ``changes`` replace the record's, those of ``test`` the test's."""
-    interval = student_interval(scores)
-    counts = {"way": 5, "shot": 5, "query": 15, "unlabeled": 0, "distractors": 0}
-    test = {
+    """A complete record. Keys of ``changes`` replace the record's, or those of test or config."""
+    interval, changed = student_interval(scores), changes.pop("test", {})
+    counts = task() | changes.get("task", {})
+    dataset = changes.get("dataset", "marks")
+    config = CONFIG | {"dataset": dataset} | changes.pop("config", {})
+    test: dict[str, Any] = {
         "accuracy": interval.mean,
         "half_width": interval.half_width,
         "level": 0.95,
@@ -33,48 +43,66 @@ def made_up(method: str, scores: Any, folder_name: str = "x", **changes: Any) ->
         "transductive": False,
         "sampling": "closed",
         "metrics": {},
-    }
+        "class_use": CLASS_USE,
+    } | (changed or {})
+    images = {part: [counts[n]] * 2 for part, n in PARTS.items()}
+    summary = {
+        "source": "episodes", "settings": {name: config[name] for name in OF_TRAINING},
+        "dataset_digest": "d" * 64, "train_digest": f"{config['dataset']}{'d' * 64}"[:64],
+        "init_digest": None, "classes": 1200, "images": 24_000, "labeled_images": 24_000,
+        "turns": 1, "images_per_task": 200, "images_seen": 320_000,
+    }  # fmt: skip
     record: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "status": "completed",
         "id": folder_name,
         "command": "fsb run",
         "method": method,
-        "dataset": "marks",
+        "dataset": dataset,
         "dataset_digest": "d" * 64,
+        "evaluated_digest": f"{dataset}{'d' * 64}"[:64],
         "dataset_license": "CC0",
         "dataset_source": "made up",
         "split": "official",
-        "train_task": counts,
+        "train_task": task(),
         "task": counts,
         "seed": 0,
         "episode_seed": 0,
         "preset": "quick",
-        "config": {"dataset_options": {"image_size": 28, "train_rotations": True}},
+        "config": config,
         "parameters": 10,
         "plugin": {"distribution": "made-up", "version": "1"},
-        "plugins": [],
+        "plugins": [
+            {"kind": kind, "name": name, "distribution": "fewshot-bench", "version": "1"}
+            for kind, name in (("datasets", dataset), ("backbones", config["backbone"]))
+        ],
         "environment": {},
         "device": {"type": "cpu", "name": "a processor"},
         "episodes_digest": "e" * 64,
-        "test": test,
+        "test": test if changed is not None else None,
         "validation": None,
         "training": None,
         "timing": Timing().to_dict(),
         "notes": [],
-        "evaluated_digest": None,
         "part": "test",
-        "sampler": None,
+        "sampler": {
+            "name": test["sampling"],
+            "distribution": "fewshot-bench",
+            "version": "1",
+            "options": {},
+            "code": "0" * 64,
+            "sampling": test["sampling"],
+            **images,
+        },
         "overlap": None,
-        "training_summary": None,
-        "inputs": None,
+        "training_summary": summary if changes.get("parameters") != 0 else None,
+        "inputs": [],
         "weights": None,
         "seen": None,
         "evaluated_from": None,
         "error": None,
     }
-    changed = changes.get("test")
-    return record | changes | ({"test": test | changed} if changed else {})
+    return record | changes
 
 
 def write_run(runs: Path, method: str, scores: Any, **changes: Any) -> Path:

@@ -19,7 +19,10 @@ from tests.results.made_up_runs import EPISODES, scores_of, task, write_run
 
 OTHER_PROTOCOLS: dict[str, tuple[dict[str, Any], str]] = {
     "another data set": ({"dataset": "signs"}, "dataset signs instead of marks"),
-    "other content": ({"dataset_digest": "f" * 64}, "data of other content"),
+    "other content": (
+        {"evaluated_digest": "f" * 64},
+        "other classes or images in the evaluated split",
+    ),
     "another split": ({"split": "random"}, "split random instead of official"),
     "other images": (
         {"config": {"dataset_options": {"image_size": 84}}},

@@ -81,10 +81,6 @@ def test_where_and_how_it_ran_does_not_part_seeds() -> None:
     assert rows(run("a", runs_dir="x", device="cpu"), other) == [["a", "b"]]
 
 
-def test_a_record_from_before_a_setting_existed_is_no_other_method() -> None:
-    assert rows(run("a"), run("b", seed=1, precision="fp32")) == [["a", "b"]]
-
-
 def test_the_newest_of_the_same_counts() -> None:
     older, newer = run("m-z-20260101T000000-ffff"), run("m-a-20260102T000000-0000")
     (layout,), told = lay_out([newer, older])

@@ -22,17 +22,11 @@ def to_csv(comparison: Comparison) -> str:
     ``differs`` is why it is another than that of the first table.
     """
     lines = [
-        {
-            "protocol": heading(table),
-            "setting": str(setting),
-            "method": row.method,
-            "row": row.name,
-            "differs": "; ".join(table.differs),
-        }
-        | _flat(values(cell, table))
+        {"protocol": heading(table), "setting": str(setting), "method": row.method,
+         "row": row.name, "differs": "; ".join(table.differs), **_flat(values(cell, table))}
         for table in comparison.tables
         for setting, row, cell in table.filled
-    ]
+    ]  # fmt: skip
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(lines[0] if lines else ())
@@ -75,28 +69,22 @@ def to_json(comparison: Comparison) -> str:
 
 def _table(table: Table, comparison: Comparison) -> dict[str, Any]:
     names = list(map(str, table.settings))
+    rows = [(row, [cell and values(cell, table) for cell in row.cells]) for row in table.rows]
+    baselines = [row and row.name for row in table.baselines]
     return {
         "heading": heading(table),
         "protocol": table.protocol,
         "differs": list(table.differs),
         "level": comparison.level_of(table),
-        "settings": [
-            {"name": name, **setting._asdict()}
-            for name, setting in zip(names, table.settings, strict=True)
-        ],
-        "baselines": {
-            name: row and row.name for name, row in zip(names, table.baselines, strict=True)
-        },
+        "settings": [{"name": str(setting), **setting._asdict()} for setting in table.settings],
+        "baselines": dict(zip(names, baselines, strict=True)),
         "rows": [
             {
                 "name": row.name,
                 "method": row.method,
-                "settings": {
-                    name: cell and values(cell, table)
-                    for name, cell in zip(names, row.cells, strict=True)
-                },
+                "settings": dict(zip(names, cells, strict=True)),
             }
-            for row in table.rows
+            for row, cells in rows
         ],
         "caption": " ".join(accuracy_words(table, comparison)),
         "sentences": sentences(table, comparison),
@@ -113,7 +101,7 @@ def values(cell: Cell, table: Table) -> dict[str, Any]:
     at = table.settings.index(cell.runs[0].setting)
     return {
         "accuracy": cell.accuracy,
-        "half_width": cell.half_width,
+        "half_width": cell.interval.half_width,
         "interval": _ends(cell.interval),
         "interval_kind": cell.kind,
         "classes": cell.interval.clusters,
@@ -140,10 +128,8 @@ def _ends(interval: Any) -> list[float] | None:
 def _training(cell: Cell) -> dict[str, Any] | None:
     """How its runs were trained; of what differs between the seeds, a list."""
     each = [found for run in cell.runs if (found := training_of(run)) is not None]
-    if not each:
-        return None
     columns = {name: [one[name] for one in each] for name in TRAINING}
-    return {n: c[0] if all(v == c[0] for v in c) else c for n, c in columns.items()}
+    return {n: c[0] if c.count(c[0]) == len(c) else c for n, c in columns.items()} if each else None
 
 
 def _paired(cell: Cell) -> dict[str, Any] | None:

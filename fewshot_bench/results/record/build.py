@@ -137,8 +137,8 @@ def result_of(
 def write_scores(folder: Path, scores: Scores, group_count: npt.NDArray[np.int64]) -> None:
     """Write episodes.csv and confusion.csv.
 
-    Rotations of one character are classes that share their images, so an interval for new classes
-    counts them as one: ``group_count`` is how many classes each group has, group after group.
+    Rotations of one character share their images, so an interval for new classes counts them once:
+    ``group_count`` is how many classes each group has, group after group.
     """
     way = range(scores.class_ids.shape[1])
     classes = {f"class_{c}": scores.class_ids[:, c] for c in way}

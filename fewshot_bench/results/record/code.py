@@ -48,9 +48,8 @@ class Code:
 def code_of(source: str) -> Code:
     """The code of a module (``"package.module"``) or of a single file (an absolute path).
 
-    It is as it was when this process first asked, because a process keeps what it has imported
-    while somebody edits the files. A single file is imported again when it has changed, so its
-    content is read each time.
+    It is as it was when this process first asked, as what it has imported is. A single file is
+    imported again when it has changed, so its content is read each time.
     """
     if source.endswith(".py"):
         return _of_file(source, hashlib.sha256(Path(source).read_bytes()).hexdigest())

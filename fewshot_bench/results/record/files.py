@@ -9,12 +9,14 @@ import shlex
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.results.record.model import (
     SCHEMA_VERSION,
@@ -44,10 +46,7 @@ def new_run_folder(runs_dir: Path, stem: str) -> Path:
     """Make a folder of its own for a run: ``<stem>-<UTC time>-<fraction of its second>``.
 
     The fraction counts 65,536ths as four hexadecimal digits, so that names of one stem sort by
-    time, also those of one second. A name that is taken leads to the next fraction.
-
-    Raises:
-        ConfigError: it cannot be made.
+    time. A name that is taken leads to the next fraction. ConfigError: it cannot be made.
     """
     moment = time.time_ns() * TICKS // 10**9
     try:
@@ -129,10 +128,9 @@ def read_record(folder: Path) -> dict[str, Any]:
 def with_result(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with its result under ``test``, whichever split it is of.
 
-    In a file the result of the validation split is not under ``test``, so that no reader, also one
-    that does not know ``part``, takes it for one on the test split.
+    In a file it is elsewhere, so that a reader that does not know ``part`` cannot confuse them.
     """
-    record, validation = dict(record), record.get("validation") or {}
+    record, validation = dict(record), record["validation"] or {}
     if record["part"] == VALIDATION and record[TEST] is None and "episodes" in validation:
         record[TEST] = {name: validation.get(name) for name in Result.__struct_fields__}
     return record
@@ -156,8 +154,8 @@ def _json(path: Path) -> dict[str, Any]:
         raise RecordError(f"'{path}' is not a record.")
     level: list[Any] = [content]
     for _ in range(DEEPEST):
-        inside = [part for part in level if isinstance(part, dict | list)]
-        level = [v for part in inside for v in (part.values() if type(part) is dict else part)]
+        inside = [list(part.values()) if isinstance(part, dict) else part for part in level]
+        level = [value for part in inside if isinstance(part, list) for value in part]
     if level:
         raise too_deep
     return content
@@ -204,6 +202,8 @@ def _checked(path: Path, record: Any) -> Record:
     try:
         found = msgspec.convert(record, Record)
         where = ("config",)
+        if missing := [one.name for one in fields(RunConfig) if one.name not in found.config]:
+            raise msgspec.ValidationError(f"Object missing required field `{missing[0]}`")
         msgspec.convert(found.config, Settings)
         if found.training_summary is not None:
             where = ("training_summary", "settings")

@@ -2,8 +2,7 @@
 
 Nested structs hold what a record consists of. Whoever writes a part constructs its struct;
 :mod:`.files` encodes and decodes the whole and checks every value against the types here.
-The reference page and the JSON schema in docs/reference are made from them. A field with a default
-is one that older records may lack.
+The reference page and the JSON schema in docs/reference are made from them.
 """
 
 from __future__ import annotations
@@ -183,7 +182,7 @@ class Result(Struct):
     transductive: Annotated[bool, about("whether all queries of a task are seen together")]
     sampling: Annotated[str, about("`closed` or `open`")]
     metrics: Annotated[dict[str, Metric], about("of `--metric`, by name")]
-    class_use: ClassUse | None = None
+    class_use: ClassUse
 
 
 class Validation(Struct):
@@ -199,7 +198,7 @@ class Validation(Struct):
     transductive: bool | UnsetType = UNSET
     sampling: str | UnsetType = UNSET
     metrics: dict[str, Metric] | UnsetType = UNSET
-    class_use: ClassUse | UnsetType | None = UNSET
+    class_use: ClassUse | UnsetType = UNSET
 
 
 class Training(Struct):
@@ -219,7 +218,7 @@ class TrainingSummary(Struct, kw_only=True):
     source: Annotated[str, about("`episodes` or `batches`")]
     settings: Annotated[dict[str, Any], about("of `config`, those of the training, as then")]
     dataset_digest: str
-    train_digest: Annotated[str | None, about("of the training and validation splits")] = None
+    train_digest: Annotated[str, about("of the training and validation splits")]
     init_digest: Annotated[str | None, about("sha256 of the weights of `--init`")] = None
     classes: Annotated[Count, about("of the training split")]
     images: Annotated[Count, about("of the training split")]
@@ -277,14 +276,14 @@ class Settings(Struct):
     """The keys of `config` that a reader relies on; the others are as the run had them."""
 
     dataset_options: dict[str, Any]
-    sources: dict[str, str] | None = None
-    within_family: bool = False
-    init: str | None = None
-    metrics: list[str] | None = None
-    observers: list[str] | None = None
-    method_options: dict[str, Any] | None = None
-    backbone_options: dict[str, Any] | None = None
-    sampling_options: dict[str, Any] | None = None
+    sources: dict[str, str]
+    within_family: bool
+    init: str | None
+    metrics: list[str]
+    observers: list[str]
+    method_options: dict[str, Any]
+    backbone_options: dict[str, Any]
+    sampling_options: dict[str, Any]
 
 
 class TrainingSettings(Struct):
@@ -292,7 +291,7 @@ class TrainingSettings(Struct):
 
     dataset: str
     dataset_options: dict[str, Any]
-    init: str | None = None
+    init: str | None
 
 
 class Record(Struct, kw_only=True):
@@ -305,7 +304,7 @@ class Record(Struct, kw_only=True):
     method: str
     dataset: Annotated[str, about("data set, with its path where it has one")]
     dataset_digest: Annotated[str, about("sha256 of the data's content, however it is split")]
-    evaluated_digest: Annotated[str | None, about("the same of the evaluated split alone")] = None
+    evaluated_digest: Annotated[str, about("the same of the evaluated split alone")]
     dataset_license: str
     dataset_source: str
     split: Annotated[str | None, about("name of the split into training, validation, test")]
@@ -321,15 +320,15 @@ class Record(Struct, kw_only=True):
     environment: Environment
     device: Device
     episodes_digest: Annotated[str | None, about("sha256 of classes, images, targets, in order")]
-    part: Annotated[Part, about("the evaluated split, which has the result")] = "test"
-    sampler: Annotated[Sampler | None, about("what drew the episodes")] = None
+    part: Annotated[Part, about("the evaluated split, which has the result")]
+    sampler: Annotated[Sampler, about("what drew the episodes")]
     overlap: Annotated[Overlap | None, about("classes that took part; null: not checked")] = None
     test: Annotated[Result | None, about("null while there is none")]
     validation: Annotated[Validation | None, about("null without a validation split")]
     training: Annotated[Training | None, about("null if nothing was trained")]
-    training_summary: Annotated[TrainingSummary | None, about("null without parameters")] = None
+    training_summary: Annotated[TrainingSummary | None, about("null without parameters")]
     timing: Timing
-    inputs: Annotated[list[Input] | None, about("what the run read")] = None
+    inputs: Annotated[list[Input], about("what the run read")]
     weights: Annotated[File | None, about("the weights that made the result")] = None
     seen: Annotated[File | None, about("the images that took part in making the weights")] = None
     notes: Annotated[list[str], about("what a reader of the result has to know")]

@@ -29,8 +29,7 @@ def write_atomically(
 ) -> None:
     """Write a file, text as UTF-8, so that a reader sees the old content or the new, never a part.
 
-    Raises:
-        ConfigError: the folder cannot be written to; says what to do.
+    ConfigError: the folder cannot be written to; says what to do.
     """
     try:
         with replacing(path) as file:
@@ -58,13 +57,8 @@ def read_table(
 ) -> dict[str, npt.NDArray[np.float64]]:
     """The columns of a table of numbers; an empty cell is NaN.
 
-    Arguments:
-        path: of the table.
-        only: columns that are wanted (all); the others are not parsed. One that the table does
-            not have is left out.
-
-    Raises:
-        RecordError: no such file, or not a table of numbers.
+    ``only``: columns that are wanted (all); one that the table does not have is left out.
+    RecordError: no such file, or not a table of numbers.
     """
     with _reading(path) as file:
         text = file.read()
@@ -124,11 +118,7 @@ MOST_BYTES = 256 * 2**20  # of that file; a split of 100,000 classes has some 15
 
 
 def write_classes(folder: Path, classes: tuple[ClassContent, ...]) -> None:
-    """Write one row for each class of each split; characters that a terminal obeys written out.
-
-    Raises:
-        ConfigError: the folder cannot be written.
-    """
+    """Write one row for each class of each split; characters that a terminal obeys written out."""
     safe = [replace(c, name=printable(c.name), family=printable(c.family)) for c in classes]
     write_table(folder / CLASSES, {name: [getattr(c, name) for c in safe] for name in CELLS})
 
@@ -136,8 +126,7 @@ def write_classes(folder: Path, classes: tuple[ClassContent, ...]) -> None:
 def read_classes(folder: Path, split: str = TEST) -> tuple[ClassContent, ...]:
     """The classes of a split (``train``, ``validation`` or ``test``); that of id i is at place i.
 
-    Raises:
-        RecordError: the file is missing (in runs of older versions), damaged or too large.
+    RecordError: the file is missing, damaged or too large.
     """
     path = folder / CLASSES
     with _reading(path) as file:

@@ -15,13 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fewshot_bench.results.stats.intervals import (
-    Array,
-    Interval,
-    Scores,
-    checked,
-    student_interval,
-)
+from fewshot_bench.results.stats.intervals import Array, Interval, Scores, checked, student_interval
 
 ClassIds = Sequence[Sequence[int]] | npt.NDArray[np.integer]
 
@@ -44,10 +38,9 @@ def class_interval(
     averaged over as in Fisher's solution for two variances (Annals of Eugenics 6, 1935; Weerahandi,
     JASA 88, 1993).
 
-    A few classes that are far harder than the rest skew the mean. The third moments of effect and
-    rest follow from two sums of cubes, and Hall's cubic transformation (JRSS B 54, 1992) moves the
-    ends by the skewness of the mean. Estimated from few classes it is uncertain, so that it may
-    lengthen an end but never shortens one. docs/statistics.md has the derivation and coverage.
+    A few classes that are far harder than the rest skew the mean, and Hall's cubic transformation
+    (JRSS B 54, 1992) moves the ends by its skewness. Estimated from few classes that is uncertain,
+    so it never shortens an end. docs/statistics.md has the derivation and the coverage.
 
     Arguments:
         scores: [E], one per episode; or the differences of two methods on the same episodes.
@@ -56,9 +49,8 @@ def class_interval(
         symmetric: without Hall's transformation.
 
     Returns:
-        The ends lie unevenly about the mean, and ``half_width`` is half their distance;
-        ``clusters`` is the number of classes. ``half_width`` is None if all episodes have the same
-        classes: then nothing can be said.
+        ``half_width`` is half the distance of the ends, which lie unevenly about the mean; None if
+        all episodes have the same classes. ``clusters`` is the number of classes.
 
     Raises:
         ValueError: there is no score, one is not finite, or the shapes do not fit.
@@ -175,8 +167,7 @@ def _moved(half: float, deviation: float, skewness: float) -> tuple[float, float
     """Distances of the lower and the upper end from the mean, from those of a symmetric interval.
 
     Of T = (mean - θ) / deviation, Hall's T + βT²/3 + β²T³/27 + β/6 has lost its skewness β. It
-    grows with T, so that the quantiles ±half / deviation can be turned back. An end that would
-    come nearer to the mean stays.
+    grows with T, so ±half / deviation can be turned back. An end never comes nearer to the mean.
     """
     if deviation <= 0 or abs(skewness) < TINY:
         return half, half
@@ -220,12 +211,7 @@ def _half_width(variances: Array, weights: Array, freedom: float, level: float) 
 
 
 def few_classes(classes: Sequence[int], level: float) -> str:
-    """How many classes an interval over classes rests on, and what few of them mean: a sentence.
-
-    Arguments:
-        classes: their numbers in the cells of a table, one or more.
-        level: confidence level, in (0, 1).
-    """
+    """How many classes the intervals of some cells rest on, and what few of them mean."""
     few, many = min(classes), max(classes)
     words = f"It rests on {few if few == many else f'{few} to {many}'} classes"
     if few < FEW_CLASSES:
@@ -245,9 +231,8 @@ def class_use(
             their images (turns of a drawing) and count as one here.
 
     Returns:
-        ``effective`` is 1 over the sum of the squared shares of places: how many classes, used
-        equally, would be as uneven (Simpson, Nature 163, 1949; Hill, Ecology 54, 1973); ``uneven``,
-        whether that is under 0.8 of what draws with equal chances would leave.
+        ``effective`` is 1 over the sum of the squared shares of places (Simpson, Nature 163, 1949;
+        Hill, Ecology 54, 1973); ``uneven``, whether that is under 0.8 of what equal chances leave.
     """
     group = np.repeat(np.arange(len(group_count)), group_count)
     uses = np.bincount(group[class_ids].ravel(), minlength=len(group_count))
@@ -265,9 +250,9 @@ def class_use(
     }
 
 
-def use_words(use: Mapping[str, Any] | None, sampling: str) -> str | None:
-    """A sentence on ``class_use`` of a record's ``test`` if it is uneven; None: not, or unknown."""
-    if use is None or not use["uneven"]:
+def use_words(use: Mapping[str, Any], sampling: str) -> str | None:
+    """A sentence on ``class_use`` of a record's ``test`` if it is uneven; else None."""
+    if not use["uneven"]:
         return None
     advice = " (--sampling open-balanced uses all equally)" if sampling == "open" else ""
     return (

@@ -15,9 +15,6 @@ import numpy.typing as npt
 
 from fewshot_bench.errors import UnknownName
 
-__all__ = ["INTERVALS", "UNEVEN", "Interval", "bootstrap_interval", "hierarchical_interval",
-           "seeds_interval", "student_interval", "what_it_covers"]  # fmt: skip
-
 Array = npt.NDArray[np.float64]
 Scores = Sequence[float] | Array
 Grid = Sequence[Sequence[float]] | Array
@@ -35,13 +32,11 @@ UNEVEN = ("bca", "classes")  # their ends lie unevenly about the mean, so ± wou
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its interval.
+    """A mean with its interval. Of a single score, all but mean and n are None.
 
     Arguments:
-        mean: of the scores.
-        half_width: of the interval around it; None for a single score.
-        low, high: its ends; None for a single score.
-        sd: standard deviation of a score (ddof 1); None for a single score.
+        low, high: its ends; ``half_width`` is half their distance.
+        sd: standard deviation of a score (ddof 1).
         n: how many scores.
         varies: False if all scores are the same: the width of 0 then means nothing.
         clusters: how many classes there are, where those are what varies; else None.
@@ -58,14 +53,9 @@ class Interval:
 
 
 def what_it_covers(kind: str, sampling: str) -> str:
-    """What varies in an interval and what is fixed: a sentence for the caption of a table.
+    """What varies in an interval of a kind of ``INTERVALS`` and what is fixed: a sentence.
 
-    Arguments:
-        kind: one of ``INTERVALS``.
-        sampling: ``"open"`` or ``"closed"``, as the record's ``test`` has it.
-
-    Raises:
-        UnknownName: there is no interval of this kind.
+    ``sampling`` is ``"open"`` or ``"closed"``. UnknownName: there is no interval of this kind.
     """
     if kind not in INTERVALS:
         raise UnknownName("interval", kind, INTERVALS)
@@ -98,7 +88,7 @@ def student_interval(scores: Scores, level: float = 0.95) -> Interval:
 
     Arguments:
         scores: one per episode.
-        level: confidence level, in (0, 1).
+        level: confidence level, in (0, 1), here and in all other intervals.
 
     Raises:
         ValueError: there is no score, or one is not finite.
@@ -127,10 +117,8 @@ def bootstrap_interval(
 
     Arguments:
         scores: one per episode.
-        level: confidence level, in (0, 1).
         method: ``"percentile"``, or ``"BCa"`` (Efron, JASA 82, 1987), which corrects for bias and
             skewness. The ends lie unevenly about the mean; ``half_width`` is half their distance.
-        resamples: how many.
         seed: of the resampling, so that the interval repeats.
 
     Raises:
@@ -160,12 +148,8 @@ def bootstrap_interval(
 def seeds_interval(means: Scores, level: float = 0.95) -> Interval:
     """Student's t interval over training seeds alone; one seed has no width.
 
-    Arguments:
-        means: [S], the accuracy of each seed's run, all on the same test episodes.
-        level: confidence level.
-
-    Raises:
-        ValueError: there is no mean, or one is not finite.
+    ``means``: [S], the accuracy of each seed's run, all on the same test episodes. Raises
+    ValueError as :func:`student_interval`.
     """
     return student_interval(np.round(checked(means), 14), level)
 
@@ -182,7 +166,6 @@ def hierarchical_interval(scores: Grid, level: float = 0.95) -> Interval:
 
     Arguments:
         scores: [S, E], a row per seed, all rows over the same episodes.
-        level: confidence level.
 
     Returns:
         ``n`` counts all S times E scores, ``sd`` is of one of them (√ of the three variances).
@@ -195,11 +178,7 @@ def hierarchical_interval(scores: Grid, level: float = 0.95) -> Interval:
 
 
 class TwoWay:
-    """Scores of seeds by episodes [S, E]: their mean, and the two parts of its variance.
-
-    Raises:
-        ValueError: they are no such table, or one is not finite.
-    """
+    """Scores of seeds by episodes [S, E]: their mean, and the two parts of its variance."""
 
     def __init__(self, scores: Grid) -> None:
         table = np.asarray(scores, dtype=np.float64).round(14)

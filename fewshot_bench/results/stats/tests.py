@@ -19,9 +19,6 @@ from fewshot_bench.results.stats.intervals import (
     student_interval,
 )
 
-__all__ = ["Paired", "detectable_difference", "detectable_over_seeds", "episodes_needed", "holm",
-           "paired_difference", "paired_over_seeds", "paired_power"]  # fmt: skip
-
 SMALLEST = -140.0  # log of the smallest tail that is looked for, 1e-61; quantiles overflow below
 MOST = 10**9  # episodes; a comparison that needs more is out of reach
 
@@ -54,15 +51,10 @@ def _differences(a: Scores | Grid, b: Scores | Grid) -> Array:
 
 
 def paired_difference(a: Scores, b: Scores, level: float = 0.95, *, ranks: bool = True) -> Paired:
-    """Compare two methods on the same episodes.
+    """Compare two methods by scores [E] on the same episodes.
 
-    Arguments:
-        a, b: scores [E], episode by episode.
-        level: of the interval.
-        ranks: also do the signed-rank test.
-
-    Raises:
-        ValueError: they are of different lengths, empty, or not finite.
+    ``ranks``: also do the signed-rank test. ValueError: the scores are of different lengths, empty,
+    or not finite.
     """
     from scipy.special import stdtr
 
@@ -89,7 +81,6 @@ def paired_over_seeds(a: Grid, b: Grid, level: float = 0.95) -> Paired:
 
     Arguments:
         a, b: [S, E], a row per seed, all rows over the same episodes.
-        level: of the interval.
 
     Returns:
         ``effect_size`` is the mean difference over the standard deviation of one difference, of
@@ -143,16 +134,11 @@ def detectable_over_seeds(a: Grid, b: Grid, power: float = 0.8, alpha: float = 0
 
 
 def holm(p_values: Sequence[float | None] | Array) -> Array:
-    """p values corrected for their number by Holm's step-down method.
+    """p values, in the same order, corrected for their number by Holm's step-down method.
 
     The family-wise error stays under the level whatever the dependence of the tests (Holm,
-    Scandinavian Journal of Statistics 6, 1979).
-
-    Arguments:
-        p_values: one per test; None or NaN for a test that could not be done, which does not count.
-
-    Returns:
-        In the same order; NaN for what was not tested.
+    Scandinavian Journal of Statistics 6, 1979). None or NaN is a test that could not be done: it
+    does not count, and stays NaN.
     """
     corrected = np.array(p_values, dtype=np.float64)
     order = np.argsort(corrected)[: np.count_nonzero(~np.isnan(corrected))]  # NaN is last
@@ -194,9 +180,9 @@ def paired_power(sd: float, difference: float, n: int, alpha: float = 0.05) -> f
 
 
 def detectable_difference(sd: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest true difference that a paired t test finds with this power, in (alpha, 1).
+    """The smallest true difference, in the unit of ``sd``, that the test finds with this power.
 
-    It has the unit of ``sd``. The other arguments and errors are those of :func:`paired_power`.
+    ``power`` is in (alpha, 1); the other arguments and errors are those of :func:`paired_power`.
     """
     from scipy.optimize import brentq
 
@@ -214,15 +200,10 @@ def detectable_difference(sd: float, n: int, power: float = 0.8, alpha: float = 
 
 
 def episodes_needed(sd: float, difference: float, power: float = 0.8, alpha: float = 0.05) -> int:
-    """The smallest number of episodes at which the paired t test finds a difference.
+    """The smallest number of episodes at which the test finds a true difference over 0.
 
-    Arguments:
-        sd, alpha: see :func:`paired_power`.
-        difference: the true mean difference to find, over 0, in the unit of ``sd``.
-        power: chance to find it, in (alpha, 1).
-
-    Raises:
-        ValueError: an argument is out of range, or over a billion episodes are needed.
+    The arguments are those of :func:`detectable_difference`. Raises ValueError if one is out of
+    range, or over a billion episodes are needed.
     """
     _check(sd, alpha, power)
     if not (difference > 0 and math.isfinite(difference)):
@@ -265,9 +246,8 @@ LEAST, POINTS = 1e-30, 4096
 def best_and_tied(scores: Sequence[Array], alpha: float) -> tuple[int, list[int]]:
     """The method of the highest accuracy, and those not significantly different from it.
 
-    Arguments:
-        scores: [seeds, episodes] of each method of a column, at least two.
-        alpha: family-wise error of Holm's correction over all pairs.
+    ``scores``: [seeds, episodes] of each method of a column, at least two. ``alpha``: family-wise
+    error of Holm's correction over all pairs.
     """
     one, other = np.triu_indices(len(scores), 1)
     rejected = holm(all_p_values(scores, one, other)) < alpha
