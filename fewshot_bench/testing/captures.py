@@ -23,7 +23,7 @@ import fewshot_bench
 from fewshot_bench.engine.evaluation import predictions, scores_of
 from fewshot_bench.engine.executors import Eager
 from fewshot_bench.engine.executors.conditions import changed, conditions
-from fewshot_bench.engine.executors.graph import Ahead, make_capturable
+from fewshot_bench.engine.executors.graph import STEPS_AHEAD, make_capturable
 from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
@@ -252,9 +252,8 @@ def unlabeled_tasks(
     return UnlabeledTasks(ClosedSampler(subject.table("train", device), subject.task, 1))
 
 
-def draw(subject: SamplerSubject) -> tuple[DeviceCheck, list[Episode]]:
-    """Batches on the device: two by their ranges, and two as a captured training draws them."""
-    check = DeviceCheck(subject.kind)
+def draw(check: DeviceCheck, subject: SamplerSubject) -> list[Episode]:
+    """Two batches on the device, and many at once, as a captured training draws them."""
     episodes: list[Episode] = []
     with check.running() as device:
         with device.waits_allowed():
@@ -265,13 +264,8 @@ def draw(subject: SamplerSubject) -> tuple[DeviceCheck, list[Episode]]:
         starts = [start for start in (0, size) if start + size <= (sampler.length or 2 * size)]
         episodes += [source.batch(range(start, start + size)) for start in starts]
         with device.waits_allowed():
-            ahead = Ahead(source, size, size, META)
-        for start in starts:
-            if not ahead.holds(start):
-                ahead.draw(start)
-            ahead.go_to(start)
-            episodes.append(ahead.episode())
-    return check, episodes
+            source.batch(torch.arange(STEPS_AHEAD * size, device=META))
+    return episodes
 
 
 def method_captures(subject: MethodSubject) -> str | None:
@@ -296,7 +290,8 @@ def method_captures(subject: MethodSubject) -> str | None:
 
 def sampler_captures(subject: SamplerSubject) -> None:
     """A GPU waits for no line of it, batch after batch."""
-    check, _ = draw(subject)
+    check = DeviceCheck(subject.kind)
+    draw(check, subject)
     if check.faults:
         raise Fault(f"{_joined(check.faults)}.")
 

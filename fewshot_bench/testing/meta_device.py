@@ -61,22 +61,6 @@ class Operation(NamedTuple):
     frames: Frames
 
 
-class Graph:
-    """A stand-in for a CUDA graph: recorded operations on the values of tensors."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
-
-    def replay(self) -> None:
-        """Repeat the operations on the same tensors, with the same Python numbers."""
-        for func, args, kwargs, results in self.calls:
-            again = _leaves(func(*args, **kwargs))
-            for old, new in zip(_leaves(results), again, strict=True):
-                # A result written in place, or a view, is already in its memory.
-                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
-                    old.copy_(new)
-
-
 class MetaDevice(private.TorchDispatchMode):
     """Within it, ``meta`` tensors have values, and violations are recorded; see the module."""
 
@@ -85,7 +69,6 @@ class MetaDevice(private.TorchDispatchMode):
         self.violations: list[Violation] = []
         self._operations: list[Operation] | None = None
         self._waits_allowed = False
-        self._recorded: Graph | None = None
         self._values: dict[int, Any] = {}  # {address of a meta storage: storage of its values}
         self._owners: dict[int, Any] = {}  # {address of values: weak reference to the meta storage}
         self._calls = _Calls(self)
@@ -110,17 +93,6 @@ class MetaDevice(private.TorchDispatchMode):
         self._calls.nodes.clear()  # a step is differentiated before the next one begins
         with mock.patch.object(self, "_operations", operations if wanted else None):
             yield operations
-
-    @contextmanager
-    def graph(self, graph: Graph) -> Iterator[None]:
-        """Record the operations of the block, and restore all values after it."""
-        before = [(values, values.clone()) for values in self._values.values()]
-        try:
-            with mock.patch.object(self, "_recorded", graph):
-                yield
-        finally:
-            for values, bytes_ in before:
-                values.copy_(bytes_)
 
     def on_host(self, value: Any) -> Any:
         """A copy of a tensor (or of a pytree of them) in host memory, for a test to read."""
@@ -171,10 +143,12 @@ class MetaDevice(private.TorchDispatchMode):
                 return wrapped[id(leaf)] if id(leaf) in wrapped else self._to_meta(leaf)
 
             own_args, own_kwargs = _map((args, kwargs), unwrap)
-            result = func(*own_args, **own_kwargs)
-            if self._recorded is not None:
-                self._recorded.calls.append((func, own_args, own_kwargs, result))
+            result = self.run(func, own_args, own_kwargs)
             return result if to_host else _map(result, wrap)
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An operation on values in host memory."""
+        return func(*args, **kwargs)
 
     def _to_host(self, tensor: Tensor) -> Tensor:
         """The values of a tensor, not copied."""
@@ -466,27 +440,10 @@ def _by_autograd(frames: Frames) -> bool:
     return any(function == "_engine_run_backward" for *_, function in torchs)
 
 
-class _Event(int):
-    """An event of a graph: no time passes between two."""
-
-    def record(self, stream: object) -> None:
-        pass
-
-
 @contextmanager
 def as_a_gpu(device: MetaDevice) -> Iterator[MetaDevice]:
-    """Make torch, its optimizers and this package treat ``meta`` as a GPU with graphs and events.
-
-    It replaces names of ``torch.cuda``, and the switches of autocast, which ``meta`` does not have.
-    """
-    replaced: dict[str, Callable[..., Any]] = {
-        "torch.cuda.CUDAGraph": Graph,
-        "torch.cuda.graph": lambda graph, **_: device.graph(graph),
-        "torch.cuda.current_stream": lambda *_: None,
-        "torch.cuda.Event": lambda **_: _Event(),
-        "torch.cuda.is_current_stream_capturing": lambda: False,
-        **_autocast(),
-    }
+    """Make torch's optimizers and autocast treat ``meta`` as a GPU."""
+    replaced = _autocast()
     # torch decides by the device's name whether an optimizer may store its state there.
     for module in list(sys.modules.values()):
         for name in ("_get_capturable_supported_devices", "_get_foreach_kernels_supported_devices"):
