@@ -23,8 +23,7 @@ from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Episode, Task, UnlabeledEpisode, UnlabeledSupport
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.rng import fold, key_of, permutation, subset
-from fewshot_bench.sampling.base import EpisodeSource, Indices
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource, Indices
 
 
 @dataclass(frozen=True)
