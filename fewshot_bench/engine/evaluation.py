@@ -51,15 +51,10 @@ class Scores:
 
 
 def evaluate(
-    executor: Executor,
-    source: EpisodeSource,
-    episodes: int,
-    *,
-    chunk: int,
-    metrics: Mapping[str, Metric] | None = None,
-    tick: Callable[[int, float], None] | None = None,
+    executor: Executor, source: EpisodeSource, episodes: int, *, chunk: int,
+    metrics: Mapping[str, Metric] | None = None, tick: Callable[[int, float], None] | None = None,
     hooks: RunHooks | None = None,
-) -> Scores:
+) -> Scores:  # fmt: skip
     """Score the episodes 0..episodes-1 of a source.
 
     Arguments:
@@ -104,12 +99,9 @@ def _scores(columns: Mapping[str, np.ndarray]) -> Scores:
 
 
 def predictions(
-    executor: Executor,
-    source: EpisodeSource,
-    episodes: int,
-    chunk: int,
+    executor: Executor, source: EpisodeSource, episodes: int, chunk: int,
     sampled: Sampled | None = None,
-) -> Iterator[tuple[Indices, Prediction]]:
+) -> Iterator[tuple[Indices, Prediction]]:  # fmt: skip
     """Predict the episodes, ``chunk`` at a time; ``sampled`` is called before each chunk.
 
     Where it pays, every image is embedded once; else chunks are replays of a CUDA graph where the

@@ -261,11 +261,9 @@ def far_behind(trained: float, tested: float, way: int, queries: int) -> bool:
 
 
 def _require_tasks_independent(
-    executor: Executor,
-    episode: Episode,
-    call: str,
+    executor: Executor, episode: Episode, call: str,
     found: Callable[[Executor, Episode], dict[str, Tensor]],
-) -> None:
+) -> None:  # fmt: skip
     """Compare what a method finds for the first task of a batch with what it finds for it alone.
 
     An engine that runs task by task hides the difference, and another one, or another number of

@@ -115,13 +115,9 @@ class Cost:
 
 
 def cost_of_step(
-    method: Method,
-    executor: Executor,
-    source: EpisodeSource | BatchSource,
-    players: Mapping[str, Player],
-    task_batch: int,
-    task: Episode | None = None,
-) -> Cost:
+    method: Method, executor: Executor, source: EpisodeSource | BatchSource,
+    players: Mapping[str, Player], task_batch: int, task: Episode | None = None,
+) -> Cost:  # fmt: skip
     """The cost of one task (default: the first of the source), which is run, times their number."""
     episode = source.batch(range(1)) if task is None else task
     flops, held = 0, 0

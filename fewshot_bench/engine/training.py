@@ -125,16 +125,11 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        method: Method,
-        executor: Executor,
-        source: EpisodeSource | BatchSource,
-        plan: Plan,
+        self, method: Method, executor: Executor, source: EpisodeSource | BatchSource, plan: Plan,
         validate: Callable[[int], float] | None = None,
         log: Callable[[int, dict[str, float]], None] | None = None,
-        unlabeled: EpisodeSource | None = None,
-        checkpointer: Checkpointer | None = None,
-    ) -> None:
+        unlabeled: EpisodeSource | None = None, checkpointer: Checkpointer | None = None,
+    ) -> None:  # fmt: skip
         self.method, self.executor, self.plan = method, executor, plan
         self.sources = (source,) if unlabeled is None else (source, unlabeled)
         self.validate, self.log = validate, log

@@ -64,15 +64,9 @@ class MatrixProducts(TorchFunctionMode):
 
 
 def _convolve(
-    plain: Any,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Pair = 1,
-    padding: int | Pair | str = 0,
-    dilation: int | Pair = 1,
-    groups: int = 1,
-) -> Tensor:
+    plain: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Pair = 1,
+    padding: int | Pair | str = 0, dilation: int | Pair = 1, groups: int = 1,
+) -> Tensor:  # fmt: skip
     """``conv2d`` of [N, C, H, W]; ``plain`` for all other arguments."""
     windows = None
     if groups == 1 and not isinstance(padding, str) and input.dim() == 4:

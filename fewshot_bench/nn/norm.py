@@ -106,12 +106,9 @@ class TaskBatchNorm(nn.Module):
     running_var: Tensor
 
     def __init__(
-        self,
-        channels: int,
-        statistics: Statistics = "batch",
-        momentum: float = 0.1,
+        self, channels: int, statistics: Statistics = "batch", momentum: float = 0.1,
         eps: float = 1e-5,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.statistics, self.momentum, self.eps = statistics, momentum, eps
         self.weight = nn.Parameter(torch.ones(channels))
@@ -338,11 +335,9 @@ def _constants(values: tuple[Any, ...], x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _side_by_side(
-    function: type[torch.autograd.Function],
-    tasks: int,
-    in_dims: tuple[int | None, ...],
+    function: type[torch.autograd.Function], tasks: int, in_dims: tuple[int | None, ...],
     values: tuple[Any, ...],
-) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:  # fmt: skip
     """Call a function of images [N, C, ...] and constants [C] for all tasks of a ``vmap``.
 
     The channels of the tasks lie side by side, [T, N, C, ...] as [1, T * C, N * ...]: a view where
