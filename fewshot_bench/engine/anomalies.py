@@ -1,8 +1,4 @@
-"""Numbers that stop being finite, and steps whose numbers jump.
-
-:class:`Watch` is what ``--detect-anomaly`` switches on: it names the operation. :class:`SpikeGuard`
-is what ``--skip-spikes`` switches on: it skips a step whose loss or gradient jumps.
-"""
+"""Numbers that stop being finite (``--detect-anomaly``), and that jump (``--skip-spikes``)."""
 
 from __future__ import annotations
 

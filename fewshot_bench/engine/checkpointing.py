@@ -56,10 +56,9 @@ class Interrupted(KeyboardInterrupt):
 class Signals:
     """Turns signals into :class:`Interrupted`. Use as a context manager.
 
-    It is raised at once, but inside of :meth:`deferred` only noted in ``caught`` (the number), for
-    the loop to check between two steps. A second signal ends the process at once. A signal that
-    somebody else handles or ignores (``nohup``) is left to them, and so are all of them outside of
-    the main thread.
+    It is raised at once, but inside of :meth:`deferred` only noted in ``caught`` (the number). A
+    second signal ends the process at once. A signal that somebody else handles or ignores
+    (``nohup``) is left to them, and so are all of them outside of the main thread.
     """
 
     def __init__(self) -> None:
@@ -114,11 +113,10 @@ class Checkpoint:
 
     step: int
     about: Mapping[str, Any]
-    state: Any
+    state: Any  # packed
     tensors: Mapping[str, torch.Tensor]
 
     def unpacked(self, device: torch.device) -> Any:
-        """The state, its tensors where they were: on a CPU, or on this device."""
         return unpack(self.state, self.tensors, device)
 
 

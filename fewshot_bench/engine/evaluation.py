@@ -64,13 +64,11 @@ def evaluate(
         tick: called with (episodes done, accuracy so far).
         hooks: with ``split`` and ``step`` bound, called between chunks; default: no observers.
     """
-    hooks = hooks or RunHooks()
+    hooks, method = hooks or RunHooks(), executor.method
     hooks.evaluation_started(episodes=episodes)
-    method = executor.method
-    was_training = method.training
+    was_training, done, correct = method.training, 0, 0.0
     method.eval()
     rows: list[dict[str, np.ndarray]] = []
-    done, correct = 0, 0.0
     try:
         with on_stream(executor.stream(source.table.device)):
             chunks = predictions(executor, source, episodes, chunk, hooks.sampled)
@@ -78,11 +76,11 @@ def evaluate(
                 columns = scores_of(prediction, indices, metrics or {}, title_of(method))
                 rows.append({name: values.cpu().numpy() for name, values in columns.items()})
                 part = _scores(rows[-1])
-                ids = range(done, done + len(indices.key))
+                begin, done = done, done + len(indices.key)
                 hooks.episodes_scored(
-                    ids=ids, scores=part.accuracy, metrics=part.metrics, confusion=part.confusion
-                )
-                done = ids.stop
+                    ids=range(begin, done), scores=part.accuracy, metrics=part.metrics,
+                    confusion=part.confusion,
+                )  # fmt: skip
                 correct += float(part.accuracy.sum())
                 if tick is not None:
                     tick(done, correct / done)
@@ -201,24 +199,21 @@ def scores_of(
             f"{title}.predict(): expected logits [T, Q, way] of shape {expected}, got shape "
             f"{tuple(logits.shape)}."
         )
-    row = {
+    return {
         "accuracy": accuracy(logits.double(), target),
         "class_ids": indices.class_ids,
         "confusion": confusion(logits, target),
+        **{f"{METRIC}{n}": metric(logits, target).double() for n, metric in metrics.items()},
+        # Last: to read the times waits for the device.
+        "adapt_ms": prediction.adapt_ms.double(),
+        "predict_ms": prediction.predict_ms.double(),
     }
-    for name, metric in metrics.items():
-        row[f"{METRIC}{name}"] = metric(logits, target).double()
-    # Last: to read the times waits for the device.
-    row["adapt_ms"] = prediction.adapt_ms.double()
-    row["predict_ms"] = prediction.predict_ms.double()
-    return row
 
 
 def measured(title: str, metric: Metric, logits: Tensor, target: Tensor) -> Tensor:
     """Scores, float64 [T], of the metric with this title.
 
-    Raises:
-        PluginError: it raises, draws random numbers, or gives not one number per task.
+    PluginError if it raises, draws random numbers, or gives not one number per task.
     """
     before = global_generators()
     with plugin_errors(title):

@@ -168,7 +168,7 @@ class Executor(ABC):
             return self.predict_unchecked(episode)
 
     def predict_first(self, episode: Episode) -> Prediction:
-        """Predict the first task (all where tasks influence each other), in this thread."""
+        """Predict :meth:`first_task` in this thread."""
         return self._predict(self.method, self.first_task(episode))
 
     def first_task(self, episode: Episode) -> Episode:
@@ -284,10 +284,9 @@ class TaskThreads(Executor):
         super().__init__(method, **settings)
         most = threads or torch.get_num_threads()
         # A thread holds one task: to hold fewer tasks is to use fewer threads.
-        self.threads = min(most, self.task_chunk or most)
+        self.threads = self._started = min(most, self.task_chunk or most)
         self._local = threading.local()
         self._pool: ThreadPoolExecutor | None = None
-        self._started = self.threads
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -353,9 +352,7 @@ def differentiate(
     """Losses, and the gradient of each moving player's summed loss by its own parameters.
 
     Running statistics are collected here; what the method itself proposes for a buffer comes first.
-
-    Raises:
-        PluginError: a loss is missing, has a wrong shape or no gradient.
+    PluginError if a loss is missing, has a wrong shape or no gradient.
     """
     call = losses_call(episode)
     gradients = {}
@@ -409,15 +406,12 @@ def reduce_over_tasks(
             both = list(zip(total, part.gradients[name], strict=True))
             # The first may be views of one number (the gradient of a sum): never added to.
             total = [a.add_(b) for a, b in both] if i else [a + b for a, b in both]
-        if players[name].reduction == "mean":
-            total = [g / tasks for g in total]
-        gradients[name] = total
-    return Gradients(
-        _joined([part.losses for part in parts]),
-        gradients,
-        _joined([part.log for part in parts]),
-        _joined([part.buffers for part in parts]),
+        mean = players[name].reduction == "mean"
+        gradients[name] = [g / tasks for g in total] if mean else total
+    losses, log, buffers = (
+        _joined([getattr(part, kind) for part in parts]) for kind in ("losses", "log", "buffers")
     )
+    return Gradients(losses, gradients, log, buffers)
 
 
 def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

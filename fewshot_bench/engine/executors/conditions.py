@@ -44,9 +44,9 @@ def conditions(method: Method, device: torch.device) -> Any:
     """What a method is made of: tensors by address, what Python holds by value.
 
     Attributes are followed through dictionaries, lists, modules and objects of a plugin's own
-    classes. Objects of Python's library, of torch and of numpy, functions and classes count by
-    identity; large arrays by address. A tensor elsewhere than on the graph's ``device`` was read
-    when the graph was captured, so that the number of its changes counts as well.
+    classes. Other objects, functions and classes count by identity; large arrays by address. A
+    tensor elsewhere than on the graph's ``device`` was read when the graph was captured, so that
+    the number of its changes counts as well.
     """
     modules = list(method.modules())
     seen = {id(module) for module in modules}

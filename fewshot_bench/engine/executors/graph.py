@@ -43,8 +43,7 @@ IN_VAIN = 3  # turns in a row that had to be run directly although they might be
 
 
 class CudaGraphs(Eager):
-    """As :class:`Eager`, with the whole step (captured by the training loop), and chunks of
-    evaluations, in CUDA graphs."""
+    """As :class:`Eager`, with whole steps (of the training loop) and chunks of evaluations."""
 
     default_name = "graph"
     graph = True
@@ -80,8 +79,7 @@ class CudaGraphs(Eager):
 def capture(work: Callable[[], R], device: torch.device) -> tuple[Graph, R]:
     """Capture some work in the current stream: the graph, and what the work gave (no numbers yet).
 
-    Raises:
-        RuntimeError: a wait for the device, or a copy from the host.
+    RuntimeError for a wait for the device, or a copy from the host.
     """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream(device)):
@@ -112,11 +110,8 @@ class Ahead:
     """Indices of the episodes of several turns to come, drawn together in one CUDA graph.
 
     The many small operations of a sampler take as long for one batch as for fifty. The source has
-    been asked for a batch before, so that its first one is checked.
-
-    Arguments:
-        size: episodes of a turn.
-        every: from the first episode of a turn to that of the next one that this is for.
+    been asked for a batch before, so that its first one is checked. ``size``: episodes of a turn;
+    ``every``: from the first one of a turn to that of the next turn that this is for.
     """
 
     def __init__(
