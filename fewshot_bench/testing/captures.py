@@ -63,10 +63,9 @@ FOR_SAMPLERS = {"once": "in __init__ on table.device", "show": ""}
 
 
 class DeviceCheck:
-    """Runs a plugin's object on the stand-in for a GPU, and collects its faults.
+    """Runs a plugin's object (or class) on the stand-in for a GPU, and collects its faults.
 
-    ``plugin``: the object, or its class. Its files are those of its classes and of the modules
-    inside it. ``faults``: sentences, each with file, line and source line.
+    ``faults``: sentences, each with file, line and source line.
     """
 
     def __init__(self, plugin: object) -> None:
@@ -195,10 +194,9 @@ def _within(file: Path, *folders: Path) -> bool:
 def train(
     check: DeviceCheck, subject: MethodSubject, executor: Eager, steps: int | None = None
 ) -> Trainer | None:
-    """Train on the device as an engine does, with unlabeled tasks where they are declared.
+    """Train on the device as an engine does. None: nothing trains, or training failed.
 
-    ``steps``: None: as few as are needed to compare the last step of each source of tasks with
-    the one before it. Returns the trainer after them; None: nothing trains, or training failed.
+    ``steps``: None: as few as can compare the last step of each source with the one before it.
     """
     method = executor.method
     with check.running() as device:

@@ -59,7 +59,7 @@ def check_of(function: Callable[[Any], str | None], id: str = "") -> Check:
 
 
 def run_check(check: Check, subject: Any) -> Outcome:
-    """Run one check; any exception becomes an outcome."""
+    """Any exception becomes an outcome."""
     status: Status = "failed"
     try:
         message = check.run(subject)

@@ -150,9 +150,8 @@ def _relative_errors(
 
 
 # A gradient jumps where the input of a ReLU crosses 0, and where another input of a pooling window
-# becomes the largest. An input that is there but for rounding falls on one side in float32 and on
-# the other in float64; both gradients are right, and inner steps amplify the difference to a
-# percent and more. To compare their arithmetic, the second has to decide as the first did.
+# becomes the largest. Such an input may fall on one side in float32 and on the other in float64;
+# both gradients are right. To compare their arithmetic, the second has to decide as the first did.
 
 # {operation: the argument whose sign decides}; a ReLU's output has the sign of its input
 _SIGNS = {aten.relu.default: 0, aten.relu_.default: 0, aten.leaky_relu_backward.default: 1}

@@ -1,12 +1,11 @@
 """A stand-in for a GPU on any machine: torch's ``meta`` device, with values in host memory.
 
-Code that runs on ``meta`` tensors takes the paths that it takes on a GPU, because they are on
-another device than host tensors. torch's own ``meta`` tensors have no values, so a run ends at the
-first read. :class:`MetaDevice` stores the values in host memory, hidden from the code, and runs
-every operation there: a step gives the numbers of a CPU under the rules of a GPU. It records, with
-the line, each violation of these rules: reading a number (which waits for the device), making a
-tensor whose size depends on numbers (also waits), copying from host memory (not pinned, so it waits
-too), and mixing tensors of both devices.
+Code that runs on ``meta`` tensors takes the paths that it takes on a GPU. torch's own have no
+values; :class:`MetaDevice` stores them in host memory, hidden from the code, and runs every
+operation there: a step gives the numbers of a CPU under the rules of a GPU. It records, with the
+line, each violation of these rules: reading a number, making a tensor whose size depends on
+numbers, copying from host memory (not pinned), all of which wait for the device, and mixing tensors
+of both devices.
 
 A host tensor without dimensions is legal in elementwise operations, to which torch passes it as an
 argument like a Python number; a CUDA graph repeats the value that it had. Everywhere else
@@ -207,16 +206,11 @@ def _given(leaf: Any) -> Any:
     return leaf if leaf == leaf else "nan"  # NaN differs from itself
 
 
-# Violations in operations.
-#
 # torch marks some operations whose result depends on numbers (``torch.Tag``). The lists here are
-# the other ones whose GPU code reads numbers of the device on the host. They were found in the
-# libraries of torch 2.15, by what calls ``Tensor.item``, ``nonzero``, ``_unique`` or
-# ``cudaStreamSynchronize``; a newer torch may wait less.
-#
-# Some functions of torch have two implementations, and take the one without a wait while a
-# ``TorchDispatchMode`` is active, as it is here. ``BACKWARD`` and ``_waits_without_mode`` name what
-# that hides.
+# the other ones whose GPU code reads numbers of the device on the host, found in the libraries of
+# torch 2.15 by what calls ``Tensor.item``, ``nonzero``, ``_unique`` or ``cudaStreamSynchronize``.
+# While a ``TorchDispatchMode`` is active, as here, some functions take an implementation without a
+# wait: ``BACKWARD`` and ``_waits_without_mode`` name what that hides.
 
 Given = dict[str, Any]  # the arguments of an operation, by name
 
@@ -250,11 +244,7 @@ def _violations(
 def _waits_without_mode(
     target: Tensor, *, weight: Any, label_smoothing: float, reduction: str, **_: Any
 ) -> bool:
-    """Whether ``cross_entropy`` waits on a GPU, but not here.
-
-    For the mean over smoothed labels it sums the weights of the targets that are not ignored, which
-    it selects on a GPU.
-    """
+    """Whether ``cross_entropy`` waits on a GPU, but not here: to select what is not ignored."""
     smoothed = weight is not None and label_smoothing > 0 and reduction == "mean"
     return smoothed and not target.is_floating_point()
 
@@ -271,12 +261,6 @@ def _many_to_find(given: Given) -> bool:
         return False
     # The bound is torch's own.
     return not given.get("assume_unique") and those.numel() >= 10 * elements.numel() ** 0.145
-
-
-def _many_to_count(given: Given) -> bool:
-    """Whether ``mode`` sorts rather than counts in one kernel; the bound is torch's own."""
-    shape = given["self"].shape
-    return bool(shape) and shape[given.get("dim", -1)] > 2048
 
 
 # {operation: whether its GPU code reads a number, by its arguments}
@@ -296,7 +280,7 @@ INSIDE: dict[str, Callable[[Given], bool]] = {
     "linalg_matrix_exp": lambda given: given["self"].shape[-1] > 1,
     # How many different values there are.
     "isin": _many_to_find,
-    "mode": _many_to_count,
+    "mode": lambda given: given["self"].dim() and given["self"].shape[given.get("dim", -1)] > 2048,
     # It selects the places of the mask.
     "masked_scatter_backward": lambda given: True,
 }
@@ -320,10 +304,7 @@ def _shape_from_numbers(func: Any, plain: str, given: Given) -> bool:
 
 
 def _fills_a_mask(plain: str, given: Given) -> bool:
-    """Whether one host number fills all places of a mask, which needs no list of them.
-
-    For a number on the device torch lists the places, and waits for how many there are.
-    """
+    """Whether one host number fills a mask; for one on the device torch lists its places."""
     if plain != "index_put" or given.get("accumulate"):
         return False
     indices = [index for index in given["indices"] if index is not None]
@@ -349,8 +330,7 @@ class _Calls(TorchFunctionMode):
     def __init__(self, device: MetaDevice) -> None:
         super().__init__()
         self.device = device
-        # Of each call that made autograd nodes: the number of the first, that of the first one
-        # after it, and where the call was.
+        # Calls that made autograd nodes: number of the first one, of the first after it; where.
         self.nodes: list[tuple[int, int, Frames]] = []
 
     def __torch_function__(

@@ -116,7 +116,6 @@ class Suite:
     subject: Any  # the argument of the checks
 
     def run(self, only: Sequence[str] = ()) -> list[Outcome]:
-        """The outcomes; see :func:`fewshot_bench.testing.checks.run_checks`."""
         return list(run_checks(self.checks, self.subject, only))
 
 
