@@ -318,9 +318,6 @@ def _predict(executor: Executor, episode: Episode, *, all_tasks: bool = False) -
         executor.method.train(training)
 
 
-# ---- running statistics ---------------------------------------------------------------------
-
-
 def _run(layers: Layers, call: Callable[[], object], *, training: bool) -> set[str]:
     """Names of the layers that a call runs in training (or in evaluation) mode."""
     seen: set[str] = set()

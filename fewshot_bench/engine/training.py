@@ -66,9 +66,7 @@ class History:
 
 
 def check_players(method: Method) -> Mapping[str, Player]:
-    """The method's players, checked against its parameters and turns; empty if nothing trains.
-
-    A parameter that does not require gradients is frozen and has no player, whoever names it.
+    """The method's players with what they train; empty if nothing trains.
 
     Raises:
         PluginError: a parameter with two players, a turn of an unknown player, or players of a
@@ -243,8 +241,9 @@ class Trainer:
                     self._window.append(self._run_directly(r, k, range(first, first + size)))
                     continue
                 if not captured.ahead.holds(first):
-                    with self.timer.shared_work(captured.ahead.turns) as captured.drawn:
-                        captured.ahead.draw(first)
+                    begin = self.timer.clock.now()
+                    captured.ahead.draw(first)
+                    captured.drawn = begin, self.timer.clock.now(), captured.ahead.turns
                 self.timer.start()
                 captured.ahead.go_to(first)
                 self._window.append(captured.replay())
@@ -471,8 +470,7 @@ class Trainer:
 def _in_form_of(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
     """A saved state in the form that an optimizer has here: the machine that saved it may differ.
 
-    Where a graph may hold its steps, rates and numbers of steps are tensors on the device; else
-    they are the host's.
+    Rates and numbers of steps are tensors on the device where a graph holds them, else the host's.
     """
     if "capturable" not in optimizer.defaults:
         return dict(saved)

@@ -1,7 +1,4 @@
-"""Weights on disk, and other state as JSON beside tensors; loading runs no code.
-
-Tensors are safetensors, everything else is JSON that names them. Files are written atomically.
-"""
+"""Weights on disk, and other state as JSON beside safetensors; loading runs no code."""
 
 from __future__ import annotations
 
@@ -84,11 +81,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
     """What the weights file in a run's folder holds, by name.
 
-    ``checked``: it is known to be the file that the run wrote, so that an infinite number in it (a
-    mask, say) is the run's own.
-
-    Raises:
-        RecordError: there is none, it is damaged, or it has numbers that are not finite.
+    RecordError if there is none, it is damaged, or it has numbers that are not finite, unless it is
+    ``checked``, known to be the run's own (a mask may be infinite).
     """
     path = folder / WEIGHTS
     if not path.is_file():
@@ -137,9 +131,8 @@ def load_weights(method: Method, folder: Path, record: Mapping[str, Any] | None 
 def pack(value: Any, tensors: dict[str, Tensor], where: str = "state") -> Any:
     """A nested value as JSON that names its tensors and arrays, which go to ``tensors``.
 
-    Raises:
-        TypeError: something else than numbers, strings, None, tensors, arrays, lists, tuples and
-            dictionaries is in it; says ``where``.
+    TypeError if it holds anything but numbers, strings, None, tensors, arrays, lists, tuples and
+    dictionaries; it says ``where``.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -167,8 +160,7 @@ def pack(value: Any, tensors: dict[str, Tensor], where: str = "state") -> Any:
 def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device) -> Any:
     """What :func:`pack` had; tensors that were not on a CPU come to the device.
 
-    Raises:
-        KeyError, ValueError, TypeError: it was not made by :func:`pack`.
+    KeyError, ValueError or TypeError if it was not made by :func:`pack`.
     """
     if isinstance(packed, list):
         return [unpack(item, tensors, device) for item in packed]

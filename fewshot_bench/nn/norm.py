@@ -1,9 +1,8 @@
 """Batch normalization that is right when a batch holds several tasks, accurate, and cheap to
 differentiate twice.
 
-Statistics never cross the task axis: with T tasks in one flattened batch they are taken for each
-task. Running statistics do not change in the forward pass: the training loop collects what they
-would become for each task (:func:`observed`) and averages that over tasks.
+Running statistics do not change in the forward pass: the training loop collects what they would
+become for each task (:func:`observed`) and averages that over tasks.
 
 **Under vmap** torch's gradient through an affine ``batch_norm`` gives silently wrong meta-gradients
 (off by up to 2.6 % against finite differences; torch 2.13 and 2.15), so the layer has derivatives
@@ -17,10 +16,8 @@ the same speed, and the groups are added in float64.
 
 **Twice.** torch's second derivative of ``batch_norm`` is a sum of some twenty elementwise products.
 Written out per channel it is one more pass of the first derivative's own kernel, one inner product,
-and two linear combinations.
-
-With xhat = (x - mu) / sigma, M the mean over the n values of a channel, and dy the incoming
-gradient, the first derivative is (Ioffe and Szegedy 2015)
+and two linear combinations. With xhat = (x - mu) / sigma, M the mean over the n values of a
+channel, and dy the incoming gradient, the first derivative is (Ioffe and Szegedy 2015)
 
     dx = gamma / sigma * (dy - D - xhat * S),  dgamma = n S,  dbeta = n D,
     D = M(dy),  S = M(dy xhat).
@@ -225,9 +222,6 @@ def uses_batch_statistics(module: nn.Module) -> bool:
 
 
 TORCH_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-
-
-# ---- the function and its derivatives ---------------------------------------------------------
 
 
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_bench.data import ClassTable, Dataset, LabeledImages, Splits
+from fewshot_bench.data.images import SPLITS
 from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, FewshotBenchError
@@ -196,14 +197,17 @@ class DatasetSubject:
             splits = self.load(folder)
             copies: dict[str, Any] = {
                 name: replace(part, images=np.array(part.images))
-                for name, part in vars(splits).items()
-                if isinstance(part, LabeledImages)
+                for name, part in _parts(splits).items()
             }
             return replace(splits, **copies)
 
     def parts(self) -> dict[str, LabeledImages]:
         """{name: split}, without those that are None."""
-        return {n: part for n, part in vars(self.splits).items() if isinstance(part, LabeledImages)}
+        return _parts(self.splits)
+
+
+def _parts(splits: Splits) -> dict[str, LabeledImages]:
+    return {name: part for name in SPLITS if (part := getattr(splits, name)) is not None}
 
 
 def disjoint(subject: DatasetSubject) -> None:

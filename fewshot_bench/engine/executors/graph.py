@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 
 from fewshot_bench.engine.executors.base import Eager, Executor, Gradients, Packed, Prediction, R
 from fewshot_bench.engine.executors.conditions import Same, captured_unchanged, changed, conditions
-from fewshot_bench.engine.timing import SharedWork
+from fewshot_bench.engine.timing import Shared
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method
@@ -158,7 +158,7 @@ class CapturedTurn:
 
     def __init__(self, body: Body, ahead: Ahead, device: torch.device) -> None:
         self.ahead = ahead
-        self.drawn: SharedWork | None = None  # when its indices were
+        self.drawn: Shared | None = None  # when its indices were
         clock = EventClock(device)
         self.marks: list[Any] = []  # one more than there are phases; read after a replay
 
