@@ -121,11 +121,9 @@ class Checkpoint:
 
 
 class Store:
-    """The checkpoints of a run, in its folder ``checkpoints``.
+    """The checkpoints of a run in its folder ``checkpoints``: the newest, ``keep`` of them.
 
-    Arguments:
-        keep: how many, the newest.
-        about: JSON values; those of ``BELONGS`` must be the same in what is read.
+    ``about``: JSON values; those of ``BELONGS`` must be the same in what is read.
     """
 
     def __init__(
@@ -219,9 +217,9 @@ def read_checkpoint(path: Path) -> Checkpoint | str:
 
 @dataclass
 class Checkpointer:
-    """Decides when a training writes its state (None: nowhere), and finds the state to resume from.
+    """Decides when a training writes its state, and finds the state to ``resume`` from.
 
-    With ``resume`` that is the newest undamaged checkpoint, in ``checkpoint`` until used.
+    That is the newest undamaged checkpoint, in ``checkpoint`` until used.
     """
 
     store: Store | None = None

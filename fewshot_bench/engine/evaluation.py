@@ -102,8 +102,7 @@ def predictions(
 ) -> Iterator[tuple[Indices, Prediction]]:  # fmt: skip
     """Predict the episodes, ``chunk`` at a time; ``sampled`` is called before each chunk.
 
-    Where it pays, every image is embedded once; else chunks are replays of a CUDA graph where the
-    executor has such. The first chunk is run the direct way in both cases.
+    After the first, images are embedded once where it pays; else a CUDA graph is replayed, if any.
     """
     first = min(chunk, episodes)
     if first < episodes and embedding_pays(executor, source, episodes):

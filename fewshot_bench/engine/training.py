@@ -164,20 +164,16 @@ class Trainer:
         self._at_once = not is_gpu(self.device) or bool(self.guard or self.watch)
         self._stream = make_stream(self.device)
         self._capture = executor.graph
-        if self._capture:
-            if self.guard or self.watch:
-                option = "--detect-anomaly" if self.watch else "--skip-spikes"
-                self._fall_back(f"{option} reads numbers in every step")
-            else:
-                self._fall_back(graph.make_capturable(self.optimizers.values(), self.device))
+        if self._capture and (self.guard or self.watch):
+            option = "--detect-anomaly" if self.watch else "--skip-spikes"
+            self._fall_back(f"{option} reads numbers in every step")
+        elif self._capture:
+            self._fall_back(graph.make_capturable(self.optimizers.values(), self.device))
 
     def run(self) -> History:
         """Train to the end of the plan and load the weights that validation chose.
 
-        After an exception the method holds the last good weights.
-
-        Raises:
-            Diverged: a loss or gradient is not finite.
+        After an exception (Diverged: a number is not finite) these are the last good ones.
         """
         checkpointer = self.checkpointer
         if checkpointer.checkpoint is not None:

@@ -178,10 +178,10 @@ def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 @contextmanager
 def observed(module: nn.Module, tasks: int) -> Iterator[dict[str, Tensor]]:
-    """Collect what the running statistics below ``module`` would become; for the engine.
+    """Collect what the running statistics below ``module`` would become: {buffer name: [T, C]}.
 
-    Yields a dictionary that is filled at the end of the block: {buffer name: [T, C]}. Several
-    passes through one layer are averaged; a layer without a pass in training mode gives nothing.
+    Filled at the end of the block. Several passes through one layer are averaged; a layer without
+    a pass in training mode gives nothing.
     """
     buffers: dict[str, Tensor] = {}
     seen: Observations = {}
@@ -230,9 +230,6 @@ def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tens
     Returns:
         The normalized values in the layout of x, which can be differentiated any number of times
         (from the third on slowly); and, as constants, the mean [C] and the unbiased variance [C].
-
-    Raises:
-        ValueError: a channel has one value.
     """
     if x.numel() == x.shape[1]:
         raise ValueError(f"expected more than one value per channel, got input {list(x.shape)}")

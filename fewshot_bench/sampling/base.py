@@ -206,11 +206,9 @@ def episode_ids(ids: Tensor | range, device: torch.device) -> Tensor:
 
 
 def check_indices(indices: Indices, table: ClassTable, task: Task) -> None:
-    """Check that a sampler returned valid episodes.
+    """Raise PluginError if a sampler returned invalid episodes.
 
-    Raises:
-        PluginError: a wrong shape or target, a class or image twice in an episode, or an image of
-            another class.
+    A wrong shape or target, a class or image twice in an episode, or an image of another class.
     """
     support, query, target = indices.support, indices.query, indices.target
     ids = indices.class_ids

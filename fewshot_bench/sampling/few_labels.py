@@ -136,12 +136,8 @@ def training_sources(
 ) -> tuple[EpisodeSource, EpisodeSource | None]:  # fmt: skip
     """Labeled training tasks and, where some classes have no labels, unlabeled ones.
 
-    Arguments:
-        table, task, seed, within_family: see :class:`fewshot_bench.sampling.base.Sampler`.
-        unlabeled: whether the method learns from tasks without labels.
-
-    Raises:
-        ConfigError: too few labeled or unlabeled classes, or too few images in one.
+    ``unlabeled``: whether the method learns from tasks without labels; other arguments: see
+    ``Sampler``. ConfigError for too few labeled or unlabeled classes, or images in one.
     """
     of_labeled, others = labels.groups(table)
     part = table if labels.classes == 1 else table.select_groups(of_labeled)

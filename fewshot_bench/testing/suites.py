@@ -1,8 +1,4 @@
-"""The conformance suites: the checks of each kind of plugin, and how they are run.
-
-From Python: ``check_method`` and its siblings. By name, for ``fsb check NAME`` and the pytest
-plugin: :func:`suite`.
-"""
+"""The conformance suites: the checks of each kind of plugin, and how they are run."""
 
 from __future__ import annotations
 
@@ -120,12 +116,7 @@ class Suite:
 
 
 def find(registry: Registry, name: str, kind: str | None = None) -> Registered:
-    """The registered object of a name, of whichever kind.
-
-    Raises:
-        UnknownName: no object of this name can be checked.
-        ConfigError: the name is ambiguous.
-    """
+    """The registered object of a name; ConfigError if it is ambiguous, or UnknownName."""
     if kind:
         if kind not in SUITES:
             raise UnknownName("kind to check", kind, SUITES)
@@ -181,18 +172,14 @@ def suite(
     registry: Registry, name: str, kind: str | None = None, *, data_root: str | None = None,
     image_shapes: Sequence[Shape] | None = None, **options: Any,
 ) -> Suite:  # fmt: skip
-    """The checks of a registered object.
+    """The checks of a registered object. Raises as :func:`find`, and for an unknown option.
 
     Arguments:
         name: as ``fsb list`` shows it, ``distribution:name`` or ``PATH.py:NAME``.
         kind: where the name is ambiguous.
         data_root: the folder of a data set's files.
         image_shapes: of images that a method or backbone is tried on; None: gray and RGB ones.
-        options: of the method (default: those of its preset ``quick``), backbone, data set or
-            sampler.
-
-    Raises:
-        FewshotBenchError: see :func:`find`; or an option that does not exist.
+        options: of the object; default: those of a method's preset ``quick``.
     """
     item = find(registry, name, kind)
     subject: Any = config_options.load(registry, item.kind, _bare(registry, item.kind, name))

@@ -39,13 +39,9 @@ def choose(
     name: str, method: Method, device: torch.device, *,
     precision: str = "fp32", task_chunk: int | None = None,
 ) -> Executor:  # fmt: skip
-    """The executor of this name, one of ``ENGINES``.
+    """The executor of this name, one of ``ENGINES``; other arguments: see :class:`Executor`.
 
-    Arguments:
-        precision, task_chunk: see :class:`Executor`.
-
-    Raises:
-        ConfigError: unknown, or impossible for this method or device.
+    ConfigError if a name is unknown, or impossible for this method or device.
     """
     if name not in ENGINES:
         raise ConfigError(f"--engine: expected one of {', '.join(ENGINES)}, got '{name}'.")

@@ -103,9 +103,7 @@ class Prediction:
 class Executor(ABC):
     """Runs a method on batches of episodes. A subclass says how a batch is split and run.
 
-    Arguments:
-        name: of this executor, for the record.
-        task_chunk: tasks in a call at most; None: all of the batch.
+    ``name``: for the record; ``task_chunk``: tasks in a call at most; None: all of the batch.
     """
 
     default_name: ClassVar[str]
