@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -134,17 +135,6 @@ def draw_chunks(
             yield part
 
 
-class FeatureTable:
-    """Features [images, ...] of a split, in place of its images."""
-
-    def __init__(self, features: Tensor) -> None:
-        self.features, self.device = features, features.device
-
-    def gather(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
-        """Features at these positions: [*indices.shape, ...]."""
-        return self.features.index_select(0, indices.flatten()).unflatten(0, indices.shape)
-
-
 def embedding_pays(executor: Executor, source: EpisodeSource, episodes: int) -> bool:
     """Whether the method allows it, and so many episodes hold more images than there are."""
     method, task = executor.method, source.sampler.task
@@ -165,11 +155,15 @@ def _embedded(
     yield indices, prediction
     table, dtype = source.table, source.dtype
     features = executor.embed(lambda at: table.gather(at, dtype), len(table.images), table.device)
+
+    def gather(at: Tensor, dtype: torch.dtype) -> Tensor:
+        return features.index_select(0, at.flatten()).unflatten(0, at.shape)
+
     method = replica(executor.method)
     method.features_given = True
     executor = Eager(method, precision=executor.precision)
     source = copy.copy(source)
-    source.table = FeatureTable(features)  # type: ignore[assignment]
+    source.table = SimpleNamespace(device=features.device, gather=gather)  # type: ignore[assignment]
     direct, again = prediction.logits, executor.predict(source.deliver(indices)).logits
     off = float((direct - again).abs().max())
     if not off <= TOLERANCE * float(direct.abs().max().clamp_min(1)):

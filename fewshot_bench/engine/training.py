@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from fewshot_bench.engine.anomalies import SpikeGuard, Watch, watched
+from fewshot_bench.engine.anomalies import SpikeGuard, Watch
 from fewshot_bench.engine.checkpointing import Checkpoint, Checkpointer, Interrupted
 from fewshot_bench.engine.executors import Executor, Gradients, graph
 from fewshot_bench.engine.executors.base import Packed
@@ -272,7 +272,7 @@ class Trainer:
         def gradients(part: Episode) -> Gradients:
             return executor.gradients(part, self.players, turn)
 
-        with watched(self.watch):
+        with self.watch or nullcontext():
             try:
                 result = within_memory(executor, episode, gradients, prefix="--train-")
             finally:

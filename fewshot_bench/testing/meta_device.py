@@ -342,7 +342,10 @@ class _Calls(TorchFunctionMode):
         if isinstance(first, Tensor) and first.device == META:
             result = self._on_device(func, name, frame, first, args, kwargs)
         elif name in FROM_HOST and not isinstance(first, Tensor):
-            result = self._from_host(func, name, frame, args, kwargs)
+            args, target = self._read(args, name, frame), kwargs.get("device")
+            there = target is not None and torch.device(target) == META
+            result = func(*args, **(kwargs | {"device": HOST} if there else kwargs))
+            result = self._sent(result, name, frame) if there else result
         else:
             result = func(*args, **kwargs)
         if (end := private.next_autograd_number()) > start:
@@ -354,12 +357,6 @@ class _Calls(TorchFunctionMode):
         number = node._sequence_nr()
         at = bisect_right(self.nodes, number, key=itemgetter(0)) - 1
         return self.nodes[at][2] if at >= 0 and number < self.nodes[at][1] else None
-
-    def _from_host(self, func: Any, name: str, frame: FrameType, args: Any, kwargs: Any) -> Any:
-        args, target = self._read(args, name, frame), kwargs.get("device")
-        if target is None or torch.device(target) != META:
-            return func(*args, **kwargs)
-        return self._sent(func(*args, **{**kwargs, "device": HOST}), name, frame)
 
     def _on_device(
         self, func: Any, name: str, frame: FrameType, first: Tensor, args: Any, kwargs: Any

@@ -128,16 +128,11 @@ class MethodSubject:
             return replace(self.task, way=len(self.table("train").class_start))
         return self.task
 
-    def build(self, seed: int = 0) -> Method:
-        """The method, initialized by a seed, over the tiny backbone."""
-        backbone = partial(tiny.TinyBackbone, statistics=self.statistics)
-        return self.build_over(backbone, self.training_task, seed)
-
-    def build_over(
-        self, backbone: Callable[[Shape], nn.Module], task: Task, seed: int = 0
-    ) -> Method:
-        """The method, initialized by a seed, over a backbone made for the task's images."""
+    def build(self, seed: int = 0, backbone: Callable[[Shape], nn.Module] | None = None) -> Method:
+        """The method, initialized by a seed, over a backbone (default: the tiny one)."""
         make: Callable[..., Any] = self.make or self.kind
+        backbone = backbone or partial(tiny.TinyBackbone, statistics=self.statistics)
+        task = self.training_task
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             networks = [backbone(task.image_shape)] if self.kind.wants_backbone else []
@@ -608,8 +603,7 @@ def precision(subject: MethodSubject) -> None:
     labeled = subject.kind.source == "episodes"
     task = replace(subject.task, shot=5, query=15, image_shape=(1, 28, 28))
     try:
-        way = task.way if labeled else subject.training_task.way
-        method = subject.build_over(tiny.CharacterBackbone, replace(task, way=way))
+        method = replace(subject, task=task).build(0, tiny.CharacterBackbone)
         errors = [precision_error(method, tiny.character_episode(task, 0, labeled))]
     except (Fault, PluginError, ConfigError, RuntimeError, ValueError):
         # It works with the tiny images alone.
