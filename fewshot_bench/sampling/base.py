@@ -1,7 +1,6 @@
 """The contract of samplers: episode i is a pure function of (content, split, task, seed, i).
 
-A sampler maps episode numbers to image indices; :class:`EpisodeSource` gathers the images. Nothing
-depends on the method, the device, the batch size or the number of processes.
+Nothing depends on the method, the device, the batch size or the number of processes.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class Sampler:
     """Base class of samplers.
 
     Arguments:
-        table: the split.
+        table: the split; ConfigError if it has too few classes or images.
         task: the shape of an episode.
         seed: of the stream of episodes.
         within_family: draw all classes of an episode from one family (one alphabet).
@@ -63,9 +62,6 @@ class Sampler:
     Attributes:
         length: number of episodes; None: unlimited.
         sampling: ``"closed"`` (later episodes may use an image again) or ``"open"`` (they do not).
-
-    Raises:
-        ConfigError: too few classes or images.
     """
 
     length: int | None = None
@@ -92,8 +88,7 @@ class Sampler:
     def require(self, ids: Tensor | range) -> None:
         """Raise ConfigError if the plan has fewer episodes.
 
-        Numbers on a GPU are not checked, since reading them would wait for the device; callers
-        that have them check the range that they come from.
+        Numbers on a GPU are not checked: to read them would wait for the device.
         """
         if self.length is None or not len(ids) or (isinstance(ids, Tensor) and is_gpu(ids)):
             return
@@ -163,11 +158,9 @@ class EpisodeSource:
         self._checked = False
 
     def indices(self, ids: Tensor | range) -> Indices:
-        """Image indices of these episodes; the first batch of a sampler is checked.
+        """Image indices of these episodes. ConfigError if a finite plan has fewer.
 
-        Raises:
-            ConfigError: a finite plan has fewer.
-            PluginError: see :func:`check_indices`; or the sampler drew from a global generator.
+        PluginError if the sampler draws from a global generator, or its first batch is invalid.
         """
         self.sampler.require(ids)
         before = global_generators()

@@ -7,9 +7,8 @@ Two levels (Zhang et al. 2018, section 3; Ren et al. 2018, section 5):
 * tasks: a seeded fraction of the classes is labeled. Labeled tasks use these classes, unlabeled
   tasks the others, for methods that can learn from them.
 
-The partition depends on the split's classes and its own seed only, so every method and training
-seed has the same labels. Tags of random numbers ("unlabelled ...") decide which ones and keep
-their spelling.
+The partition depends on the split's classes and its own seed only. Tags of random numbers
+("unlabelled ...") keep their spelling.
 """
 
 from __future__ import annotations
@@ -77,9 +76,8 @@ def at_least_one(fraction: float, count: Tensor) -> Tensor:
 class PartlyLabeledSampler(ClosedSampler):
     """Closed episodes: support and queries are labeled images, ``unlabeled`` the other images.
 
-    Arguments as in ``Sampler``; ``fraction``: of the images of each class that is labeled;
-    ``order``: :meth:`Labels.images` of the whole split. ConfigError if a class has too few labeled
-    or too few unlabeled images.
+    ``fraction``: of the images of each class that is labeled; ``order``: :meth:`Labels.images` of
+    the whole split. ConfigError if a class has too few labeled or unlabeled images.
     """
 
     def __init__(

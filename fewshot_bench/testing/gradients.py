@@ -32,7 +32,7 @@ def gradient_error(
 
     Arguments:
         method: without kinks (no ReLU, no max-pooling), or the differences mean nothing.
-        players: names; None: all.
+        players: names, or UnknownName; None: all.
         eps: step of the differences.
         samples: number of entries checked per parameter, spread evenly over it.
 
@@ -41,9 +41,6 @@ def gradient_error(
         (difference - gradient) over its checked entries, divided by the norm of those gradients;
         where that is close to zero (the bias before a batch normalization has gradient 0), by
         a thousandth of the largest such norm of the player.
-
-    Raises:
-        UnknownName: no such player.
     """
     method, episode = copy.deepcopy(method).double().train(), episode.to(torch.float64)
     owners = check_players(method)
@@ -96,12 +93,8 @@ def precision_error(method: Method, episode: Episode, engine: str = "auto") -> d
     the training loop does. Where the outcome of a ReLU or of max-pooling depends on rounding, the
     second follows the first (:class:`ReplayDecisions`).
 
-    Arguments:
-        episode: a batch of tasks whose images are exact in float32.
-        engine: one of ``fewshot_bench.engine.executors.ENGINES``.
-
-    Returns:
-        {player: norm of the difference over the norm of the float64 gradient}.
+    ``episode``: of images that are exact in float32. Returns {player: norm of the difference over
+    the norm of the float64 gradient}.
     """
 
     def gradients(dtype: torch.dtype, mode: TorchDispatchMode) -> dict[str, Tensor]:

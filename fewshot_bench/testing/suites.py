@@ -55,10 +55,7 @@ def check_method(
             settings other than the defaults.
         task: of the tiny episodes that it is checked on.
         image_shapes: further shapes (C, H, W) of images; None: RGB, beside the default task.
-        only: ids of checks; default: all.
-
-    Raises:
-        UnknownName: no such check.
+        only: ids of checks, or UnknownName; default: all.
     """
     if image_shapes is None:
         image_shapes = (methods.RGB,) if task == CHECKED else ()

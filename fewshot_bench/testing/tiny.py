@@ -48,9 +48,7 @@ def tiny_episode(
 ) -> Episode:  # fmt: skip
     """A batch of random tasks: a class is a random pattern, its images are the pattern plus noise.
 
-    Arguments:
-        way, shot, query, unlabeled, distractors: see :class:`fewshot_bench.episode.Task`.
-        tasks: T.
+    Arguments as in :class:`fewshot_bench.episode.Task`; ``tasks``: T.
     """
     task = Task(way, shot, query, unlabeled, distractors, image_shape)
     key = fold(torch.arange(tasks), key_of("tiny_episode", seed))

@@ -73,8 +73,7 @@ def changed(before: Any, after: Any) -> str | None:
 def captured_unchanged(method: Method, device: torch.device, before: Any) -> Iterator[None]:
     """Capture calls of a method in this block; RuntimeError if they change its :func:`conditions`.
 
-    A capture runs the method's lines, but no kernel. If it fails, what the lines set (a counter, a
-    tensor without numbers) is put back.
+    If that fails, what the method's lines set (a counter, a tensor without numbers) is put back.
     """
     attributes = [vars(module) for module in method.modules()]
     nested = [v for own in attributes for v in own.values() if isinstance(v, dict | list)]

@@ -1,6 +1,5 @@
 """CUDA graphs of whole turns of a training step, and of chunks of an evaluation.
 
-A graph is captured once and replayed for every step: one call launches its thousands of kernels.
 What changes from step to step are tensors outside of it: the place of its episodes' indices, which
 are drawn for many steps at once, and the learning rates. Before a replay the method is compared
 with what it was when the same work was last run directly (``conditions``); where it differs, the
@@ -63,10 +62,7 @@ class CudaGraphs(Eager):
         return self._stream
 
     def chunk_graph(self, source: EpisodeSource, size: int) -> ChunkGraph | None:
-        """The graph of the evaluation before, if it had the same source and size, else a new one.
-
-        There is one at a time, because each holds the memory of a chunk.
-        """
+        """The graph of the evaluation before, if of the same source and size, else a new one."""
         if not self.captures:
             return None
         chunk = self.chunk
@@ -231,9 +227,8 @@ class ChunkGraph:
     """Gather, ``adapt`` and ``predict`` of a chunk of an evaluation as a CUDA graph, in one stream.
 
     The first chunk of an evaluation is run directly, with all that is checked and warmed up there.
-    Those of its size that follow, and those of later evaluations of the same source (a validation,
-    again and again), are replays of one graph, with the weights that are at its addresses at that
-    time. A smaller last chunk (fewer than ``size`` tasks) is filled up.
+    Those that follow, also of later evaluations of the same source, are replays of one graph, with
+    the weights at its addresses. A last chunk of fewer than ``size`` tasks is filled up.
     """
 
     def __init__(self, method: Method, source: EpisodeSource, size: int) -> None:
