@@ -135,9 +135,7 @@ class Store:
     def save(self, step: int, state: Any) -> Path:
         """Write a checkpoint, then remove those that are too many.
 
-        Raises:
-            ConfigError: the disk is full, or the folder cannot be written.
-            PluginError: the state holds what no checkpoint can.
+        ConfigError if it cannot be written, PluginError if the state holds what no checkpoint can.
         """
         tensors: dict[str, torch.Tensor] = {}
         try:

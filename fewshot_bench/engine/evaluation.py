@@ -56,10 +56,9 @@ def evaluate(
     metrics: Mapping[str, Metric] | None = None, tick: Callable[[int, float], None] | None = None,
     hooks: RunHooks | None = None,
 ) -> Scores:  # fmt: skip
-    """Score the episodes 0..episodes-1 of a source.
+    """Score the episodes 0..episodes-1 of a source, in the executor's ``running()`` block.
 
     Arguments:
-        executor: runs the method; to be used inside its ``running()`` block.
         chunk: tasks per call; does not change a number.
         metrics: further scores, each (logits [T, Q, way], target [T, Q]) -> [T].
         tick: called with (episodes done, accuracy so far).

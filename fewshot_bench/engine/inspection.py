@@ -43,11 +43,8 @@ Layers = Mapping[str, TaskBatchNorm]
 def inspect_training(executor: Executor, episode: Episode, test: Episode) -> list[str]:
     """Check ``losses`` on two training tasks; ``test``: a task to learn and to classify.
 
-    Returns notes for a reader of the result.
-
-    Raises:
-        PluginError: statistics cross tasks, or running ones never move, or a task's loss depends
-            on the other tasks of its batch.
+    Returns notes for a reader of the result. PluginError if statistics cross tasks, or running ones
+    never move, or a task's loss depends on the other tasks of its batch.
     """
     executor, both = _on_copy(executor), episode
     episode = executor.first_task(episode)
@@ -86,9 +83,8 @@ def inspect_training(executor: Executor, episode: Episode, test: Episode) -> lis
 def inspect_test(executor: Executor, episode: Episode) -> list[str]:
     """Check ``adapt`` and ``predict`` on two tasks. Returns notes for a reader of the result.
 
-    Raises:
-        PluginError: statistics cross tasks, the answers are not reproducible, or they depend on the
-            other tasks of a batch, or on the other queries where the method says that they do not.
+    PluginError if statistics cross tasks, the answers are not reproducible, or they depend on the
+    other tasks of a batch, or on the other queries where the method says that they do not.
     """
     executor, both = _on_copy(executor), episode
     episode = executor.first_task(episode)
@@ -198,7 +194,6 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _seeded(method: Method, other: Method) -> list[str]:
-    """Names of what differs between two seeds."""
     others = _numbers(other)
     return [name for name, value in _numbers(method).items() if not _same(value, others[name])]
 
@@ -319,7 +314,6 @@ def _predict(executor: Executor, episode: Episode, *, all_tasks: bool = False) -
 
 
 def _run(layers: Layers, call: Callable[[], object], *, training: bool) -> set[str]:
-    """Names of the layers that a call runs in training (or in evaluation) mode."""
     seen: set[str] = set()
 
     def note(name: str, layer: nn.Module, _: Any) -> None:

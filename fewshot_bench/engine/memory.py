@@ -73,7 +73,6 @@ def _advice(episode: Episode, run: Run[R], prefix: str) -> str:
 
 
 def _smaller(episode: Episode, prefix: str) -> Iterator[tuple[str, Episode]]:
-    """Smaller and smaller batches, each with the option that gives it."""
     tasks, queries, way = len(episode), episode.query.shape[1], episode.class_ids.shape[1]
     while tasks > 1:
         tasks //= 2

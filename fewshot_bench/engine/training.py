@@ -41,8 +41,6 @@ SAVED = ("step", "validated_step", "best_score", "best_weights")  # of a trainer
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often."""
-
     steps: int  # meta-steps; each holds every turn of the method once
     task_batch: int  # tasks in the batch of a turn
     validate_every: int = 0  # steps between validations; 0: only at the end
@@ -68,10 +66,8 @@ class History:
 def check_players(method: Method) -> Mapping[str, Player]:
     """The method's players with what they train; empty if nothing trains.
 
-    Raises:
-        PluginError: a parameter with two players, a turn of an unknown player, or players of a
-            method that declares ``trains = False``.
-        ConfigError: some players have something to train and others have not.
+    PluginError for a parameter with two players, a turn of an unknown player, or players of a
+    method with ``trains = False``; ConfigError if only some players have something to train.
     """
     players, title = method.players(), title_of(method)
     gives = f"but players() gives: {', '.join(players)}."
@@ -110,11 +106,9 @@ def copy_weights(weights: Mapping[str, Any]) -> Weights:
 
 
 class Trainer:
-    """Trains a method's players on a stream of episodes.
+    """Trains a method's players on a stream of episodes, in the executor's ``running()`` block.
 
     Arguments:
-        method: on its device.
-        executor: runs it; used inside its ``running()`` block.
         source: training episodes; step s, turn r takes the ids of batch s * turns + r.
         validate: from the step number to an accuracy; decides which weights are the best.
         log: called at the end of each window with the step and its numbers.

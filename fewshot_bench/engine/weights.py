@@ -27,9 +27,7 @@ TAG = "\x00"  # a dictionary with this key stands for something that JSON does n
 def save_weights(method: Method, folder: Path) -> dict[str, Any]:
     """Write parameters, buffers and extra state to a weights file: the record's ``weights``.
 
-    Raises:
-        ConfigError: the disk is full, or the folder cannot be written.
-        PluginError: a module's extra state, or a tensor, cannot be written.
+    ConfigError if the folder cannot be written, PluginError if a tensor or extra state cannot.
     """
     content, tensors = _content(method)
     try:
@@ -45,7 +43,6 @@ def save_weights(method: Method, folder: Path) -> dict[str, Any]:
 
 
 def _content(method: Method) -> tuple[bytes, int]:
-    """The content of a weights file, and how many tensors are in it."""
     state = method.state_dict()
     tensors = {n: v for n, v in state.items() if isinstance(v, Tensor)}
     weights = {n: v.detach().cpu().contiguous().clone() for n, v in tensors.items()}
@@ -104,9 +101,8 @@ def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
 def load_weights(method: Method, folder: Path, record: Mapping[str, Any] | None = None) -> None:
     """Load the weights in a run's folder into a method; ``record`` has the digest of the file.
 
-    Raises:
-        ConfigError: names, shapes or types do not fit.
-        RecordError: the file is missing, damaged, or another one than the run wrote.
+    ConfigError if names, shapes or types do not fit; RecordError if the file is missing, damaged,
+    or another one than the run wrote.
     """
     if record is not None:
         check_weights(folder, record)

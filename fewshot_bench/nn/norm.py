@@ -252,7 +252,6 @@ def _laid_out_as(tensor: Tensor, x: Tensor) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _number_of_groups(rows: int) -> int:
-    """How many groups of equal size so many values of a channel form."""
     return rows // next(size for size in range(min(rows, ROWS), 0, -1) if rows % size == 0)
 
 

@@ -22,12 +22,8 @@ from fewshot_bench.utils.generators import generators_used, global_generators
 class Indices(Batch):
     """Positions in a class table of the images of T episodes.
 
-    Arguments:
-        support: [T, way, shot].
-        query: [T, Q], with ``target`` [T, Q] in [0, way).
-        unlabeled: [T, U] or None.
-        class_ids: [T, way].
-        key: [T].
+    ``support`` [T, way, shot], ``query`` [T, Q] with ``target`` [T, Q] in [0, way), ``unlabeled``
+    [T, U] or None, ``class_ids`` [T, way], ``key`` [T].
     """
 
     support: Tensor

@@ -42,7 +42,6 @@ class Labels:
                 raise ConfigError(f"--labeled-{flag}: expected 0 < value <= 1, got {value:g}.")
 
     def key(self, level: str, device: torch.device) -> Tensor:
-        """The partition's key, int64 []."""
         return torch.tensor(key_of("labels", level, self.seed), device=device)
 
     def groups(self, table: ClassTable) -> tuple[Tensor, Tensor]:

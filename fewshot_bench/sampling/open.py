@@ -82,10 +82,9 @@ class OpenSampler(Sampler):
 class BalancedOpenSampler(OpenSampler):
     """A plan that uses every class equally often, however many images it has.
 
-    The later episodes of :class:`OpenSampler` consist of the large classes alone. Here a class is
-    in as many episodes as the smallest one can be: an episode takes the least used classes, at
-    random among equals. Any two classes (of a family, with ``within_family``) differ by at most
-    one episode at every point of the plan, and large classes leave images unused.
+    A class is in as many episodes as the smallest one can be: an episode takes the least used
+    classes, at random among equals. Any two classes (of a family, with ``within_family``) differ
+    by at most one episode at every point of the plan, and large classes leave images unused.
     """
 
     def limit(self, room: Tensor, families: list[Tensor]) -> Tensor:

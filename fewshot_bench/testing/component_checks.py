@@ -46,8 +46,6 @@ CLASSES_PER_FAMILY = 4  # of the table on which samplers are tried
 
 @dataclass(frozen=True)
 class BackboneSubject:
-    """A backbone under test, and the image shapes that it is tried on."""
-
     make: Callable[[Shape], nn.Module]
     shapes: tuple[Shape, ...] = SHAPES  # it may refuse some with a ConfigError
 
@@ -75,13 +73,11 @@ class BackboneSubject:
 
     @property
     def shape(self) -> Shape:
-        """The first shape that it works for."""
         if not self.working:
             raise NotClaimed("it runs on none of the images that it is tried on; see out-shape")
         return self.working[0]
 
     def build(self, shape: Shape | None = None, seed: int = 0) -> nn.Module:
-        """The module, initialized by a seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.make(shape or self.shape)
@@ -92,7 +88,6 @@ class BackboneSubject:
         return torch.rand(*axes, *(shape or self.shape), generator=generator)
 
     def maps(self, shape: Shape) -> Tensor:
-        """Feature maps of two images."""
         with torch.no_grad():
             return self.build(shape)(self.images(2, shape=shape))
 
@@ -168,7 +163,6 @@ def precision(subject: BackboneSubject) -> None:
 
 
 def _in_training(subject: BackboneSubject) -> tuple[nn.Module, dict[str, nn.Parameter]]:
-    """The module in training mode, and what trains."""
     net = subject.build().train()
     weights = {name: p for name, p in net.named_parameters() if p.requires_grad}
     if not weights:
@@ -178,8 +172,6 @@ def _in_training(subject: BackboneSubject) -> tuple[nn.Module, dict[str, nn.Para
 
 @dataclass
 class DatasetSubject:
-    """A data set under test."""
-
     make: Callable[[], Dataset]
     root: Path | None = None  # the folder of its files; None if it needs none
 
@@ -202,7 +194,6 @@ class DatasetSubject:
             return replace(splits, **copies)
 
     def parts(self) -> dict[str, LabeledImages]:
-        """{name: split}, without those that are None."""
         return _parts(self.splits)
 
 
@@ -285,8 +276,6 @@ def verify(subject: DatasetSubject) -> None:
 
 @dataclass(frozen=True)
 class SamplerSubject:
-    """A sampler under test: its class, and options of its own."""
-
     kind: type[Sampler]
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -302,7 +291,6 @@ class SamplerSubject:
 
 
 def _first(sampler: Sampler) -> Tensor:
-    """Ids of the first episodes: those that a finite plan has."""
     return torch.arange(min(8, sampler.length or 8))
 
 

@@ -7,9 +7,8 @@ line, each violation of these rules: reading a number, making a tensor whose siz
 numbers, copying from host memory (not pinned), all of which wait for the device, and mixing tensors
 of both devices.
 
-A host tensor without dimensions is legal in elementwise operations, to which torch passes it as an
-argument like a Python number; a CUDA graph repeats the value that it had. Everywhere else
-(``torch.where``, ``torch.stack``, copies) it is a violation.
+A host tensor without dimensions is legal in elementwise operations, to which torch passes it like a
+Python number; everywhere else (``torch.where``, ``torch.stack``, copies) it is a violation.
 """
 
 from __future__ import annotations
@@ -44,8 +43,6 @@ What = Literal[
 
 
 class Violation(NamedTuple):
-    """Something that a GPU waits for or refuses."""
-
     what: What
     call: str  # the operation, or the method of a tensor
     frames: Frames  # where; of a backward pass, where the forward pass was
@@ -53,8 +50,6 @@ class Violation(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """An operation on the device."""
-
     name: str
     given: tuple[Any, ...]  # shapes and host numbers of its arguments
     frames: Frames
@@ -103,7 +98,10 @@ class MetaDevice(private.TorchDispatchMode):
         if self._waits_allowed and what != "mixed":
             return
         frames, node = _frames(frame or sys._getframe(1)), private.current_autograd_node()
-        made = self._calls.frames_of(node) if node is not None and _by_autograd(frames) else None
+        # Of torch's own backward pass, and no hook or backward of somebody else.
+        torchs = takewhile(lambda frame: frame[0].startswith(TORCH), frames)
+        by_autograd = any(function == "_engine_run_backward" for *_, function in torchs)
+        made = self._calls.frames_of(node) if node is not None and by_autograd else None
         self.violations.append(Violation(what, call, made or frames, backward=made is not None))
 
     def __torch_dispatch__(
@@ -146,7 +144,6 @@ class MetaDevice(private.TorchDispatchMode):
             return result if to_host else _map(result, wrap)
 
     def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """An operation on values in host memory."""
         return func(*args, **kwargs)
 
     def _to_host(self, tensor: Tensor) -> Tensor:
@@ -163,7 +160,6 @@ class MetaDevice(private.TorchDispatchMode):
         return values.conj() if tensor.is_conj() else values
 
     def _to_meta(self, values: Tensor) -> Tensor:
-        """The ``meta`` tensor of some values."""
         held = values.untyped_storage()
         storage = self._owners[held._cdata]() if held._cdata in self._owners else None
         if storage is None:
@@ -296,7 +292,6 @@ AS_ARGUMENTS = ("fill", "masked_fill", "index_fill")
 
 
 def _shape_from_numbers(func: Any, plain: str, given: Given) -> bool:
-    """Whether the size of a result depends on the numbers in a tensor."""
     if plain in ("index", "index_put"):
         return any(map(_is_mask, given["indices"])) and not _fills_a_mask(plain, given)
     sized = given.get("output_size") is not None  # of repeat_interleave
@@ -325,8 +320,6 @@ FROM_HOST = ("tensor", "as_tensor", "asarray")
 
 
 class _Calls(TorchFunctionMode):
-    """Calls of functions and methods of torch, for a :class:`MetaDevice`."""
-
     def __init__(self, device: MetaDevice) -> None:
         super().__init__()
         self.device = device
@@ -406,15 +399,8 @@ def _index_and_value(of: Tensor, index: Any, *value: Any) -> tuple[Any, ...]:
 
 
 def _frames(frame: FrameType) -> Frames:
-    """A frame and its callers, without those of this module."""
     codes = [(frame.f_code, line) for frame, line in traceback.walk_stack(frame)]
     return tuple((c.co_filename, line, c.co_name) for c, line in codes if c.co_filename != __file__)
-
-
-def _by_autograd(frames: Frames) -> bool:
-    """Whether torch's own backward pass does it, and no hook or backward of somebody else."""
-    torchs = takewhile(lambda frame: frame[0].startswith(TORCH), frames)
-    return any(function == "_engine_run_backward" for *_, function in torchs)
 
 
 @contextmanager

@@ -68,10 +68,7 @@ class MethodSubject:
     shapes: tuple[Shape, ...] = (RGB,)  # of images, besides those of the task
 
     def variants(self) -> Iterator[tuple[str, MethodSubject]]:
-        """The subject with each kind of statistics and shape of images, with a prefix for messages.
-
-        A shape other than the task's is left out if the method refuses it with a ConfigError.
-        """
+        """The subject with each kind of statistics and accepted shape; a prefix for messages."""
         yield "", self
         statistics: Statistics = "batch" if self.kind.wants_backbone else "running"
         suffix = " and batch statistics" if self.kind.wants_backbone else ""
@@ -91,9 +88,8 @@ class MethodSubject:
     def small(self) -> MethodSubject:
         """The subject with images no larger than the suite's own, where the method accepts them.
 
-        With larger images the random tasks are so far apart that losses are almost 0, so finite
-        differences see only rounding, and an inner learning rate that suits the method's usual
-        networks is too large for a tiny network of many more features.
+        Larger random images are so far apart that losses are almost 0, so finite differences see
+        only rounding, and an inner learning rate is too large for a tiny network of many features.
         """
         shapes = tuple(dict.fromkeys(map(self._shrunk, self.shapes)))
         return replace(self._with_images(self._shrunk(self.task.image_shape)), shapes=shapes)
@@ -142,7 +138,6 @@ class MethodSubject:
         return method
 
     def episode(self, tasks: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32) -> Episode:
-        """Tasks to learn and to classify."""
         task = self.task
         return tiny.tiny_episode(
             task.way, task.shot, task.query, tasks, task.image_shape, task.unlabeled,
@@ -165,7 +160,6 @@ class MethodSubject:
         return ClassTable(images, device, pixel_range=self.task.pixel_range)
 
     def source(self, split: str, device: torch.device | str = "cpu") -> Any:
-        """Episodes (or, to train on, mini-batches) of a split."""
         table = self.table(split, device)
         if split == "train" and self.kind.source == "batches":
             return BatchSource(table, self.task.way * self.task.query, 0)
@@ -197,7 +191,6 @@ def all_variants(run: Callable[[MethodSubject], None]) -> Callable[[MethodSubjec
 
 
 def small_images(run: Callable[[MethodSubject], None]) -> Callable[[MethodSubject], None]:
-    """The check with small images, for what does not depend on their size."""
     return wraps(run)(lambda subject: run(subject.small))
 
 

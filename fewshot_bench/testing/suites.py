@@ -75,8 +75,7 @@ def check_backbone(
 ) -> list[Outcome]:  # fmt: skip
     """Run the suite on a backbone's factory. See :func:`check_method`.
 
-    It may refuse some of the ``image_shapes`` (C, H, W) with a
-    :class:`fewshot_bench.errors.ConfigError`.
+    It may refuse some of the ``image_shapes`` (C, H, W) with a ConfigError.
     """
     return _outcomes("backbones", components.BackboneSubject(factory, tuple(image_shapes)), only)
 
@@ -102,8 +101,6 @@ def _outcomes(kind: str, subject: Any, only: Sequence[str]) -> list[Outcome]:
 
 @dataclass(frozen=True)
 class Suite:
-    """The checks of one object."""
-
     title: str  # what it is and where it comes from
     checks: tuple[Check, ...]  # of its kind
     subject: Any  # the argument of the checks

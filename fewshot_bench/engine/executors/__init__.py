@@ -71,7 +71,7 @@ def choose(
         )
     settings: Any = {"precision": precision, "task_chunk": task_chunk}
     if name in ("batched", "im2col"):
-        return Eager(method, name, strategy=name, **settings)
+        return Eager(method, name, strategy=name, **settings)  # type: ignore[arg-type]
     if threads and name in ("auto", "threads"):
         return TaskThreads(method, **settings)
     if graphs and name in ("auto", "graph"):

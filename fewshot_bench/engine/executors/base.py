@@ -68,8 +68,6 @@ class Packed:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the method's ``adapt`` and ``predict``."""
-
     tasks: int  # how many of its tasks are wanted
     ran: int  # how many tasks it ran, the wanted ones first
     laps: Callable[[], Sequence[float]]  # gives the ms to learn and to classify them; may wait
@@ -149,8 +147,6 @@ class Executor(ABC):
     def gradients(
         self, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
     ) -> Gradients:
-        """Losses of the batch, and each moving player's own gradient."""
-
         def run(method: Method, part: Episode) -> Gradients:
             with self.set_up(part.query.device):
                 return differentiate(method, part, players, turn)
@@ -222,7 +218,6 @@ class Executor(ABC):
 
     @contextmanager
     def set_up(self, device: torch.device) -> Iterator[None]:
-        """This thread's settings for a call of the method."""
         dtype = torch.bfloat16 if self.precision == "bf16" else None
         with per_task_strategy(self.strategy), autocast(device, dtype):
             yield

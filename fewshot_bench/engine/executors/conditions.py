@@ -90,7 +90,6 @@ def captured_unchanged(method: Method, device: torch.device, before: Any) -> Ite
 
 
 def _first_difference(old: Any, new: Any) -> str | None:
-    """The first name under which the values of two dictionaries differ."""
     for name in {**old, **new}:
         here, there = old.get(name, _MISSING), new.get(name, _MISSING)
         if here != there:

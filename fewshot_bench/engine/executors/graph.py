@@ -128,7 +128,6 @@ class Ahead:
         return (self._first + self._starts + self._rows).flatten()
 
     def holds(self, first: int) -> bool:
-        """Whether the indices of the turn with this first episode are drawn."""
         return self._begin >= 0 and 0 <= first - self._begin < self.turns * self.every
 
     def draw(self, first: int) -> None:
@@ -307,7 +306,6 @@ class ChunkGraph:
         return Prediction(prediction.logits.clone(), calls)
 
     def _laps(self, read: Callable[[], Sequence[float]], replay: int) -> Sequence[float]:
-        """The times of this replay, if no other has overwritten them."""
         return read() if replay == self._replays else (math.nan, math.nan)
 
     def _conditions(self, executor: Executor) -> Any:
