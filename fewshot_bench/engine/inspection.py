@@ -314,6 +314,7 @@ def _predict(executor: Executor, episode: Episode, *, all_tasks: bool = False) -
 
 
 def _run(layers: Layers, call: Callable[[], object], *, training: bool) -> set[str]:
+    """Names of the layers that a call runs in training (or in evaluation) mode."""
     seen: set[str] = set()
 
     def note(name: str, layer: nn.Module, _: Any) -> None:

@@ -25,7 +25,6 @@ from fewshot_bench.engine.executors import Eager
 from fewshot_bench.engine.executors.conditions import changed, conditions
 from fewshot_bench.engine.executors.graph import STEPS_AHEAD, make_capturable
 from fewshot_bench.engine.training import Plan, Trainer, check_players
-from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, title_of
 from fewshot_bench.sampling import ClosedSampler, EpisodeSource
@@ -250,20 +249,22 @@ def unlabeled_tasks(
     return UnlabeledTasks(ClosedSampler(subject.table("train", device), subject.task, 1))
 
 
-def draw(check: DeviceCheck, subject: SamplerSubject) -> list[Episode]:
-    """Two batches on the device, and many at once, as a captured training draws them."""
-    episodes: list[Episode] = []
+def sampler_captures(subject: SamplerSubject) -> None:
+    """A GPU waits for no line of it, batch after batch."""
+    check = DeviceCheck(subject.kind)
     with check.running() as device:
         with device.waits_allowed():
             sampler = subject.build(device=META)
             size = min(TASKS, sampler.length or TASKS)
             source = EpisodeSource(sampler)
             source.batch(range(size))
-        starts = [start for start in (0, size) if start + size <= (sampler.length or 2 * size)]
-        episodes += [source.batch(range(start, start + size)) for start in starts]
-        with device.waits_allowed():
+        for start in (0, size):
+            if start + size <= (sampler.length or 2 * size):
+                source.batch(range(start, start + size))
+        with device.waits_allowed():  # many at once, as a captured training draws them
             source.batch(torch.arange(STEPS_AHEAD * size, device=META))
-    return episodes
+    if check.faults:
+        raise Fault(f"{_joined(check.faults)}.")
 
 
 def method_captures(subject: MethodSubject) -> str | None:
@@ -284,14 +285,6 @@ def method_captures(subject: MethodSubject) -> str | None:
         "it could declare capturable = True: no wait, no tensor from another device and only "
         "fixed shapes were found"
     )
-
-
-def sampler_captures(subject: SamplerSubject) -> None:
-    """A GPU waits for no line of it, batch after batch."""
-    check = DeviceCheck(subject.kind)
-    draw(check, subject)
-    if check.faults:
-        raise Fault(f"{_joined(check.faults)}.")
 
 
 def _joined(faults: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ Every executor gives the same gradients and predictions; they differ in speed an
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -98,8 +97,8 @@ class Prediction:
         return Prediction(self.logits[:tasks], calls)
 
 
-class Executor(ABC):
-    """Runs a method on batches of episodes. A subclass says how a batch is split and run.
+class Executor:
+    """Runs a method on batches of episodes, in one call or in chunks; a subclass runs it otherwise.
 
     ``name``: for the record; ``task_chunk``: tasks in a call at most; None: all of the batch.
     """
@@ -116,21 +115,24 @@ class Executor(ABC):
         self.precision: Precision = precision
         self.task_chunk = task_chunk
 
-    @abstractmethod
     def split(self, episode: Episode) -> list[Episode]:
         """The batch in the parts that :meth:`map` gets."""
+        size = self.task_chunk or len(episode)
+        if size >= len(episode):
+            return [episode]
+        return [episode.tasks(t, t + size) for t in range(0, len(episode), size)]
 
-    @abstractmethod
     def map(self, function: Callable[[Method, P], R], parts: Sequence[P]) -> list[R]:
         """``function(method, part)`` of each part, in their order; a thread has its own method."""
+        return [function(self.method, part) for part in parts]
 
-    @abstractmethod
     def at_once(self, tasks: int) -> int:
         """How many tasks of a batch are in memory at the same time."""
+        return min(tasks, self.task_chunk or tasks)
 
-    @abstractmethod
     def limit(self, tasks: int) -> None:
         """From now on, hold at most this many tasks at the same time."""
+        self.task_chunk = min(tasks, self.task_chunk or tasks)
 
     def shrink(self, tasks: int) -> bool:
         """From now on, hold half as many tasks of such a batch at once; False if impossible."""
@@ -247,21 +249,6 @@ class Eager(Executor):
     """The whole batch in one call, or in chunks of ``task_chunk`` tasks that bound its memory."""
 
     default_name = "eager"
-
-    def split(self, episode: Episode) -> list[Episode]:
-        size = self.task_chunk or len(episode)
-        if size >= len(episode):
-            return [episode]
-        return [episode.tasks(t, t + size) for t in range(0, len(episode), size)]
-
-    def map(self, function: Callable[[Method, P], R], parts: Sequence[P]) -> list[R]:
-        return [function(self.method, part) for part in parts]
-
-    def at_once(self, tasks: int) -> int:
-        return min(tasks, self.task_chunk or tasks)
-
-    def limit(self, tasks: int) -> None:
-        self.task_chunk = min(tasks, self.task_chunk or tasks)
 
 
 class TaskThreads(Executor):
