@@ -197,10 +197,7 @@ def repeatable(method: Method, call: str, again: Callable[[], object]) -> Iterat
 
 
 class SharedState:
-    """Plain values of the classes and modules that a method is made of, as they are now.
-
-    Those of torch and of this package, and what cannot be copied, are left alone.
-    """
+    """Plain values of the classes and modules of a method (not torch's, or of this package)."""
 
     def __init__(self, method: nn.Module) -> None:
         kinds = dict.fromkeys(kind for m in method.modules() for kind in type(m).__mro__)

@@ -143,10 +143,7 @@ def inspect_trained(executor: Executor, episode: Episode, test: Episode) -> None
 
 
 def untrained(method: Method, other: Method | None) -> list[str]:
-    """Notes on a method that nothing trains.
-
-    ``other``: the same method of another seed; None: its weights were given to it.
-    """
+    """Notes on a method that nothing trains; ``other``: of another seed, None for given weights."""
     notes, title = [], title_of(method)
     parameters = any(p.numel() for p in method.parameters())
     if parameters or method.wants_backbone:
@@ -214,10 +211,7 @@ def of_weights(note: str) -> bool:
 
 @generators_preserved()
 def compare_modes(executor: Executor, episode: Episode) -> list[str]:
-    """After training: a note if evaluation mode classifies far worse than training mode.
-
-    ``episode``: some tasks that are not test tasks.
-    """
+    """After training: a note if evaluation mode classifies far worse than training mode."""
     executor = _on_copy(executor)
     method, way = executor.method, episode.class_ids.shape[1]
     tested = _predict(executor, episode, all_tasks=True)

@@ -114,11 +114,8 @@ class Pictures:
 def start_pictures(
     method: Method, validation: EpisodeSource | None, test: EpisodeSource, folder: Path
 ) -> Pictures | None:
-    """Save the pictures from before training; what saves further ones, None if there are none.
-
-    The tasks come from ``validation``, from ``test`` without it: nothing is chosen by them.
-    """
-    source = validation or test
+    """Save the pictures from before training; what saves further ones, None if there are none."""
+    source = validation or test  # nothing is chosen by them
     count = min(TASKS, source.sampler.length or TASKS)
     pictures = Pictures(method, source.batch(range(count)), source.table.pixel_range, folder)
     if not pictures.save(0):

@@ -16,9 +16,8 @@ class OpenSampler(Sampler):
     """Random classes among those with enough unused images (Lafargue et al., TMLR 2024).
 
     The plan ends when fewer than ``way`` classes have shot + query + unlabeled unused images.
-    Classes with many images are in more episodes than others: the record's ``test.class_use``
-    shows by how much, and :class:`BalancedOpenSampler` uses all equally often. The classes of a
-    group show the same drawings (rotations), so a drawing is used in one rotation only.
+    Classes with many images are in more episodes than others (``test.class_use`` of the record).
+    The classes of a group show the same drawings (rotations), each used in one rotation only.
     """
 
     sampling = "open"

@@ -191,10 +191,7 @@ class TurnGraphs:
         return len(self._graphs)
 
     def get(self, turn: Turn, capture: Callable[[], CapturedTurn]) -> CapturedTurn | None:
-        """The graph of a turn, captured now if there is none (RuntimeError: it cannot be captured).
-
-        None: the turn is to be run directly.
-        """
+        """The graph of a turn, or RuntimeError if there can be none; None: run it directly."""
         if turn in self._valid:
             return self._graphs[turn]
         now = conditions(self._method, self._device)
@@ -240,10 +237,7 @@ class ChunkGraph:
         self._replays = 0
 
     def predict(self, executor: CudaGraphs, indices: Indices) -> Prediction | None:
-        """Predict a chunk, of at most ``size`` tasks, by a replay; None: run it directly.
-
-        Times are to be read before the next replay: they are NaN after it.
-        """
+        """Predict a chunk by a replay, its times NaN after the next one; None: run it directly."""
         whole = self._filled(indices)
         if whole is None or not executor.captures:
             return None
