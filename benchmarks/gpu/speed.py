@@ -27,7 +27,7 @@ from turns import Worker, peers_python
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.executors import Eager, choose
-from fewshot_bench.engine.precision import Precision
+from fewshot_bench.engine.executors.base import products_in
 from fewshot_bench.nn import columns
 from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.prepare import PreparedRun, prepare
@@ -43,7 +43,7 @@ def machine(bench: Bench) -> None:
         card = devices.gpu_properties(bench.device)
         about["nvidia_smi"] = ", ".join(f"{name} {value}" for name, value in card.items())
         about["products"]["bf16"] = product(bench.device, torch.bfloat16)
-        with Precision("tf32").applied():
+        with products_in("tf32"):
             about["products"]["tf32"] = product(bench.device, torch.float32)
     about["triton"] = triton(bench.device)
     bench.row(**about)

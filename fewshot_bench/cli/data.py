@@ -167,8 +167,7 @@ def show(
     from fewshot_bench.data.table import ClassTable
     from fewshot_bench.episode import Task
     from fewshot_bench.rng import key_of
-    from fewshot_bench.sampling.base import EpisodeSource
-    from fewshot_bench.sampling.closed import ClosedSampler
+    from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 
     if part not in PARTS:
         raise UnknownName("part", part, PARTS)

@@ -1,8 +1,4 @@
-"""Numbers that stop being finite, and steps whose numbers jump.
-
-:class:`Watch` is what ``--detect-anomaly`` switches on: it names the operation. :class:`SpikeGuard`
-is what ``--skip-spikes`` switches on: it skips a step whose loss or gradient jumps.
-"""
+"""Numbers that stop being finite (``--detect-anomaly``), and that jump (``--skip-spikes``)."""
 
 from __future__ import annotations
 
@@ -11,8 +7,7 @@ import re
 import statistics
 import traceback
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +33,15 @@ class Watch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.found: str | None = None
+
+    def __enter__(self) -> Watch:
+        # It stores where a node was made.
+        self._detects = torch.autograd.set_detect_anomaly(True, check_nan=False)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._detects.__exit__(*error)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -84,21 +88,6 @@ def _is_outside(path: str) -> bool:
     """Whether a file is neither torch's nor the engine's."""
     inside = any(Path(path).is_relative_to(folder) for folder in (_TORCH, _ENGINE))
     return not inside and path != torch_private.__file__
-
-
-@contextmanager
-def watched(watch: Watch | None) -> Iterator[None]:
-    """Let it check every operation in the block; None: nothing does."""
-    if watch is None:
-        yield
-        return
-    before = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
-    torch.autograd.set_detect_anomaly(True, check_nan=False)  # stores where a node was made
-    try:
-        with watch:
-            yield
-    finally:
-        torch.autograd.set_detect_anomaly(*before)
 
 
 class SpikeGuard:

@@ -56,10 +56,9 @@ class Interrupted(KeyboardInterrupt):
 class Signals:
     """Turns signals into :class:`Interrupted`. Use as a context manager.
 
-    It is raised at once, but inside of :meth:`deferred` only noted in ``caught`` (the number), for
-    the loop to check between two steps. A second signal ends the process at once. A signal that
-    somebody else handles or ignores (``nohup``) is left to them, and so are all of them outside of
-    the main thread.
+    It is raised at once, but inside of :meth:`deferred` only noted in ``caught`` (the number). A
+    second signal ends the process at once. A signal that somebody else handles or ignores
+    (``nohup``) is left to them, and so are all of them outside of the main thread.
     """
 
     def __init__(self) -> None:
@@ -114,20 +113,17 @@ class Checkpoint:
 
     step: int
     about: Mapping[str, Any]
-    state: Any
+    state: Any  # packed
     tensors: Mapping[str, torch.Tensor]
 
     def unpacked(self, device: torch.device) -> Any:
-        """The state, its tensors where they were: on a CPU, or on this device."""
         return unpack(self.state, self.tensors, device)
 
 
 class Store:
-    """The checkpoints of a run, in its folder ``checkpoints``.
+    """The checkpoints of a run in its folder ``checkpoints``: the newest, ``keep`` of them.
 
-    Arguments:
-        keep: how many, the newest.
-        about: JSON values; those of ``BELONGS`` must be the same in what is read.
+    ``about``: JSON values; those of ``BELONGS`` must be the same in what is read.
     """
 
     def __init__(
@@ -139,9 +135,7 @@ class Store:
     def save(self, step: int, state: Any) -> Path:
         """Write a checkpoint, then remove those that are too many.
 
-        Raises:
-            ConfigError: the disk is full, or the folder cannot be written.
-            PluginError: the state holds what no checkpoint can.
+        ConfigError if it cannot be written, PluginError if the state holds what no checkpoint can.
         """
         tensors: dict[str, torch.Tensor] = {}
         try:
@@ -221,9 +215,9 @@ def read_checkpoint(path: Path) -> Checkpoint | str:
 
 @dataclass
 class Checkpointer:
-    """Decides when a training writes its state (None: nowhere), and finds the state to resume from.
+    """Decides when a training writes its state, and finds the state to ``resume`` from.
 
-    With ``resume`` that is the newest undamaged checkpoint, in ``checkpoint`` until used.
+    That is the newest undamaged checkpoint, in ``checkpoint`` until used.
     """
 
     store: Store | None = None

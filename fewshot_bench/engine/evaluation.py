@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -51,31 +52,23 @@ class Scores:
 
 
 def evaluate(
-    executor: Executor,
-    source: EpisodeSource,
-    episodes: int,
-    *,
-    chunk: int,
-    metrics: Mapping[str, Metric] | None = None,
-    tick: Callable[[int, float], None] | None = None,
+    executor: Executor, source: EpisodeSource, episodes: int, *, chunk: int,
+    metrics: Mapping[str, Metric] | None = None, tick: Callable[[int, float], None] | None = None,
     hooks: RunHooks | None = None,
-) -> Scores:
-    """Score the episodes 0..episodes-1 of a source.
+) -> Scores:  # fmt: skip
+    """Score the episodes 0..episodes-1 of a source, in the executor's ``running()`` block.
 
     Arguments:
-        executor: runs the method; to be used inside its ``running()`` block.
         chunk: tasks per call; does not change a number.
         metrics: further scores, each (logits [T, Q, way], target [T, Q]) -> [T].
         tick: called with (episodes done, accuracy so far).
         hooks: with ``split`` and ``step`` bound, called between chunks; default: no observers.
     """
-    hooks = hooks or RunHooks()
+    hooks, method = hooks or RunHooks(), executor.method
     hooks.evaluation_started(episodes=episodes)
-    method = executor.method
-    was_training = method.training
+    was_training, done, correct = method.training, 0, 0.0
     method.eval()
     rows: list[dict[str, np.ndarray]] = []
-    done, correct = 0, 0.0
     try:
         with on_stream(executor.stream(source.table.device)):
             chunks = predictions(executor, source, episodes, chunk, hooks.sampled)
@@ -83,11 +76,11 @@ def evaluate(
                 columns = scores_of(prediction, indices, metrics or {}, title_of(method))
                 rows.append({name: values.cpu().numpy() for name, values in columns.items()})
                 part = _scores(rows[-1])
-                ids = range(done, done + len(indices.key))
+                begin, done = done, done + len(indices.key)
                 hooks.episodes_scored(
-                    ids=ids, scores=part.accuracy, metrics=part.metrics, confusion=part.confusion
-                )
-                done = ids.stop
+                    ids=range(begin, done), scores=part.accuracy, metrics=part.metrics,
+                    confusion=part.confusion,
+                )  # fmt: skip
                 correct += float(part.accuracy.sum())
                 if tick is not None:
                     tick(done, correct / done)
@@ -104,16 +97,12 @@ def _scores(columns: Mapping[str, np.ndarray]) -> Scores:
 
 
 def predictions(
-    executor: Executor,
-    source: EpisodeSource,
-    episodes: int,
-    chunk: int,
+    executor: Executor, source: EpisodeSource, episodes: int, chunk: int,
     sampled: Sampled | None = None,
-) -> Iterator[tuple[Indices, Prediction]]:
+) -> Iterator[tuple[Indices, Prediction]]:  # fmt: skip
     """Predict the episodes, ``chunk`` at a time; ``sampled`` is called before each chunk.
 
-    Where it pays, every image is embedded once; else chunks are replays of a CUDA graph where the
-    executor has such. The first chunk is run the direct way in both cases.
+    After the first, images are embedded once where it pays; else a CUDA graph is replayed, if any.
     """
     first = min(chunk, episodes)
     if first < episodes and embedding_pays(executor, source, episodes):
@@ -145,17 +134,6 @@ def draw_chunks(
             yield part
 
 
-class FeatureTable:
-    """Features [images, ...] of a split, in place of its images."""
-
-    def __init__(self, features: Tensor) -> None:
-        self.features, self.device = features, features.device
-
-    def gather(self, indices: Tensor, dtype: torch.dtype) -> Tensor:
-        """Features at these positions: [*indices.shape, ...]."""
-        return self.features.index_select(0, indices.flatten()).unflatten(0, indices.shape)
-
-
 def embedding_pays(executor: Executor, source: EpisodeSource, episodes: int) -> bool:
     """Whether the method allows it, and so many episodes hold more images than there are."""
     method, task = executor.method, source.sampler.task
@@ -176,11 +154,15 @@ def _embedded(
     yield indices, prediction
     table, dtype = source.table, source.dtype
     features = executor.embed(lambda at: table.gather(at, dtype), len(table.images), table.device)
+
+    def gather(at: Tensor, dtype: torch.dtype) -> Tensor:
+        return features.index_select(0, at.flatten()).unflatten(0, at.shape)
+
     method = replica(executor.method)
     method.features_given = True
     executor = Eager(method, precision=executor.precision)
     source = copy.copy(source)
-    source.table = FeatureTable(features)  # type: ignore[assignment]
+    source.table = SimpleNamespace(device=features.device, gather=gather)  # type: ignore[assignment]
     direct, again = prediction.logits, executor.predict(source.deliver(indices)).logits
     off = float((direct - again).abs().max())
     if not off <= TOLERANCE * float(direct.abs().max().clamp_min(1)):
@@ -209,24 +191,21 @@ def scores_of(
             f"{title}.predict(): expected logits [T, Q, way] of shape {expected}, got shape "
             f"{tuple(logits.shape)}."
         )
-    row = {
+    return {
         "accuracy": accuracy(logits.double(), target),
         "class_ids": indices.class_ids,
         "confusion": confusion(logits, target),
+        **{f"{METRIC}{n}": metric(logits, target).double() for n, metric in metrics.items()},
+        # Last: to read the times waits for the device.
+        "adapt_ms": prediction.adapt_ms.double(),
+        "predict_ms": prediction.predict_ms.double(),
     }
-    for name, metric in metrics.items():
-        row[f"{METRIC}{name}"] = metric(logits, target).double()
-    # Last: to read the times waits for the device.
-    row["adapt_ms"] = prediction.adapt_ms.double()
-    row["predict_ms"] = prediction.predict_ms.double()
-    return row
 
 
 def measured(title: str, metric: Metric, logits: Tensor, target: Tensor) -> Tensor:
     """Scores, float64 [T], of the metric with this title.
 
-    Raises:
-        PluginError: it raises, draws random numbers, or gives not one number per task.
+    PluginError if it raises, draws random numbers, or gives not one number per task.
     """
     before = global_generators()
     with plugin_errors(title):

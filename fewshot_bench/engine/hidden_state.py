@@ -3,9 +3,7 @@
 Results are a function of weights and keys. What breaks that is state that everything shares:
 buffers that a forward pass changes (``nn.BatchNorm2d``), global random generators
 (``nn.Dropout``, ``torch.rand``), statistics of everything in a batch. Each is found by its effect
-(states and versions, compared around every call), or in the calls of torch that a method makes
-(once a run). Attributes of classes and names of modules (:class:`SharedState`) are in no file of
-weights either, and end with the process.
+(compared around every call), or in the calls of torch that a method makes (once a run).
 """
 
 from __future__ import annotations
@@ -62,11 +60,9 @@ def copy_of(method: Method) -> Method:
 
 @contextmanager
 def unchanged(method: Method, call: str) -> Iterator[None]:
-    """Compare parameters and buffers after a call of the method with those before it.
+    """Raise PluginError if a call of the method changes or replaces a parameter or buffer.
 
-    Raises:
-        PluginError: one was changed in place, or replaced (but for a buffer that is not saved: a
-            cache may be made when it is first needed).
+    A buffer that is not saved may be replaced: a cache is made when it is first needed.
     """
     before = dict(_tensors(method))
     yield
@@ -201,10 +197,7 @@ def repeatable(method: Method, call: str, again: Callable[[], object]) -> Iterat
 
 
 class SharedState:
-    """Plain values of the classes and modules that a method is made of, as they are now.
-
-    Those of torch and of this package, and what cannot be copied, are left alone.
-    """
+    """Plain values of the classes and modules of a method (not torch's, or of this package)."""
 
     def __init__(self, method: nn.Module) -> None:
         kinds = dict.fromkeys(kind for m in method.modules() for kind in type(m).__mro__)

@@ -2,10 +2,6 @@
 
 One task is run a few times. The result is an error where the number would be wrong, and a note for
 the screen and the record where it could not be reproduced.
-
-Running statistics get a check of their own: a method can hide every pass of a layer
-(``nn.unobserved``), or set its momentum to 0. The network then trains with the statistics of its
-batches and is tested with mean 0 and variance 1.
 """
 
 from __future__ import annotations
@@ -45,16 +41,10 @@ Layers = Mapping[str, TaskBatchNorm]
 
 @generators_preserved()
 def inspect_training(executor: Executor, episode: Episode, test: Episode) -> list[str]:
-    """Check ``losses`` on training tasks; two of them show whether one influences the other.
+    """Check ``losses`` on two training tasks; ``test``: a task to learn and to classify.
 
-    Arguments:
-        test: a task to learn and to classify.
-
-    Returns notes for a reader of the result.
-
-    Raises:
-        PluginError: statistics cross tasks, or running ones never move, or a task's loss depends
-            on the other tasks of its batch.
+    Returns notes for a reader of the result. PluginError if statistics cross tasks, or running ones
+    never move, or a task's loss depends on the other tasks of its batch.
     """
     executor, both = _on_copy(executor), episode
     episode = executor.first_task(episode)
@@ -91,13 +81,10 @@ def inspect_training(executor: Executor, episode: Episode, test: Episode) -> lis
 
 @generators_preserved()
 def inspect_test(executor: Executor, episode: Episode) -> list[str]:
-    """Check ``adapt`` and ``predict``; two tasks show whether one influences the other.
+    """Check ``adapt`` and ``predict`` on two tasks. Returns notes for a reader of the result.
 
-    Returns notes for a reader of the result.
-
-    Raises:
-        PluginError: statistics cross tasks, the answers are not reproducible, or they depend on the
-            other tasks of a batch, or on the other queries where the method says that they do not.
+    PluginError if statistics cross tasks, the answers are not reproducible, or they depend on the
+    other tasks of a batch, or on the other queries where the method says that they do not.
     """
     executor, both = _on_copy(executor), episode
     episode = executor.first_task(episode)
@@ -141,11 +128,10 @@ def inspect_test(executor: Executor, episode: Episode) -> list[str]:
 
 @generators_preserved()
 def inspect_trained(executor: Executor, episode: Episode, test: Episode) -> None:
-    """After training, as :func:`inspect_training`: whether statistics that a test uses have moved.
+    """After training: PluginError if statistics that a test uses never moved.
 
-    Raises:
-        PluginError: a layer trained with the statistics of its batches and is tested with its
-            initial ones.
+    A method can hide every pass of a layer (``nn.unobserved``), or set its momentum to 0; it then
+    trains with the statistics of its batches and is tested with mean 0 and variance 1.
     """
     executor = _on_copy(executor)
     method = executor.method.train()
@@ -157,10 +143,7 @@ def inspect_trained(executor: Executor, episode: Episode, test: Episode) -> None
 
 
 def untrained(method: Method, other: Method | None) -> list[str]:
-    """Notes on a method that nothing trains.
-
-    ``other``: the same method of another seed; None: its weights were given to it.
-    """
+    """Notes on a method that nothing trains; ``other``: of another seed, None for given weights."""
     notes, title = [], title_of(method)
     parameters = any(p.numel() for p in method.parameters())
     if parameters or method.wants_backbone:
@@ -179,9 +162,8 @@ def untrained(method: Method, other: Method | None) -> list[str]:
 def left_random(executor: Executor, first: Method, other: Method, episode: Episode) -> list[str]:
     """Notes on random weights that a training left as they were and predictions depend on.
 
-    Arguments:
-        first: the method as it was before the training; it is changed here.
-        other: the same of another seed.
+    ``first``: the method as it was before the training, which is changed here; ``other``: the same
+    of another seed.
     """
     method = executor.method
     now, initial = _numbers(method), _numbers(first)
@@ -209,7 +191,6 @@ def _same(one: Tensor, other: Tensor) -> bool:
 
 
 def _seeded(method: Method, other: Method) -> list[str]:
-    """Names of what differs between two seeds."""
     others = _numbers(other)
     return [name for name, value in _numbers(method).items() if not _same(value, others[name])]
 
@@ -230,10 +211,7 @@ def of_weights(note: str) -> bool:
 
 @generators_preserved()
 def compare_modes(executor: Executor, episode: Episode) -> list[str]:
-    """After training: a note if evaluation mode classifies far worse than training mode.
-
-    ``episode``: some tasks that are not test tasks.
-    """
+    """After training: a note if evaluation mode classifies far worse than training mode."""
     executor = _on_copy(executor)
     method, way = executor.method, episode.class_ids.shape[1]
     tested = _predict(executor, episode, all_tasks=True)
@@ -261,18 +239,13 @@ def far_behind(trained: float, tested: float, way: int, queries: int) -> bool:
 
 
 def _require_tasks_independent(
-    executor: Executor,
-    episode: Episode,
-    call: str,
+    executor: Executor, episode: Episode, call: str,
     found: Callable[[Executor, Episode], dict[str, Tensor]],
-) -> None:
-    """Compare what a method finds for the first task of a batch with what it finds for it alone.
+) -> None:  # fmt: skip
+    """Raise PluginError if what is ``found`` for a task depends on the other tasks of its batch.
 
-    An engine that runs task by task hides the difference, and another one, or another number of
-    tasks at once, gives other numbers. Where memory holds one task only, nothing is compared.
-
-    Raises:
-        PluginError: they differ, in float64 too: rounding can grow in an inner loop.
+    An engine that runs task by task hides that. They have to differ in float64 too: rounding can
+    grow in an inner loop. Where memory holds one task only, nothing is compared.
     """
     method = executor.method
     if not method.batchable or len(episode) < 2 or executor.task_chunk == 1:
@@ -332,9 +305,6 @@ def _predict(executor: Executor, episode: Episode, *, all_tasks: bool = False) -
         return run(episode).logits
     finally:
         executor.method.train(training)
-
-
-# ---- running statistics ---------------------------------------------------------------------
 
 
 def _run(layers: Layers, call: Callable[[], object], *, training: bool) -> set[str]:

@@ -1,8 +1,4 @@
-"""Memory: what a step needs, and the same work in smaller parts where the device is short of it.
-
-A step whose batch is run in chunks has the same losses, and the same gradient but for the order of
-a sum.
-"""
+"""Memory: what a step needs, and the same work in smaller parts where the device is short of it."""
 
 from __future__ import annotations
 
@@ -36,12 +32,8 @@ Run = Callable[[Episode], R]
 def within_memory(executor: Executor, episode: Episode, run: Run[R], *, prefix: str = "--") -> R:
     """What ``run(episode)`` returns, with fewer tasks at once, from then on, if memory is short.
 
-    Arguments:
-        run: has no lasting effect when it fails.
-        prefix: of the options that make the task smaller: ``--`` or ``--train-``.
-
-    Raises:
-        OutOfMemory: a single task does not fit, or the method's tasks cannot be parted.
+    It has no lasting effect when it fails. ``prefix``: of the options that make the task smaller.
+    OutOfMemory if a single task does not fit, or the method's tasks cannot be parted.
     """
     while True:
         try:
@@ -81,7 +73,6 @@ def _advice(episode: Episode, run: Run[R], prefix: str) -> str:
 
 
 def _smaller(episode: Episode, prefix: str) -> Iterator[tuple[str, Episode]]:
-    """Smaller and smaller batches, each with the option that gives it."""
     tasks, queries, way = len(episode), episode.query.shape[1], episode.class_ids.shape[1]
     while tasks > 1:
         tasks //= 2
@@ -108,20 +99,14 @@ class Cost:
     """Of one step, all turns, backward included."""
 
     flops: int  # of convolutions and matrix products
-    # An estimate: the table of images, the weights with what an optimizer stores of them, and what
-    # autograd holds of the tasks that are run at the same time.
-    memory_bytes: int
+    memory_bytes: int  # estimated: images, weights and optimizer, what autograd holds at a time
     task_bytes: int  # that of one task
 
 
 def cost_of_step(
-    method: Method,
-    executor: Executor,
-    source: EpisodeSource | BatchSource,
-    players: Mapping[str, Player],
-    task_batch: int,
-    task: Episode | None = None,
-) -> Cost:
+    method: Method, executor: Executor, source: EpisodeSource | BatchSource,
+    players: Mapping[str, Player], task_batch: int, task: Episode | None = None,
+) -> Cost:  # fmt: skip
     """The cost of one task (default: the first of the source), which is run, times their number."""
     episode = source.batch(range(1)) if task is None else task
     flops, held = 0, 0

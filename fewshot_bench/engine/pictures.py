@@ -41,12 +41,8 @@ class Pictures:
     All images are uint8; ``task.npz`` holds ``support`` [way, shot, C, H, W] and ``class_ids``
     [way], the others what :meth:`Method.pictures` gives, by name, [way, k, C, H, W].
     ``quality.jsonl`` has a line for each time and name, with lists of one number per task: the
-    fields of :class:`Quality`.
-
-    Arguments:
-        episode: tasks that the method generates images of; all are judged, the first is saved.
-        pixel_range: values that stand for byte 0 and byte 255.
-        folder: of the run.
+    fields of :class:`Quality`. All tasks of ``episode`` are judged, the first is saved;
+    ``pixel_range``: values that stand for byte 0 and byte 255; ``folder``: of the run.
     """
 
     def __init__(
@@ -63,8 +59,7 @@ class Pictures:
     def save(self, step: int) -> bool:
         """Generate, judge and write; False if the method generates nothing.
 
-        Raises:
-            PluginError: the method raises, or gives something else than images or features.
+        PluginError if it raises, or gives something else than images or features.
         """
         generated, quality = self._generated()
         if not generated:
@@ -119,11 +114,8 @@ class Pictures:
 def start_pictures(
     method: Method, validation: EpisodeSource | None, test: EpisodeSource, folder: Path
 ) -> Pictures | None:
-    """Save the pictures from before training; what saves further ones, None if there are none.
-
-    The tasks come from ``validation``, from ``test`` without it: nothing is chosen by them.
-    """
-    source = validation or test
+    """Save the pictures from before training; what saves further ones, None if there are none."""
+    source = validation or test  # nothing is chosen by them
     count = min(TASKS, source.sampler.length or TASKS)
     pictures = Pictures(method, source.batch(range(count)), source.table.pixel_range, folder)
     if not pictures.save(0):
@@ -173,9 +165,6 @@ def measure(method: Method, episode: Episode, generated: Tensor) -> Quality | No
     """Judge images [T, way, k, C, H, W] that the method generated for these labeled tasks.
 
     None where there are too few queries: two a class, and a reference of two, are needed.
-
-    Raises:
-        PluginError: ``features`` gives something else than [T, M, d].
     """
     way, count = generated.shape[1:3]
     per_class = episode.query.shape[1] // way
@@ -200,7 +189,7 @@ def measure(method: Method, episode: Episode, generated: Tensor) -> Quality | No
 
 
 def _features_of(method: Method, state: object, images: Tensor) -> Tensor:
-    """What the method sees of images [T, M, C, H, W]: [T, M, d]; their pixels if it is None."""
+    """What the method sees of images [T, M, C, H, W]: [T, M, d] (else PluginError), or pixels."""
     features = method.features(state, images)
     if features is None:
         return images.flatten(2)

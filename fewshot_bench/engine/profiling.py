@@ -21,10 +21,9 @@ WIDTH = 100  # of an operation's name; those of kernels have hundreds of letters
 
 
 def profile_steps(trainer: Trainer, folder: Path) -> str:
-    """Profile a few steps of a trainer, made for that over a copy of the method.
+    """Profile a few steps of a trainer, made for that over a copy of the method: :func:`table`.
 
-    Writes ``trace.json`` (for chrome://tracing or Perfetto) into the folder; returns a table of the
-    operations (on a GPU, kernels) that took most time themselves.
+    Writes ``trace.json`` (for chrome://tracing or Perfetto) into the folder.
     """
     gpu = is_gpu(trainer.device)
     trainer.method.train()
@@ -44,8 +43,7 @@ def profile_steps(trainer: Trainer, folder: Path) -> str:
 def table(averages: Iterable[Any], gpu: bool) -> str:
     """The operations that took most time themselves, of what torch's profiler saw of ``STEPS``.
 
-    On a GPU the device's time counts, that of kernels; torch notes it a second time at the
-    operation that launched them.
+    On a GPU kernels count; torch notes their time again at the operation that launched them.
     """
     clock = "self_device_time_total" if gpu else "self_cpu_time_total"  # in microseconds
     counted = [

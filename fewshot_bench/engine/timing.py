@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -53,18 +51,11 @@ class Columns:
         return {name: np.array(column) for name, column in self._columns.items()}
 
 
-@dataclass
-class SharedWork:
-    """Work between two times that is for several turns."""
-
-    begin: Any
-    end: Any
-    turns: int
+Shared = tuple[Any, Any, int]  # begin and end of some work, and the turns that it is for
 
 
 class StepTimer:
-    """Times the phases of every step, of which the first ``warmup`` are counted apart. A step's
-    time is the sum of that of its ``turns``."""
+    """Times the phases of every step (all its ``turns``), the first ``warmup`` counted apart."""
 
     def __init__(self, device: torch.device, warmup: int = WARM_UP, turns: int = 1) -> None:
         self.turns = turns
@@ -74,7 +65,7 @@ class StepTimer:
         self._table = Columns()  # ms of each turn: step_ms and the phases
         self._marks: list[Any] = []
         # A turn's ends, its phases', and what was done for several turns.
-        self._pending: list[tuple[list[Any], Sequence[Any], SharedWork | None]] = []
+        self._pending: list[tuple[list[Any], Sequence[Any], Shared | None]] = []
 
     def start(self) -> None:
         self._marks = [self.clock.now()]
@@ -85,23 +76,13 @@ class StepTimer:
         if len(self._marks) == len(PHASES) + 1:
             self._pending.append((self._marks, self._marks, None))
 
-    def replayed(self, inside: Sequence[Any], drawn: SharedWork | None = None) -> None:
-        """A captured turn that :meth:`start` began has ended.
+    def replayed(self, inside: Sequence[Any], drawn: Shared | None = None) -> None:
+        """A captured turn that :meth:`start` began has ended; ``drawn``: the sampling for it.
 
-        Arguments:
-            inside: the events within it, one more than there are phases. Each replay overwrites
-                them, so that of a window the last turn's alone are read.
-            drawn: the sampling for this turn and others, which share its time.
+        ``inside``: the events within it, one more than there are phases. Each replay overwrites
+        them, so that of a window the last turn's alone are read.
         """
         self._pending.append(([self._marks[0], self.clock.now()], inside, drawn))
-
-    @contextmanager
-    def shared_work(self, turns: int) -> Iterator[SharedWork]:
-        """The work in this block is for so many turns."""
-        begin = self.clock.now()
-        shared = SharedWork(begin, begin, turns)
-        yield shared
-        shared.end = self.clock.now()
 
     def flush(self) -> None:
         if self._pending:
@@ -110,7 +91,7 @@ class StepTimer:
         for i, (ends, inside, drawn) in enumerate(self._pending):
             known = inside if newest[id(inside)] == i else ()
             phases = [self.clock.ms(a, b) for a, b in pairwise(known)]
-            share = 0.0 if drawn is None else self.clock.ms(drawn.begin, drawn.end) / drawn.turns
+            share = 0.0 if drawn is None else self.clock.ms(*drawn[:2]) / drawn[2]
             if phases:
                 phases[0] += share
             self.add(self.clock.ms(ends[0], ends[-1]) + share, phases)
@@ -161,11 +142,7 @@ class StepTimer:
 
 
 class Stopwatch:
-    """Points in time on a device. Nothing waits for a GPU until the times between them are read.
-
-    What is marked while a CUDA graph is captured is marked anew in each replay of it: the times are
-    then those of the newest one.
-    """
+    """Points in time on a device; those marked in a CUDA graph are of its newest replay."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._clock = device, clock_of(device)

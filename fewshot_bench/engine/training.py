@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
-from fewshot_bench.engine.anomalies import SpikeGuard, Watch, watched
+from fewshot_bench.engine.anomalies import SpikeGuard, Watch
 from fewshot_bench.engine.checkpointing import Checkpoint, Checkpointer, Interrupted
 from fewshot_bench.engine.executors import Executor, Gradients, graph
 from fewshot_bench.engine.executors.base import Packed
@@ -41,8 +41,6 @@ SAVED = ("step", "validated_step", "best_score", "best_weights")  # of a trainer
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how often."""
-
     steps: int  # meta-steps; each holds every turn of the method once
     task_batch: int  # tasks in the batch of a turn
     validate_every: int = 0  # steps between validations; 0: only at the end
@@ -66,14 +64,10 @@ class History:
 
 
 def check_players(method: Method) -> Mapping[str, Player]:
-    """The method's players, checked against its parameters and turns; empty if nothing trains.
+    """The method's players with what they train; empty if nothing trains.
 
-    A parameter that does not require gradients is frozen and has no player, whoever names it.
-
-    Raises:
-        PluginError: a parameter with two players, a turn of an unknown player, or players of a
-            method that declares ``trains = False``.
-        ConfigError: some players have something to train and others have not.
+    PluginError for a parameter with two players, a turn of an unknown player, or players of a
+    method with ``trains = False``; ConfigError if only some players have something to train.
     """
     players, title = method.players(), title_of(method)
     gives = f"but players() gives: {', '.join(players)}."
@@ -112,11 +106,9 @@ def copy_weights(weights: Mapping[str, Any]) -> Weights:
 
 
 class Trainer:
-    """Trains a method's players on a stream of episodes.
+    """Trains a method's players on a stream of episodes, in the executor's ``running()`` block.
 
     Arguments:
-        method: on its device.
-        executor: runs it; used inside its ``running()`` block.
         source: training episodes; step s, turn r takes the ids of batch s * turns + r.
         validate: from the step number to an accuracy; decides which weights are the best.
         log: called at the end of each window with the step and its numbers.
@@ -125,16 +117,11 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        method: Method,
-        executor: Executor,
-        source: EpisodeSource | BatchSource,
-        plan: Plan,
+        self, method: Method, executor: Executor, source: EpisodeSource | BatchSource, plan: Plan,
         validate: Callable[[int], float] | None = None,
         log: Callable[[int, dict[str, float]], None] | None = None,
-        unlabeled: EpisodeSource | None = None,
-        checkpointer: Checkpointer | None = None,
-    ) -> None:
+        unlabeled: EpisodeSource | None = None, checkpointer: Checkpointer | None = None,
+    ) -> None:  # fmt: skip
         self.method, self.executor, self.plan = method, executor, plan
         self.sources = (source,) if unlabeled is None else (source, unlabeled)
         self.validate, self.log = validate, log
@@ -171,20 +158,16 @@ class Trainer:
         self._at_once = not is_gpu(self.device) or bool(self.guard or self.watch)
         self._stream = make_stream(self.device)
         self._capture = executor.graph
-        if self._capture:
-            if self.guard or self.watch:
-                option = "--detect-anomaly" if self.watch else "--skip-spikes"
-                self._fall_back(f"{option} reads numbers in every step")
-            else:
-                self._fall_back(graph.make_capturable(self.optimizers.values(), self.device))
+        if self._capture and (self.guard or self.watch):
+            option = "--detect-anomaly" if self.watch else "--skip-spikes"
+            self._fall_back(f"{option} reads numbers in every step")
+        elif self._capture:
+            self._fall_back(graph.make_capturable(self.optimizers.values(), self.device))
 
     def run(self) -> History:
         """Train to the end of the plan and load the weights that validation chose.
 
-        After an exception the method holds the last good weights.
-
-        Raises:
-            Diverged: a loss or gradient is not finite.
+        After an exception (Diverged: a number is not finite) these are the last good ones.
         """
         checkpointer = self.checkpointer
         if checkpointer.checkpoint is not None:
@@ -248,8 +231,9 @@ class Trainer:
                     self._window.append(self._run_directly(r, k, range(first, first + size)))
                     continue
                 if not captured.ahead.holds(first):
-                    with self.timer.shared_work(captured.ahead.turns) as captured.drawn:
-                        captured.ahead.draw(first)
+                    begin = self.timer.clock.now()
+                    captured.ahead.draw(first)
+                    captured.drawn = begin, self.timer.clock.now(), captured.ahead.turns
                 self.timer.start()
                 captured.ahead.go_to(first)
                 self._window.append(captured.replay())
@@ -282,7 +266,7 @@ class Trainer:
         def gradients(part: Episode) -> Gradients:
             return executor.gradients(part, self.players, turn)
 
-        with watched(self.watch):
+        with self.watch or nullcontext():
             try:
                 result = within_memory(executor, episode, gradients, prefix="--train-")
             finally:
@@ -476,8 +460,7 @@ class Trainer:
 def _in_form_of(optimizer: Optimizer, saved: Mapping[str, Any]) -> dict[str, Any]:
     """A saved state in the form that an optimizer has here: the machine that saved it may differ.
 
-    Where a graph may hold its steps, rates and numbers of steps are tensors on the device; else
-    they are the host's.
+    Rates and numbers of steps are tensors on the device where a graph holds them, else the host's.
     """
     if "capturable" not in optimizer.defaults:
         return dict(saved)

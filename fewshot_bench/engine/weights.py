@@ -1,7 +1,4 @@
-"""Weights on disk, and other state as JSON beside tensors; loading runs no code.
-
-Tensors are safetensors, everything else is JSON that names them. Files are written atomically.
-"""
+"""Weights on disk, and other state as JSON beside safetensors; loading runs no code."""
 
 from __future__ import annotations
 
@@ -30,9 +27,7 @@ TAG = "\x00"  # a dictionary with this key stands for something that JSON does n
 def save_weights(method: Method, folder: Path) -> dict[str, Any]:
     """Write parameters, buffers and extra state to a weights file: the record's ``weights``.
 
-    Raises:
-        ConfigError: the disk is full, or the folder cannot be written.
-        PluginError: a module's extra state, or a tensor, cannot be written.
+    ConfigError if the folder cannot be written, PluginError if a tensor or extra state cannot.
     """
     content, tensors = _content(method)
     try:
@@ -48,7 +43,6 @@ def save_weights(method: Method, folder: Path) -> dict[str, Any]:
 
 
 def _content(method: Method) -> tuple[bytes, int]:
-    """The content of a weights file, and how many tensors are in it."""
     state = method.state_dict()
     tensors = {n: v for n, v in state.items() if isinstance(v, Tensor)}
     weights = {n: v.detach().cpu().contiguous().clone() for n, v in tensors.items()}
@@ -84,11 +78,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
     """What the weights file in a run's folder holds, by name.
 
-    ``checked``: it is known to be the file that the run wrote, so that an infinite number in it (a
-    mask, say) is the run's own.
-
-    Raises:
-        RecordError: there is none, it is damaged, or it has numbers that are not finite.
+    RecordError if there is none, it is damaged, or it has numbers that are not finite, unless it is
+    ``checked``, known to be the run's own (a mask may be infinite).
     """
     path = folder / WEIGHTS
     if not path.is_file():
@@ -110,9 +101,8 @@ def read_weights(folder: Path, *, checked: bool = False) -> dict[str, Any]:
 def load_weights(method: Method, folder: Path, record: Mapping[str, Any] | None = None) -> None:
     """Load the weights in a run's folder into a method; ``record`` has the digest of the file.
 
-    Raises:
-        ConfigError: names, shapes or types do not fit.
-        RecordError: the file is missing, damaged, or another one than the run wrote.
+    ConfigError if names, shapes or types do not fit; RecordError if the file is missing, damaged,
+    or another one than the run wrote.
     """
     if record is not None:
         check_weights(folder, record)
@@ -137,9 +127,8 @@ def load_weights(method: Method, folder: Path, record: Mapping[str, Any] | None 
 def pack(value: Any, tensors: dict[str, Tensor], where: str = "state") -> Any:
     """A nested value as JSON that names its tensors and arrays, which go to ``tensors``.
 
-    Raises:
-        TypeError: something else than numbers, strings, None, tensors, arrays, lists, tuples and
-            dictionaries is in it; says ``where``.
+    TypeError if it holds anything but numbers, strings, None, tensors, arrays, lists, tuples and
+    dictionaries; it says ``where``.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -167,8 +156,7 @@ def pack(value: Any, tensors: dict[str, Tensor], where: str = "state") -> Any:
 def unpack(packed: Any, tensors: Mapping[str, Tensor], device: torch.device) -> Any:
     """What :func:`pack` had; tensors that were not on a CPU come to the device.
 
-    Raises:
-        KeyError, ValueError, TypeError: it was not made by :func:`pack`.
+    KeyError, ValueError or TypeError if it was not made by :func:`pack`.
     """
     if isinstance(packed, list):
         return [unpack(item, tensors, device) for item in packed]

@@ -3,9 +3,8 @@
 Under ``vmap`` over tasks torch makes one grouped convolution of them: its kernels are slow for
 many small groups, and its second derivative is a loop over groups. Here the windows of the images
 become the columns of a matrix (im2col), and one batched product gives every task its maps. Unlike
-in torch's ``unfold``, channels come first, then images, so that the columns
-[C * kh * kw, N * h * w] and the maps [out, N * h * w] of a task are contiguous, as are the values
-that the next normalization takes its statistics of; no layer has to transpose.
+in torch's ``unfold``, channels come first, then images: the columns [C * kh * kw, N * h * w] and
+the maps [out, N * h * w] of a task are contiguous, and no layer has to transpose.
 
 A window's gradient is the sum over the windows that a pixel is in: :class:`_Columns` and
 :class:`_Pixels` are linear, and each is the other's derivative, so that any order can be taken.
@@ -64,15 +63,9 @@ class MatrixProducts(TorchFunctionMode):
 
 
 def _convolve(
-    plain: Any,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Pair = 1,
-    padding: int | Pair | str = 0,
-    dilation: int | Pair = 1,
-    groups: int = 1,
-) -> Tensor:
+    plain: Any, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int | Pair = 1,
+    padding: int | Pair | str = 0, dilation: int | Pair = 1, groups: int = 1,
+) -> Tensor:  # fmt: skip
     """``conv2d`` of [N, C, H, W]; ``plain`` for all other arguments."""
     windows = None
     if groups == 1 and not isinstance(padding, str) and input.dim() == 4:
@@ -146,17 +139,19 @@ def _sums_over(windowed: Tensor, windows: Windows) -> Tensor:
     return total[:, :, top : top + height, left : left + width].contiguous()
 
 
-class _Columns(torch.autograd.Function):
+class _OfWindows(torch.autograd.Function):
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.windows = inputs
+
+
+class _Columns(_OfWindows):
     """[C, N, H, W] -> [C, kh, kw, N, h, w]: the pixels of each window."""
 
     @staticmethod
     def forward(x: Tensor, windows: Windows) -> Tensor:
         fused = _kernels(x)
         return fused.columns(x.contiguous(), windows) if fused else _windows_of(x, windows)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.windows = inputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
@@ -167,19 +162,14 @@ class _Columns(torch.autograd.Function):
         return _merged(_Columns, info, in_dims, *values)
 
 
-class _Pixels(torch.autograd.Function):
+class _Pixels(_OfWindows):
     """[C, kh, kw, N, h, w] -> [C, N, H, W]: at each pixel the sum over the windows it is in."""
 
     @staticmethod
     def forward(windowed: Tensor, windows: Windows) -> Tensor:
         fused = _kernels(windowed)
-        return (
-            fused.pixels(windowed.contiguous(), windows) if fused else _sums_over(windowed, windows)
-        )
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, ctx.windows = inputs
+        sums = fused.pixels if fused else _sums_over
+        return sums(windowed.contiguous() if fused else windowed, windows)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:

@@ -1,7 +1,6 @@
-"""The two copies of columns.py as one GPU kernel each.
+"""The two copies of columns.py as one GPU kernel each; torch has none for this order of axes.
 
-torch has none for this order of axes: out of its own operations, the sum over the windows took a
-quarter of a second-order MAML step (H200). Triton comes with torch's CUDA builds.
+Of its own operations, the sum over windows took a quarter of a second-order MAML step (H200).
 """
 
 from __future__ import annotations

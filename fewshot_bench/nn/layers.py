@@ -24,10 +24,9 @@ class Conv2d(nn.Conv2d):
 
     Both are sums over all images and positions, which torch's CPU convolution takes one value after
     another in float32. Bias: before a batch normalization, where the sum is 0 but for rounding,
-    that noise was the largest error of a whole training step (3e-5 of ProtoNet's gradient at 20-way
-    5-shot on Omniglot); torch's own ``sum`` adds in a tree. Weights: summed for a few images at a
-    time, the noise falls to a third. That matters in the first layer, whose inputs are all
-    positive: it was 9e-5 of ProtoNet's gradient at 84x84.
+    that noise was 3e-5 of ProtoNet's gradient at 20-way 5-shot on Omniglot; torch's own ``sum``
+    adds in a tree. Weights: summed for a few images at a time, the noise falls to a third; in the
+    first layer, whose inputs are all positive, it was 9e-5 of ProtoNet's gradient at 84x84.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -91,11 +90,8 @@ class _Convolution(torch.autograd.Function):
 class Frozen(nn.Module):
     """A module whose parameters do not train and that stays in evaluation mode.
 
-    So a pretrained network with ``nn.BatchNorm2d`` or ``nn.Dropout`` is usable as it is: it never
-    normalizes by the statistics of a batch, and its running statistics do not move.
-
-    Arguments:
-        module: from [N, ...] to [N, ...]; its ``out_shape`` is passed on.
+    So a pretrained network with ``nn.BatchNorm2d`` or ``nn.Dropout`` is usable as it is; its
+    ``out_shape`` is passed on.
     """
 
     def __init__(self, module: nn.Module) -> None:

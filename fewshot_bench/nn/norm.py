@@ -1,9 +1,8 @@
 """Batch normalization that is right when a batch holds several tasks, accurate, and cheap to
 differentiate twice.
 
-Statistics never cross the task axis: with T tasks in one flattened batch they are taken for each
-task. Running statistics do not change in the forward pass: the training loop collects what they
-would become for each task (:func:`observed`) and averages that over tasks.
+Running statistics do not change in the forward pass: the training loop collects what they would
+become for each task (:func:`observed`) and averages that over tasks.
 
 **Under vmap** torch's gradient through an affine ``batch_norm`` gives silently wrong meta-gradients
 (off by up to 2.6 % against finite differences; torch 2.13 and 2.15), so the layer has derivatives
@@ -17,10 +16,8 @@ the same speed, and the groups are added in float64.
 
 **Twice.** torch's second derivative of ``batch_norm`` is a sum of some twenty elementwise products.
 Written out per channel it is one more pass of the first derivative's own kernel, one inner product,
-and two linear combinations.
-
-With xhat = (x - mu) / sigma, M the mean over the n values of a channel, and dy the incoming
-gradient, the first derivative is (Ioffe and Szegedy 2015)
+and two linear combinations. With xhat = (x - mu) / sigma, M the mean over the n values of a
+channel, and dy the incoming gradient, the first derivative is (Ioffe and Szegedy 2015)
 
     dx = gamma / sigma * (dy - D - xhat * S),  dgamma = n S,  dbeta = n D,
     D = M(dy),  S = M(dy xhat).
@@ -106,12 +103,9 @@ class TaskBatchNorm(nn.Module):
     running_var: Tensor
 
     def __init__(
-        self,
-        channels: int,
-        statistics: Statistics = "batch",
-        momentum: float = 0.1,
+        self, channels: int, statistics: Statistics = "batch", momentum: float = 0.1,
         eps: float = 1e-5,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.statistics, self.momentum, self.eps = statistics, momentum, eps
         self.weight = nn.Parameter(torch.ones(channels))
@@ -184,10 +178,10 @@ def _affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 @contextmanager
 def observed(module: nn.Module, tasks: int) -> Iterator[dict[str, Tensor]]:
-    """Collect what the running statistics below ``module`` would become; for the engine.
+    """Collect what the running statistics below ``module`` would become: {buffer name: [T, C]}.
 
-    Yields a dictionary that is filled at the end of the block: {buffer name: [T, C]}. Several
-    passes through one layer are averaged; a layer without a pass in training mode gives nothing.
+    Filled at the end of the block. Several passes through one layer are averaged; a layer without
+    a pass in training mode gives nothing.
     """
     buffers: dict[str, Tensor] = {}
     seen: Observations = {}
@@ -230,18 +224,12 @@ def uses_batch_statistics(module: nn.Module) -> bool:
 TORCH_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
-# ---- the function and its derivatives ---------------------------------------------------------
-
-
 def batch_norm(x: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """Normalize [N, C, ...] by the mean and variance of each channel; for CPUs, and under ``vmap``.
 
     Returns:
         The normalized values in the layout of x, which can be differentiated any number of times
         (from the third on slowly); and, as constants, the mean [C] and the unbiased variance [C].
-
-    Raises:
-        ValueError: a channel has one value.
     """
     if x.numel() == x.shape[1]:
         raise ValueError(f"expected more than one value per channel, got input {list(x.shape)}")
@@ -264,7 +252,6 @@ def _laid_out_as(tensor: Tensor, x: Tensor) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _number_of_groups(rows: int) -> int:
-    """How many groups of equal size so many values of a channel form."""
     return rows // next(size for size in range(min(rows, ROWS), 0, -1) if rows % size == 0)
 
 
@@ -338,11 +325,9 @@ def _constants(values: tuple[Any, ...], x: Tensor) -> tuple[Tensor, ...]:
 
 
 def _side_by_side(
-    function: type[torch.autograd.Function],
-    tasks: int,
-    in_dims: tuple[int | None, ...],
+    function: type[torch.autograd.Function], tasks: int, in_dims: tuple[int | None, ...],
     values: tuple[Any, ...],
-) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:  # fmt: skip
     """Call a function of images [N, C, ...] and constants [C] for all tasks of a ``vmap``.
 
     The channels of the tasks lie side by side, [T, N, C, ...] as [1, T * C, N * ...]: a view where

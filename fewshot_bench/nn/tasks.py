@@ -43,8 +43,8 @@ def double_backward(expected: bool = True) -> AbstractContextManager[None]:
 def task_weights(module: nn.Module, tasks: int) -> dict[str, Tensor]:
     """The module's parameters, once for each task: {name: [T, ...]} (views, not copies).
 
-    Gradients with respect to them are per task; gradients with respect to the module's own
-    parameters flow through. Where those are frozen, the copies are leaves of their own.
+    Gradients by them are per task, those by the module's own parameters flow through. Where these
+    are frozen, the copies are leaves of their own.
     """
     weights = {}
     for name, parameter in module.named_parameters():
@@ -84,8 +84,7 @@ def per_task(module: nn.Module, x: Tensor, weights: Weights | None = None) -> Te
 def _everywhere(module: nn.Module, weights: Weights) -> dict[str, Tensor]:
     """The weights under the name of every place that they are used in: shared ones have several.
 
-    ``functional_call`` can do that itself, but leaves its tensors behind in a module that is in two
-    places (torch 2.15).
+    ``functional_call`` itself leaves its tensors behind in a module in two places (torch 2.15).
     """
     named = module.named_parameters(remove_duplicate=False)
     of = {parameter: weights[name] for name, parameter in named if name in weights}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -16,7 +16,6 @@ from fewshot_bench.config.schema import OPTION_FIELDS, SETTINGS, RunConfig
 from fewshot_bench.data.cache import cache_folder, cache_root
 from fewshot_bench.data.download import locate
 from fewshot_bench.data.images import Dataset, Splits, SplitsContent, content_of_splits
-from fewshot_bench.engine.progress import Progress, Silent
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import PluginError, RecordError, plugin_errors
 from fewshot_bench.hooks.registry import Registered, Registry
@@ -28,6 +27,26 @@ from fewshot_bench.utils.inputs import WEIGHTS, InputFile, content_of
 
 PIXEL_RANGES = {"unit": (0.0, 1.0), "signed": (-1.0, 1.0)}
 COUNTS = ("way", "shot", "query", "unlabeled", "distractors")  # of a task
+
+
+class Progress(Protocol):
+    """What shows a run while it goes on; here, nothing."""
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """A part of the run begins that has ``total`` units of work, or goes on after ``done``."""
+        return
+
+    def update(self, done: int, **numbers: float) -> None:
+        """So many units are done, of ``tasks`` each; numbers to show beside them."""
+        return
+
+    def message(self, text: str) -> None:
+        """A line that stays."""
+        return
+
+
+class Silent(Progress):
+    pass
 
 
 @dataclass

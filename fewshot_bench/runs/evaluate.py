@@ -14,13 +14,12 @@ from fewshot_bench.config.resolve import check_changes, with_changes
 from fewshot_bench.data.overlap import write_seen
 from fewshot_bench.engine.checkpointing import Signals
 from fewshot_bench.engine.inspection import of_weights
-from fewshot_bench.engine.progress import Progress
 from fewshot_bench.engine.weights import check_unmoved, save_weights
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.results.record import folder_of, new_run_folder, read_record, write_record
-from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.context import Progress, RunContext
 from fewshot_bench.runs.prepare import check_writable, describe, prepare, seen_by_run, stem
 from fewshot_bench.runs.resume import add_notes, compare_repeated, load_trained, recorded_config
 from fewshot_bench.runs.train import test

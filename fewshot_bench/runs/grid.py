@@ -22,14 +22,13 @@ import torch
 from fewshot_bench.config.options import flag, load, option_name
 from fewshot_bench.config.resolve import REPEATED, configure
 from fewshot_bench.config.schema import FOLLOWERS, SETTINGS, RunConfig
-from fewshot_bench.engine.progress import Progress
 from fewshot_bench.engine.training import check_players
 from fewshot_bench.errors import ConfigError, FewshotBenchError
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.record import read_record
 from fewshot_bench.results.runs import Run
 from fewshot_bench.results.training import BY_NAME, unequal
-from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.context import Progress, RunContext
 from fewshot_bench.runs.identity import RunIndex, resumable, settings_key
 from fewshot_bench.runs.prepare import describe, method_task, new_method, prepare
 from fewshot_bench.runs.train import resume, run

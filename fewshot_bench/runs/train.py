@@ -24,7 +24,6 @@ from fewshot_bench.engine.inspection import inspect_test
 from fewshot_bench.engine.memory import Cost, cost_of_step, warn_of_cost, within_memory
 from fewshot_bench.engine.pictures import Pictures, start_pictures
 from fewshot_bench.engine.profiling import PROFILED, profile_steps
-from fewshot_bench.engine.progress import Progress
 from fewshot_bench.engine.training import Plan, Trainer, check_players
 from fewshot_bench.engine.weights import check_unmoved, save_weights
 from fewshot_bench.episode import Episode
@@ -36,7 +35,7 @@ from fewshot_bench.method import Method
 from fewshot_bench.results import record as records
 from fewshot_bench.results.record import build, read_record, resume_command, write_record
 from fewshot_bench.runs import prepare as preparation
-from fewshot_bench.runs.context import RunContext
+from fewshot_bench.runs.context import Progress, RunContext
 from fewshot_bench.runs.identity import RunIndex, origin_of, resumable
 from fewshot_bench.runs.prepare import PreparedRun, describe, new_method, prepare, stem
 from fewshot_bench.runs.resume import WeightsCheck, add_notes, recorded_config, resumed_record

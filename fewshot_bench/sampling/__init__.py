@@ -11,19 +11,15 @@ from fewshot_bench.utils.lazy import lazy_exports
 if TYPE_CHECKING:
     from fewshot_bench.sampling.base import *  # noqa: F403
     from fewshot_bench.sampling.batches import *  # noqa: F403
-    from fewshot_bench.sampling.closed import *  # noqa: F403
     from fewshot_bench.sampling.few_labels import *  # noqa: F403
-    from fewshot_bench.sampling.in_order import *  # noqa: F403
     from fewshot_bench.sampling.inspection import *  # noqa: F403
     from fewshot_bench.sampling.open import *  # noqa: F403
 else:
     __getattr__ = lazy_exports(
         __name__,
-        base="EpisodeSource Indices Sampler",
+        base="ClosedSampler EpisodeSource Indices Sampler",
         batches="BatchSource",
-        closed="ClosedSampler",
         few_labels="Labels without_labels",
-        in_order="InOrderSampler",
         inspection="draw_episodes",
-        open="BalancedOpenSampler OpenSampler",
+        open="BalancedOpenSampler InOrderSampler OpenSampler",
     )

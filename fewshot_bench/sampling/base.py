@@ -1,7 +1,6 @@
 """The contract of samplers: episode i is a pure function of (content, split, task, seed, i).
 
-A sampler maps episode numbers to image indices; :class:`EpisodeSource` gathers the images. Nothing
-depends on the method, the device, the batch size or the number of processes.
+Nothing depends on the method, the device, the batch size or the number of processes.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from torch import Tensor
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Batch, Episode, Support, Task
 from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.rng import key_of, permutation
+from fewshot_bench.rng import below, fold, key_of, permutation, subset
 from fewshot_bench.utils.devices import is_gpu
 from fewshot_bench.utils.generators import generators_used, global_generators
 
@@ -23,12 +22,8 @@ from fewshot_bench.utils.generators import generators_used, global_generators
 class Indices(Batch):
     """Positions in a class table of the images of T episodes.
 
-    Arguments:
-        support: [T, way, shot].
-        query: [T, Q], with ``target`` [T, Q] in [0, way).
-        unlabeled: [T, U] or None.
-        class_ids: [T, way].
-        key: [T].
+    ``support`` [T, way, shot], ``query`` [T, Q] with ``target`` [T, Q] in [0, way), ``unlabeled``
+    [T, U] or None, ``class_ids`` [T, way], ``key`` [T].
     """
 
     support: Tensor
@@ -55,7 +50,7 @@ class Sampler:
     """Base class of samplers.
 
     Arguments:
-        table: the split.
+        table: the split; ConfigError if it has too few classes or images.
         task: the shape of an episode.
         seed: of the stream of episodes.
         within_family: draw all classes of an episode from one family (one alphabet).
@@ -63,9 +58,6 @@ class Sampler:
     Attributes:
         length: number of episodes; None: unlimited.
         sampling: ``"closed"`` (later episodes may use an image again) or ``"open"`` (they do not).
-
-    Raises:
-        ConfigError: too few classes or images.
     """
 
     length: int | None = None
@@ -92,8 +84,7 @@ class Sampler:
     def require(self, ids: Tensor | range) -> None:
         """Raise ConfigError if the plan has fewer episodes.
 
-        Numbers on a GPU are not checked, since reading them would wait for the device; callers
-        that have them check the range that they come from.
+        Numbers on a GPU are not checked: to read them would wait for the device.
         """
         if self.length is None or not len(ids) or (isinstance(ids, Tensor) and is_gpu(ids)):
             return
@@ -124,6 +115,35 @@ class Sampler:
         return Indices(support, query, target, unlabeled, class_ids, key)
 
 
+class ClosedSampler(Sampler):
+    """Independent episodes: classes uniform without replacement, then images of each likewise."""
+
+    def __call__(self, ids: Tensor) -> Indices:
+        table, task = self.table, self.task
+        key = fold(self.stream, ids)
+        groups = self._groups(key)
+        variant = below(key, "variant", table.group_count[groups], (task.classes,))
+        classes = table.group_start[groups] + variant
+        class_key = fold(key.unsqueeze(-1), torch.arange(task.classes, device=key.device))
+        return self.arrange(key, classes, self.images(class_key, classes))
+
+    def images(self, key: Tensor, classes: Tensor) -> Tensor:
+        """Distinct images [T, classes, shot + query + unlabeled] of classes [T, classes]."""
+        table = self.table
+        place = subset(key, "images", table.class_count[classes], self.task.images_per_class)
+        return place + table.class_start[classes].unsqueeze(-1)
+
+    def _groups(self, key: Tensor) -> Tensor:
+        """Distinct groups [T, classes], of one family with ``within_family``."""
+        table, task = self.table, self.task
+        if not self.within_family:
+            size = torch.full_like(key, len(table.group_start))
+            return subset(key, "classes", size, task.classes)
+        family = self.eligible[below(key, "family", len(self.eligible))]
+        chosen = subset(key, "classes", table.family_count[family], task.classes)
+        return table.family_start[family].unsqueeze(-1) + chosen
+
+
 class EpisodeSource:
     """Episodes of one split, gathered on its device; ``dtype``: of the images."""
 
@@ -134,11 +154,9 @@ class EpisodeSource:
         self._checked = False
 
     def indices(self, ids: Tensor | range) -> Indices:
-        """Image indices of these episodes; the first batch of a sampler is checked.
+        """Image indices of these episodes. ConfigError if a finite plan has fewer.
 
-        Raises:
-            ConfigError: a finite plan has fewer.
-            PluginError: see :func:`check_indices`; or the sampler drew from a global generator.
+        PluginError if the sampler draws from a global generator, or its first batch is invalid.
         """
         self.sampler.require(ids)
         before = global_generators()
@@ -177,11 +195,9 @@ def episode_ids(ids: Tensor | range, device: torch.device) -> Tensor:
 
 
 def check_indices(indices: Indices, table: ClassTable, task: Task) -> None:
-    """Check that a sampler returned valid episodes.
+    """Raise PluginError if a sampler returned invalid episodes.
 
-    Raises:
-        PluginError: a wrong shape or target, a class or image twice in an episode, or an image of
-            another class.
+    A wrong shape or target, a class or image twice in an episode, or an image of another class.
     """
     support, query, target = indices.support, indices.query, indices.target
     ids = indices.class_ids

@@ -7,9 +7,8 @@ Two levels (Zhang et al. 2018, section 3; Ren et al. 2018, section 5):
 * tasks: a seeded fraction of the classes is labeled. Labeled tasks use these classes, unlabeled
   tasks the others, for methods that can learn from them.
 
-The partition depends on the split's classes and its own seed only, so every method and training
-seed has the same labels. Tags of random numbers ("unlabelled ...") decide which ones and keep
-their spelling.
+The partition depends on the split's classes and its own seed only. Tags of random numbers
+("unlabelled ...") keep their spelling.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Episode, Task, UnlabeledEpisode, UnlabeledSupport
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.rng import fold, key_of, permutation, subset
-from fewshot_bench.sampling.base import EpisodeSource, Indices
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource, Indices
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,6 @@ class Labels:
                 raise ConfigError(f"--labeled-{flag}: expected 0 < value <= 1, got {value:g}.")
 
     def key(self, level: str, device: torch.device) -> Tensor:
-        """The partition's key, int64 []."""
         return torch.tensor(key_of("labels", level, self.seed), device=device)
 
     def groups(self, table: ClassTable) -> tuple[Tensor, Tensor]:
@@ -78,9 +75,8 @@ def at_least_one(fraction: float, count: Tensor) -> Tensor:
 class PartlyLabeledSampler(ClosedSampler):
     """Closed episodes: support and queries are labeled images, ``unlabeled`` the other images.
 
-    Arguments as in ``Sampler``; ``fraction``: of the images of each class that is labeled;
-    ``order``: :meth:`Labels.images` of the whole split. ConfigError if a class has too few labeled
-    or too few unlabeled images.
+    ``fraction``: of the images of each class that is labeled; ``order``: :meth:`Labels.images` of
+    the whole split. ConfigError if a class has too few labeled or unlabeled images.
     """
 
     def __init__(
@@ -137,12 +133,8 @@ def training_sources(
 ) -> tuple[EpisodeSource, EpisodeSource | None]:  # fmt: skip
     """Labeled training tasks and, where some classes have no labels, unlabeled ones.
 
-    Arguments:
-        table, task, seed, within_family: see :class:`fewshot_bench.sampling.base.Sampler`.
-        unlabeled: whether the method learns from tasks without labels.
-
-    Raises:
-        ConfigError: too few labeled or unlabeled classes, or too few images in one.
+    ``unlabeled``: whether the method learns from tasks without labels; other arguments: see
+    ``Sampler``. ConfigError for too few labeled or unlabeled classes, or images in one.
     """
     of_labeled, others = labels.groups(table)
     part = table if labels.classes == 1 else table.select_groups(of_labeled)

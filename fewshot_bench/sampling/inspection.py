@@ -1,9 +1,4 @@
-"""Check the episodes of an evaluation against what their sampler declares.
-
-A declaration may be wrong, and a plugin's sampler may draw what a table's heading does not say:
-unequal numbers of queries, an image twice in an "open" plan, classes of several families. So every
-episode is drawn and checked before the evaluation.
-"""
+"""Check the episodes of an evaluation, before it, against what their sampler declares."""
 
 from __future__ import annotations
 
@@ -41,14 +36,9 @@ class DrawnEpisodes:
 def draw_episodes(
     source: EpisodeSource, episodes: int, title: str, chunk: int = 256
 ) -> DrawnEpisodes:
-    """Draw and check the first episodes of an evaluation.
+    """Draw and check the first episodes of an evaluation, ``chunk`` at a time.
 
-    Arguments:
-        title: name of the sampler in messages.
-        chunk: episodes at a time; does not change a number.
-
-    Raises:
-        PluginError: an episode is invalid, or not what the sampler declares.
+    PluginError if one is invalid, or not what the sampler with this ``title`` declares.
     """
     sampler, table = source.sampler, source.table
     if sampler.sampling not in ("closed", "open"):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
+from fewshot_bench.errors import ConfigError
 from fewshot_bench.rng import below, fold, permutation
 from fewshot_bench.sampling.base import Indices, Sampler
 
@@ -15,9 +16,8 @@ class OpenSampler(Sampler):
     """Random classes among those with enough unused images (Lafargue et al., TMLR 2024).
 
     The plan ends when fewer than ``way`` classes have shot + query + unlabeled unused images.
-    Classes with many images are in more episodes than others: the record's ``test.class_use``
-    shows by how much, and :class:`BalancedOpenSampler` uses all equally often. The classes of a
-    group show the same drawings (rotations), so a drawing is used in one rotation only.
+    Classes with many images are in more episodes than others (``test.class_use`` of the record).
+    The classes of a group show the same drawings (rotations), each used in one rotation only.
     """
 
     sampling = "open"
@@ -81,10 +81,9 @@ class OpenSampler(Sampler):
 class BalancedOpenSampler(OpenSampler):
     """A plan that uses every class equally often, however many images it has.
 
-    The later episodes of :class:`OpenSampler` consist of the large classes alone. Here a class is
-    in as many episodes as the smallest one can be: an episode takes the least used classes, at
-    random among equals. Any two classes (of a family, with ``within_family``) differ by at most
-    one episode at every point of the plan, and large classes leave images unused.
+    A class is in as many episodes as the smallest one can be: an episode takes the least used
+    classes, at random among equals. Any two classes (of a family, with ``within_family``) differ
+    by at most one episode at every point of the plan, and large classes leave images unused.
     """
 
     def limit(self, room: Tensor, families: list[Tensor]) -> Tensor:
@@ -95,3 +94,37 @@ class BalancedOpenSampler(OpenSampler):
         chosen = groups[order[used[order].argsort(stable=True)[: self.task.classes]]]
         # The least used come first; shuffled again, places carry no information.
         return chosen[permutation(key, "places", len(chosen))]
+
+
+class InOrderSampler(OpenSampler):
+    """Disjoint episodes in the order in which a pipeline that groups by class delivers them.
+
+    Images are read in the order of their source (``ClassTable.order``). A class is complete when
+    its last image has been read. Episode e has the classes e * way, e * way + 1, ... in the order
+    of completion; the images that were read first are the support set, the next ones the queries.
+    Of a group (the rotations of a character) the first class is used. Tutorials that cut a test
+    set into episodes do this. Where the source stores images class by class, neighbors mostly
+    belong to one family (an alphabet), which makes such episodes harder than random ones.
+    """
+
+    def __init__(
+        self, table: ClassTable, task: Task, seed: int, *, within_family: bool = False
+    ) -> None:
+        if within_family:
+            raise ConfigError("--sampling in-order cannot be combined with --within-family.")
+        super().__init__(table, task, seed)
+
+    def _plan(self) -> tuple[Tensor, Tensor]:
+        table, task = self.table, self.task
+        classes = table.group_start.cpu()
+        starts, counts = table.class_start.cpu()[classes], table.class_count.cpu()[classes]
+        read = [
+            start + table.order[start : start + count].argsort(stable=True)
+            for start, count in zip(starts.tolist(), counts.tolist(), strict=True)
+        ]
+        chosen = torch.stack([table.order[images[-1]] for images in read]).argsort(stable=True)
+        chosen = chosen[: len(chosen) // task.classes * task.classes]
+        images = torch.stack([read[group][: task.images_per_class] for group in chosen.tolist()])
+        shape = (-1, task.classes)
+        plan = classes[chosen].unflatten(0, shape), images.unflatten(0, shape)
+        return plan[0].to(table.device), plan[1].to(table.device)

@@ -23,9 +23,8 @@ import fewshot_bench
 from fewshot_bench.engine.evaluation import predictions, scores_of
 from fewshot_bench.engine.executors import Eager
 from fewshot_bench.engine.executors.conditions import changed, conditions
-from fewshot_bench.engine.executors.graph import Ahead, make_capturable
+from fewshot_bench.engine.executors.graph import STEPS_AHEAD, make_capturable
 from fewshot_bench.engine.training import Plan, Trainer, check_players
-from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, title_of
 from fewshot_bench.sampling import ClosedSampler, EpisodeSource
@@ -63,10 +62,9 @@ FOR_SAMPLERS = {"once": "in __init__ on table.device", "show": ""}
 
 
 class DeviceCheck:
-    """Runs a plugin's object on the stand-in for a GPU, and collects its faults.
+    """Runs a plugin's object (or class) on the stand-in for a GPU, and collects its faults.
 
-    ``plugin``: the object, or its class. Its files are those of its classes and of the modules
-    inside it. ``faults``: sentences, each with file, line and source line.
+    ``faults``: sentences, each with file, line and source line.
     """
 
     def __init__(self, plugin: object) -> None:
@@ -195,10 +193,9 @@ def _within(file: Path, *folders: Path) -> bool:
 def train(
     check: DeviceCheck, subject: MethodSubject, executor: Eager, steps: int | None = None
 ) -> Trainer | None:
-    """Train on the device as an engine does, with unlabeled tasks where they are declared.
+    """Train on the device as an engine does. None: nothing trains, or training failed.
 
-    ``steps``: None: as few as are needed to compare the last step of each source of tasks with
-    the one before it. Returns the trainer after them; None: nothing trains, or training failed.
+    ``steps``: None: as few as can compare the last step of each source with the one before it.
     """
     method = executor.method
     with check.running() as device:
@@ -252,26 +249,22 @@ def unlabeled_tasks(
     return UnlabeledTasks(ClosedSampler(subject.table("train", device), subject.task, 1))
 
 
-def draw(subject: SamplerSubject) -> tuple[DeviceCheck, list[Episode]]:
-    """Batches on the device: two by their ranges, and two as a captured training draws them."""
+def sampler_captures(subject: SamplerSubject) -> None:
+    """A GPU waits for no line of it, batch after batch."""
     check = DeviceCheck(subject.kind)
-    episodes: list[Episode] = []
     with check.running() as device:
         with device.waits_allowed():
             sampler = subject.build(device=META)
             size = min(TASKS, sampler.length or TASKS)
             source = EpisodeSource(sampler)
             source.batch(range(size))
-        starts = [start for start in (0, size) if start + size <= (sampler.length or 2 * size)]
-        episodes += [source.batch(range(start, start + size)) for start in starts]
-        with device.waits_allowed():
-            ahead = Ahead(source, size, size, META)
-        for start in starts:
-            if not ahead.holds(start):
-                ahead.draw(start)
-            ahead.go_to(start)
-            episodes.append(ahead.episode())
-    return check, episodes
+        for start in (0, size):
+            if start + size <= (sampler.length or 2 * size):
+                source.batch(range(start, start + size))
+        with device.waits_allowed():  # many at once, as a captured training draws them
+            source.batch(torch.arange(STEPS_AHEAD * size, device=META))
+    if check.faults:
+        raise Fault(f"{_joined(check.faults)}.")
 
 
 def method_captures(subject: MethodSubject) -> str | None:
@@ -292,13 +285,6 @@ def method_captures(subject: MethodSubject) -> str | None:
         "it could declare capturable = True: no wait, no tensor from another device and only "
         "fixed shapes were found"
     )
-
-
-def sampler_captures(subject: SamplerSubject) -> None:
-    """A GPU waits for no line of it, batch after batch."""
-    check, _ = draw(subject)
-    if check.faults:
-        raise Fault(f"{_joined(check.faults)}.")
 
 
 def _joined(faults: Sequence[str]) -> str:

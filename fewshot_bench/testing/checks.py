@@ -40,16 +40,13 @@ class Check:
 class Outcome:
     """The outcome of a check, with its id and sentence.
 
-    Arguments:
-        status: ``passed``, ``failed``, ``not claimed`` (the capability is not declared) or
-            ``note`` (a measurement or a suggestion; never a failure).
-        message: the values found and a suggested fix; empty for a check that passed.
+    A capability that is not declared is ``not claimed``; a ``note`` is a measurement or suggestion.
     """
 
     id: str
     sentence: str
     status: Status
-    message: str = ""
+    message: str = ""  # the values found and a suggested fix; empty for a check that passed
 
 
 def check_of(function: Callable[[Any], str | None], id: str = "") -> Check:
@@ -59,7 +56,7 @@ def check_of(function: Callable[[Any], str | None], id: str = "") -> Check:
 
 
 def run_check(check: Check, subject: Any) -> Outcome:
-    """Run one check; any exception becomes an outcome."""
+    """Any exception becomes an outcome."""
     status: Status = "failed"
     try:
         message = check.run(subject)

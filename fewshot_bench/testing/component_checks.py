@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import re
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial, wraps
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fewshot_bench.data import ClassTable, Dataset, LabeledImages, Splits
+from fewshot_bench.data.images import SPLITS
 from fewshot_bench.engine.evaluation import Metric, measured
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, FewshotBenchError
@@ -34,7 +34,7 @@ from fewshot_bench.testing import checks
 from fewshot_bench.testing.checks import Fault, NotClaimed, require_close
 from fewshot_bench.testing.gradients import network_precision_error
 from fewshot_bench.testing.method_checks import BATCHES, Shape, builds_alike, require_precise
-from fewshot_bench.testing.tiny import character_images, separable_images
+from fewshot_bench.testing.tiny import TINY, character_images, separable_images
 from fewshot_bench.utils.generators import generators_preserved, generators_used, global_generators
 
 SHAPES: tuple[Shape, ...] = ((1, 28, 28), (3, 32, 32), (3, 84, 84))  # tried on a backbone
@@ -42,13 +42,10 @@ IMAGES = 30  # on which its precision is measured
 NORMALIZE = "normalize with fewshot_bench.nn.TaskBatchNorm instead of nn.BatchNorm2d."
 OTHER_SHAPES = "'--image-shape C,H,W' tries others."
 CLASSES_PER_FAMILY = 4  # of the table on which samplers are tried
-TASK = Task(way=3, shot=2, query=2, image_shape=(1, 6, 6))
 
 
 @dataclass(frozen=True)
 class BackboneSubject:
-    """A backbone under test: its factory, and the image shapes that it is tried on."""
-
     make: Callable[[Shape], nn.Module]
     shapes: tuple[Shape, ...] = SHAPES  # it may refuse some with a ConfigError
 
@@ -76,13 +73,11 @@ class BackboneSubject:
 
     @property
     def shape(self) -> Shape:
-        """The first shape that it works for."""
         if not self.working:
             raise NotClaimed("it runs on none of the images that it is tried on; see out-shape")
         return self.working[0]
 
     def build(self, shape: Shape | None = None, seed: int = 0) -> nn.Module:
-        """The module, initialized by a seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.make(shape or self.shape)
@@ -93,7 +88,6 @@ class BackboneSubject:
         return torch.rand(*axes, *(shape or self.shape), generator=generator)
 
     def maps(self, shape: Shape) -> Tensor:
-        """Feature maps of two images."""
         with torch.no_grad():
             return self.build(shape)(self.images(2, shape=shape))
 
@@ -169,7 +163,6 @@ def precision(subject: BackboneSubject) -> None:
 
 
 def _in_training(subject: BackboneSubject) -> tuple[nn.Module, dict[str, nn.Parameter]]:
-    """The module in training mode, and what trains."""
     net = subject.build().train()
     weights = {name: p for name, p in net.named_parameters() if p.requires_grad}
     if not weights:
@@ -179,8 +172,6 @@ def _in_training(subject: BackboneSubject) -> tuple[nn.Module, dict[str, nn.Para
 
 @dataclass
 class DatasetSubject:
-    """A data set under test."""
-
     make: Callable[[], Dataset]
     root: Path | None = None  # the folder of its files; None if it needs none
 
@@ -203,13 +194,11 @@ class DatasetSubject:
             return replace(splits, **copies)
 
     def parts(self) -> dict[str, LabeledImages]:
-        """{name: split}, without those that are None."""
         return _parts(self.splits)
 
 
 def _parts(splits: Splits) -> dict[str, LabeledImages]:
-    parts = {name: getattr(splits, name) for name in ("train", "validation", "test")}
-    return {name: part for name, part in parts.items() if part is not None}
+    return {name: part for name in SPLITS if (part := getattr(splits, name)) is not None}
 
 
 def disjoint(subject: DatasetSubject) -> None:
@@ -287,8 +276,6 @@ def verify(subject: DatasetSubject) -> None:
 
 @dataclass(frozen=True)
 class SamplerSubject:
-    """A sampler under test: its class, and options of its own."""
-
     kind: type[Sampler]
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -296,15 +283,14 @@ class SamplerSubject:
         self, seed: int = 0, *, within_family: bool = False, device: torch.device | str = "cpu"
     ) -> Sampler:
         """The sampler over a tiny table: twelve classes of twelve images, in three families."""
-        images = separable_images(image_shape=TASK.image_shape)
+        images = separable_images()
         family = np.arange(len(images.counts)) // CLASSES_PER_FAMILY
         names = tuple(f"family {i}" for i in range(int(family.max()) + 1))
         table = ClassTable(replace(images, families=family, family_names=names), device)
-        return self.kind(table, TASK, seed, within_family=within_family, **self.options)
+        return self.kind(table, TINY, seed, within_family=within_family, **self.options)
 
 
 def _first(sampler: Sampler) -> Tensor:
-    """Ids of the first episodes: those that a finite plan has."""
     return torch.arange(min(8, sampler.length or 8))
 
 
@@ -317,7 +303,7 @@ def valid(subject: SamplerSubject) -> None:
         if not isinstance(indices, Indices):
             raise Fault(f"it gave {type(indices).__name__}, not fewshot_bench.sampling.Indices.")
         try:
-            check_indices(indices, subject.build().table, TASK)
+            check_indices(indices, subject.build().table, TINY)
         except FewshotBenchError as error:
             raise Fault(f"{error} (episodes {ids[0]} to {ids[-1]}).") from error
     draw_episodes(EpisodeSource(sampler), len(_first(sampler)), "it")
@@ -377,9 +363,7 @@ def _example() -> tuple[Tensor, Tensor]:
     return logits, torch.arange(8).remainder(4).expand(3, -1)
 
 
-def _scores(metric: Metric, logits: Tensor, target: Tensor) -> Tensor:
-    """Scores [T], checked for their shape."""
-    return measured("the metric", metric, logits, target)
+_scores = partial(measured, "the metric")  # [T], checked for their shape
 
 
 def one_score_per_task(metric: Metric) -> None:
@@ -443,7 +427,7 @@ def _observe(observer: Any) -> list[tuple[str, str, str]]:
 
     def recorder(hook: str) -> Any:
         @hookimpl(wrapper=True)
-        @functools.wraps(getattr(specs, hook))
+        @wraps(getattr(specs, hook))
         def record(*arguments: Any) -> Generator[None, Any, Any]:
             before = as_text(arguments)
             result = yield

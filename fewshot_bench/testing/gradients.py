@@ -32,7 +32,7 @@ def gradient_error(
 
     Arguments:
         method: without kinks (no ReLU, no max-pooling), or the differences mean nothing.
-        players: names; None: all.
+        players: names, or UnknownName; None: all.
         eps: step of the differences.
         samples: number of entries checked per parameter, spread evenly over it.
 
@@ -41,9 +41,6 @@ def gradient_error(
         (difference - gradient) over its checked entries, divided by the norm of those gradients;
         where that is close to zero (the bias before a batch normalization has gradient 0), by
         a thousandth of the largest such norm of the player.
-
-    Raises:
-        UnknownName: no such player.
     """
     method, episode = copy.deepcopy(method).double().train(), episode.to(torch.float64)
     owners = check_players(method)
@@ -96,12 +93,8 @@ def precision_error(method: Method, episode: Episode, engine: str = "auto") -> d
     the training loop does. Where the outcome of a ReLU or of max-pooling depends on rounding, the
     second follows the first (:class:`ReplayDecisions`).
 
-    Arguments:
-        episode: a batch of tasks whose images are exact in float32.
-        engine: one of ``fewshot_bench.engine.executors.ENGINES``.
-
-    Returns:
-        {player: norm of the difference over the norm of the float64 gradient}.
+    ``episode``: of images that are exact in float32. Returns {player: norm of the difference over
+    the norm of the float64 gradient}.
     """
 
     def gradients(dtype: torch.dtype, mode: TorchDispatchMode) -> dict[str, Tensor]:
@@ -150,9 +143,8 @@ def _relative_errors(
 
 
 # A gradient jumps where the input of a ReLU crosses 0, and where another input of a pooling window
-# becomes the largest. An input that is there but for rounding falls on one side in float32 and on
-# the other in float64; both gradients are right, and inner steps amplify the difference to a
-# percent and more. To compare their arithmetic, the second has to decide as the first did.
+# becomes the largest. Such an input may fall on one side in float32 and on the other in float64;
+# both gradients are right. To compare their arithmetic, the second has to decide as the first did.
 
 # {operation: the argument whose sign decides}; a ReLU's output has the sign of its input
 _SIGNS = {aten.relu.default: 0, aten.relu_.default: 0, aten.leaky_relu_backward.default: 1}

@@ -1,16 +1,14 @@
 """A stand-in for a GPU on any machine: torch's ``meta`` device, with values in host memory.
 
-Code that runs on ``meta`` tensors takes the paths that it takes on a GPU, because they are on
-another device than host tensors. torch's own ``meta`` tensors have no values, so a run ends at the
-first read. :class:`MetaDevice` stores the values in host memory, hidden from the code, and runs
-every operation there: a step gives the numbers of a CPU under the rules of a GPU. It records, with
-the line, each violation of these rules: reading a number (which waits for the device), making a
-tensor whose size depends on numbers (also waits), copying from host memory (not pinned, so it waits
-too), and mixing tensors of both devices.
+Code that runs on ``meta`` tensors takes the paths that it takes on a GPU. torch's own have no
+values; :class:`MetaDevice` stores them in host memory, hidden from the code, and runs every
+operation there: a step gives the numbers of a CPU under the rules of a GPU. It records, with the
+line, each violation of these rules: reading a number, making a tensor whose size depends on
+numbers, copying from host memory (not pinned), all of which wait for the device, and mixing tensors
+of both devices.
 
-A host tensor without dimensions is legal in elementwise operations, to which torch passes it as an
-argument like a Python number; a CUDA graph repeats the value that it had. Everywhere else
-(``torch.where``, ``torch.stack``, copies) it is a violation.
+A host tensor without dimensions is legal in elementwise operations, to which torch passes it like a
+Python number; everywhere else (``torch.where``, ``torch.stack``, copies) it is a violation.
 """
 
 from __future__ import annotations
@@ -45,8 +43,6 @@ What = Literal[
 
 
 class Violation(NamedTuple):
-    """Something that a GPU waits for or refuses."""
-
     what: What
     call: str  # the operation, or the method of a tensor
     frames: Frames  # where; of a backward pass, where the forward pass was
@@ -54,27 +50,9 @@ class Violation(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """An operation on the device."""
-
     name: str
     given: tuple[Any, ...]  # shapes and host numbers of its arguments
     frames: Frames
-
-
-class Graph:
-    """A stand-in for a CUDA graph: recorded operations on the values of tensors."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
-
-    def replay(self) -> None:
-        """Repeat the operations on the same tensors, with the same Python numbers."""
-        for func, args, kwargs, results in self.calls:
-            again = _leaves(func(*args, **kwargs))
-            for old, new in zip(_leaves(results), again, strict=True):
-                # A result written in place, or a view, is already in its memory.
-                if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
-                    old.copy_(new)
 
 
 class MetaDevice(private.TorchDispatchMode):
@@ -85,7 +63,6 @@ class MetaDevice(private.TorchDispatchMode):
         self.violations: list[Violation] = []
         self._operations: list[Operation] | None = None
         self._waits_allowed = False
-        self._recorded: Graph | None = None
         self._values: dict[int, Any] = {}  # {address of a meta storage: storage of its values}
         self._owners: dict[int, Any] = {}  # {address of values: weak reference to the meta storage}
         self._calls = _Calls(self)
@@ -111,17 +88,6 @@ class MetaDevice(private.TorchDispatchMode):
         with mock.patch.object(self, "_operations", operations if wanted else None):
             yield operations
 
-    @contextmanager
-    def graph(self, graph: Graph) -> Iterator[None]:
-        """Record the operations of the block, and restore all values after it."""
-        before = [(values, values.clone()) for values in self._values.values()]
-        try:
-            with mock.patch.object(self, "_recorded", graph):
-                yield
-        finally:
-            for values, bytes_ in before:
-                values.copy_(bytes_)
-
     def on_host(self, value: Any) -> Any:
         """A copy of a tensor (or of a pytree of them) in host memory, for a test to read."""
         with private.without_torch_function(), torch.no_grad():
@@ -132,7 +98,10 @@ class MetaDevice(private.TorchDispatchMode):
         if self._waits_allowed and what != "mixed":
             return
         frames, node = _frames(frame or sys._getframe(1)), private.current_autograd_node()
-        made = self._calls.frames_of(node) if node is not None and _by_autograd(frames) else None
+        # Of torch's own backward pass, and no hook or backward of somebody else.
+        torchs = takewhile(lambda frame: frame[0].startswith(TORCH), frames)
+        by_autograd = any(function == "_engine_run_backward" for *_, function in torchs)
+        made = self._calls.frames_of(node) if node is not None and by_autograd else None
         self.violations.append(Violation(what, call, made or frames, backward=made is not None))
 
     def __torch_dispatch__(
@@ -171,10 +140,11 @@ class MetaDevice(private.TorchDispatchMode):
                 return wrapped[id(leaf)] if id(leaf) in wrapped else self._to_meta(leaf)
 
             own_args, own_kwargs = _map((args, kwargs), unwrap)
-            result = func(*own_args, **own_kwargs)
-            if self._recorded is not None:
-                self._recorded.calls.append((func, own_args, own_kwargs, result))
+            result = self.run(func, own_args, own_kwargs)
             return result if to_host else _map(result, wrap)
+
+    def run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return func(*args, **kwargs)
 
     def _to_host(self, tensor: Tensor) -> Tensor:
         """The values of a tensor, not copied."""
@@ -190,7 +160,6 @@ class MetaDevice(private.TorchDispatchMode):
         return values.conj() if tensor.is_conj() else values
 
     def _to_meta(self, values: Tensor) -> Tensor:
-        """The ``meta`` tensor of some values."""
         held = values.untyped_storage()
         storage = self._owners[held._cdata]() if held._cdata in self._owners else None
         if storage is None:
@@ -233,16 +202,11 @@ def _given(leaf: Any) -> Any:
     return leaf if leaf == leaf else "nan"  # NaN differs from itself
 
 
-# Violations in operations.
-#
 # torch marks some operations whose result depends on numbers (``torch.Tag``). The lists here are
-# the other ones whose GPU code reads numbers of the device on the host. They were found in the
-# libraries of torch 2.15, by what calls ``Tensor.item``, ``nonzero``, ``_unique`` or
-# ``cudaStreamSynchronize``; a newer torch may wait less.
-#
-# Some functions of torch have two implementations, and take the one without a wait while a
-# ``TorchDispatchMode`` is active, as it is here. ``BACKWARD`` and ``_waits_without_mode`` name what
-# that hides.
+# the other ones whose GPU code reads numbers of the device on the host, found in the libraries of
+# torch 2.15 by what calls ``Tensor.item``, ``nonzero``, ``_unique`` or ``cudaStreamSynchronize``.
+# While a ``TorchDispatchMode`` is active, as here, some functions take an implementation without a
+# wait: ``BACKWARD`` and ``_waits_without_mode`` name what that hides.
 
 Given = dict[str, Any]  # the arguments of an operation, by name
 
@@ -276,11 +240,7 @@ def _violations(
 def _waits_without_mode(
     target: Tensor, *, weight: Any, label_smoothing: float, reduction: str, **_: Any
 ) -> bool:
-    """Whether ``cross_entropy`` waits on a GPU, but not here.
-
-    For the mean over smoothed labels it sums the weights of the targets that are not ignored, which
-    it selects on a GPU.
-    """
+    """Whether ``cross_entropy`` waits on a GPU, but not here: to select what is not ignored."""
     smoothed = weight is not None and label_smoothing > 0 and reduction == "mean"
     return smoothed and not target.is_floating_point()
 
@@ -297,12 +257,6 @@ def _many_to_find(given: Given) -> bool:
         return False
     # The bound is torch's own.
     return not given.get("assume_unique") and those.numel() >= 10 * elements.numel() ** 0.145
-
-
-def _many_to_count(given: Given) -> bool:
-    """Whether ``mode`` sorts rather than counts in one kernel; the bound is torch's own."""
-    shape = given["self"].shape
-    return bool(shape) and shape[given.get("dim", -1)] > 2048
 
 
 # {operation: whether its GPU code reads a number, by its arguments}
@@ -322,7 +276,7 @@ INSIDE: dict[str, Callable[[Given], bool]] = {
     "linalg_matrix_exp": lambda given: given["self"].shape[-1] > 1,
     # How many different values there are.
     "isin": _many_to_find,
-    "mode": _many_to_count,
+    "mode": lambda given: given["self"].dim() and given["self"].shape[given.get("dim", -1)] > 2048,
     # It selects the places of the mask.
     "masked_scatter_backward": lambda given: True,
 }
@@ -338,7 +292,6 @@ AS_ARGUMENTS = ("fill", "masked_fill", "index_fill")
 
 
 def _shape_from_numbers(func: Any, plain: str, given: Given) -> bool:
-    """Whether the size of a result depends on the numbers in a tensor."""
     if plain in ("index", "index_put"):
         return any(map(_is_mask, given["indices"])) and not _fills_a_mask(plain, given)
     sized = given.get("output_size") is not None  # of repeat_interleave
@@ -346,10 +299,7 @@ def _shape_from_numbers(func: Any, plain: str, given: Given) -> bool:
 
 
 def _fills_a_mask(plain: str, given: Given) -> bool:
-    """Whether one host number fills all places of a mask, which needs no list of them.
-
-    For a number on the device torch lists the places, and waits for how many there are.
-    """
+    """Whether one host number fills a mask; for one on the device torch lists its places."""
     if plain != "index_put" or given.get("accumulate"):
         return False
     indices = [index for index in given["indices"] if index is not None]
@@ -370,13 +320,10 @@ FROM_HOST = ("tensor", "as_tensor", "asarray")
 
 
 class _Calls(TorchFunctionMode):
-    """Calls of functions and methods of torch, for a :class:`MetaDevice`."""
-
     def __init__(self, device: MetaDevice) -> None:
         super().__init__()
         self.device = device
-        # Of each call that made autograd nodes: the number of the first, that of the first one
-        # after it, and where the call was.
+        # Calls that made autograd nodes: number of the first one, of the first after it; where.
         self.nodes: list[tuple[int, int, Frames]] = []
 
     def __torch_function__(
@@ -388,7 +335,10 @@ class _Calls(TorchFunctionMode):
         if isinstance(first, Tensor) and first.device == META:
             result = self._on_device(func, name, frame, first, args, kwargs)
         elif name in FROM_HOST and not isinstance(first, Tensor):
-            result = self._from_host(func, name, frame, args, kwargs)
+            args, target = self._read(args, name, frame), kwargs.get("device")
+            there = target is not None and torch.device(target) == META
+            result = func(*args, **(kwargs | {"device": HOST} if there else kwargs))
+            result = self._sent(result, name, frame) if there else result
         else:
             result = func(*args, **kwargs)
         if (end := private.next_autograd_number()) > start:
@@ -400,12 +350,6 @@ class _Calls(TorchFunctionMode):
         number = node._sequence_nr()
         at = bisect_right(self.nodes, number, key=itemgetter(0)) - 1
         return self.nodes[at][2] if at >= 0 and number < self.nodes[at][1] else None
-
-    def _from_host(self, func: Any, name: str, frame: FrameType, args: Any, kwargs: Any) -> Any:
-        args, target = self._read(args, name, frame), kwargs.get("device")
-        if target is None or torch.device(target) != META:
-            return func(*args, **kwargs)
-        return self._sent(func(*args, **{**kwargs, "device": HOST}), name, frame)
 
     def _on_device(
         self, func: Any, name: str, frame: FrameType, first: Tensor, args: Any, kwargs: Any
@@ -455,38 +399,14 @@ def _index_and_value(of: Tensor, index: Any, *value: Any) -> tuple[Any, ...]:
 
 
 def _frames(frame: FrameType) -> Frames:
-    """A frame and its callers, without those of this module."""
     codes = [(frame.f_code, line) for frame, line in traceback.walk_stack(frame)]
     return tuple((c.co_filename, line, c.co_name) for c, line in codes if c.co_filename != __file__)
 
 
-def _by_autograd(frames: Frames) -> bool:
-    """Whether torch's own backward pass does it, and no hook or backward of somebody else."""
-    torchs = takewhile(lambda frame: frame[0].startswith(TORCH), frames)
-    return any(function == "_engine_run_backward" for *_, function in torchs)
-
-
-class _Event(int):
-    """An event of a graph: no time passes between two."""
-
-    def record(self, stream: object) -> None:
-        pass
-
-
 @contextmanager
 def as_a_gpu(device: MetaDevice) -> Iterator[MetaDevice]:
-    """Make torch, its optimizers and this package treat ``meta`` as a GPU with graphs and events.
-
-    It replaces names of ``torch.cuda``, and the switches of autocast, which ``meta`` does not have.
-    """
-    replaced: dict[str, Callable[..., Any]] = {
-        "torch.cuda.CUDAGraph": Graph,
-        "torch.cuda.graph": lambda graph, **_: device.graph(graph),
-        "torch.cuda.current_stream": lambda *_: None,
-        "torch.cuda.Event": lambda **_: _Event(),
-        "torch.cuda.is_current_stream_capturing": lambda: False,
-        **_autocast(),
-    }
+    """Make torch's optimizers and autocast treat ``meta`` as a GPU."""
+    replaced = _autocast()
     # torch decides by the device's name whether an optimizer may store its state there.
     for module in list(sys.modules.values()):
         for name in ("_get_capturable_supported_devices", "_get_foreach_kernels_supported_devices"):

@@ -19,7 +19,7 @@ from fewshot_bench.config.options import options_of
 from fewshot_bench.config.schema import SETTINGS
 from fewshot_bench.data import ClassTable, Dataset
 from fewshot_bench.engine.checkpointing import Store
-from fewshot_bench.engine.evaluation import TOLERANCE, Scores, evaluate
+from fewshot_bench.engine.evaluation import TOLERANCE, evaluate
 from fewshot_bench.engine.executors import Eager, differentiate
 from fewshot_bench.engine.inspection import far_behind, inspect_test, inspect_training
 from fewshot_bench.engine.training import Plan, Trainer, check_players, copy_weights
@@ -57,22 +57,18 @@ Make = Callable[[Task, nn.Module | None], Method]
 class MethodSubject:
     """A method under test, and the episodes that it is tested on.
 
-    ``make``: from a task and a backbone (None if it wants none) to the method; None: ``kind``.
     With running ``statistics`` of the tiny backbone, only the method itself can make a prediction
     depend on other queries.
     """
 
     kind: type[Method]
-    make: Make | None = None
+    make: Make | None = None  # None: ``kind``
     task: Task = CHECKED
     statistics: Statistics = "running"
     shapes: tuple[Shape, ...] = (RGB,)  # of images, besides those of the task
 
     def variants(self) -> Iterator[tuple[str, MethodSubject]]:
-        """The subject with each kind of statistics and shape of images, with a prefix for messages.
-
-        A shape other than the task's is left out if the method refuses it with a ConfigError.
-        """
+        """The subject with each kind of statistics and accepted shape; a prefix for messages."""
         yield "", self
         statistics: Statistics = "batch" if self.kind.wants_backbone else "running"
         suffix = " and batch statistics" if self.kind.wants_backbone else ""
@@ -92,9 +88,8 @@ class MethodSubject:
     def small(self) -> MethodSubject:
         """The subject with images no larger than the suite's own, where the method accepts them.
 
-        With larger images the random tasks are so far apart that losses are almost 0, so finite
-        differences see only rounding, and an inner learning rate that suits the method's usual
-        networks is too large for a tiny network of many more features.
+        Larger random images are so far apart that losses are almost 0, so finite differences see
+        only rounding, and an inner learning rate is too large for a tiny network of many features.
         """
         shapes = tuple(dict.fromkeys(map(self._shrunk, self.shapes)))
         return replace(self._with_images(self._shrunk(self.task.image_shape)), shapes=shapes)
@@ -129,16 +124,11 @@ class MethodSubject:
             return replace(self.task, way=len(self.table("train").class_start))
         return self.task
 
-    def build(self, seed: int = 0) -> Method:
-        """The method, initialized by a seed, over the tiny backbone."""
-        backbone = partial(tiny.TinyBackbone, statistics=self.statistics)
-        return self.build_over(backbone, self.training_task, seed)
-
-    def build_over(
-        self, backbone: Callable[[Shape], nn.Module], task: Task, seed: int = 0
-    ) -> Method:
-        """The method, initialized by a seed, over a backbone made for the task's images."""
+    def build(self, seed: int = 0, backbone: Callable[[Shape], nn.Module] | None = None) -> Method:
+        """The method, initialized by a seed, over a backbone (default: the tiny one)."""
         make: Callable[..., Any] = self.make or self.kind
+        backbone = backbone or partial(tiny.TinyBackbone, statistics=self.statistics)
+        task = self.training_task
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             networks = [backbone(task.image_shape)] if self.kind.wants_backbone else []
@@ -148,7 +138,6 @@ class MethodSubject:
         return method
 
     def episode(self, tasks: int = 2, seed: int = 0, dtype: torch.dtype = torch.float32) -> Episode:
-        """Tasks to learn and to classify."""
         task = self.task
         return tiny.tiny_episode(
             task.way, task.shot, task.query, tasks, task.image_shape, task.unlabeled,
@@ -171,20 +160,15 @@ class MethodSubject:
         return ClassTable(images, device, pixel_range=self.task.pixel_range)
 
     def source(self, split: str, device: torch.device | str = "cpu") -> Any:
-        """Episodes (or, to train on, mini-batches) of a split."""
         table = self.table(split, device)
         if split == "train" and self.kind.source == "batches":
             return BatchSource(table, self.task.way * self.task.query, 0)
         return EpisodeSource(ClosedSampler(table, self.task, 0))
 
-    def tested(self) -> Scores:
-        """Scores of test tasks after the short training."""
-        return evaluate(Eager(self.trained), self.source("test"), EPISODES, chunk=EPISODES)
-
-    @property
-    def queries(self) -> int:
-        """The number of queries of these tasks."""
-        return EPISODES * self.task.way * self.task.query
+    def tested(self) -> tuple[float, int]:
+        """Accuracy on test tasks after the short training, and the number of their queries."""
+        scores = evaluate(Eager(self.trained), self.source("test"), EPISODES, chunk=EPISODES)
+        return float(scores.accuracy.mean()), EPISODES * self.task.way * self.task.query
 
 
 def all_variants(run: Callable[[MethodSubject], None]) -> Callable[[MethodSubject], None]:
@@ -207,7 +191,6 @@ def all_variants(run: Callable[[MethodSubject], None]) -> Callable[[MethodSubjec
 
 
 def small_images(run: Callable[[MethodSubject], None]) -> Callable[[MethodSubject], None]:
-    """The check with small images, for what does not depend on their size."""
     return wraps(run)(lambda subject: run(subject.small))
 
 
@@ -219,7 +202,6 @@ def predict(method: Method, episode: Episode, *, training: bool = False) -> Tens
 
 
 def _losses(method: Method, episode: Episode) -> dict[str, Tensor]:
-    """Losses of each player: {player: [T]}."""
     return {n: value.detach() for n, value in method.train().losses(episode).players.items()}
 
 
@@ -476,12 +458,12 @@ def at_run_time(subject: MethodSubject) -> None:
 @all_variants
 def modes(subject: MethodSubject) -> None:
     """After some training, evaluation mode classifies about as well as training mode does."""
-    tested = float(subject.tested().accuracy.mean())
+    tested, queries = subject.tested()
     method, episode = subject.trained, subject.source("test").batch(range(EPISODES))
     logits = predict(method, episode, training=True)
     method.eval()
     trained = float(accuracy(logits, episode.target).mean())
-    if far_behind(trained, tested, subject.task.way, subject.queries):
+    if far_behind(trained, tested, subject.task.way, queries):
         raise Fault(
             f"accuracy {trained:.1%} in training mode and {tested:.1%} in evaluation mode with the "
             f"same weights (chance is {1 / subject.task.way:.1%}): the test runs something else "
@@ -552,9 +534,16 @@ def resume(subject: MethodSubject) -> None:
     """Training resumed from a checkpoint ends with the same weights as uninterrupted training."""
     if not check_players(subject.build()):
         raise NotClaimed("nothing trains")
-    whole, first, second = (
-        _trainer(subject, seed, steps) for seed, steps in ((1, 4), (1, 2), (2, 0))
-    )
+    plan = Plan(steps=4, task_batch=2)
+
+    def trainer(seed: int, steps: int) -> Trainer:
+        method = subject.build(seed).train()
+        trainer = Trainer(method, Eager(method), subject.source("train"), plan)
+        for _ in range(steps):
+            trainer.advance()
+        return trainer
+
+    whole, first, second = trainer(1, 4), trainer(1, 2), trainer(2, 0)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         store.save(first.step, first.state())
@@ -575,23 +564,14 @@ def resume(subject: MethodSubject) -> None:
             raise Fault(f"'{name}' is {value!r}, expected {unbroken[name]!r}, {advice}")
 
 
-def _trainer(subject: MethodSubject, seed: int, steps: int) -> Trainer:
-    """After this number of the four steps of a training."""
-    method = subject.build(seed).train()
-    trainer = Trainer(method, Eager(method), subject.source("train"), Plan(steps=4, task_batch=2))
-    for _ in range(steps):
-        trainer.advance()
-    return trainer
-
-
 @small_images
 def beats_chance(subject: MethodSubject) -> None:
     """A short training on separable images ends above chance on new classes."""
-    scores, chance = subject.tested().accuracy, 1 / subject.task.way
-    least = chance + 4 * math.sqrt(chance * (1 - chance) / subject.queries)
-    if not scores.mean() > least:
+    (accuracy, queries), chance = subject.tested(), 1 / subject.task.way
+    least = chance + 4 * math.sqrt(chance * (1 - chance) / queries)
+    if not accuracy > least:
         raise Fault(
-            f"accuracy {scores.mean():.1%} after {STEPS} steps; expected above {least:.1%} (chance "
+            f"accuracy {accuracy:.1%} after {STEPS} steps; expected above {least:.1%} (chance "
             f"{chance:.1%}). Does the loss compare logits and targets along the same axis?"
         )
 
@@ -616,8 +596,7 @@ def precision(subject: MethodSubject) -> None:
     labeled = subject.kind.source == "episodes"
     task = replace(subject.task, shot=5, query=15, image_shape=(1, 28, 28))
     try:
-        way = task.way if labeled else subject.training_task.way
-        method = subject.build_over(tiny.CharacterBackbone, replace(task, way=way))
+        method = replace(subject, task=task).build(0, tiny.CharacterBackbone)
         errors = [precision_error(method, tiny.character_episode(task, 0, labeled))]
     except (Fault, PluginError, ConfigError, RuntimeError, ValueError):
         # It works with the tiny images alone.

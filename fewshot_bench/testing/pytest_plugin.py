@@ -13,7 +13,6 @@ FIXTURE = "fsb_check"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker."""
     config.addinivalue_line(
         "markers",
         "conformance(name, kind=None, **options): checks of fewshot-bench on a plugin's object; "

@@ -1,8 +1,4 @@
-"""The conformance suites: the checks of each kind of plugin, and how they are run.
-
-From Python: ``check_method`` and its siblings. By name, for ``fsb check NAME`` and the pytest
-plugin: :func:`suite`.
-"""
+"""The conformance suites: the checks of each kind of plugin, and how they are run."""
 
 from __future__ import annotations
 
@@ -59,10 +55,7 @@ def check_method(
             settings other than the defaults.
         task: of the tiny episodes that it is checked on.
         image_shapes: further shapes (C, H, W) of images; None: RGB, beside the default task.
-        only: ids of checks; default: all.
-
-    Raises:
-        UnknownName: no such check.
+        only: ids of checks, or UnknownName; default: all.
     """
     if image_shapes is None:
         image_shapes = (methods.RGB,) if task == CHECKED else ()
@@ -82,8 +75,7 @@ def check_backbone(
 ) -> list[Outcome]:  # fmt: skip
     """Run the suite on a backbone's factory. See :func:`check_method`.
 
-    It may refuse some of the ``image_shapes`` (C, H, W) with a
-    :class:`fewshot_bench.errors.ConfigError`.
+    It may refuse some of the ``image_shapes`` (C, H, W) with a ConfigError.
     """
     return _outcomes("backbones", components.BackboneSubject(factory, tuple(image_shapes)), only)
 
@@ -109,24 +101,16 @@ def _outcomes(kind: str, subject: Any, only: Sequence[str]) -> list[Outcome]:
 
 @dataclass(frozen=True)
 class Suite:
-    """The checks of one object."""
-
     title: str  # what it is and where it comes from
     checks: tuple[Check, ...]  # of its kind
     subject: Any  # the argument of the checks
 
     def run(self, only: Sequence[str] = ()) -> list[Outcome]:
-        """The outcomes; see :func:`fewshot_bench.testing.checks.run_checks`."""
         return list(run_checks(self.checks, self.subject, only))
 
 
 def find(registry: Registry, name: str, kind: str | None = None) -> Registered:
-    """The registered object of a name, of whichever kind.
-
-    Raises:
-        UnknownName: no object of this name can be checked.
-        ConfigError: the name is ambiguous.
-    """
+    """The registered object of a name; ConfigError if it is ambiguous, or UnknownName."""
     if kind:
         if kind not in SUITES:
             raise UnknownName("kind to check", kind, SUITES)
@@ -182,18 +166,14 @@ def suite(
     registry: Registry, name: str, kind: str | None = None, *, data_root: str | None = None,
     image_shapes: Sequence[Shape] | None = None, **options: Any,
 ) -> Suite:  # fmt: skip
-    """The checks of a registered object.
+    """The checks of a registered object. Raises as :func:`find`, and for an unknown option.
 
     Arguments:
         name: as ``fsb list`` shows it, ``distribution:name`` or ``PATH.py:NAME``.
         kind: where the name is ambiguous.
         data_root: the folder of a data set's files.
         image_shapes: of images that a method or backbone is tried on; None: gray and RGB ones.
-        options: of the method (default: those of its preset ``quick``), backbone, data set or
-            sampler.
-
-    Raises:
-        FewshotBenchError: see :func:`find`; or an option that does not exist.
+        options: of the object; default: those of a method's preset ``quick``.
     """
     item = find(registry, name, kind)
     subject: Any = config_options.load(registry, item.kind, _bare(registry, item.kind, name))

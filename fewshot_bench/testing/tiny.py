@@ -48,9 +48,7 @@ def tiny_episode(
 ) -> Episode:  # fmt: skip
     """A batch of random tasks: a class is a random pattern, its images are the pattern plus noise.
 
-    Arguments:
-        way, shot, query, unlabeled, distractors: see :class:`fewshot_bench.episode.Task`.
-        tasks: T.
+    Arguments as in :class:`fewshot_bench.episode.Task`; ``tasks``: T.
     """
     task = Task(way, shot, query, unlabeled, distractors, image_shape)
     key = fold(torch.arange(tasks), key_of("tiny_episode", seed))
@@ -65,22 +63,13 @@ def tiny_episode(
         return torch.stack([row[index] for row, index in zip(values, order, strict=True)])
 
     others = images("unlabeled", task.classes, unlabeled).flatten(1, 2)
-    return _episode(
-        key,
-        images("support", way, shot),
-        shuffled("unlabeled order", others) if unlabeled else None,
+    rest = shuffled("unlabeled order", others) if unlabeled else None
+    return Episode(
+        Support(images("support", way, shot), rest, key),
         shuffled("query order", images("query", way, query).flatten(1, 2)),
         shuffled("query order", torch.arange(way).repeat_interleave(query).expand(tasks, -1)),
-    )
-
-
-def _episode(
-    key: Tensor, support: Tensor, unlabeled: Tensor | None, query: Tensor, target: Tensor
-) -> Episode:
-    """With new classes in each task."""
-    tasks, way = support.shape[:2]
-    class_ids = torch.arange(tasks * way).unflatten(0, (tasks, way))
-    return Episode(Support(support, unlabeled, key), query, target, class_ids, key)
+        torch.arange(tasks * way).unflatten(0, (tasks, way)), key,
+    )  # fmt: skip
 
 
 def separable_images(
@@ -138,10 +127,9 @@ def character_episode(task: Task, seed: int, labeled: bool, tasks: int = 2) -> E
     shot = task.shot if labeled else 0
     labels = torch.arange(task.way).repeat_interleave(task.query)
     others = task.unlabeled * task.classes
-    return _episode(
-        key,
-        images("support", task.way * shot).unflatten(1, (task.way, shot)),
-        images("unlabeled", others) if labeled and others else None,
-        images("query", len(labels)),
-        labels[permutation(key, "order", len(labels))],
-    )
+    support = images("support", task.way * shot).unflatten(1, (task.way, shot))
+    unlabeled = images("unlabeled", others) if labeled and others else None
+    target = labels[permutation(key, "order", len(labels))]
+    class_ids = torch.arange(tasks * task.way).unflatten(0, (tasks, task.way))
+    query = images("query", len(labels))
+    return Episode(Support(support, unlabeled, key), query, target, class_ids, key)

@@ -6,10 +6,10 @@ from fewshot_bench import hookimpl
 @hookimpl
 def register_samplers() -> dict[str, str]:
     return {
-        "closed": "fewshot_bench.sampling.closed:ClosedSampler",
+        "closed": "fewshot_bench.sampling.base:ClosedSampler",
         "open": "fewshot_bench.sampling.open:OpenSampler",
         "open-balanced": "fewshot_bench.sampling.open:BalancedOpenSampler",
-        "in-order": "fewshot_bench.sampling.in_order:InOrderSampler",
+        "in-order": "fewshot_bench.sampling.open:InOrderSampler",
     }
 
 

@@ -27,7 +27,6 @@ from fewshot_bench.engine.executors import CudaGraphs, Eager, Executor
 from fewshot_bench.engine.executors.base import Call, Prediction
 from fewshot_bench.engine.executors.conditions import conditions
 from fewshot_bench.engine.memory import within_memory
-from fewshot_bench.engine.precision import Precision
 from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method
@@ -202,7 +201,7 @@ def test_settings_of_the_executor_count(graphs: type[Graph]) -> None:
     settings: dict[str, Any] = {}
     for name, value in (
         ("task_chunk", None), ("task_chunk", 3), ("strategy", "im2col"),
-        ("precision", Precision("bf16")),
+        ("precision", "bf16"),
     ):  # fmt: skip
         settings[name] = value
         setattr(executor, name, value)

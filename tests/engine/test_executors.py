@@ -13,8 +13,8 @@ from fsb_protonet.protonet import ProtoNet
 
 from fewshot_bench import Method
 from fewshot_bench.engine.executors import CudaGraphs, Eager, Executor, TaskThreads, choose
+from fewshot_bench.engine.executors.base import products_in
 from fewshot_bench.engine.executors.graph import make_capturable
-from fewshot_bench.engine.precision import FP32, choose_precision
 from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.method import Player
@@ -107,10 +107,10 @@ def test_convolutions_of_every_shape_as_matrix_products() -> None:
 
 def test_precision_is_applied_and_undone() -> None:
     before = torch.backends.cuda.matmul.fp32_precision
-    with choose_precision("tf32", Prototypes()).applied():
+    with products_in("tf32"):
         assert torch.backends.cuda.matmul.fp32_precision == "tf32"
         assert torch.backends.cudnn.conv.fp32_precision == "tf32"
-        with FP32.applied():
+        with products_in("fp32"):
             assert torch.backends.cuda.matmul.fp32_precision == "ieee"
     assert torch.backends.cuda.matmul.fp32_precision == before
 
@@ -121,9 +121,8 @@ def test_bf16_reaches_the_products_of_every_thread() -> None:
     episode = tiny_episode(tasks=4, dtype=torch.float32)
     players = method.players()
     full = Eager(method).gradients(episode, players, ("meta",)).losses["meta"]
-    exact = choose_precision("bf16", method)
     losses = []
-    for runs in (Eager(method, precision=exact), TaskThreads(method, 2, precision=exact)):
+    for runs in (Eager(method, precision="bf16"), TaskThreads(method, 2, precision="bf16")):
         with runs.running():
             losses.append(runs.gradients(episode, players, ("meta",)).losses["meta"])
     assert torch.allclose(losses[0], losses[1], rtol=1e-2)

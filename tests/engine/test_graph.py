@@ -105,8 +105,7 @@ def test_work_for_several_turns_is_charged_to_each(monkeypatch: pytest.MonkeyPat
     clock = iter([0, 8_000_000, 10_000_000, 13_000_000, 20_000_000, 21_000_000])  # ns
     monkeypatch.setattr("time.perf_counter_ns", lambda: next(clock))
     timer = StepTimer(CPU, warmup=0)
-    with timer.shared_work(4) as drawn:
-        pass
+    drawn = timer.clock.now(), timer.clock.now(), 4
     inside = [10_000_000, 10_500_000, 12_000_000, 13_000_000]
     timer.start()
     timer.replayed(inside, drawn)

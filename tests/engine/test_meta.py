@@ -35,15 +35,16 @@ from fewshot_bench.testing.captures import (
     TASKS,
     TORCH,
     DeviceCheck,
-    draw,
     evaluate,
+    sampler_captures,
     train,
     unlabeled_tasks,
 )
-from fewshot_bench.testing.meta_device import META, Graph, MetaDevice, Violation, as_a_gpu
+from fewshot_bench.testing.meta_device import META, MetaDevice, Violation, as_a_gpu
 from fewshot_bench.testing.method_checks import CHECKED, MethodSubject
 from fewshot_bench.testing.suites import suite
 from fewshot_bench.testing.tiny import separable_images
+from tests.engine.meta_graphs import Graph, GraphDevice, as_a_gpu_with_graphs, with_graphs
 from tests.engine.toys import Prototypes, source
 
 UNLABELED = replace(CHECKED, unlabeled=2, distractors=1)
@@ -124,11 +125,17 @@ def on_the_cpu(case: str, steps: int) -> tuple[list[dict[str, Tensor]], list[Ten
     return losses, logits
 
 
+def watching(plugin: object) -> DeviceCheck:
+    check = DeviceCheck(plugin)
+    check.device = GraphDevice()
+    return check
+
+
 def made(case: str, executor: str) -> tuple[MethodSubject, DeviceCheck, Executor]:
     """A method with fresh weights, what watches it, and what runs it."""
     subject = subject_of(case)
     method = subject.build()
-    return subject, DeviceCheck(method), EXECUTORS[executor](method)
+    return subject, watching(method), EXECUTORS[executor](method)
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)
@@ -139,7 +146,8 @@ def test_training_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
     subject, watched, runs = made(case, executor)
     method = runs.method
     steps = STEPS if executor == "graph" else 2 * (1 + method.unlabeled_tasks)
-    trainer = train(watched, subject, runs, steps)
+    with with_graphs(watched.device):
+        trainer = train(watched, subject, runs, steps)
     assert watched.faults == []
     want, _ = on_the_cpu(case, steps)
     assert (trainer is None) == (not want)
@@ -162,7 +170,8 @@ def test_evaluation_waits_for_nothing_and_gives_the_numbers_of_the_cpu(
     case: str, executor: str
 ) -> None:
     subject, watched, runs = made(case, executor)
-    logits, scores = evaluate(watched, subject, runs)
+    with with_graphs(watched.device):
+        logits, scores = evaluate(watched, subject, runs)
     assert watched.faults == []
     if isinstance(runs, CudaGraphs):
         assert runs.captures
@@ -192,14 +201,29 @@ def indices_equal(device: MetaDevice, mine: Any, its: Any) -> bool:
 @pytest.mark.parametrize("name", Registry.discover().names("samplers"))
 def test_a_sampler_waits_for_nothing_batch_after_batch(name: str) -> None:
     subject = suite(Registry.discover(), name, "samplers").subject
-    watched, episodes = draw(subject)
-    assert watched.faults == []
+    sampler_captures(subject)
+    device, episodes = GraphDevice(), []
+    with as_a_gpu_with_graphs(device):
+        with device.waits_allowed():
+            sampler = subject.build(device=META)
+            size = min(TASKS, sampler.length or TASKS)
+            drawn = EpisodeSource(sampler)
+            drawn.batch(range(size))
+            ahead = Ahead(drawn, size, size, META)
+        starts = [start for start in (0, size) if start + size <= (sampler.length or 2 * size)]
+        episodes += [drawn.batch(range(start, start + size)) for start in starts]
+        for i in range(len(starts)):
+            if not ahead.holds(i * size):
+                ahead.draw(i * size)
+            ahead.go_to(i * size)
+            episodes.append(ahead.episode())
+    assert device.violations == []
     on_cpu = EpisodeSource(subject.build())
     starts = (0, TASKS) * 2 if len(episodes) == 4 else (0, 0)
     assert len(episodes) == len(starts)
     for episode, start in zip(episodes, starts, strict=True):
         want = on_cpu.batch(range(start, start + TASKS))
-        assert indices_equal(watched.device, episode, want)
+        assert indices_equal(device, episode, want)
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.5])
@@ -270,8 +294,8 @@ def test_a_plan_says_where_it_ends_without_a_wait() -> None:
 
 
 def test_what_is_drawn_ahead_of_a_plans_end_is_not_used() -> None:
-    device = MetaDevice()
-    with as_a_gpu(device):
+    device = GraphDevice()
+    with as_a_gpu_with_graphs(device):
         with device.waits_allowed():
             images = separable_images(image_shape=CHECKED.image_shape)
             episodes = EpisodeSource(OpenSampler(ClassTable(images, META), CHECKED, 0))
@@ -410,7 +434,7 @@ def test_a_backward_pass_is_seen_where_its_forward_pass_was() -> None:
 
 
 def test_a_graph_has_no_effect_until_it_is_replayed_and_repeats_what_it_held() -> None:
-    device, graph = MetaDevice(), Graph()
+    device, graph = GraphDevice(), Graph()
     with device:
         x = torch.ones(2, device=META)
         factor = torch.full((), 2.0, device=META)  # on the device: read anew
@@ -439,8 +463,8 @@ def test_a_graph_holds_numbers_of_python_and_the_comparison_sees_it() -> None:
 
     def losses(kind: type[Executor]) -> Tensor:
         torch.manual_seed(0)
-        method, device = Growing(), MetaDevice()
-        with as_a_gpu(device):
+        method, device = Growing(), GraphDevice()
+        with as_a_gpu_with_graphs(device):
             with device.waits_allowed():
                 episodes = source(device="meta")
                 episodes.batch(range(2))
@@ -464,8 +488,8 @@ def test_rates_on_the_device_follow_their_schedule_in_a_graph() -> None:
             return {"meta": replace(meta, schedule=lambda step, of: 1 - step / of)}
 
     torch.manual_seed(0)
-    method, device = Scheduled(), MetaDevice()
-    with as_a_gpu(device):
+    method, device = Scheduled(), GraphDevice()
+    with as_a_gpu_with_graphs(device):
         with device.waits_allowed():
             episodes = source(device="meta")
             episodes.batch(range(2))
@@ -487,8 +511,8 @@ def test_rates_on_the_device_follow_their_schedule_in_a_graph() -> None:
 @pytest.mark.parametrize(("steps", "name"), [(1, "eager"), (6, "graph")])
 def test_the_engine_that_is_recorded_is_the_one_that_ran(steps: int, name: str) -> None:
     """A training that ends before a graph is captured has not run as one."""
-    device = MetaDevice()
-    with as_a_gpu(device), device.waits_allowed():
+    device = GraphDevice()
+    with as_a_gpu_with_graphs(device), device.waits_allowed():
         method = Prototypes().to(META)
         executor = CudaGraphs(method)
         Trainer(method, executor, source(device="meta"), Plan(steps, 4)).run()

@@ -21,8 +21,7 @@ from fewshot_bench.engine.evaluation import evaluate
 from fewshot_bench.engine.executors import Eager
 from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.episode import Task
-from fewshot_bench.sampling.base import EpisodeSource
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 from tests.ratios import ratio
 
 TASK = Task(5, 1, 5, image_shape=(1, 28, 28))

@@ -17,8 +17,7 @@ from fewshot_bench.episode import Task
 from fewshot_bench.method import Losses, Method, Player, accuracy, cross_entropy
 from fewshot_bench.nn import TaskBatchNorm, per_task
 from fewshot_bench.rng import normal
-from fewshot_bench.sampling.base import EpisodeSource
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 
 TASK = Task(3, 2, 3, image_shape=(1, 6, 6))
 

@@ -19,7 +19,7 @@ from fewshot_bench.engine.inspection import inspect_test
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.method import Losses, Method, cross_entropy
 from fewshot_bench.nn import TaskBatchNorm, per_task
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler
 from fewshot_bench.sampling.open import OpenSampler
 from fewshot_bench.testing import (
     TINY,

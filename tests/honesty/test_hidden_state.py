@@ -28,8 +28,7 @@ from fewshot_bench.engine.training import Plan, Trainer
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method, accuracy
 from fewshot_bench.nn import Frozen, TaskBatchNorm
-from fewshot_bench.sampling.base import EpisodeSource
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 from fewshot_bench.testing import TINY, tiny_episode
 from fewshot_bench.testing.method_checks import MethodSubject
 from tests.engine.toys import logged

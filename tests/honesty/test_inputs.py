@@ -175,7 +175,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fewshot_bench import InputFile
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler
 
 
 class Shifted(ClosedSampler):
@@ -227,7 +227,7 @@ FILES = """
 from typing import Annotated
 
 from fewshot_bench import Dataset, InputFile, Method
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler
 
 
 class Inner(Method):

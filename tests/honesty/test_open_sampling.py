@@ -25,8 +25,7 @@ from fewshot_bench.results.comparison import compare
 from fewshot_bench.results.runs import load_runs
 from fewshot_bench.results.sentences import accuracy_words
 from fewshot_bench.results.stats import class_use, use_words
-from fewshot_bench.sampling.base import Sampler
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler, Sampler
 from fewshot_bench.sampling.open import BalancedOpenSampler, OpenSampler
 
 TASK = Task(way=3, shot=1, query=1)

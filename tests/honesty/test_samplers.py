@@ -42,8 +42,7 @@ from typing import Annotated
 
 import torch
 
-from fewshot_bench.sampling.closed import ClosedSampler
-from fewshot_bench.sampling.base import Indices
+from fewshot_bench.sampling.base import ClosedSampler, Indices
 
 
 class Unequal(ClosedSampler):

@@ -16,8 +16,7 @@ from fewshot_bench.data.images import Splits
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.sampling.base import EpisodeSource
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 
 # Changes only when somebody changes the drawing: raise glyphs.VERSION with it.
 GOLDEN = "cc031142b354c223e136d05e1a3b0942baaffb85ade8ae071783d412aff964e2"

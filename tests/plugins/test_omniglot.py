@@ -20,7 +20,7 @@ from fewshot_bench.data.images import LabeledImages, Splits
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import DataError
-from fewshot_bench.sampling.in_order import InOrderSampler
+from fewshot_bench.sampling.open import InOrderSampler
 
 
 @pytest.fixture(scope="module")

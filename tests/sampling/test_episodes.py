@@ -11,11 +11,15 @@ from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import ConfigError, PluginError
-from fewshot_bench.sampling.base import EpisodeSource, Indices, Sampler, check_indices
-from fewshot_bench.sampling.closed import ClosedSampler
-from fewshot_bench.sampling.in_order import InOrderSampler
+from fewshot_bench.sampling.base import (
+    ClosedSampler,
+    EpisodeSource,
+    Indices,
+    Sampler,
+    check_indices,
+)
 from fewshot_bench.sampling.inspection import draw_episodes
-from fewshot_bench.sampling.open import OpenSampler
+from fewshot_bench.sampling.open import InOrderSampler, OpenSampler
 from tests.ratios import ratio
 
 

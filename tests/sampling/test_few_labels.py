@@ -12,9 +12,8 @@ from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.episode import Task, UnlabeledEpisode
 from fewshot_bench.errors import ConfigError
-from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.sampling.base import ClosedSampler, EpisodeSource
 from fewshot_bench.sampling.batches import BatchSource
-from fewshot_bench.sampling.closed import ClosedSampler
 from fewshot_bench.sampling.few_labels import (
     Labels,
     labeled_images,

@@ -12,7 +12,7 @@ import pytest
 
 from fewshot_bench.engine.executors import Eager
 from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.sampling import closed, in_order
+from fewshot_bench.sampling import ClosedSampler, InOrderSampler
 from fewshot_bench.testing import Outcome
 from fewshot_bench.testing.captures import DeviceCheck, evaluate, train
 from fewshot_bench.testing.suites import suite
@@ -134,7 +134,20 @@ def test_an_untouched_copy_of_maml_passes(check: Check) -> None:
     assert out.split()[:2] == ["captures", "ok"]
 
 
-CLOSED, IN_ORDER = inspect.getsource(closed), inspect.getsource(in_order)
+IMPORTS = """from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fewshot_bench.data.table import ClassTable
+from fewshot_bench.episode import Task
+from fewshot_bench.errors import ConfigError
+from fewshot_bench.rng import below, fold, subset
+from fewshot_bench.sampling import Indices, OpenSampler, Sampler
+
+
+"""
+CLOSED, IN_ORDER = (IMPORTS + inspect.getsource(kind) for kind in (ClosedSampler, InOrderSampler))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fewshot_bench import hookimpl
 from fewshot_bench.data.images import Dataset, Splits
 from fewshot_bench.method import accuracy
-from fewshot_bench.sampling.closed import ClosedSampler
+from fewshot_bench.sampling.base import ClosedSampler
 from fewshot_bench.sampling.open import OpenSampler
 from fewshot_bench.testing import (
     SUITES,

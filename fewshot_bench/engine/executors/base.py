@@ -1,31 +1,35 @@
-"""The base class of executors, the plain one, and what they return.
+"""The base class of executors, the two for a CPU, and what they return.
 
 Every executor gives the same gradients and predictions; they differ in speed and memory.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from fewshot_bench.engine.hidden_state import repeatable, unchanged
-from fewshot_bench.engine.precision import FP32, Precision
 from fewshot_bench.engine.timing import Stopwatch
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError, plugin_errors
 from fewshot_bench.method import Losses, Method, Player, losses_call, title_of
-from fewshot_bench.nn import Strategy, per_task_strategy
+from fewshot_bench.nn import Strategy, per_task_strategy, replica
 from fewshot_bench.nn.norm import observed
 from fewshot_bench.sampling.base import EpisodeSource
+from fewshot_bench.utils.devices import autocast
 from fewshot_bench.utils.torch_private import tree_flatten, tree_unflatten
 
 EMBEDDED_AT_ONCE = 100  # images: about those of an episode
+# What convolutions and matrix products are computed in; weights and losses stay float32. tf32:
+# 10-bit mantissas on GPUs that have them (elsewhere as fp32); bf16: torch's autocast.
+Precision = Literal["fp32", "tf32", "bf16"]
 P = TypeVar("P")
 R = TypeVar("R")
 
@@ -63,8 +67,6 @@ class Packed:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of the method's ``adapt`` and ``predict``."""
-
     tasks: int  # how many of its tasks are wanted
     ran: int  # how many tasks it ran, the wanted ones first
     laps: Callable[[], Sequence[float]]  # gives the ms to learn and to classify them; may wait
@@ -95,45 +97,42 @@ class Prediction:
         return Prediction(self.logits[:tasks], calls)
 
 
-class Executor(ABC):
-    """Runs a method on batches of episodes. A subclass says how a batch is split and run.
+class Executor:
+    """Runs a method on batches of episodes, in one call or in chunks; a subclass runs it otherwise.
 
-    Arguments:
-        name: of this executor, for the record.
-        task_chunk: tasks in a call at most; None: all of the batch.
+    ``name``: for the record; ``task_chunk``: tasks in a call at most; None: all of the batch.
     """
 
     default_name: ClassVar[str]
     graph: ClassVar[bool] = False  # whether a step, and a chunk of an evaluation, may be captured
 
     def __init__(
-        self,
-        method: Method,
-        name: str | None = None,
-        *,
-        strategy: Strategy = "auto",
-        precision: Precision = FP32,
-        task_chunk: int | None = None,
-    ) -> None:
+        self, method: Method, name: str | None = None, *, strategy: Strategy = "auto",
+        precision: Precision = "fp32", task_chunk: int | None = None,
+    ) -> None:  # fmt: skip
         self.method, self.name = method, name or self.default_name
         self.strategy: Strategy = strategy
-        self.precision, self.task_chunk = precision, task_chunk
+        self.precision: Precision = precision
+        self.task_chunk = task_chunk
 
-    @abstractmethod
     def split(self, episode: Episode) -> list[Episode]:
         """The batch in the parts that :meth:`map` gets."""
+        size = self.task_chunk or len(episode)
+        if size >= len(episode):
+            return [episode]
+        return [episode.tasks(t, t + size) for t in range(0, len(episode), size)]
 
-    @abstractmethod
     def map(self, function: Callable[[Method, P], R], parts: Sequence[P]) -> list[R]:
         """``function(method, part)`` of each part, in their order; a thread has its own method."""
+        return [function(self.method, part) for part in parts]
 
-    @abstractmethod
     def at_once(self, tasks: int) -> int:
         """How many tasks of a batch are in memory at the same time."""
+        return min(tasks, self.task_chunk or tasks)
 
-    @abstractmethod
     def limit(self, tasks: int) -> None:
         """From now on, hold at most this many tasks at the same time."""
+        self.task_chunk = min(tasks, self.task_chunk or tasks)
 
     def shrink(self, tasks: int) -> bool:
         """From now on, hold half as many tasks of such a batch at once; False if impossible."""
@@ -150,8 +149,6 @@ class Executor(ABC):
     def gradients(
         self, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
     ) -> Gradients:
-        """Losses of the batch, and each moving player's own gradient."""
-
         def run(method: Method, part: Episode) -> Gradients:
             with self.set_up(part.query.device):
                 return differentiate(method, part, players, turn)
@@ -167,7 +164,7 @@ class Executor(ABC):
             return self.predict_unchecked(episode)
 
     def predict_first(self, episode: Episode) -> Prediction:
-        """Predict the first task (all where tasks influence each other), in this thread."""
+        """Predict :meth:`first_task` in this thread."""
         return self._predict(self.method, self.first_task(episode))
 
     def first_task(self, episode: Episode) -> Episode:
@@ -223,15 +220,29 @@ class Executor(ABC):
 
     @contextmanager
     def set_up(self, device: torch.device) -> Iterator[None]:
-        """This thread's settings for a call of the method."""
-        with per_task_strategy(self.strategy), self.precision.autocast(device):
+        dtype = torch.bfloat16 if self.precision == "bf16" else None
+        with per_task_strategy(self.strategy), autocast(device, dtype):
             yield
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Hold whatever the executor needs while it is in use."""
-        with self.precision.applied():
+        with products_in(self.precision):
             yield
+
+
+@contextmanager
+def products_in(precision: Precision) -> Iterator[None]:
+    """A block with torch's switches of TF32 set for this precision."""
+    switches: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [switch.fp32_precision for switch in switches]
+    for switch in switches:
+        switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
 
 
 class Eager(Executor):
@@ -239,20 +250,80 @@ class Eager(Executor):
 
     default_name = "eager"
 
+
+class TaskThreads(Executor):
+    """One task a call, tasks spread over threads; gradients are summed in episode order.
+
+    Each thread has a replica of the method. Torch runs single-threaded meanwhile, but for a batch
+    of one task, which gets all threads for its operations.
+    """
+
+    default_name = "threads"
+
+    def __init__(self, method: Method, threads: int | None = None, **settings: Any) -> None:
+        super().__init__(method, **settings)
+        most = threads or torch.get_num_threads()
+        # A thread holds one task: to hold fewer tasks is to use fewer threads.
+        self.threads = self._started = min(most, self.task_chunk or most)
+        self._local = threading.local()
+        self._pool: ThreadPoolExecutor | None = None
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        self._local = threading.local()  # replicas of an earlier use may be stale
+        self._started = self.threads
+        pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+        with super().running(), _torch_threads(1), pool:
+            self._pool = pool
+            try:
+                yield
+            finally:
+                self._pool = None
+
     def split(self, episode: Episode) -> list[Episode]:
-        size = self.task_chunk or len(episode)
-        if size >= len(episode):
-            return [episode]
-        return [episode.tasks(t, t + size) for t in range(0, len(episode), size)]
+        return [episode.tasks(t, t + 1) for t in range(len(episode))]
 
     def map(self, function: Callable[[Method, P], R], parts: Sequence[P]) -> list[R]:
-        return [function(self.method, part) for part in parts]
+        assert self._pool is not None, "an executor is used inside its running() block"
+        # All at once, unless memory turned out to be short: then only as many as may be in it.
+        most = self.threads if self.threads < self._started else max(1, len(parts))
+        found: list[R] = []
+        for start in range(0, len(parts), most):
+            run = parts[start : start + most]
+            found += self._pool.map(lambda part: function(self._replica(), part), run)
+        return found
 
     def at_once(self, tasks: int) -> int:
-        return min(tasks, self.task_chunk or tasks)
+        return min(tasks, self.threads)
 
     def limit(self, tasks: int) -> None:
-        self.task_chunk = min(tasks, self.task_chunk or tasks)
+        self.threads = min(tasks, self.threads)
+
+    def gradients(
+        self, episode: Episode, players: Mapping[str, Player], turn: Sequence[str]
+    ) -> Gradients:
+        if len(episode) > 1:
+            return super().gradients(episode, players, turn)
+        with _torch_threads(self.threads), self.set_up(episode.query.device):
+            one = differentiate(self.method, episode, players, turn)
+        return reduce_over_tasks([one], players, 1)
+
+    def _replica(self) -> Method:
+        original, own = getattr(self._local, "pair", (None, None))
+        if own is None or original is not self.method or own.training != self.method.training:
+            own = replica(self.method)
+            self._local.pair = self.method, own
+        return own
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def differentiate(
@@ -261,9 +332,7 @@ def differentiate(
     """Losses, and the gradient of each moving player's summed loss by its own parameters.
 
     Running statistics are collected here; what the method itself proposes for a buffer comes first.
-
-    Raises:
-        PluginError: a loss is missing, has a wrong shape or no gradient.
+    PluginError if a loss is missing, has a wrong shape or no gradient.
     """
     call = losses_call(episode)
     gradients = {}
@@ -317,15 +386,12 @@ def reduce_over_tasks(
             both = list(zip(total, part.gradients[name], strict=True))
             # The first may be views of one number (the gradient of a sum): never added to.
             total = [a.add_(b) for a, b in both] if i else [a + b for a, b in both]
-        if players[name].reduction == "mean":
-            total = [g / tasks for g in total]
-        gradients[name] = total
-    return Gradients(
-        _joined([part.losses for part in parts]),
-        gradients,
-        _joined([part.log for part in parts]),
-        _joined([part.buffers for part in parts]),
+        mean = players[name].reduction == "mean"
+        gradients[name] = [g / tasks for g in total] if mean else total
+    losses, log, buffers = (
+        _joined([getattr(part, kind) for part in parts]) for kind in ("losses", "log", "buffers")
     )
+    return Gradients(losses, gradients, log, buffers)
 
 
 def _joined(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -44,9 +44,9 @@ def conditions(method: Method, device: torch.device) -> Any:
     """What a method is made of: tensors by address, what Python holds by value.
 
     Attributes are followed through dictionaries, lists, modules and objects of a plugin's own
-    classes. Objects of Python's library, of torch and of numpy, functions and classes count by
-    identity; large arrays by address. A tensor elsewhere than on the graph's ``device`` was read
-    when the graph was captured, so that the number of its changes counts as well.
+    classes. Other objects, functions and classes count by identity; large arrays by address. A
+    tensor elsewhere than on the graph's ``device`` was read when the graph was captured, so that
+    the number of its changes counts as well.
     """
     modules = list(method.modules())
     seen = {id(module) for module in modules}
@@ -73,8 +73,7 @@ def changed(before: Any, after: Any) -> str | None:
 def captured_unchanged(method: Method, device: torch.device, before: Any) -> Iterator[None]:
     """Capture calls of a method in this block; RuntimeError if they change its :func:`conditions`.
 
-    A capture runs the method's lines, but no kernel. If it fails, what the lines set (a counter, a
-    tensor without numbers) is put back.
+    If that fails, what the method's lines set (a counter, a tensor without numbers) is put back.
     """
     attributes = [vars(module) for module in method.modules()]
     nested = [v for own in attributes for v in own.values() if isinstance(v, dict | list)]
@@ -91,7 +90,6 @@ def captured_unchanged(method: Method, device: torch.device, before: Any) -> Ite
 
 
 def _first_difference(old: Any, new: Any) -> str | None:
-    """The first name under which the values of two dictionaries differ."""
     for name in {**old, **new}:
         here, there = old.get(name, _MISSING), new.get(name, _MISSING)
         if here != there:

@@ -1,6 +1,5 @@
 """CUDA graphs of whole turns of a training step, and of chunks of an evaluation.
 
-A graph is captured once and replayed for every step: one call launches its thousands of kernels.
 What changes from step to step are tensors outside of it: the place of its episodes' indices, which
 are drawn for many steps at once, and the learning rates. Before a replay the method is compared
 with what it was when the same work was last run directly (``conditions``); where it differs, the
@@ -23,7 +22,7 @@ from torch.optim import Optimizer
 
 from fewshot_bench.engine.executors.base import Eager, Executor, Gradients, Packed, Prediction, R
 from fewshot_bench.engine.executors.conditions import Same, captured_unchanged, changed, conditions
-from fewshot_bench.engine.timing import SharedWork
+from fewshot_bench.engine.timing import Shared
 from fewshot_bench.episode import Episode
 from fewshot_bench.errors import PluginError
 from fewshot_bench.method import Method
@@ -43,8 +42,7 @@ IN_VAIN = 3  # turns in a row that had to be run directly although they might be
 
 
 class CudaGraphs(Eager):
-    """As :class:`Eager`, with the whole step (captured by the training loop), and chunks of
-    evaluations, in CUDA graphs."""
+    """As :class:`Eager`, with whole steps (of the training loop) and chunks of evaluations."""
 
     default_name = "graph"
     graph = True
@@ -64,10 +62,7 @@ class CudaGraphs(Eager):
         return self._stream
 
     def chunk_graph(self, source: EpisodeSource, size: int) -> ChunkGraph | None:
-        """The graph of the evaluation before, if it had the same source and size, else a new one.
-
-        There is one at a time, because each holds the memory of a chunk.
-        """
+        """The graph of the evaluation before, if of the same source and size, else a new one."""
         if not self.captures:
             return None
         chunk = self.chunk
@@ -80,8 +75,7 @@ class CudaGraphs(Eager):
 def capture(work: Callable[[], R], device: torch.device) -> tuple[Graph, R]:
     """Capture some work in the current stream: the graph, and what the work gave (no numbers yet).
 
-    Raises:
-        RuntimeError: a wait for the device, or a copy from the host.
+    RuntimeError for a wait for the device, or a copy from the host.
     """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream(device)):
@@ -112,11 +106,8 @@ class Ahead:
     """Indices of the episodes of several turns to come, drawn together in one CUDA graph.
 
     The many small operations of a sampler take as long for one batch as for fifty. The source has
-    been asked for a batch before, so that its first one is checked.
-
-    Arguments:
-        size: episodes of a turn.
-        every: from the first episode of a turn to that of the next one that this is for.
+    been asked for a batch before, so that its first one is checked. ``size``: episodes of a turn;
+    ``every``: from the first one of a turn to that of the next turn that this is for.
     """
 
     def __init__(
@@ -137,7 +128,6 @@ class Ahead:
         return (self._first + self._starts + self._rows).flatten()
 
     def holds(self, first: int) -> bool:
-        """Whether the indices of the turn with this first episode are drawn."""
         return self._begin >= 0 and 0 <= first - self._begin < self.turns * self.every
 
     def draw(self, first: int) -> None:
@@ -163,7 +153,7 @@ class CapturedTurn:
 
     def __init__(self, body: Body, ahead: Ahead, device: torch.device) -> None:
         self.ahead = ahead
-        self.drawn: SharedWork | None = None  # when its indices were
+        self.drawn: Shared | None = None  # when its indices were
         clock = EventClock(device)
         self.marks: list[Any] = []  # one more than there are phases; read after a replay
 
@@ -201,10 +191,7 @@ class TurnGraphs:
         return len(self._graphs)
 
     def get(self, turn: Turn, capture: Callable[[], CapturedTurn]) -> CapturedTurn | None:
-        """The graph of a turn, captured now if there is none (RuntimeError: it cannot be captured).
-
-        None: the turn is to be run directly.
-        """
+        """The graph of a turn, or RuntimeError if there can be none; None: run it directly."""
         if turn in self._valid:
             return self._graphs[turn]
         now = conditions(self._method, self._device)
@@ -236,9 +223,8 @@ class ChunkGraph:
     """Gather, ``adapt`` and ``predict`` of a chunk of an evaluation as a CUDA graph, in one stream.
 
     The first chunk of an evaluation is run directly, with all that is checked and warmed up there.
-    Those of its size that follow, and those of later evaluations of the same source (a validation,
-    again and again), are replays of one graph, with the weights that are at its addresses at that
-    time. A smaller last chunk (fewer than ``size`` tasks) is filled up.
+    Those that follow, also of later evaluations of the same source, are replays of one graph, with
+    the weights at its addresses. A last chunk of fewer than ``size`` tasks is filled up.
     """
 
     def __init__(self, method: Method, source: EpisodeSource, size: int) -> None:
@@ -251,10 +237,7 @@ class ChunkGraph:
         self._replays = 0
 
     def predict(self, executor: CudaGraphs, indices: Indices) -> Prediction | None:
-        """Predict a chunk, of at most ``size`` tasks, by a replay; None: run it directly.
-
-        Times are to be read before the next replay: they are NaN after it.
-        """
+        """Predict a chunk by a replay, its times NaN after the next one; None: run it directly."""
         whole = self._filled(indices)
         if whole is None or not executor.captures:
             return None
@@ -317,7 +300,6 @@ class ChunkGraph:
         return Prediction(prediction.logits.clone(), calls)
 
     def _laps(self, read: Callable[[], Sequence[float]], replay: int) -> Sequence[float]:
-        """The times of this replay, if no other has overwritten them."""
         return read() if replay == self._replays else (math.nan, math.nan)
 
     def _conditions(self, executor: Executor) -> Any:
