@@ -149,10 +149,7 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
     context = RunContext(config)
     with only_typed(()):
         data = context.data
-    before, now = record["dataset_digest"], data.splits.digest
-    if record["evaluated_digest"] is not None:
-        before, now = record["evaluated_digest"], data.content.digest(record["part"])
-    if now != before:
+    if data.content.digest(record["part"]) != record["evaluated_digest"]:
         raise RecordError(f"{config.dataset} differs from the data of the pilots.")
     table, task = ClassTable(data.splits.test), context.eval_task
     sampler = context.registry.resolve("samplers", f"{CORE}:open").load()

@@ -92,7 +92,7 @@ def protocol_words(record: dict[str, Any]) -> str:
     protocol = {**sampler_protocol(record), "sampling": test["sampling"], **record["task"]}
     drawn = f"{test['sampling']} sampling{sampler_words(protocol)}"
     text = f"{kind}, {drawn}, {query_words(protocol)}"
-    if protocol["unequal"] and "query" in (record.get("sampler") or {}):
+    if protocol["unequal"]:
         text += " ({} to {} in these episodes)".format(*record["sampler"]["query"])
     return text
 

@@ -240,15 +240,12 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """The configuration in a record; settings that are newer than it have their defaults.
+        """The configuration in a record.
 
         Raises:
             ConfigError: a setting is missing, unknown or of another type.
         """
-        default = {name: option.default for name, option in SETTINGS.items() if not option.follows}
-        values = {**default, "sampling_options": {}, **values}
-        names = {field.name for field in fields(cls)}
-        if unfit := sorted(names ^ set(values)):
+        if unfit := sorted({field.name for field in fields(cls)} ^ set(values)):
             raise ConfigError(f"the record's configuration: unknown or missing '{unfit[0]}'.")
         try:
             config = msgspec.convert(values, cls, dec_hook=lambda kind, value: kind(value))

@@ -61,10 +61,6 @@ class SeenImages:
     image_shape: tuple[int, int, int] | None = None
     unknown: tuple[str, ...] = ()
 
-    def of_run(self, run: str) -> SeenImages:
-        """The same for another run: what took part in the current run did so in ``run``."""
-        return replace(self, runs=tuple(one or run for one in self.runs))
-
     def __add__(self, other: SeenImages) -> SeenImages:
         """The union; an image in both has the label of the first."""
         images = np.concatenate([self.images, other.images])
@@ -283,24 +279,22 @@ def write_seen(folder: Path, seen: SeenImages) -> dict[str, Any]:
     return {"file": SEEN_FILE, **vars(content_of(path))}
 
 
-def read_seen(folder: Path, record: Mapping[str, Any] | None) -> SeenImages | None:
-    """The content of a run's ``seen.npz``; None: neither folder nor record has one.
+def read_seen(folder: Path, record: Mapping[str, Any] | None) -> SeenImages:
+    """The content of a run's ``seen.npz``: images that took part in the run in ``folder``.
+
+    ``record``: of the run, whose digest is compared; None: there is none.
 
     Raises:
         RecordError: the file is missing, not the one that the run wrote, or damaged.
     """
-    path, written = folder / SEEN_FILE, (record or {}).get("seen")
+    path, again = folder / SEEN_FILE, "Put the file back, or run it again."
     if not path.is_file():
-        if written is None:
-            return None
         what = f"'{folder}' has no {SEEN_FILE}, the list of images that took part in its weights"
-        raise RecordError(f"{what}. Put the file back, or run it again.")
-    if written is not None and content_of(path).sha256 != written["sha256"]:
-        raise RecordError(
-            f"'{path}' is not the file that the run wrote, or is damaged: its sha256 is not the "
-            "one in the record, so the classes that trained the run are not known. Put the file "
-            "back, or run it again."
-        )
+        raise RecordError(f"{what}. {again}")
+    if record and (not record["seen"] or content_of(path).sha256 != record["seen"]["sha256"]):
+        what = f"'{path}' is not the file that the run wrote, or is damaged: its sha256 is not the"
+        so = "one in the record, so the classes that trained the run are not known"
+        raise RecordError(f"{what} {so}. {again}")
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
@@ -320,4 +314,5 @@ def read_seen(folder: Path, record: Mapping[str, Any] | None) -> SeenImages | No
         so = "so the classes that trained the run are not known. Run it again."
         raise RecordError(f"'{path}' is damaged ({error}), {so}") from error
     shape = (channels, height, width) if channels else None
+    runs = tuple(run or folder.absolute().name for run in runs)
     return SeenImages(images, label, names, parts, runs, shape, unknown)

@@ -191,11 +191,11 @@ def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -
     return Data(splits, dataset, registered, root)
 
 
-def contents_of(inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+def contents_of(inputs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Digests of a record's ``inputs``, but of code, for which there is one digest in all."""
     nouns = {"dataset": "images, classes or split"}
     return {
         nouns.get(name, f"content of --{name.replace('_', '-')}"): one["sha256"]
-        for one in inputs or ()
+        for one in inputs
         if not (name := one["option"]).startswith("code ")
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from fewshot_bench.config.options import dataset_options, flag, load, split_dataset
 from fewshot_bench.config.resolve import check_changes, with_changes
-from fewshot_bench.data.overlap import write_seen
+from fewshot_bench.data.overlap import read_seen, write_seen
 from fewshot_bench.engine.checkpointing import Signals
 from fewshot_bench.engine.inspection import of_weights
 from fewshot_bench.engine.progress import Progress
@@ -21,7 +21,7 @@ from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.results.record import folder_of, new_run_folder, read_record, write_record
 from fewshot_bench.runs.context import RunContext
-from fewshot_bench.runs.prepare import check_writable, describe, prepare, seen_by_run, stem
+from fewshot_bench.runs.prepare import check_writable, describe, prepare, stem
 from fewshot_bench.runs.resume import add_notes, compare_repeated, load_trained, recorded_config
 from fewshot_bench.runs.train import test
 
@@ -74,8 +74,7 @@ def evaluate_run(
         config = with_changes(then, registry, {**fixed, **changes}, options)
         check_writable(Path(config.runs_dir))
         context = RunContext(config, registry, progress)
-        seen = seen_by_run(context, folder, then, before)
-        run = prepare(context, trains=False, seen=seen, part=part)
+        run = prepare(context, trains=False, seen=read_seen(folder, before), part=part)
         notes = load_trained(run, folder, before)
     for note in notes:
         logger.info(note)

@@ -41,7 +41,7 @@ class RunIndex:
         self._by_settings: dict[str, list[Run]] = {}  # oldest first
         runs = [run for path in paths for folder in run_folders(path) for run in _read(folder)]
         for run in sorted(runs, key=age):
-            if run.record.get("evaluated_from") is None:
+            if run.record["evaluated_from"] is None:
                 key = settings_key(run.record["config"], paths_of(run.record["inputs"]))
                 self._by_settings.setdefault(key, []).append(run)
 
@@ -54,10 +54,9 @@ class RunIndex:
         wanted = config.to_dict()
         _, path = split_dataset(context.registry, config.dataset)
         typed = {**context.input_files, **({"dataset": path} if path else {})}
-        same, compared = self._by_settings.get(settings_key(wanted, typed), []), WATCHED * watched
-        same = [
-            run for run in same if all(run.record["config"].get(n) == wanted[n] for n in compared)
-        ]
+        compared = {name: wanted[name] for name in WATCHED} if watched else {}
+        same = self._by_settings.get(settings_key(wanted, typed), [])
+        same = [run for run in same if compared.items() <= run.record["config"].items()]
         origin: dict[str, Any] = {}
         if same:  # of the run that the context would start
             plugins = [plugin.identity for plugin in context.plugins]
@@ -93,13 +92,13 @@ def resumable(config: RunConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in RESUMABLE}
 
 
-def settings_key(config: Mapping[str, Any], paths: Mapping[str, str] | None = None) -> str:
+def settings_key(config: Mapping[str, Any], paths: Mapping[str, str] = {}) -> str:
     """The settings that decide numbers, of a record's configuration, as one text.
 
     Of ``paths``, those of them that are paths by name, only counts that there is one (the content
     is in :func:`contents_of`); other paths count as they were typed.
     """
-    masked = with_paths(config, {name: (path, "*") for name, path in (paths or {}).items()})
+    masked = with_paths(config, {name: (path, "*") for name, path in paths.items()})
     return json.dumps({n: v for n, v in masked.items() if n not in IGNORED}, sort_keys=True)
 
 
@@ -125,17 +124,17 @@ def with_paths(config: Mapping[str, Any], paths: Mapping[str, tuple[str, str]]) 
     return values
 
 
-def paths_of(inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+def paths_of(inputs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The settings of a record that are paths, from its ``inputs``."""
-    found = {e["option"]: e["path"] for e in inputs or () if not e["option"].startswith("code ")}
-    return {name: path for name, path in found.items() if path is not None}
+    named = [e for e in inputs if e["path"] is not None and not e["option"].startswith("code ")]
+    return {entry["option"]: entry["path"] for entry in named}
 
 
 def origin_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a run came from besides its settings; JSON values."""
     data, plugins, inputs = record["dataset_digest"], record["plugins"], record["inputs"]
     made, device = record["environment"], record["device"]["type"]
-    return _origin(data, plugins, made.get("code"), made.get("torch"), device, inputs)
+    return _origin(data, plugins, made["code"], made["torch"], device, inputs)
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -289,30 +289,13 @@ def _pretrained(context: RunContext) -> Iterator[str]:
 def _seen_by_init(folder: Path) -> SeenImages:
     """What the weights of another run have seen."""
     folder = folder if folder.is_dir() else folder.parent
-    record = read_record(folder) if (folder / RECORD).is_file() else None
-    found = overlaps.read_seen(folder, record)
-    if found is None:
-        return unknown_images(f"which classes trained the weights of --init {folder} is not known")
-    if record is None:
-        what = f"the list of classes that trained the weights of --init {folder}"
-        found += unknown_images(f"whether {what} is theirs is not known: there is no record")
-    return found.of_run(folder.absolute().name)
-
-
-def seen_by_run(
-    context: RunContext, folder: Path, config: RunConfig, record: Mapping[str, Any]
-) -> SeenImages:
-    """What a finished run has seen; without ``seen.npz`` in its record, by its data."""
-    found = overlaps.read_seen(folder, record)
-    if found is None:
-        then = context.with_config(replace(config, cache_dir=None))
-        try:
-            if then.load_data(download=False).splits.digest != record["dataset_digest"]:
-                raise FewshotBenchError("other data")
-            found = seen_by(then, trains=True)
-        except (FewshotBenchError, OSError):
-            found = unknown_images("which classes trained the run is not known: it has no seen.npz")
-    return found.of_run(folder.absolute().name)
+    if (folder / RECORD).is_file():
+        return overlaps.read_seen(folder, read_record(folder))
+    weights = f"the weights of --init {folder}"
+    if not (folder / overlaps.SEEN_FILE).is_file():
+        return unknown_images(f"which classes trained {weights} is not known")
+    what = f"whether the list of classes that trained {weights} is theirs is not known"
+    return overlaps.read_seen(folder, None) + unknown_images(f"{what}: there is no record")
 
 
 def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:

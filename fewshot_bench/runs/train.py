@@ -145,7 +145,8 @@ def resume(
     with Signals() as signals, records.run_lock(folder):
         before = read_record(folder)
         if before["status"] == "completed":
-            return finished(folder, before)
+            check_weights(folder, before)
+            return before
         registry = context.registry if context else Registry.discover()
         with only_typed((), trust_code):
             config = recorded_config(registry, before)
@@ -154,13 +155,6 @@ def resume(
             prepared = prepare(own)
         record = resumed_record(prepared, folder, before, allow_changes=allow_changes)
         return _Run(prepared, folder, record, signals, resumed=True).execute()
-
-
-def finished(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a finished run; RecordError if the weights are not those in it."""
-    if record["weights"] is not None:  # older ones had none to check
-        check_weights(folder, record)
-    return record
 
 
 @dataclass

@@ -18,9 +18,7 @@ def test_names_and_families_of_a_run(tmp_path: Path) -> None:
     own = SMALL | {"cache_dir": str(tmp_path / "cache")}
     config = configure("nearest-centroid", dataset="glyphs", **own)
     splits = load_data(config, Registry.discover()).splits
-    # As an older version wrote it, which had fewer options.
-    older = {n: v for n, v in config.to_dict().items() if n not in ("pictures", "profile")}
-    evaluated(tmp_path / "runs", config=older, dataset_digest=splits.digest)
+    evaluated(tmp_path / "runs", config=config.to_dict(), dataset_digest=splits.digest)
     ask = Request()
     names = names_of(loaded(tmp_path / "runs")[0], ask)
     assert names is not None

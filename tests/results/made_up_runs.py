@@ -67,7 +67,7 @@ def made_up(method: str, scores: Any, folder_name: str = "x", **changes: Any) ->
         "sampler": None,
         "overlap": None,
         "training_summary": None,
-        "inputs": None,
+        "inputs": [],
         "weights": None,
         "seen": None,
         "evaluated_from": None,
