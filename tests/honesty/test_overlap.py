@@ -5,8 +5,8 @@ set, rotated by quarter turns or inverted, it is the same class. If it would be 
 evaluation is refused; with ``--allow-overlap`` the result is marked in the record and in every
 table. The list of images that a run has used belongs to its weights, also through ``--init``. A
 copy that was resized, re-encoded or changed in a single pixel cannot be detected (if most classes
-have the same names, a note asks), and the training data of a bare weights file
-are unknown: this is stated.
+have the same names, a note asks), and the training data of a bare weights file are unknown: this
+is stated.
 """
 
 from __future__ import annotations
