@@ -91,14 +91,13 @@ class Option:
     @property
     def items(self) -> int:
         """The length of a tuple, 0 for anything else and for a tuple of any length."""
-        arguments = typing.get_args(self.type)
-        fixed = typing.get_origin(self.type) is tuple and ... not in arguments
-        return len(arguments) if fixed else 0
+        fixed = typing.get_origin(self.type) is tuple and not self.repeated
+        return len(typing.get_args(self.type)) if fixed else 0
 
     @property
     def repeated(self) -> bool:
         """Whether it is given once for each of its values."""
-        return typing.get_origin(self.type) is tuple and not self.items
+        return ... in typing.get_args(self.type)
 
     @property
     def file(self) -> bool:
@@ -128,8 +127,7 @@ class Option:
                 where = "" if Path(path).is_absolute() else f" in '{Path.cwd()}'"
                 raise ConfigError(f"{self.flag} {path}: there is no such file or folder{where}.")
             return path
-        if self.repeated and isinstance(value, str):
-            value = (value,)
+        value = (value,) if self.repeated and isinstance(value, str) else value
         try:
             # Text is converted, but 1 is no switch.
             checked = msgspec.convert(value, self.type, strict=self.type is bool)
@@ -156,16 +154,15 @@ def option_name(typed: str) -> str:
 
 def unknown_option(name: str, known: Collection[str], hint: str) -> ConfigError:
     """The error for an unknown option, as it was given, with the nearest of the Python names."""
-    plain, instead = option_name(name.rstrip("_")), None
+    plain = option_name(name.rstrip("_"))
     if plain in _PRINTING:
         about = f"option '{name}' is about what the command line prints"
         leave = "leave it out in Python and in files: a run returns its record"
         return ConfigError(f"{about}; {leave}.")
-    if plain in known and plain != name:
-        instead = plain
-    elif plain.startswith("no_") and plain[3:] in known:
-        instead = f"{plain[3:]}=False"
-    return UnknownName("option", name, set(known), hint, near=instead)
+    switch = plain.removeprefix("no_")
+    instead = f"{switch}=False" if switch != plain and switch in known else None
+    near = plain if plain in known else instead
+    return UnknownName("option", name, set(known), hint, near=near)
 
 
 def _words_of(type_: Any) -> str:
@@ -174,7 +171,7 @@ def _words_of(type_: Any) -> str:
         return "the path of a file or folder"
     bounds = ""
     if typing.get_origin(type_) is typing.Annotated:
-        meta = next((m for m in type_.__metadata__ if isinstance(m, msgspec.Meta)), msgspec.Meta())
+        meta = type_.__metadata__[0]  # as option_of makes it
         limits = {">=": meta.ge, ">": meta.gt, "<=": meta.le, "<": meta.lt}
         found = [f"{sign} {limit:g}" for sign, limit in limits.items() if limit is not None]
         bounds, type_ = " " + " and ".join(found) if found else "", type_.__origin__
@@ -229,7 +226,7 @@ def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
             if not _is_group(hint):
                 options.append(option_of(prefix + name, hint, default))
                 continue
-            start, hints = f"{prefix}{name}_", _hints(hint, hint.__qualname__)
+            start, hints = f"{prefix}{name}_", _hints(hint, hint)
             names = [field.name for field in fields(hint)]
             options += [option_of(start + n, hints[n], getattr(default, n)) for n in names]
         except ValueError as error:
@@ -248,10 +245,6 @@ def arguments_of(factory: Callable[..., Any], options: Mapping[str, Any]) -> dic
     return arguments
 
 
-def _called(factory: Callable[..., Any]) -> str:
-    return getattr(factory, "__qualname__", repr(factory))
-
-
 def _parameters(factory: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     """{name: (annotation, default)} of the keyword-only parameters, inherited ones last."""
     found: dict[str, tuple[Any, Any]] = {}
@@ -259,8 +252,7 @@ def _parameters(factory: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     if inspect.isclass(factory):
         functions = [f for kind in factory.__mro__[:-1] if (f := vars(kind).get("__init__"))]
     for function in functions:
-        hints = _hints(function, _called(factory))
-        parameters = inspect.signature(function).parameters
+        hints, parameters = _hints(function, factory), inspect.signature(function).parameters
         for name, parameter in parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 hint = hints.get(name, type(parameter.default))
@@ -270,11 +262,15 @@ def _parameters(factory: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def _hints(annotated: Any, called: str) -> dict[str, Any]:
+def _called(factory: Callable[..., Any]) -> str:
+    return getattr(factory, "__qualname__", repr(factory))
+
+
+def _hints(annotated: Any, factory: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(annotated, include_extras=True)
     except NameError as error:
-        what = f"{called}: {error} when its annotations are read"
+        what = f"{_called(factory)}: {error} when its annotations are read"
         raise PluginError(f"{what}; import it at run time, not only for type checking.") from error
 
 
@@ -334,8 +330,8 @@ def method_options(
     for option in own_options(registry, "methods", name, prefix):
         options.append(option)
         if option.method:
-            author = registry.resolve("methods", name).distribution
             if (inner := chosen.get(option.name)) is None:
+                author = registry.resolve("methods", name).distribution
                 inner = registry.settled("methods", option.default, author)
             left_out = {f"{option.name}_{own}" for own in option.without}
             nested = method_options(registry, inner, chosen, option.name + "_")
@@ -355,11 +351,12 @@ def dataset_options(registry: Registry, name: str) -> list[Option]:
         ConfigError: something is typed there, and the data set takes no path.
     """
     registered, path = split_dataset(registry, name)
-    options = own_options(registry, "datasets", registered)
-    if path is not None and not any(option.name == "path" for option in options):
+    every = own_options(registry, "datasets", registered)
+    options = [option for option in every if option.name != "path"]
+    if path is not None and options == every:
         what = f"--dataset {name}: '{registered}' takes nothing behind a colon"
         raise ConfigError(f"{what}; write --dataset {registered}.")
-    return [option for option in options if option.name != "path"]
+    return options
 
 
 def split_dataset(registry: Registry, name: str) -> tuple[str, str | None]:

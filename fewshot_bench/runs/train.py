@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from fewshot_bench.config.interval import Every
 from fewshot_bench.config.options import split_dataset
 from fewshot_bench.config.resolve import with_changes
-from fewshot_bench.config.schema import RESUMABLE
+from fewshot_bench.config.schema import RESUMABLE, Every
 from fewshot_bench.data.overlap import write_seen
 from fewshot_bench.engine import inspection
 from fewshot_bench.engine.checkpointing import Checkpointer, Interrupted, Signals, Store
