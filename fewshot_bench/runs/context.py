@@ -13,8 +13,7 @@ import torch
 from fewshot_bench.config.options import Option, load, method_options, own_options, split_dataset
 from fewshot_bench.config.resolve import sampler_options
 from fewshot_bench.config.schema import OPTION_FIELDS, SETTINGS, RunConfig
-from fewshot_bench.data.cache import cache_folder, cache_root
-from fewshot_bench.data.download import locate
+from fewshot_bench.data.cache import cache_folder
 from fewshot_bench.data.images import Dataset, Splits, SplitsContent, content_of_splits
 from fewshot_bench.engine.progress import Progress, Silent
 from fewshot_bench.episode import Task
@@ -22,7 +21,7 @@ from fewshot_bench.errors import PluginError, RecordError, plugin_errors
 from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
 from fewshot_bench.results.record.code import OWN, code_of
-from fewshot_bench.runs.build import build_dataset
+from fewshot_bench.runs.build import find_dataset
 from fewshot_bench.utils.devices import pick_device
 from fewshot_bench.utils.inputs import WEIGHTS, InputFile, content_of
 
@@ -32,11 +31,10 @@ COUNTS = ("way", "shot", "query", "unlabeled", "distractors")  # of a task
 
 @dataclass
 class Data:
-    """The splits of a data set, and which files and plugin they came from."""
+    """The splits of a data set, and where they came from."""
 
     splits: Splits
     dataset: Dataset
-    registered: Registered
     root: Path | None = None  # the folder in which its files were found
 
     @cached_property
@@ -150,9 +148,9 @@ class RunContext:
         found: list[dict[str, Any]] = []
 
         def add(option: str, path: str | None, absolute: Path | None, content: Any) -> None:
-            where = None if absolute is None else str(absolute)
-            entry = {"option": option, "path": path, "absolute": where}
-            found.append({**entry, "sha256": content.sha256, "bytes": content.bytes})
+            where = absolute and str(absolute)
+            size = {"sha256": content.sha256, "bytes": content.bytes}
+            found.append({"option": option, "path": path, "absolute": where, **size})
 
         for name, path in self.input_files.items():
             file = path.path / WEIGHTS if name == "init" else path.path
@@ -174,21 +172,16 @@ class RunContext:
 
 def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -> Data:
     """Find, check and read the configured data set; see :class:`RunContext`."""
-    name, _ = split_dataset(registry, config.dataset)
-    registered = registry.resolve("datasets", name)
-    dataset = build_dataset(registry, config.dataset, config.dataset_options)
-    root: Path | None = None
-    if dataset.needs_files:
-        lookup, fetch = registry.locate_dataset, dataset.download if download else None
-        root = locate(registered.name, config.data_root, lookup, fetch, config.cache_dir)
-    own = cache_root(config.cache_dir) / registered.name
-    cache, where = cache_folder(own, code_of(registered.source).sha256, root), registered.title
-    with plugin_errors(f"{where}: load()"):
+    item = registry.resolve("datasets", split_dataset(registry, config.dataset)[0])
+    named, places = (config.dataset, config.dataset_options), (config.data_root, config.cache_dir)
+    dataset, root, own = find_dataset(registry, *named, *places, download=download)
+    cache = cache_folder(own, code_of(item.source).sha256, root)
+    with plugin_errors(f"{item.title}: load()"):
         splits = dataset.load(root, cache)
     if not isinstance(splits, Splits):
         found = type(splits).__name__
-        raise PluginError(f"{where}: load(): expected fewshot_bench.Splits, got {found}.")
-    return Data(splits, dataset, registered, root)
+        raise PluginError(f"{item.title}: load(): expected fewshot_bench.Splits, got {found}.")
+    return Data(splits, dataset, root)
 
 
 def contents_of(inputs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
