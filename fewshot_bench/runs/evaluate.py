@@ -84,8 +84,7 @@ def evaluate_run(
         "part": part,
         "evaluated_digest": run.context.data.content.digest(part),
     }
-    for name in ("training", "training_summary", "validation"):
-        record[name] = before[name]
+    record |= {name: before[name] for name in ("training", "training_summary", "validation")}
     if part == "validation" and before["training"]:
         notes.append(VALIDATED)
     record["notes"] += [*notes, *(line for line in before["notes"] if of_weights(line))]
@@ -127,13 +126,10 @@ def kept_options(
     one, two = (registry.resolve("datasets", name) for name in (own, other))
     if (one.distribution, one.name) == (two.distribution, two.name):
         return dict(options)
-    of_images &= set(load(registry, "datasets", other).image_options)
-    kept = {}
-    for option in dataset_options(registry, after):
-        if option.name in of_images & options.keys():
-            try:
-                kept[option.name] = option.check(options[option.name])
-            except ConfigError as error:
-                cannot = f"--dataset {after} cannot have the image format of the run"
-                raise ConfigError(f"{cannot}: {error}") from error
-    return kept
+    of_images &= set(load(registry, "datasets", other).image_options) & options.keys()
+    kept = [option for option in dataset_options(registry, after) if option.name in of_images]
+    try:
+        return {option.name: option.check(options[option.name]) for option in kept}
+    except ConfigError as error:
+        cannot = f"--dataset {after} cannot have the image format of the run"
+        raise ConfigError(f"{cannot}: {error}") from error

@@ -42,11 +42,10 @@ def recorded_config(registry: Registry, record: Mapping[str, Any]) -> RunConfig:
     as typed, as after a move to another machine.
     """
     values = RunConfig.from_dict(record["config"]).to_dict()
-    origin = {(one["kind"], one["name"]): one["distribution"] for one in record["plugins"]}
     values = as_placed(values, record["inputs"])
-    method = values["method"]
+    origin = {(one["kind"], one["name"]): one["distribution"] for one in record["plugins"]}
+    method, (name, _) = values["method"], split_dataset(registry, values["dataset"])
     values["method"] = registry.settled("methods", method, origin.get(("methods", method)))
-    name, _ = split_dataset(registry, values["dataset"])
     keys = {n: (kind, values[n]) for n, kind in KIND_OF.items()} | {"dataset": ("datasets", name)}
     settle(registry, values, {n: origin[key] for n, key in keys.items() if key in origin})
     return RunConfig.from_dict(values)
@@ -134,7 +133,7 @@ def _different_from(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     found = [f"{name} ({then} then, {here} now)" for name, then, here in pairs if then != here]
     settings = ("dataset", "dataset_options", "data_root")
     placed = as_placed(before["config"], before["inputs"])
-    same_data = all(placed.get(name) == now["config"].get(name) for name in settings)
+    same_data = all(placed[name] == now["config"][name] for name in settings)
     read = {entry["option"]: entry for entry in before["inputs"]}
     for entry in now["inputs"]:
         then = read.get(entry["option"], entry)
