@@ -17,40 +17,24 @@ from fewshot_bench.errors import ConfigError
 
 @dataclass(frozen=True)
 class Task:
-    """The shape of an episode.
+    """The shape of an episode; ConfigError if a count is too small."""
 
-    Arguments:
-        way: number of classes (N).
-        shot: labeled images per class in the support set (K).
-        query: query images per class.
-        unlabeled: further, unlabeled images per class.
-        distractors: classes beside the ``way`` that appear among the unlabeled images only.
-        image_shape: (channels, height, width).
-        pixel_range: values of byte 0 and byte 255.
-
-    Raises:
-        ConfigError: if a count is too small.
-    """
-
-    way: int
-    shot: int
-    query: int = 15
-    unlabeled: int = 0
-    distractors: int = 0
-    image_shape: tuple[int, int, int] = (1, 28, 28)
-    pixel_range: tuple[float, float] = (0.0, 1.0)
+    way: int  # number of classes (N)
+    shot: int  # labeled images per class in the support set (K)
+    query: int = 15  # query images per class
+    unlabeled: int = 0  # further, unlabeled images per class
+    distractors: int = 0  # classes beside the way that appear among the unlabeled images only
+    image_shape: tuple[int, int, int] = (1, 28, 28)  # (channels, height, width)
+    pixel_range: tuple[float, float] = (0.0, 1.0)  # values of byte 0 and byte 255
 
     def __post_init__(self) -> None:
         for name, least in (("way", 2), ("shot", 1), ("query", 1), ("unlabeled", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"--{name}: expected an integer >= {least}, got {getattr(self, name)}."
-                )
+            if (value := getattr(self, name)) < least:
+                raise ConfigError(f"--{name}: expected an integer >= {least}, got {value}.")
         if self.distractors < 0 or (self.distractors and not self.unlabeled):
-            raise ConfigError(
-                f"--distractors: expected an integer >= 0, got {self.distractors}; distractor "
-                "classes appear among unlabeled images, give --unlabeled 1 or more."
-            )
+            what = f"--distractors: expected an integer >= 0, got {self.distractors}"
+            where = "distractor classes appear among unlabeled images"
+            raise ConfigError(f"{what}; {where}, give --unlabeled 1 or more.")
 
     @property
     def images_per_class(self) -> int:

@@ -51,27 +51,17 @@ _BASES = {
 
 @dataclass(frozen=True)
 class Option:
-    """A setting or a hyper-parameter.
+    """A setting or a hyper-parameter."""
 
-    Arguments:
-        name: with underscores; of a setting, its field.
-        type: of its values; None, where it is allowed (``optional``, typed ``none``), apart.
-        default: used where neither preset nor user gives a value.
-        expected: the values that it takes, in words.
-        method: whether it names a method, whose options follow but for those of ``without``.
-        scope, follows, option, same_scores, label, unit: see
-            :func:`fewshot_bench.config.schema.setting`.
-    """
-
-    name: str
-    type: Any
-    default: Any
+    name: str  # with underscores; of a setting, its field
+    type: Any  # of its values, but for None
+    default: Any  # where neither preset nor user gives a value
     help: str = ""
-    optional: bool = False
-    expected: str = ""
-    method: bool = False
-    without: tuple[str, ...] = ()
-    scope: Scope | None = None
+    optional: bool = False  # whether None is allowed, typed "none"
+    expected: str = ""  # the values that it takes, in words
+    method: bool = False  # whether it names a method, whose options follow
+    without: tuple[str, ...] = ()  # but for these
+    scope: Scope | None = None  # this and the following: see fewshot_bench.config.schema.setting
     follows: str = ""
     option: str = ""
     same_scores: bool = False

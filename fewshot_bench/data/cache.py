@@ -36,15 +36,10 @@ _TAIL = struct.Struct("<QI8s")  # bytes of JSON, CRC-32 of everything before, ma
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images and their metadata.
+    """Images and their metadata."""
 
-    Arguments:
-        images: uint8 [M, C, H, W]; a read-only memory map if it came from the cache.
-        meta: JSON values.
-    """
-
-    images: npt.NDArray[np.uint8]
-    meta: dict[str, Any] = field(default_factory=dict)
+    images: npt.NDArray[np.uint8]  # [M, C, H, W]; a read-only memory map if from the cache
+    meta: dict[str, Any] = field(default_factory=dict)  # JSON values
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
@@ -101,11 +96,7 @@ def _own_code() -> str:
 
 
 def file_stamp(path: Path) -> str:
-    """Changes whenever a file does, without reading it.
-
-    Size and modification time may survive a change (a copy that preserves times); the time of the
-    last status change cannot be set.
-    """
+    """Changes whenever a file does, without reading it: the last status change cannot be set."""
     state = path.stat()
     return f"{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}:{state.st_ino}"
 
@@ -116,10 +107,8 @@ def cached(
     """The result of ``build``, from the cache if it is there and intact.
 
     Arguments:
-        folder: of the cache files; created if missing.
-        name: readable beginning of the file's name.
+        name: readable beginning of the file's name in ``folder``.
         key: everything that the result depends on (digest of the source, options); JSON values.
-        build: decodes the images.
     """
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=10).hexdigest()
     path = folder / f"{name}-{digest}.npy"

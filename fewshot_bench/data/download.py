@@ -47,13 +47,10 @@ def locate(
             if folder.is_dir():
                 return folder
         raise DataError(f"--data-root {root}: no such folder.")
-    places = []
-    if os.environ.get("FSB_DATA"):
-        places.append(expand_home(os.environ["FSB_DATA"]) / name)
-    if registry_lookup is not None and (hooked := registry_lookup(name)) is not None:
-        places.append(hooked)
-    target = downloads_folder(name, cache_dir)
-    places.append(target)
+    target, hooked = downloads_folder(name, cache_dir), registry_lookup and registry_lookup(name)
+    places = [hooked, target] if hooked is not None else [target]
+    if named := os.environ.get("FSB_DATA"):
+        places.insert(0, expand_home(named) / name)
     for folder in places:
         if folder.is_dir():
             return folder

@@ -92,9 +92,8 @@ def unknown_images(sentence: str) -> SeenImages:
 def fingerprints(images: npt.NDArray[np.uint8], *, inverted: bool = False) -> Fingerprints:
     """Fingerprints of images uint8 [M, C, H, W], uint64 [M]; ``inverted``: of their negatives.
 
-    Takes some 10 µs per image and 5 ns per byte on one core, so nothing is cached. The probability
-    that any two different images of a million have the same one is 3e-8. Images that are not square
-    are not turned.
+    The probability that any two different images of a million have the same one is 3e-8. Images
+    that are not square are not turned.
     """
     found = np.empty(len(images), np.uint64)
     for start in range(0, len(images), 2048):  # turned images are copies
@@ -146,9 +145,8 @@ def find_overlap(
         own = own[own >= 0]
         if len(own) > SHARE * count or len(own) >= MANY:
             most = int(np.bincount(own).argmax())
-            label_of = {"as": seen.names[most], "part": seen.parts[most]}
-            size = {"run": seen.runs[most] or None, "images": len(own), "of": count}
-            found.append({"class": name, **label_of, **size})
+            one = {"class": name, "as": seen.names[most], "part": seen.parts[most]}
+            found.append(one | {"run": seen.runs[most] or None, "images": len(own), "of": count})
     labels = zip(seen.names, seen.parts, strict=True)
     part_of = {name: part for name, part in labels if part in parts}
     as_seen = {one["class"] for one in found}
@@ -158,12 +156,9 @@ def find_overlap(
         "classes": len(found),
         "of": len(test.counts),
         "images": int((label >= 0).sum()),
-        TRAINING: sum(one["part"] == TRAINING for one in found),
-        VALIDATION: sum(one["part"] == VALIDATION for one in found),
+        **{part: sum(one["part"] == part for one in found) for part in PARTS},
         "found": found,
-        "same_names": [
-            {"class": name, "as": other, "part": part_of[other]} for name, other in equal.items()
-        ],
+        "same_names": [{"class": n, "as": o, "part": part_of[o]} for n, o in equal.items()],
         "unknown": list(seen.unknown),
     }
 
@@ -223,10 +218,8 @@ def overlap_summary(overlap: dict[str, Any]) -> str:
     if more := overlap["classes"] - len(names):
         names.append(f"{more} more")
     listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
-    return (
-        f"{overlap['classes']} of the {overlap['of']} {overlap['split']} classes took part in "
-        f"{_parts(overlap['found'])}{of_runs}, by the content of their images: {listed}"
-    )
+    took = f"{overlap['classes']} of the {overlap['of']} {overlap['split']} classes took part in"
+    return f"{took} {_parts(overlap['found'])}{of_runs}, by the content of their images: {listed}"
 
 
 def _parts(classes: Sequence[Mapping[str, Any]]) -> str:
@@ -239,11 +232,9 @@ def overlap_notes(overlap: dict[str, Any]) -> list[str]:
     notes = [overlap_summary(overlap)] if overlap["classes"] else []
     single = overlap["images"] - sum(one["images"] for one in overlap["found"])
     if single:
-        notes.append(
-            f"{single} single image{'s' * (single != 1)} of the {overlap['split']} split "
-            f"{'are' if single != 1 else 'is'} identical to one of training or validation "
-            f"(under {SHARE:.0%} of a class)"
-        )
+        images, are = ("image", "is") if single == 1 else ("images", "are")
+        which = f"{single} single {images} of the {overlap['split']} split {are} identical to one"
+        notes.append(f"{which} of training or validation (under {SHARE:.0%} of a class)")
     if equal := overlap["same_names"]:
         have = "have names" if len(equal) > 1 else "has the name"
         those = f"classes that took part in {_parts(equal)} (with different content)"
@@ -258,11 +249,9 @@ def check_shape(shape: tuple[int, int, int], seen: SeenImages, dataset: str) -> 
     """Raise ConfigError unless images have the shape of those that the weights were trained on."""
     if seen.image_shape is not None and shape != seen.image_shape:
         found, expected = ("x".join(map(str, one)) for one in (shape, seen.image_shape))
-        raise ConfigError(
-            f"--dataset {dataset} gives images of {found} (channels x height x width); the run was "
-            f"trained on {expected}. Use options of the data set that give this shape "
-            "(--image-size, --color, ...)."
-        )
+        gives = f"--dataset {dataset} gives images of {found} (channels x height x width)"
+        use = "Use options of the data set that give this shape (--image-size, --color, ...)."
+        raise ConfigError(f"{gives}; the run was trained on {expected}. {use}")
 
 
 def write_seen(folder: Path, seen: SeenImages) -> dict[str, Any]:

@@ -107,16 +107,14 @@ def _blaming(title: str, hook: str, implementation: pluggy.HookImpl) -> Any:
     function: Any = implementation.function
     where = f"{hook}() of {title}"
 
-    @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
         with plugin_errors(where):
             return function(*arguments, **keywords)
 
-    @functools.wraps(function)
     def wrap(*arguments: Any, **keywords: Any) -> Generator[Any, Any, Any]:
         with plugin_errors(where):
             return (yield from function(*arguments, **keywords))
 
     wraps = implementation.wrapper or implementation.hookwrapper
     options: Any = {**implementation.opts, "specname": hook}
-    return hookimpl(**options)(wrap if wraps else call)
+    return hookimpl(**options)(functools.wraps(function)(wrap if wraps else call))

@@ -41,17 +41,14 @@ _NAME = re.compile(r"[^\W_][\w.-]{0,63}")  # names become names of folders
 class Registered:
     """A name that a plugin registered, or an object in a file whose path was typed.
 
-    Arguments:
-        target: ``"module:attribute"``, or ``"module"`` for an observer that is a module; for a file
-            its absolute path in place of the module.
-        distribution, version: what installed it; ``file`` and the content's digest for a file.
+    For one in a file, ``target`` has the absolute path in place of the module.
     """
 
     kind: str
     name: str
-    target: str
-    distribution: str
-    version: str
+    target: str  # "module:attribute", or "module" for an observer that is a module
+    distribution: str  # that installed it; "file"
+    version: str  # of a file the content's digest
 
     @property
     def in_file(self) -> bool:
@@ -106,8 +103,8 @@ class Registered:
             return getattr(module, attribute) if attribute else module
         except AttributeError as error:
             near = difflib.get_close_matches(attribute, dir(module), n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else "."
-            what = f"there is no '{attribute}' in '{self.source}'{hint}"
+            what = f"there is no '{attribute}' in '{self.source}'"
+            what += f"; did you mean '{near[0]}'?" if near else "."
             raise PluginError(f"{self.title} cannot be loaded: {what}") from error
 
 
@@ -222,8 +219,8 @@ def _names_from(where: str, function: Any, kind: str) -> specs.Names:
 
     if not isinstance(names, dict):
         raise expected('a dictionary {name: "module:attribute"}', type(names).__name__)
+    colons = (0, 1) if kind == "observers" else (1,)
     for name, target in names.items():
-        colons = (0, 1) if kind == "observers" else (1,)
         texts = isinstance(name, str) and isinstance(target, str)
         if not texts or target.count(":") not in colons:
             raise expected("a name and 'module:attribute', both strings", f"{name!r}: {target!r}")
@@ -296,16 +293,14 @@ class Registry:
             what = f"{module.__name__} implements no hook; known: {', '.join(HOOKS)}"
             raise PluginError(f"{what}. Does the entry point name the right module?")
         found: list[Registered] = []
+        origin = info.distribution, info.version
         for hook, implementation in implementations:
             where, kind = f"{module.__name__}.{hook}()", hook.removeprefix("register_")
             if hook not in LIFECYCLE and (implementation.wrapper or implementation.hookwrapper):
                 raise PluginError(f"{where} is a wrapper, which only lifecycle hooks may be")
             if kind in KINDS:
-                names = _names_from(where, implementation.function, kind)
-                found += [
-                    Registered(kind, name, target, info.distribution, info.version)
-                    for name, target in sorted(names.items())
-                ]
+                names = sorted(_names_from(where, implementation.function, kind).items())
+                found += [Registered(kind, name, target, *origin) for name, target in names]
         for item in found:
             if any(item.full_name == other.full_name for other in self._found[item.kind]):
                 what = f"{info.module} offers the {item.kind[:-1]} '{item.name}'"
@@ -340,9 +335,9 @@ class Registry:
         """
         if files.is_file(name):
             path, attribute = files.split(name, module=kind == "observers")
-            end = f":{attribute}" if attribute else ""
-            origin = files.DISTRIBUTION, files.content(path)
-            return [Registered(kind, f"{path.name}{end}", f"{path}{end}", *origin)]
+            end, version = f":{attribute}" if attribute else "", files.content(path)
+            target = f"{path}{end}"
+            return [Registered(kind, f"{path.name}{end}", target, files.DISTRIBUTION, version)]
         distribution, _, bare = name.rpartition(":")
         found = self.names(kind).get(bare, [])
         own = [item for item in found if normal(item.distribution) == normal(distribution)]

@@ -110,16 +110,17 @@ def with_paths(config: Mapping[str, Any], paths: Mapping[str, tuple[str, str]]) 
     values = dict(config)
     for name, (typed, other) in paths.items():
         if name == "dataset":
-            if values["dataset"].endswith(f":{typed}"):
+            if str(values["dataset"]).endswith(f":{typed}"):
                 values["dataset"] = values["dataset"].removesuffix(typed) + other
-            elif values["data_root"] == typed:
+            elif values.get("data_root") == typed:
                 values["data_root"] = other
         elif values.get(name) == typed:
             values[name] = other
         else:
             for group in OPTION_FIELDS:
-                if values[group].get(name) == typed:
-                    values[group] = {**values[group], name: other}
+                options = values.get(group)
+                if isinstance(options, Mapping) and options.get(name) == typed:
+                    values[group] = {**options, name: other}
     return values
 
 

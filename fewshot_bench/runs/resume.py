@@ -133,7 +133,7 @@ def _different_from(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     found = [f"{name} ({then} then, {here} now)" for name, then, here in pairs if then != here]
     settings = ("dataset", "dataset_options", "data_root")
     placed = as_placed(before["config"], before["inputs"])
-    same_data = all(placed[name] == now["config"][name] for name in settings)
+    same_data = all(placed.get(name) == now["config"][name] for name in settings)
     read = {entry["option"]: entry for entry in before["inputs"]}
     for entry in now["inputs"]:
         then = read.get(entry["option"], entry)

@@ -53,11 +53,10 @@ def known_equal(one: Any, other: Any) -> bool:
             return torch.equal(one, other)
         if isinstance(one, np.ndarray):
             return bool(np.array_equal(one, other))
+        if isinstance(one, dict):
+            one, other = [*one.items()], [*other.items()]
         if isinstance(one, list | tuple):
             return len(one) == len(other) and all(map(known_equal, one, other))
-        if isinstance(one, dict):
-            same_keys = list(one) == list(other)
-            return same_keys and all(known_equal(one[key], other[key]) for key in one)
         return bool(one == other)
     except Exception:
         return False
