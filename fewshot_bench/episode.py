@@ -17,15 +17,25 @@ from fewshot_bench.errors import ConfigError
 
 @dataclass(frozen=True)
 class Task:
-    """The shape of an episode; ConfigError if a count is too small."""
+    """The shape of an episode; ConfigError if a count is too small.
 
-    way: int  # number of classes (N)
-    shot: int  # labeled images per class in the support set (K)
-    query: int = 15  # query images per class
-    unlabeled: int = 0  # further, unlabeled images per class
-    distractors: int = 0  # classes beside the way that appear among the unlabeled images only
-    image_shape: tuple[int, int, int] = (1, 28, 28)  # (channels, height, width)
-    pixel_range: tuple[float, float] = (0.0, 1.0)  # values of byte 0 and byte 255
+    Arguments:
+        way: number of classes (N).
+        shot: labeled images per class in the support set (K).
+        query: query images per class.
+        unlabeled: further, unlabeled images per class.
+        distractors: classes beside the ``way`` that appear among the unlabeled images only.
+        image_shape: (channels, height, width).
+        pixel_range: values of byte 0 and byte 255.
+    """
+
+    way: int
+    shot: int
+    query: int = 15
+    unlabeled: int = 0
+    distractors: int = 0
+    image_shape: tuple[int, int, int] = (1, 28, 28)
+    pixel_range: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         for name, least in (("way", 2), ("shot", 1), ("query", 1), ("unlabeled", 0)):

@@ -36,10 +36,10 @@ _TAIL = struct.Struct("<QI8s")  # bytes of JSON, CRC-32 of everything before, ma
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images and their metadata."""
+    """Images uint8 [M, C, H, W], a read-only memory map if from the cache, and JSON values."""
 
-    images: npt.NDArray[np.uint8]  # [M, C, H, W]; a read-only memory map if from the cache
-    meta: dict[str, Any] = field(default_factory=dict)  # JSON values
+    images: npt.NDArray[np.uint8]
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:

@@ -56,10 +56,8 @@ def split(name: str, module: bool = False) -> tuple[Path, str]:
     if not attribute.isidentifier() and not (module and name.endswith(".py")):
         example = "MyMethod"  # or a class of the file, read without running it
         with suppress(SyntaxError, ValueError, OSError):
-            classes = [
-                n for n in ast.parse(path.read_text("utf-8")).body if type(n) is ast.ClassDef
-            ]
-            example = classes[-1].name if classes else example
+            parts = reversed(ast.parse(path.read_text("utf-8")).body)
+            example = next((n.name for n in parts if isinstance(n, ast.ClassDef)), example)
         what = "a class or function has to follow"
         raise ConfigError(f"'{name}': {what}, as in {head}:{example}.")
     allowed = _ALLOWED.get()
