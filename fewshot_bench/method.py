@@ -218,11 +218,7 @@ class Method(nn.Module):
 
 
 def presets_of(method: type[Method]) -> dict[str, tuple[Preset, ...]]:
-    """The presets that a method declares, by name.
-
-    Raises:
-        TypeError: ``presets`` is something else.
-    """
+    """The presets that a method declares, by name; TypeError if they are something else."""
     declared: Any = method.presets
     found = {}
     for name, entries in declared.items() if isinstance(declared, Mapping) else [("", declared)]:

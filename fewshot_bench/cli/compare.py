@@ -179,9 +179,7 @@ def split_names(
 ) -> tuple[list[str], list[Path], list[Path]]:
     """Methods, files of grids, and folders to read.
 
-    Raises:
-        RecordError: a name that is none of them, with the nearest method.
-        ConfigError: a file together with something else.
+    UnknownName or RecordError for a name that is none of them, ConfigError for a file and more.
     """
     methods, files, folders = list[str](), list[Path](), list[Path]()
     for name in names:
@@ -242,10 +240,8 @@ def finished_runs(
 def compared(runs: list[Run], problems: list[str], equal: Any = None, **how: Any) -> Comparison:
     """The comparison of these runs, whose ``problems`` begin with those of reading them.
 
-    Raises:
-        ConfigError: rows were trained differently in what ``equal`` names.
-        RecordError: nothing is left to show; else as
-            :func:`fewshot_bench.results.comparison.compare`, which takes ``how``.
+    Raises ConfigError if rows were trained differently in what ``equal`` names, RecordError if
+    nothing is left to show. ``how``: see :func:`fewshot_bench.results.comparison.compare`.
     """
     from fewshot_bench.results import comparison
     from fewshot_bench.results.training import equal_names

@@ -100,11 +100,7 @@ class Option:
         return self.expected or _words_of(self.type)
 
     def check(self, value: Any) -> Any:
-        """The value in the option's type; text is converted as if it were typed.
-
-        Raises:
-            ConfigError: it is of another type, not a choice, or out of bounds.
-        """
+        """The value in the option's type, converted if it is text; ConfigError if it is wrong."""
         if self.optional and (value is None or (isinstance(value, str) and value == "none")):
             return None
         none = " or none" if self.optional and not self.follows else ""
@@ -175,12 +171,9 @@ def _words_of(type_: Any) -> str:
 
 
 def load(registry: Registry, kind: str, name: str) -> Any:
-    """The object behind a name, held against what its kind has to be.
+    """The object behind a name; PluginError if its import fails or it does not fit its kind.
 
     What its module draws from global generators while it is imported is the same in every process.
-
-    Raises:
-        PluginError: it cannot be imported, or is something else; else as ``Registry.resolve``.
     """
     from fewshot_bench.utils.generators import generators_seeded  # and torch
 
@@ -203,11 +196,7 @@ def load(registry: Registry, kind: str, name: str) -> Any:
 
 
 def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
-    """The options of a class or function, in the order of its signature.
-
-    Raises:
-        PluginError: a parameter without a default, or of a type that cannot be typed.
-    """
+    """The options in the order of a signature; PluginError for a parameter that can be none."""
     options: list[Option] = []
     for name, (hint, default) in _parameters(factory).items():
         try:
@@ -335,11 +324,7 @@ def backbone_options(registry: Registry, name: str) -> list[Option]:
 
 
 def dataset_options(registry: Registry, name: str) -> list[Option]:
-    """A data set's options, without ``path``, which is typed behind the name's colon.
-
-    Raises:
-        ConfigError: something is typed there, and the data set takes no path.
-    """
+    """A data set's options but ``path``, which is typed behind a colon; ConfigError if in vain."""
     registered, path = split_dataset(registry, name)
     every = own_options(registry, "datasets", registered)
     options = [option for option in every if option.name != "path"]

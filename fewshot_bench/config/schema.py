@@ -234,11 +234,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """The configuration in a record.
-
-        Raises:
-            ConfigError: a setting is missing, unknown or of another type.
-        """
+        """The configuration in a record; ConfigError for a missing, unknown or wrong setting."""
         if unfit := sorted({field.name for field in fields(cls)} ^ set(values)):
             raise ConfigError(f"the record's configuration: unknown or missing '{unfit[0]}'.")
         try:

@@ -56,11 +56,7 @@ def cache_root(cache_dir: str | Path | None = None) -> Path:
 
 
 def expand_home(path: str | Path) -> Path:
-    """The path with ``~`` replaced by the home folder.
-
-    Raises:
-        DataError: there is no such home folder.
-    """
+    """The path with ``~`` replaced by the home folder; DataError if there is none."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -26,11 +26,7 @@ def is_observer(loaded: Any) -> bool:
 
 
 def lifecycle_hooks_of(title: str, observer: Any) -> list[Implementation]:
-    """What a class, an instance or a module implements.
-
-    Raises:
-        PluginError: no lifecycle hook, or a hook or an argument that does not exist.
-    """
+    """What an observer implements; PluginError for an unknown hook or argument, or no hook."""
     try:
         found = register(new_manager(), observer, title)
     except PluginError as error:

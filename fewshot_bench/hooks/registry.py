@@ -78,11 +78,7 @@ class Registered:
         return self.target if whole else self.target.rpartition(":")[0]
 
     def load(self) -> Any:
-        """Import the object.
-
-        Raises:
-            PluginError: the import fails; names the distribution and the reason.
-        """
+        """Import the object; PluginError, with distribution and reason, if that fails."""
         if self.in_file:
             path, attribute = files.split(self.target, module=True)
             return self._attribute(files.load(path), attribute)
@@ -240,11 +236,7 @@ class Registry:
 
     @classmethod
     def discover(cls) -> Registry:
-        """Read the entry points of every installed distribution.
-
-        ``FSB_PLUGINS=a,b`` loads only the entry points or distributions of these names;
-        ``FSB_PLUGINS=`` (empty) loads none.
-        """
+        """Load the entry points of every distribution, or those that ``FSB_PLUGINS=a,b`` names."""
         registry = cls()
         points, unreadable = discovery.read_points(specs.GROUP)
         for point in points:
@@ -283,11 +275,9 @@ class Registry:
     def _collect(
         self, info: PluginInfo, module: Any, implementations: list[Implementation]
     ) -> list[Registered]:
-        """What the registration hooks of a module return.
+        """What the registration hooks of a module return; PluginError for wrong or no hooks.
 
-        Raises:
-            PluginError: a hook raises or returns something else, there is none, or another hook
-                module of the distribution offers a name (``distribution:name`` would be ambiguous).
+        Another hook module of its distribution cannot offer the same name.
         """
         if not implementations:
             what = f"{module.__name__} implements no hook; known: {', '.join(HOOKS)}"

@@ -62,7 +62,6 @@ class RunContext:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the run is computed."""
         return pick_device(self.config.device)
 
     @cached_property
@@ -141,9 +140,7 @@ class RunContext:
     def inputs(self) -> list[dict[str, Any]]:
         """The record's ``inputs``: everything that the run reads, with its content's digest.
 
-        Raises:
-            DataError: a file cannot be read.
-            RecordError: ``--init`` names a folder without weights.
+        DataError for a file that cannot be read, RecordError for an ``--init`` without weights.
         """
         found: list[dict[str, Any]] = []
 

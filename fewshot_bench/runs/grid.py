@@ -61,21 +61,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Grid:
-    """What is to be compared.
+    """What is to be compared."""
 
-    Arguments:
-        entries: the rows.
-        settings: of all runs; a list makes a column of each of its values.
-        seeds: of training; the test episodes are the same for all.
-        shown: options of ``fsb compare`` in a file: ``SHOWN``.
-        equal: traits of training in which the rows of a column have to be equal.
-    """
-
-    entries: tuple[Entry, ...]
-    settings: Mapping[str, Any]
-    seeds: tuple[int, ...] = (0,)
-    shown: Mapping[str, Any] = field(default_factory=dict)
-    equal: tuple[str, ...] = ()
+    entries: tuple[Entry, ...]  # the rows
+    settings: Mapping[str, Any]  # of all runs; a list makes a column of each of its values
+    seeds: tuple[int, ...] = (0,)  # of training; the test episodes are the same for all
+    shown: Mapping[str, Any] = field(default_factory=dict)  # options in a file: SHOWN
+    equal: tuple[str, ...] = ()  # traits of training in which the rows of a column are equal
 
 
 @dataclass(frozen=True)
@@ -84,16 +76,14 @@ class Cell:
 
     entry: str
     config: RunConfig
-    column: str
+    column: str  # such as "5-way 1-shot"
 
     @property
     def title(self) -> str:
-        """``maml, 5-way 1-shot, seed 0``."""
         return f"{self.entry}, {self.column}, seed {self.config.seed}"
 
     @property
     def place(self) -> tuple[str, str]:
-        """Row and column."""
         return self.entry, self.column
 
 
@@ -209,10 +199,7 @@ def equalized(drafts: list[Draft], names: Sequence[str], registry: Registry) -> 
     """The rows of one column, equal in these traits (``equal_names``).
 
     Where rows differ, the value that the user typed counts for all; for the counts of the training
-    task, else the evaluation's; anything else is refused: no row's own value is better.
-
-    Raises:
-        ConfigError: rows differ in one of them, and nothing says which value counts.
+    task, else the evaluation's; anything else is a ConfigError: no row's own value is better.
     """
     planned = _Planned(registry, drafts[0].config)
     for name in (name for name in BY_NAME if name in names and BY_NAME[name].settings):

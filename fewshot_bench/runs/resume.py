@@ -62,10 +62,7 @@ def resumed_record(
 ) -> dict[str, Any]:
     """The record of a run that resumes, as it stands before anything more is trained.
 
-    Leftovers of a process that was killed are removed from its folder.
-
-    Raises:
-        RecordError: data, code or versions changed, and that is not allowed.
+    Leftovers of a killed process are removed. RecordError for changes that are not allowed.
     """
     record = describe(run, folder)
     what = " and ".join(differing(origin_of(before), origin_of(record)))
@@ -101,9 +98,7 @@ def add_notes(record: dict[str, Any], *notes: str) -> None:
 def load_trained(run: PreparedRun, folder: Path, before: Mapping[str, Any]) -> list[str]:
     """Load the weights that made a run's result; returns notes on what differs from then.
 
-    Raises:
-        RecordError: the run is not finished, or its weights are missing or were changed.
-        ConfigError: they do not fit.
+    RecordError if there is no result, or the weights were changed; ConfigError if they do not fit.
     """
     if before["status"] == "running":
         why = f"'{folder}' has no result yet: it is running, or was killed"
@@ -151,13 +146,9 @@ def _different_from(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 def compare_repeated(
     folder: Path, before: Mapping[str, Any], target: Path, record: Mapping[str, Any]
 ) -> str | None:
-    """Compare an evaluation that repeats a run's own test with that test, episode by episode.
+    """A note, if an evaluation repeats a run's own test and episodes have other scores.
 
-    Returns:
-        A note, if episodes have other scores; None if there are none, or it is another test.
-
-    Raises:
-        PluginError: on the same machine more than one episode in a hundred has another score.
+    PluginError if on the same machine more than one episode in a hundred has.
     """
     if _tested(before) != _tested(record) or before["status"] != "completed":
         return None

@@ -49,11 +49,7 @@ class Content:
 
 
 def content_of(path: Path) -> Content:
-    """The content of a file, or of all files in a folder.
-
-    Raises:
-        DataError: the path does not exist, or a file cannot be read.
-    """
+    """The content of a file, or of all files in a folder; DataError if one cannot be read."""
     try:
         if not path.is_dir():
             return file_content(path)
@@ -89,11 +85,7 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
-    """Compare a run's weights file with the digest in its record.
-
-    Raises:
-        RecordError: the file is missing, or is not the one that the run wrote.
-    """
+    """Raise RecordError unless the weights file in a run's folder is the one of its record."""
     path, again = folder / WEIGHTS, "Put the file back, or run it again."
     if record["weights"] is None or not path.is_file():
         what = f"'{folder}' has no {WEIGHTS}, which holds the weights that made its result"
