@@ -46,13 +46,9 @@ def configure(method: str, registry: Registry | None = None, /, **settings: Any)
 
 
 def to_fields(settings: Mapping[str, Any], hint: str, also: tuple[str, ...]) -> dict[str, Any]:
-    """Options by name to fields of a configuration: ``metric`` to ``metrics``.
+    """Options by name to fields of a configuration: ``metric`` to ``metrics``, which is unknown.
 
-    Arguments:
-        also: options of the call that are no settings, and those of ``REPEATED`` that it takes.
-
-    Raises:
-        UnknownName: a field's name in place of the option's.
+    ``also``: options of the call that are no settings, and those of ``REPEATED`` that it takes.
     """
     for option, name in REPEATED.items():
         if name in settings:
@@ -74,9 +70,7 @@ class Draft:
         defaults: {option or field: its value unless the user gives one}.
         preset: the settings of the preset.
 
-    Raises:
-        ConfigError: an unknown name or impossible value among ``given``.
-        PluginError: a plugin cannot be imported, or two of its options have one name.
+    ConfigError for an unknown name or value; PluginError for an import, or two options of one name.
     """
 
     def __init__(
@@ -113,12 +107,9 @@ class Draft:
         return [o for group, options in self.options.items() if group != "Run" for o in options]
 
     def complete(self, given: Mapping[str, Any], *, evaluated: bool = False) -> RunConfig:
-        """The configuration with the user's values, by field or option, as typed.
+        """The configuration with the user's values, by field or option; ConfigError for wrong ones.
 
         ``evaluated``: it is that of a finished run, for ``fsb eval``.
-
-        Raises:
-            ConfigError: an unknown option, or an impossible value.
         """
         self._refuse_unknown(given, evaluated)
         values = {**self.defaults, **self._checked(given, {})}
@@ -182,9 +173,7 @@ class Draft:
 def preset_of(registry: Registry, method: str, values: Values, *, needed: bool) -> dict[str, Any]:
     """The settings of ``values["preset"]`` for this method, data set and task.
 
-    Raises:
-        UnknownName: the preset is ``needed``, and the method has none of this name for these.
-        PluginError: the method's ``presets`` are malformed.
+    UnknownName if it is ``needed`` and there is none; PluginError for malformed ``presets``.
     """
     from fewshot_bench.episode import Task  # imports torch
     from fewshot_bench.method import preset_settings
@@ -248,10 +237,7 @@ def with_changes(
     """A run's configuration with other values for some settings and options; the rest is kept.
 
     The preset need not exist any more. ``dataset_options`` are those that other data keep; default:
-    all.
-
-    Raises:
-        ConfigError: an unknown option, or an impossible value.
+    all. ConfigError for an unknown option, or an impossible value.
     """
     given: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
     given |= config.method_options | config.backbone_options

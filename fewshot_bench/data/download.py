@@ -36,10 +36,7 @@ def locate(
 
     With ``data_root``: its subfolder ``name``, or else the folder itself. Otherwise the first that
     exists of ``$FSB_DATA/name``, the result of ``registry_lookup`` (the hook ``locate_dataset``)
-    and earlier downloads; then the official ``download`` into a folder, if given.
-
-    Raises:
-        DataError: there is no such folder; says which were tried and what to type.
+    and earlier downloads; then the official ``download`` into a folder, if given; else DataError.
     """
     if data_root is not None:
         root = expand_home(data_root)

@@ -44,22 +44,17 @@ Fingerprints = npt.NDArray[np.uint64]
 class SeenImages:
     """The images that took part in making some weights.
 
-    Arguments:
-        images: uint64 [M], their distinct fingerprints, sorted.
-        label: int64 [M], index of the label of each; of equal images the first one's.
-        names, parts, runs: of each label the class, ``training`` or ``validation``, and the id of
-            the run in which it took part; empty: the current run.
-        image_shape: (C, H, W) of the images; None if there are none.
-        unknown: sentences on images that took part and are not known.
+    Labels have a class, ``training`` or ``validation``, and the id of the run in which it took
+    part; empty: the current run.
     """
 
-    images: Fingerprints
-    label: npt.NDArray[np.int64]
+    images: Fingerprints  # uint64 [M], distinct, sorted
+    label: npt.NDArray[np.int64]  # [M], index of the label of each; of equal images the first one's
     names: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
-    image_shape: tuple[int, int, int] | None = None
-    unknown: tuple[str, ...] = ()
+    image_shape: tuple[int, int, int] | None = None  # (C, H, W) of the images
+    unknown: tuple[str, ...] = ()  # sentences on images that took part and are not known
 
     def __add__(self, other: SeenImages) -> SeenImages:
         """The union; an image in both has the label of the first."""
@@ -271,10 +266,7 @@ def write_seen(folder: Path, seen: SeenImages) -> dict[str, Any]:
 def read_seen(folder: Path, record: Mapping[str, Any] | None) -> SeenImages:
     """The content of a run's ``seen.npz``: images that took part in the run in ``folder``.
 
-    ``record``: of the run, whose digest is compared; None: there is none.
-
-    Raises:
-        RecordError: the file is missing, not the one that the run wrote, or damaged.
+    RecordError if it is missing, damaged, or not the one of the ``record`` (None: there is none).
     """
     path, again = folder / SEEN_FILE, "Put the file back, or run it again."
     if not path.is_file():

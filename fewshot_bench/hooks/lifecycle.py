@@ -43,10 +43,7 @@ class RunHooks:
 
     Observers, {title: class (built here, without arguments), instance or module}, get copies as
     plain data; where nobody implements a hook, nothing is gathered. The first one is called first,
-    but for ``tryfirst`` and ``trylast``.
-
-    Raises:
-        PluginError: one cannot be built, does not fit the specifications, or raises when called.
+    but for ``tryfirst`` and ``trylast``. PluginError, with its title, for a fault of one.
     """
 
     def __init__(self, observers: Mapping[str, Any] | None = None) -> None:

@@ -119,7 +119,6 @@ class PluginInfo:
 
     @property
     def status(self) -> str:
-        """``ok`` or ``broken``."""
         return "broken" if self.error else "ok"
 
     @property
@@ -147,8 +146,7 @@ Implementation = tuple[str, pluggy.HookImpl]  # name of the hook
 def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> list[Implementation]:
     """Register an object or a module; returns what it implements.
 
-    Raises:
-        PluginError: a hook or argument that no specification has, or a hook without @hookimpl.
+    PluginError for a hook or argument that no specification has, or a hook without @hookimpl.
     """
     for hook in HOOKS:
         unmarked = inspect.isroutine(getattr(plugin, hook, None))
@@ -320,8 +318,7 @@ class Registry:
     def claims(self, kind: str, name: str) -> list[Registered]:
         """Everything that ``name``, ``distribution:name`` or ``PATH.py:ATTRIBUTE`` may stand for.
 
-        Raises:
-            ConfigError: it is typed as a file's, and there is no such file.
+        ConfigError if it is typed as a file's, and there is no such file.
         """
         if files.is_file(name):
             path, attribute = files.split(name, module=kind == "observers")
@@ -334,12 +331,9 @@ class Registry:
         return own if distribution else found
 
     def resolve(self, kind: str, name: str) -> Registered:
-        """What ``name``, ``distribution:name`` or ``PATH.py:ATTRIBUTE`` stands for.
+        """The one of :meth:`claims`; ConfigError if two distributions claim it.
 
-        Raises:
-            UnknownName: nothing registers it.
-            ConfigError: two distributions claim it.
-            PluginError: the plugin that would register it is broken.
+        UnknownName if nothing registers it, PluginError if a broken plugin would.
         """
         claims = self.claims(kind, name)
         if len(claims) == 1:

@@ -26,9 +26,7 @@ RENAMED = {"github": ".github", "gitignore": ".gitignore"}
 def new_plugin(name: str, kind: str, into: Path, registry: Registry) -> list[Path]:
     """Write a complete distribution in a folder below ``into``; returns its files.
 
-    Raises:
-        UnknownName: ``kind`` is not one of ``KINDS``.
-        ConfigError: no valid name can be derived, it is taken, or the folder exists.
+    ConfigError for an unknown kind, a name that is taken or not valid, or a folder that exists.
     """
     if kind not in KINDS:
         raise UnknownName("kind of plugin", kind, KINDS)

@@ -41,7 +41,7 @@ def evaluate_run(
     trust_code: bool = False,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Evaluate a finished run's weights again: other episodes, task or data.
+    """Evaluate a finished run's weights again: other episodes, task or data; a record of its own.
 
     Options of the data set stay as in the run; see :func:`kept_options`.
 
@@ -49,9 +49,6 @@ def evaluate_run(
         part: which split: ``test``, or ``validation`` to choose settings by.
         trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
         changes: fields and options with underscores (``way``, ``episodes``, ``dataset``, ...).
-
-    Returns:
-        A record of its own, with ``evaluated_from`` naming the run; also written.
 
     Raises:
         ConfigError: there is no such part or option, the change is one to what decided the
@@ -111,10 +108,8 @@ def kept_options(
 
     The same kind of data set (the same registered name, whatever its path) keeps them all: with
     another split, or another seed of it, classes that trained would be tested. Another kind keeps
-    those that decide what an image looks like to the network (``Dataset.image_options``).
-
-    Raises:
-        ConfigError: images would look different from those that the network was trained on.
+    those that decide what an image looks like to the network (``Dataset.image_options``), which
+    cannot change: ConfigError.
     """
     after = changes.get("dataset", before)
     own, other = (split_dataset(registry, name)[0] for name in (before, after))

@@ -62,9 +62,7 @@ def classify(
         trust_code: import a file that the run's record names.
 
     Raises:
-        DataError: a folder or picture is missing or no picture.
-        ConfigError: the method cannot learn so many classes.
-        RecordError: there is no such run, or its weights are missing.
+        DataError, ConfigError, RecordError: a fault of the pictures, their classes or the run.
     """
     classes = _classes(support)
     shot = min(len(paths) for paths in classes.values())

@@ -59,11 +59,7 @@ UNKNOWN_YET = (
 
 @dataclass
 class PreparedRun:
-    """A run that is ready to be trained or evaluated.
-
-    ``unlabeled`` are tasks for methods that learn from them, ``seen`` the images that took part in
-    making the weights, ``drawn`` the episodes of the evaluation.
-    """
+    """A run that is ready to be trained or evaluated."""
 
     context: RunContext
     hooks: RunHooks
@@ -71,12 +67,12 @@ class PreparedRun:
     method: Method
     executor: Executor
     train: EpisodeSource | BatchSource
-    unlabeled: EpisodeSource | None
+    unlabeled: EpisodeSource | None  # for methods that learn from such tasks
     validation: EpisodeSource | None
     test: EpisodeSource
-    seen: SeenImages
+    seen: SeenImages  # that took part in making the weights
     overlap: dict[str, Any] | None
-    drawn: DrawnEpisodes | None
+    drawn: DrawnEpisodes | None  # of the evaluation
 
     @property
     def config(self) -> RunConfig:
@@ -86,15 +82,12 @@ class PreparedRun:
 def prepare(
     context: RunContext, *, trains: bool = True, seen: SeenImages | None = None, part: str = "test"
 ) -> PreparedRun:
-    """Read the data and build the method; nothing is trained yet.
+    """Read the data and build the method; DataError if classes to be tested made the weights.
 
     Arguments:
         trains: whether anything may be trained; else the training split stays on the host.
         seen: the images that took part in making the weights, where the run does not make them.
         part: the split that is evaluated: ``test`` or ``validation``.
-
-    Raises:
-        DataError: classes to be tested took part in making the weights.
     """
     config, registry = context.config, context.registry
     observers = [registry.resolve("observers", name) for name in config.observers]
@@ -167,9 +160,7 @@ def new_method(context: RunContext, task: Task, device: torch.device | None = No
     """The method on its device, initialized by ``config.seed`` alone (or from ``config.init``).
 
     The backbone has a random stream of its own, so that every method starts from the same one.
-
-    Raises:
-        ConfigError, RecordError: the weights of ``--init`` do not fit, or are not the run's own.
+    Raises ConfigError or RecordError if the weights of ``--init`` do not fit, or were changed.
     """
     config, registry = context.config, context.registry
     backbone: nn.Module | None = None

@@ -62,9 +62,6 @@ def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], P
     ``if_exists``, for a run of the same configuration, data, code and versions in the runs folder:
     ``resume`` reuses it if it is finished and resumes it if it was interrupted, ``reuse`` only
     reuses a finished one, ``fresh`` runs again.
-
-    Raises:
-        ConfigError: ``if_exists`` is something else; else as :func:`run`.
     """
     if if_exists not in IF_EXISTS:
         raise ConfigError(
@@ -126,9 +123,6 @@ def resume(
         allow_changes: resume also where data, code or versions differ from those at the start.
         trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
         settings: ``RESUMABLE`` ones, in place of the record's, whose ``cache_dir`` does not count.
-
-    Returns:
-        The record; but for times, what the uninterrupted run would have given.
 
     Raises:
         UnknownName: a setting that decided the run's numbers cannot change now.

@@ -60,11 +60,8 @@ def sweep(folder: Path, of: str = "") -> None:
 def locked(path: Path, wait: float = -1) -> Iterator[None]:
     """Hold a lock file, which stays, for at most ``wait`` seconds of waiting (negative: no limit).
 
-    Without effect where the file system has no locks or cannot be written: files are written
-    atomically, so at worst two processes do the same work.
-
-    Raises:
-        Busy: another process still holds the lock.
+    Busy if another process still holds it. Without effect where the file system has no locks or
+    cannot be written: files are written atomically, so at worst two processes do the same work.
     """
     lock = FileLock(path, timeout=wait)
     try:
