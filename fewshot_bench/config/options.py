@@ -3,15 +3,13 @@
 Keyword-only parameters of a plugin's class or function are options. ``Annotated[float, "help"]``
 gives the help text, ``msgspec.Meta(ge=0)`` bounds, ``Literal`` choices; ``X | None`` allows none;
 ``InputFile`` is a path whose content counts. A parameter annotated with ``Method`` takes the name
-of a method, whose own options get the parameter's name as a prefix: ``base`` brings
-``base_inner_lr``. One annotated with a frozen dataclass is a group, whose fields are options with
-that prefix: a field ``lr`` of ``generator: Generator = Generator()`` is ``generator_lr``. A
+of a method, whose options get the parameter's name as a prefix: ``base`` brings ``base_inner_lr``.
+One annotated with a frozen dataclass is a group, whose fields are options with that prefix. A
 subclass whose ``__init__`` takes ``**options`` has the options of its base classes too.
 
 An option has one name everywhere: ``--inner-lr`` is ``inner_lr`` in Python, ``inner-lr`` or
-``inner_lr`` in a grid file. Python's keywords get an underscore behind: ``--with`` is ``with_``. A
-switch is true or false: ``--no-first-order`` is ``first_order=False``. One that may be repeated
-takes one value or a list: ``metric=["accuracy", "f1"]``.
+``inner_lr`` in a grid file; ``--with`` is ``with_``; ``--no-first-order`` is ``first_order=False``.
+One that may be repeated takes one value or a list: ``metric=["accuracy", "f1"]``.
 """
 
 from __future__ import annotations
@@ -183,13 +181,12 @@ def load(registry: Registry, kind: str, name: str) -> Any:
     if kind == "observers":
         lifecycle_hooks_of(item.title, loaded)
         return loaded
+    fits, wanted = callable(loaded), "function or class"
     if kind in _BASES:
         module, attribute = _BASES[kind]
         base = getattr(importlib.import_module(module), attribute)
         fits = inspect.isclass(loaded) and issubclass(loaded, base)
         wanted = f"subclass of fewshot_bench.{attribute}"
-    else:
-        fits, wanted = callable(loaded), "function or class"
     if not fits:
         raise PluginError(f"{item.title} is of type {type(loaded).__name__}; a {wanted} is wanted.")
     return loaded

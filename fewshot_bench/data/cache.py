@@ -66,9 +66,8 @@ def expand_home(path: str | Path) -> Path:
 def cache_folder(dataset_folder: Path, code: str, root: Path | None) -> Path:
     """The folder for what a data set decodes, below ``dataset_folder``.
 
-    It is specific to the code and the folder of its files (``root``), so that files made by older
-    code or from another copy are not used. Others that were not used for ``UNUSED`` seconds are
-    removed.
+    It is specific to the code and the folder of its files (``root``). Others that were not used for
+    ``UNUSED`` seconds are removed.
     """
     where = "" if root is None else str(root.resolve())
     name = hashlib.blake2b(f"{_own_code()}\0{code}\0{where}".encode(), digest_size=6).hexdigest()

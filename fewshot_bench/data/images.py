@@ -51,11 +51,9 @@ class LabeledImages:
         for name, value in {**defaults, "order": np.arange(len(self.images))}.items():
             if not getattr(self, name).size:
                 object.__setattr__(self, name, value)
-        pixels = self.images
-        if pixels.dtype != np.uint8 or pixels.ndim != 4:
-            raise DataError(
-                f"expected images uint8 [M, C, H, W], got {pixels.dtype} {pixels.shape}"
-            )
+        found = f"{self.images.dtype} {self.images.shape}"
+        if self.images.dtype != np.uint8 or self.images.ndim != 4:
+            raise DataError(f"expected images uint8 [M, C, H, W], got {found}")
         if int(self.counts.sum()) != len(self.images) or len(self.class_names) != classes:
             raise DataError("counts, class names and images do not fit together")
         if len(self.order) != len(self.images):

@@ -1,8 +1,7 @@
 """Find classes that took part in training or validation, by the content of their images.
 
-Names prove nothing: a class may be renamed, or come with another data set. So a run stores a
-fingerprint of each image that trained or selected its weights (``seen.npz``), and every evaluation
-of these weights looks its images up.
+A run stores a fingerprint of each image that trained or selected its weights (``seen.npz``), and
+every evaluation of these weights looks its images up: names prove nothing.
 
 A fingerprint is 64 bits of BLAKE2b over the pixels as the network gets them, after a quarter turn
 that a fixed rule chooses: an image and its rotations have one. Negatives are looked up too. Copies

@@ -24,14 +24,11 @@ from fewshot_bench.runs.context import RunContext, contents_of
 
 @dataclass(frozen=True)
 class Found:
-    """The newest run that is finished, and that was interrupted and that no process writes now.
-
-    Where there is neither, ``near`` is a line on a finished run that differs in its origin alone.
-    """
+    """The newest runs of a configuration."""
 
     finished: Run | None = None
-    unfinished: Path | None = None
-    near: str | None = None
+    unfinished: Path | None = None  # interrupted, and no process writes it now
+    near: str | None = None  # a line on a finished run that differs in its origin alone
 
 
 class RunIndex:
@@ -62,8 +59,7 @@ class RunIndex:
             plugins = [plugin.identity for plugin in context.plugins]
             code = code_digest(context.sources), installed_version("torch"), context.device.type
             origin = _origin(context.data.splits.digest, plugins, *code, context.inputs)
-        unfinished: Path | None = None
-        near: str | None = None
+        unfinished, near = None, None
         for run in reversed(same):
             different = differing(origin_of(run.record), origin)
             if run.record["status"] != "completed":

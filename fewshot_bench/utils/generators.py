@@ -76,10 +76,7 @@ def generators_preserved() -> Iterator[None]:
 
 @contextmanager
 def generators_seeded(*key: str | int) -> Iterator[None]:
-    """Seed the global generators from these words and numbers; restore their states at the end.
-
-    What a plugin draws from them while it is imported or built is then the same in every process.
-    """
+    """Seed the global generators from these words and numbers; restore their states at the end."""
     with generators_preserved():
         seed = key_of(*key)
         torch.manual_seed(seed)
