@@ -309,11 +309,9 @@ class Registry:
 
     def typed(self, kind: str) -> list[tuple[str, Registered]]:
         """Everything of a kind, with the name that means it alone."""
-        return [
-            (name if len(claims) == 1 else item.full_name, item)
-            for name, claims in self.names(kind).items()
-            for item in claims
-        ]
+        names = self.names(kind)
+        every = [item for claims in names.values() for item in claims]
+        return [(i.name if len(names[i.name]) == 1 else i.full_name, i) for i in every]
 
     def claims(self, kind: str, name: str) -> list[Registered]:
         """Everything that ``name``, ``distribution:name`` or ``PATH.py:ATTRIBUTE`` may stand for.

@@ -38,13 +38,12 @@ def new_plugin(name: str, kind: str, into: Path, registry: Registry) -> list[Pat
     texts = {path: text for part in ("common", kind) for path, text in _templates(templates / part)}
     written = []
     for path, text in sorted(texts.items()):
-        target = folder / Template(path).substitute(names)
+        written.append(target := folder / Template(path).substitute(names))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(Template(text).substitute(names), "utf-8")
         except OSError as error:
             raise ConfigError(f"cannot write '{target}': {error.strerror}.") from error
-        written.append(target)
     return written
 
 

@@ -27,11 +27,9 @@ def build_method(
     prefix: str = "",
 ) -> Method:
     """The method with these (flat, complete) options; inner methods get task and backbone too."""
-    factory = load(registry, "methods", name)
-    values = {}
-    for option in options_of(factory, prefix):
-        if option.name not in options:  # decided by the method around this one
-            continue
+    factory, values = load(registry, "methods", name), {}
+    own = (option for option in options_of(factory, prefix) if option.name in options)
+    for option in own:  # the method around this one decides others
         value = options[option.name]
         if option.method:
             value = build_method(registry, value, options, task, backbone, option.name + "_")
@@ -56,7 +54,6 @@ def build_backbone(
 
 
 def build_dataset(registry: Registry, name: str, options: Mapping[str, Any]) -> Dataset:
-    """The data set with these options."""
     registered, path = split_dataset(registry, name)
     typed = {} if path is None else {"path": path}
     return build(registry, "datasets", registered, {**options, **typed})

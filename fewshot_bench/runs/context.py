@@ -71,12 +71,10 @@ class RunContext:
 
     @property
     def train_task(self) -> Task:
-        """The shape of a training episode."""
         return Task(*(getattr(self.config, f"train_{name}") for name in COUNTS))
 
     @property
     def eval_task(self) -> Task:
-        """The shape of a validation or test episode."""
         return Task(*(getattr(self.config, name) for name in COUNTS))
 
     @property
@@ -95,8 +93,21 @@ class RunContext:
         options = sorted(config.dataset_options.items())
         key = repr((config.dataset, options, config.data_root, config.cache_dir))
         if key not in self._loaded:
-            self._loaded[key] = load_data(config, self.registry, download=download)
+            self._loaded[key] = self._read_data(download)
         return self._loaded[key]
+
+    def _read_data(self, download: bool) -> Data:
+        config, registry = self.config, self.registry
+        item = registry.resolve("datasets", split_dataset(registry, config.dataset)[0])
+        chosen = config.dataset, config.dataset_options, config.data_root, config.cache_dir
+        dataset, root, own = find_dataset(registry, *chosen, download=download)
+        cache = cache_folder(own, code_of(item.source).sha256, root)
+        with plugin_errors(f"{item.title}: load()"):
+            splits = dataset.load(root, cache)
+        if not isinstance(splits, Splits):
+            wrong = f"expected fewshot_bench.Splits, got {type(splits).__name__}"
+            raise PluginError(f"{item.title}: load(): {wrong}.")
+        return Data(splits, dataset, root)
 
     @cached_property
     def plugins(self) -> list[Registered]:
@@ -165,20 +176,6 @@ class RunContext:
                 code = code_of(plugin.source)
                 add(f"code of {plugin.kind[:-1]} {plugin.name}", plugin.source, code.path, code)
         return found
-
-
-def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -> Data:
-    """Find, check and read the configured data set; see :class:`RunContext`."""
-    item = registry.resolve("datasets", split_dataset(registry, config.dataset)[0])
-    named, places = (config.dataset, config.dataset_options), (config.data_root, config.cache_dir)
-    dataset, root, own = find_dataset(registry, *named, *places, download=download)
-    cache = cache_folder(own, code_of(item.source).sha256, root)
-    with plugin_errors(f"{item.title}: load()"):
-        splits = dataset.load(root, cache)
-    if not isinstance(splits, Splits):
-        found = type(splits).__name__
-        raise PluginError(f"{item.title}: load(): expected fewshot_bench.Splits, got {found}.")
-    return Data(splits, dataset, root)
 
 
 def contents_of(inputs: Sequence[Mapping[str, Any]]) -> dict[str, str]:

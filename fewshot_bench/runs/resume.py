@@ -183,9 +183,9 @@ def _tested(record: Mapping[str, Any]) -> tuple[Any, ...]:
 class WeightsCheck:
     """Checks that a method's weights alone determine its predictions.
 
-    State outside of the weights (a plain attribute, a buffer that is not persistent, an attribute
-    of its class, a name of its module) is lost with the process: no later evaluation could give the
-    run's number. So the method is built once more before anything is trained.
+    State outside of them (a plain attribute, a buffer that is not persistent, an attribute of its
+    class, a name of its module) is lost with the process: no later evaluation could give the run's
+    number. So the method is built once more before anything is trained.
     """
 
     def __init__(self, run: PreparedRun) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.figures import Request
 from fewshot_bench.figures.classes import names_of
-from fewshot_bench.hooks.registry import Registry
-from fewshot_bench.runs.context import load_data
+from fewshot_bench.runs.context import RunContext
 from tests.figures.drawn_runs import evaluated, loaded
 
 SMALL = {"train_classes": 2, "validation_classes": 0, "test_classes": 3, "alphabet_size": 2}
@@ -17,7 +16,7 @@ SMALL = {"train_classes": 2, "validation_classes": 0, "test_classes": 3, "alphab
 def test_names_and_families_of_a_run(tmp_path: Path) -> None:
     own = SMALL | {"cache_dir": str(tmp_path / "cache")}
     config = configure("nearest-centroid", dataset="glyphs", **own)
-    splits = load_data(config, Registry.discover()).splits
+    splits = RunContext(config).data.splits
     evaluated(tmp_path / "runs", config=config.to_dict(), dataset_digest=splits.digest)
     ask = Request()
     names = names_of(loaded(tmp_path / "runs")[0], ask)

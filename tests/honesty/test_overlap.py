@@ -25,7 +25,6 @@ import fewshot_bench
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.data.overlap import SEEN_FILE, TRAINING, find_overlap, same_names, seen_images
 from fewshot_bench.errors import ConfigError, DataError, RecordError
-from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.report.page import html
 from fewshot_bench.results.comparison import compare
 from fewshot_bench.results.formats.data import to_csv, to_json
@@ -35,7 +34,7 @@ from fewshot_bench.results.formats.terminal import terminal
 from fewshot_bench.results.record import read_record, write_record
 from fewshot_bench.results.runs import load_runs
 from fewshot_bench.runs import train as runner
-from fewshot_bench.runs.context import RunContext, load_data
+from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.predict import classify
 from fewshot_bench.utils.inputs import content_of
 from tests.command_line import InProcess
@@ -438,9 +437,9 @@ def test_omniglot_as_its_files_have_it(fsb_data: Path, data_cache: Path, home: P
         "nearest-centroid", dataset="omniglot", split="official", validation="none",
         cache_dir=str(data_cache), data_root=str(fsb_data / "omniglot"), train_rotations=False,
     )  # fmt: skip
-    official = load_data(config, Registry.discover()).splits
+    official = RunContext(config).data.splits
     flat = configure("nearest-centroid", **own, test_share=0.75, cache_dir=str(data_cache))
-    test = load_data(flat, Registry.discover()).splits.test
+    test = RunContext(flat).data.splits.test
     overlap = find_overlap(test, seen_images(official.train, TRAINING))
     assert overlap["classes"] == overlap["of"] == 16
     assert overlap["images"] == 16 * 20
@@ -454,7 +453,7 @@ def test_omniglot_of_another_split(fsb_data: Path, data_cache: Path) -> None:
             "nearest-centroid", dataset="omniglot", split=name, cache_dir=str(data_cache),
             data_root=str(fsb_data / "omniglot"), train_rotations=False,
         )  # fmt: skip
-        return load_data(config, Registry.discover()).splits
+        return RunContext(config).data.splits
 
     official, random = splits("official"), splits("random")
     seen = seen_images(official.train, TRAINING)
