@@ -174,7 +174,6 @@ def unknown_option(typed: str, command: Any, registry: Registry) -> str:
 
 
 def _owners(registry: Registry, word: str) -> Iterator[str]:
-    """The installed objects that have an option of this flag."""
     prefixes = {"methods": "", "backbones": "backbone_", "datasets": "", "samplers": "sampling_"}
     for kind, prefix in prefixes.items():
         for name in registry.names(kind):

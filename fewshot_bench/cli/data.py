@@ -54,7 +54,6 @@ class Chosen(NamedTuple):
 
 
 def build_command(action: str, arguments: Sequence[str], registry: Registry) -> Any:
-    """The command for the data set that these arguments name."""
     function = ACTIONS[action]
     own = _dynamic.own_parameters(function)
 

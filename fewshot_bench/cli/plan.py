@@ -168,7 +168,6 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
 
 
 def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
-    """Sentences on what the plan takes for granted."""
     from fewshot_bench.results.runs import sampler_words
     from fewshot_bench.results.training import against_words
 

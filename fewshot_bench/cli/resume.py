@@ -16,7 +16,6 @@ CHANGED = "resume although data, code, versions or kind of device differ; the re
 
 
 def build_command() -> Any:
-    """The command, with the settings that may change."""
     options = [_dynamic.parameter(SETTINGS[name], "Default: as in the run") for name in RESUMABLE]
     parameters = [*_dynamic.own_parameters(_resume), *options]
     return _dynamic.make_command("resume", _resume, parameters, _resume.__doc__ or "")

@@ -73,7 +73,6 @@ class Option:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values of a ``Literal``."""
         return typing.get_args(self.type) if typing.get_origin(self.type) is Literal else ()
 
     @property
@@ -251,7 +250,6 @@ def _hints(annotated: Any, factory: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _is_group(hint: Any) -> bool:
-    """Whether a parameter is a group of options: a dataclass of them."""
     return inspect.isclass(hint) and is_dataclass(hint)
 
 

@@ -103,7 +103,6 @@ class Draft:
         self._refuse_clashes()
 
     def plugin_options(self) -> list[Option]:
-        """All options but those of every run."""
         return [o for group, options in self.options.items() if group != "Run" for o in options]
 
     def complete(self, given: Mapping[str, Any], *, evaluated: bool = False) -> RunConfig:

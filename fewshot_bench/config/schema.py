@@ -55,11 +55,10 @@ def setting(help: str, scope: Scope, default: Any = MISSING, **more: Any) -> Any
 
     Arguments:
         more: ``follows``, the setting whose value it has unless given; ``option``, its name where
-            it is not the field's (such a one may be repeated); ``expected``, the values that it
-            takes, in words, where the type does not say it; ``same_scores``, whether an evaluation
-            gives each episode the same score whatever its value; ``label``, what tables call it
-            where the trainings of rows differ in it (several settings with one label are one
-            difference; those that repeat a training, or give the same numbers, have none), and
+            it is not the field's (such a one may be repeated); ``expected``, its values in words,
+            where the type does not say it; ``same_scores``, whether an evaluation gives each
+            episode the same score whatever its value; ``label``, what tables call it where the
+            trainings of rows differ in it (settings with one label are one difference), and
             ``unit``, what follows its values in a sentence; default: the label.
     """
     return field(default=default, metadata={"help": help, "scope": scope, **more})

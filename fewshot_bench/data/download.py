@@ -21,7 +21,6 @@ _BLOCK = 1 << 18
 
 
 def downloads_folder(name: str, cache_dir: str | Path | None = None) -> Path:
-    """The folder of a data set's downloaded files."""
     return cache_root(cache_dir) / "downloads" / name
 
 

@@ -58,7 +58,6 @@ def _allowed(point: str, distribution: str) -> bool:
 
 
 def distribution_of(point: EntryPoint) -> tuple[str, str]:
-    """Name and version of the distribution that an entry point came with."""
     return (point.dist.name, point.dist.version or "?") if point.dist else ("unknown", "?")
 
 
@@ -90,6 +89,5 @@ def import_problem(point: EntryPoint, distribution: str, error: BaseException) -
 
 
 def summary(error: BaseException) -> str:
-    """An exception in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -52,7 +52,6 @@ class Registered:
 
     @property
     def in_file(self) -> bool:
-        """Whether it is in a file whose path was typed."""
         return self.distribution == files.DISTRIBUTION
 
     @property
@@ -134,7 +133,6 @@ class PluginInfo:
 
 
 def new_manager() -> pluggy.PluginManager:
-    """A plugin manager that knows the specifications and no plugin."""
     manager = pluggy.PluginManager(specs.GROUP)
     manager.add_hookspecs(specs)
     return manager

@@ -330,8 +330,6 @@ def run_grid(
 
 
 class Eta:
-    """Time left for a grid, estimated from its finished runs."""
-
     def __init__(self) -> None:
         self._took: dict[tuple[str, str], list[float]] = {}  # by row and column
 

@@ -134,7 +134,6 @@ def origin_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Names of what differs between two origins."""
     return [name for name in {**one, **other} if one.get(name) != other.get(name)]
 
 

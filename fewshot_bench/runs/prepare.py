@@ -141,7 +141,6 @@ def _metrics(context: RunContext) -> dict[str, Metric]:
 
 
 def choose_executor(context: RunContext, method: Method, device: torch.device) -> Executor:
-    """What runs a method as configured."""
     config = context.config
     # Anomaly mode is a thread's own.
     engine, chunk = "eager" if config.detect_anomaly else config.engine, config.task_chunk
@@ -264,7 +263,6 @@ def seen_by(context: RunContext, *, trains: bool) -> SeenImages:
 
 
 def _seen_by_init(folder: Path) -> SeenImages:
-    """What the weights of another run have seen."""
     folder = folder if folder.is_dir() else folder.parent
     if (folder / RECORD).is_file():
         return overlaps.read_seen(folder, read_record(folder))

@@ -368,7 +368,6 @@ def _other_seed(run: PreparedRun) -> Method | None:
 
 
 def _untrained(run: PreparedRun, **changes: Any) -> Method:
-    """The method as it is before any training."""
     context = run.context.with_config(replace(run.config, **changes))
     return new_method(context, run.method.task, torch.device("cpu"))
 

@@ -41,7 +41,6 @@ def is_gpu(where: Tensor | torch.device) -> bool:
 
 
 def has_graphs(device: torch.device) -> bool:
-    """Whether a step can be captured in a graph."""
     return device.type == "cuda"
 
 

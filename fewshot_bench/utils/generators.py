@@ -64,7 +64,6 @@ def known_equal(one: Any, other: Any) -> bool:
 
 @contextmanager
 def generators_preserved() -> Iterator[None]:
-    """Restore the states of the global generators at the end."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng():
         try:
