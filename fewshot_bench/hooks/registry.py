@@ -1,8 +1,7 @@
 """What the installed plugins offer. Nothing here imports torch, and no plugin can break another.
 
-Entry points are read one at a time and registered with a ``pluggy.PluginManager``, which checks
-hooks and arguments; a hook module that fails to import, raises, or returns the wrong thing becomes
-a row that says so. The objects behind the names are imported when named.
+A hook module that fails to import, raises, or returns the wrong thing becomes a row that says so.
+The objects behind the names are imported when named.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Whether a run exists already: two runs are the same if what decides their numbers is the same.
 
-That is settings, data, code, versions of plugins and of torch, and the kind of device. Where a run
-was written and who observed it do not matter. A path counts by its content, not as it was typed.
+That is settings, data, code, versions of plugins and of torch, and the kind of device. A path
+counts by its content, not as it was typed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,15 +73,13 @@ class RunIndex:
         return Found(None, unfinished, near)
 
 
-def _read(folder: Path) -> list[Run]:
+def _read(folder: Path) -> Iterator[Run]:
     """The run in this folder, if it is finished or can be resumed."""
-    try:
+    with suppress(RecordError):
         record = read_record(folder)
-    except RecordError:
-        return []
-    whole = record["status"] == "completed" and record["test"]
-    usable = whole or record["status"] in ("running", "interrupted")
-    return [Run(folder, record)] if usable else []
+        whole = record["status"] == "completed" and record["test"]
+        if whole or record["status"] in ("running", "interrupted"):
+            yield Run(folder, record)
 
 
 def resumable(config: RunConfig) -> dict[str, Any]:

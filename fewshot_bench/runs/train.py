@@ -233,7 +233,7 @@ class _Run:
             logger.info(f"not all partial results could be written: {second}")
         if isinstance(error, Interrupted):
             trust = any(plugin["distribution"] == FILE_PLUGIN for plugin in record["plugins"])
-            how = resume_command(folder) + (" --trust-code" if trust else "")
+            how = resume_command(folder) + " --trust-code" * trust
             error.args = (f"{error}; to resume: {how}",)
         else:
             logger.info(f"{record['status']}; partial results saved to {folder}")

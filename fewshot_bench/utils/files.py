@@ -20,10 +20,7 @@ class Busy(Exception):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file atomically: a reader, or a crash, finds the old content or the new.
-
-    The content goes to a hidden file beside it, which is renamed when it is on the disk.
-    """
+    """Write a file atomically: a reader, or a crash, finds the old content or the new."""
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
         with os.fdopen(handle, "w+b") as file:

@@ -1,7 +1,7 @@
 """The global generators of torch, NumPy and Python: detect, preserve and seed them.
 
-They have a state that everything shares: who draws from them gives numbers that depend on what ran
-before and beside. So fewshot-bench draws from :mod:`fewshot_bench.rng`, and notices who does not.
+Who draws from them gives numbers that depend on what ran before and beside. So fewshot-bench draws
+from :mod:`fewshot_bench.rng`, and notices who does not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Text of records, archives and plugins, made safe to print.
 
-It may hold what a terminal obeys: escape sequences, or marks that change the direction of text.
-They are shown as ``\\x1b`` and the like.
+Escape sequences and marks that change the direction of text are shown as ``\\x1b`` and the like.
 """
 
 from __future__ import annotations
