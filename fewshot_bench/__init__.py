@@ -44,10 +44,11 @@ def run(method: str | None = None, /, **settings: Any) -> dict[str, Any]:
 
     Arguments:
         method: name of a method, as ``fsb list methods`` shows it; may be given by name.
-        settings: options of ``fsb run``, each named as its flag with underscores: ``--inner-lr
-            0.1`` is ``inner_lr=0.1``, ``--no-first-order`` is ``first_order=False``, ``--with`` is
-            ``with_``; one that may be repeated takes a name or a list (``metric=["accuracy",
-            "f1"]``). ``if_exists`` is ``"fresh"`` unless given: every call is a run of its own.
+        settings: options of ``fsb run``, each named as its flag with underscores:
+            ``--inner-lr 0.1`` is ``inner_lr=0.1``, ``--no-first-order`` is ``first_order=False``,
+            ``--with`` is ``with_``; one that may be repeated takes a name or a list
+            (``metric=["accuracy", "f1"]``). ``if_exists`` is ``"fresh"`` unless given: every call
+            is a run of its own.
 
     Returns:
         The record, as written to ``runs_dir/<id>/record.json``. Its keys are in docs/record.md.
