@@ -20,9 +20,8 @@ import torch
 from limit import measure
 from table import describe_machine, number
 
-from fewshot_bench.config.interval import Every
 from fewshot_bench.config.resolve import configure
-from fewshot_bench.config.schema import SETTINGS
+from fewshot_bench.config.schema import SETTINGS, Every
 from fewshot_bench.engine.checkpointing import Checkpointer, Store
 from fewshot_bench.engine.executors import choose
 from fewshot_bench.engine.training import Plan, Trainer

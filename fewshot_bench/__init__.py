@@ -44,14 +44,11 @@ def run(method: str | None = None, /, **settings: Any) -> dict[str, Any]:
 
     Arguments:
         method: name of a method, as ``fsb list methods`` shows it; may be given by name.
-        settings: options of ``fsb run``. Each has the name of its flag with underscores:
-            ``--inner-lr 0.1`` is ``inner_lr=0.1``; a switch is true or false (``--no-first-order``
-            is ``first_order=False``); one that may be repeated takes a name or a list
-            (``metric=["accuracy", "f1"]``); ``--with``, a word of Python's own, is ``with_``. The
-            same names stand in a grid's file (``docs/compare.md``). What is left out comes from
-            the preset (``preset="quick"``), else from the method's signature. ``if_exists`` is
-            ``"fresh"`` here unless given: every call is a run of its own. There is no ``json``:
-            the record is returned.
+        settings: options of ``fsb run``, each named as its flag with underscores:
+            ``--inner-lr 0.1`` is ``inner_lr=0.1``, ``--no-first-order`` is ``first_order=False``,
+            ``--with`` is ``with_``; one that may be repeated takes a name or a list
+            (``metric=["accuracy", "f1"]``). ``if_exists`` is ``"fresh"`` unless given: every call
+            is a run of its own.
 
     Returns:
         The record, as written to ``runs_dir/<id>/record.json``. Its keys are in docs/record.md.
@@ -81,11 +78,11 @@ def run(method: str | None = None, /, **settings: Any) -> dict[str, Any]:
 def resume(
     run_folder: str, *, allow_changes: bool = False, trust_code: bool = False, **here: Any
 ) -> dict[str, Any]:
-    """Go on with a run that was interrupted or killed, from its newest whole checkpoint.
+    """Resume a run that was interrupted or killed, from its newest complete checkpoint.
 
     Arguments:
         run_folder: the folder of a run.
-        allow_changes: go on although data, code or versions are others than at its start.
+        allow_changes: resume although data, code or versions differ from those at its start.
         trust_code: import a file that the run's record names.
         here: of this machine, in place of what the run began with: ``data_root``, ``cache_dir``,
             ``device``, ``checkpoint_every``, ``keep_checkpoints``.
@@ -94,7 +91,7 @@ def resume(
         The record: but for times, that of a run that was never interrupted.
 
     Raises:
-        FewshotBenchError: there is no such run, or it cannot be gone on with.
+        FewshotBenchError: there is no such run, or it cannot be resumed.
     """
     from fewshot_bench.runs.train import resume as resume_run
 
@@ -103,16 +100,11 @@ def resume(
 
 
 def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:
-    """Evaluate a run's weights on other episodes, another task or other data.
+    """Evaluate a run's weights on other episodes, another task or other data: a new record.
 
     Arguments:
         run_folder: the folder of a run that :func:`run` or ``fsb run`` wrote.
-        changes: options of ``fsb eval``, named as in :func:`run` (``metric="f1"``);
-            ``part="validation"`` evaluates the validation split, ``trust_code=True`` imports a file
-            that the run's record names.
-
-    Returns:
-        A record of its own.
+        changes: options of ``fsb eval``, named as in :func:`run`: ``part="validation"``.
     """
     from fewshot_bench.config.resolve import to_fields
     from fewshot_bench.runs.evaluate import evaluate_run
@@ -124,12 +116,11 @@ def evaluate(run_folder: str, **changes: Any) -> dict[str, Any]:
 
 def _require_folder(call: str, given: object) -> None:
     """Raise ConfigError for what is no path, such as the record that a run returned."""
-    if isinstance(given, (str, os.PathLike)):
-        return
-    message = f"{call}: give the folder of a run, a path"
-    if isinstance(given, dict):
-        message += ", and not its record; its folder is runs_dir/<id>, in 'runs' unless chosen"
-    raise ConfigError(f"{message}.")
+    if not isinstance(given, (str, os.PathLike)):
+        message = f"{call}: give the folder of a run, a path"
+        if isinstance(given, dict):
+            message += ", and not its record; its folder is runs_dir/<id>, in 'runs' unless chosen"
+        raise ConfigError(f"{message}.")
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from fewshot_bench.errors import ConfigError
 
 @dataclass(frozen=True)
 class Task:
-    """The shape of an episode.
+    """The shape of an episode; ConfigError if a count is too small.
 
     Arguments:
         way: number of classes (N).
@@ -27,9 +27,6 @@ class Task:
         distractors: classes beside the ``way`` that appear among the unlabeled images only.
         image_shape: (channels, height, width).
         pixel_range: values of byte 0 and byte 255.
-
-    Raises:
-        ConfigError: if a count is too small.
     """
 
     way: int
@@ -42,15 +39,12 @@ class Task:
 
     def __post_init__(self) -> None:
         for name, least in (("way", 2), ("shot", 1), ("query", 1), ("unlabeled", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"--{name}: expected an integer >= {least}, got {getattr(self, name)}."
-                )
+            if (value := getattr(self, name)) < least:
+                raise ConfigError(f"--{name}: expected an integer >= {least}, got {value}.")
         if self.distractors < 0 or (self.distractors and not self.unlabeled):
-            raise ConfigError(
-                f"--distractors: expected an integer >= 0, got {self.distractors}; distractor "
-                "classes appear among unlabeled images, give --unlabeled 1 or more."
-            )
+            what = f"--distractors: expected an integer >= 0, got {self.distractors}"
+            where = "distractor classes appear among unlabeled images"
+            raise ConfigError(f"{what}; {where}, give --unlabeled 1 or more.")
 
     @property
     def images_per_class(self) -> int:

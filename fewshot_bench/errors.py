@@ -42,8 +42,6 @@ class UnknownName(ConfigError):
 
     Arguments:
         kind: what was looked up, in the singular (``"method"``).
-        name: the unknown name.
-        known: the registered names.
         hint: what to type; a sentence of its own.
         near: the name that was probably meant; default: the most similar of the known names.
     """
@@ -78,7 +76,7 @@ class InterfaceDeprecation(DeprecationWarning):
     """A plugin uses a part of the interface that will be removed; says what replaces it.
 
     Hooks pass it to ``hookspec`` (``warn_on_impl``, ``warn_on_impl_args``); functions warn with
-    ``stacklevel=2``. So the warning points to the plugin's line.
+    ``stacklevel=2``, so that the warning points to the plugin's line.
     """
 
 
@@ -117,12 +115,10 @@ class Stopped(FewshotBenchError):
 
 
 class Diverged(FewshotBenchError):
-    """A loss, gradient or weight became NaN or infinite.
+    """A loss, gradient or weight (``what``) became NaN or infinite.
 
     Arguments:
-        step: number of the meta-step, counted from 1.
-        player: name of the player whose loss or gradient it was.
-        what: ``"loss"``, ``"gradient"`` or ``"weight"``.
+        step: counted from 1.
         origin: the operation that caused it, as part of a sentence; None: not searched for.
     """
 
@@ -133,10 +129,9 @@ class Diverged(FewshotBenchError):
     ) -> None:
         self.step, self.player, self.what, self.origin = step, player, what, origin
         hint = "; --detect-anomaly names the operation" if origin is None else ""
-        super().__init__(
-            f"step {step}: the {what} of player '{player}' is not finite{origin or ''}; the last "
-            f"finite weights are saved. Try a smaller learning rate, or another --seed{hint}."
-        )
+        where = f"step {step}: the {what} of player '{player}' is not finite{origin or ''}"
+        advice = f"Try a smaller learning rate, or another --seed{hint}."
+        super().__init__(f"{where}; the last finite weights are saved. {advice}")
 
 
 class OutOfMemory(FewshotBenchError):

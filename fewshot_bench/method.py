@@ -4,10 +4,8 @@ A method is an ``nn.Module`` that learns a task from a support set (:meth:`Metho
 classifies queries with the result (:meth:`Method.predict`), and defines the loss that it minimizes
 (:meth:`Method.losses`). It never sees an optimizer, a device, a loop or a file.
 
-Hyper-parameters are keyword-only arguments of ``__init__`` with the paper's value as default.
-Annotated as ``Annotated[float, "help"]`` they become options of ``fsb run``
-(:mod:`fewshot_bench.config.options`); one annotated with ``Method`` takes the name of another
-method, whose options appear with a prefix.
+Hyper-parameters are keyword-only arguments of ``__init__`` with the paper's value as default: they
+are options of ``fsb run`` (:mod:`fewshot_bench.config.options`).
 """
 
 from __future__ import annotations
@@ -220,11 +218,7 @@ class Method(nn.Module):
 
 
 def presets_of(method: type[Method]) -> dict[str, tuple[Preset, ...]]:
-    """The presets that a method declares, by name.
-
-    Raises:
-        TypeError: ``presets`` is something else.
-    """
+    """The presets that a method declares, by name; TypeError if they are something else."""
     declared: Any = method.presets
     found = {}
     for name, entries in declared.items() if isinstance(declared, Mapping) else [("", declared)]:
@@ -232,10 +226,8 @@ def presets_of(method: type[Method]) -> dict[str, tuple[Preset, ...]]:
         whole = isinstance(several, list | tuple)
         if not whole or not all(isinstance(entry, Preset) for entry in several):
             at = f"presets['{name}']" if name else "presets"
-            raise TypeError(
-                f"{at}: expected {{name: fewshot_bench.Preset, or a list of them}}, found "
-                f"{type(entries).__name__}"
-            )
+            expected = "expected {name: fewshot_bench.Preset, or a list of them}"
+            raise TypeError(f"{at}: {expected}, found {type(entries).__name__}")
         found[name] = tuple(several)
     return found
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from fewshot_bench.utils.text import printable
@@ -34,34 +34,30 @@ def table_of(columns: Iterable[str], rows: Iterable[Iterable[str]], overflow: An
     return table
 
 
-def discard(stream: TextIO) -> None:
-    """Discard everything that is written to this stream from now on."""
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
-
-
 class Lasting:
-    """A stream whose reader may go away: what is written then is discarded."""
+    """A stream whose reader may go away: what is written then, and later, is discarded."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def write(self, text: str) -> int:
-        """Write, if somebody reads."""
+    @contextmanager
+    def _discarding(self) -> Iterator[None]:
         try:
-            return self._stream.write(text)
+            yield
         except OSError:
-            discard(self._stream)
-            return len(text)
+            with suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self._stream.fileno())
+                os.close(nowhere)
+
+    def write(self, text: str) -> int:
+        with self._discarding():
+            self._stream.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        """Flush, if somebody reads."""
-        try:
+        with self._discarding():
             self._stream.flush()
-        except OSError:
-            discard(self._stream)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -69,10 +65,7 @@ class Lasting:
 
 def print_error(text: str) -> None:
     """Print to standard error; nothing if it is closed."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except OSError:
-        discard(sys.stderr)
+    print(text, file=Lasting(sys.stderr), flush=True)
 
 
 class LogLines(logging.Handler):

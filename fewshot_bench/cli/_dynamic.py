@@ -53,15 +53,12 @@ def parameter(option: Option, panel: str = "Options", note: str = "") -> inspect
 
 def default_note(option: Option, value: Any) -> str:
     """The default as ``--help`` shows it; empty where the help text has it already."""
-    if option.repeated or "default" in option.help:
+    if option.repeated or "default" in option.help or value == "":
         return ""
     if value is None:
         return f" (default: {flag(option.follows)})" if option.follows else " (default none)"
-    if option.items:
-        value = " ".join(map(str, value))
-    elif isinstance(value, bool):
-        value = "on" if value else "off"
-    return f" (default {value})" if value != "" else ""
+    value = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+    return f" (default {' '.join(map(str, value)) if option.items else value})"
 
 
 def with_defaults(options: Iterable[Option], panel: str) -> Parameters:
@@ -137,11 +134,8 @@ def settled(
     Arguments:
         fixed: parameters of the command in any case.
         options: the parameters that values call for; asked until the answer stays the same.
-        argument: the positional parameter that decides the options.
+        argument: that decides the options; ConfigError for an option of its own in front of it.
         first: further parameters of the first parse alone, where most lines have them.
-
-    Raises:
-        ConfigError: an option that only this argument brings is in front of it.
     """
     known, tried = [*first, *fixed], []
     while True:
@@ -180,7 +174,6 @@ def unknown_option(typed: str, command: Any, registry: Registry) -> str:
 
 
 def _owners(registry: Registry, word: str) -> Iterator[str]:
-    """The installed objects that have an option of this flag."""
     prefixes = {"methods": "", "backbones": "backbone_", "datasets": "", "samplers": "sampling_"}
     for kind, prefix in prefixes.items():
         for name in registry.names(kind):

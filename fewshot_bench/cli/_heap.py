@@ -1,8 +1,7 @@
 """The C library's heap keeps what is freed, instead of giving it back to the system.
 
-A training step frees and asks for the same megabytes again. glibc returns large blocks at once and
-gets fresh pages for the next, which the system has to clear: a tenth of a ProtoNet step on a CPU.
-It is a setting of the process, so only commands that train or evaluate make it.
+glibc returns large blocks at once and gets fresh pages for the next, which the system has to clear:
+a tenth of a ProtoNet step on a CPU. It is a setting of the process, so only commands make it.
 """
 
 from __future__ import annotations

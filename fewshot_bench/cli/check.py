@@ -24,7 +24,6 @@ COLORS = {"passed": "green", "failed": "red", "not claimed": "yellow", "note": "
 
 
 def build_command(arguments: Sequence[str], registry: Registry) -> Any:
-    """The command for what these arguments name, with its options."""
     from fewshot_bench.testing.suites import find, options_for
 
     def options(values: Mapping[str, Any]) -> _dynamic.Parameters:
@@ -73,7 +72,6 @@ def _check(
             outcomes.append(outcome)
             if not json:
                 _show(outcome, width, out)
-    failed = sum(outcome.status == "failed" for outcome in outcomes)
     if json:
         names = ("id", "sentence", "status", "message")
         checks = [{n: getattr(outcome, n) for n in names} for outcome in outcomes]
@@ -82,7 +80,7 @@ def _check(
         counts = {mark: sum(o.status == mark for o in outcomes) for mark in MARKS}
         listed = ", ".join(f"{count} {mark}" for mark, count in counts.items() if count)
         typer.echo(f"{found.title}: {listed}.")
-    if failed:
+    if any(outcome.status == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 

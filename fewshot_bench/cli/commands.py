@@ -28,11 +28,7 @@ def offered(built_in: Iterable[str]) -> dict[str, EntryPoint]:
 
 
 def resolve(name: str) -> EntryPoint | None:
-    """The entry point of ``name`` or ``distribution:name``, or None.
-
-    Raises:
-        ConfigError: two distributions claim the name.
-    """
+    """The entry point of ``name`` or ``distribution:name``, or None; ConfigError for two."""
     points = read_points(GROUP)[0]
     claims = [point for point in points if name in (point.name, full_name(point))]
     if len(claims) > 1:
@@ -68,11 +64,7 @@ def stub(help: str) -> Any:
 
 
 def load(point: EntryPoint, name: str) -> Any:
-    """Import the command.
-
-    Raises:
-        PluginError: the import fails, or gives no typer app with a command in it.
-    """
+    """Import the command; PluginError if that fails, or gives no typer app with a command in it."""
     where = f"command '{name}' of {distribution_of(point)[0]} ({point.value})"
     try:
         with redirect_stdout(sys.stderr):  # standard output is for results

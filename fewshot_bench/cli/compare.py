@@ -35,28 +35,28 @@ RunsDir = Annotated[Path, typer.Option(help="read if no folder is named")]
 Baseline = Annotated[
     str | None, typer.Option(help="method or run that the others are compared with, paired")
 ]
-Interval = Annotated[
-    str | None,
-    typer.Option(
-        help="what the ± is: student, percentile, bca, classes, hierarchical or seeds; unless "
-        "given, student with one training seed and hierarchical with several",
-    ),
-]
-Level = Annotated[
-    float | None,
-    typer.Option(help="confidence level of all intervals; default: that of the records"),
-]
-Target = Annotated[
-    float | None, typer.Option(help="also show the time to this validation accuracy, like 0.95")
-]
-Equal = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAMES",
-        help="training settings in which all rows have to be the same, as way,steps or all "
-        "(docs/compare.md); methods are trained so, runs that are not are refused",
-    ),
-]
+INTERVAL = (
+    "what the ± is: student, percentile, bca, classes, hierarchical or seeds; unless given, "
+    "student with one training seed and hierarchical with several"
+)
+Interval = Annotated[str | None, typer.Option(help=INTERVAL)]
+LEVEL = "confidence level of all intervals; default: that of the records"
+Level = Annotated[float | None, typer.Option(help=LEVEL)]
+TARGET = "also show the time to this validation accuracy, like 0.95"
+Target = Annotated[float | None, typer.Option(help=TARGET)]
+EQUAL = (
+    "training settings in which all rows have to be the same, as way,steps or all "
+    "(docs/compare.md); methods are trained so, runs that are not are refused"
+)
+Equal = Annotated[list[str] | None, typer.Option(metavar="NAMES", help=EQUAL)]
+WHAT = (
+    "methods or a file: runs what is missing first; folders of runs, or folders that hold them: "
+    "only reads"
+)
+METAVAR = "[METHOD... | PROTOCOL.toml | RUN_OR_FOLDER...]"
+RUNS_DIR = "where runs are written, found again, and read if nothing is named"
+SEEDS = "training seeds of each method; the test episodes stay the same"
+FORMAT = "terminal, or what 'fsb list exporters' shows"
 # Settings that differ between runs, or for which this command has another option.
 EXCLUDED = ("seed", "runs_dir", "level")
 SEVERAL = ("way", "shot", "query")  # given more than once: a column for each value
@@ -89,28 +89,15 @@ def _compare(
     registry: Registry,
     settings: dict[str, Any],
     /,
-    what: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[METHOD... | PROTOCOL.toml | RUN_OR_FOLDER...]",
-            help="methods or a file: runs what is missing first; folders of runs, or folders that "
-            "hold them: only reads",
-        ),
-    ] = None,
-    runs_dir: Annotated[
-        Path, typer.Option(help="where runs are written, found again, and read if nothing is named")
-    ] = Path("runs"),
-    seeds: Annotated[
-        int, typer.Option(help="training seeds of each method; the test episodes stay the same")
-    ] = 1,
+    what: Annotated[list[str] | None, typer.Argument(metavar=METAVAR, help=WHAT)] = None,
+    runs_dir: Annotated[Path, typer.Option(help=RUNS_DIR)] = Path("runs"),
+    seeds: Annotated[int, typer.Option(help=SEEDS)] = 1,
     baseline: Baseline = None,
     interval: Interval = None,
     level: Level = None,
     target: Target = None,
     equal: Equal = None,
-    format: Annotated[
-        str, typer.Option(help="terminal, or what 'fsb list exporters' shows")
-    ] = "terminal",
+    format: Annotated[str, typer.Option(help=FORMAT)] = "terminal",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="write to a file")] = None,
 ) -> None:
     """Show methods and settings side by side, grouped by protocol and paired on the same episodes.
@@ -127,7 +114,7 @@ def _compare(
     shown |= {"level": level, "target": target, "equal": equal or None}
     found, problems = _found(registry, what, runs_dir, seeds, settings, shown)
     if not found:
-        raise none_finished(what[0] if what else runs_dir, problems)
+        raise none_finished(what[0], problems)
     # On a screen the signed-rank tests of a large table would be waited for.
     ranks = format != "terminal" or len(found) <= FEW
     result = compared(found, problems, ranks=ranks, **shown)
@@ -182,7 +169,7 @@ def _found(
             raise UnknownName("baseline", base, known, "Give one of them, or the id of a run.")
         runs, problems = _run_missing(grid, runs_dir, registry)
     if folders or grid is None:
-        read, unread = finished_runs(folders or [runs_dir])
+        read, unread = finished_runs(folders or [runs_dir], needed=not runs)
         runs, problems = [*runs, *read], [*problems, *unread]
     return runs, problems
 
@@ -192,9 +179,7 @@ def split_names(
 ) -> tuple[list[str], list[Path], list[Path]]:
     """Methods, files of grids, and folders to read.
 
-    Raises:
-        RecordError: a name that is none of them, with the nearest method.
-        ConfigError: a file together with something else.
+    UnknownName or RecordError for a name that is none of them, ConfigError for a file and more.
     """
     methods, files, folders = list[str](), list[Path](), list[Path]()
     for name in names:
@@ -226,17 +211,16 @@ def _run_missing(grid: Grid, runs_dir: Path, registry: Registry) -> tuple[list[R
     # Standard output is for the table, whatever a plugin prints.
     with Progress() as progress, redirect_stdout(sys.stderr):
         done, problems = run_grid(where, registry, progress)
-    named = [
-        run if cell.entry == cell.config.method else replace(run, entry=cell.entry)
-        for cell, run in done
-    ]
-    return named, problems
+    entries = [None if cell.entry == cell.config.method else cell.entry for cell, _ in done]
+    return [replace(run, entry=e) for e, (_, run) in zip(entries, done, strict=True)], problems
 
 
-def finished_runs(paths: list[Path], first: str = "something") -> tuple[list[Run], list[str]]:
+def finished_runs(
+    paths: list[Path], first: str = "something", *, needed: bool = True
+) -> tuple[list[Run], list[str]]:
     """As :func:`fewshot_bench.results.runs.load_runs`; unfinished runs are printed, no problems.
 
-    Where there is no finished run at all, they are. RecordError if a path does not exist.
+    RecordError if a path does not exist or, where one is ``needed``, there is no finished run.
     """
     from fewshot_bench.results.runs import load_runs
 
@@ -245,6 +229,8 @@ def finished_runs(paths: list[Path], first: str = "something") -> tuple[list[Run
             raise RecordError(f"there is no '{path}'; run {first} first: fsb run METHOD")
     unfinished: list[str] = []
     found, problems = load_runs(paths, unfinished)
+    if not found and needed:
+        raise none_finished(paths[0], [*problems, *unfinished])
     if not found:
         return found, [*problems, *unfinished]
     left_out(unfinished)
@@ -254,10 +240,8 @@ def finished_runs(paths: list[Path], first: str = "something") -> tuple[list[Run
 def compared(runs: list[Run], problems: list[str], equal: Any = None, **how: Any) -> Comparison:
     """The comparison of these runs, whose ``problems`` begin with those of reading them.
 
-    Raises:
-        ConfigError: rows were trained differently in what ``equal`` names.
-        RecordError: nothing is left to show; else as
-            :func:`fewshot_bench.results.comparison.compare`, which takes ``how``.
+    Raises ConfigError if rows were trained differently in what ``equal`` names, RecordError if
+    nothing is left to show. ``how``: see :func:`fewshot_bench.results.comparison.compare`.
     """
     from fewshot_bench.results import comparison
     from fewshot_bench.results.training import equal_names

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 
 from fewshot_bench.cli import _dynamic
 from fewshot_bench.cli.run import registry_of
-from fewshot_bench.config.options import dataset_options, split_dataset
+from fewshot_bench.config.options import dataset_options
 from fewshot_bench.errors import ConfigError, DataError, FewshotBenchError, UnknownName
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.utils.text import printable
@@ -42,8 +41,7 @@ app = typer.Typer(
 )
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(NamedTuple):
     """A data set with its options, and where its files are."""
 
     name: str
@@ -56,7 +54,6 @@ class Chosen:
 
 
 def build_command(action: str, arguments: Sequence[str], registry: Registry) -> Any:
-    """The command for the data set that these arguments name."""
     function = ACTIONS[action]
     own = _dynamic.own_parameters(function)
 
@@ -65,11 +62,13 @@ def build_command(action: str, arguments: Sequence[str], registry: Registry) -> 
         return _dynamic.with_defaults(found, "Data set")
 
     def command(*, name: str, **values: Any) -> None:
+        from fewshot_bench.runs.build import find_dataset
+
         places = [values.pop(place, None) for place in ("data_root", "cache_dir")]
         further = {p.name: values.pop(p.name) for p in own if p.name in values}
         space = {option.name: option for option in dataset_options(registry, name)}
         chosen = {n: space[n].check(value) for n, value in values.items()}
-        function(_choose(registry, name, chosen, *places), **further)
+        function(Chosen(name, *find_dataset(registry, name, chosen, *places)), **further)
 
     fixed = [*_dynamic.own_parameters(_choose_by), *own]
     parameters = _dynamic.settled(arguments, fixed, options, "name")
@@ -78,23 +77,6 @@ def build_command(action: str, arguments: Sequence[str], registry: Registry) -> 
 
 def _choose_by(name: Name, data_root: Root = None, cache_dir: Cache = None) -> None:
     """What the commands over one data set have in common."""
-
-
-def _choose(
-    registry: Registry, name: str, options: Mapping[str, Any], data_root: str, cache_dir: str
-) -> Chosen:
-    """The data set of this name with these options; its files are fetched."""
-    from fewshot_bench.data.cache import cache_root
-    from fewshot_bench.data.download import locate
-    from fewshot_bench.runs.build import build_dataset
-
-    registered = registry.resolve("datasets", split_dataset(registry, name)[0])
-    dataset = build_dataset(registry, name, options)
-    root: Path | None = None
-    if dataset.needs_files:
-        find = registry.locate_dataset
-        root = locate(registered.name, data_root, find, dataset.download, cache_dir)
-    return Chosen(name, dataset, root, cache_root(cache_dir) / registered.name)
 
 
 @app.command("list")
@@ -107,21 +89,19 @@ def list_(data_root: Root = None, cache_dir: Cache = None) -> None:
 
     registry = Registry.discover()
     table = Table("data set", "splits", Column("files", overflow="fold"), "from")
-    for name, offers in sorted(registry.names("datasets").items()):
-        for offer in offers:
-            try:
-                kind = offer.load()
-                splits = ", ".join(kind.splits)
-                files = "none needed"
-                if kind.needs_files:
-                    find = registry.locate_dataset
-                    files = str(locate(name, data_root, find, cache_dir=cache_dir))
-            except DataError:
-                files = f"not found; type: fsb data prepare {name}"
-            except FewshotBenchError as error:
-                splits, files = "-", str(error)
-            source = f"{offer.distribution} {offer.version}"
-            table.add_row(*map(printable, (name, splits, files, source)))
+    for _, item in registry.typed("datasets"):
+        try:
+            kind = item.load()
+            splits, files = ", ".join(kind.splits), "none needed"
+            if kind.needs_files:
+                find = registry.locate_dataset
+                files = str(locate(item.name, data_root, find, cache_dir=cache_dir))
+        except DataError:
+            files = f"not found; type: fsb data prepare {item.name}"
+        except FewshotBenchError as error:
+            splits, files = "-", str(error)
+        cells = item.name, splits, files, f"{item.distribution} {item.version}"
+        table.add_row(*map(printable, cells))
     screen().print(table)
 
 
@@ -185,8 +165,9 @@ def show(
     try:
         sheet.save(output, "PNG", optimize=True)
     except OSError as error:
-        what = f"cannot write '{output}' ({error}); give another file with -o."
-        raise ConfigError(what) from None
+        raise ConfigError(
+            f"cannot write '{output}' ({error}); give another file with -o."
+        ) from None
     typer.echo(f"wrote '{output}': episode {episode} of the {part} split of {chosen.name}")
 
 

@@ -25,7 +25,6 @@ PLACES = {"runs_dir": "Default: beside the run", "cache_dir": "Default: the user
 
 
 def build_command(arguments: Sequence[str], registry: Registry) -> Any:
-    """The command for the run that these arguments name."""
 
     def options(values: Mapping[str, Any]) -> _dynamic.Parameters:
         panels = [(SETTINGS[n], PLACES.get(n, "Default: as in the run")) for n in CHANGEABLE]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fewshot_bench.cli.compare import Runs, RunsDir, finished_runs, left_out, none_finished
+from fewshot_bench.cli.compare import Runs, RunsDir, finished_runs, left_out
 from fewshot_bench.errors import ConfigError, RecordError
 from fewshot_bench.figures import KINDS, Request, check, draw, save
 from fewshot_bench.utils.inputs import check_weights
@@ -39,10 +39,7 @@ def figure(
     for name, value in (("baseline", baseline), ("episode", episode)):
         if value is not None and name != KINDS[kind].uses:
             raise ConfigError(f"--{name}: '{kind}' does not go by it; leave it out.")
-    paths = runs or [runs_dir]
-    finished, problems = finished_runs(paths)
-    if not finished:
-        raise none_finished(paths[0], problems)
+    finished, problems = finished_runs(runs or [runs_dir])
     found, ask = [], Request(baseline, episode)
     # A picture leaves the folder that it was drawn from; what it shows can be evaluated again.
     for run in finished:

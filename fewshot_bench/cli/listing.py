@@ -42,11 +42,11 @@ def plugins(
         return
     rows = []
     for plugin in found:
-        offers = "; ".join(", ".join(names) for names in plugin.kinds.values())
+        offers = [", ".join(names) for names in plugin.kinds.values()]
+        told = plugin.error or "; ".join(filter(None, (*offers, plugin.note)))
         kinds = "; ".join(plugin.kinds) or "-"
-        offers = "; ".join(filter(None, (offers, plugin.note)))
-        cells = (plugin.name, plugin.distribution, plugin.version, kinds, plugin.status)
-        rows.append([one_line(cell) for cell in (*cells, plugin.error or offers)])
+        cells = (plugin.name, plugin.distribution, plugin.version, kinds, plugin.status, told)
+        rows.append([one_line(cell) for cell in cells])
     columns = ("name", "distribution", "version", "kind", "status", "offers, or what is wrong")
     _print(columns, rows, "fold")
 
@@ -65,10 +65,8 @@ def _print(columns: Sequence[str], rows: Iterable[Sequence[str]], overflow: Any)
 def _trace(name: str, found: list[PluginInfo], registry: Registry) -> None:
     """The traceback of a plugin, or of loading what it registered under this name."""
     chosen = [p for p in found if name in (p.name, f"{p.distribution}:{p.name}", p.distribution)]
-    broken = [p for p in chosen if p.error]
-    if broken:
-        for plugin in broken:
-            typer.echo(plugin.traceback, nl=False)
+    if broken := [p.traceback for p in chosen if p.error]:
+        typer.echo("".join(broken), nl=False)
         return
     offered = [item for kind in KINDS for item in registry.claims(kind, name)]
     for item in offered:
@@ -78,7 +76,6 @@ def _trace(name: str, found: list[PluginInfo], registry: Registry) -> None:
             typer.echo("".join(traceback.format_exception(error)), nl=False)
             return
     if not chosen and not offered:
-        names = [p.name for p in found]
-        names += [n for kind in KINDS for n in registry.names(kind)]
-        raise UnknownName("plugin", name, sorted(set(names)), "'fsb plugins' shows them.")
+        names = {p.name for p in found}.union(*(registry.names(kind) for kind in KINDS))
+        raise UnknownName("plugin", name, names, "'fsb plugins' shows them.")
     raise ConfigError(f"plugin '{name}' is not broken; there is no traceback to show.")

@@ -113,7 +113,6 @@ def root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks of errors")] = False,
 ) -> None:
-    """Few-shot learning methods on the same episodes, with honest intervals and step times."""
     if ctx.invoked_subcommand in TRAINING:
         keep_freed_memory()
 

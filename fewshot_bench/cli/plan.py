@@ -67,7 +67,7 @@ def plan(
     from fewshot_bench.results.pilots import pilot_of
 
     if runs:
-        found, problems = finished_runs(runs, "a pilot")
+        found, problems = finished_runs(runs, "a pilot", needed=False)
         if problems:
             raise RecordError(problems[0].rstrip(".") + ".")
         if len(found) > 2:
@@ -128,9 +128,10 @@ def _open(pilot: Pilot, difference: float, power: float, alpha: float) -> dict[s
 
     rows = []
     for query, episodes in _open_plans(pilot):
-        row: dict[str, Any] = {"query": query, "episodes": episodes, "sd": pilot.sd(query)}
-        row["power"] = paired_power(row["sd"], difference, episodes, alpha)
-        row["finds"] = detectable_difference(row["sd"], episodes, power, alpha)
+        sd = pilot.sd(query)
+        row: dict[str, Any] = {"query": query, "episodes": episodes, "sd": sd}
+        row["power"] = paired_power(sd, difference, episodes, alpha)
+        row["finds"] = detectable_difference(sd, episodes, power, alpha)
         rows.append({**row, "reaches": row["power"] >= power})
     if not rows:
         raise ConfigError("no open plan of at least 2 episodes fits into the test split.")
@@ -149,10 +150,7 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
     context = RunContext(config)
     with only_typed(()):
         data = context.data
-    before, now = record["dataset_digest"], data.splits.digest
-    if record["evaluated_digest"] is not None:
-        before, now = record["evaluated_digest"], data.content.digest(record["part"])
-    if now != before:
+    if data.content.digest(record["part"]) != record["evaluated_digest"]:
         raise RecordError(f"{config.dataset} differs from the data of the pilots.")
     table, task = ClassTable(data.splits.test), context.eval_task
     sampler = context.registry.resolve("samplers", f"{CORE}:open").load()
@@ -170,14 +168,13 @@ def _open_plans(pilot: Pilot) -> Iterator[tuple[int, int]]:
 
 
 def _assumed(pilot: Pilot, result: dict[str, Any]) -> list[str]:
-    """Sentences on what the plan takes for granted."""
     from fewshot_bench.results.runs import sampler_words
     from fewshot_bench.results.training import against_words
 
     notes = [PAIRED if result["paired"] else UNPAIRED]
     if result["paired"] and (training := against_words(*([run] for run in pilot.runs))):
-        otherwise = "equal trainings may vary otherwise"
-        notes.append(f"The pilots were trained differently, {training}; {otherwise}.")
+        different = f"The pilots were trained differently, {training}"
+        notes.append(f"{different}; equal trainings may vary otherwise.")
     if "open" in result:
         protocol = pilot.runs[0].protocol()
         if drawn := sampler_words(protocol):
@@ -193,28 +190,24 @@ def _show(pilot: Pilot, result: dict[str, Any]) -> None:
     from fewshot_bench.cli._console import screen
 
     console = screen()
-
-    def points(fraction: float) -> str:
-        return f"{100 * fraction:.2f}"
-
+    names = ("difference", "sd", "pilot_finds")
+    points = {name: f"{100 * result[name]:.2f} points" for name in names}
     power = f"power {result['power']:g} (two-sided paired t test at {result['alpha']:g})"
     spread = "differences vary" if result["paired"] else "differences of unpaired runs vary"
     console.print(" against ".join(result["runs"]))
     console.print(
-        f"To find {points(result['difference'])} points with {power}: {result['episodes']} "
-        f"episodes of {pilot.episodes_in_words}."
-    )
-    console.print(
-        f"Per episode, {spread} by {points(result['sd'])} points (standard deviation). The "
-        f"pilots' {result['pilot_episodes']} episodes find {points(result['pilot_finds'])} points."
+        f"To find {points['difference']} with {power}: {result['episodes']} episodes of "
+        f"{pilot.episodes_in_words}.\nPer episode, {spread} by {points['sd']} (standard "
+        f"deviation). The pilots' {result['pilot_episodes']} episodes find {points['pilot_finds']}."
     )
     if "open" in result:
         heads = ("queries", "episodes", "sd", "power", "finds")
         table = Table(*heads, title="open sampling: all that the split has", title_justify="left")
         for row in result["open"]:
-            cells = (points(row["sd"]), f"{row['power']:.3f}", points(row["finds"]))
+            sd, finds = (f"{100 * row[name]:.2f}" for name in ("sd", "finds"))
             style = "bold" if row["query"] == result["best_query"] else ""
-            table.add_row(str(row["query"]), str(row["episodes"]), *cells, style=style)
+            counts = str(row["query"]), str(row["episodes"])
+            table.add_row(*counts, sd, f"{row['power']:.3f}", finds, style=style)
         console.print(table)
         reached = "it is reached" if result["reached"] else "no query count reaches the power asked"
         best = f"The power is greatest with {result['best_query']} queries per class"

@@ -44,24 +44,20 @@ def predict(
     from fewshot_bench.runs.predict import classify
 
     logging.getLogger("fewshot_bench").setLevel(logging.WARNING)  # the answers are the output
-
     how: dict[str, Any] = {"mode": resize, "invert": invert, "device": device}
     with redirect_stdout(sys.stderr):  # standard output is for results
         found = classify(run, support, images, trust_code=trust_code, **how)
-    answers: list[dict[str, Any]] = []
-    for image, row in zip(images, found.probabilities.tolist(), strict=True):
+    answers, rows, notes = [], [], found.notes
+    for image, row in zip(map(str, images), found.probabilities.tolist(), strict=True):
         shares = dict(zip(found.classes, row, strict=True))
         best = max(found.classes, key=shares.__getitem__)
-        answer = {"image": str(image), "class": best, "probability": shares[best]}
+        answer = {"image": image, "class": best, "probability": shares[best]}
         answers.append({**answer, "probabilities": shares})
+        rows.append((printable(image), printable(best), f"{shares[best]:.3f}"))
     if json:
         typer.echo(json_.dumps({"shot": found.shot, "predictions": answers}, indent=1))
         return
-    rows = [
-        (printable(a["image"]), printable(a["class"]), f"{a['probability']:.3f}") for a in answers
-    ]
     screen().print(table_of(("image", "class", "probability"), rows, "fold"))
-    notes = [*found.notes]
     if found.left_out:
         used = f"{found.shot} images of each class were used; {found.left_out} were left out"
         notes.append(f"{used}, because a class has no more")

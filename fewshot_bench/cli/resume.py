@@ -10,12 +10,12 @@ from fewshot_bench.cli import _dynamic
 from fewshot_bench.cli.evaluate import Run, Trust
 from fewshot_bench.cli.run import JSON
 from fewshot_bench.config.schema import RESUMABLE, SETTINGS
+from fewshot_bench.utils.inputs import check_weights
 
 CHANGED = "resume although data, code, versions or kind of device differ; the record gets a note"
 
 
 def build_command() -> Any:
-    """The command, with the settings that may change."""
     options = [_dynamic.parameter(SETTINGS[name], "Default: as in the run") for name in RESUMABLE]
     parameters = [*_dynamic.own_parameters(_resume), *options]
     return _dynamic.make_command("resume", _resume, parameters, _resume.__doc__ or "")
@@ -35,12 +35,12 @@ def _resume(
     """
     from fewshot_bench.cli.summary import show_record, show_run
     from fewshot_bench.results.record import folder_of, read_record
-    from fewshot_bench.runs.train import finished, resume
+    from fewshot_bench.runs.train import resume
 
     folder = folder_of(run)
     record = read_record(folder)
     if record["status"] == "completed":
-        finished(folder, record)
+        check_weights(folder, record)
         typer.echo(f"'{folder}' is finished; nothing to resume.", err=True)
         if json:
             show_record(record, folder, as_json=True)

@@ -54,11 +54,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def methods() -> None:
-    """Train a method, choose its weights by validation, test once, and write a record."""
-
-
 def build_command(name: str, arguments: Sequence[str], registry: Registry) -> Any:
     """The command of a method, with the options that these arguments call for."""
     drafts: list[Draft] = []

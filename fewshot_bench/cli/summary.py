@@ -34,7 +34,11 @@ def show_record(record: dict[str, Any], folder: Path, *, as_json: bool) -> None:
     record = printable_values(with_result(record))
     console = screen()
     console.print(_table(record))
-    console.print(protocol_sentence(record))
+    images = f"the choice of episodes from these {record['part']} images"
+    covers = f"{images}; not new images, classes or training seeds"
+    if record["test"]["sampling"] == "open":
+        covers = f"new images of these {record['part']} classes; not new classes or seeds"
+    console.print(f"The interval covers {covers}.")
     for note in record["notes"]:
         console.print(f"Note: {note}")
     console.print(f"Record: {printable(str(folder))}")
@@ -47,15 +51,15 @@ def _table(record: dict[str, Any]) -> Table:
     title += ", validation split" if of_validation else ""
     columns = Column(no_wrap=True), Column(overflow="fold")
     table = Table(*columns, title=title, show_header=False, title_justify="left")
-    step, phases = timing["step_ms"], timing["phases"] or {}
-    steps = ""
+    step, phases, steps = timing["step_ms"], timing["phases"] or {}, ""
     if step:
         rate = f"{timing['tasks_per_s']:.1f} tasks/s"
         steps = f"median {ms(step['median'])}, p95 {ms(step['p95'])}, {rate}"
+    flops, speed = timing["flops_per_step"], _scaled(timing["flops_per_s"], "FLOP/s")
     rows = {
-        "accuracy": accuracy_text(test),
+        "accuracy": _accuracy(test),
         "episodes": f"{test['episodes']}, spread per episode {percent(test['per_episode_sd'])}",
-        "protocol": protocol_words(record),
+        "protocol": _protocol(record),
         "validation": "" if of_validation else _validation(record),
         "training": _training(record),
         "step": steps,
@@ -63,7 +67,7 @@ def _table(record: dict[str, Any]) -> Table:
         "learn a task": ms(timing["adapt_ms"]),
         "classify it": ms(timing["predict_ms"]),
         "peak memory": _scaled(timing["peak_memory_bytes"], "B"),
-        "FLOPs": _flops(timing),
+        "FLOPs": f"{_scaled(flops, 'FLOP')} per step, {speed}" if flops else "",
         "device": _device(record),
     }
     for name, text in rows.items():
@@ -77,7 +81,7 @@ def _table(record: dict[str, Any]) -> Table:
     return table
 
 
-def accuracy_text(test: dict[str, Any]) -> str:
+def _accuracy(test: dict[str, Any]) -> str:
     text = percent(test["accuracy"])
     if test["half_width"] is None:
         return f"{text} (one episode: no interval)"
@@ -86,33 +90,25 @@ def accuracy_text(test: dict[str, Any]) -> str:
     return f"{text} ± {100 * test['half_width']:.2f} ({test['level']:.0%} Student, over episodes)"
 
 
-def protocol_words(record: dict[str, Any]) -> str:
+def _protocol(record: dict[str, Any]) -> str:
     test = record["test"]
     kind = "transductive" if test["transductive"] else "inductive"
     protocol = {**sampler_protocol(record), "sampling": test["sampling"], **record["task"]}
     drawn = f"{test['sampling']} sampling{sampler_words(protocol)}"
     text = f"{kind}, {drawn}, {query_words(protocol)}"
-    if protocol["unequal"] and "query" in (record.get("sampler") or {}):
+    if protocol["unequal"]:
         text += " ({} to {} in these episodes)".format(*record["sampler"]["query"])
     return text
 
 
-def protocol_sentence(record: dict[str, Any]) -> str:
-    covers, part = "The interval covers", record["part"]
-    if record["test"]["sampling"] == "open":
-        return f"{covers} new images of these {part} classes; not new classes or seeds."
-    images = f"the choice of episodes from these {part} images"
-    return f"{covers} {images}; not new images, classes or training seeds."
-
-
 def percent(fraction: float | None) -> str:
-    """``97.53 %``."""
     return "-" if fraction is None else f"{100 * fraction:.2f} %"
 
 
 def ms(value: float | None) -> str:
-    """``12.3 ms``."""
-    return "" if value is None else f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
+    if value is None:
+        return ""
+    return f"{value:.3g} ms" if value < 1000 else f"{value:.0f} ms"
 
 
 def _device(record: dict[str, Any]) -> str:
@@ -137,11 +133,6 @@ def _training(record: dict[str, Any]) -> str:
         best = percent(validation["accuracy"])
         text += f"; weights of step {validation['best_step']} (validation {best})"
     return text
-
-
-def _flops(timing: dict[str, Any]) -> str:
-    flops, rate = timing["flops_per_step"], _scaled(timing["flops_per_s"], "FLOP/s")
-    return f"{_scaled(flops, 'FLOP')} per step, {rate}" if flops else ""
 
 
 def _scaled(value: float | None, unit: str) -> str:

@@ -3,15 +3,13 @@
 Keyword-only parameters of a plugin's class or function are options. ``Annotated[float, "help"]``
 gives the help text, ``msgspec.Meta(ge=0)`` bounds, ``Literal`` choices; ``X | None`` allows none;
 ``InputFile`` is a path whose content counts. A parameter annotated with ``Method`` takes the name
-of a method, whose own options get the parameter's name as a prefix: ``base`` brings
-``base_inner_lr``. One annotated with a frozen dataclass is a group, whose fields are options with
-that prefix: a field ``lr`` of ``generator: Generator = Generator()`` is ``generator_lr``. A
+of a method, whose options get the parameter's name as a prefix: ``base`` brings ``base_inner_lr``.
+One annotated with a frozen dataclass is a group, whose fields are options with that prefix. A
 subclass whose ``__init__`` takes ``**options`` has the options of its base classes too.
 
 An option has one name everywhere: ``--inner-lr`` is ``inner_lr`` in Python, ``inner-lr`` or
-``inner_lr`` in a grid file. Python's keywords get an underscore behind: ``--with`` is ``with_``. A
-switch is true or false: ``--no-first-order`` is ``first_order=False``. One that may be repeated
-takes one value or a list: ``metric=["accuracy", "f1"]``.
+``inner_lr`` in a grid file; ``--with`` is ``with_``; ``--no-first-order`` is ``first_order=False``.
+One that may be repeated takes one value or a list: ``metric=["accuracy", "f1"]``.
 """
 
 from __future__ import annotations
@@ -51,27 +49,17 @@ _BASES = {
 
 @dataclass(frozen=True)
 class Option:
-    """A setting or a hyper-parameter.
+    """A setting or a hyper-parameter."""
 
-    Arguments:
-        name: with underscores; of a setting, its field.
-        type: of its values; None, where it is allowed (``optional``, typed ``none``), apart.
-        default: used where neither preset nor user gives a value.
-        expected: the values that it takes, in words.
-        method: whether it names a method, whose options follow but for those of ``without``.
-        scope, follows, option, same_scores, label, unit: see
-            :func:`fewshot_bench.config.schema.setting`.
-    """
-
-    name: str
-    type: Any
-    default: Any
+    name: str  # with underscores; of a setting, its field
+    type: Any  # of its values, but for None
+    default: Any  # where neither preset nor user gives a value
     help: str = ""
-    optional: bool = False
-    expected: str = ""
-    method: bool = False
-    without: tuple[str, ...] = ()
-    scope: Scope | None = None
+    optional: bool = False  # whether None is allowed, typed "none"
+    expected: str = ""  # the values that it takes, in words
+    method: bool = False  # whether it names a method, whose options follow
+    without: tuple[str, ...] = ()  # but for these
+    scope: Scope | None = None  # this and the following: see fewshot_bench.config.schema.setting
     follows: str = ""
     option: str = ""
     same_scores: bool = False
@@ -85,20 +73,18 @@ class Option:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values of a ``Literal``."""
         return typing.get_args(self.type) if typing.get_origin(self.type) is Literal else ()
 
     @property
     def items(self) -> int:
         """The length of a tuple, 0 for anything else and for a tuple of any length."""
-        arguments = typing.get_args(self.type)
-        fixed = typing.get_origin(self.type) is tuple and ... not in arguments
-        return len(arguments) if fixed else 0
+        fixed = typing.get_origin(self.type) is tuple and not self.repeated
+        return len(typing.get_args(self.type)) if fixed else 0
 
     @property
     def repeated(self) -> bool:
         """Whether it is given once for each of its values."""
-        return typing.get_origin(self.type) is tuple and not self.items
+        return ... in typing.get_args(self.type)
 
     @property
     def file(self) -> bool:
@@ -111,11 +97,7 @@ class Option:
         return self.expected or _words_of(self.type)
 
     def check(self, value: Any) -> Any:
-        """The value in the option's type; text is converted as if it were typed.
-
-        Raises:
-            ConfigError: it is of another type, not a choice, or out of bounds.
-        """
+        """The value in the option's type, converted if it is text; ConfigError if it is wrong."""
         if self.optional and (value is None or (isinstance(value, str) and value == "none")):
             return None
         none = " or none" if self.optional and not self.follows else ""
@@ -128,8 +110,7 @@ class Option:
                 where = "" if Path(path).is_absolute() else f" in '{Path.cwd()}'"
                 raise ConfigError(f"{self.flag} {path}: there is no such file or folder{where}.")
             return path
-        if self.repeated and isinstance(value, str):
-            value = (value,)
+        value = (value,) if self.repeated and isinstance(value, str) else value
         try:
             # Text is converted, but 1 is no switch.
             checked = msgspec.convert(value, self.type, strict=self.type is bool)
@@ -156,16 +137,15 @@ def option_name(typed: str) -> str:
 
 def unknown_option(name: str, known: Collection[str], hint: str) -> ConfigError:
     """The error for an unknown option, as it was given, with the nearest of the Python names."""
-    plain, instead = option_name(name.rstrip("_")), None
+    plain = option_name(name.rstrip("_"))
     if plain in _PRINTING:
         about = f"option '{name}' is about what the command line prints"
         leave = "leave it out in Python and in files: a run returns its record"
         return ConfigError(f"{about}; {leave}.")
-    if plain in known and plain != name:
-        instead = plain
-    elif plain.startswith("no_") and plain[3:] in known:
-        instead = f"{plain[3:]}=False"
-    return UnknownName("option", name, set(known), hint, near=instead)
+    switch = plain.removeprefix("no_")
+    instead = f"{switch}=False" if switch != plain and switch in known else None
+    near = plain if plain in known else instead
+    return UnknownName("option", name, set(known), hint, near=near)
 
 
 def _words_of(type_: Any) -> str:
@@ -174,7 +154,7 @@ def _words_of(type_: Any) -> str:
         return "the path of a file or folder"
     bounds = ""
     if typing.get_origin(type_) is typing.Annotated:
-        meta = next((m for m in type_.__metadata__ if isinstance(m, msgspec.Meta)), msgspec.Meta())
+        meta = type_.__metadata__[0]  # as option_of makes it
         limits = {">=": meta.ge, ">": meta.gt, "<=": meta.le, "<": meta.lt}
         found = [f"{sign} {limit:g}" for sign, limit in limits.items() if limit is not None]
         bounds, type_ = " " + " and ".join(found) if found else "", type_.__origin__
@@ -188,12 +168,9 @@ def _words_of(type_: Any) -> str:
 
 
 def load(registry: Registry, kind: str, name: str) -> Any:
-    """The object behind a name, held against what its kind has to be.
+    """The object behind a name; PluginError if its import fails or it does not fit its kind.
 
     What its module draws from global generators while it is imported is the same in every process.
-
-    Raises:
-        PluginError: it cannot be imported, or is something else; else as ``Registry.resolve``.
     """
     from fewshot_bench.utils.generators import generators_seeded  # and torch
 
@@ -203,24 +180,19 @@ def load(registry: Registry, kind: str, name: str) -> Any:
     if kind == "observers":
         lifecycle_hooks_of(item.title, loaded)
         return loaded
+    fits, wanted = callable(loaded), "function or class"
     if kind in _BASES:
         module, attribute = _BASES[kind]
         base = getattr(importlib.import_module(module), attribute)
         fits = inspect.isclass(loaded) and issubclass(loaded, base)
         wanted = f"subclass of fewshot_bench.{attribute}"
-    else:
-        fits, wanted = callable(loaded), "function or class"
     if not fits:
         raise PluginError(f"{item.title} is of type {type(loaded).__name__}; a {wanted} is wanted.")
     return loaded
 
 
 def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
-    """The options of a class or function, in the order of its signature.
-
-    Raises:
-        PluginError: a parameter without a default, or of a type that cannot be typed.
-    """
+    """The options in the order of a signature; PluginError for a parameter that can be none."""
     options: list[Option] = []
     for name, (hint, default) in _parameters(factory).items():
         try:
@@ -229,7 +201,7 @@ def options_of(factory: Callable[..., Any], prefix: str = "") -> list[Option]:
             if not _is_group(hint):
                 options.append(option_of(prefix + name, hint, default))
                 continue
-            start, hints = f"{prefix}{name}_", _hints(hint, hint.__qualname__)
+            start, hints = f"{prefix}{name}_", _hints(hint, hint)
             names = [field.name for field in fields(hint)]
             options += [option_of(start + n, hints[n], getattr(default, n)) for n in names]
         except ValueError as error:
@@ -248,10 +220,6 @@ def arguments_of(factory: Callable[..., Any], options: Mapping[str, Any]) -> dic
     return arguments
 
 
-def _called(factory: Callable[..., Any]) -> str:
-    return getattr(factory, "__qualname__", repr(factory))
-
-
 def _parameters(factory: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     """{name: (annotation, default)} of the keyword-only parameters, inherited ones last."""
     found: dict[str, tuple[Any, Any]] = {}
@@ -259,8 +227,7 @@ def _parameters(factory: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     if inspect.isclass(factory):
         functions = [f for kind in factory.__mro__[:-1] if (f := vars(kind).get("__init__"))]
     for function in functions:
-        hints = _hints(function, _called(factory))
-        parameters = inspect.signature(function).parameters
+        hints, parameters = _hints(function, factory), inspect.signature(function).parameters
         for name, parameter in parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY:
                 hint = hints.get(name, type(parameter.default))
@@ -270,16 +237,19 @@ def _parameters(factory: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     return found
 
 
-def _hints(annotated: Any, called: str) -> dict[str, Any]:
+def _called(factory: Callable[..., Any]) -> str:
+    return getattr(factory, "__qualname__", repr(factory))
+
+
+def _hints(annotated: Any, factory: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(annotated, include_extras=True)
     except NameError as error:
-        what = f"{called}: {error} when its annotations are read"
+        what = f"{_called(factory)}: {error} when its annotations are read"
         raise PluginError(f"{what}; import it at run time, not only for type checking.") from error
 
 
 def _is_group(hint: Any) -> bool:
-    """Whether a parameter is a group of options: a dataclass of them."""
     return inspect.isclass(hint) and is_dataclass(hint)
 
 
@@ -334,8 +304,8 @@ def method_options(
     for option in own_options(registry, "methods", name, prefix):
         options.append(option)
         if option.method:
-            author = registry.resolve("methods", name).distribution
             if (inner := chosen.get(option.name)) is None:
+                author = registry.resolve("methods", name).distribution
                 inner = registry.settled("methods", option.default, author)
             left_out = {f"{option.name}_{own}" for own in option.without}
             nested = method_options(registry, inner, chosen, option.name + "_")
@@ -349,17 +319,14 @@ def backbone_options(registry: Registry, name: str) -> list[Option]:
 
 
 def dataset_options(registry: Registry, name: str) -> list[Option]:
-    """A data set's options, without ``path``, which is typed behind the name's colon.
-
-    Raises:
-        ConfigError: something is typed there, and the data set takes no path.
-    """
+    """A data set's options but ``path``, which is typed behind a colon; ConfigError if in vain."""
     registered, path = split_dataset(registry, name)
-    options = own_options(registry, "datasets", registered)
-    if path is not None and not any(option.name == "path" for option in options):
+    every = own_options(registry, "datasets", registered)
+    options = [option for option in every if option.name != "path"]
+    if path is not None and options == every:
         what = f"--dataset {name}: '{registered}' takes nothing behind a colon"
         raise ConfigError(f"{what}; write --dataset {registered}.")
-    return [option for option in options if option.name != "path"]
+    return options
 
 
 def split_dataset(registry: Registry, name: str) -> tuple[str, str | None]:

@@ -35,10 +35,7 @@ def configure(method: str, registry: Registry | None = None, /, **settings: Any)
 
     Arguments:
         registry: resolves names; default: what is installed.
-        settings: options of ``fsb run``, named as :mod:`fewshot_bench.config.options` says:
-            settings of :class:`RunConfig`, hyper-parameters of the method, of the backbone
-            (``backbone_*``), of the sampler (``sampling_*``) and of the data set, ``metric`` and
-            ``with_`` (a name or several).
+        settings: options of ``fsb run``, named as :mod:`fewshot_bench.config.options` says.
 
     Raises:
         ConfigError: an unknown name, option or value; says which there are.
@@ -49,13 +46,9 @@ def configure(method: str, registry: Registry | None = None, /, **settings: Any)
 
 
 def to_fields(settings: Mapping[str, Any], hint: str, also: tuple[str, ...]) -> dict[str, Any]:
-    """Options by name to fields of a configuration: ``metric`` to ``metrics``.
+    """Options by name to fields of a configuration: ``metric`` to ``metrics``, which is unknown.
 
-    Arguments:
-        also: options of the call that are no settings, and those of ``REPEATED`` that it takes.
-
-    Raises:
-        UnknownName: a field's name in place of the option's.
+    ``also``: options of the call that are no settings, and those of ``REPEATED`` that it takes.
     """
     for option, name in REPEATED.items():
         if name in settings:
@@ -68,9 +61,8 @@ class Draft:
     """A configuration whose names and preset are resolved, so that all of its options are known.
 
     Arguments:
-        given: the user's values by field or option, as typed; those that decide which options there
-            are (data set, backbone, preset, task, sampler, inner methods) are used, and the others
-            may come later, to :meth:`complete`.
+        given: the user's values by field or option, as typed; those that decide no options may come
+            later, to :meth:`complete`.
         preset_required: whether the preset has to exist for this method, data set and task.
 
     Attributes:
@@ -78,9 +70,7 @@ class Draft:
         defaults: {option or field: its value unless the user gives one}.
         preset: the settings of the preset.
 
-    Raises:
-        ConfigError: an unknown name or impossible value among ``given``.
-        PluginError: a plugin cannot be imported, or two of its options have one name.
+    ConfigError for an unknown name or value; PluginError for an import, or two options of one name.
     """
 
     def __init__(
@@ -113,28 +103,23 @@ class Draft:
         self._refuse_clashes()
 
     def plugin_options(self) -> list[Option]:
-        """All options but those of every run."""
         return [o for group, options in self.options.items() if group != "Run" for o in options]
 
     def complete(self, given: Mapping[str, Any], *, evaluated: bool = False) -> RunConfig:
-        """The configuration with the user's values, by field or option, as typed.
+        """The configuration with the user's values, by field or option; ConfigError for wrong ones.
 
         ``evaluated``: it is that of a finished run, for ``fsb eval``.
-
-        Raises:
-            ConfigError: an unknown option, or an impossible value.
         """
         self._refuse_unknown(given, evaluated)
         values = {**self.defaults, **self._checked(given, {})}
         for option in self.plugin_options():
             value = option.check(given.get(option.name, self.defaults[option.name]))
-            settled = self.registry.settled("methods", value) if option.method else value
-            values[option.name] = settled
+            value = self.registry.settled("methods", value) if option.method else value
+            values[option.name] = value
         settle(self.registry, values, {})
         values |= {n: values[leader] for n, leader in FOLLOWERS.items() if values[n] is None}
         chosen = {**dict.fromkeys(self.preset, "preset"), **dict.fromkeys(given, "user")}
-        named = [name for name in values if name not in REPEATED.values()]
-        sources = {name: chosen.get(name, "default") for name in named}
+        sources = {n: chosen.get(n, "default") for n in values if n not in REPEATED.values()}
         groups: dict[str, Any] = {
             field: {o.name: values.pop(o.name) for o in self.options[group]}
             for field, group in zip(OPTION_FIELDS, tuple(self.options)[1:], strict=True)
@@ -149,11 +134,10 @@ class Draft:
             if name == "checkpoint_every" and type(value) is int:  # steps, in Python
                 value = str(value)
             values[name] = SETTINGS[name].check(value)
-        for kind in ("observers", "metrics"):
-            if kind in values:
-                values[kind] = tuple(self.registry.settled(kind, name) for name in values[kind])
-                for name in values[kind]:
-                    load(self.registry, kind, name)
+        for kind in (kind for kind in ("observers", "metrics") if kind in values):
+            values[kind] = tuple(self.registry.settled(kind, name) for name in values[kind])
+            for name in values[kind]:
+                load(self.registry, kind, name)
         return values
 
     def _refuse_clashes(self) -> None:
@@ -188,18 +172,15 @@ class Draft:
 def preset_of(registry: Registry, method: str, values: Values, *, needed: bool) -> dict[str, Any]:
     """The settings of ``values["preset"]`` for this method, data set and task.
 
-    Raises:
-        UnknownName: the preset is ``needed``, and the method has none of this name for these.
-        PluginError: the method's ``presets`` are malformed.
+    UnknownName if it is ``needed`` and there is none; PluginError for malformed ``presets``.
     """
     from fewshot_bench.episode import Task  # imports torch
     from fewshot_bench.method import preset_settings
 
     kind, item = load(registry, "methods", method), registry.resolve("methods", method)
     dataset, _ = split_dataset(registry, values["dataset"])
-    data = load(registry, "datasets", dataset)
+    data, name = load(registry, "datasets", dataset), values["preset"]
     task = Task(values["way"], values["shot"], values["query"])
-    name = values["preset"]
     try:
         settings = preset_settings(kind, name, data, task)
         known = [n for n in kind.presets if preset_settings(kind, n, data, task) is not None]
@@ -227,9 +208,8 @@ def sampler_options(registry: Registry, name: str) -> list[Option]:
 def settle(registry: Registry, values: dict[str, Any], choosers: Mapping[str, str]) -> None:
     """Make the names of backbone, sampler and data set unambiguous; changes ``values``.
 
-    A default such as a sampler's name is that of the distribution that chose it (``choosers``, by
-    setting, of those not typed), also when another plugin claims the name: installing something
-    must not change or break what did not name it.
+    A name that was not typed is that of the distribution that chose it (``choosers``, by setting),
+    also when another plugin claims it: installing something must not change what did not name it.
     """
     for setting, kind in KIND_OF.items():
         if values[setting] is not None:
@@ -253,14 +233,10 @@ def check_changes(changes: Iterable[str]) -> None:
 def with_changes(
     config: RunConfig, registry: Registry, changes: Values, dataset_options: Values | None = None
 ) -> RunConfig:
-    """A run's configuration with other values for some settings and options.
+    """A run's configuration with other values for some settings and options; the rest is kept.
 
-    ``sources`` stay as they were for what did not change. The preset need not exist any more: what
-    it decided is in the configuration. ``dataset_options`` are those that other data keep; default:
-    all.
-
-    Raises:
-        ConfigError: an unknown option, or an impossible value.
+    The preset need not exist any more. ``dataset_options`` are those that other data keep; default:
+    all. ConfigError for an unknown option, or an impossible value.
     """
     given: dict[str, Any] = {name: getattr(config, name) for name in SETTINGS}
     given |= config.method_options | config.backbone_options

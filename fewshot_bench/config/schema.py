@@ -1,12 +1,13 @@
 """The settings of a run. A field of ``RunConfig`` is the only place where a setting is described.
 
-From its type, default, bounds, help and scope follow the command line, Python's arguments, grid
-files, the rules of reuse, resumption and evaluation, labels of rows, and the reference page.
+From it follow the command line, Python's arguments, grid files, the rules of reuse, resumption and
+evaluation, labels of rows, and the reference page.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -17,7 +18,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from fewshot_bench.config.interval import PATTERN
 from fewshot_bench.config.options import Option, option_of
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.utils.inputs import InputFile
@@ -55,14 +55,35 @@ def setting(help: str, scope: Scope, default: Any = MISSING, **more: Any) -> Any
 
     Arguments:
         more: ``follows``, the setting whose value it has unless given; ``option``, its name where
-            it is not the field's (such a one may be repeated); ``expected``, the values that it
-            takes, in words, where the type does not say it; ``same_scores``, whether an evaluation
-            gives each episode the same score whatever its value; ``label``, what tables call it
-            where the trainings of rows differ in it (several settings with one label are one
-            difference; those that repeat a training, or give the same numbers, have none), and
+            it is not the field's (such a one may be repeated); ``expected``, its values in words,
+            where the type does not say it; ``same_scores``, whether an evaluation gives each
+            episode the same score whatever its value; ``label``, what tables call it where the
+            trainings of rows differ in it (settings with one label are one difference), and
             ``unit``, what follows its values in a sentence; default: the label.
     """
     return field(default=default, metadata={"help": help, "scope": scope, **more})
+
+
+PATTERN = r"(\d+)|(\d+(?:\.\d+)?)([smh])"  # of --checkpoint-every
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often a checkpoint is written: after so many steps or seconds; 0: that does not count."""
+
+    steps: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Every:
+        """From ``500`` (steps), ``30s``, ``10m`` or ``2h``; 0: when it ends or stops."""
+        found = re.fullmatch(PATTERN, text.strip())
+        if found is None:
+            what = "give a number of steps like 500, or a time like 30s, 10m or 2h"
+            raise ConfigError(f"--checkpoint-every {text}: {what}.")
+        steps, number, unit = found.groups()
+        return cls(int(steps)) if steps else cls(seconds=float(number) * _UNITS[unit])
 
 
 Count = Annotated[int, Meta(ge=1)]
@@ -85,9 +106,7 @@ class RunConfig:
     dataset_options: dict[str, Any]
     sampling_options: dict[str, Any]
     dataset: str = setting(
-        "data set; folder:PATH for your own images",
-        TRAINING | EVALUATION,
-        label="training data",
+        "data set; folder:PATH for your own images", TRAINING | EVALUATION, label="training data"
     )
     backbone: str = setting("network from images to feature maps", TRAINING, label="backbone")
     preset: str = setting(
@@ -105,45 +124,29 @@ class RunConfig:
         "support images per class in training", TRAINING, follows="shot", label="shot", unit="-shot"
     )
     train_query: Count = setting(
-        "query images per class in training",
-        TRAINING,
-        follows="query",
-        label="query",
+        "query images per class in training", TRAINING, follows="query", label="query",
         unit=" queries a class",
-    )
+    )  # fmt: skip
     train_unlabeled: Whole = setting(
-        "unlabeled images per class in training",
-        TRAINING,
-        follows="unlabeled",
-        label="unlabeled",
+        "unlabeled images per class in training", TRAINING, follows="unlabeled", label="unlabeled",
         unit=" unlabeled images a class",
-    )
+    )  # fmt: skip
     train_distractors: Whole = setting(
-        "distractor classes in training",
-        TRAINING,
-        follows="distractors",
-        label="distractors",
+        "distractor classes in training", TRAINING, follows="distractors", label="distractors"
     )
     labeled_fraction: Part = setting(
-        "fraction of each training class's images that is labeled",
-        TRAINING,
-        1.0,
+        "fraction of each training class's images that is labeled", TRAINING, 1.0,
         label="labeled images",
-    )
+    )  # fmt: skip
     labeled_classes: Part = setting(
         "fraction of the training classes that is labeled", TRAINING, 1.0, label="labeled images"
     )
     labeled_seed: int = setting(
-        "seed for choosing the labeled images; independent of --seed",
-        TRAINING,
-        0,
+        "seed for choosing the labeled images; independent of --seed", TRAINING, 0,
         label="labeled images",
-    )
+    )  # fmt: skip
     task_batch: Count = setting(
-        "tasks per training step (meta-batch)",
-        TRAINING,
-        4,
-        label="tasks a step",
+        "tasks per training step (meta-batch)", TRAINING, 4, label="tasks a step"
     )
     steps: Count = setting("training steps", TRAINING, 500, label="steps")
     validate_every: Whole = setting(
@@ -176,21 +179,16 @@ class RunConfig:
         same_scores=True,
     )  # fmt: skip
     precision: Literal["fp32", "tf32", "bf16"] = setting(
-        "precision of matrix products and convolutions",
-        TRAINING,
-        "fp32",
-        label="precision",
+        "precision of matrix products and convolutions", TRAINING, "fp32", label="precision",
         unit="",
-    )
+    )  # fmt: skip
     task_chunk: Count | None = setting(
         "most tasks in memory at a time; default: all of a step", TRAINING, None, same_scores=True
     )
     skip_spikes: Annotated[float, Meta(gt=1)] | None = setting(
-        "skip steps whose loss or gradient norm exceeds this multiple of the usual",
-        TRAINING,
-        None,
+        "skip steps whose loss or gradient norm exceeds this multiple of the usual", TRAINING, None,
         label="skips spikes over",
-    )
+    )  # fmt: skip
     detect_anomaly: bool = setting(
         "name the operation behind a NaN or infinity; slow", TRAINING | MACHINE, False
     )
@@ -210,12 +208,9 @@ class RunConfig:
         "number of checkpoints kept until the run is finished", TRAINING | MACHINE, 2
     )
     init: InputFile | None = setting(
-        "folder of a run whose weights to start from",
-        TRAINING,
-        None,
-        same_scores=True,
+        "folder of a run whose weights to start from", TRAINING, None, same_scores=True,
         label="pretrained",
-    )
+    )  # fmt: skip
     allow_overlap: bool = setting(
         "also test classes whose images were used in training; the result is marked", EVALUATION,
         False, same_scores=True,
@@ -233,22 +228,13 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: lists in place of tuples."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        values = asdict(self).items()
+        return {n: list(value) if isinstance(value, tuple) else value for n, value in values}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """The configuration in a record; settings that are newer than it have their defaults.
-
-        Raises:
-            ConfigError: a setting is missing, unknown or of another type.
-        """
-        default = {name: option.default for name, option in SETTINGS.items() if not option.follows}
-        values = {**default, "sampling_options": {}, **values}
-        names = {field.name for field in fields(cls)}
-        if unfit := sorted(names ^ set(values)):
+        """The configuration in a record; ConfigError for a missing, unknown or wrong setting."""
+        if unfit := sorted({field.name for field in fields(cls)} ^ set(values)):
             raise ConfigError(f"the record's configuration: unknown or missing '{unfit[0]}'.")
         try:
             config = msgspec.convert(values, cls, dec_hook=lambda kind, value: kind(value))
@@ -266,11 +252,11 @@ class RunConfig:
     def notes(self) -> tuple[str, ...]:
         """Facts about the settings that a reader of the result needs."""
         quick = "preset 'quick' is meant for minutes on two CPU cores, not the paper's schedule"
-        notes, seed = [quick] if self.preset == "quick" else [], self.labeled_seed
-        nouns = "the images of each training class", "the training classes"
-        parts = self.labeled_fraction, self.labeled_classes
-        for noun, part in zip(nouns, parts, strict=True):
-            notes += [f"{part:.3g} of {noun} is labeled (seed {seed})"] if part < 1 else []
+        notes = [quick] if self.preset == "quick" else []
+        images, classes = "the images of each training class", "the training classes"
+        for noun, part in ((images, self.labeled_fraction), (classes, self.labeled_classes)):
+            if part < 1:
+                notes.append(f"{part:.3g} of {noun} is labeled (seed {self.labeled_seed})")
         return tuple(notes)
 
 

@@ -33,10 +33,7 @@ _UNREADABLE = (
 
 @contextmanager
 def open_zip(path: Path, expected: str) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive for reading.
-
-    Arguments:
-        expected: what it should hold, for messages.
+    """Open a zip archive for reading; ``expected``: what it should hold, for messages.
 
     Raises:
         DataError: the file is missing, unreadable, truncated or no zip archive.
@@ -108,11 +105,7 @@ def _problem(info: zipfile.ZipInfo, path: PurePosixPath) -> str:
 
 
 def read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """The bytes of one member.
-
-    Raises:
-        DataError: the member is damaged.
-    """
+    """The bytes of one member; DataError if it is damaged."""
     try:
         return archive.read(info)
     except _UNREADABLE as error:
@@ -124,8 +117,8 @@ def extract_files(archive: Path, target: Path, wanted: Collection[str]) -> None:
     """Unpack some files of a tar archive, and no others. Owners and modes are ignored.
 
     Arguments:
-        archive: a tar file, compressed or not.
-        target: the folder for the files; created if missing.
+        archive: compressed or not.
+        target: the folder for the files.
         wanted: their paths in the archive, with ``/``.
 
     Raises:
@@ -137,15 +130,16 @@ def extract_files(archive: Path, target: Path, wanted: Collection[str]) -> None:
         with tarfile.open(archive) as members:
             for number, member in enumerate(members):
                 if number >= MAX_TAR_MEMBERS:
-                    what = f"'{archive}' has more than {MAX_TAR_MEMBERS} members"
-                    raise DataError(f"{what}; refused.")
+                    raise DataError(
+                        f"'{archive}' has more than {MAX_TAR_MEMBERS} members; refused."
+                    )
                 if member.name not in left:
                     continue
                 source = members.extractfile(member) if member.isreg() else None
                 if source is None or member.size > MAX_TAR_FILE_BYTES:
                     what = "no plain file" if source is None else f"of {member.size} bytes"
-                    what = f"member '{member.name}' is {what}"
-                    raise DataError(f"'{archive}': {what}; the archive is refused.")
+                    found = f"'{archive}': member '{member.name}' is {what}"
+                    raise DataError(f"{found}; the archive is refused.")
                 path = target / member.name  # one of ``wanted``, so it stays in the folder
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with source, replacing(path) as file:
@@ -154,20 +148,13 @@ def extract_files(archive: Path, target: Path, wanted: Collection[str]) -> None:
     except (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         raise DataError(f"'{archive}' is not a complete tar archive ({error}).") from error
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"cannot unpack '{archive}' into '{target}' ({reason}).") from error
+        what = f"cannot unpack '{archive}' into '{target}'"
+        raise DataError(f"{what} ({error.strerror or error}).") from error
     if left:
         raise DataError(f"'{archive}' has no file '{min(left)}'; it is another archive.")
 
 
 def file_sha256(path: Path, expected: str) -> str:
-    """Hex sha256 of a file.
-
-    Arguments:
-        expected: what the file should be, for messages.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """Hex sha256 of a file, which should be ``expected``; DataError if it cannot be read."""
     with _reading(path, expected), path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -36,12 +36,7 @@ _TAIL = struct.Struct("<QI8s")  # bytes of JSON, CRC-32 of everything before, ma
 
 @dataclass(frozen=True)
 class Decoded:
-    """Images and their metadata.
-
-    Arguments:
-        images: uint8 [M, C, H, W]; a read-only memory map if it came from the cache.
-        meta: JSON values.
-    """
+    """Images uint8 [M, C, H, W], a read-only memory map if from the cache, and JSON values."""
 
     images: npt.NDArray[np.uint8]
     meta: dict[str, Any] = field(default_factory=dict)
@@ -61,11 +56,7 @@ def cache_root(cache_dir: str | Path | None = None) -> Path:
 
 
 def expand_home(path: str | Path) -> Path:
-    """The path with ``~`` replaced by the home folder.
-
-    Raises:
-        DataError: there is no such home folder.
-    """
+    """The path with ``~`` replaced by the home folder; DataError if there is none."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -75,9 +66,8 @@ def expand_home(path: str | Path) -> Path:
 def cache_folder(dataset_folder: Path, code: str, root: Path | None) -> Path:
     """The folder for what a data set decodes, below ``dataset_folder``.
 
-    It is specific to the code and the folder of its files (``root``), so that files made by older
-    code or from another copy are not used. Others that were not used for ``UNUSED`` seconds are
-    removed.
+    It is specific to the code and the folder of its files (``root``). Others that were not used for
+    ``UNUSED`` seconds are removed.
     """
     where = "" if root is None else str(root.resolve())
     name = hashlib.blake2b(f"{_own_code()}\0{code}\0{where}".encode(), digest_size=6).hexdigest()
@@ -101,11 +91,7 @@ def _own_code() -> str:
 
 
 def file_stamp(path: Path) -> str:
-    """Changes whenever a file does, without reading it.
-
-    Size and modification time may survive a change (a copy that preserves times); the time of the
-    last status change cannot be set.
-    """
+    """Changes whenever a file does, without reading it: the last status change cannot be set."""
     state = path.stat()
     return f"{state.st_size}:{state.st_mtime_ns}:{state.st_ctime_ns}:{state.st_ino}"
 
@@ -116,10 +102,8 @@ def cached(
     """The result of ``build``, from the cache if it is there and intact.
 
     Arguments:
-        folder: of the cache files; created if missing.
-        name: readable beginning of the file's name.
+        name: readable beginning of the file's name in ``folder``.
         key: everything that the result depends on (digest of the source, options); JSON values.
-        build: decodes the images.
     """
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=10).hexdigest()
     path = folder / f"{name}-{digest}.npy"

@@ -19,11 +19,7 @@ MAX_PIXELS = 50_000_000
 
 
 def read_image(path: Path) -> bytes:
-    """The bytes of an image file.
-
-    Raises:
-        DataError: it cannot be read, or is too large.
-    """
+    """The bytes of an image file; DataError if it cannot be read, or is too large."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_IMAGE_BYTES + 1)
@@ -39,8 +35,7 @@ def decode_image(data: bytes, name: str, mode: str) -> npt.NDArray[np.uint8]:
     """An image [C, H, W]; mode ``"1"`` gives 0 and 1, ``"L"`` and ``"RGB"`` 0..255.
 
     Arguments:
-        data: a PNG or JPEG file.
-        name: of the file, for messages.
+        data: the content of a PNG or JPEG file with this ``name``.
         mode: Pillow's name of the pixel format to convert to.
 
     Raises:

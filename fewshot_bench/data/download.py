@@ -21,7 +21,6 @@ _BLOCK = 1 << 18
 
 
 def downloads_folder(name: str, cache_dir: str | Path | None = None) -> Path:
-    """The folder of a data set's downloaded files."""
     return cache_root(cache_dir) / "downloads" / name
 
 
@@ -36,10 +35,7 @@ def locate(
 
     With ``data_root``: its subfolder ``name``, or else the folder itself. Otherwise the first that
     exists of ``$FSB_DATA/name``, the result of ``registry_lookup`` (the hook ``locate_dataset``)
-    and earlier downloads; then the official ``download`` into a folder, if given.
-
-    Raises:
-        DataError: there is no such folder; says which were tried and what to type.
+    and earlier downloads; then the official ``download`` into a folder, if given; else DataError.
     """
     if data_root is not None:
         root = expand_home(data_root)
@@ -47,13 +43,10 @@ def locate(
             if folder.is_dir():
                 return folder
         raise DataError(f"--data-root {root}: no such folder.")
-    places = []
-    if os.environ.get("FSB_DATA"):
-        places.append(expand_home(os.environ["FSB_DATA"]) / name)
-    if registry_lookup is not None and (hooked := registry_lookup(name)) is not None:
-        places.append(hooked)
-    target = downloads_folder(name, cache_dir)
-    places.append(target)
+    target, hooked = downloads_folder(name, cache_dir), registry_lookup and registry_lookup(name)
+    places = [hooked, target] if hooked is not None else [target]
+    if named := os.environ.get("FSB_DATA"):
+        places.insert(0, expand_home(named) / name)
     for folder in places:
         if folder.is_dir():
             return folder

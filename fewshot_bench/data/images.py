@@ -51,8 +51,8 @@ class LabeledImages:
         for name, value in {**defaults, "order": np.arange(len(self.images))}.items():
             if not getattr(self, name).size:
                 object.__setattr__(self, name, value)
+        found = f"{self.images.dtype} {self.images.shape}"
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            found = f"{self.images.dtype} {self.images.shape}"
             raise DataError(f"expected images uint8 [M, C, H, W], got {found}")
         if int(self.counts.sum()) != len(self.images) or len(self.class_names) != classes:
             raise DataError("counts, class names and images do not fit together")
@@ -115,14 +115,11 @@ class Dataset:
     protocols: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def load(self, root: Path | None, cache: Path) -> Splits:
-        """Read the data.
+        """Read the data; DataError if a file is missing or damaged.
 
         Arguments:
             root: the folder that holds the data's files; None if ``needs_files`` is False.
             cache: this data set's folder for decoded files; may not exist yet.
-
-        Raises:
-            DataError: a file is missing or damaged.
         """
         raise NotImplementedError
 
@@ -131,11 +128,7 @@ class Dataset:
         raise NotImplementedError
 
     def download(self, target: Path) -> None:
-        """Download the files into a folder.
-
-        Raises:
-            DataError: it failed; by default, that there is no download.
-        """
+        """Download the files into a folder; DataError if that fails, as it does by default."""
         advice = f"put its files into {target}, or name their folder with --data-root"
         raise DataError(f"{type(self).__name__} cannot be downloaded; {advice}.")
 

@@ -1,8 +1,7 @@
 """Find classes that took part in training or validation, by the content of their images.
 
-Names prove nothing: a class may be renamed, or come with another data set. So a run stores a
-fingerprint of each image that trained or selected its weights (``seen.npz``), and every evaluation
-of these weights looks its images up.
+A run stores a fingerprint of each image that trained or selected its weights (``seen.npz``), and
+every evaluation of these weights looks its images up: names prove nothing.
 
 A fingerprint is 64 bits of BLAKE2b over the pixels as the network gets them, after a quarter turn
 that a fixed rule chooses: an image and its rotations have one. Negatives are looked up too. Copies
@@ -44,26 +43,17 @@ Fingerprints = npt.NDArray[np.uint64]
 class SeenImages:
     """The images that took part in making some weights.
 
-    Arguments:
-        images: uint64 [M], their distinct fingerprints, sorted.
-        label: int64 [M], index of the label of each; of equal images the first one's.
-        names, parts, runs: of each label the class, ``training`` or ``validation``, and the id of
-            the run in which it took part; empty: the current run.
-        image_shape: (C, H, W) of the images; None if there are none.
-        unknown: sentences on images that took part and are not known.
+    Labels have a class, ``training`` or ``validation``, and the id of the run in which it took
+    part; empty: the current run.
     """
 
-    images: Fingerprints
-    label: npt.NDArray[np.int64]
+    images: Fingerprints  # uint64 [M], distinct, sorted
+    label: npt.NDArray[np.int64]  # [M], index of the label of each; of equal images the first one's
     names: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
-    image_shape: tuple[int, int, int] | None = None
-    unknown: tuple[str, ...] = ()
-
-    def of_run(self, run: str) -> SeenImages:
-        """The same for another run: what took part in the current run did so in ``run``."""
-        return replace(self, runs=tuple(one or run for one in self.runs))
+    image_shape: tuple[int, int, int] | None = None  # (C, H, W) of the images
+    unknown: tuple[str, ...] = ()  # sentences on images that took part and are not known
 
     def __add__(self, other: SeenImages) -> SeenImages:
         """The union; an image in both has the label of the first."""
@@ -96,9 +86,8 @@ def unknown_images(sentence: str) -> SeenImages:
 def fingerprints(images: npt.NDArray[np.uint8], *, inverted: bool = False) -> Fingerprints:
     """Fingerprints of images uint8 [M, C, H, W], uint64 [M]; ``inverted``: of their negatives.
 
-    Takes some 10 µs per image and 5 ns per byte on one core, so nothing is cached. The probability
-    that any two different images of a million have the same one is 3e-8. Images that are not square
-    are not turned.
+    The probability that any two different images of a million have the same one is 3e-8. Images
+    that are not square are not turned.
     """
     found = np.empty(len(images), np.uint64)
     for start in range(0, len(images), 2048):  # turned images are copies
@@ -150,9 +139,8 @@ def find_overlap(
         own = own[own >= 0]
         if len(own) > SHARE * count or len(own) >= MANY:
             most = int(np.bincount(own).argmax())
-            label_of = {"as": seen.names[most], "part": seen.parts[most]}
-            size = {"run": seen.runs[most] or None, "images": len(own), "of": count}
-            found.append({"class": name, **label_of, **size})
+            one = {"class": name, "as": seen.names[most], "part": seen.parts[most]}
+            found.append(one | {"run": seen.runs[most] or None, "images": len(own), "of": count})
     labels = zip(seen.names, seen.parts, strict=True)
     part_of = {name: part for name, part in labels if part in parts}
     as_seen = {one["class"] for one in found}
@@ -162,12 +150,9 @@ def find_overlap(
         "classes": len(found),
         "of": len(test.counts),
         "images": int((label >= 0).sum()),
-        TRAINING: sum(one["part"] == TRAINING for one in found),
-        VALIDATION: sum(one["part"] == VALIDATION for one in found),
+        **{part: sum(one["part"] == part for one in found) for part in PARTS},
         "found": found,
-        "same_names": [
-            {"class": name, "as": other, "part": part_of[other]} for name, other in equal.items()
-        ],
+        "same_names": [{"class": n, "as": o, "part": part_of[o]} for n, o in equal.items()],
         "unknown": list(seen.unknown),
     }
 
@@ -227,10 +212,8 @@ def overlap_summary(overlap: dict[str, Any]) -> str:
     if more := overlap["classes"] - len(names):
         names.append(f"{more} more")
     listed = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else names[0]
-    return (
-        f"{overlap['classes']} of the {overlap['of']} {overlap['split']} classes took part in "
-        f"{_parts(overlap['found'])}{of_runs}, by the content of their images: {listed}"
-    )
+    took = f"{overlap['classes']} of the {overlap['of']} {overlap['split']} classes took part in"
+    return f"{took} {_parts(overlap['found'])}{of_runs}, by the content of their images: {listed}"
 
 
 def _parts(classes: Sequence[Mapping[str, Any]]) -> str:
@@ -243,11 +226,9 @@ def overlap_notes(overlap: dict[str, Any]) -> list[str]:
     notes = [overlap_summary(overlap)] if overlap["classes"] else []
     single = overlap["images"] - sum(one["images"] for one in overlap["found"])
     if single:
-        notes.append(
-            f"{single} single image{'s' * (single != 1)} of the {overlap['split']} split "
-            f"{'are' if single != 1 else 'is'} identical to one of training or validation "
-            f"(under {SHARE:.0%} of a class)"
-        )
+        images, are = ("image", "is") if single == 1 else ("images", "are")
+        which = f"{single} single {images} of the {overlap['split']} split {are} identical to one"
+        notes.append(f"{which} of training or validation (under {SHARE:.0%} of a class)")
     if equal := overlap["same_names"]:
         have = "have names" if len(equal) > 1 else "has the name"
         those = f"classes that took part in {_parts(equal)} (with different content)"
@@ -262,11 +243,9 @@ def check_shape(shape: tuple[int, int, int], seen: SeenImages, dataset: str) -> 
     """Raise ConfigError unless images have the shape of those that the weights were trained on."""
     if seen.image_shape is not None and shape != seen.image_shape:
         found, expected = ("x".join(map(str, one)) for one in (shape, seen.image_shape))
-        raise ConfigError(
-            f"--dataset {dataset} gives images of {found} (channels x height x width); the run was "
-            f"trained on {expected}. Use options of the data set that give this shape "
-            "(--image-size, --color, ...)."
-        )
+        gives = f"--dataset {dataset} gives images of {found} (channels x height x width)"
+        use = "Use options of the data set that give this shape (--image-size, --color, ...)."
+        raise ConfigError(f"{gives}; the run was trained on {expected}. {use}")
 
 
 def write_seen(folder: Path, seen: SeenImages) -> dict[str, Any]:
@@ -283,24 +262,19 @@ def write_seen(folder: Path, seen: SeenImages) -> dict[str, Any]:
     return {"file": SEEN_FILE, **vars(content_of(path))}
 
 
-def read_seen(folder: Path, record: Mapping[str, Any] | None) -> SeenImages | None:
-    """The content of a run's ``seen.npz``; None: neither folder nor record has one.
+def read_seen(folder: Path, record: Mapping[str, Any] | None) -> SeenImages:
+    """The content of a run's ``seen.npz``: images that took part in the run in ``folder``.
 
-    Raises:
-        RecordError: the file is missing, not the one that the run wrote, or damaged.
+    RecordError if it is missing, damaged, or not the one of the ``record`` (None: there is none).
     """
-    path, written = folder / SEEN_FILE, (record or {}).get("seen")
+    path, again = folder / SEEN_FILE, "Put the file back, or run it again."
     if not path.is_file():
-        if written is None:
-            return None
         what = f"'{folder}' has no {SEEN_FILE}, the list of images that took part in its weights"
-        raise RecordError(f"{what}. Put the file back, or run it again.")
-    if written is not None and content_of(path).sha256 != written["sha256"]:
-        raise RecordError(
-            f"'{path}' is not the file that the run wrote, or is damaged: its sha256 is not the "
-            "one in the record, so the classes that trained the run are not known. Put the file "
-            "back, or run it again."
-        )
+        raise RecordError(f"{what}. {again}")
+    if record and (not record["seen"] or content_of(path).sha256 != record["seen"]["sha256"]):
+        what = f"'{path}' is not the file that the run wrote, or is damaged: its sha256 is not the"
+        so = "one in the record, so the classes that trained the run are not known"
+        raise RecordError(f"{what} {so}. {again}")
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
@@ -320,4 +294,5 @@ def read_seen(folder: Path, record: Mapping[str, Any] | None) -> SeenImages | No
         so = "so the classes that trained the run are not known. Run it again."
         raise RecordError(f"'{path}' is damaged ({error}), {so}") from error
     shape = (channels, height, width) if channels else None
+    runs = tuple(run or folder.absolute().name for run in runs)
     return SeenImages(images, label, names, parts, runs, shape, unknown)

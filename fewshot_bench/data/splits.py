@@ -59,12 +59,10 @@ def random_splits(
     seed: int,
     together: Iterable[Iterable[str]] = (),
 ) -> ClassLists:
-    """Disjoint random splits of these classes.
+    """Disjoint random splits of these classes, whose order does not matter.
 
     Arguments:
-        classes: in any order, which does not matter.
         fractions: of the classes for validation and test; the others are for training.
-        seed: of the choice.
         together: bundles of classes that stay in one split.
 
     Raises:
@@ -156,11 +154,7 @@ _PARSERS = {
 
 
 def check_lists(lists: ClassLists, known: Iterable[str], name: str) -> None:
-    """Check that the data have all classes of a split file.
-
-    Raises:
-        DataError: they lack one.
-    """
+    """Raise DataError unless the data have all classes of a split file."""
     known = set(known)
     unknown = [label for labels in lists.values() for label in labels if label not in known]
     if unknown:

@@ -95,16 +95,9 @@ class ClassTable:
         return images.add_(low) if low else images
 
     def require(self, way: int, per_class: int, what: str = "split", prefix: str = "--") -> None:
-        """Check that episodes of this size can be drawn.
+        """Raise ConfigError for too few classes (``way``) or a class with too few images.
 
-        Arguments:
-            way: classes of an episode, distractors included.
-            per_class: images of each class.
-            what: name of the table in messages.
-            prefix: of the options in messages: ``--`` or ``--train-``.
-
-        Raises:
-            ConfigError: too few classes, or a class with too few images.
+        Messages have the name of the table (``what``) and the ``prefix`` of options.
         """
         groups = len(self.group_start)
         if way > groups:

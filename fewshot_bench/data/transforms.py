@@ -27,10 +27,7 @@ def resize(
     ``nearest`` images. TensorFlow's default is ``bilinear`` from the four surrounding pixels,
     without anti-aliasing. ``antialias`` weighs all pixels that an output pixel covers.
 
-    Arguments:
-        images: of any size; the aspect ratio is not preserved.
-        size: (height, width), or the side of a square.
-        mode: see above.
+    ``size``: (height, width), or the side of a square. The aspect ratio is not preserved.
     """
     new = (size, size) if isinstance(size, int) else size
     height, width = images.shape[2:]
@@ -65,13 +62,8 @@ def with_rotations(labeled: LabeledImages, *, separate_groups: bool = False) -> 
     """Each class becomes four, rotated by quarter turns (Santoro et al., 2016).
 
     They are named ``name/rot000`` .. ``name/rot270`` (counter-clockwise), neighbors, and in their
-    class's group, so that two rotations of a character are never in one episode.
-
-    Arguments:
-        separate_groups: each gets a group of its own, so that they can be.
-
-    Raises:
-        DataError: the images are not square.
+    class's group, so that two rotations of a character are never in one episode; with
+    ``separate_groups`` they can be. DataError if the images are not square.
     """
     height, width = labeled.images.shape[2:]
     if height != width:

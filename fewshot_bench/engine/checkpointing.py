@@ -26,7 +26,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from fewshot_bench.config.interval import Every
+from fewshot_bench.config.schema import Every
 from fewshot_bench.engine.weights import pack, read_tensors, unpack
 from fewshot_bench.errors import ConfigError, PluginError
 from fewshot_bench.hooks.lifecycle import RunHooks

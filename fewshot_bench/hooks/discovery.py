@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from importlib import metadata
-from importlib.metadata import Distribution, EntryPoint
+from importlib.metadata import EntryPoint
 
 VARIABLE = "FSB_PLUGINS"
 Unreadable = tuple[str, str, Exception]  # distribution or its folder, version, the error
@@ -37,7 +38,9 @@ def read_points(group: str) -> tuple[list[EntryPoint], list[Unreadable]]:
                 if _allowed(point.name, name):
                     points[point.name, name] = point
         except Exception as error:
-            name, version = _identity(found)
+            name, version = str(found.locate_file("")), "?"  # as far as they can be read
+            with suppress(Exception):
+                name, version = str(found.metadata["Name"] or name), str(found.version or "?")
             if _allowed("", name):
                 unreadable.append((name, version, error))
     return [points[key] for key in sorted(points)], unreadable
@@ -55,21 +58,12 @@ def _allowed(point: str, distribution: str) -> bool:
 
 
 def distribution_of(point: EntryPoint) -> tuple[str, str]:
-    """Name and version of the distribution that an entry point came with."""
     return (point.dist.name, point.dist.version or "?") if point.dist else ("unknown", "?")
 
 
 def normal(distribution: str) -> str:
     """A distribution's name as packaging tools compare it: ``My_Plugin`` is ``my-plugin``."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
-def _identity(found: Distribution) -> tuple[str, str]:
-    """Name and version, as far as they can be read."""
-    try:
-        return str(found.metadata["Name"] or found.locate_file("")), str(found.version or "?")
-    except Exception:
-        return str(found.locate_file("")), "?"
 
 
 def import_problem(point: EntryPoint, distribution: str, error: BaseException) -> str:
@@ -80,7 +74,7 @@ def import_problem(point: EntryPoint, distribution: str, error: BaseException) -
     if not all(part.isidentifier() for part in module.split(".")):
         wrong = f"its entry point '{name} = {point.value}' names no module"
         return f'{wrong}; write {name} = "package.module", and install it again'
-    cannot, remove = f"{module} cannot be imported", f"pip uninstall {distribution}"
+    remove = f"pip uninstall {distribution}"
     if package == "fewshot_bench":
         made_for = f"it was made for another fewshot-bench than {metadata.version('fewshot-bench')}"
         advice = f"{made_for}: pip install --upgrade fewshot-bench {distribution}"
@@ -91,10 +85,9 @@ def import_problem(point: EntryPoint, distribution: str, error: BaseException) -
         advice = f"install the package of '{package}', or {remove}"
     else:
         advice = f"'fsb plugins --trace {name}' shows where; update it, or {remove}"
-    return f"{cannot} ({summary(error)}); {advice}"
+    return f"{module} cannot be imported ({summary(error)}); {advice}"
 
 
 def summary(error: BaseException) -> str:
-    """An exception in one line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

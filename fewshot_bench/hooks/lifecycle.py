@@ -26,11 +26,7 @@ def is_observer(loaded: Any) -> bool:
 
 
 def lifecycle_hooks_of(title: str, observer: Any) -> list[Implementation]:
-    """What a class, an instance or a module implements.
-
-    Raises:
-        PluginError: no lifecycle hook, or a hook or an argument that does not exist.
-    """
+    """What an observer implements; PluginError for an unknown hook or argument, or no hook."""
     try:
         found = register(new_manager(), observer, title)
     except PluginError as error:
@@ -47,10 +43,7 @@ class RunHooks:
 
     Observers, {title: class (built here, without arguments), instance or module}, get copies as
     plain data; where nobody implements a hook, nothing is gathered. The first one is called first,
-    but for ``tryfirst`` and ``trylast``.
-
-    Raises:
-        PluginError: one cannot be built, does not fit the specifications, or raises when called.
+    but for ``tryfirst`` and ``trylast``. PluginError, with its title, for a fault of one.
     """
 
     def __init__(self, observers: Mapping[str, Any] | None = None) -> None:
@@ -107,16 +100,14 @@ def _blaming(title: str, hook: str, implementation: pluggy.HookImpl) -> Any:
     function: Any = implementation.function
     where = f"{hook}() of {title}"
 
-    @functools.wraps(function)
     def call(*arguments: Any, **keywords: Any) -> Any:
         with plugin_errors(where):
             return function(*arguments, **keywords)
 
-    @functools.wraps(function)
     def wrap(*arguments: Any, **keywords: Any) -> Generator[Any, Any, Any]:
         with plugin_errors(where):
             return (yield from function(*arguments, **keywords))
 
     wraps = implementation.wrapper or implementation.hookwrapper
     options: Any = {**implementation.opts, "specname": hook}
-    return hookimpl(**options)(wrap if wraps else call)
+    return hookimpl(**options)(functools.wraps(function)(wrap if wraps else call))

@@ -1,8 +1,7 @@
 """What the installed plugins offer. Nothing here imports torch, and no plugin can break another.
 
-Entry points are read one at a time and registered with a ``pluggy.PluginManager``, which checks
-hooks and arguments; a hook module that fails to import, raises, or returns the wrong thing becomes
-a row that says so. The objects behind the names are imported when named.
+A hook module that fails to import, raises, or returns the wrong thing becomes a row that says so.
+The objects behind the names are imported when named.
 """
 
 from __future__ import annotations
@@ -41,21 +40,17 @@ _NAME = re.compile(r"[^\W_][\w.-]{0,63}")  # names become names of folders
 class Registered:
     """A name that a plugin registered, or an object in a file whose path was typed.
 
-    Arguments:
-        target: ``"module:attribute"``, or ``"module"`` for an observer that is a module; for a file
-            its absolute path in place of the module.
-        distribution, version: what installed it; ``file`` and the content's digest for a file.
+    For one in a file, ``target`` has the absolute path in place of the module.
     """
 
     kind: str
     name: str
-    target: str
-    distribution: str
-    version: str
+    target: str  # "module:attribute", or "module" for an observer that is a module
+    distribution: str  # that installed it; "file"
+    version: str  # of a file the content's digest
 
     @property
     def in_file(self) -> bool:
-        """Whether it is in a file whose path was typed."""
         return self.distribution == files.DISTRIBUTION
 
     @property
@@ -81,11 +76,7 @@ class Registered:
         return self.target if whole else self.target.rpartition(":")[0]
 
     def load(self) -> Any:
-        """Import the object.
-
-        Raises:
-            PluginError: the import fails; names the distribution and the reason.
-        """
+        """Import the object; PluginError, with distribution and reason, if that fails."""
         if self.in_file:
             path, attribute = files.split(self.target, module=True)
             return self._attribute(files.load(path), attribute)
@@ -106,8 +97,8 @@ class Registered:
             return getattr(module, attribute) if attribute else module
         except AttributeError as error:
             near = difflib.get_close_matches(attribute, dir(module), n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else "."
-            what = f"there is no '{attribute}' in '{self.source}'{hint}"
+            what = f"there is no '{attribute}' in '{self.source}'"
+            what += f"; did you mean '{near[0]}'?" if near else "."
             raise PluginError(f"{self.title} cannot be loaded: {what}") from error
 
 
@@ -126,7 +117,6 @@ class PluginInfo:
 
     @property
     def status(self) -> str:
-        """``ok`` or ``broken``."""
         return "broken" if self.error else "ok"
 
     @property
@@ -142,7 +132,6 @@ class PluginInfo:
 
 
 def new_manager() -> pluggy.PluginManager:
-    """A plugin manager that knows the specifications and no plugin."""
     manager = pluggy.PluginManager(specs.GROUP)
     manager.add_hookspecs(specs)
     return manager
@@ -154,8 +143,7 @@ Implementation = tuple[str, pluggy.HookImpl]  # name of the hook
 def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> list[Implementation]:
     """Register an object or a module; returns what it implements.
 
-    Raises:
-        PluginError: a hook or argument that no specification has, or a hook without @hookimpl.
+    PluginError for a hook or argument that no specification has, or a hook without @hookimpl.
     """
     for hook in HOOKS:
         unmarked = inspect.isroutine(getattr(plugin, hook, None))
@@ -222,8 +210,8 @@ def _names_from(where: str, function: Any, kind: str) -> specs.Names:
 
     if not isinstance(names, dict):
         raise expected('a dictionary {name: "module:attribute"}', type(names).__name__)
+    colons = (0, 1) if kind == "observers" else (1,)
     for name, target in names.items():
-        colons = (0, 1) if kind == "observers" else (1,)
         texts = isinstance(name, str) and isinstance(target, str)
         if not texts or target.count(":") not in colons:
             raise expected("a name and 'module:attribute', both strings", f"{name!r}: {target!r}")
@@ -243,11 +231,7 @@ class Registry:
 
     @classmethod
     def discover(cls) -> Registry:
-        """Read the entry points of every installed distribution.
-
-        ``FSB_PLUGINS=a,b`` loads only the entry points or distributions of these names;
-        ``FSB_PLUGINS=`` (empty) loads none.
-        """
+        """Load the entry points of every distribution, or those that ``FSB_PLUGINS=a,b`` names."""
         registry = cls()
         points, unreadable = discovery.read_points(specs.GROUP)
         for point in points:
@@ -286,26 +270,22 @@ class Registry:
     def _collect(
         self, info: PluginInfo, module: Any, implementations: list[Implementation]
     ) -> list[Registered]:
-        """What the registration hooks of a module return.
+        """What the registration hooks of a module return; PluginError for wrong or no hooks.
 
-        Raises:
-            PluginError: a hook raises or returns something else, there is none, or another hook
-                module of the distribution offers a name (``distribution:name`` would be ambiguous).
+        Another hook module of its distribution cannot offer the same name.
         """
         if not implementations:
             what = f"{module.__name__} implements no hook; known: {', '.join(HOOKS)}"
             raise PluginError(f"{what}. Does the entry point name the right module?")
         found: list[Registered] = []
+        origin = info.distribution, info.version
         for hook, implementation in implementations:
             where, kind = f"{module.__name__}.{hook}()", hook.removeprefix("register_")
             if hook not in LIFECYCLE and (implementation.wrapper or implementation.hookwrapper):
                 raise PluginError(f"{where} is a wrapper, which only lifecycle hooks may be")
             if kind in KINDS:
-                names = _names_from(where, implementation.function, kind)
-                found += [
-                    Registered(kind, name, target, info.distribution, info.version)
-                    for name, target in sorted(names.items())
-                ]
+                names = sorted(_names_from(where, implementation.function, kind).items())
+                found += [Registered(kind, name, target, *origin) for name, target in names]
         for item in found:
             if any(item.full_name == other.full_name for other in self._found[item.kind]):
                 what = f"{info.module} offers the {item.kind[:-1]} '{item.name}'"
@@ -326,35 +306,29 @@ class Registry:
 
     def typed(self, kind: str) -> list[tuple[str, Registered]]:
         """Everything of a kind, with the name that means it alone."""
-        return [
-            (name if len(claims) == 1 else item.full_name, item)
-            for name, claims in self.names(kind).items()
-            for item in claims
-        ]
+        names = self.names(kind)
+        every = [item for claims in names.values() for item in claims]
+        return [(i.name if len(names[i.name]) == 1 else i.full_name, i) for i in every]
 
     def claims(self, kind: str, name: str) -> list[Registered]:
         """Everything that ``name``, ``distribution:name`` or ``PATH.py:ATTRIBUTE`` may stand for.
 
-        Raises:
-            ConfigError: it is typed as a file's, and there is no such file.
+        ConfigError if it is typed as a file's, and there is no such file.
         """
         if files.is_file(name):
             path, attribute = files.split(name, module=kind == "observers")
-            end = f":{attribute}" if attribute else ""
-            origin = files.DISTRIBUTION, files.content(path)
-            return [Registered(kind, f"{path.name}{end}", f"{path}{end}", *origin)]
+            end, version = f":{attribute}" if attribute else "", files.content(path)
+            target = f"{path}{end}"
+            return [Registered(kind, f"{path.name}{end}", target, files.DISTRIBUTION, version)]
         distribution, _, bare = name.rpartition(":")
         found = self.names(kind).get(bare, [])
         own = [item for item in found if normal(item.distribution) == normal(distribution)]
         return own if distribution else found
 
     def resolve(self, kind: str, name: str) -> Registered:
-        """What ``name``, ``distribution:name`` or ``PATH.py:ATTRIBUTE`` stands for.
+        """The one of :meth:`claims`; ConfigError if two distributions claim it.
 
-        Raises:
-            UnknownName: nothing registers it.
-            ConfigError: two distributions claim it.
-            PluginError: the plugin that would register it is broken.
+        UnknownName if nothing registers it, PluginError if a broken plugin would.
         """
         claims = self.claims(kind, name)
         if len(claims) == 1:

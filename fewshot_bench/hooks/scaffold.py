@@ -26,9 +26,7 @@ RENAMED = {"github": ".github", "gitignore": ".gitignore"}
 def new_plugin(name: str, kind: str, into: Path, registry: Registry) -> list[Path]:
     """Write a complete distribution in a folder below ``into``; returns its files.
 
-    Raises:
-        UnknownName: ``kind`` is not one of ``KINDS``.
-        ConfigError: no valid name can be derived, it is taken, or the folder exists.
+    ConfigError for an unknown kind, a name that is taken or not valid, or a folder that exists.
     """
     if kind not in KINDS:
         raise UnknownName("kind of plugin", kind, KINDS)
@@ -40,13 +38,12 @@ def new_plugin(name: str, kind: str, into: Path, registry: Registry) -> list[Pat
     texts = {path: text for part in ("common", kind) for path, text in _templates(templates / part)}
     written = []
     for path, text in sorted(texts.items()):
-        target = folder / Template(path).substitute(names)
+        written.append(target := folder / Template(path).substitute(names))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(Template(text).substitute(names), "utf-8")
         except OSError as error:
             raise ConfigError(f"cannot write '{target}': {error.strerror}.") from error
-        written.append(target)
     return written
 
 

@@ -9,7 +9,7 @@ import ast
 import hashlib
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from contextvars import ContextVar
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
@@ -54,23 +54,18 @@ def split(name: str, module: bool = False) -> tuple[Path, str]:
     if not path.is_file():
         raise ConfigError(f"'{name}': there is no file '{head}'.")
     if not attribute.isidentifier() and not (module and name.endswith(".py")):
-        example = f"{head}:{_example(path)}"
-        raise ConfigError(f"'{name}': a class or function has to follow, as in {example}.")
+        example = "MyMethod"  # or a class of the file, read without running it
+        with suppress(SyntaxError, ValueError, OSError):
+            parts = reversed(ast.parse(path.read_text("utf-8")).body)
+            example = next((n.name for n in parts if isinstance(n, ast.ClassDef)), example)
+        what = "a class or function has to follow"
+        raise ConfigError(f"'{name}': {what}, as in {head}:{example}.")
     allowed = _ALLOWED.get()
     if allowed is not None and (path, attribute) not in allowed:
         what = f"the run's record names code in a file, '{name}', which nobody typed here"
         trust = "with --trust-code, 'fsb eval', 'fsb predict' and 'fsb resume' import it"
         raise ConfigError(f"{what}. Look at the file; {trust}.")
     return path, attribute
-
-
-def _example(path: Path) -> str:
-    """A class of the file that might be meant; read without running the file."""
-    try:
-        tree = ast.parse(path.read_text("utf-8"))
-    except (SyntaxError, ValueError, OSError):
-        return "MyMethod"
-    return next((n.name for n in reversed(tree.body) if isinstance(n, ast.ClassDef)), "MyMethod")
 
 
 def content(path: Path) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from fewshot_bench.config.options import arguments_of, load, options_of, split_dataset
+from fewshot_bench.data.cache import cache_root
+from fewshot_bench.data.download import locate
 from fewshot_bench.data.images import Dataset
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import PluginError, plugin_errors
@@ -24,11 +27,9 @@ def build_method(
     prefix: str = "",
 ) -> Method:
     """The method with these (flat, complete) options; inner methods get task and backbone too."""
-    factory = load(registry, "methods", name)
-    values = {}
-    for option in options_of(factory, prefix):
-        if option.name not in options:  # decided by the method around this one
-            continue
+    factory, values = load(registry, "methods", name), {}
+    own = (option for option in options_of(factory, prefix) if option.name in options)
+    for option in own:  # the method around this one decides others
         value = options[option.name]
         if option.method:
             value = build_method(registry, value, options, task, backbone, option.name + "_")
@@ -53,10 +54,25 @@ def build_backbone(
 
 
 def build_dataset(registry: Registry, name: str, options: Mapping[str, Any]) -> Dataset:
-    """The data set with these options."""
     registered, path = split_dataset(registry, name)
     typed = {} if path is None else {"path": path}
     return build(registry, "datasets", registered, {**options, **typed})
+
+
+def find_dataset(
+    registry: Registry, name: str, options: Mapping[str, Any], data_root: str | None,
+    cache_dir: str | None, *, download: bool = True,
+) -> tuple[Dataset, Path | None, Path]:  # fmt: skip
+    """A data set, the folder of its files (None: it needs none) and its cache folder.
+
+    ``download``: fetch the files if they are not on this machine.
+    """
+    registered = registry.resolve("datasets", split_dataset(registry, name)[0]).name
+    dataset, root = build_dataset(registry, name, options), None
+    if dataset.needs_files:
+        fetch = dataset.download if download else None
+        root = locate(registered, data_root, registry.locate_dataset, fetch, cache_dir)
+    return dataset, root, cache_root(cache_dir) / registered
 
 
 def build(

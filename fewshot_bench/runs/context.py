@@ -13,15 +13,14 @@ import torch
 from fewshot_bench.config.options import Option, load, method_options, own_options, split_dataset
 from fewshot_bench.config.resolve import sampler_options
 from fewshot_bench.config.schema import OPTION_FIELDS, SETTINGS, RunConfig
-from fewshot_bench.data.cache import cache_folder, cache_root
-from fewshot_bench.data.download import locate
+from fewshot_bench.data.cache import cache_folder
 from fewshot_bench.data.images import Dataset, Splits, SplitsContent, content_of_splits
 from fewshot_bench.episode import Task
 from fewshot_bench.errors import PluginError, RecordError, plugin_errors
 from fewshot_bench.hooks.registry import Registered, Registry
 from fewshot_bench.method import Method
 from fewshot_bench.results.record.code import OWN, code_of
-from fewshot_bench.runs.build import build_dataset
+from fewshot_bench.runs.build import find_dataset
 from fewshot_bench.utils.devices import pick_device
 from fewshot_bench.utils.inputs import WEIGHTS, InputFile, content_of
 
@@ -51,11 +50,10 @@ class Silent(Progress):
 
 @dataclass
 class Data:
-    """The splits of a data set, and which files and plugin they came from."""
+    """The splits of a data set, and where they came from."""
 
     splits: Splits
     dataset: Dataset
-    registered: Registered
     root: Path | None = None  # the folder in which its files were found
 
     @cached_property
@@ -83,7 +81,6 @@ class RunContext:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the run is computed."""
         return pick_device(self.config.device)
 
     @cached_property
@@ -93,12 +90,10 @@ class RunContext:
 
     @property
     def train_task(self) -> Task:
-        """The shape of a training episode."""
         return Task(*(getattr(self.config, f"train_{name}") for name in COUNTS))
 
     @property
     def eval_task(self) -> Task:
-        """The shape of a validation or test episode."""
         return Task(*(getattr(self.config, name) for name in COUNTS))
 
     @property
@@ -117,8 +112,21 @@ class RunContext:
         options = sorted(config.dataset_options.items())
         key = repr((config.dataset, options, config.data_root, config.cache_dir))
         if key not in self._loaded:
-            self._loaded[key] = load_data(config, self.registry, download=download)
+            self._loaded[key] = self._read_data(download)
         return self._loaded[key]
+
+    def _read_data(self, download: bool) -> Data:
+        config, registry = self.config, self.registry
+        item = registry.resolve("datasets", split_dataset(registry, config.dataset)[0])
+        chosen = config.dataset, config.dataset_options, config.data_root, config.cache_dir
+        dataset, root, own = find_dataset(registry, *chosen, download=download)
+        cache = cache_folder(own, code_of(item.source).sha256, root)
+        with plugin_errors(f"{item.title}: load()"):
+            splits = dataset.load(root, cache)
+        if not isinstance(splits, Splits):
+            wrong = f"expected fewshot_bench.Splits, got {type(splits).__name__}"
+            raise PluginError(f"{item.title}: load(): {wrong}.")
+        return Data(splits, dataset, root)
 
     @cached_property
     def plugins(self) -> list[Registered]:
@@ -162,16 +170,14 @@ class RunContext:
     def inputs(self) -> list[dict[str, Any]]:
         """The record's ``inputs``: everything that the run reads, with its content's digest.
 
-        Raises:
-            DataError: a file cannot be read.
-            RecordError: ``--init`` names a folder without weights.
+        DataError for a file that cannot be read, RecordError for an ``--init`` without weights.
         """
         found: list[dict[str, Any]] = []
 
         def add(option: str, path: str | None, absolute: Path | None, content: Any) -> None:
-            where = None if absolute is None else str(absolute)
-            entry = {"option": option, "path": path, "absolute": where}
-            found.append({**entry, "sha256": content.sha256, "bytes": content.bytes})
+            where = absolute and str(absolute)
+            size = {"sha256": content.sha256, "bytes": content.bytes}
+            found.append({"option": option, "path": path, "absolute": where, **size})
 
         for name, path in self.input_files.items():
             file = path.path / WEIGHTS if name == "init" else path.path
@@ -191,30 +197,11 @@ class RunContext:
         return found
 
 
-def load_data(config: RunConfig, registry: Registry, *, download: bool = True) -> Data:
-    """Find, check and read the configured data set; see :class:`RunContext`."""
-    name, _ = split_dataset(registry, config.dataset)
-    registered = registry.resolve("datasets", name)
-    dataset = build_dataset(registry, config.dataset, config.dataset_options)
-    root: Path | None = None
-    if dataset.needs_files:
-        lookup, fetch = registry.locate_dataset, dataset.download if download else None
-        root = locate(registered.name, config.data_root, lookup, fetch, config.cache_dir)
-    own = cache_root(config.cache_dir) / registered.name
-    cache, where = cache_folder(own, code_of(registered.source).sha256, root), registered.title
-    with plugin_errors(f"{where}: load()"):
-        splits = dataset.load(root, cache)
-    if not isinstance(splits, Splits):
-        found = type(splits).__name__
-        raise PluginError(f"{where}: load(): expected fewshot_bench.Splits, got {found}.")
-    return Data(splits, dataset, registered, root)
-
-
-def contents_of(inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+def contents_of(inputs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Digests of a record's ``inputs``, but of code, for which there is one digest in all."""
     nouns = {"dataset": "images, classes or split"}
     return {
         nouns.get(name, f"content of --{name.replace('_', '-')}"): one["sha256"]
-        for one in inputs or ()
+        for one in inputs
         if not (name := one["option"]).startswith("code ")
     }

@@ -11,7 +11,7 @@ from typing import Any
 
 from fewshot_bench.config.options import dataset_options, flag, load, split_dataset
 from fewshot_bench.config.resolve import check_changes, with_changes
-from fewshot_bench.data.overlap import write_seen
+from fewshot_bench.data.overlap import read_seen, write_seen
 from fewshot_bench.engine.checkpointing import Signals
 from fewshot_bench.engine.inspection import of_weights
 from fewshot_bench.engine.weights import check_unmoved, save_weights
@@ -20,7 +20,7 @@ from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.hooks.single_file import only_typed
 from fewshot_bench.results.record import folder_of, new_run_folder, read_record, write_record
 from fewshot_bench.runs.context import Progress, RunContext
-from fewshot_bench.runs.prepare import check_writable, describe, prepare, seen_by_run, stem
+from fewshot_bench.runs.prepare import check_writable, describe, prepare, stem
 from fewshot_bench.runs.resume import add_notes, compare_repeated, load_trained, recorded_config
 from fewshot_bench.runs.train import test
 
@@ -40,7 +40,7 @@ def evaluate_run(
     trust_code: bool = False,
     **changes: Any,
 ) -> dict[str, Any]:
-    """Evaluate a finished run's weights again: other episodes, task or data.
+    """Evaluate a finished run's weights again: other episodes, task or data; a record of its own.
 
     Options of the data set stay as in the run; see :func:`kept_options`.
 
@@ -48,9 +48,6 @@ def evaluate_run(
         part: which split: ``test``, or ``validation`` to choose settings by.
         trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
         changes: fields and options with underscores (``way``, ``episodes``, ``dataset``, ...).
-
-    Returns:
-        A record of its own, with ``evaluated_from`` naming the run; also written.
 
     Raises:
         ConfigError: there is no such part or option, the change is one to what decided the
@@ -73,8 +70,7 @@ def evaluate_run(
         config = with_changes(then, registry, {**fixed, **changes}, options)
         check_writable(Path(config.runs_dir))
         context = RunContext(config, registry, progress)
-        seen = seen_by_run(context, folder, then, before)
-        run = prepare(context, trains=False, seen=seen, part=part)
+        run = prepare(context, trains=False, seen=read_seen(folder, before), part=part)
         notes = load_trained(run, folder, before)
     for note in notes:
         logger.info(note)
@@ -84,8 +80,7 @@ def evaluate_run(
         "part": part,
         "evaluated_digest": run.context.data.content.digest(part),
     }
-    for name in ("training", "training_summary", "validation"):
-        record[name] = before[name]
+    record |= {name: before[name] for name in ("training", "training_summary", "validation")}
     if part == "validation" and before["training"]:
         notes.append(VALIDATED)
     record["notes"] += [*notes, *(line for line in before["notes"] if of_weights(line))]
@@ -112,10 +107,8 @@ def kept_options(
 
     The same kind of data set (the same registered name, whatever its path) keeps them all: with
     another split, or another seed of it, classes that trained would be tested. Another kind keeps
-    those that decide what an image looks like to the network (``Dataset.image_options``).
-
-    Raises:
-        ConfigError: images would look different from those that the network was trained on.
+    those that decide what an image looks like to the network (``Dataset.image_options``), which
+    cannot change: ConfigError.
     """
     after = changes.get("dataset", before)
     own, other = (split_dataset(registry, name)[0] for name in (before, after))
@@ -127,13 +120,10 @@ def kept_options(
     one, two = (registry.resolve("datasets", name) for name in (own, other))
     if (one.distribution, one.name) == (two.distribution, two.name):
         return dict(options)
-    of_images &= set(load(registry, "datasets", other).image_options)
-    kept = {}
-    for option in dataset_options(registry, after):
-        if option.name in of_images & options.keys():
-            try:
-                kept[option.name] = option.check(options[option.name])
-            except ConfigError as error:
-                cannot = f"--dataset {after} cannot have the image format of the run"
-                raise ConfigError(f"{cannot}: {error}") from error
-    return kept
+    of_images &= set(load(registry, "datasets", other).image_options) & options.keys()
+    kept = [option for option in dataset_options(registry, after) if option.name in of_images]
+    try:
+        return {option.name: option.check(options[option.name]) for option in kept}
+    except ConfigError as error:
+        cannot = f"--dataset {after} cannot have the image format of the run"
+        raise ConfigError(f"{cannot}: {error}") from error

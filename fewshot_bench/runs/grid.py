@@ -51,6 +51,8 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Entry:
+    """A row of a grid."""
+
     name: str
     method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -58,21 +60,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Grid:
-    """What is to be compared.
+    """What is to be compared."""
 
-    Arguments:
-        entries: the rows.
-        settings: of all runs; a list makes a column of each of its values.
-        seeds: of training; the test episodes are the same for all.
-        shown: options of ``fsb compare`` in a file: ``SHOWN``.
-        equal: traits of training in which the rows of a column have to be equal.
-    """
-
-    entries: tuple[Entry, ...]
-    settings: Mapping[str, Any]
-    seeds: tuple[int, ...] = (0,)
-    shown: Mapping[str, Any] = field(default_factory=dict)
-    equal: tuple[str, ...] = ()
+    entries: tuple[Entry, ...]  # the rows
+    settings: Mapping[str, Any]  # of all runs; a list makes a column of each of its values
+    seeds: tuple[int, ...] = (0,)  # of training; the test episodes are the same for all
+    shown: Mapping[str, Any] = field(default_factory=dict)  # options in a file: SHOWN
+    equal: tuple[str, ...] = ()  # traits of training in which the rows of a column are equal
 
 
 @dataclass(frozen=True)
@@ -81,16 +75,14 @@ class Cell:
 
     entry: str
     config: RunConfig
-    column: str
+    column: str  # such as "5-way 1-shot"
 
     @property
     def title(self) -> str:
-        """``maml, 5-way 1-shot, seed 0``."""
         return f"{self.entry}, {self.column}, seed {self.config.seed}"
 
     @property
     def place(self) -> tuple[str, str]:
-        """Row and column."""
         return self.entry, self.column
 
 
@@ -114,10 +106,11 @@ def read_grid(path: Path) -> Grid:
     for name, table in methods.items():
         if not isinstance(table, dict):
             raise ConfigError(f"'{path}': methods.{name}: expected a table: [methods.{name}]")
-        if not isinstance(method := (own := _option_names(table)).pop("method", name), str):
+        own = {option_name(key): value for key, value in table.items()}
+        if not isinstance(method := own.pop("method", name), str):
             raise ConfigError(f"'{path}': methods.{name}.method: expected a name, got {method}.")
         entries.append(Entry(name, method, own))
-    settings = _option_names(content)
+    settings = {option_name(key): value for key, value in content.items()}
     for name, instead in ELSEWHERE.items():
         if name in settings or any(name in entry.settings for entry in entries):
             raise ConfigError(f"'{path}': {name.replace('_', '-')} is no key of a grid; {instead}.")
@@ -135,10 +128,6 @@ def read_grid(path: Path) -> Grid:
     return Grid(tuple(entries), settings, seeds, shown)
 
 
-def _option_names(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {option_name(name): value for name, value in table.items()}
-
-
 def seeds_of(seeds: Any) -> tuple[int, ...]:
     """Training seeds 0, 1, ... for a number; those of a list as they are."""
     listed = list(range(seeds)) if type(seeds) is int else seeds
@@ -152,7 +141,7 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
     """Every run of a grid, complete; all settings of the first seed come before the next seed.
 
     A row that sets an axis of the grid itself is in the columns of that value alone. A backbone for
-    all rows does not apply to methods without one, as long as some row has one.
+    all rows applies to methods with one, if there are any.
 
     Raises:
         ConfigError: an impossible method, setting or value, or two runs that are the same.
@@ -183,14 +172,13 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
                 common = fixed if networks[entry.method] else without
                 settings = {**common, **column, **entry.settings, "seed": seed}
                 config = configure(entry.method, registry, **settings)
-                drafts.append(Draft(entry.name, entry.method, settings, config))
-            configs = [draft.config for draft in drafts]
+                drafts.append(Draft(entry.name, entry.method, settings, config=config))
             if grid.equal:
-                configs = equalized(drafts, grid.equal, registry)
+                drafts = equalized(drafts, grid.equal, registry)
             more = [n for n in column if len(axes[n]) > 1 and n not in ("way", "shot")]
             varied = [f"{n} {column[n]}" for n in more]
-            for draft, config in zip(drafts, configs, strict=True):
-                key = settings_key(config.to_dict())
+            for draft in drafts:
+                config, key = draft.config, settings_key(draft.config.to_dict())
                 if key in seen:
                     raise ConfigError(f"'{seen[key]}' and '{draft.name}' have the same settings.")
                 seen[key] = draft.name
@@ -200,32 +188,25 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A row of a grid before settings are equalized: what was typed for it, and what that gives."""
+class Draft(Entry):
+    """A row before settings are equalized: with what was typed for it, and what that gives."""
 
-    name: str
-    method: str
-    settings: Mapping[str, Any]
-    config: RunConfig
+    config: RunConfig = field(kw_only=True)
 
 
-def equalized(drafts: Sequence[Draft], names: Sequence[str], registry: Registry) -> list[RunConfig]:
-    """The configurations of the rows of one column, equal in these traits (``equal_names``).
+def equalized(drafts: list[Draft], names: Sequence[str], registry: Registry) -> list[Draft]:
+    """The rows of one column, equal in these traits (``equal_names``).
 
     Where rows differ, the value that the user typed counts for all; for the counts of the training
-    task, else the evaluation's; anything else is refused: no row's own value is better.
-
-    Raises:
-        ConfigError: rows differ in one of them, and nothing says which value counts.
+    task, else the evaluation's; anything else is a ConfigError: no row's own value is better.
     """
     planned = _Planned(registry, drafts[0].config)
-    drafts = list(drafts)
     for name in (name for name in BY_NAME if name in names and BY_NAME[name].settings):
         drafts = _settle(name, drafts, planned)
     why = unequal([(draft.name, [planned.run(draft)]) for draft in drafts], names)
     if why is not None:
         raise ConfigError(f"--equal {why[0]}: {why[1]}; no option sets it, so nothing was run.")
-    return [draft.config for draft in drafts]
+    return drafts
 
 
 class _Planned:
@@ -281,15 +262,13 @@ def _settle(name: str, drafts: list[Draft], planned: _Planned) -> list[Draft]:
         if len(typed) > 1 or field in settled or not (typed or field in FOLLOWERS):
             raise ConfigError(_refusal(name, field, rows))
         settled.add(field)
-        value = next(iter(typed.values()), None)
-        if not typed:
-            value = getattr(rows[0][0].config, FOLLOWERS[field])
+        leader = rows[0][0].config
+        value = next(iter(typed.values())) if typed else getattr(leader, FOLLOWERS[field])
         for draft, fields in rows:
             if fields.get(field) != value and fields != NO_BACKBONE:
-                typed_now = {**draft.settings, field: value}
-                config = configure(draft.method, planned.registry, **typed_now)
-                changed = replace(draft, settings=typed_now, config=config)
-                drafts[drafts.index(draft)] = changed
+                now = {**draft.settings, field: value}
+                config = configure(draft.method, planned.registry, **now)
+                drafts[drafts.index(draft)] = replace(draft, settings=now, config=config)
 
 
 def _refusal(name: str, field: str, rows: Sequence[tuple[Draft, Mapping[str, Any]]]) -> str:
@@ -313,8 +292,8 @@ def run_grid(
     contexts = [first.with_config(cell.config) for cell in cells]
     index = RunIndex([Path(cells[0].config.runs_dir)])
     done: dict[int, Run] = {}  # by the position of the cell
-    unfinished: dict[int, Path] = {}
-    missing, eta = [], Eta()
+    missing: dict[int, Path | None] = {}  # the same; what did not finish
+    eta, problems = Eta(), []
     for place, cell in enumerate(cells):
         found = index.find(contexts[place])
         if found.finished is not None:
@@ -323,24 +302,20 @@ def run_grid(
             eta.add(cell, training["seconds"] if training else 0.0)
             logger.info(f"{cell.title}: reusing finished run '{found.finished.folder}'")
             continue
-        missing.append(place)
-        if found.unfinished is not None:
-            unfinished[place] = found.unfinished
-        elif found.near is not None:
+        missing[place] = found.unfinished
+        if found.unfinished is None and found.near is not None:
             logger.info(f"{cell.title}: {found.near}; running it again")
-    problems = []
-    for i, place in enumerate(missing):
+    for i, (place, folder) in enumerate(missing.items()):
         cell, context = cells[place], contexts[place]
         row = [run for p, run in done.items() if cells[p].place == cell.place]
         if any(run.seedless for run in row):
             logger.info(f"{cell.title}: nothing is trained, so the seed changes nothing")
             continue
-        left = eta.seconds([cells[later] for later in missing[i:]])
+        left = eta.seconds([cells[later] for later in [*missing][i:]])
         progress.cell(i + 1, len(missing), cell.title, left)
         began = time.monotonic()
         try:
-            if place in unfinished:
-                folder = unfinished[place]
+            if folder is not None:
                 logger.info(f"{cell.title}: resuming '{folder}'")
                 resume(folder, context, trust_code=True, **resumable(cell.config))
             else:
@@ -354,8 +329,6 @@ def run_grid(
 
 
 class Eta:
-    """Time left for a grid, estimated from its finished runs."""
-
     def __init__(self) -> None:
         self._took: dict[tuple[str, str], list[float]] = {}  # by row and column
 
@@ -367,11 +340,9 @@ class Eta:
 
         A cell takes what its row took in its column, else in others; one of a new row the average.
         """
-        each = [self._of(cell) for cell in cells]
-        known = [seconds for seconds in each if seconds is not None]
+        known = []
+        for cell in cells:
+            row = [s for (entry, _), own in self._took.items() if entry == cell.entry for s in own]
+            if same := self._took.get(cell.place, row):
+                known.append(statistics.mean(same))
         return sum(known) / len(known) * len(cells) if known else None
-
-    def _of(self, cell: Cell) -> float | None:
-        row = [s for (entry, _), took in self._took.items() if entry == cell.entry for s in took]
-        same = self._took.get(cell.place, row)
-        return statistics.mean(same) if same else None

@@ -1,13 +1,14 @@
 """Whether a run exists already: two runs are the same if what decides their numbers is the same.
 
-That is settings, data, code, versions of plugins and of torch, and the kind of device. Where a run
-was written and who observed it do not matter. A path counts by its content, not as it was typed.
+That is settings, data, code, versions of plugins and of torch, and the kind of device. A path
+counts by its content, not as it was typed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,11 @@ from fewshot_bench.runs.context import RunContext, contents_of
 
 @dataclass(frozen=True)
 class Found:
-    """The newest run that is finished, and that was interrupted and that no process writes now.
-
-    Where there is neither, ``near`` is a line on a finished run that differs in its origin alone.
-    """
+    """The newest runs of a configuration."""
 
     finished: Run | None = None
-    unfinished: Path | None = None
-    near: str | None = None
+    unfinished: Path | None = None  # interrupted, and no process writes it now
+    near: str | None = None  # a line on a finished run that differs in its origin alone
 
 
 class RunIndex:
@@ -41,7 +39,7 @@ class RunIndex:
         self._by_settings: dict[str, list[Run]] = {}  # oldest first
         runs = [run for path in paths for folder in run_folders(path) for run in _read(folder)]
         for run in sorted(runs, key=age):
-            if run.record.get("evaluated_from") is None:
+            if run.record["evaluated_from"] is None:
                 key = settings_key(run.record["config"], paths_of(run.record["inputs"]))
                 self._by_settings.setdefault(key, []).append(run)
 
@@ -54,17 +52,15 @@ class RunIndex:
         wanted = config.to_dict()
         _, path = split_dataset(context.registry, config.dataset)
         typed = {**context.input_files, **({"dataset": path} if path else {})}
-        same, compared = self._by_settings.get(settings_key(wanted, typed), []), WATCHED * watched
-        same = [
-            run for run in same if all(run.record["config"].get(n) == wanted[n] for n in compared)
-        ]
+        compared = {name: wanted[name] for name in WATCHED} if watched else {}
+        same = self._by_settings.get(settings_key(wanted, typed), [])
+        same = [run for run in same if compared.items() <= run.record["config"].items()]
         origin: dict[str, Any] = {}
         if same:  # of the run that the context would start
             plugins = [plugin.identity for plugin in context.plugins]
             code = code_digest(context.sources), installed_version("torch"), context.device.type
             origin = _origin(context.data.splits.digest, plugins, *code, context.inputs)
-        unfinished: Path | None = None
-        near: str | None = None
+        unfinished, near = None, None
         for run in reversed(same):
             different = differing(origin_of(run.record), origin)
             if run.record["status"] != "completed":
@@ -77,15 +73,13 @@ class RunIndex:
         return Found(None, unfinished, near)
 
 
-def _read(folder: Path) -> list[Run]:
+def _read(folder: Path) -> Iterator[Run]:
     """The run in this folder, if it is finished or can be resumed."""
-    try:
+    with suppress(RecordError):
         record = read_record(folder)
-    except RecordError:
-        return []
-    whole = record["status"] == "completed" and record["test"]
-    usable = whole or record["status"] in ("running", "interrupted")
-    return [Run(folder, record)] if usable else []
+        whole = record["status"] == "completed" and record["test"]
+        if whole or record["status"] in ("running", "interrupted"):
+            yield Run(folder, record)
 
 
 def resumable(config: RunConfig) -> dict[str, Any]:
@@ -93,13 +87,13 @@ def resumable(config: RunConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in RESUMABLE}
 
 
-def settings_key(config: Mapping[str, Any], paths: Mapping[str, str] | None = None) -> str:
+def settings_key(config: Mapping[str, Any], paths: Mapping[str, str] = {}) -> str:
     """The settings that decide numbers, of a record's configuration, as one text.
 
     Of ``paths``, those of them that are paths by name, only counts that there is one (the content
     is in :func:`contents_of`); other paths count as they were typed.
     """
-    masked = with_paths(config, {name: (path, "*") for name, path in (paths or {}).items()})
+    masked = with_paths(config, {name: (path, "*") for name, path in paths.items()})
     return json.dumps({n: v for n, v in masked.items() if n not in IGNORED}, sort_keys=True)
 
 
@@ -125,21 +119,20 @@ def with_paths(config: Mapping[str, Any], paths: Mapping[str, tuple[str, str]]) 
     return values
 
 
-def paths_of(inputs: Sequence[Mapping[str, Any]] | None) -> dict[str, str]:
+def paths_of(inputs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The settings of a record that are paths, from its ``inputs``."""
-    found = {e["option"]: e["path"] for e in inputs or () if not e["option"].startswith("code ")}
-    return {name: path for name, path in found.items() if path is not None}
+    named = [e for e in inputs if e["path"] is not None and not e["option"].startswith("code ")]
+    return {entry["option"]: entry["path"] for entry in named}
 
 
 def origin_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a run came from besides its settings; JSON values."""
     data, plugins, inputs = record["dataset_digest"], record["plugins"], record["inputs"]
     made, device = record["environment"], record["device"]["type"]
-    return _origin(data, plugins, made.get("code"), made.get("torch"), device, inputs)
+    return _origin(data, plugins, made["code"], made["torch"], device, inputs)
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Names of what differs between two origins."""
     return [name for name in {**one, **other} if one.get(name) != other.get(name)]
 
 

@@ -30,19 +30,15 @@ FIXED = {**NOT_AGAIN, "metrics": (), "cache_dir": None, "sampling": f"{CORE}:clo
 
 @dataclass(frozen=True)
 class Predicted:
-    """What a run says of some pictures: float64 [images, way], the softmax of the logits.
-
-    Of the support set, ``shot`` pictures of a class were used and ``left_out`` in all were not;
-    ``squashed`` had other proportions than the run's; ``notes`` are on the weights.
-    """
+    """What a run says of some pictures."""
 
     classes: tuple[str, ...]
-    shot: int
-    left_out: int
-    squashed: int
-    probabilities: Tensor
+    shot: int  # pictures of a class that were used
+    left_out: int  # pictures of the support set that were not
+    squashed: int  # pictures of other proportions than the run's
+    probabilities: Tensor  # float64 [images, way], the softmax of the logits
     transductive: bool
-    notes: tuple[str, ...]
+    notes: list[str]  # on the weights
 
 
 def classify(
@@ -66,9 +62,7 @@ def classify(
         trust_code: import a file that the run's record names.
 
     Raises:
-        DataError: a folder or picture is missing or no picture.
-        ConfigError: the method cannot learn so many classes.
-        RecordError: there is no such run, or its weights are missing.
+        DataError, ConfigError, RecordError: a fault of the pictures, their classes or the run.
     """
     classes = _classes(support)
     shot = min(len(paths) for paths in classes.values())
@@ -102,8 +96,8 @@ def classify(
     with trained.executor.running():
         logits = trained.executor.predict(episode).logits[0].double().cpu()
     left_out = sum(len(paths) for paths in classes.values()) - shot * len(classes)
-    probabilities, about = logits.softmax(-1), (trained.method.transductive, tuple(notes))
-    return Predicted(tuple(classes), shot, left_out, len(squashed), probabilities, *about)
+    answer = logits.softmax(-1), trained.method.transductive, notes
+    return Predicted(tuple(classes), shot, left_out, len(squashed), *answer)
 
 
 def _classes(support: Path) -> dict[str, list[Path]]:
@@ -111,8 +105,8 @@ def _classes(support: Path) -> dict[str, list[Path]]:
     if not support.is_dir():
         raise DataError(f"there is no folder '{support}'; expected {EXPECTED}.")
     found = {}
-    folders = [path for path in support.iterdir() if path.is_dir()]
-    for folder in sorted(path for path in folders if not path.name.startswith(".")):
+    folders = [f for f in support.iterdir() if f.is_dir() and not f.name.startswith(".")]
+    for folder in sorted(folders):
         images = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
         if not images:
             raise DataError(f"'{folder}' holds no PNG or JPEG image; expected {EXPECTED}.")

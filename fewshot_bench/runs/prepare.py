@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +19,6 @@ from torch import nn
 from fewshot_bench.config.options import dataset_options, flag
 from fewshot_bench.config.schema import RunConfig
 from fewshot_bench.data import overlap as overlaps
-from fewshot_bench.data.images import LabeledImages
 from fewshot_bench.data.overlap import NO_IMAGES, TRAINING, VALIDATION, SeenImages, unknown_images
 from fewshot_bench.data.table import ClassTable
 from fewshot_bench.engine.evaluation import Metric, measured
@@ -61,11 +59,7 @@ UNKNOWN_YET = (
 
 @dataclass
 class PreparedRun:
-    """A run that is ready to be trained or evaluated.
-
-    ``unlabeled`` are tasks for methods that learn from them, ``seen`` the images that took part in
-    making the weights, ``drawn`` the episodes of the evaluation.
-    """
+    """A run that is ready to be trained or evaluated."""
 
     context: RunContext
     hooks: RunHooks
@@ -73,12 +67,12 @@ class PreparedRun:
     method: Method
     executor: Executor
     train: EpisodeSource | BatchSource
-    unlabeled: EpisodeSource | None
+    unlabeled: EpisodeSource | None  # for methods that learn from such tasks
     validation: EpisodeSource | None
     test: EpisodeSource
-    seen: SeenImages
+    seen: SeenImages  # that took part in making the weights
     overlap: dict[str, Any] | None
-    drawn: DrawnEpisodes | None
+    drawn: DrawnEpisodes | None  # of the evaluation
 
     @property
     def config(self) -> RunConfig:
@@ -88,15 +82,12 @@ class PreparedRun:
 def prepare(
     context: RunContext, *, trains: bool = True, seen: SeenImages | None = None, part: str = "test"
 ) -> PreparedRun:
-    """Read the data and build the method; nothing is trained yet.
+    """Read the data and build the method; DataError if classes to be tested made the weights.
 
     Arguments:
         trains: whether anything may be trained; else the training split stays on the host.
         seen: the images that took part in making the weights, where the run does not make them.
         part: the split that is evaluated: ``test`` or ``validation``.
-
-    Raises:
-        DataError: classes to be tested took part in making the weights.
     """
     config, registry = context.config, context.registry
     observers = [registry.resolve("observers", name) for name in config.observers]
@@ -107,8 +98,8 @@ def prepare(
     if evaluated is None:
         raise ConfigError(f"--part {part}: {config.dataset} has no {part} split.")
     test = episodes(context, part, evaluated=True)
-    if test.sampler.length is not None:
-        logger.info(f"the open plan has {test.sampler.length} episodes; no image is used twice")
+    if (length := test.sampler.length) is not None:
+        logger.info(f"the open plan has {length} episodes; no image is used twice")
     _ = context.inputs  # with the digests of before anything is built from them
     method = new_method(context, method_task(context))
     method.check_task(context.eval_task)
@@ -121,19 +112,16 @@ def prepare(
         parts = (TRAINING, VALIDATION) if part == "test" else (TRAINING,)
         overlap = overlaps.find_overlap(evaluated, seen, part, parts=parts)
         if overlap["classes"] and not config.allow_overlap:
-            what, advice = overlaps.overlap_summary(overlap), "Use another split or other data"
+            what = f"{overlaps.overlap_summary(overlap)}. The result would not be for new classes"
             marks = "--allow-overlap, which marks the result wherever it is shown"
-            raise DataError(
-                f"{what}. The result would not be for new classes. {advice}, or {marks}."
-            )
-        count = min(config.episodes, test.sampler.length or config.episodes)
+            raise DataError(f"{what}. Use another split or other data, or {marks}.")
+        count = min(config.episodes, length or config.episodes)
         drawn = draw_episodes(test, count, registry.resolve("samplers", config.sampling).title)
     train: EpisodeSource | BatchSource = test
     unlabeled, validation = None, None
     if trains:
         train, unlabeled = _training(context, method.source, method.unlabeled_tasks)
-    if trains and splits.validation is not None:
-        validation = episodes(context, "validation")
+        validation = episodes(context, "validation") if splits.validation is not None else None
     executor, seen = choose_executor(context, method, context.device), seen or NO_IMAGES
     sources = train, unlabeled, validation, test
     return PreparedRun(context, hooks, metrics, method, executor, *sources, seen, overlap, drawn)
@@ -153,7 +141,6 @@ def _metrics(context: RunContext) -> dict[str, Metric]:
 
 
 def choose_executor(context: RunContext, method: Method, device: torch.device) -> Executor:
-    """What runs a method as configured."""
     config = context.config
     # Anomaly mode is a thread's own.
     engine, chunk = "eager" if config.detect_anomaly else config.engine, config.task_chunk
@@ -172,16 +159,14 @@ def new_method(context: RunContext, task: Task, device: torch.device | None = No
     """The method on its device, initialized by ``config.seed`` alone (or from ``config.init``).
 
     The backbone has a random stream of its own, so that every method starts from the same one.
-
-    Raises:
-        ConfigError, RecordError: the weights of ``--init`` do not fit, or are not the run's own.
+    Raises ConfigError or RecordError if the weights of ``--init`` do not fit, or were changed.
     """
     config, registry = context.config, context.registry
     backbone: nn.Module | None = None
     if context.method_class.wants_backbone:
+        own = config.backbone, config.backbone_options
         with generators_seeded("backbone", config.seed):
-            options = config.backbone_options
-            backbone = build_backbone(registry, config.backbone, options, task.image_shape)
+            backbone = build_backbone(registry, *own, task.image_shape)
     with generators_seeded("method", config.seed):
         method = build_method(registry, config.method, config.method_options, task, backbone)
     if config.init:
@@ -200,8 +185,7 @@ def episodes(context: RunContext, split: str, *, evaluated: bool = False) -> Epi
         train = _training(context, "episodes")[0]
         assert isinstance(train, EpisodeSource)
         return train
-    config = context.config
-    images: LabeledImages = getattr(context.data.splits, split)
+    config, images = context.config, getattr(context.data.splits, split)
     name = config.sampling if evaluated or split == "test" else f"{CORE}:closed"
     table, task = ClassTable(images, context.device, context.pixel_range), context.eval_task
     try:
@@ -210,8 +194,8 @@ def episodes(context: RunContext, split: str, *, evaluated: bool = False) -> Epi
         if split != "validation" or evaluated or not (typed := _without_validation(context)):
             raise
         raise ConfigError(f"{error} To do without validation: {typed}.") from error
-    own = {"within_family": config.within_family}
-    options = {**own, **(config.sampling_options if name == config.sampling else {})}
+    own = config.sampling_options if name == config.sampling else {}
+    options = {"within_family": config.within_family, **own}
     sampling = (table, task, key_of(split, config.episode_seed))
     made = build(context.registry, "samplers", name, options, *sampling, prefix="sampling_")
     return EpisodeSource(made)
@@ -252,10 +236,8 @@ def _training(
         labeled = None if every else few_labels.labeled_images(table, labels)
         return BatchSource(table, task.way * task.query, seed, labeled=labeled), None
     table.require(task.classes, task.images_per_class, "train split", "--train-")
-    family = config.within_family
-    return few_labels.training_sources(
-        table, task, seed, labels, unlabeled=unlabeled, within_family=family
-    )
+    how = {"unlabeled": unlabeled, "within_family": config.within_family}
+    return few_labels.training_sources(table, task, seed, labels, **how)
 
 
 def seen_by(context: RunContext, *, trains: bool) -> SeenImages:
@@ -268,64 +250,39 @@ def seen_by(context: RunContext, *, trains: bool) -> SeenImages:
         seen = replace(seen, image_shape=splits.test.image_shape)
     if config.init:
         seen += _seen_by_init(Path(config.init))
-    for sentence in _pretrained(context):
-        seen += unknown_images(sentence)
+    # Any file can hold weights, whatever its option is called; a name of weights shows in that.
+    for name, value in {**config.method_options, **config.backbone_options}.items():
+        if name in context.input_files:
+            made = f"took part in making the file of {flag(name)}"
+        elif value and isinstance(value, bool | str) and any(word in name for word in PRETRAINED):
+            made = f"trained the weights of {flag(name)}"
+        else:
+            continue
+        seen += unknown_images(f"which classes {made} is not known")
     return seen
 
 
-def _pretrained(context: RunContext) -> Iterator[str]:
-    """A sentence on each option of method and backbone that brings, or may bring, trained weights.
-
-    Any file can hold weights, whatever its option is called; a name of weights shows in that.
-    """
-    config = context.config
-    for name, value in {**config.method_options, **config.backbone_options}.items():
-        if name in context.input_files:
-            yield f"which classes took part in making the file of {flag(name)} is not known"
-        elif value and isinstance(value, bool | str) and any(word in name for word in PRETRAINED):
-            yield f"which classes trained the weights of {flag(name)} is not known"
-
-
 def _seen_by_init(folder: Path) -> SeenImages:
-    """What the weights of another run have seen."""
     folder = folder if folder.is_dir() else folder.parent
-    record = read_record(folder) if (folder / RECORD).is_file() else None
-    found = overlaps.read_seen(folder, record)
-    if found is None:
-        return unknown_images(f"which classes trained the weights of --init {folder} is not known")
-    if record is None:
-        what = f"the list of classes that trained the weights of --init {folder}"
-        found += unknown_images(f"whether {what} is theirs is not known: there is no record")
-    return found.of_run(folder.absolute().name)
-
-
-def seen_by_run(
-    context: RunContext, folder: Path, config: RunConfig, record: Mapping[str, Any]
-) -> SeenImages:
-    """What a finished run has seen; without ``seen.npz`` in its record, by its data."""
-    found = overlaps.read_seen(folder, record)
-    if found is None:
-        then = context.with_config(replace(config, cache_dir=None))
-        try:
-            if then.load_data(download=False).splits.digest != record["dataset_digest"]:
-                raise FewshotBenchError("other data")
-            found = seen_by(then, trains=True)
-        except (FewshotBenchError, OSError):
-            found = unknown_images("which classes trained the run is not known: it has no seen.npz")
-    return found.of_run(folder.absolute().name)
+    if (folder / RECORD).is_file():
+        return overlaps.read_seen(folder, read_record(folder))
+    weights = f"the weights of --init {folder}"
+    if not (folder / overlaps.SEEN_FILE).is_file():
+        return unknown_images(f"which classes trained {weights} is not known")
+    what = f"whether the list of classes that trained {weights} is theirs is not known"
+    return overlaps.read_seen(folder, None) + unknown_images(f"{what}: there is no record")
 
 
 def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
     """The record as it stands before anything was trained."""
     context, config, data = run.context, run.config, run.context.data
-    registry = context.registry
-    method, identity = context.plugins[0], [plugin.identity for plugin in context.plugins]
-    sampler = None
+    method, sampler = context.plugins[0], None
     if run.drawn is not None:
-        item, options = registry.resolve("samplers", config.sampling), config.sampling_options
+        item = context.registry.resolve("samplers", config.sampling)
+        options = config.sampling_options.items()
         sampler = {
             **{name: item.identity[name] for name in ("name", "distribution", "version")},
-            "options": {n.removeprefix("sampling_"): v for n, v in options.items()},
+            "options": {n.removeprefix("sampling_"): v for n, v in options},
             "code": code_of(item.source).sha256,
             "sampling": run.test.sampler.sampling,
             **run.drawn.counts(),
@@ -350,7 +307,7 @@ def describe(run: PreparedRun, folder: Path) -> dict[str, Any]:
         "config": config.to_dict(),
         "parameters": sum(p.numel() for p in run.method.parameters()),
         "plugin": {"distribution": method.distribution, "version": method.version},
-        "plugins": identity,
+        "plugins": [plugin.identity for plugin in context.plugins],
         "environment": {**environment(), "code": code_digest(context.sources)},
         "device": describe_device(context.device),
         "part": "test",
@@ -380,8 +337,8 @@ def training_summary(run: PreparedRun) -> dict[str, Any] | None:
     turns, splits, inputs = len(method.turns), data.splits, run.context.inputs
     settings, source = config.to_dict(), run.train
     if isinstance(source, BatchSource):
-        shown, labeled = source.size, len(source.table.images)
-        labeled = labeled if source.labeled is None else len(source.labeled)
+        labels = source.table.images if source.labeled is None else source.labeled
+        shown, labeled = source.size, len(labels)
     else:
         sampler, task = source.sampler, source.sampler.task
         shown = task.way * (task.shot + task.query) + task.classes * task.unlabeled

@@ -42,23 +42,19 @@ def recorded_config(registry: Registry, record: Mapping[str, Any]) -> RunConfig:
     as typed, as after a move to another machine.
     """
     values = RunConfig.from_dict(record["config"]).to_dict()
-    origin = {(one["kind"], one["name"]): one["distribution"] for one in record["plugins"]}
     values = as_placed(values, record["inputs"])
-    method = values["method"]
+    origin = {(one["kind"], one["name"]): one["distribution"] for one in record["plugins"]}
+    method, (name, _) = values["method"], split_dataset(registry, values["dataset"])
     values["method"] = registry.settled("methods", method, origin.get(("methods", method)))
-    name, _ = split_dataset(registry, values["dataset"])
     keys = {n: (kind, values[n]) for n, kind in KIND_OF.items()} | {"dataset": ("datasets", name)}
     settle(registry, values, {n: origin[key] for n, key in keys.items() if key in origin})
     return RunConfig.from_dict(values)
 
 
-def as_placed(
-    config: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]] | None
-) -> dict[str, Any]:
+def as_placed(config: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A record's configuration with the absolute forms of those of its paths that exist."""
-    placed = [e for e in inputs or () if e["path"] and e["absolute"]]
-    there = [e for e in placed if Path(e["absolute"]).exists()]
-    return with_paths(config, {e["option"]: (e["path"], e["absolute"]) for e in there})
+    placed = [e for e in inputs if e["path"] and e["absolute"] and Path(e["absolute"]).exists()]
+    return with_paths(config, {e["option"]: (e["path"], e["absolute"]) for e in placed})
 
 
 def resumed_record(
@@ -66,36 +62,27 @@ def resumed_record(
 ) -> dict[str, Any]:
     """The record of a run that resumes, as it stands before anything more is trained.
 
-    Leftovers of a process that was killed are removed from its folder.
-
-    Raises:
-        RecordError: data, code or versions changed, and that is not allowed.
+    Leftovers of a killed process are removed. RecordError for changes that are not allowed.
     """
     record = describe(run, folder)
-    one, other = origin_of(before), origin_of(record)
-    if before["inputs"] is None:  # then it is not compared
-        other = {name: value for name, value in other.items() if name in one}
-    changed = differing(one, other)
-    what = " and ".join(changed)
-    if changed and not allow_changes:
+    what = " and ".join(differing(origin_of(before), origin_of(record)))
+    if what and not allow_changes:
         started = f"'{folder}' was started with different {what}; resuming would mix them"
         fresh, how = "fsb run ... --if-exists fresh", resume_command(folder)
         raise RecordError(f"{started}. Start over ({fresh}), or: {how} --allow-changes")
     record["notes"] += [note for note in before["notes"] if note not in record["notes"]]
-    if changed:
+    if what:
         add_notes(record, f"the run was interrupted and resumed with different {what}")
     then, now = before["environment"], record["environment"]
-    moved = [n for n in MACHINE_FACTS if then.get(n) != now[n]]
+    moved = [f"{n} {then[n]}, then {now[n]}" for n in MACHINE_FACTS if then[n] != now[n]]
     if moved:
-        facts = "; ".join(f"{n} {then.get(n)}, then {now[n]}" for n in moved)
-        where = f"the run was interrupted and resumed on another machine ({facts})"
+        where = f"the run was interrupted and resumed on another machine ({'; '.join(moved)})"
         add_notes(record, f"{where}: the last bits of sums may differ from those of one machine")
-    for name in ("id", "command", "config"):
-        record[name] = before[name]
-    typed = {entry["option"]: entry["path"] for entry in before["inputs"] or ()}
+    record |= {name: before[name] for name in ("id", "command", "config")}
+    typed = {entry["option"]: entry["path"] for entry in before["inputs"]}
     for entry in record["inputs"]:  # as typed at the start, as in the configuration
         entry["path"] = typed.get(entry["option"], entry["path"])
-    record["timing"]["interruptions"] = before["timing"].get("interruptions", 0) + 1
+    record["timing"]["interruptions"] = before["timing"]["interruptions"] + 1
     sweep(folder)
     return record
 
@@ -111,9 +98,7 @@ def add_notes(record: dict[str, Any], *notes: str) -> None:
 def load_trained(run: PreparedRun, folder: Path, before: Mapping[str, Any]) -> list[str]:
     """Load the weights that made a run's result; returns notes on what differs from then.
 
-    Raises:
-        RecordError: the run is not finished, or its weights are missing or were changed.
-        ConfigError: they do not fit.
+    RecordError if there is no result, or the weights were changed; ConfigError if they do not fit.
     """
     if before["status"] == "running":
         why = f"'{folder}' has no result yet: it is running, or was killed"
@@ -124,9 +109,6 @@ def load_trained(run: PreparedRun, folder: Path, before: Mapping[str, Any]) -> l
         reached = (before["training"] or {}).get("steps")
         after = f"{before['status']} after step {reached} of {run.config.steps}"
         notes.append(f"the weights are those of a run that did not finish ({after})")
-    if before["weights"] is None:
-        stored = "the run's record is of a fewshot-bench that stored no digest of the weights"
-        notes.append(f"{stored}: whether the file is the one that the run wrote is not known")
     if different := _different_from(before, describe(run, folder)):
         notes.append(f"different from the run that made the weights: {'; '.join(different)}")
     return notes
@@ -134,9 +116,11 @@ def load_trained(run: PreparedRun, folder: Path, before: Mapping[str, Any]) -> l
 
 def _different_from(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What an evaluation uses that the run did not, and nobody asked for: no settings."""
-    torches = [record["environment"].get("torch") for record in (before, now)]
-    devices = [record["device"]["type"] for record in (before, now)]
-    pairs: list[tuple[Any, ...]] = [("torch", *torches), ("device", *devices)]
+    both = before, now
+    pairs: list[tuple[Any, ...]] = [
+        ("torch", *(record["environment"]["torch"] for record in both)),
+        ("device", *(record["device"]["type"] for record in both)),
+    ]
     versions = {(t["kind"], t["name"]): t["version"] for t in before["plugins"]}
     for plugin in now["plugins"]:
         then = versions.get((plugin["kind"], plugin["name"]), plugin["version"])
@@ -144,11 +128,11 @@ def _different_from(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     found = [f"{name} ({then} then, {here} now)" for name, then, here in pairs if then != here]
     settings = ("dataset", "dataset_options", "data_root")
     placed = as_placed(before["config"], before["inputs"])
-    same_data = all(placed.get(name) == now["config"].get(name) for name in settings)
-    read = {entry["option"]: entry for entry in before["inputs"] or ()}
+    same_data = all(placed.get(name) == now["config"][name] for name in settings)
+    read = {entry["option"]: entry for entry in before["inputs"]}
     for entry in now["inputs"]:
-        then = read.get(entry["option"])
-        if then is None or then["sha256"] == entry["sha256"]:
+        then = read.get(entry["option"], entry)
+        if then["sha256"] == entry["sha256"]:
             continue
         if entry["option"] == "dataset":
             found += ["images, classes or split of the data"] if same_data else []
@@ -162,13 +146,9 @@ def _different_from(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
 def compare_repeated(
     folder: Path, before: Mapping[str, Any], target: Path, record: Mapping[str, Any]
 ) -> str | None:
-    """Compare an evaluation that repeats a run's own test with that test, episode by episode.
+    """A note, if an evaluation repeats a run's own test and episodes have other scores.
 
-    Returns:
-        A note, if episodes have other scores; None if there are none, or it is another test.
-
-    Raises:
-        PluginError: on the same machine more than one episode in a hundred has another score.
+    PluginError if on the same machine more than one episode in a hundred has.
     """
     if _tested(before) != _tested(record) or before["status"] != "completed":
         return None
@@ -192,7 +172,7 @@ def compare_repeated(
 def _tested(record: Mapping[str, Any]) -> tuple[Any, ...]:
     """What is the same in two records of one test with one set of weights."""
     free = {name: None for name, option in SETTINGS.items() if option.same_scores}
-    inputs = [entry for entry in record["inputs"] or () if entry["option"] != "init"]
+    inputs = [entry for entry in record["inputs"] if entry["option"] != "init"]
     return (
         settings_key({**record["config"], **free}, paths_of(inputs)),
         origin_of({**record, "inputs": inputs}),
@@ -203,9 +183,9 @@ def _tested(record: Mapping[str, Any]) -> tuple[Any, ...]:
 class WeightsCheck:
     """Checks that a method's weights alone determine its predictions.
 
-    State outside of the weights (a plain attribute, a buffer that is not persistent, an attribute
-    of its class, a name of its module) is lost with the process: no later evaluation could give the
-    run's number. So the method is built once more before anything is trained.
+    State outside of them (a plain attribute, a buffer that is not persistent, an attribute of its
+    class, a name of its module) is lost with the process: no later evaluation could give the run's
+    number. So the method is built once more before anything is trained.
     """
 
     def __init__(self, run: PreparedRun) -> None:

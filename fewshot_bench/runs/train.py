@@ -7,15 +7,15 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fewshot_bench.config.interval import Every
 from fewshot_bench.config.options import split_dataset
 from fewshot_bench.config.resolve import with_changes
-from fewshot_bench.config.schema import RESUMABLE
+from fewshot_bench.config.schema import RESUMABLE, Every
 from fewshot_bench.data.overlap import write_seen
 from fewshot_bench.engine import inspection
 from fewshot_bench.engine.checkpointing import Checkpointer, Interrupted, Signals, Store
@@ -61,15 +61,12 @@ def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], P
     ``if_exists``, for a run of the same configuration, data, code and versions in the runs folder:
     ``resume`` reuses it if it is finished and resumes it if it was interrupted, ``reuse`` only
     reuses a finished one, ``fresh`` runs again.
-
-    Raises:
-        ConfigError: ``if_exists`` is something else; else as :func:`run`.
     """
     if if_exists not in IF_EXISTS:
-        expected = ", ".join(IF_EXISTS)
-        raise ConfigError(f"--if-exists: expected one of {expected}, got '{if_exists}'.")
-    config = context.config
-    runs_dir = Path(config.runs_dir)
+        raise ConfigError(
+            f"--if-exists: expected one of {', '.join(IF_EXISTS)}, got '{if_exists}'."
+        )
+    config, runs_dir = context.config, Path(context.config.runs_dir)
     if if_exists != "fresh" and runs_dir.is_dir():
         # The path after the data set's name may have been typed in another way.
         plain = replace(config, dataset=split_dataset(context.registry, config.dataset)[0])
@@ -126,9 +123,6 @@ def resume(
         trust_code: import a file that the run's record names, as after ``fsb run ./file.py:Name``.
         settings: ``RESUMABLE`` ones, in place of the record's, whose ``cache_dir`` does not count.
 
-    Returns:
-        The record; but for times, what the uninterrupted run would have given.
-
     Raises:
         UnknownName: a setting that decided the run's numbers cannot change now.
         RecordError: no run, one that another process writes, or one of other data, code or
@@ -144,7 +138,8 @@ def resume(
     with Signals() as signals, records.run_lock(folder):
         before = read_record(folder)
         if before["status"] == "completed":
-            return finished(folder, before)
+            check_weights(folder, before)
+            return before
         registry = context.registry if context else Registry.discover()
         with only_typed((), trust_code):
             config = recorded_config(registry, before)
@@ -153,13 +148,6 @@ def resume(
             prepared = prepare(own)
         record = resumed_record(prepared, folder, before, allow_changes=allow_changes)
         return _Run(prepared, folder, record, signals, resumed=True).execute()
-
-
-def finished(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """The record of a finished run; RecordError if the weights are not those in it."""
-    if record["weights"] is not None:  # older ones had none to check
-        check_weights(folder, record)
-    return record
 
 
 @dataclass
@@ -200,9 +188,8 @@ class _Run:
             if not trains:
                 add_notes(record, *inspection.untrained(run.method, _other_seed(run)))
             else:
-                pictures = None
-                if config.pictures:
-                    pictures = start_pictures(run.method, run.validation, run.test, folder)
+                shown = run.method, run.validation, run.test, folder
+                pictures = start_pictures(*shown) if config.pictures else None
                 self.trainer = make_trainer(run, pictures, checkpointer, weights_check)
                 train(run, self.trainer, record)
                 if pictures is not None and run.validation is None:  # else validation saved them
@@ -211,11 +198,12 @@ class _Run:
             weights_check.check()
             record["weights"] = save_weights(run.method, folder)
             if not trains and run.validation is not None:  # for choosing settings
-                scores, transductive = _validate(run, 0), run.method.transductive
-                result = build.result_of(scores, config.level, transductive, run.validation)
+                how = config.level, run.method.transductive, run.validation
+                result = build.result_of(_validate(run, 0), *how)
                 record["validation"] = {"best_step": None, **result}
-                accuracy = f"validation accuracy {result['accuracy']:.2%}"
-                logger.info(f"{accuracy}; choose settings by this")
+                logger.info(
+                    f"validation accuracy {result['accuracy']:.2%}; choose settings by this"
+                )
             test(run, folder, record, self.signals.check)
             check_unmoved(run.method, record["weights"])
         record["status"] = "completed"
@@ -224,9 +212,8 @@ class _Run:
 
     def _save_partial(self, error: BaseException) -> None:
         """Save what an ended run reached; one that trained nothing leaves no folder."""
-        trainer, record, folder = self.trainer, self.record, self.folder
-        if trainer is not None and not trainer.started:
-            trainer = None
+        record, folder = self.record, self.folder
+        trainer = self.trainer if self.trainer is not None and self.trainer.started else None
         if trainer is None and not self.resumed:
             shutil.rmtree(folder, ignore_errors=True)
             if isinstance(error, Interrupted):
@@ -245,7 +232,7 @@ class _Run:
             logger.info(f"not all partial results could be written: {second}")
         if isinstance(error, Interrupted):
             trust = any(plugin["distribution"] == FILE_PLUGIN for plugin in record["plugins"])
-            how = resume_command(folder) + (" --trust-code" if trust else "")
+            how = resume_command(folder) + " --trust-code" * trust
             error.args = (f"{error}; to resume: {how}",)
         else:
             logger.info(f"{record['status']}; partial results saved to {folder}")
@@ -287,8 +274,7 @@ def make_trainer(
     window = 50 if is_gpu(run.context.device) else 1
     faults = config.skip_spikes, config.detect_anomaly
     plan = Plan(config.steps, config.task_batch, config.validate_every, window, *faults)
-    validates = validate if run.validation is not None else None
-    more = validates, log, run.unlabeled, checkpointer
+    more = validate if run.validation is not None else None, log, run.unlabeled, checkpointer
     return Trainer(run.method, run.executor, run.train, plan, *more)
 
 
@@ -324,23 +310,19 @@ def test(run: PreparedRun, folder: Path, record: dict[str, Any], check: Callable
     """
     config, source, part, progress = run.config, run.test, record["part"], run.context.progress
     count = min(config.episodes, source.sampler.length or config.episodes)
-    if count < config.episodes:
-        short = f"{config.episodes} episodes were requested; the open plan has {count}."
-        record["notes"].append(short)
-    two = _two(source)
-    notes = within_memory(run.executor, two, lambda task: inspect_test(run.executor, task))
-    add_notes(record, *notes)
+    if (asked := config.episodes) > count:
+        record["notes"].append(f"{asked} episodes were requested; the open plan has {count}.")
+    inspected = partial(inspect_test, run.executor)
+    add_notes(record, *within_memory(run.executor, _two(source), inspected))
     progress.phase(part, count)
 
     def tick(done: int, accuracy: float) -> None:
         check()
         progress.update(done, accuracy=accuracy)
 
-    chunk, step = evaluation_chunk(run), config.steps if run.method.players() else 0
-    hooks = run.hooks.bind(split=part, step=step)
-    scores = evaluate(
-        run.executor, source, count, chunk=chunk, metrics=run.metrics, tick=tick, hooks=hooks
-    )
+    hooks = run.hooks.bind(split=part, step=config.steps if run.method.players() else 0)
+    how: dict[str, Any] = {"chunk": evaluation_chunk(run), "metrics": run.metrics, "hooks": hooks}
+    scores = evaluate(run.executor, source, count, tick=tick, **how)
     assert run.drawn is not None
     title = run.context.registry.resolve("samplers", config.sampling).title
     check_redrawn(run.drawn, scores.class_ids, scores.confusion.sum(-1), title)
@@ -374,11 +356,8 @@ def _profile(run: PreparedRun, folder: Path) -> None:
 def _checked_before(run: PreparedRun) -> list[str]:
     """Notes on losses and predictions of two tasks, before hours are spent on them."""
     executor, tested = run.executor, _held_out(run)
-    within_memory(executor, tested, lambda task: inspect_test(executor, task))
-
-    def inspected(task: Episode) -> list[str]:
-        return inspection.inspect_training(executor, task, tested)
-
+    within_memory(executor, tested, partial(inspect_test, executor))
+    inspected = partial(inspection.inspect_training, executor, test=tested)
     return within_memory(executor, run.train.batch(TWO), inspected, prefix="--train-")
 
 
@@ -388,7 +367,6 @@ def _other_seed(run: PreparedRun) -> Method | None:
 
 
 def _untrained(run: PreparedRun, **changes: Any) -> Method:
-    """The method as it is before any training."""
     context = run.context.with_config(replace(run.config, **changes))
     return new_method(context, run.method.task, torch.device("cpu"))
 

@@ -41,7 +41,6 @@ def is_gpu(where: Tensor | torch.device) -> bool:
 
 
 def has_graphs(device: torch.device) -> bool:
-    """Whether a step can be captured in a graph."""
     return device.type == "cuda"
 
 
@@ -164,11 +163,7 @@ def set_gpu_generator_states(states: list[Tensor]) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device with this name; ``auto``: a GPU if there is one.
-
-    Raises:
-        ConfigError: there is no such device.
-    """
+    """The device with this name (``auto``: a GPU if there is one); ConfigError for no device."""
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         name = "cuda" if found else "cpu"
@@ -183,10 +178,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def gpu_properties(device: torch.device) -> dict[str, Any]:
-    """What a GPU's times depend on, for the record; empty for a CPU.
-
-    The values of ``_SMI`` as far as nvidia-smi reports them.
-    """
+    """What a GPU's times depend on, for the record; empty for a CPU."""
     if device.type != "cuda":
         return {}
     properties = torch.cuda.get_device_properties(device)

@@ -20,10 +20,7 @@ class Busy(Exception):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file atomically: a reader, or a crash, finds the old content or the new.
-
-    The content goes to a hidden file beside it, which is renamed when it is on the disk.
-    """
+    """Write a file atomically: a reader, or a crash, finds the old content or the new."""
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
     try:
         with os.fdopen(handle, "w+b") as file:
@@ -60,11 +57,8 @@ def sweep(folder: Path, of: str = "") -> None:
 def locked(path: Path, wait: float = -1) -> Iterator[None]:
     """Hold a lock file, which stays, for at most ``wait`` seconds of waiting (negative: no limit).
 
-    Without effect where the file system has no locks or cannot be written: files are written
-    atomically, so at worst two processes do the same work.
-
-    Raises:
-        Busy: another process still holds the lock.
+    Busy if another process still holds it. Without effect where the file system has no locks or
+    cannot be written: files are written atomically, so at worst two processes do the same work.
     """
     lock = FileLock(path, timeout=wait)
     try:

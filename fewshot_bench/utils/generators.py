@@ -1,7 +1,7 @@
 """The global generators of torch, NumPy and Python: detect, preserve and seed them.
 
-They have a state that everything shares: who draws from them gives numbers that depend on what ran
-before and beside. So fewshot-bench draws from :mod:`fewshot_bench.rng`, and notices who does not.
+Who draws from them gives numbers that depend on what ran before and beside. So fewshot-bench draws
+from :mod:`fewshot_bench.rng`, and notices who does not.
 """
 
 from __future__ import annotations
@@ -53,11 +53,10 @@ def known_equal(one: Any, other: Any) -> bool:
             return torch.equal(one, other)
         if isinstance(one, np.ndarray):
             return bool(np.array_equal(one, other))
+        if isinstance(one, dict):
+            one, other = [*one.items()], [*other.items()]
         if isinstance(one, list | tuple):
             return len(one) == len(other) and all(map(known_equal, one, other))
-        if isinstance(one, dict):
-            same_keys = list(one) == list(other)
-            return same_keys and all(known_equal(one[key], other[key]) for key in one)
         return bool(one == other)
     except Exception:
         return False
@@ -65,7 +64,6 @@ def known_equal(one: Any, other: Any) -> bool:
 
 @contextmanager
 def generators_preserved() -> Iterator[None]:
-    """Restore the states of the global generators at the end."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng():
         try:
@@ -77,10 +75,7 @@ def generators_preserved() -> Iterator[None]:
 
 @contextmanager
 def generators_seeded(*key: str | int) -> Iterator[None]:
-    """Seed the global generators from these words and numbers; restore their states at the end.
-
-    What a plugin draws from them while it is imported or built is then the same in every process.
-    """
+    """Seed the global generators from these words and numbers; restore their states at the end."""
     with generators_preserved():
         seed = key_of(*key)
         torch.manual_seed(seed)

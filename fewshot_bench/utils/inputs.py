@@ -49,11 +49,7 @@ class Content:
 
 
 def content_of(path: Path) -> Content:
-    """The content of a file, or of all files in a folder.
-
-    Raises:
-        DataError: the path does not exist, or a file cannot be read.
-    """
+    """The content of a file, or of all files in a folder; DataError if one cannot be read."""
     try:
         if not path.is_dir():
             return file_content(path)
@@ -89,23 +85,15 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def check_weights(folder: Path, record: Mapping[str, Any]) -> None:
-    """Compare a run's weights file with the digest in its record, if that has one.
-
-    Raises:
-        RecordError: the file is missing, or is not the one that the run wrote.
-    """
-    path, written = folder / WEIGHTS, record.get("weights")
-    if not path.is_file():
-        why = ", which holds the weights that made its result. Put the file back, or run it again."
-        if written is None and record.get("training") is None:
-            why = ": its fewshot-bench stored none for a run that trains nothing. Run it again."
-        raise RecordError(f"'{folder}' has no {WEIGHTS}{why}")
+    """Raise RecordError unless the weights file in a run's folder is the one of its record."""
+    path, again = folder / WEIGHTS, "Put the file back, or run it again."
+    if record["weights"] is None or not path.is_file():
+        what = f"'{folder}' has no {WEIGHTS}, which holds the weights that made its result"
+        raise RecordError(f"{what}. {again}")
     try:
-        changed = written is not None and file_content(path).sha256 != written["sha256"]
+        found = file_content(path).sha256
     except OSError as error:
         raise RecordError(f"cannot read '{path}' ({error.strerror}).") from error
-    if changed:
-        raise RecordError(
-            f"'{path}' is not the file that the run wrote: its sha256 differs from that in "
-            "the record. Put the file back, or run it again."
-        )
+    if found != record["weights"]["sha256"]:
+        differs = "its sha256 differs from that in the record"
+        raise RecordError(f"'{path}' is not the file that the run wrote: {differs}. {again}")

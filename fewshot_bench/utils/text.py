@@ -1,7 +1,6 @@
 """Text of records, archives and plugins, made safe to print.
 
-It may hold what a terminal obeys: escape sequences, or marks that change the direction of text.
-They are shown as ``\\x1b`` and the like.
+Escape sequences and marks that change the direction of text are shown as ``\\x1b`` and the like.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ _UNSAFE = re.compile(
 
 def printable(text: str) -> str:
     """The text with characters that a terminal would obey escaped."""
-    return _UNSAFE.sub(lambda found: _escaped(ord(found[0])), text)
 
+    def escaped(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
-def _escaped(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return _UNSAFE.sub(escaped, text)
 
 
 def one_line(text: str) -> str:

@@ -58,10 +58,9 @@ def batch_norm_backward(
     """Gradients of :func:`batch_norm_forward` by x (None where not wanted), gamma (None: 1) and
     beta."""
     if operation := getattr(aten, "native_batch_norm_backward", None):
-        found: tuple[Tensor | None, Tensor, Tensor] = operation(
-            dy, x, gamma, None, None, mean, inverse, True, eps, [by_x, True, True]
-        )
-        return found
+        wanted = [by_x, True, True]
+        dx, dgamma, dbeta = operation(dy, x, gamma, None, None, mean, inverse, True, eps, wanted)
+        return dx, dgamma, dbeta
     n, shape, axes = x.numel() / x.shape[1], per_channel(x), not_channels(x)
     xhat = (x - mean.view(shape)) * inverse.view(shape)
     dgamma, dbeta = (dy * xhat).sum(axes), dy.sum(axes)

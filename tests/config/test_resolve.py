@@ -151,12 +151,6 @@ def test_a_configuration_of_another_version_is_refused(change: str) -> None:
         RunConfig.from_dict(values)
 
 
-def test_a_setting_newer_than_a_record_has_its_default() -> None:
-    values = configure("nearest-centroid").to_dict()
-    del values["task_chunk"]
-    assert RunConfig.from_dict(values) == configure("nearest-centroid")
-
-
 def test_a_changed_configuration_keeps_the_rest() -> None:
     config = configure("protonet", shot=1, halve_every=3, test_classes=30, seed=4)
     changed = with_changes(config, Registry.discover(), {"shot": 2})

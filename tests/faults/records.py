@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from collections.abc import Callable
@@ -113,12 +114,13 @@ def weights(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
     return spoil
 
 
-def older(spoil: Any) -> Any:
-    """The same, of a run whose record is of a version that kept no digest of the weights."""
+def forged(spoil: Any) -> Any:
+    """The same, with the digest of the changed weights in the record."""
 
     def both(world: World) -> Any:
-        put("weights", None, "b")(world)
-        return spoil(world)
+        spoil(world)
+        content = (world.run("b") / "weights.safetensors").read_bytes()
+        put("weights.sha256", hashlib.sha256(content).hexdigest(), "b")(world)
 
     return both
 
@@ -206,19 +208,17 @@ CASES = (
     Fault("weights that another run wrote", EVAL,
           weights(lambda w: {n: v + 1 for n, v in w.items()}), runs="b"),
     Fault("half of the weights", EVAL, truncated("weights.safetensors", "b"), runs="b"),
-    Fault("half of an older run's weights", EVAL,
-          older(truncated("weights.safetensors", "b")), runs="b"),
-    Fault("a pickle for an older run's weights (not run)", EVAL,
-          older(content("weights.safetensors", pickle.dumps(Runs()), "b")), runs="b"),
-    Fault("an older run's weights of another shape", EVAL,
-          older(weights(lambda w: {n: torch.zeros(3) for n in w})), runs="b"),
-    Fault("an older run's weights of other names", EVAL,
-          older(weights(lambda w: {"x." + n: v for n, v in w.items()})), runs="b"),
-    Fault("an older run's weights that are NaN", EVAL,
-          older(weights(lambda w: {n: v * float("nan") for n, v in w.items()})), runs="b"),
-    Fault("an older run's weights of whole numbers", EVAL,
-          older(weights(lambda w: {n: torch.zeros(v.shape, dtype=torch.int32)
-                                   for n, v in w.items()})), runs="b"),
+    Fault("half of the weights, with its digest", EVAL,
+          forged(truncated("weights.safetensors", "b")), runs="b"),
+    Fault("a pickle for weights, with its digest (not run)", EVAL,
+          forged(content("weights.safetensors", pickle.dumps(Runs()), "b")), runs="b"),
+    Fault("weights of another shape, with their digest", EVAL,
+          forged(weights(lambda w: {n: torch.zeros(3) for n in w})), runs="b"),
+    Fault("weights of other names, with their digest", EVAL,
+          forged(weights(lambda w: {"x." + n: v for n, v in w.items()})), runs="b"),
+    Fault("weights of whole numbers, with their digest", EVAL,
+          forged(weights(lambda w: {n: torch.zeros(v.shape, dtype=torch.int32)
+                                    for n, v in w.items()})), runs="b"),
     Fault("a run that another process writes, evaluated", EVAL,
           record(lambda r: r.update(status="running"), "b"), runs="b"),
 )  # fmt: skip

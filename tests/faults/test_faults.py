@@ -93,7 +93,7 @@ def test_tables_carry_no_formula_and_no_command(tmp_path: Path, stock: Path) -> 
 
 
 def test_nothing_of_a_hostile_pickle_is_run(tmp_path: Path, stock: Path) -> None:
-    said, _ = met(case("a pickle for an older run's weights"), tmp_path, stock)
+    said, _ = met(case("a pickle for weights, with its digest"), tmp_path, stock)
     assert "this ran" not in said.out + said.err
 
 

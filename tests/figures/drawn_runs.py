@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def evaluated(
     """A run that trained nothing: its record, episodes.csv and confusion.csv."""
     right = np.asarray(right)
     scores = right.sum(1) / (2 * QUERY)
-    folder = write_run(runs, method, scores, **({"task": task(shot=shot)} | changes))
+    weights = {"file": WEIGHTS, "sha256": hashlib.sha256(b"").hexdigest()}
+    own = {"task": task(shot=shot), "weights": weights}
+    folder = write_run(runs, method, scores, **(own | changes))
     number = np.arange(len(right))
     columns = {"episode": number, "accuracy": scores}
     slots = {f"class_{slot}": CLASSES[: len(right), slot] for slot in range(2)}

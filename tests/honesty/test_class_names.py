@@ -20,10 +20,9 @@ from fewshot_bench.data.images import ClassContent, LabeledImages, Splits, conte
 from fewshot_bench.errors import RecordError
 from fewshot_bench.figures import Request
 from fewshot_bench.figures.classes import names_of
-from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.results.record import CLASSES, read_classes, read_table, write_classes
 from fewshot_bench.results.runs import Run
-from fewshot_bench.runs.context import load_data
+from fewshot_bench.runs.context import RunContext
 from tests.honesty.small import folder_of, small
 
 HOSTILE = (
@@ -49,7 +48,7 @@ def test_the_classes_of_a_run_and_of_its_evaluation(home: Path, data_cache: Path
     settings = plain(data_cache) | {"test_rotations": True}
     record = fewshot_bench.run("nearest-centroid", **settings)
     config = configure("nearest-centroid", **settings)
-    splits = load_data(config, Registry.discover()).splits
+    splits = RunContext(config).data.splits
     other = fewshot_bench.evaluate(folder_of(record), test_classes=9, episode_seed=3)
     for found, names in ((record, splits.test.class_names), (other, None)):
         folder = folder_of(found)

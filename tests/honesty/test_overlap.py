@@ -5,8 +5,8 @@ set, rotated by quarter turns or inverted, it is the same class. If it would be 
 evaluation is refused; with ``--allow-overlap`` the result is marked in the record and in every
 table. The list of images that a run has used belongs to its weights, also through ``--init``. A
 copy that was resized, re-encoded or changed in a single pixel cannot be detected (if most classes
-have the same names, a note asks), and the training data of an older run or of a bare weights file
-are unknown: this is stated.
+have the same names, a note asks), and the training data of a bare weights file are unknown: this
+is stated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ import fewshot_bench
 from fewshot_bench.config.resolve import configure
 from fewshot_bench.data.overlap import SEEN_FILE, TRAINING, find_overlap, same_names, seen_images
 from fewshot_bench.errors import ConfigError, DataError, RecordError
-from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.report.page import html
 from fewshot_bench.results.comparison import compare
 from fewshot_bench.results.formats.data import to_csv, to_json
@@ -35,7 +34,7 @@ from fewshot_bench.results.formats.terminal import terminal
 from fewshot_bench.results.record import read_record, write_record
 from fewshot_bench.results.runs import load_runs
 from fewshot_bench.runs import train as runner
-from fewshot_bench.runs.context import RunContext, load_data
+from fewshot_bench.runs.context import RunContext
 from fewshot_bench.runs.predict import classify
 from fewshot_bench.utils.inputs import content_of
 from tests.command_line import InProcess
@@ -272,21 +271,13 @@ def test_weights_remember_through_init(home: Path) -> None:
         run(**third, init=second)
 
 
-def older(folder: str) -> None:
-    """Make a run one of before the list was kept."""
-    (Path(folder) / SEEN_FILE).unlink()
-    record = read_record(Path(folder))
-    write_record(Path(folder), {n: v for n, v in record.items() if n != "seen"})
-
-
 def test_init_of_unknown_origin(home: Path) -> None:
     """Weights without a list of their training images are used, and the record says so."""
     _, first = run()
-    (Path(first) / "record.json").rename(home / "record.json")
+    (Path(first) / "record.json").unlink()
     record, _ = run(init=first)
     assert any("there is no record" in note and first in note for note in record["notes"])
-    (home / "record.json").rename(Path(first) / "record.json")
-    older(first)
+    (Path(first) / SEEN_FILE).unlink()
     record, _ = run(init=first)
     assert any("is not known" in note and first in note for note in record["notes"])
     assert record["overlap"]["unknown"]
@@ -355,18 +346,6 @@ def test_a_file_of_unknown_origin(home: Path, changes: dict[str, Any], flags: li
     assert again["overlap"]["unknown"] == told
 
 
-def test_an_older_run(home: Path) -> None:
-    """A run without the list is looked up in its data, if they are unchanged."""
-    _, folder = run()
-    older(folder)
-    changes = others(home, {"zebu": "ant"})
-    with pytest.raises(DataError, match=r"'zebu' \(as 'ant'\)"):
-        fewshot_bench.evaluate(folder, **changes)
-    shutil.rmtree(home / "animals")
-    record = fewshot_bench.evaluate(folder, **changes)
-    assert any("which classes trained the run is not known" in note for note in record["notes"])
-
-
 def test_a_damaged_list(home: Path) -> None:
     """A damaged list of seen images is an error, and not treated as an empty one."""
     _, folder = run()
@@ -374,8 +353,9 @@ def test_a_damaged_list(home: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(RecordError, match=r"seen\.npz' is not the file .* or is damaged"):
         fewshot_bench.evaluate(folder)
-    record = read_record(Path(folder))  # an older one has no digest to tell it by
-    write_record(Path(folder), {n: v for n, v in record.items() if n != "seen"})
+    record = read_record(Path(folder))  # the digest is that of the damaged file
+    record["seen"]["sha256"] = content_of(path).sha256
+    write_record(Path(folder), record)
     with pytest.raises(RecordError, match=r"seen\.npz' is damaged"):
         fewshot_bench.evaluate(folder)
 
@@ -457,9 +437,9 @@ def test_omniglot_as_its_files_have_it(fsb_data: Path, data_cache: Path, home: P
         "nearest-centroid", dataset="omniglot", split="official", validation="none",
         cache_dir=str(data_cache), data_root=str(fsb_data / "omniglot"), train_rotations=False,
     )  # fmt: skip
-    official = load_data(config, Registry.discover()).splits
+    official = RunContext(config).data.splits
     flat = configure("nearest-centroid", **own, test_share=0.75, cache_dir=str(data_cache))
-    test = load_data(flat, Registry.discover()).splits.test
+    test = RunContext(flat).data.splits.test
     overlap = find_overlap(test, seen_images(official.train, TRAINING))
     assert overlap["classes"] == overlap["of"] == 16
     assert overlap["images"] == 16 * 20
@@ -473,7 +453,7 @@ def test_omniglot_of_another_split(fsb_data: Path, data_cache: Path) -> None:
             "nearest-centroid", dataset="omniglot", split=name, cache_dir=str(data_cache),
             data_root=str(fsb_data / "omniglot"), train_rotations=False,
         )  # fmt: skip
-        return load_data(config, Registry.discover()).splits
+        return RunContext(config).data.splits
 
     official, random = splits("official"), splits("random")
     seen = seen_images(official.train, TRAINING)

@@ -229,20 +229,6 @@ def test_other_weights_are_refused_wherever_they_are_loaded(
     assert [path.name for path in (home / "runs").iterdir()] == [trained.name]
 
 
-def test_weights_of_an_older_record_are_not_guessed(trained: Path, home: Path) -> None:
-    """A record without a digest is evaluated with a note; one without weights is refused."""
-    record = read_record(trained)
-    del record["weights"]
-    write_record(trained, record)
-    assert "stored no digest" in " ".join(fewshot_bench.evaluate(str(trained))["notes"])
-    (trained / FILE).unlink()
-    with pytest.raises(RecordError, match="has no weights"):
-        fewshot_bench.evaluate(str(trained))
-    write_record(trained, record | {"training": None})
-    with pytest.raises(RecordError, match="stored none for a run that trains nothing"):
-        fewshot_bench.evaluate(str(trained))
-
-
 def test_weights_of_another_type_are_refused(trained: Path, home: Path, data_cache: Path) -> None:
     """Weights in another precision than the method's are refused and not rounded."""
     bare = home / "bare"
