@@ -18,8 +18,6 @@
 A message says what was expected, what was found, and what to type.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -8,8 +8,6 @@ Hyper-parameters are keyword-only arguments of ``__init__`` with the paper's val
 are options of ``fsb run`` (:mod:`fewshot_bench.config.options`).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

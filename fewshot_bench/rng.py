@@ -8,8 +8,6 @@ platform, thread and batch size gives the same bits. There is no state and nothi
 decides its numbers, so tags keep their spelling.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Sequence

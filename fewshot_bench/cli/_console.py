@@ -1,7 +1,5 @@
 """Output: tables on standard output, lines on standard error, and a reader that may go away."""
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -4,8 +4,6 @@ There is one parser, typer's. A command is built from the options known so far, 
 are parsed leniently with it, until they call for no further option; then once more, strictly.
 """
 
-from __future__ import annotations
-
 import difflib
 import inspect
 import typing

@@ -4,8 +4,6 @@ glibc returns large blocks at once and gets fresh pages for the next, which the 
 a tenth of a ProtoNet step on a CPU. It is a setting of the process, so only commands make it.
 """
 
-from __future__ import annotations
-
 import ctypes
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h

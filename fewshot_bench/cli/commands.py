@@ -1,7 +1,5 @@
 """Commands of plugins: entry points of the group ``fewshot_bench.commands``, each a typer app."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from contextlib import redirect_stdout

@@ -1,7 +1,5 @@
 """``fsb eval RUN``: a command for each finished run, built when it is named."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,7 +1,5 @@
 """``fsb list`` and ``fsb plugins``."""
 
-from __future__ import annotations
-
 import os
 import traceback
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """The command ``fsb``."""
 
-from __future__ import annotations
-
 import io
 import os
 import sys

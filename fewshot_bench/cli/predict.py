@@ -1,7 +1,5 @@
 """``fsb predict RUN SUPPORT IMAGE...``."""
 
-from __future__ import annotations
-
 import json as json_
 import logging
 import sys

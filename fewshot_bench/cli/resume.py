@@ -1,7 +1,5 @@
 """``fsb resume RUN``."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 import typer

@@ -1,7 +1,5 @@
 """``fsb run METHOD``: a command for each method, built when it is named."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """A record on the screen."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, redirect_stdout

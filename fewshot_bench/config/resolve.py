@@ -1,7 +1,5 @@
 """From settings to a configuration: signature defaults, then the preset, then the user's values."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any

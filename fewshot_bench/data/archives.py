@@ -1,7 +1,5 @@
 """Files from zip and tar archives, without trust in what else they hold."""
 
-from __future__ import annotations
-
 import hashlib
 import lzma
 import shutil

@@ -5,8 +5,6 @@ fails the check is made again. Of several processes that need it, one makes it a
 A folder that cannot be written only means that nothing is cached.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import mmap

@@ -1,7 +1,5 @@
 """PNG and JPEG files as arrays of bytes."""
 
-from __future__ import annotations
-
 import io
 import zlib
 from pathlib import Path

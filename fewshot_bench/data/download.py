@@ -1,7 +1,5 @@
 """The files of a data set: where they are, and downloads that are complete or not there at all."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

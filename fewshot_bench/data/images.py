@@ -1,7 +1,5 @@
 """Labeled images on the host, as a data set returns them, and digests of their content."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

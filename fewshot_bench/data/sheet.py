@@ -1,7 +1,5 @@
 """A contact sheet: what one episode looks like."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -7,8 +7,6 @@ A split file lists the classes of ``train``, ``validation`` (optional) and ``tes
 * CSV: a header ``class,split``, then a line for each class.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

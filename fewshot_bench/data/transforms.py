@@ -1,7 +1,5 @@
 """Resizing images, and their rotations as new classes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Literal
 

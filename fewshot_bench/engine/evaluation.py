@@ -5,8 +5,6 @@ once, not once an episode: episodes are then gathered from a table of features, 
 gets in place of images. Scores are those of the direct way up to the rounding of other batch sizes.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping

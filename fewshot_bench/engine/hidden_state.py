@@ -6,8 +6,6 @@ buffers that a forward pass changes (``nn.BatchNorm2d``), global random generato
 (compared around every call), or in the calls of torch that a method makes (once a run).
 """
 
-from __future__ import annotations
-
 import copy
 import sys
 from collections.abc import Callable, Iterator, Sequence

@@ -4,8 +4,6 @@ One task is run a few times. The result is an error where the number would be wr
 the screen and the record where it could not be reproduced.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Mapping

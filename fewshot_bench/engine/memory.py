@@ -1,7 +1,5 @@
 """Memory: what a step needs, and the same work in smaller parts where the device is short of it."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import weakref

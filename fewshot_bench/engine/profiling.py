@@ -1,7 +1,5 @@
 """``--profile``: where the time of a few steps goes, operation by operation."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Nothing here waits for a GPU inside a step: events are read when a window of steps is flushed.
 """
 
-from __future__ import annotations
-
 import math
 from array import array
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The training loop that every method shares."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import math

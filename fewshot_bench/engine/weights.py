@@ -1,7 +1,5 @@
 """Weights on disk, and other state as JSON beside safetensors; loading runs no code."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Figures of answers by class: ``classes`` and ``confusion``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

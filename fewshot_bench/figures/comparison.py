@@ -1,7 +1,5 @@
 """Figures that compare runs: ``forest`` and ``settings``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

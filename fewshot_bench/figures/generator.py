@@ -1,7 +1,5 @@
 """Figures of what a method generates during training: ``episode`` and ``generator``."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

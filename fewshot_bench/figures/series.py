@@ -1,7 +1,5 @@
 """Runs grouped into what is drawn as one: the training seeds of one configuration."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The style of all pictures: colors, markers, captions, and reproducible files."""
 
-from __future__ import annotations
-
 import io
 import textwrap
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Figures of a training: ``learning``, ``time`` and ``steps``."""
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

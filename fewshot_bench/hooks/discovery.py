@@ -4,8 +4,6 @@
 would break every command.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """A new plugin from the files in ``templates/``, whose ``$names`` differ from plugin to plugin."""
 
-from __future__ import annotations
-
 import keyword
 import re
 import unicodedata

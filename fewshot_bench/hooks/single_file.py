@@ -3,8 +3,6 @@
 Nothing looks for such files: one is imported when its path is typed, wherever a name may stand.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import sys

@@ -10,8 +10,6 @@ A window's gradient is the sum over the windows that a pixel is in: :class:`_Col
 :class:`_Pixels` are linear, and each is the other's derivative, so that any order can be taken.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from itertools import product

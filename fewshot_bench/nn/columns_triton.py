@@ -3,8 +3,6 @@
 Of its own operations, the sum over windows took a quarter of a second-order MAML step (H200).
 """
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 from math import prod
 from typing import Any

@@ -32,8 +32,6 @@ d sigma = xhat / n, dS = (dy - D - xhat S) / (n sigma) and dR = (a - A - xhat R)
                 + b / sigma * (dy - D - xhat S).
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager

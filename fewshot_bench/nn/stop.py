@@ -6,8 +6,6 @@ constants. A method that calls :func:`stop` where it stops a gradient declares t
 :func:`record` saves the constants of one evaluation and :func:`replay` puts them into the next.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 

@@ -6,8 +6,6 @@ among all tasks, and convolutions are batched matrix products (columns.py). The 
 (:func:`per_task_strategy`); all strategies give the same numbers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, TypeVar, cast

@@ -1,7 +1,5 @@
 """The parts of a table as text: accuracies, differences, times. Exporters only lay them out."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

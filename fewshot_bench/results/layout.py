@@ -1,7 +1,5 @@
 """Which runs share a table, a column and a row; and names that distinguish runs and rows."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What pilot runs tell of the episodes that a comparison needs."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

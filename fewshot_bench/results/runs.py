@@ -1,7 +1,5 @@
 """Finished runs: found in folders, with their protocol, scores and command."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """A table in words: what it shows, what the ± covers, what the differences mean."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 from fewshot_bench.data.overlap import TRAINING

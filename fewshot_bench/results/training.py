@@ -5,8 +5,6 @@ name is what ``fsb compare --equal`` takes and what JSON and CSV have. Settings 
 :mod:`fewshot_bench.config.schema` are traits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial

@@ -1,7 +1,5 @@
 """Methods, backbones, data sets and samplers by name, built with their options."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A finished run's weights on other episodes, another task or other data."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ A run counts for a cell if it is the same (:mod:`fewshot_bench.runs.identity`) a
 one that did not finish is resumed.
 """
 
-from __future__ import annotations
-
 import difflib
 import itertools
 import logging

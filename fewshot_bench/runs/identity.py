@@ -4,8 +4,6 @@ That is settings, data, code, versions of plugins and of torch, and the kind of 
 counts by its content, not as it was typed.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Classify one's own pictures with a trained run: a folder per class is the support set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run needs before its first step: method, executor, sources of episodes, record."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

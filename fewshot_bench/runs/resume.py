@@ -1,7 +1,5 @@
 """Continuing from a run's files: its configuration, its record when it resumes, its weights."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

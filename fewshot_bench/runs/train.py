@@ -1,7 +1,5 @@
 """A run from its first step, or from a checkpoint, to its record."""
 
-from __future__ import annotations
-
 import copy
 import logging
 import shutil

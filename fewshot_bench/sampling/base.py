@@ -3,8 +3,6 @@
 Nothing depends on the method, the device, the batch size or the number of processes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch

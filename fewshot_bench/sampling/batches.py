@@ -4,8 +4,6 @@ A method with ``source = "batches"`` trains on these instead of episodes, and is
 episodes. Mini-batch i is a pure function of the split, the seed and i.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

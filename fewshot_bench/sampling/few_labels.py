@@ -11,8 +11,6 @@ The partition depends on the split's classes and its own seed only. Tags of rand
 ("unlabelled ...") keep their spelling.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Check the episodes of an evaluation, before it, against what their sampler declares."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Finite plans of episodes in which no image is used twice, so that intervals cover new images."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

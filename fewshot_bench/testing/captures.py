@@ -3,8 +3,6 @@
 A method is trained and evaluated, or a sampler drawn from, on a stand-in for a GPU.
 """
 
-from __future__ import annotations
-
 import inspect
 import linecache
 import sys

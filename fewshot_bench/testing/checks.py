@@ -1,7 +1,5 @@
 """What a check is and how it is run, and the comparison of tensors that checks share."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

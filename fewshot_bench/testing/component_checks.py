@@ -1,7 +1,5 @@
 """The conformance suites of backbones, data sets, samplers, metrics and observers."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

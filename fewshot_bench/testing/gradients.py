@@ -1,7 +1,5 @@
 """How far gradients are from finite differences, and float32 gradients from float64 ones."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext

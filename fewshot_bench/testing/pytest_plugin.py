@@ -3,8 +3,6 @@
 Every pytest of the environment loads it, so it imports torch only when a test asks for a check.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import pytest

@@ -1,7 +1,5 @@
 """The conformance suites: the checks of each kind of plugin, and how they are run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

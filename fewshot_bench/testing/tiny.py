@@ -1,7 +1,5 @@
 """Tasks, images and networks that checks run on."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

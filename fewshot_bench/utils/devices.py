@@ -5,8 +5,6 @@ A run uses ``cpu`` or ``cuda``. ``meta``, torch's device of tensors without data
 of a GPU (nothing is read on the host, no mixing of devices): tests run the GPU's branches on it.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import subprocess

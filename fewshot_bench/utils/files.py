@@ -1,7 +1,5 @@
 """Files that survive a crash, and locks between processes."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator

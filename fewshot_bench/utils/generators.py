@@ -4,8 +4,6 @@ Who draws from them gives numbers that depend on what ran before and beside. So 
 from :mod:`fewshot_bench.rng`, and notices who does not.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

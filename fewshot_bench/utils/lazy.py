@@ -1,7 +1,5 @@
 """Names that a package exports and loads when they are first used."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from typing import Any

@@ -3,8 +3,6 @@
 Escape sequences and marks that change the direction of text are shown as ``\\x1b`` and the like.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 No other module of the package uses ``torch.ops.aten``, ``torch._C`` or other private names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast

@@ -3,8 +3,6 @@
 :class:`Executor` is their base class; :func:`choose` makes the one for a method and a device.
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any, get_args
 

@@ -3,8 +3,6 @@
 A graph reads addresses, and everything that Python decided when it was captured is built in.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import sys

@@ -1,7 +1,5 @@
 """Comparisons for programs: CSV and JSON, numbers in full."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

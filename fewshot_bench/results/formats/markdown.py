@@ -1,7 +1,5 @@
 """Tables for a README."""
 
-from __future__ import annotations
-
 import re
 
 from fewshot_bench.results.blocks import Block, Entry, blocks

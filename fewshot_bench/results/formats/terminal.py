@@ -1,7 +1,5 @@
 """Tables for a screen of a given width."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """From a trainer and scores to the parts of a run's record and its tables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType

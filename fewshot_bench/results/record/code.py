@@ -5,8 +5,6 @@ that is no installed distribution of somebody else: of those the version counts.
 not run. An import whose name is put together at run time is not seen.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Folders of runs and their record.json: written whole, locked, migrated and checked when read."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

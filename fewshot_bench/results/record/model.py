@@ -5,8 +5,6 @@ Nested structs hold what a record consists of. Whoever writes a part constructs 
 The reference page and the JSON schema in docs/reference are made from them.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 import msgspec

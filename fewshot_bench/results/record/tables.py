@@ -1,7 +1,5 @@
 """Tables of a run: plain CSV that pandas and polars open directly, written whole or not at all."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

@@ -5,8 +5,6 @@ An episode has a place for each of its classes. Where some classes fill more pla
 accuracy is about those more than about the rest.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

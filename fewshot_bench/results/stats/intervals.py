@@ -4,8 +4,6 @@ Student's t comes from ``scipy.special``: importing ``scipy.stats`` takes a seco
 left to what nothing else has.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Paired tests of two methods on the same episodes, corrections for many of them, and power."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
