@@ -175,7 +175,7 @@ def test_distribution_name_and_path(
 
 
 def test_a_data_set_that_takes_no_path(registry: Registry) -> None:
-    with pytest.raises(ConfigError, match="'glyphs' takes nothing behind a colon"):
+    with pytest.raises(ConfigError, match="'glyphs' takes nothing after a colon"):
         dataset_options(registry, "glyphs:/somewhere")
 
 

@@ -51,10 +51,10 @@ def _check(
     image_shape: Annotated[list[str] | None, typer.Option(help=SHAPE, metavar="C,H,W")] = None,
     json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
 ) -> None:
-    """Run the conformance suite on what a plugin registers; exit code 1 if a check fails.
+    """Run the conformance suite on a plugin.
 
-    A capability that is not declared is reported as not claimed. Options of the method, backbone or
-    data set may follow: fsb check maml --first-order.
+    Exit code 1 if a check fails. A capability that is not declared is reported as not claimed.
+    Options of the method, backbone or data set may follow: fsb check maml --first-order.
     """
     from fewshot_bench.testing.checks import run_checks
     from fewshot_bench.testing.suites import find, options_for, suite
@@ -95,7 +95,7 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 
 def _show(outcome: Outcome, width: int, out: TextIO) -> None:
-    """Its line, as soon as it is known; behind it, what there is to say."""
+    """Print the line of an outcome, and its message below."""
     mark = f"{MARKS[outcome.status]:<11}"
     if out.isatty():
         mark = typer.style(mark, fg=COLORS[outcome.status])

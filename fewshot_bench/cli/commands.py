@@ -70,7 +70,7 @@ def load(point: EntryPoint, name: str) -> Any:
     except (Exception, SystemExit) as error:
         raise PluginError(f"{where} cannot be loaded: {type(error).__name__}: {error}.") from error
     if not isinstance(loaded, typer.Typer):
-        raise PluginError(f"{where} is a {type(loaded).__name__}; a typer.Typer is wanted.")
+        raise PluginError(f"{where} is a {type(loaded).__name__}; expected a typer.Typer.")
     try:
         command = typer.main.get_command(loaded)
     except (RuntimeError, TypeError, AssertionError) as error:

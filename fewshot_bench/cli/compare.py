@@ -100,10 +100,11 @@ def _compare(
     format: Annotated[str, typer.Option(help=FORMAT)] = "terminal",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="write to a file")] = None,
 ) -> None:
-    """Show methods and settings side by side, grouped by protocol and paired on the same episodes.
+    """Compare methods on the same test episodes.
 
-    Methods, or a file with a grid of them, are run where no finished run has the same settings,
-    data, code and versions. Exit code 2 if something that was named could not be used or compared.
+    One table per protocol, one column per setting, with paired differences. Methods, or a file
+    with a grid of them, are run where no finished run has the same settings, data, code and
+    versions. Exit code 2 if something that was named could not be used or compared.
     """
     if format == "terminal" and output is not None:
         raise ConfigError("-o: expected a format for files, got terminal; give --format markdown.")
@@ -134,7 +135,7 @@ def _found(
     settings: Mapping[str, Any],
     shown: dict[str, Any],
 ) -> tuple[list[Run], list[str]]:
-    """The runs that are meant, made if need be; ``shown`` gets the table options of a file."""
+    """The runs that are named, trained if missing; ``shown`` gets a file's table options."""
     from fewshot_bench.results.comparison import check
     from fewshot_bench.results.training import equal_names
 

@@ -59,9 +59,10 @@ def _evaluate(
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     trust_code: Trust = False,
 ) -> None:
-    """Evaluate a finished run again: other episodes, another way or shot, or other data.
+    """Evaluate a finished run on other episodes.
 
-    What is not given is as in the run. Options of its method and of the data set may follow too.
+    Way, shot, data and other settings may change too. What is not given is as in the run.
+    Options of its method and of the data set may follow too.
     """
     from fewshot_bench.cli.summary import show_run
     from fewshot_bench.runs.evaluate import evaluate_run

@@ -11,8 +11,8 @@ from fewshot_bench.figures import KINDS, Request, check, draw, save
 from fewshot_bench.utils.inputs import check_weights
 
 HELP = (
-    "Draw finished runs: a picture that goes into a paper as it is. A run without "
-    "the weights that it wrote is refused.\n\nKinds:\n\n\b\n"
+    "Draw figures of finished runs.\n\nA run without the weights that it wrote is refused."
+    "\n\nKinds:\n\n\b\n"
     + "\n".join(f"  {name:<10} {kind.sentence}" for name, kind in KINDS.items())
     + "\n\nNeeds matplotlib: pip install 'fewshot-bench[figures]'"
 )

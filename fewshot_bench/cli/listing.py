@@ -19,9 +19,9 @@ TRACE = "show the traceback of a broken plugin, or of something that it register
 def list_names(
     kind: Annotated[str, typer.Argument(help=OF_WHAT, metavar="KIND", show_default=False)] = "",
 ) -> None:
-    """List what is installed, and which distribution it came from."""
+    """List what is installed, by kind and distribution."""
     if not kind:
-        raise ConfigError(f"fsb list: say of what: {', '.join(KINDS)}; e.g. fsb list methods.")
+        raise ConfigError(f"fsb list: expected one of {', '.join(KINDS)}; e.g. fsb list methods.")
     if kind not in KINDS:
         raise UnknownName("kind", kind, KINDS, "For example: fsb list methods")
     found = Registry.discover().typed(kind)
@@ -32,7 +32,7 @@ def list_names(
 def plugins(
     trace: Annotated[str | None, typer.Option("--trace", metavar="NAME", help=TRACE)] = None,
 ) -> None:
-    """List plugins: what each offers, and what is wrong with those that are broken."""
+    """Show installed plugins and their errors."""
     registry = Registry.discover()
     found = [*registry.plugins, *commands.rows()]
     if trace is not None:

@@ -13,10 +13,10 @@ def new(
     ] = "method",
     into: Annotated[Path, typer.Option(help="the folder in which its folder is made")] = Path(),
 ) -> None:
-    """Write a plugin to start from: a complete distribution that works at once.
+    """Write a complete plugin to start from.
 
-    It has an entry point, an algorithm of ten to twenty lines to replace, a test that runs the
-    conformance suite, a README and a CI workflow. Nothing is overwritten.
+    It is a distribution with an entry point, an algorithm of ten to twenty lines to replace, a
+    test that runs the conformance suite, a README and a CI workflow. Nothing is overwritten.
     """
     from fewshot_bench.hooks.registry import Registry
     from fewshot_bench.hooks.scaffold import derive, new_plugin

@@ -32,7 +32,7 @@ JSON = "print the plan as JSON (fractions)"
 PAIRED = "The differences will vary as those of these two trained networks do."
 UNPAIRED = (
     "One pilot: the other method is taken to vary as much and not to be paired, so this many "
-    "episodes are enough where pairing helps; a second pilot tells how much it does."
+    "episodes are enough where pairing helps; a second pilot shows how much it does."
 )
 UNEQUAL = "Unequal numbers of queries per class in the pilots: other counts cannot be foretold."
 ONE_QUERY = "One query per class in the pilots: other query counts cannot be foretold."
@@ -52,9 +52,10 @@ def plan(
     sampling: Annotated[str | None, typer.Option(help=SAMPLING)] = None,
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
 ) -> None:
-    """Tell how many episodes a comparison needs, from pilot runs.
+    """Compute how many episodes a comparison needs.
 
-    With open sampling also, which query count lets the data set's images reach the power.
+    It needs one or two pilot runs. With open sampling also, which query count lets the data
+    set's images reach the power.
     """
     if not 0 < difference <= 100:
         raise ConfigError(f"--difference {difference:g}: points of accuracy, over 0, at most 100.")

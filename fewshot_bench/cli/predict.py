@@ -32,9 +32,9 @@ def predict(
     json: Annotated[bool, typer.Option("--json", help="print JSON and nothing else")] = False,
     trust_code: Trust = False,
 ) -> None:
-    """Classify your own pictures with a trained run.
+    """Classify your own images with a trained run.
 
-    The folders are the classes, their pictures the support set; each IMAGE gets a class and its
+    The folders are the classes, their images the support set; each IMAGE gets a class and its
     probability, the softmax of the method's logits.
     """
     if resize not in MODES:

@@ -20,10 +20,10 @@ PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 class _Remaining(rich_progress.TimeRemainingColumn):
-    """Time left, but for a bar whose text tells it: runs are too unlike for an average."""
+    """Time left; not for the bar of runs, which differ too much for an average."""
 
     def render(self, task: rich_progress.Task) -> Text:
-        return Text("") if task.fields.get("tells_time") else super().render(task)
+        return Text("") if task.fields.get("has_time") else super().render(task)
 
 
 class Progress:
@@ -61,7 +61,7 @@ class Progress:
         """A run of a grid begins; ``seconds_left``: for it and the later ones, if known."""
         left = "" if seconds_left is None else f", about {_duration(seconds_left)} left for all"
         if self.whole is None:
-            self.whole = self.bars.add_task("runs", total=of, numbers="", tells_time=True)
+            self.whole = self.bars.add_task("runs", total=of, numbers="", has_time=True)
         self.bars.update(self.whole, completed=number - 1, numbers=f"{title}{left}")
         if not self.live:
             self.message(f"run {number}/{of}: {title}{left}")

@@ -20,10 +20,11 @@ def report(
     equal: compare.Equal = None,
     pictures: Annotated[bool, typer.Option(help="draw them, which needs matplotlib")] = True,
 ) -> None:
-    """Write finished runs as one page: sentences, tables, pictures, and how to repeat each run.
+    """Write an HTML page of finished runs.
 
-    The page opens from disk, in a browser, and needs nothing else. Exit code 2 if something that
-    was named could not be used or compared.
+    It has sentences, tables, figures, and how to repeat each run. It opens from disk, in a
+    browser, and needs nothing else. Exit code 2 if something that was named could not be used
+    or compared.
     """
     from fewshot_bench.report import PAGE, write_report
 

@@ -26,10 +26,11 @@ def _resume(
     json: Annotated[bool, typer.Option("--json", help=JSON)] = False,
     **settings: Any,
 ) -> None:
-    """Resume a run that was interrupted or killed, from its newest complete checkpoint.
+    """Resume an interrupted run.
 
-    The result is that of an uninterrupted run. A run that is finished stays as it is; without the
-    weights that made its result it is refused.
+    It continues from its newest complete checkpoint. The result is that of an uninterrupted
+    run. A run that is finished stays as it is; without the weights that made its result it is
+    refused.
     """
     from fewshot_bench.cli.summary import show_record, show_run
     from fewshot_bench.results.record import folder_of, read_record

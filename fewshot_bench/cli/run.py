@@ -12,7 +12,9 @@ from fewshot_bench.config.schema import SETTINGS
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.hooks.registry import Registry
 
-HELP = "Train a method, choose its weights by validation, test once, and write a record."
+HELP = """Train a method and test it.
+
+Validation chooses the weights, the test split is evaluated once, and a record is written."""
 JSON = "print the record and nothing else"
 
 

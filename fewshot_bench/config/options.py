@@ -187,7 +187,7 @@ def load(registry: Registry, kind: str, name: str) -> Any:
         fits = inspect.isclass(loaded) and issubclass(loaded, base)
         wanted = f"subclass of fewshot_bench.{attribute}"
     if not fits:
-        raise PluginError(f"{item.title} is of type {type(loaded).__name__}; a {wanted} is wanted.")
+        raise PluginError(f"{item.title} is of type {type(loaded).__name__}; expected a {wanted}.")
     return loaded
 
 
@@ -319,12 +319,12 @@ def backbone_options(registry: Registry, name: str) -> list[Option]:
 
 
 def dataset_options(registry: Registry, name: str) -> list[Option]:
-    """A data set's options but ``path``, which is typed behind a colon; ConfigError if in vain."""
+    """A data set's options but ``path``, which follows a colon; ConfigError: there are none."""
     registered, path = split_dataset(registry, name)
     every = own_options(registry, "datasets", registered)
     options = [option for option in every if option.name != "path"]
     if path is not None and options == every:
-        what = f"--dataset {name}: '{registered}' takes nothing behind a colon"
+        what = f"--dataset {name}: '{registered}' takes nothing after a colon"
         raise ConfigError(f"{what}; write --dataset {registered}.")
     return options
 

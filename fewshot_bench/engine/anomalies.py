@@ -20,7 +20,7 @@ from fewshot_bench.utils.torch_private import TorchDispatchMode, current_autogra
 WINDOW, LEAST = 50, 10  # numbers that a median is taken of: at most, and before it counts
 _TORCH, _ENGINE = Path(torch.__file__).parent, Path(__file__).parent
 _FRAME = re.compile(r'File "([^"]*)", line (\d+)')  # in a traceback
-# These hand out memory as it is; what lies in there is nobody's result.
+# These return uninitialized memory, which is no result.
 _RAW = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_")
 
 

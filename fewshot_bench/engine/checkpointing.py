@@ -101,7 +101,7 @@ class Signals:
             self.caught, self._at = number, time.monotonic()
             if not self._deferred:
                 raise Interrupted(number)
-        elif time.monotonic() - self._at > TOGETHER:  # every file is whole at any moment
+        elif time.monotonic() - self._at > TOGETHER:  # files are written atomically
             if sys.stderr is not None and sys.stderr.isatty():
                 os.write(sys.stderr.fileno(), b"\x1b[?25h\n")  # a progress bar hides the cursor
             os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""Images that a method generates, saved and judged while it trains. Changes no number of the run.
+"""Images that a method generates, saved and measured while it trains. Changes no number of the run.
 
 Per task, generated images beside as many held-out real ones of the same classes, both against the
 other real queries of the task (the reference), in the space in which the method sees them:
@@ -31,7 +31,7 @@ from fewshot_bench.utils.files import replacing
 logger = logging.getLogger(__name__)
 
 FOLDER, QUALITY = "pictures", "quality.jsonl"
-TASKS = 24  # so many are judged; the first is saved
+TASKS = 24  # number of tasks that are measured; the first is saved
 NEIGHBORS = 3  # k of Kynkäänniemi et al. 2019
 
 
@@ -41,7 +41,7 @@ class Pictures:
     All images are uint8; ``task.npz`` holds ``support`` [way, shot, C, H, W] and ``class_ids``
     [way], the others what :meth:`Method.pictures` gives, by name, [way, k, C, H, W].
     ``quality.jsonl`` has a line for each time and name, with lists of one number per task: the
-    fields of :class:`Quality`. All tasks of ``episode`` are judged, the first is saved;
+    fields of :class:`Quality`. All tasks of ``episode`` are measured, the first is saved;
     ``pixel_range``: values that stand for byte 0 and byte 255; ``folder``: of the run.
     """
 
@@ -57,7 +57,7 @@ class Pictures:
                 self.quality[one["step"], one["name"]] = line
 
     def save(self, step: int) -> bool:
-        """Generate, judge and write; False if the method generates nothing.
+        """Generate, measure and write; False if the method generates nothing.
 
         PluginError if it raises, or gives something else than images or features.
         """
@@ -70,8 +70,8 @@ class Pictures:
             class_ids = self.episode.class_ids[0].cpu().numpy()
             self._write("task.npz", support=support, class_ids=class_ids)
         self._write(f"step-{step:08d}.npz", **{n: self._bytes(x[0]) for n, x in generated.items()})
-        for name, judged in quality.items():
-            numbers = {n: v.tolist() for n, v in vars(judged).items()}
+        for name, measured in quality.items():
+            numbers = {n: v.tolist() for n, v in vars(measured).items()}
             # A resumed run comes by the same step again.
             self.quality[step, name] = json.dumps({"step": step, "name": name} | numbers)
         if self.quality:
@@ -96,10 +96,10 @@ class Pictures:
                         f"{', '.join(map(str, image))}] for '{name}', got {tuple(images.shape)}."
                     )
             with plugin_errors(f"{title}.features()"):
-                judged = {n: measure(method, self.episode, x) for n, x in generated.items()}
+                measured = {n: measure(method, self.episode, x) for n, x in generated.items()}
         finally:
             method.train(was_training)
-        return generated, {name: one for name, one in judged.items() if one is not None}
+        return generated, {name: one for name, one in measured.items() if one is not None}
 
     def _bytes(self, images: Tensor) -> npt.NDArray[np.uint8]:
         low, high = self.pixel_range

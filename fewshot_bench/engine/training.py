@@ -380,7 +380,7 @@ class Trainer:
             self.best_weights, self.history.best_step = current, self.step
 
     def _validate(self) -> None:
-        """Validate; save the weights if they are the best so far (or if nothing judges them)."""
+        """Validate; save the weights if they are the best so far (or if there is no validation)."""
         current = self._weights()
         score = math.inf
         if self.validate is not None:

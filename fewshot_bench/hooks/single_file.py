@@ -16,7 +16,7 @@ from types import CodeType, ModuleType
 
 from fewshot_bench.errors import ConfigError, PluginError
 
-DISTRIBUTION = "file"  # what stands in a record where a distribution would
+DISTRIBUTION = "file"  # in place of a distribution, in records
 
 # The files that may be imported now; None: any, because a person typed its path.
 _ALLOWED: ContextVar[frozenset[tuple[Path, str]] | None] = ContextVar("allowed", default=None)
@@ -45,7 +45,7 @@ def split(name: str, module: bool = False) -> tuple[Path, str]:
     """Absolute path and attribute, which is empty where ``module`` allows the file alone.
 
     Raises:
-        ConfigError: no such file, no attribute after it, or nobody typed it (:func:`only_typed`).
+        ConfigError: no such file, no attribute after it, or it was not typed (:func:`only_typed`).
     """
     head, _, attribute = name.rpartition(":") if not name.endswith(".py") else (name, "", "")
     path = Path(head).expanduser().resolve()
@@ -60,7 +60,7 @@ def split(name: str, module: bool = False) -> tuple[Path, str]:
         raise ConfigError(f"'{name}': {what}, as in {head}:{example}.")
     allowed = _ALLOWED.get()
     if allowed is not None and (path, attribute) not in allowed:
-        what = f"the run's record names code in a file, '{name}', which nobody typed here"
+        what = f"the run's record names code in a file, '{name}', which was not typed here"
         trust = "with --trust-code, 'fsb eval', 'fsb predict' and 'fsb resume' import it"
         raise ConfigError(f"{what}. Look at the file; {trust}.")
     return path, attribute

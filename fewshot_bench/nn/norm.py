@@ -396,7 +396,7 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         dy, x, gamma, mean, inverse = ctx.saved_tensors
-        if torch.is_grad_enabled():  # a third derivative is wanted
+        if torch.is_grad_enabled():  # a third derivative is needed
             return (*_second_plainly(gradients, dy, x, gamma, ctx.eps), None, None, None)
         a, b, c = gradients
         dy, a = _laid_out_as(dy, x), _laid_out_as(a, x)

@@ -1,4 +1,4 @@
-"""Records of runs, and what is made of them: statistics, comparisons, tables for people and papers.
+"""Records of runs, and statistics, comparisons and tables of them.
 
 A plugin that exports comparisons gets a :class:`.comparison.Comparison`; :mod:`.record` and
 :mod:`.stats` have their own exports, and :mod:`.runs` finds finished runs.

@@ -168,7 +168,7 @@ class Table:
     protocol: dict[str, Any]  # what all runs share: data set, split, query count, episodes, ...
     settings: list[Setting]  # the columns
     rows: list[Row]  # the methods, the best first
-    differs: tuple[str, ...]  # why these cannot stand in the first table: a phrase per reason
+    differs: tuple[str, ...]  # why these cannot be in the first table: a phrase per reason
     baselines: list[Row | None]  # of each column the row that the others are compared with
 
     @property
@@ -233,7 +233,7 @@ def compare(
         level: confidence level of all intervals, in (0, 1); None: that of each record.
         interval: one of ``INTERVALS``; None: ``hierarchical`` where a cell has several training
             seeds, else ``student``.
-        target: validation accuracy whose time is wanted, in (0, 1].
+        target: validation accuracy to be reached, in (0, 1].
         ranks: also do the signed-rank tests, which take longer than all else.
 
     Raises:
@@ -441,7 +441,7 @@ def _correct(table: Table) -> None:
 def speed_of(runs: Sequence[Run], target: float | None = None) -> Speed:
     """The medians over runs of one configuration and setting.
 
-    RecordError: the curves that tell when validation reached the ``target`` are damaged.
+    RecordError: the curves that show when validation reached the ``target`` are damaged.
     """
     times = [] if target is None else [seconds_to(run, target) for run in runs]
     known = [seconds for seconds in times if seconds is not None]

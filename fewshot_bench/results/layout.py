@@ -41,13 +41,13 @@ class Layout:
     settings: list[Setting]  # the columns
     rows: list[list[Run]]  # the runs of each row; one per setting and training seed
     names: list[str]  # of the rows
-    differs: tuple[str, ...]  # why these cannot stand in the first table: a phrase per reason
+    differs: tuple[str, ...]  # why these cannot be in the first table: a phrase per reason
 
 
 def lay_out(runs: Iterable[Run], *, by_level: bool = True) -> tuple[list[Layout], list[str]]:
     """Part runs into tables, that of the first run first, and the runs of each table into rows.
 
-    With ``by_level`` intervals of different levels stand in tables of their own. The second value
+    With ``by_level`` intervals of different levels are in separate tables. The second value
     has a line for each run that a newer one of the same replaces.
     """
     groups: dict[str, tuple[dict[str, Any], list[Run]]] = {}

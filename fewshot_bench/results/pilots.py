@@ -1,4 +1,4 @@
-"""What pilot runs tell of the episodes that a comparison needs."""
+"""How many episodes a comparison needs, from pilot runs."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Pilot:
     runs: tuple[Run, ...]  # one or two
     variance: float  # of a per-episode difference, at the pilots' query count
     # The part of it that is inverse to the query count; None where one query per class, or unequal
-    # numbers of them, do not tell.
+    # numbers of them, do not show it.
     falls: float | None
 
     @property
@@ -45,7 +45,7 @@ class Pilot:
         if query is None or query == self.query:
             return math.sqrt(self.variance)
         if self.falls is None:
-            raise ValueError("pilots of one query per class do not tell of other counts")
+            raise ValueError("pilots of one query per class say nothing about other counts")
         return math.sqrt(self.variance - self.falls * (1 - self.query / query))
 
 

@@ -72,7 +72,7 @@ def test_show_writes_an_episode(tmp_path: Path, fsb: InProcess) -> None:
         ("prepare glyphs --no-image-size", "no option '--no-image-size'"),
         ("prepare glyphs --split vinyals", "it belongs to dataset omniglot"),
         ("prepare glyphs stray", "unexpected extra argument(s) (stray)"),
-        ("prepare glyphs:x", "'glyphs' takes nothing behind a colon"),
+        ("prepare glyphs:x", "'glyphs' takes nothing after a colon"),
         ("prepare glyhps", "did you mean 'glyphs'?"),
         ("prepare", "Missing argument 'NAME'"),
         ("prepare --image-size 3 glyphs", "expected NAME first, then options"),

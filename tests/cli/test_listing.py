@@ -38,7 +38,7 @@ def test_a_list_has_a_line_for_each_name(kind: str, names: list[str], fsb: InPro
 def test_a_list_of_what(fsb: InProcess) -> None:
     said = fsb("list")
     assert said.code == 2
-    assert "say of what: methods, datasets, backbones" in said.err
+    assert "expected one of methods, datasets, backbones" in said.err
 
 
 def test_a_broken_plugin_is_a_row_with_its_traceback(

@@ -82,7 +82,7 @@ def test_a_plugin_takes_no_built_in_command_away(site: Path, fsb: InProcess) -> 
     ("arguments", "words"),
     [
         (["broken"], ("'broken' of fake-commands", "cannot be loaded", "ModuleNotFoundError")),
-        (["function"], ("is a function; a typer.Typer is wanted",)),
+        (["function"], ("is a function; expected a typer.Typer",)),
         (["hello", "world", "--loud"], ("no option '--loud'", "'fsb hello --help'")),
         (["grouped", "twoo"], ("'twoo'", "'two'", "'fsb grouped --help'")),
         (["no-such-command"], ("No such command 'no-such-command'",)),
@@ -117,6 +117,6 @@ def test_commands_have_rows_of_their_own(site: Path, fsb: InProcess) -> None:
     rows = {line.split()[0]: line for line in listed.splitlines()}
     assert rows["hello"].split()[1:] == ["fake-commands", "1.0", "command", "ok", "fsb", "hello"]
     assert "broken" in rows["function"]
-    assert "a typer.Typer is wanted" in rows["function"]
+    assert "expected a typer.Typer" in rows["function"]
     assert "No module named 'no_such_module_at_all'" in rows["broken"]
     assert "Traceback" in fsb("plugins", "--trace", "function").out

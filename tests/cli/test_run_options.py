@@ -83,7 +83,7 @@ def helped(fsb: InProcess) -> Callable[..., str]:
         ("metagan --betas 1 x", "error: --betas: expected 2 numbers, got ('1', 'x')."),
         ("maml more", "unexpected extra argument"),
         ("--seed 3 maml", "fsb run: expected METHOD first, then its options: fsb run METHOD"),
-        ("nearest-centroid --dataset glyphs:x", "'glyphs' takes nothing behind a colon"),
+        ("nearest-centroid --dataset glyphs:x", "'glyphs' takes nothing after a colon"),
     ],
 )
 def test_what_is_no_option_is_told(typed: str, expected: str, fsb: InProcess) -> None:

@@ -67,8 +67,8 @@ class Packed:
 
 @dataclass(frozen=True)
 class Call:
-    tasks: int  # how many of its tasks are wanted
-    ran: int  # how many tasks it ran, the wanted ones first
+    tasks: int  # how many of its tasks are needed
+    ran: int  # how many tasks it ran, the needed ones first
     laps: Callable[[], Sequence[float]]  # gives the ms to learn and to classify them; may wait
 
 

@@ -144,5 +144,5 @@ def _paired(cell: Cell) -> dict[str, Any] | None:
 def _speed(speed: Speed) -> dict[str, Any]:
     found = asdict(speed) | {"devices": list(speed.devices)}
     if speed.target_seconds is not None and math.isinf(speed.target_seconds):
-        found["target_seconds"] = None  # ``target_reached`` tells it from one that is not known
+        found["target_seconds"] = None  # ``target_reached`` distinguishes it from an unknown one
     return found

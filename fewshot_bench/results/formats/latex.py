@@ -44,7 +44,7 @@ def _table(block: Block, table: Table) -> str:
 
 
 def _parts(block: Block) -> list[list[int]]:
-    """Columns that fit beside each other in ``LETTERS``; those of one part stand in one tabular."""
+    """Columns that fit beside each other in ``LETTERS``; those of one part are in one tabular."""
     parts: list[list[int]] = [[]]
     room = 0
     for i, head in enumerate(block.heads[1:], 1):

@@ -103,7 +103,7 @@ def _lines(block: Block, columns: list[int], width: int, style: Style) -> list[s
     for start, *more in zip(*filled, strict=True):
         texts = [text.rjust(wide) for text, wide in zip(more, shown, strict=True)]
         lines.append(style(gap.join([start.ljust(name), *texts]).rstrip(), "head"))
-    # Marks stand behind the numbers, which stay below each other.
+    # Marks follow the numbers, which stay aligned.
     after = {i: max(len(_marks(line[i])) for line in block.lines) for i in columns}
     for section, entries in block.sections.items():
         lines += [style(section, "dim")] if section else []

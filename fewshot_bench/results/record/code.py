@@ -26,7 +26,7 @@ from fewshot_bench.utils.inputs import content_of
 OWN = "fewshot_bench"
 # Parts of this package that show results and do not make them.
 SHOWING = ("cli", "figures", "report", "results", "testing")
-# Their versions stand in the record's environment.
+# Their versions are in the record's environment.
 APART = {OWN, "torch", "torchvision", "numpy", "scipy"}
 INSTALLED = {"site-packages", "dist-packages"}
 # In the folder of a package, and no part of what it computes.

@@ -55,7 +55,7 @@ def read_table(
 ) -> dict[str, npt.NDArray[np.float64]]:
     """The columns of a table of numbers; an empty cell is NaN.
 
-    ``only``: columns that are wanted (all); one that the table does not have is left out.
+    ``only``: columns to read (default: all); one that the table does not have is left out.
     RecordError: no such file, or not a table of numbers.
     """
     with _reading(path) as file:
