@@ -71,14 +71,10 @@ def own_parameters(function: Callable[..., Any]) -> Parameters:
 
 
 def build(
-    name: str,
-    function: Callable[..., Any],
-    registry: Registry,
-    arguments: Sequence[str],
-    options: Callable[[Mapping[str, Any]], Parameters],
-    argument: str = "",
+    name: str, function: Callable[..., Any], registry: Registry, arguments: Sequence[str],
+    options: Callable[[Mapping[str, Any]], Parameters], argument: str = "",
     more: Sequence[inspect.Parameter] = (),
-) -> Any:
+) -> Any:  # fmt: skip
     """The command of a function (registry, values of options, /, its own parameters).
 
     It has ``more`` options in any case; for those of ``argument`` see :func:`settled`.
@@ -121,12 +117,9 @@ def scan(parameters: Parameters, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def settled(
-    arguments: Sequence[str],
-    fixed: Parameters,
-    options: Callable[[Mapping[str, Any]], Parameters],
-    argument: str = "",
-    first: Sequence[inspect.Parameter] = (),
-) -> Parameters:
+    arguments: Sequence[str], fixed: Parameters, options: Callable[[Mapping[str, Any]], Parameters],
+    argument: str = "", first: Sequence[inspect.Parameter] = (),
+) -> Parameters:  # fmt: skip
     """All parameters that the arguments call for.
 
     Arguments:

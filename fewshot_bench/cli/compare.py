@@ -128,13 +128,9 @@ def _compare(
 
 
 def _found(
-    registry: Registry,
-    what: list[str],
-    runs_dir: Path,
-    seeds: int,
-    settings: Mapping[str, Any],
+    registry: Registry, what: list[str], runs_dir: Path, seeds: int, settings: Mapping[str, Any],
     shown: dict[str, Any],
-) -> tuple[list[Run], list[str]]:
+) -> tuple[list[Run], list[str]]:  # fmt: skip
     """The runs that are named, trained if missing; ``shown`` gets a file's table options."""
     from fewshot_bench.results.comparison import check
     from fewshot_bench.results.training import equal_names

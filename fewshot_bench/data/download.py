@@ -23,12 +23,9 @@ def downloads_folder(name: str, cache_dir: str | Path | None = None) -> Path:
 
 
 def locate(
-    name: str,
-    data_root: str | Path | None = None,
-    registry_lookup: Lookup | None = None,
-    download: Download | None = None,
-    cache_dir: str | Path | None = None,
-) -> Path:
+    name: str, data_root: str | Path | None = None, registry_lookup: Lookup | None = None,
+    download: Download | None = None, cache_dir: str | Path | None = None,
+) -> Path:  # fmt: skip
     """The folder with the files of a data set, whose content is not checked here.
 
     With ``data_root``: its subfolder ``name``, or else the folder itself. Otherwise the first that
@@ -79,15 +76,9 @@ def fetch_folder(download: Download, target: Path) -> Path:
 
 
 def download_file(
-    url: str,
-    path: Path,
-    *,
-    md5: str | None = None,
-    sha256: str | None = None,
-    tries: int = 3,
-    wait: float = 1.0,
-    timeout: float = 30.0,
-) -> None:
+    url: str, path: Path, *, md5: str | None = None, sha256: str | None = None, tries: int = 3,
+    wait: float = 1.0, timeout: float = 30.0,
+) -> None:  # fmt: skip
     """Download ``url`` to ``path``, unless it holds a file with the right checksum.
 
     Arguments:

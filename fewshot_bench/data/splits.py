@@ -52,11 +52,9 @@ def shuffled(n: int, *key: int | str) -> list[int]:
 
 
 def random_splits(
-    classes: Sequence[str],
-    fractions: tuple[float, float],
-    seed: int,
+    classes: Sequence[str], fractions: tuple[float, float], seed: int,
     together: Iterable[Iterable[str]] = (),
-) -> ClassLists:
+) -> ClassLists:  # fmt: skip
     """Disjoint random splits of these classes, whose order does not matter.
 
     Arguments:

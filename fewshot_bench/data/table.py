@@ -32,11 +32,9 @@ class ClassTable:
     """
 
     def __init__(
-        self,
-        labeled: LabeledImages,
-        device: torch.device | str = "cpu",
+        self, labeled: LabeledImages, device: torch.device | str = "cpu",
         pixel_range: tuple[float, float] = (0.0, 1.0),
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.device = torch.device(device)
         self.pixel_range = pixel_range
         self.class_names = labeled.class_names

@@ -126,12 +126,9 @@ def evaluation_started(split: str, episodes: int, step: int) -> None:
 
 @hookspec
 def episodes_scored(
-    split: str,
-    ids: list[int],
-    scores: np.ndarray,
-    metrics: Mapping[str, np.ndarray],
+    split: str, ids: list[int], scores: np.ndarray, metrics: Mapping[str, np.ndarray],
     confusion: np.ndarray,
-) -> None:
+) -> None:  # fmt: skip
     """T episodes of an evaluation were scored.
 
     Arguments:

@@ -184,12 +184,9 @@ def number(value: float | None) -> str:
 
 
 def _filled(
-    heads: tuple[str, ...],
-    sections: dict[str, list[tuple[str, ...]]],
-    notes: list[str],
-    findings: list[str],
-    optional: tuple[str, ...],
-) -> Block:
+    heads: tuple[str, ...], sections: dict[str, list[tuple[str, ...]]], notes: list[str],
+    findings: list[str], optional: tuple[str, ...],
+) -> Block:  # fmt: skip
     """Without the columns that say nothing; a lone section needs no name."""
     lines = [line for part in sections.values() for line in part]
     shown = [i for i in range(len(heads)) if any(line[i] not in ("", "-") for line in lines)]

@@ -218,14 +218,9 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[Run],
-    baseline: str | None = None,
-    level: float | None = None,
-    *,
-    interval: str | None = None,
-    target: float | None = None,
-    ranks: bool = False,
-) -> Comparison:
+    runs: Sequence[Run], baseline: str | None = None, level: float | None = None, *,
+    interval: str | None = None, target: float | None = None, ranks: bool = False,
+) -> Comparison:  # fmt: skip
     """Lay runs out in tables, with their intervals and tests.
 
     Arguments:
@@ -279,11 +274,9 @@ def check(level: float | None, interval: str | None, target: float | None) -> No
 
 
 def _table(
-    layout: Layout,
-    scores: Mapping[int, tuple[Array, Array]],
-    comparison: Comparison,
+    layout: Layout, scores: Mapping[int, tuple[Array, Array]], comparison: Comparison,
     interval: str | None,
-) -> Table:
+) -> Table:  # fmt: skip
     """The best rows first; without rows if none of its runs can be used."""
     table = Table(layout.protocol, layout.settings, [], layout.differs, [])
     level, numbers = comparison.level_of(table), dict[Setting, Array]()

@@ -17,13 +17,9 @@ from fewshot_bench.method import Method
 
 
 def build_method(
-    registry: Registry,
-    name: str,
-    options: Mapping[str, Any],
-    task: Task,
-    backbone: nn.Module | None,
-    prefix: str = "",
-) -> Method:
+    registry: Registry, name: str, options: Mapping[str, Any], task: Task,
+    backbone: nn.Module | None, prefix: str = "",
+) -> Method:  # fmt: skip
     """The method with these (flat, complete) options; inner methods get task and backbone too."""
     factory, values = load(registry, "methods", name), {}
     own = (option for option in options_of(factory, prefix) if option.name in options)

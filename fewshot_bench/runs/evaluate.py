@@ -30,14 +30,9 @@ NOT_AGAIN = {"init": None, "observers": (), "profile": False, "pictures": False}
 
 
 def evaluate_run(
-    run_folder: str | Path,
-    *,
-    registry: Registry | None = None,
-    progress: Progress | None = None,
-    part: str = "test",
-    trust_code: bool = False,
-    **changes: Any,
-) -> dict[str, Any]:
+    run_folder: str | Path, *, registry: Registry | None = None, progress: Progress | None = None,
+    part: str = "test", trust_code: bool = False, **changes: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Evaluate a finished run's weights again: other episodes, task or data; a record of its own.
 
     Options of the data set stay as in the run; see :func:`kept_options`.

@@ -40,15 +40,9 @@ class Predicted:
 
 
 def classify(
-    run: str | Path,
-    support: Path,
-    images: Sequence[Path],
-    *,
-    mode: Resize = "antialias",
-    invert: bool = False,
-    device: str = "auto",
-    trust_code: bool = False,
-) -> Predicted:
+    run: str | Path, support: Path, images: Sequence[Path], *, mode: Resize = "antialias",
+    invert: bool = False, device: str = "auto", trust_code: bool = False,
+) -> Predicted:  # fmt: skip
     """Learn the classes of a folder with a run's weights, and classify pictures.
 
     Pictures get the size, the channels and the pixel range of the run's data set, which is read for

@@ -105,14 +105,9 @@ def run(context: RunContext) -> dict[str, Any]:
 
 
 def resume(
-    run_folder: str | Path,
-    context: RunContext | None = None,
-    *,
-    progress: Progress | None = None,
-    allow_changes: bool = False,
-    trust_code: bool = False,
-    **settings: Any,
-) -> dict[str, Any]:
+    run_folder: str | Path, context: RunContext | None = None, *, progress: Progress | None = None,
+    allow_changes: bool = False, trust_code: bool = False, **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Resume an interrupted run from its newest complete checkpoint; a finished one stays as it is.
 
     Arguments:
@@ -242,11 +237,9 @@ def evaluation_chunk(run: PreparedRun) -> int:
 
 
 def make_trainer(
-    run: PreparedRun,
-    pictures: Pictures | None = None,
-    checkpointer: Checkpointer | None = None,
+    run: PreparedRun, pictures: Pictures | None = None, checkpointer: Checkpointer | None = None,
     weights_check: WeightsCheck | None = None,
-) -> Trainer:
+) -> Trainer:  # fmt: skip
     """The loop over the configured number of steps, with validation and logging attached."""
     config, progress = run.config, run.context.progress
     tasks = config.task_batch * len(run.method.turns)

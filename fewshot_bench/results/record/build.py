@@ -78,13 +78,9 @@ def write_training(folder: Path, trainer: Trainer) -> None:
 
 
 def note_evaluation(
-    record: dict[str, Any],
-    scores: Scores,
-    level: float,
-    transductive: bool,
-    source: EpisodeSource,
+    record: dict[str, Any], scores: Scores, level: float, transductive: bool, source: EpisodeSource,
     metrics: Mapping[str, Metric],
-) -> None:
+) -> None:  # fmt: skip
     """Fill in the times and, of the split that the record's ``part`` names, the result."""
     result = result_of(scores, level, transductive, source, metrics)
     best = {"best_step": (record["validation"] or {}).get("best_step")}
@@ -102,12 +98,9 @@ def note_evaluation(
 
 
 def result_of(
-    scores: Scores,
-    level: float,
-    transductive: bool,
-    source: EpisodeSource,
+    scores: Scores, level: float, transductive: bool, source: EpisodeSource,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """The record's ``test`` or ``validation``: accuracy with its interval, and the protocol."""
     interval = student_interval(scores.accuracy, level)
     groups = source.table.group_count.cpu().numpy()

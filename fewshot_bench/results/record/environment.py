@@ -21,13 +21,10 @@ def environment() -> dict[str, Any]:
     """The record's ``environment``, without ``code``."""
     import torch
 
+    packages = ("fewshot-bench", "torch", "torchvision", "numpy", "scipy")
     return Environment(
         python=platform.python_version(),
-        fewshot_bench=installed_version("fewshot-bench"),
-        torch=installed_version("torch"),
-        torchvision=installed_version("torchvision"),
-        numpy=installed_version("numpy"),
-        scipy=installed_version("scipy"),
+        **{name.replace("-", "_"): installed_version(name) for name in packages},
         platform=platform.platform(),
         cpu=cpu_name(),
         cores=os.cpu_count(),

@@ -105,12 +105,9 @@ def student_interval(scores: Scores, level: float = 0.95) -> Interval:
 
 
 def bootstrap_interval(
-    scores: Scores,
-    level: float = 0.95,
-    method: str = "percentile",
-    resamples: int = 9999,
+    scores: Scores, level: float = 0.95, method: str = "percentile", resamples: int = 9999,
     seed: int = 0,
-) -> Interval:
+) -> Interval:  # fmt: skip
     """Bootstrap interval of the mean of independent scores (``scipy.stats.bootstrap``).
 
     Arguments:
