@@ -74,8 +74,8 @@ def meet_record(runs: Path, whole: dict[str, Any], record: Any, way: str) -> Non
     ready = FewshotBenchError("this can be run")
     try:
         with ExitStack() as stack:
-            for name in ("runner.prepare", "predict.prepare", "build.load_data"):
-                stack.enter_context(mock.patch(f"fewshot_bench.{name}", side_effect=ready))
+            for name in ("evaluate.prepare", "predict.prepare", "context.RunContext.load_data"):
+                stack.enter_context(mock.patch(f"fewshot_bench.runs.{name}", side_effect=ready))
             check(fsb(*way.split()))
     finally:
         (runs / "one/record.json").write_bytes(written(whole))
