@@ -192,7 +192,7 @@ def test_an_inaccurate_backbone_does_not_pass() -> None:
     """A backbone that normalizes with torch's own channels-last kernel fails ``fsb check``."""
     (outcome,) = check_backbone(Inaccurate, only=["precision"])
     assert outcome.status == "failed"
-    assert "float32 gradient is off by" in outcome.message
+    assert "float32 gradient differs by" in outcome.message
     assert "TaskBatchNorm" in outcome.message
 
 
@@ -200,4 +200,4 @@ def test_an_inaccurate_method_does_not_pass() -> None:
     """A method that subtracts large numbers from each other fails ``fsb check``."""
     (outcome,) = check_method(Careless, only=["precision"])
     assert outcome.status == "failed"
-    assert "float32 gradient of player 'meta' is off by" in outcome.message
+    assert "float32 gradient of player 'meta' differs by" in outcome.message
