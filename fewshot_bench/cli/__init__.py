@@ -1,1 +1,4 @@
-"""The command line: thin commands over the package. Nothing here imports torch until it is used."""
+"""The command line: one module per command, and ``main``, which lists and calls them.
+
+Nothing is imported from outside but ``main.main``. Importing this room does not import torch.
+"""

@@ -59,13 +59,13 @@ LIARS: dict[str, tuple[type[Method], str, str]] = {
     "inductive, over batch statistics": (
         said(transductive=False), "inductive", "batch statistics: off by",
     ),
-    "a surrogate, by detach()": (Detaching, "gradients", "gradient of player 'meta' is off"),
+    "a surrogate, by detach()": (Detaching, "gradients", "gradient of player 'meta' differs"),
     "unlabeled tasks": (said(unlabeled_tasks=True), "unlabeled-tasks", "it raised"),
     "wants a backbone": (Pixels, "declarations", "wants_backbone = False"),
-    "mini-batches": (said(source="batches"), "shapes", "it raised"),
+    "mini-batches": (said(source="batches"), "finite", "before any training"),
     "a source that is none": (said(source="pictures"), "declarations", "episodes or batches"),
     "a gradient that is none": (said(gradient="about right"), "declarations", "exact or surrog"),
-    "a word for a switch": (said(batchable="yes"), "declarations", "give True or False"),
+    "a word for a switch": (said(batchable="yes"), "declarations", "expected True or False"),
     "a turn of nobody": (said(turns=(("nobody",),)), "players", "nobody"),
 }  # fmt: skip
 
