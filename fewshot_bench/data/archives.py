@@ -1,4 +1,4 @@
-"""Files from zip and tar archives, without trust in what else they hold."""
+"""Files from zip and tar archives, whose content is not trusted."""
 
 import hashlib
 import lzma

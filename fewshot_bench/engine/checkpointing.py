@@ -39,8 +39,7 @@ FOLDER = "checkpoints"
 FORMAT = 1
 BELONGS = ("run", "config")
 _NAME = re.compile(r"step-(\d+)-([0-9a-f]{64})\.safetensors")
-# Of the keyboard; of a batch system that takes the machine away, and what it can be told to send
-# some time before; of a terminal that closes.
+# Ctrl-C; a batch system's end; what it can be asked to send before; a terminal that closes.
 STOPPING = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 TOGETHER = 0.1  # seconds: a launcher may pass on a signal that the whole group got anyway
 
@@ -253,7 +252,7 @@ class Checkpointer:
             self.save(step, state)
 
     def save(self, step: int, state: Callable[[], Any]) -> None:
-        """Write a checkpoint now. A disk that is full, for a while perhaps, ends no training."""
+        """Write a checkpoint now; a write error, such as a full disk, is only logged."""
         if self.store is not None:
             try:
                 path = self.store.save(step, state())

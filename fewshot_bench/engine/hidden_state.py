@@ -1,4 +1,4 @@
-"""What a method does that its numbers do not show, noticed while it runs.
+"""Hidden state and random numbers without a key, detected while a method runs.
 
 Results are a function of weights and keys. What breaks that is state that everything shares:
 buffers that a forward pass changes (``nn.BatchNorm2d``), global random generators
@@ -49,7 +49,7 @@ MOST = 2**24
 
 
 def copy_of(method: Method) -> Method:
-    """A copy to try things on, so that no counter of the method's moves; itself if it has none."""
+    """A deep copy for trial calls; the method itself if it cannot be copied."""
     try:
         return copy.deepcopy(method)
     except Exception:  # it holds what cannot be copied: a tensor of a graph, a lock

@@ -1,4 +1,4 @@
-"""A look at a method before its numbers count: what can be wrong without showing in them.
+"""Checks of a method at run time, for faults that its results would not reveal.
 
 One task is run a few times. The result is an error where the number would be wrong, and a note for
 the screen and the record where it could not be reproduced.

@@ -72,7 +72,7 @@ class Pictures:
         self._write(f"step-{step:08d}.npz", **{n: self._bytes(x[0]) for n, x in generated.items()})
         for name, measured in quality.items():
             numbers = {n: v.tolist() for n, v in vars(measured).items()}
-            # A resumed run comes by the same step again.
+            # A resumed run repeats the steps after its checkpoint.
             self.quality[step, name] = json.dumps({"step": step, "name": name} | numbers)
         if self.quality:
             lines = "".join(f"{line}\n" for _, line in sorted(self.quality.items()))

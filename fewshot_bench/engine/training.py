@@ -256,7 +256,7 @@ class Trainer:
     def _turn(
         self, turn: Sequence[str], sample: Callable[[], Episode], phase_ends: Callable[[], None]
     ) -> Gradients:
-        """Sample, differentiate, move: what a step is made of, and a graph holds."""
+        """Sample, differentiate, update: the part of a step that a CUDA graph holds."""
         episode, executor, step = sample(), self.executor, self.step + 1
         phase_ends()
         at_once = executor.at_once(len(episode))

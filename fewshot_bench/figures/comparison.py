@@ -203,8 +203,7 @@ def settings(runs: list[Run], request: Request) -> Figure:
 def _points(shown: list[Series]) -> Points:
     """The test accuracy of each series, by data set, name and setting.
 
-    A method is one line over the settings, unless one setting has several series of it: then
-    names contain what differs between them.
+    If a setting has several series of a method, their names contain what differs between them.
     """
     groups: dict[tuple[str, Place], list[Series]] = {}
     for one, data in zip(shown, series.data_names([one.runs[0] for one in shown]), strict=True):

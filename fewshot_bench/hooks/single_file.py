@@ -24,7 +24,7 @@ _ALLOWED: ContextVar[frozenset[tuple[Path, str]] | None] = ContextVar("allowed",
 
 @contextmanager
 def only_typed(names: Iterable[object], trust: bool = False) -> Iterator[None]:
-    """Import no file in the block but those that were typed: a record's is somebody else's word.
+    """Import no file in the block but those that were typed: those in a record are not trusted.
 
     ``trust``: somebody looked at the files that the record names, and lets them through.
     """

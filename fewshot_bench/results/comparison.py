@@ -67,7 +67,7 @@ PLACES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Looks:
-    """Test evaluations of one method on one protocol, of all runs that lie together."""
+    """Test evaluations of one method on one protocol, of all runs in the same folders."""
 
     configurations: int  # how many differ in a setting, or in the seed of their episodes
     seeds: int  # the most of a configuration; they are no looks, because all of them are reported

@@ -70,10 +70,7 @@ def lay_out(runs: Iterable[Run], *, by_level: bool = True) -> tuple[list[Layout]
 
 
 def _same_episodes(runs: list[Run]) -> list[list[Run]]:
-    """Within a setting all runs have the same episodes; others go to a further table.
-
-    The first table gets the episodes that most runs of the setting have.
-    """
+    """Within a setting of a table all runs have the same episodes, those of most runs first."""
     parts: dict[Setting, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         parts[run.setting][run.record["episodes_digest"]].append(run)
@@ -139,9 +136,8 @@ def _rows(runs: list[Run]) -> tuple[list[list[Run]], list[Mapping[str, Any]], li
 def _chosen(runs: list[Run]) -> list[dict[str, str]]:
     """What was chosen for each of the runs of one method.
 
-    A preset may give each column its own step count: what it decided is no difference between
-    columns. It is one between runs of the same column, and what a user typed always is one,
-    unless the preset of another run of the column says the same.
+    What a preset decided, such as a step count, may differ between columns, but not between runs
+    of one column. What a user typed is a difference unless another run's preset says the same.
     """
     each = [
         (settings(run), {n for n, by in run.record["config"]["sources"].items() if by == "user"})

@@ -304,7 +304,7 @@ def _subject(row: Row, cell: Cell, over_seeds: bool) -> str:
 
 
 def speed_words(table: Table, comparison: Comparison) -> list[str]:
-    """What the times are, and whether they can be compared."""
+    """Caption of the timing columns: clock, device, comparability."""
     words = []
     if any(len(cell.runs) > 1 for _, _, cell in table.filled):
         words.append("Times are medians over training seeds.")

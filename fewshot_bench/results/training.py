@@ -235,7 +235,7 @@ NOT_TRAINING = {field.name for field in fields(RunConfig)} - {*OF_TRAINING, "met
 
 
 def settings_then(run: Run) -> Settings:
-    """The settings that a run's weights were trained with, also by another run."""
+    """Training settings of a run's weights, also of those from another run."""
     then: Settings = run.record["config"] | _summary(run).get("settings", {})
     return then
 

@@ -113,7 +113,7 @@ def load_trained(run: PreparedRun, folder: Path, before: Mapping[str, Any]) -> l
 
 
 def _different_from(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What an evaluation uses that the run did not, and nobody asked for: no settings."""
+    """Differences between a run and its evaluation, other than in settings."""
     both = before, now
     pairs: list[tuple[Any, ...]] = [
         ("torch", *(record["environment"]["torch"] for record in both)),

@@ -248,7 +248,7 @@ def unlabeled_tasks(
 
 
 def sampler_captures(subject: SamplerSubject) -> None:
-    """A GPU waits for no line of it, batch after batch."""
+    """No line of it synchronizes with a GPU, batch after batch."""
     check = DeviceCheck(subject.kind)
     with check.running() as device:
         with device.waits_allowed():
@@ -266,7 +266,7 @@ def sampler_captures(subject: SamplerSubject) -> None:
 
 
 def method_captures(subject: MethodSubject) -> str | None:
-    """A GPU waits for no line of it and shapes are fixed, where capturable is declared."""
+    """No line of it synchronizes with a GPU, and shapes are fixed, where capturable is declared."""
     faults: dict[str, None] = {}
     for run in (train, evaluate):
         method = subject.build()

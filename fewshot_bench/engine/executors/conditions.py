@@ -156,10 +156,7 @@ def _array(array: np.ndarray) -> Any:
 
 
 def _extra_state(module: nn.Module, device: torch.device) -> Any:
-    """Extra state, which may come from something that no attribute shows.
-
-    By value, but for tensors of the graph's device: a graph itself may change their numbers.
-    """
+    """Extra state by value, but for tensors of the graph's device, which a graph may change."""
     if type(module).get_extra_state is nn.Module.get_extra_state:
         return None
 

@@ -38,7 +38,7 @@ Graph = torch.cuda.CUDAGraph
 Turn = tuple[int, int]  # its place in a step, and the source of its episodes
 AHEAD = 4096  # episodes whose indices are drawn together, at most
 STEPS_AHEAD = 64
-IN_VAIN = 3  # turns in a row that had to be run directly although they might be captured
+MOST_FAILED = 3  # turns in a row that had to be run directly although they might be captured
 
 
 class CudaGraphs(Eager):
@@ -199,7 +199,7 @@ class TurnGraphs:
         if now != before:
             self._graphs.pop(turn, None)
             self._in_vain[turn] += 1
-            if self._in_vain[turn] > IN_VAIN:
+            if self._in_vain[turn] > MOST_FAILED:
                 raise RuntimeError(f"{changed(before, now)} changes from step to step")
             return None
         if turn not in self._graphs:

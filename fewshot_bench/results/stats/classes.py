@@ -179,10 +179,7 @@ def _moved(half: float, deviation: float, skewness: float) -> tuple[float, float
 
 
 def _factors(freedom: float) -> tuple[Array, Array]:
-    """Values of ν / U [K] and weights [K] for an integral over chi-squared U of ν degrees.
-
-    The trapezoidal rule in log U, whose density is smooth and dies out on both sides.
-    """
+    """Values of ν / U [K], weights [K]: trapezoidal rule in log U, U chi-squared of ν degrees."""
     from scipy.special import gammainccinv, gammaincinv, gammaln
 
     half = freedom / 2
