@@ -95,11 +95,11 @@ def registry(fake_distribution: Callable[..., Path]) -> Registry:
 @pytest.mark.parametrize(
     ("kind", "name", "wanted"),
     [
-        ("methods", "function", "of type function; a subclass of fewshot_bench.Method"),
-        ("datasets", "nothing", "of type function; a subclass of fewshot_bench.Dataset"),
+        ("methods", "function", "of type function; expected a subclass of fewshot_bench.Method"),
+        ("datasets", "nothing", "of type function; expected a subclass of fewshot_bench.Dataset"),
         ("samplers", "drawn", "a subclass of fewshot_bench.Sampler"),
         ("observers", "watcher", "of type function and implements no lifecycle hook"),
-        ("metrics", "number", "of type float; a function or class"),
+        ("metrics", "number", "of type float; expected a function or class"),
     ],
 )
 def test_an_object_of_the_wrong_type(kind: str, name: str, wanted: str, registry: Registry) -> None:

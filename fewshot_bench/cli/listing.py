@@ -41,9 +41,9 @@ def plugins(
     rows = []
     for plugin in found:
         offers = [", ".join(names) for names in plugin.kinds.values()]
-        told = plugin.error or "; ".join(filter(None, (*offers, plugin.note)))
+        details = plugin.error or "; ".join(filter(None, (*offers, plugin.note)))
         kinds = "; ".join(plugin.kinds) or "-"
-        cells = (plugin.name, plugin.distribution, plugin.version, kinds, plugin.status, told)
+        cells = (plugin.name, plugin.distribution, plugin.version, kinds, plugin.status, details)
         rows.append([one_line(cell) for cell in cells])
     columns = ("name", "distribution", "version", "kind", "status", "offers, or what is wrong")
     _print(columns, rows, "fold")

@@ -43,7 +43,7 @@ ORDER = (
     "plugins", "new", "check",
 )  # fmt: skip
 GROUPS = ("run", "data")
-TRAINING = ("run", "resume", "eval", "predict")  # commands that train or evaluate
+TRAINING = ("run", "compare", "resume", "eval", "predict")  # commands that train or evaluate
 # Commands with options of what is typed, built from their arguments: how, and what they call.
 DYNAMIC: dict[str, tuple[Callable[..., Any], Callable[..., None]]] = {
     "eval": (evaluate.build_command, evaluate._evaluate),

@@ -58,13 +58,13 @@ def plan(
     set's images reach the power.
     """
     if not 0 < difference <= 100:
-        raise ConfigError(f"--difference {difference:g}: points of accuracy, over 0, at most 100.")
+        raise ConfigError(f"--difference: expected points over 0, at most 100, got {difference:g}.")
     if not 0 < alpha < 1:
-        raise ConfigError(f"--alpha {alpha:g}: it has to lie between 0 and 1.")
+        raise ConfigError(f"--alpha: expected a number between 0 and 1, got {alpha:g}.")
     if not alpha < power < 1:
-        raise ConfigError(f"--power {power:g}: it has to lie between --alpha ({alpha:g}) and 1.")
+        raise ConfigError(f"--power: expected {alpha:g} (--alpha) to 1, got {power:g}.")
     if sampling not in (None, "closed", "open"):
-        raise ConfigError(f"--sampling {sampling}: give closed or open.")
+        raise ConfigError(f"--sampling: expected closed or open, got {sampling}.")
     from fewshot_bench.results.pilots import pilot_of
 
     if runs:

@@ -14,6 +14,7 @@ One that may be repeated takes one value or a list: ``metric=["accuracy", "f1"]`
 
 from __future__ import annotations
 
+import enum
 import importlib
 import inspect
 import keyword
@@ -23,7 +24,7 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Union
+from typing import Any, Literal, Union
 
 import msgspec
 
@@ -31,9 +32,6 @@ from fewshot_bench.errors import ConfigError, PluginError, UnknownName
 from fewshot_bench.hooks.lifecycle import lifecycle_hooks_of
 from fewshot_bench.hooks.registry import Registry
 from fewshot_bench.utils.inputs import InputFile
-
-if TYPE_CHECKING:
-    from fewshot_bench.config.schema import Scope
 
 _PLAIN = (bool, int, float, str)
 _WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
@@ -45,6 +43,22 @@ _BASES = {
     "datasets": ("fewshot_bench.data.images", "Dataset"),
     "samplers": ("fewshot_bench.sampling.base", "Sampler"),
 }
+
+
+class Scope(enum.Flag):
+    """What a setting decides. A rule that depends on settings asks for their scope.
+
+    * Two runs are equal if all settings are, except those with scope ``MACHINE`` or ``OUTPUT``.
+    * A resumed run takes new values of those with scope ``MACHINE`` only.
+    * ``fsb eval`` may change those with scope ``EVALUATION``, and those with scope ``MACHINE``
+      and not ``TRAINING``.
+    * The trainings of two rows of a table are compared by the settings that have a ``label``.
+    """
+
+    TRAINING = enum.auto()  # how weights are trained
+    EVALUATION = enum.auto()  # test episodes and how they are scored
+    MACHINE = enum.auto()  # where data are and what computes; changes no number
+    OUTPUT = enum.auto()  # which files are written; changes no number
 
 
 @dataclass(frozen=True)

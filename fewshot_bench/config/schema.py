@@ -6,7 +6,6 @@ evaluation, labels of rows, and the reference page.
 
 from __future__ import annotations
 
-import enum
 import re
 import tomllib
 import typing
@@ -18,7 +17,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from fewshot_bench.config.options import Option, option_of
+from fewshot_bench.config.options import Option, Scope, option_of
 from fewshot_bench.errors import ConfigError
 from fewshot_bench.utils.inputs import InputFile
 
@@ -28,22 +27,6 @@ DEFAULT_PLUGINS: dict[str, str] = tomllib.loads(
 )
 # The fields that hold the options of what the configuration names.
 OPTION_FIELDS = ("method_options", "backbone_options", "dataset_options", "sampling_options")
-
-
-class Scope(enum.Flag):
-    """What a setting decides. A rule that depends on settings asks for their scope.
-
-    * Two runs are equal if all settings are, except those with scope ``MACHINE`` or ``OUTPUT``.
-    * A resumed run takes new values of those with scope ``MACHINE`` only.
-    * ``fsb eval`` may change those with scope ``EVALUATION``, and those with scope ``MACHINE``
-      and not ``TRAINING``.
-    * The trainings of two rows of a table are compared by the settings that have a ``label``.
-    """
-
-    TRAINING = enum.auto()  # how weights are trained
-    EVALUATION = enum.auto()  # test episodes and how they are scored
-    MACHINE = enum.auto()  # where data are and what computes; changes no number
-    OUTPUT = enum.auto()  # which files are written; changes no number
 
 
 TRAINING, EVALUATION, MACHINE, OUTPUT = Scope

@@ -13,9 +13,10 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, version
 from pathlib import Path
 from typing import Any
@@ -197,10 +198,10 @@ def _check_module(module: Any) -> None:
         raise PluginError(f"it was made for interface {made_for}, and {has}: {upgrade}")
 
 
-def _names_from(where: str, function: Any, kind: str) -> specs.Names:
+def _names_from(where: str, call: Callable[[], list[Any]], kind: str) -> specs.Names:
     """What a registration hook returns, checked."""
     try:
-        names: Any = function()
+        names = next(iter(call()), None)
     except Exception as error:
         what = f"{where} raised {summary(error)}; it may only return its names"
         raise PluginError(what) from error
@@ -284,7 +285,7 @@ class Registry:
             if hook not in LIFECYCLE and (implementation.wrapper or implementation.hookwrapper):
                 raise PluginError(f"{where} is a wrapper, which only lifecycle hooks may be")
             if kind in KINDS:
-                names = sorted(_names_from(where, implementation.function, kind).items())
+                names = sorted(_names_from(where, partial(self._call, module, hook), kind).items())
                 found += [Registered(kind, name, target, *origin) for name, target in names]
         for item in found:
             if any(item.full_name == other.full_name for other in self._found[item.kind]):
@@ -296,6 +297,11 @@ class Registry:
             when = f"only with --with {own[0]}" if own else "never: no observer is this module"
             info.note = f"its lifecycle hooks are called {when}"
         return found
+
+    def _call(self, plugin: Any, hook: str, **arguments: Any) -> Any:
+        """Call a hook of one plugin alone: pluggy's own call ends at the first that raises."""
+        others = [other for other in self._manager.get_plugins() if other is not plugin]
+        return self._manager.subset_hook_caller(hook, others)(**arguments)
 
     def names(self, kind: str) -> dict[str, list[Registered]]:
         """Every name of a kind; more than one entry where distributions claim the same."""
@@ -364,7 +370,7 @@ class Registry:
         """The folder that the first ``locate_dataset`` hook names, or None.
 
         A hook that raises or returns something else gives a :class:`PluginWarning`, and the next
-        one is called: pluggy's own call would end there.
+        one is called.
         """
         rows = {f"{info.distribution}:{info.name}": info for info in self.plugins}
         for hook in reversed(self._manager.hook.locate_dataset.get_hookimpls()):
@@ -372,7 +378,7 @@ class Registry:
             where = f"{info.module}.locate_dataset('{name}')"
             try:
                 with redirect_stdout(sys.stderr):
-                    folder: Any = hook.function(*[name for _ in hook.argnames])
+                    folder: Any = self._call(hook.plugin, "locate_dataset", name=name)
                 if isinstance(folder, str | Path):
                     return Path(folder)
                 if folder is None:

@@ -170,7 +170,7 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
                 common = fixed if networks[entry.method] else without
                 settings = {**common, **column, **entry.settings, "seed": seed}
                 config = configure(entry.method, registry, **settings)
-                drafts.append(Draft(entry.name, entry.method, settings, config=config))
+                drafts.append(Row(entry.name, entry.method, settings, config=config))
             if grid.equal:
                 drafts = equalized(drafts, grid.equal, registry)
             more = [n for n in column if len(axes[n]) > 1 and n not in ("way", "shot")]
@@ -186,13 +186,13 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
 
 
 @dataclass(frozen=True)
-class Draft(Entry):
+class Row(Entry):
     """A row before settings are equalized: with what was typed for it, and what that gives."""
 
     config: RunConfig = field(kw_only=True)
 
 
-def equalized(drafts: list[Draft], names: Sequence[str], registry: Registry) -> list[Draft]:
+def equalized(drafts: list[Row], names: Sequence[str], registry: Registry) -> list[Row]:
     """The rows of one column, equal in these traits (``equal_names``).
 
     Where rows differ, the value that the user typed counts for all; for the counts of the training
@@ -214,7 +214,7 @@ class _Planned:
         self.registry, self.context = registry, RunContext(config, registry)
         self._trains: dict[str, bool] = {}
 
-    def trains(self, draft: Draft) -> bool:
+    def trains(self, draft: Row) -> bool:
         """Whether the method has anything to train; its training episodes need not be possible."""
         key = settings_key(draft.config.to_dict())
         if key not in self._trains:
@@ -223,7 +223,7 @@ class _Planned:
             self._trains[key] = bool(check_players(method))
         return self._trains[key]
 
-    def run(self, draft: Draft) -> Run:
+    def run(self, draft: Row) -> Run:
         """The run that the draft would become, as far as its record is about training."""
         config = replace(draft.config, observers=(), metrics=(), device="cpu")
         record = describe(prepare(self.context.with_config(config)), Path("planned"))
@@ -245,7 +245,7 @@ class _Planned:
         return found
 
 
-def _settle(name: str, drafts: list[Draft], planned: _Planned) -> list[Draft]:
+def _settle(name: str, drafts: list[Row], planned: _Planned) -> list[Row]:
     """The rows, equal in one trait: one of its settings after the other."""
     settled: set[str] = set()
     while True:
@@ -269,7 +269,7 @@ def _settle(name: str, drafts: list[Draft], planned: _Planned) -> list[Draft]:
                 drafts[drafts.index(draft)] = replace(draft, settings=now, config=config)
 
 
-def _refusal(name: str, field: str, rows: Sequence[tuple[Draft, Mapping[str, Any]]]) -> str:
+def _refusal(name: str, field: str, rows: Sequence[tuple[Row, Mapping[str, Any]]]) -> str:
     values = []
     for draft, fields in rows:
         source = "typed" if field in draft.settings else draft.config.sources.get(field, "default")

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.command_line import InProcess
+
 FAULTS = """
 import resource, sys
 from fewshot_bench.cli._heap import keep_freed_memory
@@ -31,3 +33,16 @@ def test_freed_memory_is_used_again() -> None:
         for way in ("kept", "given back")
     }
     assert faults["kept"] * 10 < faults["given back"]
+
+
+@pytest.mark.parametrize(
+    ("command", "times"),
+    [("run", 1), ("compare", 1), ("resume", 1), ("eval", 1), ("predict", 1), ("list", 0)],
+)
+def test_commands_that_train_or_evaluate_use_it(
+    command: str, times: int, fsb: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr("fewshot_bench.cli.main.keep_freed_memory", lambda: calls.append(1))
+    fsb(command, "--help")
+    assert len(calls) == times

@@ -146,14 +146,14 @@ def assert_refused(arguments: Sequence[Any], *words: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--difference", "0"), ("--difference 0", "over 0")),
-        (("--difference", "-1"), ("--difference -1",)),
-        (("--difference", "nan"), ("--difference nan",)),
+        (("--difference", "0"), ("--difference", "over 0", "got 0")),
+        (("--difference", "-1"), ("--difference", "got -1")),
+        (("--difference", "nan"), ("--difference", "got nan")),
         (("--difference", "1e-7"), ("more than a billion",)),
-        (("--power", "1"), ("--power 1", "between")),
-        (("--power", "0"), ("--power 0", "between")),
-        (("--alpha", "1"), ("--alpha 1", "between")),
-        (("--sampling", "ajar"), ("--sampling ajar", "closed or open")),
+        (("--power", "1"), ("--power", "got 1")),
+        (("--power", "0"), ("--power", "got 0")),
+        (("--alpha", "1"), ("--alpha", "between", "got 1")),
+        (("--sampling", "ajar"), ("--sampling", "closed or open", "got ajar")),
     ],
 )
 def test_bad_options(

@@ -108,7 +108,7 @@ def nobody(world: World) -> Any:
 
 
 def file_there(path: str) -> Any:
-    """A file where a folder is wanted."""
+    """A file in place of a folder."""
     return lambda world: world.write(path, "") and None
 
 
@@ -140,7 +140,7 @@ CASES = (
           read_only("page"), runs="ab", why_not=cannot_mount),
     Fault("a read-only folder for a new plugin", "new mine --kind method --into out",
           read_only("out"), why_not=cannot_mount),
-    Fault("a file where the cache is wanted (the run goes on)", "run nearest-centroid SMALL",
+    Fault("a file in place of the cache (the run goes on)", "run nearest-centroid SMALL",
           file_there("cache"), code=0, told=""),
     Fault("a cache that was deleted (made again)", "run nearest-centroid SMALL", code=0, told=""),
     Fault("a home that is nowhere", "data list", code=0, told="",
