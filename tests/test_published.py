@@ -31,6 +31,7 @@ def record(accuracy: float = 0.985, half_width: float = 0.001, **chosen: Any) ->
     return {
         "id": "maml-omniglot-5w1s-20261125T163530-5569",
         "method": "maml",
+        "evaluated_from": None,
         "config": config
         | {"method_options": {}, "backbone_options": {}}
         | chosen
