@@ -124,7 +124,7 @@ def stands_for(record: Mapping[str, Any], figure: Published) -> bool:
     if any(settings.get(name) != value for name, value in options.items()):
         return False
     user = {name for name, source in config["sources"].items() if source == "user"}
-    return user <= CHOSEN | set(options) and "evaluated_from" not in record
+    return user <= CHOSEN | set(options) and record["evaluated_from"] is None
 
 
 def row(figure: Published, runs: list[Run]) -> str:

@@ -5,10 +5,10 @@ import io
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -110,7 +110,7 @@ def _plain_numbers(
 
 CLASSES = "classes.csv"  # what the class ids of episodes.csv stand for
 CELLS: dict[str, Callable[[str], Any]] = {
-    field.name: int if field.type == "int" else printable for field in fields(ClassContent)
+    name: int if kind is int else printable for name, kind in get_type_hints(ClassContent).items()
 }
 MOST_BYTES = 256 * 2**20  # of that file; a split of 100,000 classes has some 15 million
 
