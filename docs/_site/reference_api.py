@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import types
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -150,23 +151,23 @@ def entry(name: str, thing: Any) -> Iterator[str]:
         if member_name.startswith("_") and member_name != "__call__":
             continue
         if isinstance(member, property):
-            said, line = member.__doc__, member_name
+            text, line = member.__doc__, member_name
         elif inspect.isroutine(member) or isinstance(member, classmethod | staticmethod):
             function = getattr(thing, member_name)
-            said, line = function.__doc__, signature(member_name, function, member)
+            text, line = function.__doc__, signature(member_name, function, member)
         else:
             continue
-        if said:
+        if text:
             yield f"### {name}.{member_name}".replace("__", r"\_\_")
             yield code(line)
-            yield markdown(said)
+            yield markdown(text)
 
 
 def described(thing: Any) -> Iterator[str]:
     """Its own docstring, if it has one."""
-    said = thing.__doc__
-    if said and not (is_dataclass(thing) and said.startswith(f"{thing.__name__}(")):
-        yield markdown(said)
+    text = thing.__doc__
+    if text and not (is_dataclass(thing) and text.startswith(f"{thing.__name__}(")):
+        yield markdown(text)
 
 
 def signature(name: str, function: Any, member: Any = None) -> str:
@@ -177,7 +178,7 @@ def signature(name: str, function: Any, member: Any = None) -> str:
         parameters = parameters[1:]  # self
     words = list(_words(parameters, function))
     result = ""
-    if found.return_annotation not in (found.empty, None) and not inspect.isclass(function):
+    if found.return_annotation not in (found.empty, None, "None") and not inspect.isclass(function):
         result = f" -> {annotation(found.return_annotation)}"
     line = f"{name}({', '.join(words)}){result}"
     if len(line) > WIDTH:
@@ -207,16 +208,18 @@ def _words(parameters: list[inspect.Parameter], function: Any) -> Iterator[str]:
 
 
 def annotation(hint: Any) -> str:
-    """The annotation as in the source."""
-    return hint if isinstance(hint, str) else inspect.formatannotation(hint)
+    """The annotation as in the source: names without their modules."""
+    text = hint if isinstance(hint, str) else inspect.formatannotation(hint)
+    text = re.sub(r"\b(?!torch\.d)(?:[a-z_]\w*\.)+(?=\w)", "", text)
+    return re.sub(r"ndarray\[tuple\[Any, \.\.\.\], dtype\[(\w+)\]\]", r"NDArray[\1]", text)
 
 
 def value(thing: Any) -> str:
     """The text of a constant or default; ``...`` if it is not readable."""
     if isinstance(thing, dict):
         return "{" + ", ".join(f"{key!r}: {value(v)}" for key, v in thing.items()) + "}"
-    said = repr(thing)
-    return "..." if " at 0x" in said or inspect.isroutine(thing) or "<" in said else said
+    text = repr(thing)
+    return "..." if " at 0x" in text or inspect.isroutine(thing) or "<" in text else text
 
 
 def code(line: str) -> str:
