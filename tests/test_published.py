@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fewshot_bench.config.resolve import configure
+from fewshot_bench.config.schema import OPTION_FIELDS
 from tests.loading import loaded
 
 FILE = Path(__file__).parents[1] / "benchmarks/published.py"
@@ -33,7 +34,8 @@ def record(accuracy: float = 0.985, half_width: float = 0.001, **chosen: Any) ->
         "method": "maml",
         "evaluated_from": None,
         "config": config
-        | {"method_options": {}, "backbone_options": {}}
+        | {name: {} for name in OPTION_FIELDS}
+        | {"metrics": []}
         | chosen
         | {"sources": dict.fromkeys(names, "user")},
         "test": {"accuracy": accuracy, "half_width": half_width},
