@@ -35,7 +35,7 @@ def record(accuracy: float = 0.985, half_width: float = 0.001, **chosen: Any) ->
         "evaluated_from": None,
         "config": config
         | {name: {} for name in OPTION_FIELDS}
-        | {"metrics": []}
+        | {"metrics": [], "observers": []}
         | chosen
         | {"sources": dict.fromkeys(names, "user")},
         "test": {"accuracy": accuracy, "half_width": half_width},
