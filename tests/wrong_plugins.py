@@ -1,7 +1,7 @@
 """Wrong plugins: what each does, and the command that meets it.
 
 ``docs/reference/wrong-plugins.md`` is the table of these with the message that each gets;
-``python tests/wrong_plugins.py`` writes it.
+``python -m tests.wrong_plugins`` writes it.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ def page() -> str:
             "",
             "The tests make every row: each mistake is a plugin that is installed as "
             "`wrong-plugin` 1.0, and",
-            "`python tests/wrong_plugins.py` writes this page. Faults outside of plugins: "
+            "`python -m tests.wrong_plugins` writes this page. Faults outside of plugins: "
             "[faults and bad input](faults.md).",
             "",
             "| a plugin that | command | message |",
