@@ -109,7 +109,7 @@ def parse_command(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("fewshot_bench.cli.run._run", only_configure)
     monkeypatch.setattr("fewshot_bench.cli.compare._run_missing", only_cells)
-    monkeypatch.setattr("fewshot_bench.cli.data._choose", stop)
+    monkeypatch.setattr("fewshot_bench.runs.build.find_dataset", stop)
     fsb(*shlex.split(command)[1:]).succeeded()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fewshot_bench.config.schema import OPTION_FIELDS
 from tests.gpu_measuring.gpu_scripts import BENCHMARKS, ROOT
 
 MACHINE = {
@@ -387,9 +388,10 @@ def test_a_finished_run_fills_its_row_of_the_published_table(scripts: Any) -> No
     config = {"preset": "paper", "dataset": "omniglot", "way": 5, "shot": 1, "device": "cuda"}
     record = {
         "id": "maml-omniglot-5w1s-20261224T163530-5569", "method": "maml",
-        "config": config | {
-            "checkpoint_every": "8s", "keep_checkpoints": 1, "method_options": {},
-            "backbone_options": {}, "sources": dict.fromkeys(names, "user"),
+        "evaluated_from": None,
+        "config": config | {name: {} for name in OPTION_FIELDS} | {
+            "checkpoint_every": "8s", "keep_checkpoints": 1, "metrics": [], "observers": [],
+            "sources": dict.fromkeys(names, "user"),
         },
         "test": {"accuracy": 0.986, "half_width": 0.002}, "training": {"seconds": 200.0},
         "environment": {"commit": "abc"}, "device": {"name": "NVIDIA H100"},
