@@ -15,7 +15,8 @@ from fewshot_bench.results.runs import command_of
 
 
 def record_of(method: str, **settings: Any) -> dict[str, Any]:
-    return {"method": method, "config": configure(method, **settings).to_dict()}
+    config = configure(method, **settings).to_dict()
+    return {"method": method, "config": config, "evaluated_from": None}
 
 
 def parsed(command: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

@@ -217,7 +217,7 @@ def test_other_options_are_another_table(home: Path) -> None:
     assert plain["sampler"]["options"] == {}
     with pytest.raises(UnknownName, match="no option named 'sampling_alpha'"):
         run("closed", sampling_alpha=0.5)
-    with pytest.raises(ConfigError, match="--sampling-alpha much"):
+    with pytest.raises(ConfigError, match="--sampling-alpha: expected a number, got 'much'"):
         configure("nearest-centroid", sampling="./mine.py:Unequal", sampling_alpha="much")
 
 
