@@ -1,6 +1,6 @@
 """Record how long each test takes, by which tests/conftest.py marks tests as slow or exhaustive.
 
-    uv run python tests/seconds.py        all tests, one at a time; an hour and a half
+    uv run python tests/seconds.py        all tests, one at a time; about an hour
 
 It writes tests/seconds.json: {test: seconds}, of the tests that take at least a tenth of a second.
 """

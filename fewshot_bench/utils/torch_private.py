@@ -1,6 +1,6 @@
 """The names of torch that are not public, all in one place; each falls back to a plain form.
 
-No other module of the package uses ``torch.ops.aten``, ``torch._C`` or other private names.
+No other module uses private names, but ``testing.meta_device``, which replaces some by name.
 """
 
 from collections.abc import Sequence
