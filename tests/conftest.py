@@ -32,7 +32,7 @@ for variable in ("FSB_PLUGINS", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = Path(__file__).with_name("seconds.json")
 # Seconds of one core. CI has more time than whoever waits for the suite.
-SLOW, LONG, VERY_LONG = (0.5, 2.0, 8.0) if os.environ.get("CI") else (0.5, 0.7, 3.0)
+SLOW, LONG, VERY_LONG = (0.4, 2.0, 8.0) if os.environ.get("CI") else (0.4, 0.5, 3.0)
 FOUND = pytest.StashKey[dict[str, object]]()  # the state of the process before a test
 # The same examples in every run; a slow machine is no fault of a property.
 hypothesis.settings.register_profile(
@@ -59,7 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what takes long, as recorded in tests/seconds.json by ``tests/seconds.py``.
 
-    A test of half a second is slow. A long case is exhaustive, but for the shortest case of its
+    A test of 0.4 seconds is slow. A long case is exhaustive, but for the shortest case of its
     test; so is every test that takes very long. What is exhaustive is slow as well.
     """
     seconds = json.loads(SECONDS.read_text("utf-8"))
