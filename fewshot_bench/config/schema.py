@@ -27,8 +27,6 @@ DEFAULT_PLUGINS: dict[str, str] = tomllib.loads(
 )
 # The fields that hold the options of what the configuration names.
 OPTION_FIELDS = ("method_options", "backbone_options", "dataset_options", "sampling_options")
-
-
 TRAINING, EVALUATION, MACHINE, OUTPUT = Scope
 NOTHING = Scope(0)
 

@@ -248,11 +248,19 @@ def training_of(run: Run) -> dict[str, Any] | None:
     """
     if not _summary(run):
         return None
-    then, found = settings_then(run), dict[str, Any].fromkeys(BY_NAME)
-    for trait in TRAITS:
-        if trained([run]) or trait.name in UNTRAINED:
-            found[trait.name] = trait.read(run, then) if trait.read else then[trait.settings[0]]
-    return found | {"chosen_step": (run.record["validation"] or {}).get("best_step")}
+    return {t.name: _value(t, run) for t in TRAITS} | {"chosen_step": _chosen_step(run)}
+
+
+def _value(trait: Trait, run: Run) -> Any:
+    """The trait's JSON value; None where nothing was trained, or the training has no such thing."""
+    if not _summary(run) or not (trained([run]) or trait.name in UNTRAINED):
+        return None
+    then = settings_then(run)
+    return trait.read(run, then) if trait.read else then[trait.settings[0]]
+
+
+def _chosen_step(run: Run) -> Any:
+    return (run.record["validation"] or {}).get("best_step")
 
 
 def trained(group: Group) -> bool:
@@ -261,8 +269,7 @@ def trained(group: Group) -> bool:
 
 def _values(trait: Trait, runs: Iterable[Run]) -> dict[str, Any]:
     """The distinct values of these runs, without None, each under what identifies it."""
-    each = [(training_of(run) or {}).get(trait.name) for run in runs]
-    values = [value for value in each if value is not None]
+    values = [value for run in runs if (value := _value(trait, run)) is not None]
     return {_key(trait, value, values): value for value in values}
 
 
@@ -296,7 +303,7 @@ def texts(trait: Trait, groups: Sequence[Group]) -> list[str]:
     for group in groups:
         own = list(_values(trait, group).values())
         text = " / ".join(dict.fromkeys(named[_key(trait, value, among)] for value in own))
-        steps: set[Any] = {(training_of(run) or {}).get("chosen_step") for run in group} - {None}
+        steps: set[Any] = {_chosen_step(run) for run in group if _summary(run)} - {None}
         if trait.name == "steps" and own and steps and steps != set(own):
             chosen = " to ".join(map(str, sorted({min(steps), max(steps)})))
             text += f" ({chosen} chosen)"

@@ -82,12 +82,15 @@ class Prediction:
     @property
     def adapt_ms(self) -> Tensor:
         """ms that each task took to learn, [T] on the host; a call's are shared out equally."""
-        return torch.cat([torch.ones(c.tasks) / c.ran * c.laps()[0] for c in self.calls])
+        return self._per_task(0)
 
     @property
     def predict_ms(self) -> Tensor:
         """ms that each task took to classify, [T] on the host; shared out as well."""
-        return torch.cat([torch.ones(c.tasks) / c.ran * c.laps()[1] for c in self.calls])
+        return self._per_task(1)
+
+    def _per_task(self, lap: int) -> Tensor:
+        return torch.cat([torch.ones(c.tasks) / c.ran * c.laps()[lap] for c in self.calls])
 
     def first(self, tasks: int) -> Prediction:
         calls, left = [], tasks
