@@ -209,13 +209,11 @@ def _traits() -> Iterator[Trait]:
     labels = dict.fromkeys(option.label for option in SETTINGS.values() if option.label)
     for label in labels:
         options = [option for option in SETTINGS.values() if option.label == label]
-        plain = {"name": options[0].flag.removeprefix("--"), "unit": options[0].unit, "more": ()}
+        unit = f" {label}" if options[0].unit is None else options[0].unit
+        plain = {"name": options[0].flag.removeprefix("--"), "unit": unit, "more": ()}
         special = {**plain, **_SPECIAL.get(label, {})}
         names = (*(option.name for option in options), *special.pop("more"))
-        unit = special.pop("unit")
-        yield Trait(
-            label=label, settings=names, unit=f" {label}" if unit is None else unit, **special
-        )
+        yield Trait(label=label, settings=names, **special)
     yield Trait("source", "trains on", (), lambda run, then: _summary(run)["source"])
     yield Trait(
         "images", "images seen", (), lambda run, then: _summary(run)["images_seen"], " images seen"
@@ -226,7 +224,7 @@ def _traits() -> Iterator[Trait]:
 
 
 TRAITS = tuple(_traits())
-UNTRAINED = ("backbone", "parameters", "pretraining")
+UNTRAINED = ("backbone", "parameters", "pretraining")  # what weights that were not trained have
 BY_NAME = {trait.name: trait for trait in TRAITS}
 # The settings that a training is described by; the record has them as they were then.
 OF_TRAINING = tuple(dict.fromkeys(name for trait in TRAITS for name in trait.settings))
@@ -236,16 +234,11 @@ NOT_TRAINING = {field.name for field in fields(RunConfig)} - {*OF_TRAINING, "met
 
 def settings_then(run: Run) -> Settings:
     """Training settings of a run's weights, also of those from another run."""
-    then: Settings = run.record["config"] | _summary(run).get("settings", {})
-    return then
+    return {**run.record["config"], **_summary(run).get("settings", {})}
 
 
 def training_of(run: Run) -> dict[str, Any] | None:
-    """{name of a trait: its JSON value}; None for a method that has nothing to train.
-
-    Weights that were not trained have only the traits of ``UNTRAINED``. ``chosen_step`` is the step
-    whose weights validation chose.
-    """
+    """{trait: its JSON value}, and the ``chosen_step`` of validation; None: nothing to train."""
     if not _summary(run):
         return None
     return {t.name: _value(t, run) for t in TRAITS} | {"chosen_step": _chosen_step(run)}

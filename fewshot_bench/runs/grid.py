@@ -159,6 +159,7 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
     without = {n: v for n, v in fixed.items() if n != "backbone" or not any(networks.values())}
     cells: list[Cell] = []
     seen: dict[str, str] = {}
+    planned: _Planned | None = None  # of all columns, which share their data
     for seed in grid.seeds:
         for point in itertools.product(*axes.values()):
             column = dict(zip(axes, point, strict=True))
@@ -172,7 +173,8 @@ def cells_of(grid: Grid, registry: Registry) -> list[Cell]:
                 config = configure(entry.method, registry, **settings)
                 drafts.append(Row(entry.name, entry.method, settings, config=config))
             if grid.equal:
-                drafts = equalized(drafts, grid.equal, registry)
+                planned = planned or _Planned(registry, drafts[0].config)
+                drafts = equalized(drafts, grid.equal, planned)
             more = [n for n in column if len(axes[n]) > 1 and n not in ("way", "shot")]
             varied = [f"{n} {column[n]}" for n in more]
             for draft in drafts:
@@ -190,21 +192,6 @@ class Row(Entry):
     """A row before settings are equalized: with what was typed for it, and what that gives."""
 
     config: RunConfig = field(kw_only=True)
-
-
-def equalized(drafts: list[Row], names: Sequence[str], registry: Registry) -> list[Row]:
-    """The rows of one column, equal in these traits (``equal_names``).
-
-    Where rows differ, the value that the user typed counts for all; for the counts of the training
-    task, else the evaluation's; anything else is a ConfigError: no row's own value is better.
-    """
-    planned = _Planned(registry, drafts[0].config)
-    for name in (name for name in BY_NAME if name in names and BY_NAME[name].settings):
-        drafts = _settle(name, drafts, planned)
-    why = unequal([(draft.name, [planned.run(draft)]) for draft in drafts], names)
-    if why is not None:
-        raise ConfigError(f"--equal {why[0]}: {why[1]}; no option sets it, so nothing was run.")
-    return drafts
 
 
 class _Planned:
@@ -243,6 +230,20 @@ class _Planned:
             else:
                 found |= value if setting == "backbone_options" else {setting: value}
         return found
+
+
+def equalized(drafts: list[Row], names: Sequence[str], planned: _Planned) -> list[Row]:
+    """The rows of one column, equal in these traits (``equal_names``).
+
+    Where rows differ, the value that the user typed counts for all; for the counts of the training
+    task, else the evaluation's; anything else is a ConfigError: no row's own value is better.
+    """
+    for name in (name for name in BY_NAME if name in names and BY_NAME[name].settings):
+        drafts = _settle(name, drafts, planned)
+    why = unequal([(draft.name, [planned.run(draft)]) for draft in drafts], names)
+    if why is not None:
+        raise ConfigError(f"--equal {why[0]}: {why[1]}; no option sets it, so nothing was run.")
+    return drafts
 
 
 def _settle(name: str, drafts: list[Row], planned: _Planned) -> list[Row]:

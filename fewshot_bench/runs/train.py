@@ -61,9 +61,8 @@ def run_or_reuse(context: RunContext, if_exists: str) -> tuple[dict[str, Any], P
     reuses a finished one, ``fresh`` runs again.
     """
     if if_exists not in IF_EXISTS:
-        raise ConfigError(
-            f"--if-exists: expected one of {', '.join(IF_EXISTS)}, got '{if_exists}'."
-        )
+        choices = ", ".join(IF_EXISTS)
+        raise ConfigError(f"--if-exists: expected one of {choices}, got '{if_exists}'.")
     config, runs_dir = context.config, Path(context.config.runs_dir)
     if if_exists != "fresh" and runs_dir.is_dir():
         # The path after the data set's name may have been typed in another way.
